@@ -1,0 +1,68 @@
+# Two commands: `make up` runs Tally on real parts, `make test` proves it. ARGS go to the command behind the target.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.PHONY: help up test lint types format schema lock clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make up [ARGS="--for 30"]   start everything, import real data, simulate traffic until Ctrl-C
+up: $(VENV)/.run
+	@$(BIN)/tally up $(ARGS)
+
+## make test [ARGS="-k sink"]  linter, types, all tests
+test: lint types
+	@$(BIN)/pytest $(ARGS)
+
+## make lint                   formatter and linter, as CI runs them
+lint: $(VENV)/.dev
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+
+## make types                  strict type check
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+## make format                 let the formatter and linter mend what they can
+format: $(VENV)/.dev
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+## make schema                 write schemas/interaction.schema.json anew from the model
+schema: $(VENV)/.dev
+	@$(BIN)/python -m schemas.json_schema > schemas/interaction.schema.json
+
+## make lock                   resolve the dependencies anew (needs the registries)
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" pyproject.toml
+lock: $(VENV)/.dev
+	$(UV_COMPILE) --upgrade --extra dev --output-file requirements/dev.txt
+	$(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/core.txt
+	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --output-file requirements/api.txt
+	$(UV_COMPILE) --constraint requirements/dev.txt --extra embedded --extra plot --extra build --output-file requirements/run.txt
+
+## make clean                  remove the environment and the embedded stack's data
+clean:
+	rm -rf $(VENV) .tally
+
+$(BIN)/python:
+	@echo "creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tally needs Python 3.11 or newer")'
+	@$(PYTHON) -m venv $(VENV)
+
+# data.txt holds the Open Bandit logs: a wheel that is read as a zip file and never installed.
+$(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject.toml
+	@echo "installing the locked dependencies (about a minute, once)"
+	@$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) download --require-hashes --no-deps --dest $(VENV)/share/tally -r requirements/data.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,121 @@
+"""What moves through the pipeline: a batch of records, what they are judged to be, and what becomes of them.
+
+Offsets travel with the data: a batch knows the offsets to commit once all of it is stored.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from runtime.kafka import Record
+from schemas.rejection import Rejection
+from schemas.wire import WireEvent
+
+
+class Slice(NamedTuple):
+    """The records of one partition, in offset order and never empty."""
+
+    partition: int
+    records: list[Record]
+
+    @property
+    def first_offset(self) -> int:
+        """The lowest offset."""
+        return int(self.records[0].offset)
+
+    @property
+    def next_offset(self) -> int:
+        """The offset to commit when these are done: Kafka's convention is the next one to read."""
+        return int(self.records[-1].offset) + 1
+
+
+class Batch(NamedTuple):
+    """Records of several partitions that go through the pipeline together."""
+
+    slices: tuple[Slice, ...]
+
+    @property
+    def next_offsets(self) -> dict[int, int]:
+        """What to commit, per partition."""
+        return {part.partition: part.next_offset for part in self.slices}
+
+    def __len__(self) -> int:
+        return sum(len(part.records) for part in self.slices)
+
+
+class Event(Struct, gc=False):
+    """A valid event at its place in the log. Times are milliseconds since 1970."""
+
+    partition: int
+    offset: int
+    append_ms: int
+    event_ms: int
+    namespace: str
+    interaction_id: str
+    derived_id: bool
+    wire: WireEvent
+
+
+class Rejected(Struct):
+    """A record that can never be valid, kept whole for its dead letter."""
+
+    record: Record
+    namespace: str
+    interaction_id: str
+    rejection: Rejection
+
+    @property
+    def partition(self) -> int:
+        """The record's partition."""
+        return int(self.record.partition)
+
+    @property
+    def offset(self) -> int:
+        """The record's offset."""
+        return int(self.record.offset)
+
+
+class Duplicate(NamedTuple):
+    """An event that is not stored, and the id of the stored one that it repeats."""
+
+    event: Event
+    duplicate_of: str
+
+
+@dataclass
+class Judged:
+    """A batch after validation: valid events in offset order per partition, and rejections."""
+
+    events: list[Event] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    misplaced: int = 0
+    """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
+
+
+@dataclass
+class Verdicts:
+    """What becomes of a batch's valid events."""
+
+    stored: list[Event] = field(default_factory=list)
+    duplicates: list[Duplicate] = field(default_factory=list)
+
+
+@dataclass
+class Counts:
+    """What a worker has done since it started."""
+
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    already_recorded: int = 0
+    """Records found stored after a crash, and skipped."""
+    misplaced: int = 0
+    batches: int = 0
+
+    def as_text(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.stored} stored, {self.duplicates} duplicates, {self.rejected} rejected, "
+            f"{self.already_recorded} already recorded, in {self.batches} batches"
+        )

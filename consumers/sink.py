@@ -1,0 +1,45 @@
+"""The sink: inserts rows once, however often the insert has to be tried."""
+
+import hashlib
+from collections.abc import Sequence
+
+from consumers.batch import Duplicate, Event, Rejected
+from consumers.columns import interaction_rows, outcome_rows
+from runtime.clickhouse import ClickHouse
+from runtime.retry import retrying
+from schemas.tables import INTERACTIONS, OUTCOMES
+
+
+class Sink:
+    """Writes one topic's events and outcomes."""
+
+    def __init__(self, topic: str, database: ClickHouse) -> None:
+        self._topic = topic
+        self._database = database
+
+    async def store(self, events: Sequence[Event]) -> None:
+        """Insert events into `interactions`; durable on return."""
+        if events:
+            rows = interaction_rows(self._topic, events)
+            token = insert_token(events)
+            await retrying("storing events", lambda: self._database.insert(INTERACTIONS, rows, token))
+
+    async def record(self, duplicates: Sequence[Duplicate], rejected: Sequence[Rejected]) -> None:
+        """Insert what was not stored, and why, into `outcomes`; durable on return."""
+        events: list[Event | Rejected] = [*(duplicate.event for duplicate in duplicates), *rejected]
+        if events:
+            rows = outcome_rows(self._topic, duplicates, rejected)
+            token = insert_token(events)
+            await retrying("recording outcomes", lambda: self._database.insert(OUTCOMES, rows, token))
+
+
+def insert_token(events: Sequence[Event] | Sequence[Event | Rejected]) -> str:
+    """Names an insert by exactly what is in it.
+
+    A batch cut differently after a crash is another insert and gets another token: one named by its first
+    offset alone would be taken for the earlier, shorter insert, and its further rows would be dropped unseen.
+    """
+    hashed = hashlib.blake2b(digest_size=16)
+    for event in events:
+        hashed.update(b"%d %d %s\n" % (event.partition, event.offset, event.interaction_id.encode()))
+    return hashed.hexdigest()

@@ -1,0 +1,170 @@
+"""One worker process: `python -m consumers.worker`. Its settings come through the environment."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from consumers.batch import Batch, Counts
+from consumers.dedup import Deduplication
+from consumers.intake import Intake
+from consumers.letters import Letters
+from consumers.pipeline import Pipeline
+from consumers.resume import Resume
+from consumers.sink import Sink
+from consumers.validation import Validation
+from runtime import kafka, log
+from runtime.claims import Claims, connect_redis
+from runtime.clickhouse import connect
+from runtime.errors import TallyError, Unavailable
+from runtime.migrate import check_schema
+from runtime.retry import retrying
+from runtime.settings import Settings
+
+logger = logging.getLogger("tally.worker")
+
+
+class Worker(ConsumerRebalanceListener):
+    """Reads its partitions' records and takes them through the pipeline until told to stop."""
+
+    def __init__(self, settings: Settings, *, instance: str | None, until_caught_up: bool) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._until_caught_up = until_caught_up
+        self._stop = asyncio.Event()
+        self._busy = asyncio.Lock()
+        """Held while a batch is in the pipeline: a rebalance waits for it."""
+        self._joined = False
+        self._consumer: AIOKafkaConsumer
+        self._intake: Intake
+        self._resume: Resume
+
+    def stop(self) -> None:
+        """Finish what was read, commit, leave."""
+        self._stop.set()
+
+    async def run(self) -> Counts:
+        """Work until stopped, or with `until_caught_up` until nothing is left to read."""
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            database = await stack.enter_async_context(connect(settings))
+            await check_schema(settings, database)
+            async with kafka.admin(settings) as admin:
+                await kafka.check_topic(admin, settings.topic)
+            redis = await stack.enter_async_context(connect_redis(settings))
+            letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
+            self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
+            self._intake = Intake(self._consumer, settings)
+            self._resume = Resume(settings.topic, database, self._consumer)
+            partitions = len(await letters.partitions_for(settings.topic))
+            pipeline = Pipeline(
+                validation=Validation(settings.namespace, partitions),
+                resume=self._resume,
+                deduplication=Deduplication(settings.topic, Claims(redis, settings), database),
+                sink=Sink(settings.topic, database),
+                letters=Letters(settings.letters_topic, letters),
+                commit=self._commit,
+            )
+            self._consumer.subscribe([settings.topic], listener=self)
+            await self._loop(pipeline)
+        logger.info("stopped: %s", pipeline.counts.as_text())
+        return pipeline.counts
+
+    async def _loop(self, pipeline: Pipeline) -> None:
+        while not self._stop.is_set():
+            await self._intake.fill(self._stop)
+            async with self._busy:
+                batch = self._intake.take()
+                if batch.slices:
+                    await self._within_deadline(pipeline, batch)
+            if not batch.slices and self._until_caught_up and await self._has_caught_up():
+                return
+
+    async def _within_deadline(self, pipeline: Pipeline, batch: Batch) -> None:
+        """Process a batch; once the worker is to stop, it may take only so much longer."""
+        processing = asyncio.create_task(pipeline.process(batch))
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((processing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000 if self._stop.is_set() else None):
+                await processing
+        except TimeoutError:
+            raise Unavailable(
+                f"the last batch was not stored within TALLY_STOP_TIMEOUT_MS={self._settings.stop_timeout_ms}; "
+                "it is not committed, and the next run takes it up again"
+            ) from None
+        finally:
+            stopping.cancel()
+            processing.cancel()
+
+    async def _has_caught_up(self) -> bool:
+        if not self._joined:
+            return False
+        ours = self._consumer.assignment()
+        ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._consumer, ours))
+        return all([await self._consumer.position(partition) >= ends[partition] for partition in ours])
+
+    async def _commit(self, batch: Batch) -> None:
+        topic = self._settings.topic
+        offsets = {
+            TopicPartition(topic, partition): OffsetAndMetadata(offset, "")
+            for partition, offset in batch.next_offsets.items()
+        }
+
+        async def attempt() -> None:
+            try:
+                await self._consumer.commit(offsets)
+            except (CommitFailedError, IllegalStateError) as error:
+                # The partitions are somebody else's by now, who will find these records stored and skip them.
+                logger.warning("not committed, the partitions moved on: %s", error)
+            except KafkaError as error:
+                raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+
+        await retrying("committing", attempt)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Let the batch in flight end and be committed, then forget what was only read."""
+        async with self._busy:
+            gone = list(revoked)
+            self._intake.forget(gone)
+            self._resume.forget(partition.partition for partition in gone)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Note the new share; what is stored ahead of it is asked for with its first batch."""
+        self._joined = True
+        numbers = sorted(partition.partition for partition in assigned)
+        logger.info("partitions %s", ", ".join(map(str, numbers)) or "none")
+
+
+async def run_worker(settings: Settings, *, instance: str | None = None, until_caught_up: bool = False) -> Counts:
+    """Run a worker in this process until SIGTERM or SIGINT, or until it has caught up."""
+    worker = Worker(settings, instance=instance, until_caught_up=until_caught_up)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    return await worker.run()
+
+
+def main() -> None:
+    """The process's entry: exit 0 after a clean stop, else the error's own code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--instance", help="the static member's name; without it the member is dynamic")
+    parser.add_argument("--until-caught-up", action="store_true")
+    options = parser.parse_args()
+    log.configure()
+    try:
+        asyncio.run(run_worker(Settings.load(), instance=options.instance, until_caught_up=options.until_caught_up))
+    except TallyError as error:
+        logger.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The ASGI application: a request in, a statement run in a thread, its result or error out."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
+from deploy.embedded.clickhouse_http.codecs import PIECE_BYTES, compressor
+from deploy.embedded.clickhouse_http.engine import Engine, Session, summary
+from deploy.embedded.clickhouse_http.errors import (
+    TOO_MANY_SIMULTANEOUS_QUERIES,
+    UNKNOWN_ACTION,
+    ClickHouseError,
+    error,
+)
+from deploy.embedded.clickhouse_http.request import Request, read_request
+from deploy.embedded.clickhouse_http.statement import Statement, is_reading
+
+Send = Callable[[Any], Awaitable[None]]
+
+MAX_RUNNING = 32
+MAX_WAITING = 256
+
+_CONTENT_TYPES = {
+    "tabseparated": "text/tab-separated-values; charset=UTF-8",
+    "csv": "text/csv; charset=UTF-8",
+    "json": "application/json; charset=UTF-8",
+    "jsoneachrow": "application/x-ndjson; charset=UTF-8",
+}
+
+log = logging.getLogger(__name__)
+
+
+class Front:
+    """Speaks ClickHouse's HTTP interface for one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="query")
+        self._killers = ThreadPoolExecutor(1, thread_name_prefix="kill")
+        self._places = asyncio.Semaphore(MAX_RUNNING)
+        self._waiting = 0
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        if scope["type"] != "http":
+            return
+        answer = Answer(send)
+        try:
+            if scope["path"] in {"/ping", "/replicas_status"} or _is_greeting(scope):
+                await answer.whole(200, b"Ok.\n", {"content-type": "text/html; charset=UTF-8"})
+            elif scope["path"] != "/":
+                raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
+            else:
+                request = read_request(scope)
+                async with self._place():
+                    await self._serve(request, receive, answer)
+        except ClientGone:
+            log.info("client gone")
+        except ClickHouseError as failed:
+            await answer.failed(failed)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        if self._waiting >= MAX_WAITING:
+            raise error(TOO_MANY_SIMULTANEOUS_QUERIES, f"Too many simultaneous queries: {MAX_WAITING} are waiting")
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+    async def _serve(self, request: Request, receive: Receive, answer: "Answer") -> None:
+        body = decoded(receive, request.content_encoding)
+        if request.form_type:
+            request = request.with_fields(await read_form(body, request.form_type))
+        statement = await read_statement(request.query, body, request.default_format)
+        session = await self._call(self._engine.session, request.query_id, request.database, request.settings)
+        try:
+            if statement.kind == "stream_in":
+                await self._insert(session, statement, body, request, answer)
+            else:
+                async with self._killed_when_gone(request.query_id, statement, receive):
+                    await self._read(session, statement, request, answer)
+        finally:
+            await self._call(session.close)
+
+    async def _insert(
+        self,
+        session: Session,
+        statement: Statement,
+        body: AsyncIterator[bytes],
+        request: Request,
+        answer: "Answer",
+    ) -> None:
+        insert = await self._call(session.insert, statement.sql, statement.format)
+        try:
+            pending = statement.data
+            async for piece in body:
+                pending += piece
+                if len(pending) >= PIECE_BYTES:  # a thread hop costs as much as parsing 100 KB
+                    await self._call(insert.append, pending)
+                    pending = b""
+            if pending:
+                await self._call(insert.append, pending)
+            written_rows = await self._call(insert.finish)
+        except BaseException:
+            await self._call(insert.cancel)
+            raise
+        await answer.whole(200, b"", _headers(request, statement) | {"x-clickhouse-summary": summary(written_rows)})
+
+    async def _read(self, session: Session, statement: Statement, request: Request, answer: "Answer") -> None:
+        encoding, encoder = compressor(request.accept_encoding)
+        headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
+        if statement.kind == "at_once":
+            result = await self._call(session.query, statement.sql, statement.format, request.params)
+            headers["x-clickhouse-summary"] = summary(0)
+            await answer.whole(200, encoder.feed(result) + encoder.finish() if result else b"", headers)
+            return
+        blocks = session.stream(statement.sql, statement.format, request.params)
+        try:
+            # Headers leave with the first piece, so an error before it still gets its own status.
+            pending, keep = b"", PIECE_BYTES if request.wait_end_of_query else 1
+            while (block := await self._call(_next_block, blocks)) is not None:
+                pending += encoder.feed(block)
+                if len(pending) >= keep:
+                    await answer.piece(200, pending, headers)
+                    pending = b""
+            await answer.last_piece(200, pending + encoder.finish(), headers)
+        finally:
+            await self._call(blocks.close)  # type: ignore[attr-defined]
+
+    @asynccontextmanager
+    async def _killed_when_gone(self, query_id: str, statement: Statement, receive: Receive) -> AsyncIterator[None]:
+        """Watch the connection while a reading statement runs, and end the query when the client leaves."""
+        if not is_reading(statement.sql):
+            yield
+            return
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            await asyncio.get_running_loop().run_in_executor(self._killers, partial(self._engine.kill, query_id))
+
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError, ClickHouseError):
+                await watcher
+
+    def close(self) -> None:
+        """Wait for what runs and shut the engine down."""
+        self._threads.shutdown()
+        self._killers.shutdown()
+        self._engine.close()
+
+
+class Answer:
+    """One HTTP response: its status and headers leave with the first byte."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._started = False
+
+    async def whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Answer at once."""
+        await self.last_piece(status, body, headers | {"content-length": str(len(body))})
+
+    async def piece(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Send one piece; more follow."""
+        await self._start(status, headers)
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def last_piece(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Send the last piece."""
+        await self._start(status, headers)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def failed(self, failed: ClickHouseError) -> None:
+        """Send an error. After the first byte it is the result's last text, and the connection breaks."""
+        text = failed.text.encode() + b"\n"
+        if self._started:
+            # Never completed, so the server breaks the connection and no client takes the result for whole.
+            await self._send({"type": "http.response.body", "body": b"\n" + text, "more_body": True})
+            return
+        headers = {
+            "content-type": "text/plain; charset=UTF-8",
+            "x-clickhouse-exception-code": str(failed.code),
+        }
+        await self.whole(failed.http_status, text, headers)
+
+    async def _start(self, status: int, headers: dict[str, str]) -> None:
+        if not self._started:
+            self._started = True
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+def _next_block(blocks: Iterator[bytes]) -> bytes | None:
+    return next(blocks, None)
+
+
+def _is_greeting(scope: Any) -> bool:
+    """`curl http://host:port/` without anything to run."""
+    return bool(
+        scope["path"] == "/"
+        and scope["method"] in {"GET", "HEAD"}
+        and not scope["query_string"]
+        and not any(name in {b"content-length", b"transfer-encoding"} for name, _ in scope["headers"])
+    )
+
+
+def _headers(request: Request, statement: Statement) -> dict[str, str]:
+    return {
+        "content-type": _CONTENT_TYPES.get(statement.format.lower(), "application/octet-stream"),
+        "x-clickhouse-format": statement.format,
+        "x-clickhouse-query-id": "".join(char for char in request.query_id if char.isprintable() and char.isascii()),
+        "x-clickhouse-server-display-name": "tally-embedded",
+        "x-clickhouse-timezone": "UTC",
+    }

@@ -1,0 +1,85 @@
+"""The bytes of a request, decoded as they arrive and never held whole."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from io import BytesIO
+from typing import Any
+
+from python_multipart import parse_form
+from python_multipart.exceptions import FormParserError
+
+from deploy.embedded.clickhouse_http.codecs import Decoder
+from deploy.embedded.clickhouse_http.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, SYNTAX_ERROR, error
+from deploy.embedded.clickhouse_http.statement import Statement, is_insert, plan, split_insert
+
+Receive = Callable[[], Awaitable[Any]]
+
+MAX_FORM_BYTES = 16 * 1024 * 1024
+MAX_QUERY_BYTES = 1024 * 1024
+"""The longest statement, its streamed rows not counted. ClickHouse's own max_query_size is a quarter of it."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection before the request was answered."""
+
+
+async def decoded(receive: Receive, encoding: str) -> AsyncIterator[bytes]:
+    """Yield the decoded body. Raises ClientGone when the client leaves before its end."""
+    decoder = Decoder(encoding)
+    empty = more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        more = message.get("more_body", False)
+        if message.get("body"):
+            empty = False
+            for piece in decoder.feed(message["body"]):
+                yield piece
+    if not empty:
+        decoder.finish()
+
+
+async def read_form(body: AsyncIterator[bytes], content_type: str) -> dict[str, str]:
+    """The text fields of a multipart form: how clickhouse-connect sends parameters too long for a URL."""
+    whole = b""
+    async for chunk in body:
+        whole += chunk
+        if len(whole) > MAX_FORM_BYTES:
+            raise error(BAD_ARGUMENTS, f"A form may have {MAX_FORM_BYTES} bytes")
+    fields: dict[str, str] = {}
+
+    def keep(field: Any) -> None:
+        fields[field.field_name.decode(errors="replace")] = (field.value or b"").decode(errors="replace")
+
+    def refuse(_file: Any) -> None:
+        raise error(NOT_IMPLEMENTED, "External data (a file in the form) is not supported")
+
+    try:
+        parse_form({"Content-Type": content_type.encode()}, BytesIO(whole), keep, refuse)
+    except (FormParserError, ValueError) as broken:
+        raise error(BAD_ARGUMENTS, f"The form cannot be read: {broken}") from broken
+    return fields
+
+
+async def read_statement(query: str, body: AsyncIterator[bytes], default_format: str | None) -> Statement:
+    """Read as much of the request as its statement needs.
+
+    ClickHouse takes the URL's query and the body as one text, and so does this: what is left in `body` after a
+    streamed INSERT's head are its rows; any other statement is read to its end.
+    """
+    text = query.encode() + b"\n" if query else b""
+    async for chunk in body:
+        text += chunk
+        if is_insert(text) and (insert := split_insert(text)) and insert.kind == "stream_in":
+            return insert
+        if len(text) > MAX_QUERY_BYTES:
+            raise error(SYNTAX_ERROR, f"Max query size exceeded: {MAX_QUERY_BYTES} bytes")
+    if is_insert(text) and (insert := split_insert(text + b"\n")) and insert.kind == "stream_in":
+        return insert
+    try:
+        sql = text.decode().strip()
+    except UnicodeDecodeError:
+        raise error(SYNTAX_ERROR, "The query is not valid UTF-8") from None
+    if not sql:
+        raise error(SYNTAX_ERROR, "Empty query")
+    return plan(sql, default_format)

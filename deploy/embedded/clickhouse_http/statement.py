@@ -1,0 +1,84 @@
+"""How a statement must be run, told from its text without parsing SQL: quotes and comments are stepped over,
+and the first word that decides wins."""
+
+import re
+from typing import Literal, NamedTuple
+
+Kind = Literal["stream_out", "stream_in", "at_once"]
+
+# A stream is the concatenation of independently formatted blocks, so only formats without a frame around the
+# whole result can be streamed. The others are formatted at once, under a bound on their size.
+STREAMABLE_OUTPUT = frozenset(
+    {
+        "native",
+        "rowbinary",
+        "tabseparated",
+        "tsv",
+        "tabseparatedraw",
+        "tsvraw",
+        "csv",
+        "jsoneachrow",
+        "jsoncompacteachrow",
+        "lineasstring",
+    }
+)
+DEFAULT_FORMAT = "TabSeparated"
+
+_SKIP = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`|--[^\n]*|/\*.*?\*/"""
+_FIRST_WORD = re.compile(r"(?:\s|;|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+_FORMAT = re.compile(rf"{_SKIP}|\bFORMAT\s+([A-Za-z]\w*)", re.DOTALL | re.IGNORECASE)
+_INSERT_SOURCE = re.compile(
+    rf"{_SKIP}|\b(?P<word>SELECT|WITH|VALUES|INFILE)\b|\bFORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*;?\r?\n?",
+    re.DOTALL | re.IGNORECASE,
+)
+_READING = frozenset({"select", "with", "show", "describe", "desc", "explain", "exists"})
+
+
+class Statement(NamedTuple):
+    """A statement ready to run; `data` is what stood behind an INSERT's format clause in the same text."""
+
+    kind: Kind
+    sql: str
+    format: str
+    data: bytes = b""
+
+
+def first_word(text: str) -> str:
+    """The statement's first keyword, lower-case; empty when there is none."""
+    found = _FIRST_WORD.match(text)
+    return found.group(1).lower() if found else ""
+
+
+def is_insert(head: bytes) -> bool:
+    """Whether the statement that begins with `head` is an INSERT."""
+    return first_word(head.decode(errors="replace")) == "insert"
+
+
+def split_insert(head: bytes) -> Statement | None:
+    """Cut an INSERT at its source of rows; None while `head` does not yet reach that far.
+
+    An INSERT that brings its rows in a format is streamed in; INSERT ... SELECT and VALUES run at once.
+    """
+    # latin-1 keeps one character per byte, so positions in the text are positions in the bytes.
+    for found in _INSERT_SOURCE.finditer(head.decode("latin-1")):
+        if found.group("format"):
+            if found.end() == len(head) and not head.endswith(b"\n"):
+                return None  # the format's name may go on in the next chunk
+            sql = head[: found.start()].decode().strip()
+            return Statement("stream_in", sql, found.group("format"), head[found.end() :])
+        if found.group("word"):
+            return Statement("at_once", "", DEFAULT_FORMAT)
+    return None
+
+
+def plan(sql: str, default_format: str | None) -> Statement:
+    """How to run a whole statement that is no streamed INSERT."""
+    formats = [found.group(1) for found in _FORMAT.finditer(sql) if found.group(1)]
+    output = formats[-1] if formats else default_format or DEFAULT_FORMAT
+    streamed = first_word(sql) in {"select", "with"} and output.lower() in STREAMABLE_OUTPUT
+    return Statement("stream_out" if streamed else "at_once", sql, output)
+
+
+def is_reading(sql: str) -> bool:
+    """Whether the statement only reads, so that it may be cancelled when its client has gone."""
+    return first_word(sql) in _READING

@@ -1,0 +1,134 @@
+"""The embedded stack: Kafka, Valkey and the ClickHouse engine as one object that starts, watches and stops them."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import SecretStr
+
+from deploy.embedded import jars
+from deploy.embedded.parts import Part, clickhouse_part, kafka_part, valkey_part, wait_until
+from runtime.children import Child, Children
+from runtime.errors import TallyError
+from runtime.ports import free_port
+from runtime.settings import Settings
+from runtime.stack_file import Endpoints, Pids, StackFile
+
+Progress = Callable[[str], None]
+
+
+class Stack:
+    """A running stack in one data directory. Use it as a context manager, from one thread.
+
+    Whatever happens to this process, the guard in `children` stops the parts.
+    """
+
+    def __init__(self, settings: Settings, progress: Progress = lambda _line: None) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._data_dir = settings.data_dir.absolute()
+        self._running: dict[str, tuple[Part, Child]] = {}
+        self._lock_descriptor: int | None = None
+        self.children: Children
+
+    def __enter__(self) -> Self:
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        self.children = Children()
+        try:
+            self._start_all()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _lock(self) -> None:
+        """One stack a data directory: the lock goes with the process, however it ends."""
+        self._lock_descriptor = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock_descriptor)
+            raise TallyError(
+                f"a stack already runs in {self._settings.data_dir}: stop it, or choose another --data-dir"
+            ) from None
+
+    def _start_all(self) -> None:
+        folder = jars.fetch(self._settings.cache_dir, self._progress)
+        # Started together, waited for in order: the JVM takes longest and needs the least from us.
+        for part in (
+            kafka_part(self._data_dir, folder, free_port(), free_port()),
+            valkey_part(self._data_dir, free_port()),
+            clickhouse_part(self._data_dir, free_port()),
+        ):
+            self._start(part)
+        for part, child in self._running.values():
+            self._wait(part, child)
+
+    def _start(self, part: Part) -> None:
+        log_path = self.log_dir / f"{part.name}.log"
+        self._running[part.name] = part, self.children.start(part.name, part.command, log_path=log_path)
+
+    def _wait(self, part: Part, child: Child) -> None:
+        if not wait_until(part.answers, lambda: child.exit_code is None, part.start_timeout_s):
+            if child.exit_code is None:
+                raise child.failure(f"did not answer within {part.start_timeout_s:.0f} s")
+            raise child.failure(f"{child.describe_exit()} while starting")
+        self._progress(f"{part.name} ready at {part.endpoint}")
+
+    @property
+    def log_dir(self) -> Path:
+        """Where each part's log lies, `<part>.log`."""
+        return self._data_dir / "logs"
+
+    def pid(self, name: str) -> int:
+        """The process id of a part: kafka, redis or clickhouse."""
+        return self._running[name][1].pid
+
+    def check(self) -> None:
+        """Raise ChildFailed when a part has died, with the end of its log."""
+        for _part, child in self._running.values():
+            if child.exit_code is not None:
+                raise child.failure(child.describe_exit())
+
+    def restart(self, name: str) -> None:
+        """Start a part again that was stopped or has died, on the same port and data."""
+        part, child = self._running[name]
+        self.children.stop(child, part.stop_timeout_s)
+        self._start(part)
+        self._wait(part, self._running[name][1])
+
+    def stack_file(self) -> StackFile:
+        """What other commands need to know."""
+        endpoints = {name: part.endpoint for name, (part, _child) in self._running.items()}
+        pids = {name: child.pid for name, (_part, child) in self._running.items()}
+        return StackFile(endpoints=Endpoints(**endpoints), pids=Pids(up=os.getpid(), **pids))
+
+    def settings(self) -> Settings:
+        """The settings with the stack's endpoints in place."""
+        found = self.stack_file().endpoints
+        update = {
+            "kafka": found.kafka,
+            "redis": SecretStr(found.redis),
+            "clickhouse": SecretStr(found.clickhouse),
+        }
+        return self._settings.model_copy(update=update)
+
+    def stop(self) -> None:
+        """Stop every part, last started first, and leave nothing behind. Safe to call twice."""
+        if self._lock_descriptor is None:
+            return
+        for part, child in reversed(self._running.values()):
+            self.children.stop(child, part.stop_timeout_s)
+        self._running.clear()
+        self.children.close()
+        os.close(self._lock_descriptor)
+        self._lock_descriptor = None

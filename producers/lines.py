@@ -1,0 +1,43 @@
+"""Interactions from lines of JSON, as a file or standard input brings them."""
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from schemas.interaction import Interaction
+from schemas.judge import judge
+from schemas.rejection import Rejection
+
+MAX_LINE_BYTES = 1024 * 1024
+
+
+class Line(NamedTuple):
+    """One line of input: its number from 1, and what it holds or why it holds nothing."""
+
+    number: int
+    content: Interaction | Rejection
+
+
+def read_lines(file: BinaryIO) -> Iterator[Line]:
+    """Yield every line that is not blank. A line past 1 MiB is rejected without being read whole."""
+    number = 0
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(raw) > MAX_LINE_BYTES:
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(MAX_LINE_BYTES)
+            yield Line(number, Rejection("too_large", "", f"the line is longer than {MAX_LINE_BYTES} bytes"))
+        elif raw.strip():
+            yield Line(number, parse_interaction(raw))
+
+
+def parse_interaction(raw: bytes) -> Interaction | Rejection:
+    """One interaction from its JSON, judged like a record on the topic."""
+    judged = judge(raw)
+    if isinstance(judged, Rejection):
+        return judged
+    if judged.event.interaction_id is not None:
+        return Rejection("bad_id", "interaction_id", "is assigned by Tally: leave it out")
+    fields = json.loads(raw)
+    fields.pop("interaction_id", None)
+    return Interaction.model_validate(fields)

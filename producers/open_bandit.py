@@ -1,0 +1,92 @@
+"""The importer of the Open Bandit logs: real impressions and clicks of a fashion shop (Saito et al., 2020,
+"Open Bandit Dataset and Pipeline"), read as CSV out of the wheel that ships them. Nothing of it is imported.
+
+One row is one shown item: item_id -> feature_id, position (1-based) -> position (0-based), click -> impression
+or impression and click, timestamp -> occurred_at, policy -> retriever_id, propensity and user features ->
+metadata. Each row is an execution of its own.
+"""
+
+import csv
+import hashlib
+import io
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+from producers.producer import Imported
+from runtime.errors import TallyError
+from schemas.event_time import parse_occurred_at, to_epoch_ms
+from schemas.identity import PREFIX, derive_import_id
+from schemas.interaction import Interaction
+
+Policy = Literal["random", "bts"]
+Campaign = Literal["all", "men", "women"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
+
+WHEEL = "obp-0.4.1-py3-none-any.whl"
+WHEEL_SHA256 = "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208"
+_USER_FEATURES = tuple(f"user_feature_{number}" for number in range(4))
+
+
+def find_wheel() -> Path:
+    """The wheel that set-up downloaded. Raises TallyError when it is missing or not the pinned one."""
+    path = Path(sys.prefix) / "share" / "tally" / WHEEL
+    if not path.exists():
+        raise TallyError(
+            f"the Open Bandit logs are not here ({path}): run `make up` once, or "
+            f"`pip download --no-deps --dest {path.parent} -r requirements/data.txt`"
+        )
+    if hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
+        raise TallyError(f"{path} is not the pinned obp 0.4.1: delete it and run `make up`")
+    return path
+
+
+def read_log(policy: Policy, campaign: Campaign, namespace: str) -> Iterator[Imported]:
+    """Yield the rows of one log, in the file's order, with ids that every import of it derives alike.
+
+    Raises TallyError naming the row when the file is not what it should be.
+    """
+    member = f"obp/dataset/obd/{policy}/{campaign}/{campaign}.csv"
+    source = f"open-bandit/{policy}/{campaign}"
+    seen: Counter[bytes] = Counter()
+    with zipfile.ZipFile(find_wheel()) as wheel, wheel.open(member) as file:
+        header = next(csv.reader([file.readline().decode()]))
+        for number, line in enumerate(file, 1):
+            try:
+                yield _imported(line, header, seen, policy, campaign, namespace, source)
+            except (ValueError, KeyError, StopIteration) as error:
+                raise TallyError(f"{member}, row {number}: {error!r}") from error
+            seen[line] += 1
+
+
+def _imported(
+    line: bytes,
+    header: list[str],
+    seen: "Counter[bytes]",
+    policy: Policy,
+    campaign: Campaign,
+    namespace: str,
+    source: str,
+) -> Imported:
+    row = dict(zip(header, next(csv.reader(io.StringIO(line.decode()))), strict=True))
+    occurred_at = parse_occurred_at(row["timestamp"])
+    interaction_id = derive_import_id(namespace, source, line, seen[line], to_epoch_ms(occurred_at))
+    clicked = bool(int(row["click"]))
+    interaction = Interaction(
+        feature_id=row["item_id"],
+        interaction_type=["impression", "click"] if clicked else ["impression"],
+        position=int(row["position"]) - 1,
+        execution_id=f"open-bandit-{interaction_id.removeprefix(PREFIX)}",
+        retriever_id=policy,
+        occurred_at=occurred_at,
+        metadata={
+            "campaign": campaign,
+            "propensity": float(row["propensity_score"]),
+            **{name: row[name] for name in _USER_FEATURES},
+        },
+    )
+    return Imported(interaction, interaction_id)

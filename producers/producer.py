@@ -1,0 +1,163 @@
+"""The Python producer: puts interactions on the topic and says where each one landed."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
+
+from runtime import kafka
+from runtime.errors import RefusedByBroker, TallyError, Unavailable
+from runtime.settings import Settings
+from schemas.event_time import from_epoch_ms
+from schemas.identity import mint_id
+from schemas.interaction import Interaction, warning_for
+from schemas.wire import check_namespace, encode_headers, encode_value, partition_key
+
+_REFUSALS = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    InvalidTopicError,
+)
+
+
+class Receipt(NamedTuple):
+    """An accepted interaction: Kafka has it on all in-sync replicas.
+
+    `timestamp` is when it was recorded, `warning` says why it may not act as intended. Whether it is stored or
+    a duplicate is decided from the log; ask for it by `interaction_id`.
+    """
+
+    interaction_id: str
+    timestamp: datetime
+    partition: int
+    offset: int
+    warning: str | None
+
+
+class NotAccepted(NamedTuple):
+    """An interaction that Kafka has not acknowledged. After `Unavailable` it may still have arrived."""
+
+    interaction: Interaction
+    error: TallyError
+
+
+class Imported(NamedTuple):
+    """An interaction with the id that its source derives for it, so that importing twice stores once."""
+
+    interaction: Interaction
+    interaction_id: str
+
+
+class Producer:
+    """Emits interactions. Use it as an async context manager; leaving it waits for what is unsent.
+
+        async with Producer() as producer:
+            receipt = await producer.emit(Interaction(feature_id="doc-1", interaction_type=["click"], position=0))
+
+    Without arguments it finds a running stack or the `TALLY_*` settings; keyword arguments override settings,
+    for example `Producer(kafka="127.0.0.1:9092", namespace="shop")`.
+    """
+
+    def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
+        self._settings = settings or Settings.load(**overrides)
+        self._open = AsyncExitStack()
+        self._client: AIOKafkaProducer
+
+    async def __aenter__(self) -> Self:
+        self._client = await self._open.enter_async_context(kafka.producer(self._settings))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.aclose()
+
+    async def emit(self, interaction: Interaction, *, namespace: str | None = None) -> Receipt:
+        """Put one interaction on the topic and wait until Kafka has it.
+
+        Raises RefusedByBroker when it never will, Unavailable when it did not answer in time; after that the
+        interaction may or may not have arrived, and emitting it again is safe if it has an `execution_id`.
+        """
+        outcome = await self._outcome(await self._send(interaction, namespace))
+        if isinstance(outcome, NotAccepted):
+            raise outcome.error
+        return outcome
+
+    async def emit_many(
+        self,
+        interactions: Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported],
+        *,
+        namespace: str | None = None,
+    ) -> AsyncIterator[Receipt | NotAccepted]:
+        """Emit many, yielding one result for each, in order.
+
+        At most `emit_in_flight` (a setting) are unacknowledged at any time: then the source is not read on.
+        """
+        in_flight: deque[_Sent] = deque()
+        async for item in _iterate(interactions):
+            in_flight.append(await self._send(item, namespace))
+            while in_flight and (len(in_flight) >= self._settings.emit_in_flight or in_flight[0].future.done()):
+                yield await self._outcome(in_flight.popleft())
+        while in_flight:
+            yield await self._outcome(in_flight.popleft())
+
+    async def _send(self, item: Interaction | Imported, namespace: str | None) -> "_Sent":
+        """Hand one record to the client; a refusal becomes the future's exception, like a late one."""
+        imported = isinstance(item, Imported)
+        interaction, interaction_id = item if isinstance(item, Imported) else (item, mint_id())
+        space = check_namespace(namespace or self._settings.namespace)
+        try:
+            future = await self._client.send(
+                self._settings.topic,
+                value=encode_value(interaction, interaction_id),
+                key=partition_key(space, interaction),
+                headers=encode_headers(space, derived_id=imported),
+            )
+        except KafkaError as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        return _Sent(interaction, interaction_id, future)
+
+    async def _outcome(self, sent: "_Sent") -> Receipt | NotAccepted:
+        try:
+            stored = await sent.future
+        except _REFUSALS as error:
+            return NotAccepted(sent.interaction, RefusedByBroker(f"Kafka refused the record: {error}"))
+        except KafkaError as error:
+            why = f"Kafka (TALLY_KAFKA) did not acknowledge within {self._settings.delivery_timeout_ms} ms: {error!r}"
+            return NotAccepted(sent.interaction, Unavailable(why))
+        return Receipt(
+            interaction_id=sent.interaction_id,
+            timestamp=from_epoch_ms(stored.timestamp),
+            partition=stored.partition,
+            offset=stored.offset,
+            warning=warning_for(sent.interaction.feature_uri),
+        )
+
+
+class _Sent(NamedTuple):
+    interaction: Interaction
+    interaction_id: str
+    future: "asyncio.Future[Any]"
+
+
+async def _iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

@@ -1,0 +1,108 @@
+"""The overview: how far the consumers are, and what became of everything so far."""
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from aiokafka import TopicPartition
+from pydantic import BaseModel
+
+from runtime import kafka
+from runtime.clickhouse import ClickHouse
+from runtime.settings import Settings
+from schemas.tables import INTERACTIONS, OUTCOMES
+
+OFFSETS_PER_QUERY = 1_000
+
+_STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE _topic = {{topic:String}}"
+_OUTCOMES = (
+    f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected') FROM {OUTCOMES} FINAL "
+    "WHERE _topic = {topic:String}"
+)
+_AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
+_STORED_AT = f"SELECT uniqExact(_offset) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
+_OUTCOMES_AT = (
+    "SELECT uniqExactIf(_offset, verdict = 'duplicate'), uniqExactIf(_offset, verdict = 'rejected') "
+    f"FROM {OUTCOMES} WHERE {_AT_OFFSETS}"
+)
+
+
+class PartitionLag(BaseModel):
+    """One partition: where its log ends, what is committed, and the difference in records."""
+
+    partition: int
+    end_offset: int
+    committed: int
+    lag: int
+
+
+class VerdictCounts(BaseModel):
+    """How many events came to which end."""
+
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+
+    @property
+    def total(self) -> int:
+        """All that have an outcome."""
+        return self.stored + self.duplicates + self.rejected
+
+
+class Overview(BaseModel):
+    """The state of one topic and its tables."""
+
+    partitions: list[PartitionLag]
+    verdicts: VerdictCounts
+
+    @classmethod
+    def empty(cls) -> Self:
+        """What is known when nothing answers."""
+        return cls(partitions=[], verdicts=VerdictCounts())
+
+    @property
+    def lag(self) -> int:
+        """Records that are not yet committed."""
+        return sum(partition.lag for partition in self.partitions)
+
+
+async def read_overview(settings: Settings, database: ClickHouse) -> Overview:
+    """Ask Kafka and ClickHouse how things stand."""
+    return Overview(partitions=await read_lag(settings), verdicts=await count_verdicts(settings, database))
+
+
+async def read_lag(settings: Settings) -> list[PartitionLag]:
+    """Each partition's end and committed offset. A partition nobody has committed counts from 0."""
+    async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
+        (topic,) = await admin.describe_topics([settings.topic])
+        partitions = [TopicPartition(settings.topic, part["partition"]) for part in topic["partitions"]]
+        ends = await kafka.end_offsets(offsets, partitions)
+        committed = await admin.list_consumer_group_offsets(settings.group)
+    done = {tp: max(0, committed[tp].offset) if tp in committed else 0 for tp in partitions}
+    return [
+        PartitionLag(partition=tp.partition, end_offset=ends[tp], committed=done[tp], lag=ends[tp] - done[tp])
+        for tp in sorted(partitions)
+    ]
+
+
+async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCounts:
+    """What became of all events of the topic so far."""
+    ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
+    ((duplicates, rejected),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
+    return VerdictCounts(stored=stored, duplicates=duplicates, rejected=rejected)
+
+
+async def count_verdicts_at(
+    settings: Settings, database: ClickHouse, offsets: Mapping[int, Sequence[int]]
+) -> VerdictCounts:
+    """What became of the records at these offsets, per partition; an event without an outcome counts nowhere."""
+    counts = VerdictCounts()
+    for partition, wanted in offsets.items():
+        for start in range(0, len(wanted), OFFSETS_PER_QUERY):
+            some = list(wanted[start : start + OFFSETS_PER_QUERY])
+            parameters = {"topic": settings.topic, "partition": partition, "offsets": some}
+            ((stored,),) = await database.rows(_STORED_AT, parameters)
+            ((duplicates, rejected),) = await database.rows(_OUTCOMES_AT, parameters)
+            counts.stored += stored
+            counts.duplicates += duplicates
+            counts.rejected += rejected
+    return counts

@@ -1,0 +1,50 @@
+"""Reports: the analytics views by name, over a range of the time of recording."""
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from runtime.clickhouse import ClickHouse
+
+
+class Report(NamedTuple):
+    """A report's rows; `label` and `value` name the columns that a plot of it shows."""
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[Any]
+    label: str
+    value: str
+
+
+class _View(NamedTuple):
+    view: str
+    title: str
+    label: str
+    value: str
+
+
+_VIEWS = {
+    "positions": _View("click_through_by_position", "Click-through by position", "position", "click_through"),
+    "retrievers": _View("click_through_by_retriever", "Click-through by retriever", "retriever_id", "click_through"),
+    "types": _View("counts_by_type_and_hour", "Interactions by type and hour", "type", "interactions"),
+    "verdicts": _View("verdicts_by_hour", "Stored, duplicate and rejected by hour", "hour", "duplicate_rate"),
+}
+REPORTS = {name: view.title for name, view in _VIEWS.items()}
+
+
+async def run_report(database: ClickHouse, name: str, namespace: str, since: datetime, until: datetime) -> Report:
+    """Run a report over what was recorded from `since` up to `until`. Raises KeyError for an unknown name."""
+    chosen = _VIEWS[name]
+    sql = (
+        f"SELECT * FROM {chosen.view}(namespace = {{namespace:String}}, "
+        "since = {since:DateTime64(3)}, until = {until:DateTime64(3)})"
+    )
+    columns, rows = await database.table(
+        sql, {"namespace": namespace, "since": _clickhouse_time(since), "until": _clickhouse_time(until)}
+    )
+    return Report(name, chosen.title, columns, rows, chosen.label, chosen.value)
+
+
+def _clickhouse_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

@@ -1,0 +1,132 @@
+"""Processes that this process starts, watches and stops, and that never outlive it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import guard, launch
+from runtime.errors import TallyError
+
+TAIL_LINES = 15
+KILL_WAIT_S = 5.0
+
+
+class ChildFailed(TallyError):
+    """A child process ended, or did not get ready. The message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """One running process and its log."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log_path: Path | None
+
+    @property
+    def pid(self) -> int:
+        """Its process id: of the command itself, not of a wrapper."""
+        return self.process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self.process.poll()
+
+    def failure(self, what: str) -> ChildFailed:
+        """The error that says `what` of this child, with the last lines of its log."""
+        if self.log_path is None:
+            return ChildFailed(f"{self.name} {what}")
+        try:
+            with self.log_path.open("rb") as file:
+                file.seek(max(0, self.log_path.stat().st_size - 64 * 1024))
+                lines = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+        except OSError:
+            lines = []
+        tail = "".join(f"\n    {line}" for line in lines)
+        return ChildFailed(f"{self.name} {what}; the end of {self.log_path}:{tail}")
+
+    def describe_exit(self) -> str:
+        """How it ended, for people."""
+        code = self.exit_code
+        if code is None:
+            return "runs"
+        return f"was ended by signal {-code}" if code < 0 else f"exited with {code}"
+
+
+class Children:
+    """Starts processes under one guard. Not safe for use from several threads."""
+
+    def __init__(self) -> None:
+        reading, self._writing = os.pipe()
+        self._guard = subprocess.Popen(
+            [sys.executable, "-S", "-E", guard.__file__],
+            stdin=reading,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(reading)
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log_path: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Start a command. Its output goes to `log_path`, or with None to this process's own outputs.
+
+        It gets a session of its own, so Ctrl-C reaches only this process, which then stops it in order.
+        """
+        log = None
+        if log_path is not None:
+            log_path.parent.mkdir(parents=True, exist_ok=True)
+            log = log_path.open("ab")
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-S", "-E", launch.__file__, str(self._writing), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+                pass_fds=(self._writing,),
+                start_new_session=True,
+            )
+        finally:
+            if log is not None:
+                log.close()
+        return Child(name, process, log_path)
+
+    def stop(self, child: Child, timeout_s: float) -> int:
+        """End a child: SIGTERM, and SIGKILL when it takes longer than `timeout_s`. Returns its exit code."""
+        if child.exit_code is None:
+            child.process.send_signal(signal.SIGTERM)
+            try:
+                child.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait(KILL_WAIT_S)
+        self.reaped(child)
+        return child.process.returncode
+
+    def stop_all(self, children: Sequence[Child], timeout_s: float) -> list[int]:
+        """End several children at once. Returns their exit codes."""
+        for child in children:
+            if child.exit_code is None:
+                child.process.send_signal(signal.SIGTERM)
+        return [self.stop(child, timeout_s) for child in children]
+
+    def reaped(self, child: Child) -> None:
+        """Tell the guard that a child has ended, so that it will never signal a stranger with the same id."""
+        os.write(self._writing, b"-%d\n" % child.pid)
+
+    def close(self) -> None:
+        """Let the guard go; it stops whatever was not stopped. Returns when it has."""
+        os.close(self._writing)
+        self._guard.wait(2 * guard.STOP_S + KILL_WAIT_S)

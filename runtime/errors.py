@@ -1,0 +1,36 @@
+"""Errors that people see, and what each means for the process.
+
+TallyError              something a person can act on; the command ends with `exit_code`
+ +-- SettingsError      a setting is missing or wrong; the message names it
+ +-- Fatal              going on would lose or double events: stop, say why, exit 3
+ +-- Unavailable        a dependency did not answer in time; trying again may help
+ +-- RefusedByBroker    Kafka will never take this record
+"""
+
+
+class TallyError(Exception):
+    """Base of every error that is shown as one line instead of a stack trace."""
+
+    exit_code = 1
+
+
+class SettingsError(TallyError):
+    """A setting is missing or wrong. The message names the setting to change."""
+
+    exit_code = 2
+
+
+class Fatal(TallyError):
+    """Nothing that waiting could mend. The message names what to change."""
+
+    exit_code = 3
+
+
+class Unavailable(TallyError):
+    """A dependency could not be reached or did not answer before its deadline."""
+
+    exit_code = 4
+
+
+class RefusedByBroker(TallyError):
+    """Kafka refused a record for good: too large, or not allowed."""

@@ -1,0 +1,185 @@
+"""Connections to Kafka, and what a topic must be like before anything is put on it or taken from it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    for_code,
+)
+
+from runtime.errors import Fatal, Unavailable
+from runtime.settings import Settings
+
+Record = ConsumerRecord[bytes | None, bytes | None]
+"""A record as it lies on a topic: bytes, or null."""
+
+TIMESTAMP_TYPE = "message.timestamp.type"
+LOG_APPEND_TIME = "LogAppendTime"
+
+# Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
+PRODUCER_BATCH_BYTES = 128 * 1024
+FETCH_BYTES = 32 * 1024 * 1024
+
+
+def _unreachable(settings: Settings, error: Exception) -> Exception:
+    if isinstance(error, AuthenticationFailedError):
+        return Fatal(f"Kafka at {settings.kafka} refused the credentials: {error}")
+    return Unavailable(f"Kafka at {settings.kafka} (TALLY_KAFKA) does not answer: {error}")
+
+
+async def _started(client: Any, settings: Settings) -> Any:
+    try:
+        async with asyncio.timeout(settings.connect_timeout_ms / 1000):
+            await client.start()
+    except (KafkaError, OSError, TimeoutError) as error:
+        stop = getattr(client, "stop", None) or client.close
+        await stop()
+        raise _unreachable(settings, error) from error
+    return client
+
+
+@asynccontextmanager
+async def producer(settings: Settings, *, linger_ms: int = 5, letters: bool = False) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent."""
+    settings.need("kafka")
+    client = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka,
+        acks="all",
+        enable_idempotence=True,
+        compression_type="lz4",
+        linger_ms=linger_ms,
+        max_batch_size=PRODUCER_BATCH_BYTES,
+        max_request_size=settings.max_letter_bytes if letters else settings.max_record_bytes,
+        request_timeout_ms=settings.delivery_timeout_ms,
+    )
+    await _started(client, settings)
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@asynccontextmanager
+async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator[AIOKafkaConsumer]:
+    """A group member that commits only when told to. `instance` makes its membership static."""
+    settings.need("kafka")
+    client = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        group_id=settings.group,
+        group_instance_id=instance,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
+        max_partition_fetch_bytes=max(4 * 1024 * 1024, settings.max_letter_bytes),
+        fetch_max_bytes=FETCH_BYTES,
+        fetch_max_wait_ms=100,
+    )
+    await _started(client, settings)
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@asynccontextmanager
+async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for topics and groups."""
+    settings.need("kafka")
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=settings.connect_timeout_ms)
+    await _started(client, settings)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client outside any group, to ask for offsets."""
+    settings.need("kafka")
+    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka)
+    await _started(client, settings)
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def create_topics(settings: Settings) -> None:
+    """Create the topic and its dead-letter topic where they are missing, and check the topic that is there."""
+    wanted = [
+        _new_topic(settings, settings.topic, settings.max_record_bytes),
+        _new_topic(settings, settings.letters_topic, settings.max_letter_bytes),
+    ]
+    async with admin(settings) as client:
+        answer: Any = await client.create_topics(wanted)
+        for name, code, message in answer.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise Fatal(f"Kafka refused to create topic {name}: {message or error.__name__}")
+        await _wait_for_leaders(client, [topic.name for topic in wanted])
+        await check_topic(client, settings.topic)
+
+
+def _new_topic(settings: Settings, name: str, max_bytes: int) -> NewTopic:
+    return NewTopic(
+        name=name,
+        num_partitions=settings.partitions,
+        replication_factor=settings.replication,
+        topic_configs={TIMESTAMP_TYPE: LOG_APPEND_TIME, "max.message.bytes": str(max_bytes)},
+    )
+
+
+async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+    """A created topic answers only once each partition has a leader."""
+    async with asyncio.timeout(30):
+        while True:
+            found = await client.describe_topics(list(names))
+            if all(
+                topic["error_code"] == 0 and all(part["leader"] >= 0 for part in topic["partitions"]) for topic in found
+            ):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def check_topic(client: AIOKafkaAdminClient, name: str) -> None:
+    """Raise Fatal unless the broker stamps the topic's records itself.
+
+    Deduplication compares append times and ids carry them: a producer's clock must not be able to choose them.
+    """
+    resource = ConfigResource(ConfigResourceType.TOPIC, name, configs={TIMESTAMP_TYPE: ""})
+    answers: Any = await client.describe_configs([resource])
+    code, message, _, _, entries = answers[0].resources[0]
+    if code:
+        raise Fatal(f"topic {name} (TALLY_TOPIC): {message or for_code(code).__name__}; `tally init` creates it")
+    stamped_by = {entry[0]: entry[1] for entry in entries}.get(TIMESTAMP_TYPE)
+    if stamped_by != LOG_APPEND_TIME:
+        raise Fatal(f"topic {name} has {TIMESTAMP_TYPE}={stamped_by}: set it to {LOG_APPEND_TIME}")
+
+
+async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The offset behind the last record of each partition. Raises Unavailable when no broker answers."""
+    try:
+        return dict(await client.end_offsets(list(partitions)))
+    except KafkaError as error:
+        raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+
+
+async def ping(settings: Settings) -> None:
+    """Return when a broker answers; raise Unavailable when none does."""
+    try:
+        async with admin(settings) as client:
+            await client.describe_cluster()
+    except (KafkaError, KafkaConnectionError) as error:
+        raise _unreachable(settings, error) from error

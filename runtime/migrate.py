@@ -1,0 +1,58 @@
+"""Brings a ClickHouse database to the tables this version needs. What they are stands in `schemas/tables.py`."""
+
+import re
+
+from runtime.clickhouse import ClickHouse, connect
+from runtime.errors import Fatal, SettingsError
+from runtime.settings import Settings
+from schemas.tables import BOOTSTRAP, LATEST_VERSION, MIGRATIONS, MIGRATIONS_TABLE
+
+_DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+
+
+async def migrate(settings: Settings) -> list[int]:
+    """Apply what is missing and return the versions applied. Safe to repeat, and after a crash half-way.
+
+    Raises Fatal when the database was made by a newer version.
+    """
+    if not _DATABASE_NAME.fullmatch(settings.database):
+        raise SettingsError(f"TALLY_DATABASE: {settings.database!r} is not a plain name")
+    async with connect(settings, database="default") as server:
+        await server.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}")
+    async with connect(settings) as database:
+        await database.command(BOOTSTRAP)
+        present = await schema_version(database)
+        _refuse_newer(settings, present)
+        applied = []
+        for migration in MIGRATIONS:
+            if migration.version > present:
+                for statement in migration.statements:
+                    await database.command(statement)
+                await database.command(
+                    f"INSERT INTO {MIGRATIONS_TABLE} (version) SELECT {{version:UInt32}}",
+                    {"version": migration.version},
+                )
+                applied.append(migration.version)
+        return applied
+
+
+async def check_schema(settings: Settings, database: ClickHouse) -> None:
+    """Raise Fatal unless the database has exactly the tables this version needs."""
+    present = await schema_version(database)
+    _refuse_newer(settings, present)
+    if present < LATEST_VERSION:
+        raise Fatal(f"database {settings.database} has schema {present}, needed is {LATEST_VERSION}: run `tally init`")
+
+
+async def schema_version(database: ClickHouse) -> int:
+    """The newest migration that was applied; 0 for none."""
+    ((version,),) = await database.rows(f"SELECT max(version) FROM {MIGRATIONS_TABLE}")
+    return int(version)
+
+
+def _refuse_newer(settings: Settings, present: int) -> None:
+    if present > LATEST_VERSION:
+        raise Fatal(
+            f"database {settings.database} has schema {present}, this version knows up to {LATEST_VERSION}: "
+            "upgrade Tally, or set TALLY_DATABASE to another database"
+        )

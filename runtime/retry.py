@@ -1,0 +1,56 @@
+"""Trying again: what may be tried again, and how long to wait in between."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from runtime.clickhouse import error_code
+from runtime.errors import Fatal, Unavailable
+
+Result = TypeVar("Result")
+
+FIRST_DELAY_S = 0.1
+LONGEST_DELAY_S = 10.0
+
+RETRYABLE_CODES = {
+    159: "TIMEOUT_EXCEEDED",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    252: "TOO_MANY_PARTS",
+    394: "QUERY_WAS_CANCELLED",
+    425: "SYSTEM_ERROR",
+    999: "KEEPER_EXCEPTION",
+}
+"""ClickHouse codes that say "not now". Every other code of an insert is a fault that waiting cannot mend."""
+
+_jitter = random.SystemRandom()
+log = logging.getLogger(__name__)
+
+
+async def retrying(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Call `attempt` until it succeeds, waiting longer each time (full jitter), and say so.
+
+    Raises Fatal for an error that trying again cannot mend. There is no last try: a pipeline that gave up would
+    have to drop something.
+    """
+    tries = 0
+    while True:
+        try:
+            return await attempt()
+        except Unavailable as error:
+            why: Exception = error
+        except DatabaseError as error:
+            if error_code(error) not in RETRYABLE_CODES:
+                raise Fatal(f"{what}: {error}") from error
+            why = error
+        tries += 1
+        delay_s = _jitter.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tries))
+        log.warning("%s failed (try %d), again in %.1f s: %s", what, tries, delay_s, why)
+        await asyncio.sleep(delay_s)

@@ -1,0 +1,124 @@
+"""Every setting, in one place. `TALLY_<NAME>` in the environment overrides what a running stack offers, which
+overrides the default here."""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runtime.errors import SettingsError
+from runtime.stack_file import StackFile
+from schemas.dedup import DEFAULT_WINDOW_MS
+from schemas.wire import check_namespace
+
+DEFAULT_DATA_DIR = Path(".tally")
+DEFAULT_KEY = "tally-dev"
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """All settings of all processes. Sizes are in bytes, times in milliseconds, unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="TALLY_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="the embedded stack's data, logs and stack.json")
+    cache_dir: Path = Field(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tally",
+        description="Kafka's jars, shared by all data directories",
+    )
+
+    kafka: str = Field("", description="bootstrap servers, host:port[,host:port]")
+    redis: SecretStr = Field(SecretStr(""), description="redis://[user:password@]host:port/db")
+    clickhouse: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port")
+    api: str = Field("", description="where the reader answers, as a URL")
+
+    namespace: str = Field("default", description="of records without a header, and of commands")
+    api_key: SecretStr = Field(SecretStr(DEFAULT_KEY), description="the Bearer token of the API")
+    api_namespaces: tuple[str, ...] = Field(("default",), description="what the key may read, as a JSON list")
+
+    topic: str = "interactions"
+    dead_letter_topic: str = Field("", description="default: the topic's name and .dead-letters")
+    partitions: int = Field(8, ge=1, le=1000, description="of a topic that `tally init` creates")
+    replication: int = Field(1, ge=1, le=10, description="of a topic that `tally init` creates")
+    max_record_bytes: int = Field(2 * MIB, ge=64 * 1024, le=64 * MIB, description="the topic's largest record")
+    group: str = Field("tally", description="the consumer group; part of no key, so a rename starts it anew")
+    session_timeout_ms: int = Field(10_000, ge=1_000, description="until a silent worker loses its partitions")
+
+    database: str = "tally"
+    key_prefix: str = Field("tally", description="of every Redis key")
+    dedup_window_ms: int = Field(DEFAULT_WINDOW_MS, ge=1, le=7 * 86_400_000)
+
+    batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="a batch closes at this many records")
+    batch_bytes: int = Field(32 * MIB, ge=1, description="or at this many bytes of keys and values")
+    batch_age_ms: int = Field(200, ge=1, le=60_000, description="or when its oldest record has waited so long")
+
+    emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
+    delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")
+    connect_timeout_ms: int = Field(10_000, ge=100)
+    query_timeout_ms: int = Field(60_000, ge=1_000)
+    stop_timeout_ms: int = Field(30_000, ge=1_000, description="for finishing what is in flight on stop")
+
+    lookup_in_flight: int = Field(2_000, ge=1, description="lookups waiting in the reader, at most; then 503")
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespace(cls, value: str) -> str:
+        return check_namespace(value)
+
+    @property
+    def letters_topic(self) -> str:
+        """The dead-letter topic's name."""
+        return self.dead_letter_topic or f"{self.topic}.dead-letters"
+
+    @property
+    def max_letter_bytes(self) -> int:
+        """A letter is its record and at most 64 KiB of headers that say why."""
+        return self.max_record_bytes + 64 * 1024
+
+    @property
+    def claim_ttl_ms(self) -> int:
+        """How long Redis keeps a claim: the rule looks back 2W; half as much again is slack for a slow worker."""
+        return 3 * self.dedup_window_ms
+
+    @classmethod
+    def load(cls, data_dir: Path | None = None, **overrides: Any) -> Self:
+        """The settings of this process: overrides, then the environment, then a running stack, then defaults.
+
+        Raises SettingsError naming each variable that cannot be read.
+        """
+        chosen = data_dir or Path(os.environ.get("TALLY_DATA_DIR") or DEFAULT_DATA_DIR)
+        stack = StackFile.of_running_stack(chosen)
+        offered = stack.as_settings() if stack else {}
+        named = {name: value for name, value in offered.items() if f"TALLY_{name.upper()}" not in os.environ}
+        try:
+            return cls(**{**named, "data_dir": chosen, **overrides})
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"TALLY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
+            )
+            raise SettingsError(wrong) from None
+
+    def need(self, *names: str) -> Self:
+        """Return these settings; raise SettingsError when one of `names` has no value."""
+        for name in names:
+            value = getattr(self, name)
+            if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
+                raise SettingsError(
+                    f"TALLY_{name.upper()} is not set and no stack runs in {self.data_dir}: "
+                    f"start one with `tally up`, name its folder with --data-dir, or set TALLY_{name.upper()}"
+                )
+        return self
+
+    def as_environment(self) -> dict[str, str]:
+        """What a child process needs in its environment to load these same settings."""
+        plain: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            if name == "api_namespaces":
+                value = "[" + ",".join(f'"{namespace}"' for namespace in value) + "]"
+            plain[f"TALLY_{name.upper()}"] = str(value)
+        return plain

@@ -1,0 +1,79 @@
+"""`stack.json`: how commands find the stack that runs in a data directory."""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FILE_NAME = "stack.json"
+
+
+class Endpoints(BaseModel):
+    """Where the parts answer."""
+
+    kafka: str
+    redis: str
+    clickhouse: str
+    api: str = ""
+
+
+class Pids(BaseModel):
+    """The parts' processes; `up` is the one that started them."""
+
+    up: int
+    kafka: int
+    redis: int
+    clickhouse: int
+    api: int = 0
+    workers: list[int] = []
+
+
+class StackFile(BaseModel):
+    """What `tally up` writes for other commands. Readable by its owner only: it holds the key."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    endpoints: Endpoints
+    pids: Pids
+    key: str = ""
+    settings: dict[str, str] = {}
+    """Further settings that the stack was started with, by name."""
+
+    def as_settings(self) -> dict[str, Any]:
+        """The settings that this stack offers."""
+        return {**self.settings, **self.endpoints.model_dump(), **({"api_key": self.key} if self.key else {})}
+
+    def write(self, data_dir: Path) -> None:
+        """Replace the file in one step, so that no reader sees half of it."""
+        path = data_dir / FILE_NAME
+        fresh = path.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.model_dump_json(indent=2))
+        fresh.replace(path)
+
+    @classmethod
+    def of_running_stack(cls, data_dir: Path) -> Self | None:
+        """The stack that runs in `data_dir`, or None: no file, or its process has gone."""
+        try:
+            found = cls.model_validate_json((data_dir / FILE_NAME).read_text())
+        except (OSError, ValidationError):
+            return None
+        return found if process_exists(found.pids.up) else None
+
+    @staticmethod
+    def remove(data_dir: Path) -> None:
+        """Forget the stack."""
+        (data_dir / FILE_NAME).unlink(missing_ok=True)
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process with this id runs (or waits to be reaped)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,32 @@
+"""How deep JSON may nest, measured without recursion: a hostile value must not meet a stack limit first."""
+
+import re
+from typing import Any
+
+MAX_DEPTH = 32
+"""Containers inside one another, the interaction's own object counted as 1."""
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+
+
+def depth_of_text(text: str) -> int:
+    """The deepest nesting of brackets outside strings. Exact for well-formed JSON, a guess for the rest."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def depth_of(value: Any) -> int:
+    """How deep a Python value nests lists and dicts; stops counting one level past the limit."""
+    level, depth = [value], 0
+    while depth <= MAX_DEPTH:
+        level = [item for item in level if isinstance(item, dict | list | tuple)]
+        if not level:
+            break
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth

@@ -1,0 +1,31 @@
+"""The JSON Schema of a record value, for producers in other languages: `python -m schemas.json_schema`."""
+
+import json
+import sys
+from typing import Any
+
+from schemas.identity import ID_PATTERN
+from schemas.interaction import Interaction
+
+
+def record_value_schema() -> dict[str, Any]:
+    """The schema of what `schemas/wire.py` puts on the topic."""
+    schema = Interaction.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Tally record value"
+    schema["properties"]["interaction_id"] = {
+        "anyOf": [{"type": "string", "pattern": ID_PATTERN}, {"type": "null"}],
+        "default": None,
+        "description": "Minted where the event is accepted; a foreign producer leaves it out.",
+        "title": "Interaction Id",
+    }
+    return schema
+
+
+def as_text() -> str:
+    """The schema as it is committed."""
+    return json.dumps(record_value_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(as_text())

@@ -1,0 +1,165 @@
+"""The judge: the slow path that has the last word and words every rejection."""
+
+import json
+from typing import Any, Never
+
+import msgspec
+from msgspec import Raw
+from pydantic import ValidationError
+
+from schemas.event_time import to_epoch_ms
+from schemas.identity import is_interaction_id
+from schemas.interaction import MAX_OBJECT_BYTES, Interaction
+from schemas.json_bounds import MAX_DEPTH, depth_of_text
+from schemas.rejection import Reason, Rejection
+from schemas.wire import ACCEPTED_KEYS, NULL, Judged, WireEvent
+
+_OBJECT_FIELDS = ("metadata", "query_snapshot")
+
+_REASONS: dict[str, Reason] = {
+    "missing": "missing_field",
+    "too_short": "missing_field",
+    "extra_forbidden": "unknown_field",
+    "literal_error": "unknown_interaction_type",
+    "greater_than_equal": "number_out_of_range",
+    "less_than_equal": "number_out_of_range",
+    "finite_number": "number_out_of_range",
+    "int_parsing_size": "number_out_of_range",
+    "too_long": "too_large",
+    "too_large": "too_large",
+    "too_deep": "too_deep",
+    "bad_time": "bad_time",
+    "not_utf8": "not_utf8",
+    "not_json": "not_json",
+    "conflict": "conflict",
+    "empty_result_set": "conflict",
+}
+"""pydantic's error type -> our reason; what is not listed is a wrong type."""
+
+
+class _Refused(Exception):
+    def __init__(self, reason: Reason, field: str, message: str) -> None:
+        super().__init__(message)
+        self.rejection = Rejection(reason, field, message)
+
+
+def judge(value: bytes | None) -> Judged | Rejection:
+    """Decide about one record value: the event to store, or why it can never be valid. Never raises."""
+    try:
+        return _judge(value)
+    except _Refused as refused:
+        return refused.rejection
+
+
+def _judge(value: bytes | None) -> Judged:
+    fields = _parse(_decode(value))
+    interaction_id = fields.pop("interaction_id", None)
+    if interaction_id is not None and not (isinstance(interaction_id, str) and is_interaction_id(interaction_id)):
+        raise _Refused("bad_id", "interaction_id", "is not int_ and the 32 hex digits of a UUIDv7")
+    objects = _take_objects(value or b"", fields)
+    try:
+        interaction = Interaction.model_validate(fields)
+    except ValidationError as error:
+        raise _first_error(error) from None
+    occurred_at = interaction.occurred_at
+    event = WireEvent(
+        feature_id=interaction.feature_id,
+        interaction_type=interaction.interaction_type,
+        position=interaction.position,
+        metadata=objects.get("metadata", NULL),
+        user_id=interaction.user_id,
+        session_id=interaction.session_id,
+        execution_id=interaction.execution_id,
+        retriever_id=interaction.retriever_id,
+        query_snapshot=objects.get("query_snapshot", NULL),
+        document_score=interaction.document_score,
+        result_set_size=interaction.result_set_size,
+        feature_uri=interaction.feature_uri,
+        occurred_at=fields.get("occurred_at"),
+        interaction_id=interaction_id,
+    )
+    return Judged(event, None if occurred_at is None else to_epoch_ms(occurred_at))
+
+
+def _decode(value: bytes | None) -> str:
+    if value is None:
+        raise _Refused("tombstone", "", "the record has no value")
+    if not value:
+        raise _Refused("empty", "", "the record's value is empty")
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise _Refused("not_utf8", "", f"invalid UTF-8 at byte {error.start}") from None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    depth = depth_of_text(text)
+    if depth > MAX_DEPTH:
+        raise _Refused("too_deep", "", f"nests {depth} levels, at most {MAX_DEPTH} are allowed")
+    try:
+        fields = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise _Refused("not_json", "", f"{error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise _Refused("too_deep", "", f"nests deeper than {MAX_DEPTH} levels") from None
+    if not isinstance(fields, dict):
+        raise _Refused("not_an_object", "", "the value must be a JSON object")
+    if "\\u" in text:
+        _refuse_half_surrogates(fields)
+    return fields
+
+
+def _no_constant(name: str) -> Never:
+    raise _Refused("not_json", "", f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number - number != 0:  # infinite
+        raise _Refused("number_out_of_range", "", f"{digits[:40]} is larger than any double")
+    return number
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # the interpreter's bound on digits, against quadratic time
+        raise _Refused("number_out_of_range", "", f"an integer of {len(digits)} digits") from None
+
+
+def _refuse_half_surrogates(fields: dict[str, Any]) -> None:
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _Refused("not_utf8", "", "an escape is half of a surrogate pair") from None
+
+
+def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
+    """Lift the JSON text of metadata and query_snapshot out of `value`, an empty object staying in its place.
+
+    They are stored as they were written: parsing and printing them again would change numbers.
+    """
+    if not any(isinstance(fields.get(name), dict) for name in _OBJECT_FIELDS):
+        return {}
+    raw = msgspec.json.decode(value, type=dict[str, Raw])
+    objects: dict[str, Raw] = {}
+    for name in _OBJECT_FIELDS:
+        if isinstance(fields.get(name), dict):
+            size = len(raw[name])
+            if size > MAX_OBJECT_BYTES:
+                limit = f"is {size} bytes of JSON, at most {MAX_OBJECT_BYTES} are allowed"
+                raise _Refused("too_large", name, limit)
+            objects[name], fields[name] = raw[name], {}
+    return objects
+
+
+def _first_error(error: ValidationError) -> _Refused:
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    reason = _REASONS.get(first["type"], "wrong_type")
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"]
+    if reason == "unknown_field":
+        message = f"is not a key of an interaction; accepted are {', '.join(ACCEPTED_KEYS)}"
+    if others:
+        message += f" (and {len(others)} more errors)"
+    return _Refused(reason, field[:200], message)

@@ -1,0 +1,30 @@
+"""Why an event was rejected: the closed list of reasons, and the value that carries one."""
+
+from typing import Literal, NamedTuple
+
+Reason = Literal[
+    "empty",  # no bytes at all
+    "tombstone",  # a null value: Kafka's delete marker, which means nothing here
+    "not_utf8",  # bytes that are no UTF-8, or an escape that is half a surrogate pair
+    "not_json",  # not RFC 8259, NaN and Infinity included
+    "too_deep",  # nests deeper than 32
+    "number_out_of_range",  # a number no double can hold, or past the field's bounds
+    "not_an_object",
+    "unknown_field",
+    "missing_field",
+    "wrong_type",
+    "unknown_interaction_type",
+    "too_large",
+    "bad_time",
+    "bad_id",
+    "bad_header",  # a namespace that is not UTF-8, empty or too long
+    "conflict",  # fields that contradict one another
+]
+
+
+class Rejection(NamedTuple):
+    """An event that can never be valid. `field` is dotted, or empty when the value as a whole is at fault."""
+
+    reason: Reason
+    field: str
+    message: str

@@ -1,0 +1,125 @@
+"""The tables, as data: every statement that `tally init` runs, in order, and the columns the consumer fills.
+
+A migration is never edited once it has left this repository; the next one mends it. Names are unqualified: the
+connection carries the database.
+"""
+
+from typing import NamedTuple
+
+from schemas.views import VIEWS
+
+INTERACTIONS = "interactions"
+OUTCOMES = "outcomes"
+LEDGER = "ledger"
+MIGRATIONS_TABLE = "schema_migrations"
+
+DEDUPLICATION_WINDOW = 1000
+"""Insert tokens that each table remembers. A retry comes seconds after its first try, a hundred inserts at most."""
+
+
+class Migration(NamedTuple):
+    """One step of the tables' history. Each statement must be safe to run twice: a crash may fall between two."""
+
+    version: int
+    statements: tuple[str, ...]
+
+
+_CREATE_MIGRATIONS = f"""
+CREATE TABLE IF NOT EXISTS {MIGRATIONS_TABLE} (
+    version UInt32,
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree ORDER BY version
+"""
+
+# One insert may hold any mix of months, and a lookup touches every partition: so the table has none, and time
+# ranges are pruned by the min-max index instead (ids, and so rows, lie in time order).
+_CREATE_INTERACTIONS = f"""
+CREATE TABLE IF NOT EXISTS {INTERACTIONS} (
+    namespace LowCardinality(String),
+    interaction_id String,
+    feature_id String,
+    interaction_type Array(LowCardinality(String)),
+    position UInt32,
+    metadata String COMMENT 'JSON text as sent; empty for null',
+    user_id Nullable(String),
+    session_id Nullable(String),
+    execution_id Nullable(String),
+    retriever_id LowCardinality(Nullable(String)),
+    query_snapshot String COMMENT 'JSON text as sent; empty for null',
+    document_score Nullable(Float64),
+    result_set_size Nullable(UInt32),
+    feature_uri LowCardinality(Nullable(String)),
+    occurred_at Nullable(DateTime64(3, 'UTC')) COMMENT 'as sent, a future one clamped to timestamp',
+    timestamp DateTime64(3, 'UTC') COMMENT 'append time of the Kafka record',
+    _event_time_ms Int64 COMMENT 'occurred_at unclamped, else timestamp: what deduplication compares',
+    _topic LowCardinality(String),
+    _partition UInt32,
+    _offset UInt64,
+    version UInt64 DEFAULT 0,
+    is_deleted UInt8 DEFAULT 0,
+    INDEX timestamp_range timestamp TYPE minmax GRANULARITY 1,
+    INDEX offset_range _offset TYPE minmax GRANULARITY 1
+) ENGINE = ReplacingMergeTree(version, is_deleted)
+ORDER BY (namespace, interaction_id)
+SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}
+"""
+
+_CREATE_OUTCOMES = f"""
+CREATE TABLE IF NOT EXISTS {OUTCOMES} (
+    namespace LowCardinality(String) COMMENT 'empty for a record nobody could parse',
+    interaction_id String,
+    _topic LowCardinality(String),
+    _partition UInt32,
+    _offset UInt64,
+    verdict Enum8('duplicate' = 1, 'rejected' = 2),
+    duplicate_of String,
+    reason LowCardinality(String),
+    field String,
+    message String,
+    user_id Nullable(String),
+    execution_id Nullable(String),
+    timestamp DateTime64(3, 'UTC'),
+    INDEX offset_range _offset TYPE minmax GRANULARITY 1
+) ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(timestamp)
+ORDER BY (namespace, interaction_id, _topic, _partition, _offset)
+SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}
+"""
+
+_CREATE_LEDGER = f"""
+CREATE TABLE IF NOT EXISTS {LEDGER} (
+    _topic LowCardinality(String),
+    _partition UInt32,
+    verdict Enum8('duplicate' = 1, 'rejected' = 2),
+    month UInt32 COMMENT 'YYYYMM of the append time: the partition of outcomes that was counted',
+    first_offset UInt64,
+    last_offset UInt64,
+    events UInt64
+) ENGINE = ReplacingMergeTree
+ORDER BY (_topic, _partition, verdict, month)
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_LEDGER, *VIEWS.values())),
+)
+BOOTSTRAP = _CREATE_MIGRATIONS
+LATEST_VERSION = MIGRATIONS[-1].version
+
+PUBLIC_COLUMNS = (
+    "interaction_id",
+    "feature_id",
+    "interaction_type",
+    "position",
+    "metadata",
+    "user_id",
+    "session_id",
+    "execution_id",
+    "retriever_id",
+    "query_snapshot",
+    "document_score",
+    "result_set_size",
+    "feature_uri",
+    "occurred_at",
+    "timestamp",
+)
+"""The columns of `interactions` that a record of the API is made from."""

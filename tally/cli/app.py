@@ -1,0 +1,22 @@
+"""All commands, gathered."""
+
+import typer
+
+from tally.cli import ask, feed, run
+
+app = typer.Typer(
+    help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+for run_command in (run.up, run.init, run.consume, run.serve):
+    app.command(rich_help_panel="Run")(run_command)
+app.command("emit", rich_help_panel="Put events in")(feed.emit)
+app.command("simulate", rich_help_panel="Put events in")(feed.simulate)
+imports = typer.Typer(help="Import logs that others have published.", no_args_is_help=True)
+imports.command("open-bandit")(feed.open_bandit)
+app.add_typer(imports, name="import", rich_help_panel="Put events in")
+for ask_command in (ask.lookup, ask.report, ask.status):
+    app.command(rich_help_panel="Get answers")(ask_command)

@@ -1,0 +1,168 @@
+"""Commands that answer."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.table import Table
+
+from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
+from readers.overview import Overview, read_overview
+from readers.reports import REPORTS, Report, run_report
+from runtime import clickhouse
+from runtime.errors import TallyError
+from runtime.settings import Settings
+from runtime.stack_file import StackFile, process_exists
+from schemas.identity import is_interaction_id
+from schemas.record import record_from_row
+from schemas.tables import INTERACTIONS
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, out
+
+
+def lookup(
+    interaction_id: Annotated[str, typer.Argument(help="int_ and 32 hex digits.")],
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """What became of one event: its record, whose duplicate it is, or why it was rejected. Exits 1 for an unknown id.
+
+    Example: tally lookup int_0198b2c0a1b27c3d8e4f5061728394a5
+    """
+    settings = Settings.load(data_dir)
+    if not is_interaction_id(interaction_id):
+        raise TallyError(f"{interaction_id!r} is no interaction id: int_ and the 32 hex digits of a UUIDv7")
+
+    async def ask() -> Outcome | None:
+        async with clickhouse.connect(settings) as database:
+            return await Lookups(database, 1).get(namespace or settings.namespace, interaction_id)
+
+    answer = _describe(asyncio.run(ask()))
+    if answer is None:
+        raise TallyError(f"no interaction {interaction_id} in namespace {namespace or settings.namespace!r}")
+    if as_json:
+        answer_json(answer)
+    else:
+        out.print_json(json.dumps(answer))
+
+
+def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
+    match outcome:
+        case Stored(row):
+            record = json.loads(msgspec.json.encode(record_from_row(row)))
+            return {"outcome": "stored", "record": record}
+        case DuplicateOf(owner_id):
+            return {"outcome": "duplicate", "duplicate_of": owner_id}
+        case RejectedFor(reason, field, message):
+            return {"outcome": "rejected", "reason": reason, "field": field, "message": message}
+    return None
+
+
+def report(
+    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(REPORTS)}.")],
+    hours: Annotated[float, typer.Option(help="How far back, by the time of recording.", min=0.01)] = 24,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it into this PNG file.")] = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Analytics over what was recorded lately.
+
+    Examples: tally report positions --plot positions.png; tally report verdicts --hours 1 --json
+    """
+    if name not in REPORTS:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(REPORTS)}", param_hint="NAME")
+    settings = Settings.load(data_dir)
+    until = datetime.now(UTC) + timedelta(minutes=1)  # a broker's clock may be ahead of ours
+
+    async def ask() -> Report:
+        async with clickhouse.connect(settings) as database:
+            since = until - timedelta(hours=hours)
+            return await run_report(database, name, namespace or settings.namespace, since, until)
+
+    found = asyncio.run(ask())
+    if plot:
+        from tally.plot import draw  # noqa: PLC0415  (matplotlib is a group of its own)
+
+        draw(found, plot)
+    if as_json:
+        answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
+        return
+    table = Table(*found.columns, title=found.title)
+    for row in found.rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+
+
+def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """The parts, the lag of each partition, and what became of everything so far. Exits 1 when something is down."""
+    settings = Settings.load(data_dir)
+    stack = StackFile.of_running_stack(settings.data_dir)
+
+    async def ask() -> Overview:
+        async with clickhouse.connect(settings) as database:
+            return await read_overview(settings, database)
+
+    settings.need("kafka", "clickhouse")
+    try:
+        overview, problem = asyncio.run(ask()), ""
+    except TallyError as error:
+        overview, problem = Overview.empty(), str(error)
+    described = _status(settings, stack, overview, problem)
+    if as_json:
+        answer_json(described)
+    else:
+        _print_status(described)
+    if not described["ready"]:
+        raise typer.Exit(1)
+
+
+def _status(settings: Settings, stack: StackFile | None, overview: Overview, problem: str) -> dict[str, Any]:
+    pids = stack.pids.model_dump(exclude={"up"}) if stack else {}
+    processes = [pid for value in pids.values() for pid in (value if isinstance(value, list) else [value])]
+    return {
+        "ready": not problem and all(pid and process_exists(pid) for pid in processes),
+        "problem": problem,
+        "pids": pids,
+        "key": stack.key if stack else None,
+        "topic": settings.topic,
+        "dead_letter_topic": settings.letters_topic,
+        "database": settings.database,
+        "table": INTERACTIONS,
+        "endpoints": stack.endpoints.model_dump() if stack else {"kafka": settings.kafka, "api": settings.api},
+        "lag": overview.lag,
+        "partitions": [partition.model_dump() for partition in overview.partitions],
+        **overview.verdicts.model_dump(),
+    }
+
+
+def _print_status(described: dict[str, Any]) -> None:
+    parts = Table("part", "pid", "endpoint", title="Parts")
+    for name, pid in described["pids"].items():
+        shown = ", ".join(map(str, pid)) if isinstance(pid, list) else str(pid)
+        parts.add_row(name, shown, described["endpoints"].get(name, ""))
+    lag = Table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
+    for partition in described["partitions"]:
+        lag.add_row(*(str(partition[column]) for column in ("partition", "end_offset", "committed", "lag")))
+    if described["pids"]:
+        out.print(parts)
+    out.print(lag)
+    out.print(
+        f"{described['stored']:,} stored, {described['duplicates']:,} duplicates, "
+        f"{described['rejected']:,} rejected, lag {described['lag']:,}",
+        highlight=False,
+    )
+    if described["problem"]:
+        out.print(f"not ready: {described['problem']}", style="red", markup=False)

@@ -1,0 +1,190 @@
+"""Commands that run parts of Tally."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from typing import Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from consumers.supervisor import Supervisor
+from readers.overview import Overview, read_overview
+from runtime import clickhouse, log
+from runtime.children import Children
+from runtime.errors import TallyError
+from runtime.kafka import create_topics
+from runtime.migrate import migrate
+from runtime.settings import Settings
+from schemas.tables import LATEST_VERSION
+from tally.cli.options import AsJson, DataDir, answer_json, err, out, say
+
+POLL_S = 0.1
+
+
+def up(
+    workers: Annotated[int, typer.Option(help="Consumer processes.", min=1, max=64)] = 2,
+    port: Annotated[int, typer.Option(help="Of the API; the next free one if it is taken.", min=1, max=65535)] = 8080,
+    rate: Annotated[float, typer.Option(help="Simulated events a second.", min=1)] = 200,
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop by itself after so long.", min=1)] = None,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Import real data and simulate traffic.")] = True,
+    data_dir: DataDir = None,
+) -> None:
+    """Run everything on this machine: Kafka, Valkey, ClickHouse, workers, API, and a demo on real data.
+
+    Examples: tally up; tally up --for 30; tally up --no-demo --data-dir /srv/tally --workers 4
+    """
+    try:
+        from tally import up as everything  # noqa: PLC0415  (the embedded parts are a group of their own)
+    except ImportError as error:
+        raise TallyError(
+            f"`tally up` needs the embedded parts ({error.name}): pip install 'tally[embedded]'"
+        ) from error
+    settings = Settings.load(data_dir)
+    options = everything.Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo)
+    screen = _Screen(seconds)
+    with screen:
+        everything.run(settings, options, say, screen.show)
+
+
+class _Screen:
+    """A live table on a terminal, plain lines elsewhere."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._live = Live(console=err, auto_refresh=False, transient=True) if err.is_terminal else None
+        self._seconds = seconds
+        self._last: tuple[float, int] | None = None
+
+    def __enter__(self) -> "_Screen":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, overview: Overview, workers: int) -> None:
+        """Show how things stand."""
+        counts, now = overview.verdicts, time.monotonic()
+        before_at, before = self._last or (now, counts.total)
+        rate = (counts.total - before) / (now - before_at) if now > before_at else 0.0
+        self._last = now, counts.total
+        if self._live is None:
+            say(
+                f"{counts.stored:,} stored, {counts.duplicates:,} duplicates, {counts.rejected:,} rejected, "
+                f"lag {overview.lag:,}, {rate:,.0f} events/s, {workers} workers"
+            )
+            return
+        table = Table(title="Tally", caption="Ctrl-C stops it")
+        for name in ("stored", "duplicates", "rejected", "lag", "events/s", "workers"):
+            table.add_column(name, justify="right")
+        shown = (counts.stored, counts.duplicates, counts.rejected, overview.lag, round(rate), workers)
+        table.add_row(*(f"{value:,}" for value in shown))
+        self._live.update(table, refresh=True)
+
+
+def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Create the topics and tables, or bring them to this version. Safe to repeat.
+
+    Example: TALLY_KAFKA=127.0.0.1:9092 TALLY_CLICKHOUSE=http://127.0.0.1:8123 tally init
+    """
+    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+
+    async def run() -> list[int]:
+        await create_topics(settings)
+        return await migrate(settings)
+
+    applied = asyncio.run(run())
+    if as_json:
+        answer_json(
+            {
+                "topic": settings.topic,
+                "database": settings.database,
+                "schema": LATEST_VERSION,
+                "applied": applied,
+            }
+        )
+        return
+    what = f"migrations applied: {', '.join(map(str, applied))}" if applied else "nothing to do"
+    out.print(
+        f"topic {settings.topic}, database {settings.database}, schema {LATEST_VERSION}: {what}",
+        highlight=False,
+    )
+
+
+def consume(
+    workers: Annotated[int, typer.Option(help="Processes.", min=1, max=64)] = 1,
+    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="Drain the topic, then stop.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of this host in the group; a restart under the same name gets its partitions back at once."),
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Consume: validate, deduplicate and store what is on the topic, until Ctrl-C or, if asked to, caught up.
+
+    Examples: tally consume --workers 4 --name host-1; tally consume --until-caught-up --json
+    """
+    settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
+    log.configure()
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    children = Children()
+    supervisor = Supervisor(
+        children,
+        settings,
+        workers=workers,
+        # A drain leaves the group when it ends; a static member would hold its partitions until its session ends.
+        instance_prefix=None if until_caught_up else name or f"{socket.gethostname()}-{os.getpid()}",
+        log_dir=None,
+        until_caught_up=until_caught_up,
+        say=say,
+    )
+    try:
+        supervisor.start()
+        while not stopping and supervisor.poll():
+            time.sleep(POLL_S)
+    finally:
+        supervisor.stop()
+        children.close()
+    _print_counts(settings, as_json=as_json)
+
+
+def _print_counts(settings: Settings, *, as_json: bool) -> None:
+    async def ask() -> Overview:
+        async with clickhouse.connect(settings) as database:
+            return await read_overview(settings, database)
+
+    overview = asyncio.run(ask())
+    counts = overview.verdicts
+    if as_json:
+        answer_json({**counts.model_dump(), "lag": overview.lag})
+    else:
+        out.print(
+            f"topic {settings.topic}: {counts.stored:,} stored, {counts.duplicates:,} duplicates, "
+            f"{counts.rejected:,} rejected, lag {overview.lag:,}",
+            highlight=False,
+        )
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    data_dir: DataDir = None,
+) -> None:
+    """Serve the HTTP API in this process.
+
+    Example: TALLY_CLICKHOUSE=http://127.0.0.1:8123 TALLY_API_KEY=secret tally serve --port 8080
+    """
+    try:
+        from readers import serve as reader  # noqa: PLC0415  (FastAPI is a group of its own)
+    except ImportError as error:
+        raise TallyError(f"`tally serve` needs the API's parts ({error.name}): pip install 'tally[api]'") from error
+    log.configure()
+    asyncio.run(reader.serve(Settings.load(data_dir), host, port))

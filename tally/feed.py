@@ -1,0 +1,77 @@
+"""What commands put on the topic: at a pace, with progress, and with a look at what became of it."""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from producers.producer import Imported, NotAccepted, Producer
+from readers.overview import VerdictCounts, count_verdicts_at
+from runtime.clickhouse import ClickHouse
+from runtime.settings import Settings
+from schemas.interaction import Interaction
+
+Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
+
+POLL_S = 0.25
+TICK_S = 0.02
+
+
+@dataclass
+class Fed:
+    """What was put on the topic so far."""
+
+    accepted: int = 0
+    failed: list[NotAccepted] = field(default_factory=list)
+    offsets: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    last_id: str = ""
+
+
+async def feed(
+    producer: Producer,
+    source: Source,
+    *,
+    namespace: str,
+    keep_offsets: bool = False,
+    progress: Callable[[int], None] = lambda _accepted: None,
+) -> Fed:
+    """Emit everything in `source`. Failures are kept, not raised, so that one does not hide the rest."""
+    fed = Fed()
+    async for result in producer.emit_many(source, namespace=namespace):
+        if isinstance(result, NotAccepted):
+            fed.failed.append(result)
+            continue
+        fed.accepted += 1
+        fed.last_id = result.interaction_id
+        if keep_offsets:
+            fed.offsets[result.partition].append(result.offset)
+        progress(fed.accepted)
+    return fed
+
+
+async def paced(
+    source: Iterator[Interaction], *, rate: float, seconds: float | None, stop: asyncio.Event | None = None
+) -> AsyncIterator[Interaction]:
+    """Yield from `source` at `rate` events a second, for `seconds` (None: until `stop`)."""
+    begun = time.monotonic()
+    given = 0
+    while stop is None or not stop.is_set():
+        passed_s = time.monotonic() - begun
+        due = int((min(passed_s, seconds) if seconds is not None else passed_s) * rate)
+        while given < due:
+            given += 1
+            yield next(source)
+        if seconds is not None and passed_s >= seconds:
+            return
+        await asyncio.sleep(TICK_S)
+
+
+async def wait_for_verdicts(settings: Settings, database: ClickHouse, fed: Fed, timeout_s: float) -> VerdictCounts:
+    """Wait until everything fed has an outcome, or the time is up, and count the outcomes."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        counts = await count_verdicts_at(settings, database, fed.offsets)
+        if counts.total >= fed.accepted or time.monotonic() >= deadline:
+            return counts
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,32 @@
+"""Draws a report as a bar chart."""
+
+from datetime import datetime
+from pathlib import Path
+
+from readers.reports import Report
+from runtime.errors import TallyError
+
+
+def draw(report: Report, path: Path) -> None:
+    """Write the report's value column by its label column as a PNG."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415  (an optional group)
+    except ImportError as error:
+        raise TallyError("--plot needs matplotlib: pip install 'tally[plot]'") from error
+    label, value = report.columns.index(report.label), report.columns.index(report.value)
+    sums: dict[str, float] = {}
+    for row in report.rows:
+        name = f"{row[label]:%d %b %H:%M}" if isinstance(row[label], datetime) else str(row[label])
+        sums[name] = sums.get(name, 0) + (row[value] or 0)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.bar(list(sums), list(sums.values()), color="#3b6ea5")
+    axes.set_title(report.title)
+    axes.set_xlabel(report.label.replace("_", " "))
+    axes.set_ylabel(report.value.replace("_", " "))
+    axes.tick_params(axis="x", rotation=0 if len(sums) < 10 else 60)
+    axes.spines[["top", "right"]].set_visible(False)
+    try:
+        figure.savefig(path, dpi=120, format="png")
+    except OSError as error:
+        raise TallyError(f"cannot write {path}: {error.strerror}") from error

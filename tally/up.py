@@ -1,0 +1,253 @@
+"""Everything at once, on this machine: the embedded stack, the workers, the API and, unless told not to, a demo."""
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from consumers.supervisor import Supervisor
+from deploy.embedded.parts import HOST, http_answers
+from deploy.embedded.stack import Stack
+from producers.open_bandit import read_log
+from producers.producer import Producer
+from producers.simulator import Simulator
+from readers.overview import Overview, read_overview
+from runtime import clickhouse
+from runtime.children import Child
+from runtime.clickhouse import ClickHouse
+from runtime.errors import TallyError, Unavailable
+from runtime.kafka import create_topics
+from runtime.migrate import migrate
+from runtime.ports import is_free
+from runtime.settings import Settings
+from runtime.stack_file import StackFile
+from tally.feed import Fed, feed, paced, wait_for_verdicts
+
+API_PORTS_TRIED = 50
+API_START_S = 30.0
+POLL_S = 0.2
+REPORT_EVERY_S = 5.0
+VERDICTS_WAIT_S = 60.0
+IMPORT_ROWS = 10_000
+SHARED_SETTINGS = ("namespace", "topic", "dead_letter_topic", "group", "database", "key_prefix")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asked of `tally up`."""
+
+    workers: int = 2
+    port: int = 8080
+    rate: float = 200
+    seconds: float | None = None
+    demo: bool = True
+
+
+Say = Callable[[str], None]
+Show = Callable[[Overview, int], None]
+
+
+def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
+    """Start everything, serve until SIGINT, SIGTERM or `options.seconds`, and leave nothing running.
+
+    `say` takes lines for the person who watches, `show` the state of things every few seconds.
+    """
+    begun = time.monotonic()
+    with _sigterm_interrupts(), Stack(settings, say) as stack:
+        up = Up(stack, stack.settings(), options, say, show)
+        asyncio.run(up.run(begun))
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Until the loop has its own handlers, SIGTERM ends start-up the way Ctrl-C does: in order."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Up:
+    """A stack with workers and API on it."""
+
+    def __init__(self, stack: Stack, settings: Settings, options: Options, say: Say, show: Show) -> None:
+        self._stack = stack
+        self._settings = settings
+        self._options = options
+        self._say = say
+        self._show = show
+        self._stop = asyncio.Event()
+        self._failure: TallyError | None = None
+        self._written: StackFile | None = None
+        self._api: Child
+        self._api_url: str
+        self._workers: Supervisor
+
+    async def run(self, begun: float) -> None:
+        """Serve until told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await create_topics(self._settings)
+        await migrate(self._settings)
+        self._start_workers()
+        try:
+            await self._start_api()
+            self._write_stack_file()
+            self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url} (key {self._key}), Ctrl-C stops it")
+            watching = asyncio.create_task(self._watch())
+            async with clickhouse.connect(self._settings) as database:
+                await self._serve(database)
+            self._stop.set()
+            await watching
+        finally:
+            self._leave()
+        if self._failure:
+            raise self._failure
+
+    @property
+    def _key(self) -> str:
+        return self._settings.api_key.get_secret_value()
+
+    def _start_workers(self) -> None:
+        self._workers = Supervisor(
+            self._stack.children,
+            self._settings,
+            workers=self._options.workers,
+            instance_prefix="up",
+            log_dir=self._stack.log_dir,
+            say=self._say,
+        )
+        self._workers.start()
+
+    async def _start_api(self) -> None:
+        wanted = self._options.port
+        port = next((port for port in range(wanted, wanted + API_PORTS_TRIED) if is_free(port)), None)
+        if port is None:
+            raise TallyError(f"no free port from {wanted} to {wanted + API_PORTS_TRIED - 1}: choose one with --port")
+        if port != wanted:
+            self._say(f"port {wanted} is taken: the API answers on {port}")
+        self._api_url = f"http://{HOST}:{port}"
+        command = [sys.executable, "-m", "readers.serve", "--host", HOST, "--port", str(port)]
+        self._api = self._stack.children.start(
+            "api",
+            command,
+            log_path=self._stack.log_dir / "api.log",
+            environment=self._settings.as_environment(),
+        )
+        deadline = time.monotonic() + API_START_S
+        while not await asyncio.to_thread(http_answers, f"{self._api_url}/v1/health"):
+            if self._api.exit_code is not None:
+                raise self._api.failure(f"{self._api.describe_exit()} while starting")
+            if time.monotonic() > deadline:
+                raise self._api.failure(f"did not answer within {API_START_S:.0f} s")
+            await asyncio.sleep(POLL_S / 4)
+
+    def _write_stack_file(self) -> None:
+        """Tell other commands where everything is; again whenever a worker got another process."""
+        file = self._stack.stack_file()
+        file.endpoints.api, file.pids.api, file.pids.workers = (
+            self._api_url,
+            self._api.pid,
+            self._workers.pids,
+        )
+        file.key = self._key
+        file.settings = {name: str(getattr(self._settings, name)) for name in SHARED_SETTINGS}
+        if file != self._written:
+            file.write(self._settings.data_dir)
+            self._written = file
+
+    async def _watch(self) -> None:
+        """Look after every process until told to stop; a part that dies ends it all, with its log's last lines."""
+        try:
+            while not self._stop.is_set():
+                self._stack.check()
+                if self._api.exit_code is not None:
+                    raise self._api.failure(self._api.describe_exit())
+                self._workers.poll()
+                self._write_stack_file()
+                await asyncio.sleep(POLL_S)
+        except TallyError as failure:
+            self._failure = failure
+            self._stop.set()
+
+    async def _serve(self, database: ClickHouse) -> None:
+        reporting = asyncio.create_task(self._report(database))
+        try:
+            if self._options.demo:
+                await self._demo(database)
+            elif self._options.seconds is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._options.seconds)
+            else:
+                await self._stop.wait()
+        finally:
+            reporting.cancel()
+
+    async def _demo(self, database: ClickHouse) -> None:
+        """Import real data, show how to ask for it, then simulate traffic."""
+        options, settings = self._options, self._settings
+        async with Producer(settings) as producer:
+            rows = itertools.takewhile(
+                lambda _row: not self._stop.is_set(), read_log("random", "all", settings.namespace)
+            )
+            fed = await feed(producer, rows, namespace=settings.namespace, keep_offsets=True)
+            await self._say_imported(database, fed)
+            traffic = iter(Simulator(seed=time.time_ns()))
+            live = paced(traffic, rate=options.rate, seconds=options.seconds, stop=self._stop)
+            fed = await feed(producer, live, namespace=settings.namespace, keep_offsets=options.seconds is not None)
+        if self._stop.is_set():
+            return
+        verdicts = await wait_for_verdicts(settings, database, fed, VERDICTS_WAIT_S)
+        overview = await read_overview(settings, database)
+        self._say(
+            f"simulated {fed.accepted:,} events in {options.seconds:.0f} s: {verdicts.stored:,} stored, "
+            f"{verdicts.duplicates:,} duplicates, {verdicts.rejected:,} rejected, "
+            f"{fed.accepted - verdicts.total:,} without a verdict"
+        )
+        stored = overview.verdicts
+        self._say(
+            f"in all {stored.stored:,} stored, {stored.duplicates:,} duplicates, {stored.rejected:,} rejected, "
+            f"lag {overview.lag:,}"
+        )
+        if verdicts.total < fed.accepted:
+            raise Unavailable(f"{fed.accepted - verdicts.total} events had no verdict after {VERDICTS_WAIT_S:.0f} s")
+
+    async def _say_imported(self, database: ClickHouse, fed: Fed) -> None:
+        if not fed.accepted or self._stop.is_set():
+            return
+        verdicts = await wait_for_verdicts(self._settings, database, fed, VERDICTS_WAIT_S)
+        self._say(
+            f"imported {fed.accepted:,} Open Bandit rows: {verdicts.stored:,} stored, "
+            f"{verdicts.duplicates:,} duplicates"
+        )
+        self._say(f"key {self._key}")
+        self._say(f"one stored id {fed.last_id}")
+        url = f"{self._api_url}/v1/retrievers/interactions/{fed.last_id}"
+        self._say(f"curl -H 'Authorization: Bearer {self._key}' {url}")
+
+    async def _report(self, database: ClickHouse) -> None:
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            with contextlib.suppress(TallyError):  # the next look may succeed; `_watch` sees what has died
+                overview = await read_overview(self._settings, database)
+                self._show(overview, len(self._workers.pids))
+
+    def _leave(self) -> None:
+        """Workers first, so that they can still store and commit what they hold."""
+        self._say("stopping")
+        self._workers.stop()
+        if hasattr(self, "_api"):
+            self._stack.children.stop(self._api, self._settings.stop_timeout_ms / 1000)
+        StackFile.remove(self._settings.data_dir)
