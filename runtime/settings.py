@@ -3,10 +3,10 @@ overrides the default here."""
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.stack_file import StackFile
@@ -36,7 +36,9 @@ class Settings(BaseSettings):
 
     namespace: str = Field("default", description="of records without a header, and of commands")
     api_key: SecretStr = Field(SecretStr(DEFAULT_KEY), description="the Bearer token of the API")
-    api_namespaces: tuple[str, ...] = Field(("default",), description="what the key may read, as a JSON list")
+    api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("default",), min_length=1, description="what the key may read, separated by commas; the first is the default"
+    )
 
     topic: str = "interactions"
     dead_letter_topic: str = Field("", description="default: the topic's name and .dead-letters")
@@ -66,6 +68,11 @@ class Settings(BaseSettings):
     @classmethod
     def _namespace(cls, value: str) -> str:
         return check_namespace(value)
+
+    @field_validator("api_namespaces", mode="before")
+    @classmethod
+    def _namespaces(cls, value: object) -> object:
+        return tuple(check_namespace(name.strip()) for name in value.split(",")) if isinstance(value, str) else value
 
     @property
     def letters_topic(self) -> str:
@@ -119,6 +126,6 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr):
                 value = value.get_secret_value()
             if name == "api_namespaces":
-                value = "[" + ",".join(f'"{namespace}"' for namespace in value) + "]"
+                value = ",".join(value)
             plain[f"TALLY_{name.upper()}"] = str(value)
         return plain

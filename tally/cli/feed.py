@@ -105,7 +105,7 @@ def _one_of(value: str, choices: object, option: str) -> str:
     return value
 
 
-def simulate(  # noqa: PLR0917  (each is an option a person may set)
+def simulate(
     rate: Annotated[float, typer.Option(help="Events a second; 0 as fast as they are taken.", min=0)] = 200,
     seconds: Annotated[float | None, typer.Option("--for", help="Seconds to go on.", min=0)] = None,
     events: Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)] = None,

@@ -1,0 +1,111 @@
+"""What tests do again and again: put records on the topic, let a worker drain it, look at what came of it."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from consumers.batch import Counts
+from consumers.worker import Worker
+from producers.producer import Imported, NotAccepted, Producer, Receipt
+from runtime.clickhouse import ClickHouse
+from runtime.kafka import Record
+from runtime.settings import Settings
+from schemas.interaction import Interaction
+
+
+class Place(NamedTuple):
+    """Where a raw record landed."""
+
+    partition: int
+    offset: int
+
+
+class Lab:
+    """One test's own topic, tables and keys."""
+
+    def __init__(self, settings: Settings, database: ClickHouse, raw: AIOKafkaProducer) -> None:
+        self.settings = settings
+        self.database = database
+        self._raw = raw
+
+    async def emit(self, *interactions: Interaction) -> list[Receipt]:
+        """Emit through the producer; every one must be accepted."""
+        return await self.emit_all(interactions)
+
+    async def emit_all(self, interactions: Iterable[Interaction | Imported]) -> list[Receipt]:
+        """The same for any number."""
+        receipts = []
+        async with Producer(self.settings) as producer:
+            async for result in producer.emit_many(interactions):
+                assert not isinstance(result, NotAccepted), result
+                receipts.append(result)
+        return receipts
+
+    async def put(
+        self,
+        value: bytes | None,
+        *,
+        key: bytes | None = b"k",
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> Place:
+        """Put a record on the topic as a foreign producer would."""
+        landed = await self._raw.send_and_wait(
+            self.settings.topic, value=value, key=key, headers=list(headers), partition=partition
+        )
+        return Place(landed.partition, landed.offset)
+
+    async def drain(self, **overrides: Any) -> Counts:
+        """Run one worker until it has caught up."""
+        settings = self.settings.model_copy(update=overrides)
+        return await Worker(settings, instance=None, until_caught_up=True).run()
+
+    async def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query on this test's database."""
+        return [tuple(row) for row in await self.database.rows(sql, parameters)]
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has, each counted once."""
+        ((count,),) = await self.rows(f"SELECT count() FROM {table} FINAL")
+        return int(count)
+
+    async def letters(self) -> list[Record]:
+        """Every record of the dead-letter topic."""
+        async with reading(self.settings, self.settings.letters_topic) as records:
+            return records
+
+
+@asynccontextmanager
+async def reading(settings: Settings, topic: str) -> AsyncIterator[list[Record]]:
+    """All records of a topic, up to its present end."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, max_partition_fetch_bytes=8 * 1024 * 1024)
+    await consumer.start()
+    try:
+        await consumer._client._wait_on_metadata(topic)
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        records: list[Record] = []
+        while len(records) < sum(ends.values()):
+            for found in (await consumer.getmany(timeout_ms=1000)).values():
+                records += found
+        yield records
+    finally:
+        await consumer.stop()
+
+
+def click(feature: str = "doc-1", execution: str | None = "exec-1", **fields: Any) -> Interaction:
+    """A plain interaction to vary."""
+    return Interaction(
+        **{"feature_id": feature, "interaction_type": ["click"], "position": 0, "execution_id": execution, **fields}
+    )
+
+
+def as_json(feature: str = "doc-1", execution: str | None = "exec-1", **fields: Any) -> bytes:
+    """The same as a foreign producer's bytes."""
+    plain = {"feature_id": feature, "interaction_type": ["click"], "position": 0, "execution_id": execution}
+    return json.dumps(plain | fields).encode()

@@ -1,0 +1,52 @@
+"""The table of rooms in ARCHITECTURE.md: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "schemas": set(),
+    "runtime": {"schemas"},
+    "producers": {"schemas", "runtime"},
+    "consumers": {"schemas", "runtime"},
+    "readers": {"schemas", "runtime"},
+    "deploy": {"schemas", "runtime"},
+    "tally": {"schemas", "runtime", "producers", "consumers", "readers", "deploy"},
+}
+IO_MODULES = {"aiokafka", "redis", "clickhouse_connect", "asyncio", "socket", "subprocess"}
+
+
+def imported_by(path: Path) -> set[str]:
+    """The top-level packages a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(others)
+        for path in files
+        if (others := (imported_by(path) & set(MAY_IMPORT)) - MAY_IMPORT[room] - {room})
+    }
+    assert not wrong
+
+
+def test_schemas_does_no_io() -> None:
+    for path in (ROOT / "schemas").rglob("*.py"):
+        assert not imported_by(path) & IO_MODULES, path
+
+
+def test_no_file_outgrows_its_idea() -> None:
+    for room in MAY_IMPORT:
+        for path in (ROOT / room).rglob("*.py"):
+            assert path.read_text().count("\n") <= 320, path

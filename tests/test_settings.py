@@ -1,0 +1,66 @@
+"""Settings: who wins, and how a wrong one is named."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import SettingsError
+from runtime.settings import Settings
+from runtime.stack_file import Endpoints, Pids, StackFile
+
+RUNNING = StackFile(
+    endpoints=Endpoints(kafka="k:1", redis="redis://r:2", clickhouse="http://c:3", api="http://a:4"),
+    pids=Pids(up=os.getpid(), kafka=1, redis=1, clickhouse=1),
+    key="its-key",
+    settings={"topic": "its-topic"},
+)
+
+
+def test_environment_then_stack_then_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RUNNING.write(tmp_path)
+    monkeypatch.setenv("TALLY_KAFKA", "mine:9092")
+    settings = Settings.load(tmp_path)
+    assert settings.kafka == "mine:9092"
+    assert settings.topic == "its-topic"
+    assert settings.api_key.get_secret_value() == "its-key"
+    assert settings.group == "tally"
+
+
+def test_the_file_of_a_stack_that_has_gone_is_not_believed(tmp_path: Path) -> None:
+    gone = RUNNING.model_copy(update={"pids": RUNNING.pids.model_copy(update={"up": 2**22 + 1})})
+    gone.write(tmp_path)
+    with pytest.raises(SettingsError, match="TALLY_KAFKA is not set and no stack runs"):
+        Settings.load(tmp_path).need("kafka")
+
+
+def test_half_a_file_is_no_stack(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text('{"endpoints": ')
+    assert StackFile.of_running_stack(tmp_path) is None
+
+
+def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    RUNNING.write(tmp_path)
+    assert (tmp_path / "stack.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("BATCH_ROWS", "many"), ("PARTITIONS", "0"), ("NAMESPACE", ""), ("API_NAMESPACES", "a,,b")]
+)
+def test_a_wrong_setting_is_named(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TALLY_{name}", value)
+    with pytest.raises(SettingsError, match=f"TALLY_{name}"):
+        Settings.load(tmp_path)
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TALLY_REDIS", "redis://:hunter2@r:1")
+    monkeypatch.setenv("TALLY_API_KEY", "hunter2")
+    assert "hunter2" not in repr(Settings.load(tmp_path))
+
+
+def test_a_child_loads_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parent = Settings.load(tmp_path, topic="t", api_namespaces=("a", "b"), redis="redis://:pw@r:1", batch_rows=7)
+    for name, value in parent.as_environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load() == parent
