@@ -10,6 +10,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -85,10 +86,12 @@ def _kafka_answers(endpoint: str) -> bool:
     # Without a listener the client would wait for its own, longer timeout.
     if not _accepts(endpoint):
         return False
-    try:
-        asyncio.run(kafka.ping(Settings(kafka=endpoint, connect_timeout_ms=2_000)))
-    except Unavailable:
-        return False
+    # In a thread of its own: a caller may have an event loop already.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(asyncio.run, kafka.ping(Settings(kafka=endpoint, connect_timeout_ms=2_000))).result()
+        except Unavailable:
+            return False
     return True
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -9,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
-from deploy.embedded.clickhouse_http.codecs import PIECE_BYTES, compressor
+from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
 from deploy.embedded.clickhouse_http.engine import Engine, Session, summary
 from deploy.embedded.clickhouse_http.errors import (
     TOO_MANY_SIMULTANEOUS_QUERIES,
@@ -122,6 +123,7 @@ class Front:
 
     async def _read(self, session: Session, statement: Statement, request: Request, answer: "Answer") -> None:
         encoding, encoder = compressor(request.accept_encoding)
+        answer.encoder = encoder
         headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
         if statement.kind == "at_once":
             result = await self._call(session.query, statement.sql, statement.format, request.params)
@@ -174,6 +176,9 @@ class Answer:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._started = False
+        self._tag = secrets.token_hex(8)
+        self.encoder = IDENTITY
+        """What the pieces are encoded with; an error that comes late must be encoded alike."""
 
     async def whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         """Answer at once."""
@@ -193,8 +198,12 @@ class Answer:
         """Send an error. After the first byte it is the result's last text, and the connection breaks."""
         text = failed.text.encode() + b"\n"
         if self._started:
-            # Never completed, so the server breaks the connection and no client takes the result for whole.
-            await self._send({"type": "http.response.body", "body": b"\n" + text, "more_body": True})
+            # In the form of ClickHouse 25.11 and later; and the response is never completed, so the server breaks
+            # the connection: no client takes the result for whole, whether it knows the tag or not.
+            tag = self._tag.encode()
+            marked = b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n" % (tag, text, len(text), tag)
+            text = self.encoder.feed(marked) + self.encoder.finish()
+            await self._send({"type": "http.response.body", "body": text, "more_body": True})
             return
         headers = {
             "content-type": "text/plain; charset=UTF-8",
@@ -205,6 +214,7 @@ class Answer:
     async def _start(self, status: int, headers: dict[str, str]) -> None:
         if not self._started:
             self._started = True
+            headers = headers | {"x-clickhouse-exception-tag": self._tag}
             pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
             await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 

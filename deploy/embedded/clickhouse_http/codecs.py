@@ -28,6 +28,9 @@ class Encoder(NamedTuple):
     finish: Callable[[], bytes]
 
 
+IDENTITY = Encoder(lambda chunk: chunk, bytes)
+
+
 class Decoder:
     """Decodes a request body of one or several frames, in pieces of at most PIECE_BYTES."""
 
@@ -107,4 +110,4 @@ def compressor(accept_encoding: str) -> tuple[str, Encoder]:
     if "gzip" in accepted:
         deflate = zlib.compressobj(level=1, wbits=_GZIP)
         return "gzip", Encoder(deflate.compress, deflate.flush)
-    return "", Encoder(lambda chunk: chunk, bytes)
+    return "", IDENTITY

@@ -14,6 +14,9 @@ from deploy.embedded.clickhouse_http.errors import from_engine
 # Bounds a result that cannot be streamed; the engine names the setting when it refuses one.
 MAX_RESULT_BYTES = 256 * 1024 * 1024
 
+# What one query may hold, its formatted result included. A client's own max_memory_usage goes before it.
+_MEMORY = str(4 * 1024**3)
+
 _FAILED = (chdb.ChdbError, RuntimeError)
 
 
@@ -24,7 +27,7 @@ class Session:
         self._connection = chdb.connect(path)
         try:
             # The comment is what `kill` finds the query by: an embedded engine chooses query ids itself.
-            self._run(_set_statement({"log_comment": query_id, **settings}))
+            self._run(_set_statement({"max_memory_usage": _MEMORY, "log_comment": query_id, **settings}))
             if database:
                 self._run(f"USE {_identifier(database)}")
         except BaseException:

@@ -1,0 +1,255 @@
+"""The ClickHouse front's contract, held through clickhouse-connect and plain HTTP as curl speaks it."""
+
+import asyncio
+import datetime as dt
+import gzip
+import socket
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import httpx
+import lz4.frame
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from deploy.embedded.clickhouse_http.app import MAX_RUNNING
+from deploy.embedded.clickhouse_http.body import MAX_QUERY_BYTES
+from runtime.clickhouse import error_code
+from runtime.settings import Settings
+
+DEADLINE_S = 20.0
+ENDLESS = "SELECT sum(sipHash64(number)) FROM system.numbers"
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A client on a database of its own."""
+    url = urlsplit(settings.clickhouse.get_secret_value())
+    connected = clickhouse_connect.get_client(host=url.hostname, port=url.port, autogenerate_session_id=False)
+    connected.command(f"CREATE DATABASE {settings.database}")
+    connected.database = settings.database
+    yield connected
+    connected.command(f"DROP DATABASE {settings.database}")
+    connected.close()
+
+
+@pytest.fixture
+def http(settings: Settings) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=settings.clickhouse.get_secret_value(), timeout=DEADLINE_S) as opened:
+        yield opened
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # the pace of looking, inside a deadline
+
+
+def make_table(client: Client) -> None:
+    client.command(
+        "CREATE TABLE t (a Int64, s Nullable(String), l Array(String), d DateTime64(3, 'UTC')) ENGINE = MergeTree "
+        "ORDER BY a SETTINGS non_replicated_deduplication_window = 100"
+    )
+
+
+WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=dt.UTC)
+ROWS = [(1, "x", ["p", "q"], WHEN), (2, None, [], WHEN)]
+
+
+def test_rows_columns_and_arrow_come_back_as_they_went_in(client: Client) -> None:
+    make_table(client)
+    names = ["a", "s", "l", "d"]
+    client.insert("t", ROWS, column_names=names)
+    client.insert("t", [[3], ["y"], [["r"]], [WHEN]], column_names=names, column_oriented=True)
+    when = pa.array([WHEN], pa.timestamp("ms", tz="UTC"))
+    client.insert_arrow("t", pa.table({"a": [4], "s": ["z"], "l": [["s"]], "d": when}))
+    got = client.query("SELECT * FROM t ORDER BY a", tz_mode="aware").result_rows
+    assert got == [*ROWS, (3, "y", ["r"], WHEN), (4, "z", ["s"], WHEN)]
+    assert client.query_arrow("SELECT a FROM t ORDER BY a").column("a").to_pylist() == [1, 2, 3, 4]
+    assert client.query_df("SELECT a FROM t").shape == (4, 1)
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "gzip", False])
+def test_inserts_and_results_may_be_compressed(settings: Settings, client: Client, compression: str | bool) -> None:
+    make_table(client)
+    url = urlsplit(settings.clickhouse.get_secret_value())
+    packed = clickhouse_connect.get_client(
+        host=url.hostname, port=url.port, database=settings.database, compress=compression
+    )
+    many = [(number, "text" * 20, ["a"] * 3, WHEN) for number in range(50_000)]
+    packed.insert("t", many, column_names=["a", "s", "l", "d"])
+    assert packed.query("SELECT count(), sum(a), uniq(s) FROM t").result_rows == [(50_000, 1_249_975_000, 1)]
+    assert len(packed.query("SELECT * FROM t").result_rows) == 50_000
+
+
+def test_scalars_and_arrays_are_bound_whatever_is_in_them(client: Client) -> None:
+    nasty = ["a'b", "tab\there", "back\\slash", "line\nbreak", "{x:String}", "", "ü"]
+    sql = "SELECT {s:String}, {l:Array(String)}, {n:Array(UInt64)}, {d:DateTime64(3)}, {i:Int8}"
+    for text in nasty:
+        parameters = {"s": text, "l": nasty, "n": [1, 2**63], "d": "2026-01-02 03:04:05.678", "i": -5}
+        (row,) = client.query(sql, parameters=parameters).result_rows
+        assert row[0] == text
+        assert list(row[1]) == nasty
+        assert list(row[2]) == [1, 2**63]
+        assert row[4] == -5
+
+
+def test_parameters_too_long_for_a_url_are_bound_too(client: Client) -> None:
+    ids = [f"int_{number:032x}" for number in range(2_000)]
+    assert client.query("SELECT length({ids:Array(String)})", parameters={"ids": ids}).result_rows == [(2_000,)]
+
+
+def test_settings_hold_for_one_request(client: Client) -> None:
+    read = "SELECT getSetting('max_threads')"
+    before = client.query(read).result_rows
+    assert client.query(read, settings={"max_threads": 7}).result_rows == [(7,)]
+    assert client.query(read).result_rows == before
+
+
+def test_a_token_makes_a_repeated_insert_nothing(client: Client) -> None:
+    make_table(client)
+    for token, expected in (("one", 2), ("one", 2), ("two", 4)):
+        client.insert("t", ROWS, column_names=["a", "s", "l", "d"], settings={"insert_deduplication_token": token})
+        assert client.command("SELECT count() FROM t") == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"),
+    [
+        ("SELEC 1 FROM", 62),
+        ("SELECT * FROM nowhere", 60),
+        ("SELECT nothing", 47),
+        ("SELECT throwIf(number = 3) FROM numbers(10)", 395),
+        ("INSERT INTO nowhere SELECT 1", 60),
+    ],
+)
+def test_errors_keep_the_engines_code(client: Client, sql: str, code: int) -> None:
+    with pytest.raises(DatabaseError) as raised:
+        client.query(sql) if sql.startswith("SELE") else client.command(sql)
+    assert error_code(raised.value) == code
+    assert client.query("SELECT 1").result_rows == [(1,)]
+
+
+def test_an_error_after_the_first_rows_is_not_taken_for_the_end(client: Client, http: httpx.Client) -> None:
+    late = "SELECT throwIf(number = 900000), number FROM numbers(1000000) SETTINGS max_block_size = 65536"
+    with pytest.raises(Exception, match="395"):
+        len(client.query(late).result_rows)
+    with pytest.raises(httpx.RemoteProtocolError):
+        http.post("/", content=late + " FORMAT CSV")
+
+
+def test_unknown_settings_databases_and_paths_are_named(http: httpx.Client) -> None:
+    for url, status, code in (
+        ("/?query=SELECT+1&no_such_setting=1", 404, "115"),
+        ("/?query=SELECT+1&database=nowhere", 404, "81"),
+        ("/?query=SELECT+1&compress=1", 501, "48"),
+        ("/?query=SELECT+1&a%20b=1", 400, "36"),
+        ("/elsewhere", 404, "404"),
+        ("/?query=", 400, "62"),
+    ):
+        answer = http.get(url)
+        assert (answer.status_code, answer.headers["x-clickhouse-exception-code"]) == (status, code), answer.text
+
+
+def test_curl_speaks_to_it_as_to_a_server(http: httpx.Client) -> None:
+    assert http.get("/ping").text == "Ok.\n"
+    assert http.get("/").text == "Ok.\n"
+    assert http.get("/", params={"query": "SELECT 1, 'a'"}).text == "1\ta\n"
+    assert http.post("/", content="SELECT 1 AS x FORMAT JSONEachRow").text == '{"x":1}\n'
+    assert http.post("/", params={"query": "SELECT {p:UInt8}", "param_p": "7"}).text == "7\n"
+    assert http.post("/", params={"default_format": "JSON"}, content="SELECT 1").json()["rows"] == 1
+    answer = http.post("/", content="SELECT 1")
+    assert answer.headers["x-clickhouse-format"] == "TabSeparated"
+    assert answer.headers["x-clickhouse-timezone"] == "UTC"
+
+
+def test_rows_may_follow_the_statement_or_fill_the_body(http: httpx.Client, client: Client, settings: Settings) -> None:
+    make_table(client)
+    where = {"database": settings.database}
+    http.post("/", params=where, content="INSERT INTO t (a, s) FORMAT CSV\n1,one\n2,two\n").raise_for_status()
+    http.post("/", params=where | {"query": "INSERT INTO t (a, s) FORMAT CSV"}, content="3,three\n").raise_for_status()
+    http.post("/", params=where, content="INSERT INTO t (a, s) VALUES (4, 'x;y')").raise_for_status()
+    packed = gzip.compress(b"INSERT INTO t (a, s) FORMAT TSV\n5\tfive\n")
+    http.post("/", params=where, content=packed, headers={"Content-Encoding": "gzip"}).raise_for_status()
+    answer = http.post("/", params=where, content="INSERT INTO t (a) FORMAT CSV\n6\n")
+    assert '"written_rows": "1"' in answer.headers["x-clickhouse-summary"]
+    assert client.query("SELECT a, s FROM t ORDER BY a").result_rows[3:] == [(4, "x;y"), (5, "five"), (6, None)]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "lz4", "zstd", "br"])
+def test_a_body_that_does_not_decompress_is_an_error(http: httpx.Client, encoding: str) -> None:
+    answer = http.post("/", content=b"SELECT 1", headers={"Content-Encoding": encoding})
+    assert answer.headers["x-clickhouse-exception-code"] == ("48" if encoding == "br" else "354")
+    cut = lz4.frame.compress(b"SELECT 1" * 100)[:-5]
+    assert http.post("/", content=cut, headers={"Content-Encoding": "lz4"}).status_code == 500
+
+
+def test_a_statement_and_a_form_have_bounds(http: httpx.Client) -> None:
+    answer = http.post("/", content=b"SELECT '" + b"x" * MAX_QUERY_BYTES + b"'")
+    assert answer.headers["x-clickhouse-exception-code"] == "62"
+    assert "Max query size" in answer.text
+    answer = http.post("/", files={"external": ("rows", b"1\n")}, data={"query": "SELECT 1"})
+    assert answer.headers["x-clickhouse-exception-code"] == "48"
+
+
+def test_a_wrong_user_is_refused(http: httpx.Client) -> None:
+    for headers in ({"X-ClickHouse-User": "root"}, {"X-ClickHouse-Key": "pw"}, {"Authorization": "Basic !"}):
+        answer = http.get("/", params={"query": "SELECT 1"}, headers=headers)
+        assert (answer.status_code, answer.headers["x-clickhouse-exception-code"]) == (403, "516")
+
+
+async def test_queries_run_side_by_side(settings: Settings) -> None:
+    """A slow query does not hold up a quick one, and more clients than places are all served."""
+    async with httpx.AsyncClient(base_url=settings.clickhouse.get_secret_value(), timeout=60) as http:
+        endless = asyncio.create_task(http.post("/", params={"max_execution_time": "8"}, content=ENDLESS))
+        sleeps = [http.post("/", content="SELECT sleep(0.05)") for _ in range(2 * MAX_RUNNING)]
+        answers = await asyncio.gather(*sleeps)
+        assert {answer.status_code for answer in answers} == {200}
+        assert not endless.done()
+        assert (await endless).headers["x-clickhouse-exception-code"] == "159"
+
+
+def test_a_client_that_leaves_ends_its_query(settings: Settings, client: Client) -> None:
+    url = urlsplit(settings.clickhouse.get_secret_value())
+    mark = f"'{settings.database}'"
+
+    def runs() -> bool:
+        sql = (
+            "SELECT count() FROM system.processes WHERE position(query, {mark:String}) > 0 AND query LIKE '%sipHash64%'"
+        )
+        return bool(client.query(sql, parameters={"mark": mark}).result_rows[0][0])
+
+    body = f"{ENDLESS} WHERE {mark} != ''".encode()
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        wait_for(runs)
+    wait_for(lambda: not runs())
+
+
+def test_a_client_that_leaves_in_mid_insert_leaves_nothing_running(settings: Settings, client: Client) -> None:
+    make_table(client)
+    url = urlsplit(settings.clickhouse.get_secret_value())
+    with socket.create_connection((url.hostname, url.port)) as connection:
+        head = f"POST /?database={settings.database} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode() + b"INSERT INTO t (a) FORMAT CSV\n1\n2\n")
+    assert client.command("SELECT count() FROM t") == 0
+    client.insert("t", ROWS, column_names=["a", "s", "l", "d"])
+    assert client.command("SELECT count() FROM t") == 2
+
+
+def test_a_large_result_is_streamed(client: Client) -> None:
+    rows = 0
+    with client.query_row_block_stream("SELECT number, repeat('x', 100) FROM numbers(3000000)") as stream:
+        for block in stream:
+            rows += len(block)
+    assert rows == 3_000_000
+
+
+def test_a_result_that_cannot_be_streamed_has_a_bound(http: httpx.Client) -> None:
+    answer = http.post("/", content="SELECT randomPrintableASCII(1000) FROM numbers(1000000) FORMAT JSON")
+    assert answer.headers["x-clickhouse-exception-code"] == "396"

@@ -1,0 +1,123 @@
+"""The producer: what it acknowledges is on the topic, in the form of `schemas/wire.py`."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiokafka.partitioner import murmur2
+from pydantic import ValidationError
+
+from producers.producer import NotAccepted, Producer
+from runtime.errors import RefusedByBroker, SettingsError, Unavailable
+from runtime.settings import Settings
+from schemas.fast_path import decode_fast
+from schemas.identity import id_time_ms
+from schemas.interaction import NO_FEATURE_URI, Interaction
+from tests.lab import Lab, click, reading
+
+
+async def test_a_receipt_says_where_the_record_lies(lab: Lab) -> None:
+    full = click(
+        feature_uri="tally://text@v1",
+        metadata={"n": 1, "ü": [1.5]},
+        occurred_at=datetime(2026, 1, 2, 3, 4, 5, 678901),
+        document_score=0.25,
+    )
+    with_uri, without = await lab.emit(full, click("doc-2"))
+    async with reading(lab.settings, lab.settings.topic) as records:
+        by_place = {(record.partition, record.offset): record for record in records}
+    record = by_place[with_uri.partition, with_uri.offset]
+    assert record.value is not None
+    value = json.loads(record.value)
+    assert value == {
+        "feature_id": "doc-1",
+        "interaction_type": ["click"],
+        "position": 0,
+        "execution_id": "exec-1",
+        "feature_uri": "tally://text@v1",
+        "metadata": {"n": 1, "ü": [1.5]},
+        "document_score": 0.25,
+        "occurred_at": "2026-01-02T03:04:05.678Z",
+        "interaction_id": with_uri.interaction_id,
+    }
+    assert decode_fast(record.value) is not None
+    assert record.key == b"default:exec-1"
+    assert murmur2(record.key) % lab.settings.partitions == record.partition
+    assert dict(record.headers) == {"tally-namespace": b"default", "tally-schema": b"1"}
+    assert record.timestamp_type == 1, "stamped by the broker"
+    assert with_uri.timestamp == datetime.fromtimestamp(record.timestamp / 1000, UTC)
+    assert abs(id_time_ms(with_uri.interaction_id) - record.timestamp) < 60_000
+    assert (with_uri.warning, without.warning) == (None, NO_FEATURE_URI)
+
+
+async def test_many_come_back_in_order_with_few_in_flight(lab: Lab) -> None:
+    narrow = lab.settings.model_copy(update={"emit_in_flight": 3})
+    most = 0
+
+    async with Producer(narrow) as producer:
+        given = 0
+
+        async def source() -> AsyncIterator[Interaction]:
+            nonlocal given
+            for number in range(200):
+                given += 1
+                yield click(f"doc-{number}")
+
+        got = []
+        async for result in producer.emit_many(source()):
+            assert not isinstance(result, NotAccepted)
+            got.append(result.interaction_id)
+            most = max(most, given - len(got))
+    assert got == sorted(got)
+    assert len(got) == 200
+    assert most < 3
+
+
+async def test_a_record_too_large_is_refused_alone(lab: Lab) -> None:
+    tight = lab.settings.model_copy(update={"max_record_bytes": 64 * 1024})
+    large = click(metadata={"a": "x" * 60_000}, query_snapshot={"a": "x" * 60_000})
+    async with Producer(tight) as producer:
+        results = [result async for result in producer.emit_many([click("a"), large, click("b")])]
+        kinds = [type(result).__name__ for result in results]
+        assert kinds == ["Receipt", "NotAccepted", "Receipt"]
+        with pytest.raises(RefusedByBroker):
+            await producer.emit(large)
+
+
+async def test_an_absent_broker_is_named() -> None:
+    with pytest.raises(Unavailable, match="TALLY_KAFKA"):
+        async with Producer(Settings(kafka="127.0.0.1:1", connect_timeout_ms=1000)):
+            pass
+
+
+async def test_without_a_stack_it_says_what_to_set(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLY_DATA_DIR", str(tmp_path))
+    with pytest.raises(SettingsError, match="TALLY_KAFKA is not set"):
+        async with Producer():
+            pass
+
+
+async def test_a_bad_namespace_is_refused(lab: Lab) -> None:
+    async with Producer(lab.settings) as producer:
+        for namespace in ("ü" * 65, "x" * 129):
+            with pytest.raises(ValueError, match="1 to 128 bytes"):
+                await producer.emit(click(), namespace=namespace)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"position": "3"},
+        {"metadata": {"a": float("nan")}},
+        {"metadata": {"a": object()}},
+        {"metadata": {"a": "x" * 65536}},
+        {"occurred_at": datetime(1969, 1, 1)},
+        {"occurred_at": datetime(2262, 1, 1, tzinfo=UTC) + timedelta(0)},
+        {"feature": "\ud800"},
+        {"colour": "red"},
+    ],
+)
+def test_a_wrong_interaction_cannot_be_made(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        click(**wrong)  # type: ignore[arg-type]

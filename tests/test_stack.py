@@ -1,0 +1,128 @@
+"""The embedded stack: it starts, says what is wrong, survives a restart and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import jars
+from deploy.embedded.stack import Stack
+from producers.producer import Producer
+from runtime.children import ChildFailed
+from runtime.clickhouse import connect
+from runtime.errors import TallyError
+from runtime.kafka import create_topics
+from runtime.migrate import migrate
+from runtime.settings import Settings
+from runtime.stack_file import process_exists
+from tests.lab import Lab, click, reading
+
+DEADLINE_S = 40.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # the pace of looking, inside a deadline
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not reaped by its new parent does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_data_survives_a_restart_beside_another_stack(stack: Stack, tmp_path: Path) -> None:
+    """The session's stack runs all the while: two side by side."""
+    base = Settings(data_dir=tmp_path, partitions=2)
+    with Stack(base) as first:
+        settings = first.settings()
+        await create_topics(settings)
+        await migrate(settings)
+        async with Producer(settings) as producer:
+            receipt = await producer.emit(click())
+        pids = [first.pid(name) for name in ("kafka", "redis", "clickhouse")]
+        assert not set(pids) & {stack.pid(name) for name in ("kafka", "redis", "clickhouse")}
+    assert not any(map(is_running, pids))
+    with Stack(base) as second:
+        settings = second.settings()
+        async with reading(settings, settings.topic) as records:
+            (record,) = records
+            assert receipt.interaction_id.encode() in (record.value or b"")
+        async with connect(settings) as database:
+            assert await database.rows("SELECT count() FROM interactions") == [(0,)]
+
+
+def test_one_stack_a_data_directory(stack: Stack) -> None:
+    with pytest.raises(TallyError, match="already runs"), Stack(Settings(data_dir=stack.log_dir.parent)):
+        pass
+
+
+def test_a_part_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with Stack(Settings(data_dir=tmp_path)) as own:
+        os.kill(own.pid("redis"), signal.SIGKILL)
+        wait_for(lambda: not is_running(own.pid("redis")))
+        with pytest.raises(ChildFailed, match=r"redis was ended by signal 9; the end of .*redis\.log:(.|\n)*Ready"):
+            own.check()
+        own.restart("redis")
+        own.check()
+
+
+def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "valkey").mkdir()
+    (tmp_path / "valkey" / "dump.rdb").write_bytes(b"this is no snapshot")
+    with pytest.raises(ChildFailed, match=r"redis exited with 1 while starting(.|\n)*Wrong signature"):
+        Stack(Settings(data_dir=tmp_path)).__enter__()
+
+
+def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom deploy.embedded.stack import Stack\n"
+        "from runtime.settings import Settings\n"
+        f"with Stack(Settings(data_dir=Path({str(tmp_path)!r}))) as stack:\n"
+        "    print(*(stack.pid(name) for name in ('kafka', 'redis', 'clickhouse')), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 3
+    assert all(map(is_running, pids))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    wait_for(lambda: not any(map(is_running, pids)))
+
+
+def test_a_jar_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = tmp_path / "lock.txt"
+    forged.write_text(f"org.slf4j:slf4j-api:1.7.36 {'0' * 64}\n")
+    monkeypatch.setattr(jars, "LOCK_FILE", forged)
+    with pytest.raises(TallyError, match="pinned is 0000"):
+        jars.fetch(tmp_path / "cache", lambda _line: None)
+    assert not list((tmp_path / "cache").rglob("*.jar"))
+
+
+def test_a_java_home_without_java_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(TallyError, match="JAVA_HOME"):
+        Stack(Settings(data_dir=tmp_path / "data")).__enter__()
+
+
+def test_a_process_that_has_gone_does_not_exist() -> None:
+    assert process_exists(os.getpid())
+    assert not process_exists(2**22 + 1)
+
+
+async def test_each_test_has_a_topic_of_its_own(lab: Lab) -> None:
+    await lab.emit(click())
+    async with reading(lab.settings, lab.settings.topic) as records:
+        assert len(records) == 1
