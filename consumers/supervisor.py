@@ -87,8 +87,10 @@ class Supervisor:
         if child.exit_code == 0:
             slot.done = True
             return
-        if child.exit_code in _FOR_GOOD:
-            raise child.failure(f"{child.describe_exit()} and will not be restarted")
+        if child.exit_code is not None and child.exit_code in _FOR_GOOD:
+            failure = child.failure(f"{child.describe_exit()} and will not be restarted")
+            failure.exit_code = child.exit_code
+            raise failure
         slot.failures = 0 if now - slot.started_at > STABLE_AFTER_S else slot.failures + 1
         delay_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**slot.failures)
         slot.restart_at = now + delay_s

@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.lookups = Lookups(database, settings.lookup_in_flight)
             yield
 
-    app = FastAPI(title="Tally", version="0.1.0", lifespan=lifespan)
+    app = FastAPI(title="Tally", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     app.middleware("http")(_with_request_id)
     app.add_exception_handler(ApiError, answer_api_error)
     app.add_exception_handler(HTTPException, _answer_http_error)

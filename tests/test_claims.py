@@ -123,5 +123,5 @@ async def test_a_redis_that_evicts_is_refused(narrow: Settings) -> None:
 
 async def test_a_redis_that_is_not_there_is_named() -> None:
     with pytest.raises(Unavailable, match="TALLY_REDIS"):
-        async with connect_redis(Settings(redis="redis://127.0.0.1:1/0")):  # type: ignore[arg-type]
+        async with connect_redis(Settings(redis="redis://127.0.0.1:1/0")):
             pass

@@ -4,22 +4,22 @@ import asyncio
 import datetime as dt
 import gzip
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import clickhouse_connect
 import httpx
-import lz4.frame
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
+from lz4.frame import compress as lz4_compress  # type: ignore[attr-defined]
 
 from deploy.embedded.clickhouse_http.app import MAX_RUNNING
 from deploy.embedded.clickhouse_http.body import MAX_QUERY_BYTES
 from runtime.clickhouse import error_code
 from runtime.settings import Settings
+from tests.waiting import eventually
 
 DEADLINE_S = 20.0
 ENDLESS = "SELECT sum(sipHash64(number)) FROM system.numbers"
@@ -41,13 +41,6 @@ def client(settings: Settings) -> Iterator[Client]:
 def http(settings: Settings) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=settings.clickhouse.get_secret_value(), timeout=DEADLINE_S) as opened:
         yield opened
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # the pace of looking, inside a deadline
 
 
 def make_table(client: Client) -> None:
@@ -185,7 +178,7 @@ def test_rows_may_follow_the_statement_or_fill_the_body(http: httpx.Client, clie
 def test_a_body_that_does_not_decompress_is_an_error(http: httpx.Client, encoding: str) -> None:
     answer = http.post("/", content=b"SELECT 1", headers={"Content-Encoding": encoding})
     assert answer.headers["x-clickhouse-exception-code"] == ("48" if encoding == "br" else "354")
-    cut = lz4.frame.compress(b"SELECT 1" * 100)[:-5]
+    cut = lz4_compress(b"SELECT 1" * 100)[:-5]
     assert http.post("/", content=cut, headers={"Content-Encoding": "lz4"}).status_code == 500
 
 
@@ -227,8 +220,8 @@ def test_a_client_that_leaves_ends_its_query(settings: Settings, client: Client)
     body = f"{ENDLESS} WHERE {mark} != ''".encode()
     with socket.create_connection((url.hostname, url.port)) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-        wait_for(runs)
-    wait_for(lambda: not runs())
+        eventually(runs)
+    eventually(lambda: not runs())
 
 
 def test_a_client_that_leaves_in_mid_insert_leaves_nothing_running(settings: Settings, client: Client) -> None:

@@ -20,6 +20,7 @@ from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.wire import encode_headers, encode_value
 from tests.lab import Lab, as_json, click
 from tests.test_judge import REFUSED
+from tests.waiting import eventually_async
 
 W = timedelta(milliseconds=300_000)
 
@@ -134,10 +135,9 @@ async def test_each_bad_input_among_good_ones_becomes_a_letter(lab: Lab) -> None
     await lab.emit_all(itertools.islice(good, 4_000))
     for what, (value, reason, field) in REFUSED.items():
         key = None if what in ("null value", "no bytes") else b"default:k"
-        headers = [("app", b"\xff\x00")]
         if value is None and key is None:
             key = b""
-        place = await lab.put(value, key=key, headers=headers, partition=1)
+        place = await lab.put(value, key=key, headers=[("app", b"\xff\x00")], partition=1)
         places[place] = (value, reason, field, key)
     await lab.emit_all(good)
 
@@ -273,14 +273,14 @@ async def test_a_topic_created_anew_is_not_mistaken_for_the_old(lab: Lab) -> Non
 
 
 async def _created_anew(lab: Lab) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await kafka.create_topics(lab.settings)
-            except Fatal:
-                await asyncio.sleep(0.1)  # the deletion is still under way
-            else:
-                return
+    async def is_created() -> bool:
+        try:
+            await kafka.create_topics(lab.settings)
+        except Fatal:
+            return False  # the deletion is still under way
+        return True
+
+    await eventually_async(is_created)
 
 
 async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,9 +336,11 @@ async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
         await lab.emit_all(itertools.islice(iter(Simulator(worker_seed(worker), duplicates=0.2)), 500))
     workers[0].stop()
     await running[0]
-    async with asyncio.timeout(60):
-        while await lab.count("interactions") + await lab.count("outcomes") < 5_500:
-            await asyncio.sleep(0.1)  # the pace of looking, inside a deadline
+
+    async def all_recorded() -> bool:
+        return await lab.count("interactions") + await lab.count("outcomes") == 5_500
+
+    await eventually_async(all_recorded)
     for worker in workers[1:]:
         worker.stop()
     counts = await asyncio.gather(*running)

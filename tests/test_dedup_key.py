@@ -1,5 +1,7 @@
 """The dedup key: one for one set of facts, and only for that."""
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ W = 300_000
 
 
 @given(types, st.randoms())
-def test_order_and_repeats_of_types_do_not_matter(names: list[str], source: "st.random.Random") -> None:
+def test_order_and_repeats_of_types_do_not_matter(names: list[str], source: Random) -> None:
     shuffled = names + names[:1]
     source.shuffle(shuffled)
     assert dedup_key("n", "e", "f", names) == dedup_key("n", "e", "f", shuffled)

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,15 +19,7 @@ from runtime.migrate import migrate
 from runtime.settings import Settings
 from runtime.stack_file import process_exists
 from tests.lab import Lab, click, reading
-
-DEADLINE_S = 40.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # the pace of looking, inside a deadline
+from tests.waiting import eventually
 
 
 def is_running(pid: int) -> bool:
@@ -69,7 +59,7 @@ def test_one_stack_a_data_directory(stack: Stack) -> None:
 def test_a_part_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     with Stack(Settings(data_dir=tmp_path)) as own:
         os.kill(own.pid("redis"), signal.SIGKILL)
-        wait_for(lambda: not is_running(own.pid("redis")))
+        eventually(lambda: not is_running(own.pid("redis")))
         with pytest.raises(ChildFailed, match=r"redis was ended by signal 9; the end of .*redis\.log:(.|\n)*Ready"):
             own.check()
         own.restart("redis")
@@ -85,13 +75,13 @@ def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Pat
 
 def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom deploy.embedded.stack import Stack\n"
+        "import sys\nfrom pathlib import Path\nfrom deploy.embedded.stack import Stack\n"
         "from runtime.settings import Settings\n"
         f"with Stack(Settings(data_dir=Path({str(tmp_path)!r}))) as stack:\n"
         "    print(*(stack.pid(name) for name in ('kafka', 'redis', 'clickhouse')), flush=True)\n"
-        "    time.sleep(600)\n"
+        "    sys.stdin.read()\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 3
@@ -99,7 +89,7 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    wait_for(lambda: not any(map(is_running, pids)))
+    eventually(lambda: not any(map(is_running, pids)))
 
 
 def test_a_jar_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

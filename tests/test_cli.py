@@ -1,0 +1,234 @@
+"""The command line, as a person runs it: every command in a process of its own, against `tally up`."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from runtime.errors import Fatal, SettingsError
+from tests.test_stack import is_running
+from tests.waiting import eventually
+
+TALLY = str(Path(sys.executable).parent / "tally")
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
+
+
+class Running:
+    """A `tally up` in a folder of its own."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir.parent / f"{data_dir.name}.up.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [TALLY, "up", "--data-dir", str(data_dir), *arguments], stdout=log, stderr=log, env=CLEAN
+            )
+
+    def tally(self, *arguments: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run another command against it."""
+        command = [TALLY, *arguments, "--data-dir", str(self.data_dir)]
+        return subprocess.run(command, check=False, input=given, capture_output=True, text=True, env=CLEAN, timeout=180)
+
+    def json(self, *arguments: str, given: str | None = None) -> Any:
+        """Its answer, which must be JSON and a success."""
+        done = self.tally(*arguments, "--json", given=given)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def is_ready(self) -> bool:
+        """Whether it says so."""
+        assert self.process.poll() is None, self.said()
+        done = self.tally("status", "--json")
+        return done.returncode == 0 and json.loads(done.stdout)["ready"]
+
+    def said(self) -> str:
+        """What it has printed."""
+        return self.log.read_text()
+
+    def pids(self) -> list[int]:
+        """Everything it has started."""
+        pids = self.json("status")["pids"]
+        return [*pids.pop("workers"), *pids.values()]
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One `tally up --no-demo` for the tests of this file; ends with Ctrl-C and must leave nothing."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        running = Running(tmp_path_factory.mktemp("up") / "data", "--no-demo", "--workers", "2", "--port", str(port))
+        try:
+            eventually(running.is_ready)
+            assert f"port {port} is taken: the API answers on" in running.said()
+            yield running
+            pids = running.pids()
+        finally:
+            running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(60) == 0, running.said()
+        assert not any(map(is_running, pids))
+        assert "stopping" in running.said()
+        assert "Traceback" not in running.said()
+
+
+def test_status_tells_machines_everything(up: Running) -> None:
+    status = up.json("status")
+    assert status["ready"] is True
+    assert set(status["pids"]) == {"kafka", "redis", "clickhouse", "api", "workers"}
+    assert all(map(is_running, up.pids()))
+    assert len(status["pids"]["workers"]) == 2
+    assert set(status["endpoints"]) == {"kafka", "redis", "clickhouse", "api"}
+    assert (status["topic"], status["dead_letter_topic"]) == ("interactions", "interactions.dead-letters")
+    assert (status["database"], status["table"], status["key"]) == ("tally", "interactions", "tally-dev")
+    assert len(status["partitions"]) == 8
+
+
+def test_an_event_goes_in_and_its_record_comes_out(up: Running) -> None:
+    lines = '{"feature_id": "d", "interaction_type": ["click"], "position": 0}\n\nnot json\n'
+    done = up.tally("emit", "-", "--json", given=lines)
+    assert done.returncode == 1, "one line was refused"
+    assert "line 3: not_json" in done.stderr
+    receipt = json.loads(done.stdout)
+    assert set(receipt) == {"interaction_id", "timestamp", "partition", "offset", "warning"}
+
+    eventually(lambda: up.tally("lookup", receipt["interaction_id"]).returncode == 0)
+    found = up.json("lookup", receipt["interaction_id"])
+    assert (found["outcome"], found["record"]["feature_id"]) == ("stored", "d")
+
+    status = up.json("status")
+    url = f"{status['endpoints']['api']}/v1/retrievers/interactions/{receipt['interaction_id']}"
+    answer = httpx.get(url, headers={"Authorization": f"Bearer {status['key']}"})
+    assert answer.json() == found["record"]
+
+
+def test_importing_twice_stores_once(up: Running) -> None:
+    command = ("import", "open-bandit", "--policy", "bts", "--campaign", "men", "--limit", "500")
+    none = {"rejected": 0, "pending": 0, "failed": 0}
+    assert up.json(*command) == {"accepted": 500, "stored": 500, "duplicates": 0} | none
+    assert up.json(*command) == {"accepted": 500, "stored": 0, "duplicates": 500} | none
+    assert "500 duplicates" in up.tally(*command).stdout
+
+
+def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
+    """30,000 events, 5 % duplicates, a worker killed twice on the way: stored + duplicates = 30,000."""
+    before = up.json("status")
+    simulate = subprocess.Popen(
+        [TALLY, "simulate", "--events", "30000", "--rate", "0", "--json", "--data-dir", str(up.data_dir)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=CLEAN,
+    )
+    for killed in range(1, 3):
+        lagging = before["stored"] + killed * 5_000
+        eventually(lambda least=lagging: up.json("status")["stored"] >= least)  # type: ignore[misc]
+        os.kill(up.json("status")["pids"]["workers"][0], signal.SIGKILL)
+    out, _ = simulate.communicate(timeout=120)
+    counted = json.loads(out)
+    assert counted["stored"] + counted["duplicates"] == counted["accepted"] == 30_000
+    assert 0.04 < counted["duplicates"] / 30_000 < 0.06
+    status = up.json("status")
+    assert status["stored"] + status["duplicates"] - before["stored"] - before["duplicates"] == 30_000
+    eventually(lambda: len(up.json("status")["pids"]["workers"]) == 2)
+    assert up.said().count("was ended by signal 9; restarting in") == 2
+
+
+def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
+    done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
+    assert done.returncode == 0, done.stderr
+    assert "Click-through by position" in done.stdout
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert up.json("report", "verdicts")[0]["stored"] > 0
+    wrong = up.tally("report", "nothing")
+    assert wrong.returncode == 2
+    assert "types, verdicts" in " ".join(wrong.stderr.split())
+
+
+def test_draining_beside_running_workers_ends(up: Running) -> None:
+    counts = up.json("consume", "--until-caught-up")
+    assert counts["lag"] == 0
+    assert counts["stored"] == up.json("status")["stored"]
+
+
+def test_a_consumer_with_the_wrong_table_stops_for_good(up: Running) -> None:
+    environment = CLEAN | {"TALLY_DATABASE": "nowhere"}
+    command = [TALLY, "consume", "--data-dir", str(up.data_dir)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == Fatal.exit_code
+    assert "TALLY_DATABASE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
+    done = up.tally("up", "--no-demo")
+    assert done.returncode == 1
+    assert "already runs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["lookup", "int_1"], 1, "is no interaction id"),
+        (["lookup", "int_01900000000070008000000000000000"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
+        (["emit", "/nowhere.jsonl"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
+        (["status"], SettingsError.exit_code, "start one with `tally up`"),
+        (["init"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
+        (["import", "open-bandit", "--policy", "best"], 2, "is not one of random, bts"),
+        (["consume", "--workers", "0"], 2, "--workers"),
+    ],
+)
+def test_errors_name_what_to_change(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+    done = subprocess.run(
+        [TALLY, *arguments, "--data-dir", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=CLEAN,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "init", "consume", "serve", "emit", "simulate", "lookup", "report"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = subprocess.run(
+        [TALLY, command, "--help"], check=False, capture_output=True, text=True, env=CLEAN, timeout=60
+    )
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+
+
+def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
+    running = Running(tmp_path / "data", "--for", "3", "--rate", "100")
+    assert running.process.wait(120) == 0, running.said()
+    said = running.said()
+    assert "imported 10,000 Open Bandit rows: 10,000 stored, 0 duplicates" in said
+    assert "simulated 300 events in 3 s: " in said
+    assert " 0 without a verdict" in said
+    assert "curl -H 'Authorization: Bearer tally-dev' http://127.0.0.1:" in said
+    assert "lag 0" in said
+
+
+def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
+    running = Running(tmp_path / "data", "--no-demo")
+    eventually(running.is_ready)
+    pids = running.pids()
+    assert all(map(is_running, pids))
+    running.process.kill()
+    running.process.wait()
+    eventually(lambda: not any(map(is_running, pids)))
+    assert running.tally("status").returncode == SettingsError.exit_code, "its stack.json is not believed"
+
+
+def test_fatal_and_settings_errors_have_exit_codes_of_their_own() -> None:
+    assert len({1, Fatal.exit_code, SettingsError.exit_code}) == 3

@@ -1,0 +1,69 @@
+"""The views: what they count, each thing once."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from readers.reports import REPORTS, run_report
+from schemas.wire import encode_headers
+from tally.plot import draw
+from tests.lab import Lab, as_json, click
+
+
+async def report(lab: Lab, name: str, namespace: str = "default") -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    found = await run_report(lab.database, name, namespace, now - timedelta(hours=1), now + timedelta(minutes=1))
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+async def shown_results(lab: Lab) -> None:
+    def event(feature: str, kinds: list[str], position: int, retriever: str, **fields: Any) -> Any:
+        return click(feature, interaction_type=kinds, position=position, retriever_id=retriever, **fields)
+
+    await lab.emit(
+        event("a", ["impression"], 0, "r1"),
+        event("a", ["click"], 0, "r1"),
+        event("a", ["view", "click"], 0, "r1"),
+        event("b", ["impression"], 1, "r1"),
+        event("c", ["impression", "click"], 1, "r2", execution="exec-2"),
+        event("d", ["click"], 2, "r2", execution="exec-2"),
+        event("e", ["purchase"], 3, "r2", execution="exec-2"),
+        event("a", ["impression"], 0, "r1"),
+    )
+    await lab.put(as_json(position=-1), headers=encode_headers("default"))
+    await lab.drain()
+
+
+async def test_click_through_counts_a_type_once_and_lonely_clicks_apart(lab: Lab) -> None:
+    await shown_results(lab)
+    columns = ("position", "impressions", "clicks", "clicks_without_impression", "click_through")
+    got = [tuple(row[column] for column in columns) for row in await report(lab, "positions")]
+    assert got == [(0, 1, 1, 0, 1.0), (1, 2, 1, 0, 0.5), (2, 0, 0, 1, None)]
+    got = [tuple(row.values()) for row in await report(lab, "retrievers")]
+    assert got == [("r1", 2, 1, 0, 0.5), ("r2", 1, 1, 1, 1.0)]
+
+
+async def test_counts_by_type_and_verdicts(lab: Lab) -> None:
+    await shown_results(lab)
+    counts = {row["type"]: row["interactions"] for row in await report(lab, "types")}
+    assert counts == {"impression": 3, "click": 4, "view": 1, "purchase": 1}
+    rows = await report(lab, "verdicts")
+    assert [sum(row[name] for row in rows) for name in ("stored", "duplicates", "rejected")] == [7, 1, 1]
+
+
+async def test_a_row_inserted_again_counts_once_and_other_namespaces_not(lab: Lab) -> None:
+    await shown_results(lab)
+    before = [await report(lab, name) for name in REPORTS]
+    await lab.database.command("INSERT INTO interactions SELECT * FROM interactions")
+    await lab.database.command("INSERT INTO outcomes SELECT * FROM outcomes")
+    assert [await report(lab, name) for name in REPORTS] == before
+    assert [await report(lab, name, "other") for name in REPORTS] == [[], [], [], []]
+
+
+async def test_a_report_is_drawn(lab: Lab, tmp_path: Path) -> None:
+    await shown_results(lab)
+    now = datetime.now(UTC)
+    for name in REPORTS:
+        found = await run_report(lab.database, name, "default", now - timedelta(hours=1), now + timedelta(minutes=1))
+        draw(found, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
