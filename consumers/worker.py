@@ -5,6 +5,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
@@ -18,15 +19,18 @@ from consumers.intake import Intake
 from consumers.letters import Letters
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
+from consumers.retention import expire_outcomes
 from consumers.sink import Sink
 from consumers.validation import Validation
 from runtime import kafka, log
 from runtime.claims import Claims, connect_redis
-from runtime.clickhouse import connect
+from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import TallyError, Unavailable
 from runtime.migrate import check_schema
 from runtime.retry import retrying
 from runtime.settings import Settings
+
+EXPIRE_EVERY_S = 3600.0
 
 logger = logging.getLogger("tally.worker")
 
@@ -73,12 +77,16 @@ class Worker(ConsumerRebalanceListener):
                 commit=self._commit,
             )
             self._consumer.subscribe([settings.topic], listener=self)
-            await self._loop(pipeline)
+            await self._loop(pipeline, database)
         logger.info("stopped: %s", pipeline.counts.as_text())
         return pipeline.counts
 
-    async def _loop(self, pipeline: Pipeline) -> None:
+    async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
+        expire_at = 0.0
         while not self._stop.is_set():
+            if time.monotonic() >= expire_at:
+                await retrying("expiring outcomes", lambda: expire_outcomes(database, self._settings.outcomes_days))
+                expire_at = time.monotonic() + EXPIRE_EVERY_S
             await self._intake.fill(self._stop)
             async with self._busy:
                 batch = self._intake.take()

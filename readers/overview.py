@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
-from schemas.tables import INTERACTIONS, OUTCOMES
+from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 1_000
 
@@ -17,6 +17,11 @@ _STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE _topic = {{topic:Stri
 _OUTCOMES = (
     f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected') FROM {OUTCOMES} FINAL "
     "WHERE _topic = {topic:String}"
+)
+# A month that a crash left in both tables counts from `outcomes`.
+_LEDGER = (
+    f"SELECT sumIf(events, verdict = 'duplicate'), sumIf(events, verdict = 'rejected') FROM {LEDGER} FINAL "
+    f"WHERE _topic = {{topic:String}} AND month NOT IN (SELECT toYYYYMM(timestamp) FROM {OUTCOMES})"
 )
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
 _STORED_AT = f"SELECT uniqExact(_offset) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
@@ -88,7 +93,8 @@ async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCou
     """What became of all events of the topic so far."""
     ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
     ((duplicates, rejected),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
-    return VerdictCounts(stored=stored, duplicates=duplicates, rejected=rejected)
+    ((old_duplicates, old_rejected),) = await database.rows(_LEDGER, {"topic": settings.topic})
+    return VerdictCounts(stored=stored, duplicates=duplicates + old_duplicates, rejected=rejected + old_rejected)
 
 
 async def count_verdicts_at(

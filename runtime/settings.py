@@ -58,6 +58,7 @@ class Settings(BaseSettings):
 
     emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
     delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")
+    outcomes_days: int = Field(400, ge=1, description="until duplicates and rejections are only counted, by month")
     connect_timeout_ms: int = Field(10_000, ge=100)
     query_timeout_ms: int = Field(60_000, ge=1_000)
     stop_timeout_ms: int = Field(30_000, ge=1_000, description="for finishing what is in flight on stop")

@@ -1,0 +1,67 @@
+"""Old outcomes leave their table, never the accounts."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from consumers.retention import expire_outcomes
+from readers.overview import count_verdicts
+from runtime.clickhouse import ClickHouse
+from tests.lab import Lab, click
+
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
+OLD = """
+INSERT INTO outcomes (namespace, interaction_id, _topic, _partition, _offset, verdict, timestamp)
+SELECT 'default', concat('int_', toString(number)), {topic:String}, number % 2, number,
+       if(number % 3 = 0, 'rejected', 'duplicate'), {at:DateTime64(3)} FROM numbers({first:UInt64}, {count:UInt64})
+"""
+
+
+async def test_whole_months_move_to_the_ledger_and_still_count(lab: Lab) -> None:
+    for at, first, count in (("2026-01-31 23:59:59", 0, 30), ("2026-03-16 00:00:00", 30, 12), ("2026-06-01", 42, 6)):
+        parameters = {"topic": lab.settings.topic, "at": at, "first": first, "count": count}
+        await lab.database.command(OLD, parameters)
+    before = await count_verdicts(lab.settings, lab.database)
+    assert before.total == 48
+
+    assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == [202601]
+    ledger = await lab.rows(
+        "SELECT _partition, verdict, month, first_offset, last_offset, events FROM ledger ORDER BY ALL"
+    )
+    assert ledger == [
+        (0, "duplicate", 202601, 2, 28, 10),
+        (0, "rejected", 202601, 0, 24, 5),
+        (1, "duplicate", 202601, 1, 29, 10),
+        (1, "rejected", 202601, 3, 27, 5),
+    ]
+    assert await lab.count("outcomes") == 18
+    assert await count_verdicts(lab.settings, lab.database) == before
+    assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == []
+
+
+async def test_a_crash_before_the_drop_counts_nothing_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await lab.database.command(OLD, {"topic": lab.settings.topic, "at": "2026-01-02", "first": 0, "count": 30})
+    before = await count_verdicts(lab.settings, lab.database)
+    real = ClickHouse.command
+
+    async def crash_on_drop(self: ClickHouse, sql: str, parameters: Any = None) -> None:
+        if "DROP PARTITION" in sql:
+            raise KeyboardInterrupt
+        await real(self, sql, parameters)
+
+    monkeypatch.setattr(ClickHouse, "command", crash_on_drop)
+    with pytest.raises(KeyboardInterrupt):
+        await expire_outcomes(lab.database, keep_days=90, now=NOW)
+    monkeypatch.undo()
+    assert await count_verdicts(lab.settings, lab.database) == before
+    assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == [202601]
+    assert await count_verdicts(lab.settings, lab.database) == before
+
+
+async def test_a_worker_expires_as_it_starts(lab: Lab) -> None:
+    await lab.database.command(OLD, {"topic": "old", "at": "2020-01-02", "first": 0, "count": 3})
+    await lab.emit(click())
+    await lab.drain()
+    assert await lab.rows("SELECT sum(events) FROM ledger FINAL") == [(3,)]
+    assert await lab.count("outcomes") == 0
