@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test lint types format schema lock clean
+.PHONY: help up test lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -33,9 +33,10 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-## make schema                 write schemas/interaction.schema.json anew from the model
-schema: $(VENV)/.dev
+## make docs                   write what is generated anew: the record's JSON Schema, the table of settings
+docs: $(VENV)/.dev
 	@$(BIN)/python -m schemas.json_schema > schemas/interaction.schema.json
+	@$(BIN)/python -m runtime.settings_doc > docs/settings.md
 
 ## make lock                   resolve the dependencies anew (needs the registries)
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
         ("default",), min_length=1, description="what the key may read, separated by commas; the first is the default"
     )
 
-    topic: str = "interactions"
+    topic: str = Field("interactions", description="where events are put and taken from")
     dead_letter_topic: str = Field("", description="default: the topic's name and .dead-letters")
     partitions: int = Field(8, ge=1, le=1000, description="of a topic that `tally init` creates")
     replication: int = Field(1, ge=1, le=10, description="of a topic that `tally init` creates")
@@ -48,9 +48,11 @@ class Settings(BaseSettings):
     group: str = Field("tally", description="the consumer group; part of no key, so a rename starts it anew")
     session_timeout_ms: int = Field(10_000, ge=1_000, description="until a silent worker loses its partitions")
 
-    database: str = "tally"
+    database: str = Field("tally", description="in ClickHouse")
     key_prefix: str = Field("tally", description="of every Redis key")
-    dedup_window_ms: int = Field(DEFAULT_WINDOW_MS, ge=1, le=7 * 86_400_000)
+    dedup_window_ms: int = Field(
+        DEFAULT_WINDOW_MS, ge=1, le=7 * 86_400_000, description="W: the same again within it is a duplicate"
+    )
 
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="a batch closes at this many records")
     batch_bytes: int = Field(32 * MIB, ge=1, description="or at this many bytes of keys and values")
@@ -59,8 +61,8 @@ class Settings(BaseSettings):
     emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
     delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")
     outcomes_days: int = Field(400, ge=1, description="until duplicates and rejections are only counted, by month")
-    connect_timeout_ms: int = Field(10_000, ge=100)
-    query_timeout_ms: int = Field(60_000, ge=1_000)
+    connect_timeout_ms: int = Field(10_000, ge=100, description="until a store that does not answer is reported")
+    query_timeout_ms: int = Field(60_000, ge=1_000, description="until one query or claim is given up and tried again")
     stop_timeout_ms: int = Field(30_000, ge=1_000, description="for finishing what is in flight on stop")
 
     lookup_in_flight: int = Field(2_000, ge=1, description="lookups waiting in the reader, at most; then 503")
