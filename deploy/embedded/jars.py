@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jgo
 import requests
+import truststore
 from jgo.maven import MavenContext
 
 from runtime.errors import TallyError
@@ -68,6 +69,7 @@ def fetch(cache_dir: Path, progress: Progress) -> Path:
         return folder
     progress(f"Kafka: fetching {len(missing)} of {len(jars)} jars (43 MB in all, once)")
     logging.getLogger("jgo").setLevel(logging.ERROR)
+    truststore.inject_into_ssl()  # trust what this machine trusts, as pip does, and not only certifi's list
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         try:
             running = [pool.submit(_fetch_one, jar, folder) for jar in missing]
