@@ -53,7 +53,8 @@ class Event(Struct, gc=False):
     event_ms: int
     namespace: str
     interaction_id: str
-    derived_id: bool
+    may_repeat_id: bool
+    """The id came from outside (an import, a foreign producer), so another record may carry it too."""
     wire: WireEvent
 
 

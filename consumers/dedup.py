@@ -1,4 +1,4 @@
-"""Deduplication: asks for every event's key, and for imported events also for their id."""
+"""Deduplication: asks for every event's key, and for ids that came from outside also for the id."""
 
 from collections import defaultdict
 from functools import partial
@@ -7,6 +7,7 @@ from consumers.batch import Duplicate, Event, Verdicts
 from runtime.claims import Claim, Claims
 from runtime.clickhouse import ClickHouse
 from runtime.retry import retrying
+from runtime.settings import Settings
 from schemas.dedup import dedup_key
 from schemas.tables import INTERACTIONS
 
@@ -22,18 +23,19 @@ _STORED_IDS = (
 class Deduplication:
     """Decides what is stored and what is a duplicate, partition by partition in offset order."""
 
-    def __init__(self, topic: str, claims: Claims, database: ClickHouse) -> None:
-        self._topic = topic
+    def __init__(self, settings: Settings, claims: Claims, database: ClickHouse) -> None:
+        self._topic = settings.topic
+        self._window_ms = settings.dedup_window_ms
         self._claims = claims
         self._database = database
 
     async def decide(self, events: list[Event]) -> Verdicts:
         """Claim every event's key. Deciding again, after whatever crash, gives the same verdicts."""
         verdicts = Verdicts()
-        imported = await self._imported_before([event for event in events if event.derived_id])
-        claimed = await self._claim([event for event in events if id(event) not in imported])
+        repeated = await self._repeated_ids([event for event in events if event.may_repeat_id])
+        claimed = await self._claim([event for event in events if id(event) not in repeated])
         for event in events:
-            duplicate_of = event.interaction_id if id(event) in imported else claimed.get(id(event))
+            duplicate_of = event.interaction_id if id(event) in repeated else claimed.get(id(event))
             if duplicate_of is None:
                 verdicts.stored.append(event)
             else:
@@ -44,21 +46,24 @@ class Deduplication:
         """The owner's id for each duplicate, by the event's identity in this process. Without a key: no entry."""
         by_partition: dict[int, list[Event]] = defaultdict(list)
         for event in events:
-            if event.wire.execution_id is not None:
+            if event.wire.execution_id:
                 by_partition[event.partition].append(event)
         owners: dict[int, str | None] = {}
         for partition, asking in by_partition.items():
             claims = [_claim_of(event) for event in asking]
-            answers = await retrying("claiming", partial(self._claims.claim, partition, claims))
+            # Whatever was appended before this cannot match this batch or a later one, also after a redelivery.
+            reach_ms = asking[0].append_ms - 2 * self._window_ms
+            answers = await retrying("claiming", partial(self._claims.claim, partition, claims, reach_ms))
             owners.update(zip(map(id, asking), answers, strict=True))
         return owners
 
-    async def _imported_before(self, events: list[Event]) -> set[int]:
-        """Which of these derived ids are stored from another record, however long ago."""
+    async def _repeated_ids(self, events: list[Event]) -> set[int]:
+        """Which of these events have an id that an earlier record of the batch has, or a row however old."""
+        first: dict[tuple[str, str], Event] = {}
+        repeated = {id(event) for event in events if first.setdefault(_identity(event), event) is not event}
         by_namespace: dict[str, list[Event]] = defaultdict(list)
-        for event in events:
+        for event in first.values():
             by_namespace[event.namespace].append(event)
-        found: set[int] = set()
         for namespace, group in by_namespace.items():
             for start in range(0, len(group), IDS_PER_LOOKUP):
                 asking = {event.interaction_id: event for event in group[start : start + IDS_PER_LOOKUP]}
@@ -67,8 +72,12 @@ class Deduplication:
                 for interaction_id, *origin in rows:
                     event = asking[interaction_id]
                     if origin != [self._topic, event.partition, event.offset]:
-                        found.add(id(event))
-        return found
+                        repeated.add(id(event))
+        return repeated
+
+
+def _identity(event: Event) -> tuple[str, str]:
+    return event.namespace, event.interaction_id
 
 
 def _claim_of(event: Event) -> Claim:

@@ -1,17 +1,36 @@
 """Intake: gathers records into batches, closed by rows, bytes or age."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import (
+    CorruptRecordException,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 
 from consumers.batch import Batch, Slice
+from runtime.errors import Fatal
 from runtime.kafka import Record
 from runtime.settings import Settings
 
 POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
+
+
+_UNREADABLE = (
+    TopicAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    CorruptRecordException,
+    OffsetOutOfRangeError,
+)
+
+log = logging.getLogger("tally.worker")
 
 
 class Intake:
@@ -36,13 +55,28 @@ class Intake:
                 age_s = time.monotonic() - self._oldest_at
                 wait_ms = max(1, min(POLL_MS, int((self._max_age_s - age_s) * 1000)))
             generation = self._generation
-            found = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_rows - self._rows)
+            found = await self._poll(wait_ms)
             if generation != self._generation:
                 self._give_back(found)
             elif found:
                 self._add(found)
             elif not self._rows:
                 return
+
+    async def _poll(self, wait_ms: int) -> dict[TopicPartition, list[Record]]:
+        try:
+            return dict(await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_rows - self._rows))
+        except UnicodeDecodeError as error:
+            at = {str(partition): await self._consumer.position(partition) for partition in self._consumer.assignment()}
+            raise Fatal(
+                f"a record's header has a name that is not UTF-8 ({error}), which this client cannot read. "
+                f"It is the first unread record of one of these partitions (offsets): {at}"
+            ) from error
+        except _UNREADABLE as error:
+            raise Fatal(f"Kafka's records cannot be read: {error!r}") from error
+        except KafkaError as error:
+            log.warning("Kafka (TALLY_KAFKA): %r", error)
+            return {}
 
     def _is_due(self) -> bool:
         if not self._rows:
@@ -56,7 +90,7 @@ class Intake:
         for partition, records in found.items():
             self._records.setdefault(partition, []).extend(records)
             self._rows += len(records)
-            self._bytes += sum(len(record.value or b"") + len(record.key or b"") for record in records)
+            self._bytes += sum(map(_size, records))
 
     def _give_back(self, found: dict[TopicPartition, list[Record]]) -> None:
         """A rebalance fell into the poll: read again what is still ours, from where this read began."""
@@ -77,9 +111,12 @@ class Intake:
         for partition in revoked:
             self._records.pop(partition, None)
         self._rows = sum(map(len, self._records.values()))
-        if not self._rows:
-            self._clear()
+        self._bytes = sum(_size(record) for records in self._records.values() for record in records)
 
     def _clear(self) -> None:
         self._records = {}
         self._rows = self._bytes = 0
+
+
+def _size(record: Record) -> int:
+    return len(record.value or b"") + len(record.key or b"") + sum(len(value or b"") for _, value in record.headers)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced, TopicAuthorizationFailedError
 
 from consumers.batch import Rejected
-from runtime.errors import Unavailable
+from runtime.errors import Fatal, Unavailable
 from runtime.retry import retrying
 
 PREFIX = "tally-letter-"
@@ -47,6 +47,12 @@ class Letters:
         key = b"" if keyless_tombstone else record.key
         try:
             await self._producer.send_and_wait(self._topic, value=record.value, key=key, headers=headers)
+        except (MessageSizeTooLargeError, TopicAuthorizationFailedError, ProducerFenced) as error:
+            origin = f"{record.topic}/{record.partition} offset {record.offset}"
+            raise Fatal(
+                f"Kafka refuses the dead letter of {origin} on {self._topic} ({error!r}): raise that topic's "
+                "max.message.bytes, or grant this client write access to it"
+            ) from error
         except KafkaError as error:
             raise Unavailable(f"Kafka took no dead letter on {self._topic}: {error!r}") from error
 

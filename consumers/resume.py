@@ -7,7 +7,7 @@ partition, offset and id are all in one of the two tables.
 
 from collections.abc import Iterable
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from consumers.batch import Batch, Event, Judged, Rejected
 from runtime import kafka
@@ -44,12 +44,21 @@ class Resume:
         for partition in partitions:
             self._horizons.pop(partition, None)
 
+    async def prepare(self, partitions: Iterable[int]) -> None:
+        """Look at newly assigned partitions: is the log still what was committed, and how far are the tables?
+
+        Raises Fatal when records expired unread, or when the topic is not the one that is stored.
+        """
+        for partition in partitions:
+            if partition not in self._horizons:
+                committed = await self._check_log(partition)
+                self._horizons[partition] = await self._horizon(partition, committed)
+
     async def drop_stored(self, batch: Batch, judged: Judged) -> int:
         """Take out of `judged` what is stored already; returns how many records that were."""
+        await self.prepare(part.partition for part in batch.slices)
         stored: set[tuple[int, int, str]] = set()
         for part in batch.slices:
-            if part.partition not in self._horizons:
-                self._horizons[part.partition] = await self._horizon(part.partition, part.first_offset)
             if part.first_offset < self._horizons[part.partition]:
                 stored |= await self._stored(part.partition, part.first_offset, part.next_offset)
         if not stored:
@@ -63,13 +72,30 @@ class Resume:
         judged.rejected = list(filter(is_new, judged.rejected))
         return before - len(judged.events) - len(judged.rejected)
 
+    async def _check_log(self, partition: int) -> int:
+        """The committed offset, 0 for none. The client itself would go on at the log's start without a word."""
+        bounds = await retrying("resuming", lambda: kafka.log_bounds(self._consumer, self._topic, partition))
+        if bounds.committed is None:
+            return 0
+        where = f"{self._topic}/{partition} is committed at offset {bounds.committed}"
+        if bounds.committed < bounds.start:
+            raise Fatal(
+                f"{where}, but its log begins at {bounds.start}: {bounds.start - bounds.committed} offsets expired "
+                "unread. Keep the topic longer (retention.ms); to go on without them use another TALLY_GROUP"
+            )
+        if bounds.committed > bounds.end:
+            raise Fatal(
+                f"{where}, but its log ends at {bounds.end}: the topic was cut or created anew. "
+                "Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
+            )
+        return bounds.committed
+
     async def _horizon(self, partition: int, first: int) -> int:
         parameters = {"topic": self._topic, "partition": partition, "first": first}
         ((count, highest),) = await retrying("resuming", lambda: self._database.rows(_HIGHEST, parameters))
         if not count:
             return first
-        ours = TopicPartition(self._topic, partition)
-        end = (await retrying("resuming", lambda: kafka.end_offsets(self._consumer, [ours])))[ours]
+        end = (await retrying("resuming", lambda: kafka.log_bounds(self._consumer, self._topic, partition))).end
         if highest >= end:
             raise Fatal(
                 f"{self._topic}/{partition} ends at offset {end}, but offset {highest} of it is stored: the topic was "

@@ -1,6 +1,6 @@
 """Validation: records become events with a namespace, an id and times, or rejections with a reason."""
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 from aiokafka.partitioner import murmur2
@@ -49,47 +49,72 @@ class Validation:
         return judged
 
     def _judge(self, record: Record, into: Judged) -> None:
-        headers = dict(record.headers)
         try:
-            namespace = self._namespace(headers)
-        except ValueError as error:
-            rejection = Rejection("bad_header", NAMESPACE_HEADER, str(error))
+            headers = self._read_headers(record)
+        except _BadHeader as bad:
+            rejection = Rejection("bad_header", bad.name, str(bad))
             into.rejected.append(Rejected(record, "", _id_of(record, None), rejection))
             return
-        foreign = SCHEMA_HEADER not in headers
-        if not foreign:
-            _refuse_newer(record, headers[SCHEMA_HEADER])
         outcome = validate(record.value)
         if isinstance(outcome, Rejection):
-            owner = "" if outcome.reason in UNPARSEABLE else namespace
+            owner = "" if outcome.reason in UNPARSEABLE else headers.namespace
             into.rejected.append(Rejected(record, owner, _id_of(record, _salvaged_id(record.value)), outcome))
             return
         wire, occurred_ms = outcome
-        if foreign and murmur2(partition_key(namespace, wire)) % self._partitions != record.partition:
-            into.misplaced += 1
+        if headers.foreign:
+            key = partition_key(headers.namespace, wire)
+            into.misplaced += _partition_of(key, self._partitions) != record.partition
         into.events.append(
             Event(
                 partition=record.partition,
                 offset=record.offset,
                 append_ms=record.timestamp,
                 event_ms=record.timestamp if occurred_ms is None else occurred_ms,
-                namespace=namespace,
+                namespace=headers.namespace,
                 interaction_id=_id_of(record, wire.interaction_id),
-                derived_id=DERIVED_ID_HEADER in headers,
+                may_repeat_id=headers.derived_id or (headers.foreign and wire.interaction_id is not None),
                 wire=wire,
             )
         )
 
-    def _namespace(self, headers: Mapping[str, bytes]) -> str:
-        raw = headers.get(NAMESPACE_HEADER)
-        return self._default_namespace if raw is None else check_namespace((raw or b"").decode())
+    def _read_headers(self, record: Record) -> "_Headers":
+        headers = dict(record.headers)
+        namespace = self._default_namespace
+        if NAMESPACE_HEADER in headers:
+            try:
+                namespace = check_namespace((headers[NAMESPACE_HEADER] or b"").decode())
+            except ValueError as error:
+                raise _BadHeader(NAMESPACE_HEADER, str(error)) from None
+        foreign = SCHEMA_HEADER not in headers
+        if not foreign:
+            _check_schema(record, headers[SCHEMA_HEADER])
+        return _Headers(namespace, foreign, DERIVED_ID_HEADER in headers)
 
 
-def _refuse_newer(record: Record, raw: bytes) -> None:
+class _Headers(NamedTuple):
+    """What a record's headers say; `foreign` is a record that no Tally producer wrote."""
+
+    namespace: str
+    foreign: bool
+    derived_id: bool
+
+
+class _BadHeader(Exception):
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def _partition_of(key: bytes, partitions: int) -> int:
+    """Where Kafka's Java client puts a key: its murmur2, the sign bit masked off."""
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def _check_schema(record: Record, raw: bytes | None) -> None:
     try:
-        version = int(raw)
-    except (TypeError, ValueError):
-        version = 0
+        version = int(raw or b"")
+    except ValueError:
+        raise _BadHeader(SCHEMA_HEADER, "is no number") from None
     if version > SCHEMA_VERSION:
         raise Fatal(
             f"partition {record.partition} offset {record.offset} has {SCHEMA_HEADER} {version}, this version "

@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
@@ -71,7 +73,7 @@ class Worker(ConsumerRebalanceListener):
             pipeline = Pipeline(
                 validation=Validation(settings.namespace, partitions),
                 resume=self._resume,
-                deduplication=Deduplication(settings.topic, Claims(redis, settings), database),
+                deduplication=Deduplication(settings, Claims(redis, settings), database),
                 sink=Sink(settings.topic, database),
                 letters=Letters(settings.letters_topic, letters),
                 commit=self._commit,
@@ -85,39 +87,49 @@ class Worker(ConsumerRebalanceListener):
         expire_at = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= expire_at:
-                await retrying("expiring outcomes", lambda: expire_outcomes(database, self._settings.outcomes_days))
+                expire = partial(expire_outcomes, database, self._settings.outcomes_days)
+                await self._unless_stopped(retrying("expiring outcomes", expire))
                 expire_at = time.monotonic() + EXPIRE_EVERY_S
             await self._intake.fill(self._stop)
             async with self._busy:
                 batch = self._intake.take()
-                if batch.slices:
-                    await self._within_deadline(pipeline, batch)
+                await self._unless_stopped(self._process(pipeline, batch))
             if not batch.slices and self._until_caught_up and await self._has_caught_up():
                 return
 
-    async def _within_deadline(self, pipeline: Pipeline, batch: Batch) -> None:
-        """Process a batch; once the worker is to stop, it may take only so much longer."""
-        processing = asyncio.create_task(pipeline.process(batch))
+    async def _process(self, pipeline: Pipeline, batch: Batch) -> None:
+        if batch.slices:
+            await pipeline.process(batch)
+        else:
+            await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, object]) -> None:
+        """Await `work`; once the worker is to stop, it may take only so much longer."""
+        working = asyncio.create_task(work)
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait((processing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000 if self._stop.is_set() else None):
-                await processing
-        except TimeoutError:
-            raise Unavailable(
-                f"the last batch was not stored within TALLY_STOP_TIMEOUT_MS={self._settings.stop_timeout_ms}; "
-                "it is not committed, and the next run takes it up again"
-            ) from None
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            grace_s = self._settings.stop_timeout_ms / 1000 if self._stop.is_set() else None
+            await asyncio.wait((working,), timeout=grace_s)
+            if not working.done():
+                raise Unavailable(
+                    f"the last batch was not stored within TALLY_STOP_TIMEOUT_MS={self._settings.stop_timeout_ms}; "
+                    "it is not committed, and the next run takes it up again"
+                )
+            working.result()
         finally:
             stopping.cancel()
-            processing.cancel()
+            working.cancel()
 
     async def _has_caught_up(self) -> bool:
         if not self._joined:
             return False
         ours = self._consumer.assignment()
         ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._consumer, ours))
-        return all([await self._consumer.position(partition) >= ends[partition] for partition in ours])
+        try:
+            return all([await self._consumer.position(partition) >= ends[partition] for partition in ours])
+        except (IllegalStateError, KafkaError):
+            return False  # a rebalance came in between: look again
 
     async def _commit(self, batch: Batch) -> None:
         topic = self._settings.topic
@@ -171,7 +183,9 @@ def main() -> None:
         asyncio.run(run_worker(Settings.load(), instance=options.instance, until_caught_up=options.until_caught_up))
     except TallyError as error:
         logger.error("%s", error)
-        sys.exit(error.exit_code)
+        logging.shutdown()
+        # Not sys.exit: a statement that hangs in a thread would keep the process from ending.
+        os._exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from pydantic import ValidationError
+
 from schemas.interaction import Interaction
-from schemas.judge import judge
+from schemas.judge import judge, rejection_of
 from schemas.rejection import Rejection
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -40,4 +42,7 @@ def parse_interaction(raw: bytes) -> Interaction | Rejection:
         return Rejection("bad_id", "interaction_id", "is assigned by Tally: leave it out")
     fields = json.loads(raw)
     fields.pop("interaction_id", None)
-    return Interaction.model_validate(fields)
+    try:
+        return Interaction.model_validate(fields)
+    except ValidationError as error:  # an object may be longer as we write it than as it was written
+        return rejection_of(error)

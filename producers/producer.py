@@ -98,7 +98,7 @@ class Producer:
 
     async def emit_many(
         self,
-        interactions: Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported],
+        interactions: "_Items",
         *,
         namespace: str | None = None,
     ) -> AsyncIterator[Receipt | NotAccepted]:
@@ -107,8 +107,9 @@ class Producer:
         At most `emit_in_flight` (a setting) are unacknowledged at any time: then the source is not read on.
         """
         in_flight: deque[_Sent] = deque()
-        async for item in _iterate(interactions):
-            in_flight.append(await self._send(item, namespace))
+        async for item in _paced(interactions, in_flight):
+            if item is not None:
+                in_flight.append(await self._send(item, namespace))
             while in_flight and (len(in_flight) >= self._settings.emit_in_flight or in_flight[0].future.done()):
                 yield await self._outcome(in_flight.popleft())
         while in_flight:
@@ -119,6 +120,7 @@ class Producer:
         imported = isinstance(item, Imported)
         interaction, interaction_id = item if isinstance(item, Imported) else (item, mint_id())
         space = check_namespace(namespace or self._settings.namespace)
+        deadline = asyncio.get_running_loop().time() + self._settings.delivery_timeout_ms / 1000
         try:
             future = await self._client.send(
                 self._settings.topic,
@@ -129,14 +131,16 @@ class Producer:
         except KafkaError as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        return _Sent(interaction, interaction_id, future)
+        return _Sent(interaction, interaction_id, future, deadline)
 
     async def _outcome(self, sent: "_Sent") -> Receipt | NotAccepted:
         try:
-            stored = await sent.future
+            async with asyncio.timeout_at(sent.deadline):
+                stored = await asyncio.shield(sent.future)
         except _REFUSALS as error:
             return NotAccepted(sent.interaction, RefusedByBroker(f"Kafka refused the record: {error}"))
-        except KafkaError as error:
+        except (KafkaError, TimeoutError) as error:
+            # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
             why = f"Kafka (TALLY_KAFKA) did not acknowledge within {self._settings.delivery_timeout_ms} ms: {error!r}"
             return NotAccepted(sent.interaction, Unavailable(why))
         return Receipt(
@@ -152,12 +156,30 @@ class _Sent(NamedTuple):
     interaction: Interaction
     interaction_id: str
     future: "asyncio.Future[Any]"
+    deadline: float
 
 
-async def _iterate(items: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
+_Items = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
+
+
+async def _paced(items: _Items, in_flight: "deque[_Sent]") -> AsyncIterator[Interaction | Imported | None]:
+    """Yield the items. An asynchronous source may pause: then yield None when the oldest result is there first."""
+    if not isinstance(items, AsyncIterable):
         for item in items:
             yield item
+        return
+    source = aiter(items)
+    upcoming = asyncio.ensure_future(anext(source, None))
+    try:
+        while True:
+            if in_flight and not upcoming.done():
+                await asyncio.wait((upcoming, in_flight[0].future), return_when=asyncio.FIRST_COMPLETED)
+                if not upcoming.done():
+                    yield None
+                    continue
+            if (arrived := await upcoming) is None:
+                return
+            upcoming = asyncio.ensure_future(anext(source, None))
+            yield arrived
+    finally:
+        upcoming.cancel()

@@ -15,7 +15,7 @@ QUERIES_AT_ONCE = 2
 _STORED = f"""
 SELECT {", ".join(PUBLIC_COLUMNS)}, is_deleted FROM {INTERACTIONS}
 WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
-ORDER BY version DESC LIMIT 1 BY interaction_id
+ORDER BY version DESC, _topic, _partition, _offset LIMIT 1 BY interaction_id
 """
 _NOT_STORED = f"""
 SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message FROM {OUTCOMES}

@@ -18,10 +18,9 @@ _OUTCOMES = (
     f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected') FROM {OUTCOMES} FINAL "
     "WHERE _topic = {topic:String}"
 )
-# A month that a crash left in both tables counts from `outcomes`.
 _LEDGER = (
     f"SELECT sumIf(events, verdict = 'duplicate'), sumIf(events, verdict = 'rejected') FROM {LEDGER} FINAL "
-    f"WHERE _topic = {{topic:String}} AND month NOT IN (SELECT toYYYYMM(timestamp) FROM {OUTCOMES})"
+    "WHERE _topic = {topic:String}"
 )
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
 _STORED_AT = f"SELECT uniqExact(_offset) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"

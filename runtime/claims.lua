@@ -4,6 +4,7 @@
 -- ARGV[1]  the window W in ms
 -- ARGV[2]  the claims' time to live in ms
 -- ARGV[3]  per event 40 bytes: offset, event time, append time (signed 64-bit, little-endian), 16 bytes of id
+-- ARGV[4]  owners appended before this (ms) can match nothing any more, and are dropped when a key is written
 --
 -- A claim's value is the list of its owners in that same form, nearly always one. Owners are appended, never
 -- replaced: a redelivered event finds itself, and a late one finds whom it would have met.
@@ -11,7 +12,18 @@
 -- Returns, per event, 16 bytes: zeros when it is to be stored, else the id it is a duplicate of.
 local OWNER = 40
 local STORE = string.rep("\0", 16)
-local window, ttl, events = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local window, ttl, events, reach_ms = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+local function within_reach(owners)
+  local kept = {}
+  for at = 1, #owners, OWNER do
+    local _, _, append_ms = struct.unpack("<i8i8i8", owners, at)
+    if append_ms >= reach_ms then
+      kept[#kept + 1] = string.sub(owners, at, at + OWNER - 1)
+    end
+  end
+  return table.concat(kept)
+end
 
 local function judge(owners, offset, event_ms, append_ms, id)
   local lowest, duplicate_of = nil, nil
@@ -39,7 +51,7 @@ for i, key in ipairs(KEYS) do
   local owners = redis.call("GET", key) or ""
   local verdict = judge(owners, offset, event_ms, append_ms, id)
   if verdict == nil then
-    redis.call("SET", key, owners .. string.sub(events, at, at + 39), "PX", ttl)
+    redis.call("SET", key, within_reach(owners) .. string.sub(events, at, at + 39), "PX", ttl)
   end
   verdicts[i] = (verdict == nil or verdict == "mine") and STORE or verdict
 end

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ConnectionError, NoPermissionError, RedisError, TimeoutError
 
-from runtime.errors import Fatal, Unavailable
+from runtime.errors import Fatal, SettingsError, Unavailable
 from runtime.settings import Settings
 from schemas.identity import id_bytes, id_from_bytes
 
@@ -40,17 +40,19 @@ class Claims:
         self._prefix = f"{settings.key_prefix}:{{{settings.topic}:"
         self._limits = (settings.dedup_window_ms, settings.claim_ttl_ms)
 
-    async def claim(self, partition: int, events: Sequence[Claim]) -> list[str | None]:
+    async def claim(self, partition: int, events: Sequence[Claim], reach_ms: int = 0) -> list[str | None]:
         """Claim each event's key, in offset order. Per event: None to store it, or the id it is a duplicate of.
 
-        Asking again gives the same answers. Raises Unavailable when Redis cannot answer.
+        `reach_ms` is the append time before which no owner can match any event that may still be asked about;
+        older owners are forgotten when their key is written. Asking again gives the same answers.
+        Raises Unavailable when Redis cannot answer.
         """
         verdicts: list[str | None] = []
         for start in range(0, len(events), EVENTS_PER_CALL):
-            verdicts += await self._claim(partition, events[start : start + EVENTS_PER_CALL])
+            verdicts += await self._claim(partition, events[start : start + EVENTS_PER_CALL], reach_ms)
         return verdicts
 
-    async def _claim(self, partition: int, events: Sequence[Claim]) -> list[str | None]:
+    async def _claim(self, partition: int, events: Sequence[Claim], reach_ms: int) -> list[str | None]:
         prefix = f"{self._prefix}{partition}}}:".encode()
         packed = b"".join(
             _EVENT.pack(event.offset, event.event_ms, event.append_ms, id_bytes(event.interaction_id))
@@ -58,7 +60,7 @@ class Claims:
         )
         try:
             answer: bytes = await self._script(
-                keys=[prefix + event.key for event in events], args=[*self._limits, packed]
+                keys=[prefix + event.key for event in events], args=[*self._limits, packed, reach_ms]
             )
         except RedisError as error:
             raise _translated(error) from error
@@ -80,11 +82,16 @@ async def connect_redis(settings: Settings) -> AsyncIterator["Redis"]:
     duplicate through without anybody noticing.
     """
     settings.need("redis")
-    redis = Redis.from_url(
-        settings.redis.get_secret_value(),
-        socket_connect_timeout=settings.connect_timeout_ms / 1000,
-        socket_timeout=settings.query_timeout_ms / 1000,
-    )
+    try:
+        redis = Redis.from_url(
+            settings.redis.get_secret_value(),
+            socket_connect_timeout=settings.connect_timeout_ms / 1000,
+            socket_timeout=settings.query_timeout_ms / 1000,
+        )
+    except ValueError:
+        raise SettingsError(
+            "TALLY_REDIS: write redis://[user:password@]host:port/db, with / and @ as %2F and %40"
+        ) from None
     try:
         try:
             policy = (await redis.config_get("maxmemory-policy")).get("maxmemory-policy", "unknown")

@@ -5,22 +5,49 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import clickhouse_connect
 import pyarrow as pa
 import urllib3
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runtime.errors import Fatal, Unavailable
+from runtime.errors import Fatal, SettingsError, TallyError, Unavailable
 from runtime.settings import Settings
 
 Result = TypeVar("Result")
 
 AUTHENTICATION_FAILED = (192, 193, 194, 516)
-UNKNOWN_TABLE = 60
-UNKNOWN_DATABASE = 81
+MISSING = {60: "UNKNOWN_TABLE", 81: "UNKNOWN_DATABASE"}
+NOT_NOW = {
+    75: "CANNOT_WRITE_TO_FILE_DESCRIPTOR",
+    159: "TIMEOUT_EXCEEDED",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    236: "ABORTED",
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    243: "NOT_ENOUGH_SPACE",
+    252: "TOO_MANY_PARTS",
+    279: "ALL_CONNECTION_TRIES_FAILED",
+    285: "TOO_FEW_LIVE_REPLICAS",
+    319: "UNKNOWN_STATUS_OF_INSERT",
+    394: "QUERY_WAS_CANCELLED",
+    425: "SYSTEM_ERROR",
+    999: "KEEPER_EXCEPTION",
+}
+"""Codes that say "not now". Every other code is a fault that waiting cannot mend."""
+
+
+class StatementRefused(TallyError):
+    """ClickHouse refused a statement for good; `code` is its error code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
 
 _INSERT_SETTINGS = {
     # A client-side asynchronous insert would be acknowledged before it is durable.
@@ -31,7 +58,7 @@ _INSERT_SETTINGS = {
 
 
 def error_code(error: BaseException) -> int:
-    """ClickHouse's code of an error, 0 when it has none (a network error)."""
+    """ClickHouse's code of an error, 0 when it has none: the network's, or that of something in between."""
     return getattr(error, "code", None) or 0
 
 
@@ -63,26 +90,26 @@ class ClickHouse:
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-        except DatabaseError as error:
+        except ClickHouseError as error:
             raise _translated(error) from error
 
 
-def _translated(error: ClickHouseError) -> Exception:
+def _translated(error: ClickHouseError) -> TallyError:
     code = error_code(error)
     if code in AUTHENTICATION_FAILED:
         return Fatal("ClickHouse refused the credentials in TALLY_CLICKHOUSE")
-    if code in (UNKNOWN_TABLE, UNKNOWN_DATABASE):
+    if code in MISSING:
         return Fatal(f"ClickHouse lacks what Tally needs (`tally init` creates it; TALLY_DATABASE): {error}")
-    if isinstance(error, OperationalError) and not code:
-        return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) does not answer: {error}")
-    return error
+    if code in NOT_NOW or not code:
+        return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
+    return StatementRefused(code, f"ClickHouse refused a statement: {error}")
 
 
 @asynccontextmanager
 async def connect(settings: Settings, *, database: str | None = None, threads: int = 4) -> AsyncIterator[ClickHouse]:
     """Connect to a database (default: the configured one). Raises Unavailable or Fatal when that fails."""
     settings.need("clickhouse")
-    url = urlsplit(settings.clickhouse.get_secret_value())
+    url = _parsed(settings)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
     sockets = urllib3.PoolManager(maxsize=threads, retries=False)
 
@@ -91,8 +118,8 @@ async def connect(settings: Settings, *, database: str | None = None, threads: i
             interface=url.scheme or "http",
             host=url.hostname or "127.0.0.1",
             port=url.port or (8443 if url.scheme == "https" else 8123),
-            username=url.username or "default",
-            password=url.password or "",
+            username=unquote(url.username or "default"),
+            password=unquote(url.password or ""),
             database=database or settings.database,
             connect_timeout=settings.connect_timeout_ms // 1000 or 1,
             send_receive_timeout=settings.query_timeout_ms // 1000,
@@ -112,5 +139,17 @@ async def connect(settings: Settings, *, database: str | None = None, threads: i
         finally:
             client.close()
     finally:
-        pool.shutdown()
+        # A statement that hangs must not hold up a stop: its thread is left to end by its own timeout.
+        pool.shutdown(wait=False, cancel_futures=True)
         sockets.clear()
+
+
+def _parsed(settings: Settings) -> SplitResult:
+    try:
+        url = urlsplit(settings.clickhouse.get_secret_value())
+        port = url.port
+    except ValueError:
+        port, url = None, SplitResult("", "", "", "", "")
+    if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
+        raise SettingsError("TALLY_CLICKHOUSE: write http://[user:password@]host:port, with / and @ as %2F and %40")
+    return url

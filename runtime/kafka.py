@@ -1,9 +1,10 @@
 """Connections to Kafka, and what a topic must be like before anything is put on it or taken from it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -19,6 +20,8 @@ from aiokafka.errors import (
 from runtime.errors import Fatal, Unavailable
 from runtime.settings import Settings
 
+log = logging.getLogger("tally.kafka")
+
 Record = ConsumerRecord[bytes | None, bytes | None]
 """A record as it lies on a topic: bytes, or null."""
 
@@ -28,6 +31,14 @@ LOG_APPEND_TIME = "LogAppendTime"
 # Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
 PRODUCER_BATCH_BYTES = 128 * 1024
 FETCH_BYTES = 32 * 1024 * 1024
+
+# The broker's limits count compressed bytes, this client's own count them before compression: a record that came
+# in well compressed is larger here than any limit of its topic, and its letter must still go out.
+MAX_LETTER_BYTES = 256 * 1024 * 1024
+
+# How long a member may go without polling. While a store is down nothing is polled, and leaving the group would
+# only move the same wait to another worker.
+MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 
 
 def _unreachable(settings: Settings, error: Exception) -> Exception:
@@ -58,14 +69,23 @@ async def producer(settings: Settings, *, linger_ms: int = 5, letters: bool = Fa
         compression_type="lz4",
         linger_ms=linger_ms,
         max_batch_size=PRODUCER_BATCH_BYTES,
-        max_request_size=settings.max_letter_bytes if letters else settings.max_record_bytes,
+        max_request_size=MAX_LETTER_BYTES if letters else settings.max_record_bytes,
         request_timeout_ms=settings.delivery_timeout_ms,
     )
     await _started(client, settings)
     try:
         yield client
     finally:
-        await client.stop()
+        await _stop_producer(client, settings)
+
+
+async def _stop_producer(client: AIOKafkaProducer, settings: Settings) -> None:
+    """Wait for what is unsent, but not for a broker that stays away."""
+    try:
+        async with asyncio.timeout(settings.delivery_timeout_ms / 1000):
+            await client.stop()
+    except TimeoutError:
+        log.warning("Kafka (TALLY_KAFKA) did not take what was unsent within %d ms", settings.delivery_timeout_ms)
 
 
 @asynccontextmanager
@@ -81,6 +101,8 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         isolation_level="read_committed",
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
+        max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
+        rebalance_timeout_ms=settings.stop_timeout_ms,
         max_partition_fetch_bytes=max(4 * 1024 * 1024, settings.max_letter_bytes),
         fetch_max_bytes=FETCH_BYTES,
         fetch_max_wait_ms=100,
@@ -172,6 +194,25 @@ async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartit
     """The offset behind the last record of each partition. Raises Unavailable when no broker answers."""
     try:
         return dict(await client.end_offsets(list(partitions)))
+    except KafkaError as error:
+        raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+
+
+class LogBounds(NamedTuple):
+    """One partition: its first offset, the one behind its last record, and the group's committed one if any."""
+
+    start: int
+    end: int
+    committed: int | None
+
+
+async def log_bounds(client: AIOKafkaConsumer, topic: str, partition: int) -> LogBounds:
+    """Ask for a partition's offsets. Raises Unavailable when no broker answers."""
+    asked = TopicPartition(topic, partition)
+    try:
+        start = (await client.beginning_offsets([asked]))[asked]
+        end = (await client.end_offsets([asked]))[asked]
+        return LogBounds(start, end, await client.committed(asked))
     except KafkaError as error:
         raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
 

@@ -6,29 +6,13 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from clickhouse_connect.driver.exceptions import DatabaseError
-
-from runtime.clickhouse import error_code
+from runtime.clickhouse import StatementRefused
 from runtime.errors import Fatal, Unavailable
 
 Result = TypeVar("Result")
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
-
-RETRYABLE_CODES = {
-    159: "TIMEOUT_EXCEEDED",
-    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
-    209: "SOCKET_TIMEOUT",
-    210: "NETWORK_ERROR",
-    241: "MEMORY_LIMIT_EXCEEDED",
-    242: "TABLE_IS_READ_ONLY",
-    252: "TOO_MANY_PARTS",
-    394: "QUERY_WAS_CANCELLED",
-    425: "SYSTEM_ERROR",
-    999: "KEEPER_EXCEPTION",
-}
-"""ClickHouse codes that say "not now". Every other code of an insert is a fault that waiting cannot mend."""
 
 _jitter = random.SystemRandom()
 log = logging.getLogger(__name__)
@@ -44,11 +28,9 @@ async def retrying(what: str, attempt: Callable[[], Awaitable[Result]]) -> Resul
     while True:
         try:
             return await attempt()
+        except StatementRefused as error:
+            raise Fatal(f"{what}: {error}") from error
         except Unavailable as error:
-            why: Exception = error
-        except DatabaseError as error:
-            if error_code(error) not in RETRYABLE_CODES:
-                raise Fatal(f"{what}: {error}") from error
             why = error
         tries += 1
         delay_s = _jitter.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tries))

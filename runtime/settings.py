@@ -67,6 +67,15 @@ class Settings(BaseSettings):
 
     lookup_in_flight: int = Field(2_000, ge=1, description="lookups waiting in the reader, at most; then 503")
 
+    @field_validator("kafka")
+    @classmethod
+    def _bootstrap(cls, value: str) -> str:
+        for server in filter(None, value.split(",")):
+            host, _, port = server.strip().rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError("write host:port[,host:port]")
+        return value
+
     @field_validator("namespace")
     @classmethod
     def _namespace(cls, value: str) -> str:
@@ -98,6 +107,8 @@ class Settings(BaseSettings):
 
         Raises SettingsError naming each variable that cannot be read.
         """
+        if unknown := sorted(set(overrides) - set(cls.model_fields)):
+            raise SettingsError(f"no such setting: {', '.join(unknown)}")
         chosen = data_dir or Path(os.environ.get("TALLY_DATA_DIR") or DEFAULT_DATA_DIR)
         stack = StackFile.of_running_stack(chosen)
         offered = stack.as_settings() if stack else {}

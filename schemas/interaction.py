@@ -82,12 +82,19 @@ def _within(limit_bytes: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def encode_object(value: dict[str, Any]) -> bytes:
+    """The JSON text of metadata or query_snapshot: what is measured here is what is sent."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
 def _plain_json_object(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what cannot be written as bounded JSON; the object itself is kept as given."""
-    if depth_of(value) + 1 > MAX_DEPTH:
-        raise PydanticCustomError("too_deep", "nests deeper than {limit} levels", {"limit": MAX_DEPTH})
     try:
-        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        if depth_of(value, max_nodes=MAX_OBJECT_BYTES) + 1 > MAX_DEPTH:
+            raise PydanticCustomError("too_deep", "nests deeper than {limit} levels", {"limit": MAX_DEPTH})
+        encoded = encode_object(value)
+    except PydanticCustomError:
+        raise
     except (TypeError, ValueError) as error:
         raise PydanticCustomError("not_json", "cannot be written as JSON: {why}", {"why": str(error)}) from error
     if len(encoded) > MAX_OBJECT_BYTES:

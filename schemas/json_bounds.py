@@ -7,7 +7,8 @@ MAX_DEPTH = 32
 """Containers inside one another, the interaction's own object counted as 1."""
 
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and an open string runs to the end: a hostile text is still read once, not once from each quote.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 
 
@@ -20,13 +21,20 @@ def depth_of_text(text: str) -> int:
     return deepest
 
 
-def depth_of(value: Any) -> int:
-    """How deep a Python value nests lists and dicts; stops counting one level past the limit."""
-    level, depth = [value], 0
+def depth_of(value: Any, max_nodes: int) -> int:
+    """How deep a Python value nests lists and dicts; stops counting one level past the limit.
+
+    Raises ValueError past `max_nodes` values: a few lists that contain one another many times over would take
+    for ever to walk.
+    """
+    level, depth, nodes = [value], 0, 1
     while depth <= MAX_DEPTH:
         level = [item for item in level if isinstance(item, dict | list | tuple)]
         if not level:
             break
+        nodes += sum(map(len, level))
+        if nodes > max_nodes:
+            raise ValueError(f"holds more than {max_nodes} values")
         depth += 1
         level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
     return depth

@@ -12,9 +12,7 @@ from schemas.identity import is_interaction_id
 from schemas.interaction import MAX_OBJECT_BYTES, Interaction
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
-from schemas.wire import ACCEPTED_KEYS, NULL, Judged, WireEvent
-
-_OBJECT_FIELDS = ("metadata", "query_snapshot")
+from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, Judged, WireEvent
 
 _REASONS: dict[str, Reason] = {
     "missing": "missing_field",
@@ -60,7 +58,7 @@ def _judge(value: bytes | None) -> Judged:
     try:
         interaction = Interaction.model_validate(fields)
     except ValidationError as error:
-        raise _first_error(error) from None
+        raise _Refused(*rejection_of(error)) from None
     occurred_at = interaction.occurred_at
     event = WireEvent(
         feature_id=interaction.feature_id,
@@ -96,8 +94,24 @@ def _parse(text: str) -> dict[str, Any]:
     depth = depth_of_text(text)
     if depth > MAX_DEPTH:
         raise _Refused("too_deep", "", f"nests {depth} levels, at most {MAX_DEPTH} are allowed")
+    shadowed: list[Any] = []
+
+    def last_counts(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                shadowed.append(found[key])
+            found[key] = value
+        return found
+
     try:
-        fields = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer)
+        fields = json.loads(
+            text,
+            object_pairs_hook=last_counts,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
     except json.JSONDecodeError as error:
         raise _Refused("not_json", "", f"{error.msg} at character {error.pos}") from None
     except RecursionError:
@@ -105,7 +119,7 @@ def _parse(text: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise _Refused("not_an_object", "", "the value must be a JSON object")
     if "\\u" in text:
-        _refuse_half_surrogates(fields)
+        _refuse_half_surrogates([fields, shadowed])
     return fields
 
 
@@ -127,9 +141,9 @@ def _integer(digits: str) -> int:
         raise _Refused("number_out_of_range", "", f"an integer of {len(digits)} digits") from None
 
 
-def _refuse_half_surrogates(fields: dict[str, Any]) -> None:
+def _refuse_half_surrogates(everything: list[Any]) -> None:
     try:
-        json.dumps(fields, ensure_ascii=False).encode()
+        json.dumps(everything, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise _Refused("not_utf8", "", "an escape is half of a surrogate pair") from None
 
@@ -139,11 +153,11 @@ def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
 
     They are stored as they were written: parsing and printing them again would change numbers.
     """
-    if not any(isinstance(fields.get(name), dict) for name in _OBJECT_FIELDS):
+    if not any(isinstance(fields.get(name), dict) for name in OBJECT_FIELDS):
         return {}
     raw = msgspec.json.decode(value, type=dict[str, Raw])
     objects: dict[str, Raw] = {}
-    for name in _OBJECT_FIELDS:
+    for name in OBJECT_FIELDS:
         if isinstance(fields.get(name), dict):
             size = len(raw[name])
             if size > MAX_OBJECT_BYTES:
@@ -153,7 +167,8 @@ def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
     return objects
 
 
-def _first_error(error: ValidationError) -> _Refused:
+def rejection_of(error: ValidationError) -> Rejection:
+    """What the model refused, as a rejection: its first error, and how many more there are."""
     first, *others = error.errors(include_url=False, include_context=False, include_input=False)
     reason = _REASONS.get(first["type"], "wrong_type")
     field = ".".join(str(part) for part in first["loc"])
@@ -162,4 +177,4 @@ def _first_error(error: ValidationError) -> _Refused:
         message = f"is not a key of an interaction; accepted are {', '.join(ACCEPTED_KEYS)}"
     if others:
         message += f" (and {len(others)} more errors)"
-    return _Refused(reason, field[:200], message)
+    return Rejection(reason, field[:200], message)

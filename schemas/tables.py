@@ -10,6 +10,7 @@ from schemas.views import VIEWS
 
 INTERACTIONS = "interactions"
 OUTCOMES = "outcomes"
+EXPIRING = "outcomes_expiring"
 LEDGER = "ledger"
 MIGRATIONS_TABLE = "schema_migrations"
 
@@ -31,6 +32,9 @@ CREATE TABLE IF NOT EXISTS {MIGRATIONS_TABLE} (
 ) ENGINE = ReplacingMergeTree ORDER BY version
 """
 
+# The place in the log is part of the key: a record that is inserted again collapses with itself, but two records that
+# a foreign producer gave one id stay two, and the accounts balance.
+#
 # One insert may hold any mix of months, and a lookup touches every partition: so the table has none, and time
 # ranges are pruned by the min-max index instead (ids, and so rows, lie in time order).
 _CREATE_INTERACTIONS = f"""
@@ -60,7 +64,7 @@ CREATE TABLE IF NOT EXISTS {INTERACTIONS} (
     INDEX timestamp_range timestamp TYPE minmax GRANULARITY 1,
     INDEX offset_range _offset TYPE minmax GRANULARITY 1
 ) ENGINE = ReplacingMergeTree(version, is_deleted)
-ORDER BY (namespace, interaction_id)
+ORDER BY (namespace, interaction_id, _topic, _partition, _offset)
 SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}
 """
 
@@ -86,6 +90,8 @@ ORDER BY (namespace, interaction_id, _topic, _partition, _offset)
 SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}
 """
 
+_CREATE_EXPIRING = f"CREATE TABLE IF NOT EXISTS {EXPIRING} AS {OUTCOMES}"
+
 _CREATE_LEDGER = f"""
 CREATE TABLE IF NOT EXISTS {LEDGER} (
     _topic LowCardinality(String),
@@ -96,11 +102,11 @@ CREATE TABLE IF NOT EXISTS {LEDGER} (
     last_offset UInt64,
     events UInt64
 ) ENGINE = ReplacingMergeTree
-ORDER BY (_topic, _partition, verdict, month)
+ORDER BY (_topic, _partition, verdict, month, first_offset)
 """
 
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_LEDGER, *VIEWS.values())),
+    Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values())),
 )
 BOOTSTRAP = _CREATE_MIGRATIONS
 LATEST_VERSION = MIGRATIONS[-1].version

@@ -15,7 +15,14 @@ from msgspec import Meta, Raw, Struct
 
 from schemas.event_time import iso_ms
 from schemas.identity import ID_LENGTH, ID_PATTERN
-from schemas.interaction import MAX_INT32, MAX_NAMESPACE_BYTES, MAX_TYPES, Interaction, InteractionType
+from schemas.interaction import (
+    MAX_INT32,
+    MAX_NAMESPACE_BYTES,
+    MAX_TYPES,
+    Interaction,
+    InteractionType,
+    encode_object,
+)
 
 SCHEMA_VERSION = 1
 
@@ -24,6 +31,7 @@ SCHEMA_HEADER = "tally-schema"
 DERIVED_ID_HEADER = "tally-derived-id"
 
 NULL = Raw(b"null")
+OBJECT_FIELDS = ("metadata", "query_snapshot")
 
 # UTF-8 takes at most 4 bytes a character, so these lengths lie safely inside the model's byte limits. Longer
 # text may be valid too; only the judge counts its bytes.
@@ -68,10 +76,21 @@ def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     fields: dict[str, Any] = {
         name: value for name in Interaction.model_fields if (value := getattr(interaction, name)) is not None
     }
+    for name in OBJECT_FIELDS:
+        if name in fields:
+            fields[name] = Raw(encode_object(fields[name]))
     if interaction.occurred_at is not None:
         fields["occurred_at"] = iso_ms(interaction.occurred_at)
     fields["interaction_id"] = interaction_id
-    return msgspec.json.encode(fields)
+    return msgspec.json.encode(fields, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    """Subclasses of str, int and float (numpy's among them) as what they are; the model has checked them."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"cannot write {type(value).__name__}")
 
 
 def encode_headers(namespace: str, *, derived_id: bool = False) -> list[tuple[str, bytes]]:

@@ -92,6 +92,38 @@ async def test_claims_follow_the_rule_and_redelivery_changes_nothing(narrow: Set
                 assert got == expected[start:]
 
 
+async def test_owners_out_of_reach_are_forgotten_without_changing_a_verdict(narrow: Settings) -> None:
+    """As the pipeline asks: batch by batch, each batch perhaps twice, and naming how far back it can reach."""
+    examples: list[tuple[list[Entry], int]] = []
+
+    @given(logs(), st.integers(1, 9))
+    @hypothesis_settings(max_examples=60)
+    def collect(log: list[Entry], batch: int) -> None:
+        examples.append((log, batch))
+
+    collect()
+    async with connect_redis(narrow) as redis:
+        for number, (log, batch) in enumerate(examples):
+            claims = Claims(redis, narrow.model_copy(update={"key_prefix": f"{narrow.key_prefix}-{number}"}))
+            expected = verdicts_by_the_rule(log)
+            for at in range(0, len(log), batch):
+                asking = claims_of(log[at : at + batch])
+                reach_ms = asking[0].append_ms - 2 * W
+                for _ in range(2):
+                    assert await claims.claim(0, asking, reach_ms) == expected[at : at + batch]
+
+
+async def test_a_key_that_returns_for_ever_keeps_few_owners(narrow: Settings) -> None:
+    async with connect_redis(narrow) as redis:
+        claims = Claims(redis, narrow)
+        for number in range(200):
+            at_ms = 1_000_000 + number * W
+            claim = Claim(KEYS[0], number, at_ms, at_ms, derive_foreign_id("t", 0, number, at_ms))
+            assert await claims.claim(0, [claim], at_ms - 2 * W) == [None]
+        (key,) = [key async for key in redis.scan_iter(f"{narrow.key_prefix}*")]
+        assert await redis.strlen(key) <= 3 * 40
+
+
 async def test_partitions_do_not_know_each_other(narrow: Settings) -> None:
     async with connect_redis(narrow) as redis:
         claims = Claims(redis, narrow)

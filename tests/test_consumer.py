@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aiokafka.admin import NewTopic
+from aiokafka import TopicPartition
+from aiokafka.admin import NewTopic, RecordsToDelete
 
 from consumers import letters
 from consumers.worker import Worker
@@ -124,8 +125,10 @@ async def test_a_foreign_record_gets_a_derived_id_and_the_default_namespace(lab:
 async def test_a_foreign_record_on_the_wrong_partition_is_counted(lab: Lab) -> None:
     for partition in range(4):
         await lab.put(as_json(), partition=partition)
+    for number in range(50):  # on their own partitions, as Kafka's own clients choose them
+        await lab.put(as_json(execution=f"e{number}"), key=b"default:e%d" % number)
     counts = await lab.drain()
-    assert (counts.stored, counts.misplaced) == (4, 3)
+    assert (counts.stored, counts.misplaced) == (54, 3)
 
 
 async def test_each_bad_input_among_good_ones_becomes_a_letter(lab: Lab) -> None:
@@ -293,6 +296,70 @@ async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypa
         await lab.drain(key_prefix=f"{lab.settings.key_prefix}-{mint_id()}")
     assert await lab.rows("SELECT interaction_id FROM interactions") == [(minted,)]
     assert await lab.rows("SELECT interaction_id, duplicate_of FROM outcomes") == [(minted, minted)]
+
+
+async def test_ids_that_foreign_producers_repeat_are_duplicates(lab: Lab) -> None:
+    """Whether in one batch or later, with the same facts or others: the first record owns the id."""
+    minted = mint_id()
+    await lab.put(as_json("a", None, interaction_id=minted))
+    await lab.put(as_json("b", None, interaction_id=minted))
+    await lab.drain()
+    await lab.put(as_json("c", "exec", interaction_id=minted))
+    counts = await lab.drain()
+    assert counts.duplicates == 1
+    assert await lab.rows("SELECT feature_id FROM interactions FINAL") == [("a",)]
+    assert await lab.rows("SELECT uniqExact(_offset), any(duplicate_of) FROM outcomes") == [(2, minted)]
+
+
+async def test_two_rows_of_one_id_do_not_collapse(lab: Lab) -> None:
+    """A producer that writes our headers and repeats an id breaks the contract, and still no event vanishes."""
+    minted = mint_id()
+    for feature in ("a", "b"):
+        value = encode_value(click(feature), minted)
+        await lab.put(value, key=b"default:exec-1", headers=encode_headers("default"))
+    await lab.drain()
+    assert await lab.count("interactions") == 2
+
+
+async def test_one_import_twice_in_one_batch_stores_once(lab: Lab) -> None:
+    minted = mint_id()
+    for _ in range(2):
+        value = encode_value(click(execution=None), minted)
+        await lab.put(value, key=b"default:doc-1", headers=encode_headers("default", derived_id=True))
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates) == (1, 1)
+
+
+async def test_an_empty_execution_is_none(lab: Lab) -> None:
+    await lab.emit(click(execution="", user_id="ada"), click(execution="", user_id="bob"))
+    assert (await lab.drain()).stored == 2
+
+
+async def test_records_that_expired_unread_are_fatal(lab: Lab) -> None:
+    receipts = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
+    await lab.drain()
+    await lab.emit(*(click(f"doc-{number}") for number in range(10, 20)))
+    partition = TopicPartition(lab.settings.topic, receipts[0].partition)
+    async with kafka.admin(lab.settings) as admin:
+        await admin.delete_records({partition: RecordsToDelete(before_offset=15)})
+    with pytest.raises(Fatal, match="5 offsets expired unread"):
+        await lab.drain()
+
+
+async def test_a_compressible_record_past_the_letters_own_bound_still_becomes_a_letter(lab: Lab) -> None:
+    value = b'{"metadata": "' + b"x" * (3 * lab.settings.max_letter_bytes) + b'"}'
+    async with kafka.producer(lab.settings.model_copy(update={"max_record_bytes": 64 * 1024 * 1024})) as foreign:
+        await foreign.send_and_wait(lab.settings.topic, value=value, key=b"k")
+    await lab.drain()
+    (letter,) = await lab.letters()
+    assert letter.value == value
+
+
+@pytest.mark.parametrize("version", [b"", b"one"])
+async def test_a_schema_header_that_is_no_number_is_rejected(lab: Lab, version: bytes) -> None:
+    await lab.put(as_json(), headers=[("tally-schema", version)])
+    await lab.drain()
+    assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", "tally-schema")]
 
 
 async def test_a_topic_with_the_producers_clock_is_refused(lab: Lab) -> None:

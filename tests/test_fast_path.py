@@ -51,10 +51,16 @@ NASTY = [
 ]  # fmt: skip
 
 
+SHADOWED = [b'{"a":1}', b'{"a":1e999}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"[" * 40 + b"]" * 40, b"null", b"7"]
+
+
 @st.composite
 def values(draw: st.DrawFn) -> bytes:
     """JSON of an interaction, often flawed: bytes put in, taken out or doubled anywhere."""
     value = json.dumps(draw(mostly_good), ensure_ascii=draw(st.booleans())).encode(errors="surrogatepass")
+    if draw(st.booleans()):  # a key once more, in front of the good one, spelled plainly or with an escape
+        name = draw(st.sampled_from(["metadata", "query_snapshot", "\\u006detadata", "position", "feature_id"]))
+        value = b'{"%s":%s,%s' % (name.encode(), draw(st.sampled_from(SHADOWED)), value[1:])
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(value)))
         cut = draw(st.integers(0, 3))
@@ -89,6 +95,9 @@ def base(**fields: str) -> bytes:
 @example(base(result_set_size="0", interaction_type='["zero_results"]'))
 @example(base(feature_id='"\\u0000\\ud83d\\ude00"'))
 @example(base(position='1,"position":2'))
+@example(base(metadata='{"a":1e999},"metadata":{}'))
+@example(base(metadata='{"a":"\\ud800"},"metadata":{}'))
+@example(base(metadata='{"a":1e999},"\\u006detadata":{}'))
 @example(base(occurred_at='"2026-01-01T24:00:00Z"'))
 def test_the_fast_path_agrees_with_the_judge(value: bytes) -> None:
     fast = decode_fast(value)

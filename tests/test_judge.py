@@ -31,6 +31,12 @@ REFUSED = {
     "not UTF-8": (b'{"feature_id": "\xff"}', "not_utf8", ""),
     "not UTF-8 in metadata": (good_with(metadata={"a": "?"}).replace(b"?", b"\xff"), "not_utf8", ""),
     "half a surrogate": (raw_with("metadata", '{"a": "\\ud800"}'), "not_utf8", ""),
+    "half a surrogate that a later key hides": (
+        raw_with("metadata", '{"a": "\\ud800"}, "metadata": {}'),
+        "not_utf8",
+        "",
+    ),
+    "quotes without end": (good_with()[:-1] + b', "' + rb"\"" * 500_000, "not_json", ""),
     "a list": (b"[]", "not_an_object", ""),
     "NaN": (raw_with("document_score", "NaN"), "not_json", ""),
     "Infinity in metadata": (raw_with("metadata", '{"a": Infinity}'), "not_json", ""),

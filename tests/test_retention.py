@@ -40,13 +40,16 @@ async def test_whole_months_move_to_the_ledger_and_still_count(lab: Lab) -> None
     assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == []
 
 
-async def test_a_crash_before_the_drop_counts_nothing_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("crash_at", ["MOVE PARTITION", "INSERT INTO ledger", "DROP PARTITION"])
+async def test_a_crash_before_the_drop_loses_and_doubles_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, crash_at: str
+) -> None:
     await lab.database.command(OLD, {"topic": lab.settings.topic, "at": "2026-01-02", "first": 0, "count": 30})
     before = await count_verdicts(lab.settings, lab.database)
     real = ClickHouse.command
 
     async def crash_on_drop(self: ClickHouse, sql: str, parameters: Any = None) -> None:
-        if "DROP PARTITION" in sql:
+        if crash_at in sql:
             raise KeyboardInterrupt
         await real(self, sql, parameters)
 
@@ -54,9 +57,16 @@ async def test_a_crash_before_the_drop_counts_nothing_twice(lab: Lab, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         await expire_outcomes(lab.database, keep_days=90, now=NOW)
     monkeypatch.undo()
+    await expire_outcomes(lab.database, keep_days=90, now=NOW)
     assert await count_verdicts(lab.settings, lab.database) == before
-    assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == [202601]
-    assert await count_verdicts(lab.settings, lab.database) == before
+    assert await lab.rows("SELECT count() FROM outcomes_expiring") == [(0,)]
+
+
+async def test_what_comes_late_for_a_month_in_the_ledger_is_added(lab: Lab) -> None:
+    for first in (0, 30):
+        await lab.database.command(OLD, {"topic": lab.settings.topic, "at": "2026-01-02", "first": first, "count": 30})
+        assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == [202601]
+    assert (await count_verdicts(lab.settings, lab.database)).total == 60
 
 
 async def test_a_worker_expires_as_it_starts(lab: Lab) -> None:

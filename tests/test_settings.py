@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from runtime.claims import connect_redis
+from runtime.clickhouse import connect
 from runtime.errors import SettingsError
 from runtime.settings import Settings
 from runtime.stack_file import Endpoints, Pids, StackFile
@@ -45,12 +48,31 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("BATCH_ROWS", "many"), ("PARTITIONS", "0"), ("NAMESPACE", ""), ("API_NAMESPACES", "a,,b")]
+    ("name", "value"),
+    [("BATCH_ROWS", "many"), ("PARTITIONS", "0"), ("NAMESPACE", ""), ("API_NAMESPACES", "a,,b"), ("KAFKA", "broker")],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"TALLY_{name}", value)
     with pytest.raises(SettingsError, match=f"TALLY_{name}"):
         Settings.load(tmp_path)
+
+
+async def test_an_address_that_cannot_be_read_is_named_without_its_password() -> None:
+    for opened, name in (
+        (connect(Settings(clickhouse=SecretStr("http://u:s3c/ret@h:1"))), "TALLY_CLICKHOUSE"),
+        (connect(Settings(clickhouse=SecretStr("h:1"))), "TALLY_CLICKHOUSE"),
+        (connect_redis(Settings(redis=SecretStr("redis://u:s3c/ret@h:1"))), "TALLY_REDIS"),
+        (connect_redis(Settings(redis=SecretStr("h:1"))), "TALLY_REDIS"),
+    ):
+        with pytest.raises(SettingsError, match=name) as raised:
+            async with opened:
+                pass
+        assert "s3c" not in str(raised.value)
+
+
+def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such setting: kafak"):
+        Settings.load(tmp_path, kafak="h:1")
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

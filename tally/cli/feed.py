@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import sys
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +40,7 @@ def emit(
     settings = Settings.load(data_dir)
     refused: list[tuple[int, Rejection]] = []
 
-    def valid() -> Iterator[Interaction]:
+    def valid_lines() -> Iterator[Interaction]:
         stream = sys.stdin.buffer if file == "-" else _open(file)
         with stream:
             for number, content in read_lines(stream):
@@ -49,6 +49,12 @@ def emit(
                     say(f"line {number}: {content.reason} {content.field}: {content.message}")
                 else:
                     yield content
+
+    async def valid() -> AsyncIterator[Interaction]:
+        # Reading may block for as long as whoever writes to us takes; what was read before must go out meanwhile.
+        lines = valid_lines()
+        while (interaction := await asyncio.to_thread(next, lines, None)) is not None:
+            yield interaction
 
     async def run() -> int:
         failed = 0
