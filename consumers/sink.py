@@ -21,7 +21,7 @@ class Sink:
         """Insert events into `interactions`; durable on return."""
         if events:
             rows = interaction_rows(self._topic, events)
-            token = insert_token(events)
+            token = insert_token(self._topic, events)
             await retrying("storing events", lambda: self._database.insert(INTERACTIONS, rows, token))
 
     async def record(self, duplicates: Sequence[Duplicate], rejected: Sequence[Rejected]) -> None:
@@ -29,17 +29,17 @@ class Sink:
         events: list[Event | Rejected] = [*(duplicate.event for duplicate in duplicates), *rejected]
         if events:
             rows = outcome_rows(self._topic, duplicates, rejected)
-            token = insert_token(events)
+            token = insert_token(self._topic, events)
             await retrying("recording outcomes", lambda: self._database.insert(OUTCOMES, rows, token))
 
 
-def insert_token(events: Sequence[Event] | Sequence[Event | Rejected]) -> str:
+def insert_token(topic: str, events: Sequence[Event] | Sequence[Event | Rejected]) -> str:
     """Names an insert by exactly what is in it.
 
     A batch cut differently after a crash is another insert and gets another token: one named by its first
     offset alone would be taken for the earlier, shorter insert, and its further rows would be dropped unseen.
     """
-    hashed = hashlib.blake2b(digest_size=16)
+    hashed = hashlib.blake2b(topic.encode(), digest_size=16)
     for event in events:
         hashed.update(b"%d %d %s\n" % (event.partition, event.offset, event.interaction_id.encode()))
     return hashed.hexdigest()

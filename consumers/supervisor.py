@@ -101,9 +101,12 @@ class Supervisor:
         """The workers that run now."""
         return [slot.child.pid for slot in self._slots if slot.child is not None]
 
-    def stop(self) -> None:
-        """Let every worker finish its batch, commit and leave. Safe to call twice."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Let every worker finish its batch, commit and leave. Safe to call twice.
+
+        What takes longer than `timeout_s` (default: the stop timeout and a little more) is killed.
+        """
         running = [slot.child for slot in self._slots if slot.child is not None]
-        self._children.stop_all(running, self._stop_timeout_s)
+        self._children.stop_all(running, timeout_s or self._stop_timeout_s)
         for slot in self._slots:
             slot.child, slot.done = None, True

@@ -77,6 +77,7 @@ class Producer:
         self._client: AIOKafkaProducer
 
     async def __aenter__(self) -> Self:
+        await kafka.require_topic(self._settings)  # the client would wait long for a topic that is not there
         self._client = await self._open.enter_async_context(kafka.producer(self._settings))
         return self
 

@@ -77,8 +77,8 @@ async def read_overview(settings: Settings, database: ClickHouse) -> Overview:
 async def read_lag(settings: Settings) -> list[PartitionLag]:
     """Each partition's end and committed offset. A partition nobody has committed counts from 0."""
     async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
-        (topic,) = await admin.describe_topics([settings.topic])
-        partitions = [TopicPartition(settings.topic, part["partition"]) for part in topic["partitions"]]
+        numbers = await kafka.partition_numbers(admin, settings.topic)
+        partitions = [TopicPartition(settings.topic, number) for number in numbers]
         ends = await kafka.end_offsets(offsets, partitions)
         committed = await admin.list_consumer_group_offsets(settings.group)
     done = {tp: max(0, committed[tp].offset) if tp in committed else 0 for tp in partitions}

@@ -20,15 +20,40 @@ class Report(NamedTuple):
 class _View(NamedTuple):
     view: str
     title: str
+    columns: str
+    """The view's columns in order: a result without rows brings no names."""
     label: str
     value: str
 
 
+_CLICK_THROUGH = "impressions clicks clicks_without_impression click_through"
+
+
 _VIEWS = {
-    "positions": _View("click_through_by_position", "Click-through by position", "position", "click_through"),
-    "retrievers": _View("click_through_by_retriever", "Click-through by retriever", "retriever_id", "click_through"),
-    "types": _View("counts_by_type_and_hour", "Interactions by type and hour", "type", "interactions"),
-    "verdicts": _View("verdicts_by_hour", "Stored, duplicate and rejected by hour", "hour", "duplicate_rate"),
+    "positions": _View(
+        "click_through_by_position",
+        "Click-through by position",
+        f"position {_CLICK_THROUGH}",
+        "position",
+        "click_through",
+    ),
+    "retrievers": _View(
+        "click_through_by_retriever",
+        "Click-through by retriever",
+        f"retriever_id {_CLICK_THROUGH}",
+        "retriever_id",
+        "click_through",
+    ),
+    "types": _View(
+        "counts_by_type_and_hour", "Interactions by type and hour", "hour type interactions", "type", "interactions"
+    ),
+    "verdicts": _View(
+        "verdicts_by_hour",
+        "Stored, duplicate and rejected by hour",
+        "hour stored duplicates rejected duplicate_rate rejection_rate",
+        "hour",
+        "duplicate_rate",
+    ),
 }
 REPORTS = {name: view.title for name, view in _VIEWS.items()}
 
@@ -36,14 +61,15 @@ REPORTS = {name: view.title for name, view in _VIEWS.items()}
 async def run_report(database: ClickHouse, name: str, namespace: str, since: datetime, until: datetime) -> Report:
     """Run a report over what was recorded from `since` up to `until`. Raises KeyError for an unknown name."""
     chosen = _VIEWS[name]
+    columns = chosen.columns.split()
     sql = (
-        f"SELECT * FROM {chosen.view}(namespace = {{namespace:String}}, "
+        f"SELECT {', '.join(columns)} FROM {chosen.view}(namespace = {{namespace:String}}, "
         "since = {since:DateTime64(3)}, until = {until:DateTime64(3)})"
     )
-    columns, rows = await database.table(
+    rows = await database.rows(
         sql, {"namespace": namespace, "since": _clickhouse_time(since), "until": _clickhouse_time(until)}
     )
-    return Report(name, chosen.title, columns, rows, chosen.label, chosen.value)
+    return Report(name, chosen.title, columns, list(rows), chosen.label, chosen.value)
 
 
 def _clickhouse_time(moment: datetime) -> str:

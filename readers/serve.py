@@ -9,6 +9,7 @@ import uvicorn
 
 from readers.app import create_app
 from runtime import log
+from runtime.clickhouse import connect
 from runtime.errors import TallyError
 from runtime.settings import Settings
 
@@ -18,8 +19,10 @@ HOST = "127.0.0.1"
 
 async def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight get the stop timeout to end."""
+    async with connect(settings):  # an address that is wrong is said in one line, not from inside the server
+        pass
     config = uvicorn.Config(
-        create_app(settings.need("clickhouse")),
+        create_app(settings),
         host=host,
         port=port,
         log_config=None,

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,22 +106,22 @@ class Children:
 
     def stop(self, child: Child, timeout_s: float) -> int:
         """End a child: SIGTERM, and SIGKILL when it takes longer than `timeout_s`. Returns its exit code."""
-        if child.exit_code is None:
-            child.process.send_signal(signal.SIGTERM)
-            try:
-                child.process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait(KILL_WAIT_S)
-        self.reaped(child)
-        return child.process.returncode
+        return self.stop_all([child], timeout_s)[0]
 
     def stop_all(self, children: Sequence[Child], timeout_s: float) -> list[int]:
-        """End several children at once. Returns their exit codes."""
+        """The same for several children at once."""
         for child in children:
             if child.exit_code is None:
                 child.process.send_signal(signal.SIGTERM)
-        return [self.stop(child, timeout_s) for child in children]
+        deadline = time.monotonic() + timeout_s
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait(KILL_WAIT_S)
+            self.reaped(child)
+        return [child.process.returncode for child in children]
 
     def reaped(self, child: Child) -> None:
         """Tell the guard that a child has ended, so that it will never signal a stranger with the same id."""

@@ -73,11 +73,6 @@ class ClickHouse:
         """Run a query with bound parameters and return its rows."""
         return await self._call(lambda: self._client.query(sql, parameters=dict(parameters or {})).result_rows)
 
-    async def table(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[Any]]:
-        """Run a query and return its column names and rows."""
-        result = await self._call(lambda: self._client.query(sql, parameters=dict(parameters or {})))
-        return list(result.column_names), list(result.result_rows)
-
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that answers nothing."""
         await self._call(lambda: self._client.command(sql, parameters=dict(parameters or {})))

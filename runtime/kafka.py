@@ -175,6 +175,21 @@ async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -
             await asyncio.sleep(0.05)
 
 
+async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]:
+    """A topic's partitions. Raises Fatal when there is no such topic."""
+    (found,) = await client.describe_topics([name])
+    if found["error_code"]:
+        why = for_code(found["error_code"]).__name__
+        raise Fatal(f"topic {name} (TALLY_TOPIC): {why}; `tally init` creates it")
+    return sorted(part["partition"] for part in found["partitions"])
+
+
+async def require_topic(settings: Settings) -> None:
+    """Raise Fatal unless the topic is there."""
+    async with admin(settings) as client:
+        await partition_numbers(client, settings.topic)
+
+
 async def check_topic(client: AIOKafkaAdminClient, name: str) -> None:
     """Raise Fatal unless the broker stamps the topic's records itself.
 

@@ -1,7 +1,9 @@
-"""Free TCP ports for the embedded parts."""
+"""TCP ports of this machine: free ones for the embedded parts, and whether something answers on one."""
 
 import random
 import socket
+from http.client import HTTPException
+from urllib.request import ProxyHandler, build_opener
 
 # Below the range that the kernel takes outgoing connections' ports from (32768 on Linux), so a port found free
 # is not taken by some client between the look and the start of the part.
@@ -25,3 +27,16 @@ def free_port() -> int:
         if is_free(port):
             return port
     raise OSError(f"no free port between {_RANGE.start} and {_RANGE.stop}")
+
+
+# Loopback never goes through a proxy, whatever the environment names for other addresses.
+_direct = build_opener(ProxyHandler({}))
+
+
+def http_answers(url: str) -> bool:
+    """Whether an HTTP GET of a loopback `url` succeeds now."""
+    try:
+        with _direct.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (OSError, HTTPException):
+        return False

@@ -4,6 +4,7 @@ overrides the default here."""
 import os
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -32,7 +33,6 @@ class Settings(BaseSettings):
     kafka: str = Field("", description="bootstrap servers, host:port[,host:port]")
     redis: SecretStr = Field(SecretStr(""), description="redis://[user:password@]host:port/db")
     clickhouse: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port")
-    api: str = Field("", description="where the reader answers, as a URL")
 
     namespace: str = Field("default", description="of records without a header, and of commands")
     api_key: SecretStr = Field(SecretStr(DEFAULT_KEY), description="the Bearer token of the API")
@@ -143,3 +143,9 @@ class Settings(BaseSettings):
                 value = ",".join(value)
             plain[f"TALLY_{name.upper()}"] = str(value)
         return plain
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -36,13 +36,19 @@ class StackFile(BaseModel):
 
     endpoints: Endpoints
     pids: Pids
+    workers: int = 0
+    """How many there should be; `pids.workers` are those that run."""
     key: str = ""
     settings: dict[str, str] = {}
     """Further settings that the stack was started with, by name."""
 
     def as_settings(self) -> dict[str, Any]:
         """The settings that this stack offers."""
-        return {**self.settings, **self.endpoints.model_dump(), **({"api_key": self.key} if self.key else {})}
+        return {
+            **self.settings,
+            **self.endpoints.model_dump(exclude={"api"}),
+            **({"api_key": self.key} if self.key else {}),
+        }
 
     def write(self, data_dir: Path) -> None:
         """Replace the file in one step, so that no reader sees half of it."""

@@ -18,7 +18,7 @@ from schemas.wire import NULL, Judged, WireEvent
 _decode_event = msgspec.json.Decoder(WireEvent).decode
 _decode_object = msgspec.json.Decoder(dict).decode
 
-_ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
+_ESCAPED_KEY_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])")
 
 _NOT_SURE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -50,11 +50,11 @@ def decode_fast(value: bytes | None) -> Judged | None:
 def _may_repeat_an_object(value: bytes) -> bool:
     """Whether metadata or query_snapshot may stand twice: then one was skipped without a look inside.
 
-    A key may also be spelled with escapes of ASCII letters, which no ordinary encoder writes.
+    A key may also be spelled with escapes of its letters, which no ordinary encoder writes.
     """
     if value.count(b'"metadata"') > 1 or value.count(b'"query_snapshot"') > 1:
         return True
-    return b"\\u00" in value and _ESCAPED_ASCII.search(value) is not None
+    return b"\\u00" in value and _ESCAPED_KEY_LETTER.search(value) is not None
 
 
 def _check_object(raw: Raw) -> None:

@@ -16,6 +16,7 @@ Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported
 
 POLL_S = 0.25
 TICK_S = 0.02
+ITEMS_BETWEEN_LOOKS = 100
 
 
 @dataclass
@@ -61,10 +62,28 @@ async def paced(
         due = int((min(passed_s, seconds) if seconds is not None else passed_s) * rate)
         while given < due:
             given += 1
-            yield next(source)
+            if (interaction := next(source, None)) is None:
+                return
+            yield interaction
         if seconds is not None and passed_s >= seconds:
             return
         await asyncio.sleep(TICK_S)
+
+
+async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | Imported]:
+    """Yield from `source` until it ends or `stop` is set."""
+    if isinstance(source, AsyncIterable):
+        async for item in source:
+            if stop.is_set():
+                return
+            yield item
+    else:
+        for number, item in enumerate(source):
+            if number % ITEMS_BETWEEN_LOOKS == 0:
+                await asyncio.sleep(0)  # let the signal arrive
+            if stop.is_set():
+                return
+            yield item
 
 
 async def wait_for_verdicts(settings: Settings, database: ClickHouse, fed: Fed, timeout_s: float) -> VerdictCounts:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from consumers.supervisor import Supervisor
-from deploy.embedded.parts import HOST, http_answers
+from deploy.embedded.parts import HOST
 from deploy.embedded.stack import Stack
 from producers.open_bandit import read_log
 from producers.producer import Producer
@@ -24,7 +24,7 @@ from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError, Unavailable
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
-from runtime.ports import is_free
+from runtime.ports import http_answers, is_free
 from runtime.settings import Settings
 from runtime.stack_file import StackFile
 from tally.feed import Fed, feed, paced, wait_for_verdicts
@@ -34,8 +34,18 @@ API_START_S = 30.0
 POLL_S = 0.2
 REPORT_EVERY_S = 5.0
 VERDICTS_WAIT_S = 60.0
+FAILED_STOP_S = 3.0
 IMPORT_ROWS = 10_000
-SHARED_SETTINGS = ("namespace", "topic", "dead_letter_topic", "group", "database", "key_prefix")
+SHARED_SETTINGS = (
+    "namespace",
+    "topic",
+    "dead_letter_topic",
+    "max_record_bytes",
+    "group",
+    "database",
+    "key_prefix",
+    "dedup_window_ms",
+)
 
 
 @dataclass(frozen=True)
@@ -59,23 +69,35 @@ def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
     `say` takes lines for the person who watches, `show` the state of things every few seconds.
     """
     begun = time.monotonic()
-    with _sigterm_interrupts(), Stack(settings, say) as stack:
+    with _signals_interrupt(), Stack(settings, say) as stack:
         up = Up(stack, stack.settings(), options, say, show)
-        asyncio.run(up.run(begun))
+        try:
+            asyncio.run(up.run(begun))
+        finally:
+            _ignore_signals()  # what stops everything must not be interrupted
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Until the loop has its own handlers, SIGTERM ends start-up the way Ctrl-C does: in order."""
+def _signals_interrupt() -> Iterator[None]:
+    """Until the loop has its own handlers, SIGTERM ends start-up the way Ctrl-C does: in order.
+
+    Ctrl-C is set as well: a shell starts what runs in the background with it ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Up:
@@ -133,9 +155,9 @@ class Up:
 
     async def _start_api(self) -> None:
         wanted = self._options.port
-        port = next((port for port in range(wanted, wanted + API_PORTS_TRIED) if is_free(port)), None)
+        port = next((port for port in range(wanted, min(wanted + API_PORTS_TRIED, 65_536)) if is_free(port)), None)
         if port is None:
-            raise TallyError(f"no free port from {wanted} to {wanted + API_PORTS_TRIED - 1}: choose one with --port")
+            raise TallyError(f"no free port from {wanted} on: choose one with --port")
         if port != wanted:
             self._say(f"port {wanted} is taken: the API answers on {port}")
         self._api_url = f"http://{HOST}:{port}"
@@ -162,7 +184,7 @@ class Up:
             self._api.pid,
             self._workers.pids,
         )
-        file.key = self._key
+        file.key, file.workers = self._key, self._options.workers
         file.settings = {name: str(getattr(self._settings, name)) for name in SHARED_SETTINGS}
         if file != self._written:
             file.write(self._settings.data_dir)
@@ -180,6 +202,7 @@ class Up:
                 await asyncio.sleep(POLL_S)
         except TallyError as failure:
             self._failure = failure
+            self._say(f"{str(failure).splitlines()[0]}: stopping everything")
             self._stop.set()
 
     async def _serve(self, database: ClickHouse) -> None:
@@ -247,7 +270,8 @@ class Up:
     def _leave(self) -> None:
         """Workers first, so that they can still store and commit what they hold."""
         self._say("stopping")
-        self._workers.stop()
+        # With a part gone the workers cannot store what they hold; the next start takes it up again.
+        self._workers.stop(timeout_s=FAILED_STOP_S if self._failure else None)
         if hasattr(self, "_api"):
             self._stack.children.stop(self._api, self._settings.stop_timeout_ms / 1000)
         StackFile.remove(self._settings.data_dir)

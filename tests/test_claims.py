@@ -113,6 +113,15 @@ async def test_owners_out_of_reach_are_forgotten_without_changing_a_verdict(narr
                     assert await claims.claim(0, asking, reach_ms) == expected[at : at + batch]
 
 
+async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings) -> None:
+    async with connect_redis(narrow) as redis:
+        claims = Claims(redis, narrow)
+        for _ in range(3):
+            await claims.claim(0, [Claim(KEYS[0], 1, 1000, 1000, derive_foreign_id("t", 0, 1, 1000))])
+        (key,) = [key async for key in redis.scan_iter(f"{narrow.key_prefix}*")]
+        assert await redis.strlen(key) == 40
+
+
 async def test_a_key_that_returns_for_ever_keeps_few_owners(narrow: Settings) -> None:
     async with connect_redis(narrow) as redis:
         claims = Claims(redis, narrow)

@@ -141,6 +141,44 @@ def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
     assert up.said().count("was ended by signal 9; restarting in") == 2
 
 
+def test_simulating_a_number_of_events_at_a_pace_ends(up: Running) -> None:
+    counted = up.json("simulate", "--events", "20", "--rate", "100")
+    assert counted["accepted"] == counted["stored"] + counted["duplicates"] == 20
+
+
+def test_ctrl_c_ends_simulate_with_its_counts(up: Running) -> None:
+    before = up.json("status")["stored"]
+    command = [TALLY, "simulate", "--rate", "500", "--json", "--data-dir", str(up.data_dir)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=CLEAN)
+    eventually(lambda: up.json("status")["stored"] > before + 100)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    counted = json.loads(out)
+    assert counted["accepted"] == counted["stored"] + counted["duplicates"] > 100
+
+
+def test_what_people_send_is_shown_as_it_is(up: Running) -> None:
+    event = {"feature_id": "d", "interaction_type": ["impression"], "position": 0, "retriever_id": "[/x] [red]r"}
+    up.json("emit", "-", given=json.dumps(event))
+    eventually(lambda: "[/x] [red]r" in up.tally("report", "retrievers").stdout)
+
+
+def test_a_missing_topic_is_named(up: Running) -> None:
+    for command in (["simulate", "--for", "1"], ["status"], ["emit", "-"]):
+        environment = CLEAN | {"TALLY_TOPIC": "nowhere"}
+        done = subprocess.run(
+            [TALLY, *command, "--data-dir", str(up.data_dir)],
+            check=False,
+            input="",
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=60,
+        )
+        assert done.returncode != 0
+        assert "TALLY_TOPIC" in done.stderr + done.stdout
+
+
 def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
@@ -183,6 +221,9 @@ def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
         (["init"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
         (["import", "open-bandit", "--policy", "best"], 2, "is not one of random, bts"),
         (["consume", "--workers", "0"], 2, "--workers"),
+        (["report", "types", "--hours", "1e300"], 2, "--hours"),
+        (["simulate", "--rate", "inf"], 2, "--rate"),
+        (["simulate", "--namespace", "x" * 129], 2, "1 to 128 bytes"),
     ],
 )
 def test_errors_name_what_to_change(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:

@@ -190,6 +190,43 @@ def test_a_statement_and_a_form_have_bounds(http: httpx.Client) -> None:
     assert answer.headers["x-clickhouse-exception-code"] == "48"
 
 
+def test_get_only_reads_and_other_methods_are_refused(http: httpx.Client) -> None:
+    answer = http.get("/", params={"query": "CREATE DATABASE made_by_a_link"})
+    assert answer.headers["x-clickhouse-exception-code"] == "164"
+    assert http.put("/", content="SELECT 1").headers["x-clickhouse-exception-code"] == "48"
+    assert http.post("/", content=b"INSERT INTO t\xff FORMAT CSV\n1").headers["x-clickhouse-exception-code"] == "62"
+
+
+def test_an_insert_without_rows_stores_none(http: httpx.Client, client: Client, settings: Settings) -> None:
+    make_table(client)
+    for output in ("CSV", "TSV", "Native", "RowBinary", "JSONEachRow"):
+        query = {"database": settings.database, "query": f"INSERT INTO t (a) FORMAT {output}"}
+        http.post("/", params=query).raise_for_status()
+    assert client.command("SELECT count() FROM t") == 0
+
+
+def test_a_clients_own_bounds_hold(http: httpx.Client) -> None:
+    numbers = "SELECT number FROM numbers(100000) FORMAT JSON"
+    cut = http.post("/", params={"max_result_rows": "1", "result_overflow_mode": "break"}, content=numbers)
+    assert cut.json()["rows"] < 100_000
+    assert http.post("/", params={"readonly": "1"}, content="SELECT 1 FORMAT JSON").json()["rows"] == 1
+
+
+async def test_idle_uploads_do_not_take_the_places_of_queries(settings: Settings) -> None:
+    url = urlsplit(settings.clickhouse.get_secret_value())
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nSELECT"
+    idle = []
+    for _ in range(MAX_RUNNING + 5):
+        _reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(head)
+        await writer.drain()
+        idle.append(writer)
+    async with httpx.AsyncClient(base_url=settings.clickhouse.get_secret_value(), timeout=DEADLINE_S) as http:
+        assert (await http.post("/", content="SELECT 1")).text == "1\n"
+    for writer in idle:
+        writer.close()
+
+
 def test_a_wrong_user_is_refused(http: httpx.Client) -> None:
     for headers in ({"X-ClickHouse-User": "root"}, {"X-ClickHouse-Key": "pw"}, {"Authorization": "Basic !"}):
         answer = http.get("/", params={"query": "SELECT 1"}, headers=headers)

@@ -6,11 +6,17 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic, RecordsToDelete
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumers import letters
+from consumers.batch import Event
+from consumers.intake import Intake
+from consumers.sink import insert_token
 from consumers.worker import Worker
 from producers.producer import Producer
 from producers.simulator import Simulator
@@ -18,7 +24,7 @@ from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
-from schemas.wire import encode_headers, encode_value
+from schemas.wire import WireEvent, encode_headers, encode_value
 from tests.lab import Lab, as_json, click
 from tests.test_judge import REFUSED
 from tests.waiting import eventually_async
@@ -331,7 +337,7 @@ async def test_one_import_twice_in_one_batch_stores_once(lab: Lab) -> None:
 
 
 async def test_an_empty_execution_is_none(lab: Lab) -> None:
-    await lab.emit(click(execution="", user_id="ada"), click(execution="", user_id="bob"))
+    await lab.emit(click(execution="", user_id="ada"), click(execution="", user_id="ada"))
     assert (await lab.drain()).stored == 2
 
 
@@ -433,6 +439,58 @@ async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab, monkeypatch: 
         await worker.run()
     monkeypatch.undo()
     assert (await lab.drain()).stored == 1
+
+
+async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
+    """Whoever gets the partitions reads it again; the batch in hand must not hold it any more."""
+    await lab.emit(*(click(execution=f"e{number}") for number in range(40)))
+    async with kafka.consumer(lab.settings, instance=None) as consumer:
+        intake = Intake(consumer, lab.settings)
+        consumer.subscribe([lab.settings.topic])
+        read: set[int] = set()
+        while len(read) < lab.settings.partitions:
+            await intake.fill(asyncio.Event())
+            batch = intake.take()
+            read |= {part.partition for part in batch.slices}
+        await consumer.seek_to_beginning()
+        await intake.fill(asyncio.Event())
+        revoked = [TopicPartition(lab.settings.topic, number) for number in (0, 1)]
+        intake.forget(revoked)
+        assert {part.partition for part in intake.take().slices} <= {2, 3}
+        assert intake.take().slices == ()
+
+
+events = st.builds(
+    lambda partition, offset, mark: Event(
+        partition,
+        offset,
+        0,
+        0,
+        "n",
+        derive_foreign_id("t", partition, offset, mark),
+        False,
+        WireEvent("f", ["view"], 0),
+    ),
+    st.integers(0, 2),
+    st.integers(0, 3),
+    st.integers(0, 1),
+)
+
+
+@given(st.lists(events, max_size=4), st.lists(events, max_size=4))
+def test_a_token_names_exactly_its_rows_in_their_order(one: list[Event], other: list[Event]) -> None:
+    """A batch cut differently after a crash must get another token, or its further rows are swallowed."""
+    assert (insert_token("t", one) == insert_token("t", other)) == (one == other)
+    assert insert_token("t", one) != insert_token("u", one)
+
+
+async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
+    """Why: the table takes the longer insert for the shorter one that it has seen."""
+    rows = [[{"interaction_id": str(number), "timestamp": 0} for number in range(count)] for count in (1, 3)]
+    schema = pa.schema([pa.field("interaction_id", pa.string()), pa.field("timestamp", pa.timestamp("ms", tz="UTC"))])
+    for batch in rows:
+        await lab.database.insert("interactions", pa.Table.from_pylist(batch, schema=schema), "partition 0 offset 0")
+    assert await lab.count("interactions") == 1
 
 
 def test_json_of_a_foreign_producer_needs_three_fields() -> None:

@@ -86,6 +86,8 @@ def base(**fields: str) -> bytes:
 @example(base(metadata="null", document_score="-0", occurred_at="null"))
 @example(base(metadata='{"a":1e999}'))
 @example(base(metadata="[]"))
+@example(base(user_id='"' + "é" * 300 + '"'))
+@example(base(feature_uri='"' + "é" * 1100 + '"'))
 @example(base(metadata='"text"'))
 @example(base(metadata='{"a":' * 31 + "1" + "}" * 31))
 @example(base(metadata='{"a":' * 32 + "1" + "}" * 32))

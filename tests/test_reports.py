@@ -27,7 +27,7 @@ async def shown_results(lab: Lab) -> None:
         event("b", ["impression"], 1, "r1"),
         event("c", ["impression", "click"], 1, "r2", execution="exec-2"),
         event("d", ["click"], 2, "r2", execution="exec-2"),
-        event("e", ["purchase"], 3, "r2", execution="exec-2"),
+        event("e", ["purchase", "purchase"], 3, "r2", execution="exec-2"),
         event("a", ["impression"], 0, "r1"),
     )
     await lab.put(as_json(position=-1), headers=encode_headers("default"))
@@ -58,6 +58,21 @@ async def test_a_row_inserted_again_counts_once_and_other_namespaces_not(lab: La
     await lab.database.command("INSERT INTO outcomes SELECT * FROM outcomes")
     assert [await report(lab, name) for name in REPORTS] == before
     assert [await report(lab, name, "other") for name in REPORTS] == [[], [], [], []]
+
+
+async def test_what_is_deleted_is_in_no_view(lab: Lab) -> None:
+    await shown_results(lab)
+    tombstones = "SELECT * REPLACE (1 AS version, 1 AS is_deleted) FROM interactions WHERE feature_id = 'c'"
+    await lab.database.command(f"INSERT INTO interactions {tombstones}")
+    assert [row["impressions"] for row in await report(lab, "positions")] == [1, 1, 0]
+    assert {row["type"]: row["interactions"] for row in await report(lab, "types")}["impression"] == 2
+    assert sum(row["stored"] for row in await report(lab, "verdicts")) == 6
+
+
+async def test_a_report_without_rows_is_drawn_too(lab: Lab, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for name in REPORTS:
+        draw(await run_report(lab.database, name, "nobody", now, now), tmp_path / "empty.png")
 
 
 async def test_a_report_is_drawn(lab: Lab, tmp_path: Path) -> None:

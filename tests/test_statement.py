@@ -14,6 +14,7 @@ from deploy.embedded.clickhouse_http.statement import first_word, is_insert, pla
         ("(select 1)", "select"),
         ("", ""),
         ("'select'", ""),
+        ("/**/" * 2_000 + "1", ""),
     ],
 )
 def test_the_first_word_decides(sql: str, word: str) -> None:
@@ -59,6 +60,8 @@ def test_an_insert_with_rows_of_its_own_runs_at_once(tail: bytes) -> None:
         ("SELECT 1 FORMAT Native", None, "stream_out", "Native"),
         ("SELECT 1", "JSON", "at_once", "JSON"),
         ("SELECT 'FORMAT JSON' FORMAT CSV", None, "stream_out", "CSV"),
+        ("SELECT format AS f, x.format FROM t", None, "stream_out", "TabSeparated"),
+        ("SELECT 1 FORMAT JSON SETTINGS max_threads = 1;", None, "at_once", "JSON"),
         ("CREATE TABLE t (a Int8) ENGINE = Memory", "Native", "at_once", "Native"),
         ("SHOW TABLES", None, "at_once", "TabSeparated"),
     ],

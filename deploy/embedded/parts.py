@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from string import Template
 
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
+from runtime.ports import http_answers
 from runtime.settings import Settings
 
 HOST = "127.0.0.1"
@@ -139,15 +139,6 @@ def clickhouse_part(data_dir: Path, port: int) -> Part:
         start_timeout_s=60,
         stop_timeout_s=30,
     )
-
-
-def http_answers(url: str) -> bool:
-    """Whether an HTTP GET of `url` succeeds now."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310  (our own loopback URL)
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 def _accepts(endpoint: str) -> bool:

@@ -35,7 +35,10 @@ class Stack:
         self.children: Children
 
     def __enter__(self) -> Self:
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TallyError(f"cannot use {self._data_dir} as --data-dir: {error.strerror}") from error
         self._lock()
         self.children = Children()
         try:

@@ -9,13 +9,16 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
 from readers.overview import Overview, read_overview
 from readers.reports import REPORTS, Report, run_report
 from runtime import clickhouse
+from runtime.claims import connect_redis
 from runtime.errors import TallyError
-from runtime.settings import Settings
+from runtime.ports import http_answers
+from runtime.settings import Settings, without_password
 from runtime.stack_file import StackFile, process_exists
 from schemas.identity import is_interaction_id
 from schemas.record import record_from_row
@@ -64,7 +67,7 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
 
 def report(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join(REPORTS)}.")],
-    hours: Annotated[float, typer.Option(help="How far back, by the time of recording.", min=0.01)] = 24,
+    hours: Annotated[float, typer.Option(help="How far back, by the time of recording.", min=0.01, max=300_000)] = 24,
     plot: Annotated[Path | None, typer.Option(help="Also draw it into this PNG file.")] = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -92,9 +95,9 @@ def report(
     if as_json:
         answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         return
-    table = Table(*found.columns, title=found.title)
+    table = Table(*found.columns, title=found.title, caption=None if found.rows else "nothing recorded in this range")
     for row in found.rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))  # Text: what people sent is no markup
     out.print(table)
 
 
@@ -107,41 +110,61 @@ def _cell(value: object) -> str:
 
 
 def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """The parts, the lag of each partition, and what became of everything so far. Exits 1 when something is down."""
-    settings = Settings.load(data_dir)
+    """The parts, the lag of each partition, and what became of everything so far. Exits 1 when something is down.
+
+    Example: tally status --json
+    """
+    settings = Settings.load(data_dir).need("kafka", "clickhouse")
     stack = StackFile.of_running_stack(settings.data_dir)
-
-    async def ask() -> Overview:
-        async with clickhouse.connect(settings) as database:
-            return await read_overview(settings, database)
-
-    settings.need("kafka", "clickhouse")
-    try:
-        overview, problem = asyncio.run(ask()), ""
-    except TallyError as error:
-        overview, problem = Overview.empty(), str(error)
-    described = _status(settings, stack, overview, problem)
+    overview, problems = asyncio.run(_look(settings, stack))
+    described = _status(settings, stack, overview, problems)
     if as_json:
         answer_json(described)
     else:
         _print_status(described)
-    if not described["ready"]:
+    if problems:
         raise typer.Exit(1)
 
 
-def _status(settings: Settings, stack: StackFile | None, overview: Overview, problem: str) -> dict[str, Any]:
-    pids = stack.pids.model_dump(exclude={"up"}) if stack else {}
-    processes = [pid for value in pids.values() for pid in (value if isinstance(value, list) else [value])]
+async def _look(settings: Settings, stack: StackFile | None) -> tuple[Overview, list[str]]:
+    """How things stand, and what is wrong with them."""
+    overview, problems = Overview.empty(), []
+    try:
+        async with clickhouse.connect(settings) as database:
+            overview = await read_overview(settings, database)
+    except TallyError as error:
+        problems.append(str(error))
+    if settings.redis.get_secret_value():
+        try:
+            async with connect_redis(settings):
+                pass
+        except TallyError as error:
+            problems.append(str(error))
+    if stack:
+        running = sum(map(process_exists, stack.pids.workers))
+        if running < stack.workers:
+            problems.append(f"{running} of {stack.workers} workers run")
+        if not await asyncio.to_thread(http_answers, f"{stack.endpoints.api}/v1/health"):
+            problems.append(f"the API at {stack.endpoints.api} does not answer")
+    return overview, problems
+
+
+def _status(settings: Settings, stack: StackFile | None, overview: Overview, problems: list[str]) -> dict[str, Any]:
     return {
-        "ready": not problem and all(pid and process_exists(pid) for pid in processes),
-        "problem": problem,
-        "pids": pids,
+        "ready": not problems,
+        "problems": problems,
+        "pids": stack.pids.model_dump(exclude={"up"}) if stack else {},
         "key": stack.key if stack else None,
         "topic": settings.topic,
         "dead_letter_topic": settings.letters_topic,
         "database": settings.database,
         "table": INTERACTIONS,
-        "endpoints": stack.endpoints.model_dump() if stack else {"kafka": settings.kafka, "api": settings.api},
+        "endpoints": {
+            "kafka": settings.kafka,
+            "redis": without_password(settings.redis.get_secret_value()),
+            "clickhouse": without_password(settings.clickhouse.get_secret_value()),
+            "api": stack.endpoints.api if stack else "",
+        },
         "lag": overview.lag,
         "partitions": [partition.model_dump() for partition in overview.partitions],
         **overview.verdicts.model_dump(),
@@ -164,5 +187,5 @@ def _print_status(described: dict[str, Any]) -> None:
         f"{described['rejected']:,} rejected, lag {described['lag']:,}",
         highlight=False,
     )
-    if described["problem"]:
-        out.print(f"not ready: {described['problem']}", style="red", markup=False)
+    for problem in described["problems"]:
+        out.print(f"not ready: {problem}", style="red", markup=False)

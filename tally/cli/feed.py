@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import signal
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from producers.lines import read_lines
 from producers.open_bandit import Campaign, Policy, read_log
-from producers.producer import Imported, NotAccepted, Producer
+from producers.producer import NotAccepted, Producer
 from producers.simulator import Simulator
 from readers.overview import VerdictCounts
 from runtime import clickhouse
@@ -21,9 +22,8 @@ from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.rejection import Rejection
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, err, out, say
-from tally.feed import Fed, feed, paced, wait_for_verdicts
+from tally.feed import Fed, Source, feed, paced, until, wait_for_verdicts
 
-Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the consumers' verdicts; 0 does not wait.", min=0)]
 
 
@@ -112,8 +112,10 @@ def _one_of(value: str, choices: object, option: str) -> str:
 
 
 def simulate(
-    rate: Annotated[float, typer.Option(help="Events a second; 0 as fast as they are taken.", min=0)] = 200,
-    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to go on.", min=0)] = None,
+    rate: Annotated[
+        float, typer.Option(help="Events a second; 0 as fast as they are taken.", min=0, max=1_000_000)
+    ] = 200,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to go on.", min=0, max=10_000_000)] = None,
     events: Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)] = None,
     duplicates: Annotated[float, typer.Option(help="Share of duplicates.", min=0, max=0.9)] = 0.05,
     late: Annotated[float, typer.Option(help="Share of late events.", min=0, max=0.9)] = 0.02,
@@ -153,10 +155,12 @@ async def _feed_and_wait(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task("accepted by Kafka", total=total)
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         async with Producer(settings) as producer:
             fed = await feed(
                 producer,
-                source,
+                until(stop, source),
                 namespace=namespace,
                 keep_offsets=bool(wait_s),
                 progress=lambda accepted: progress.update(task, completed=accepted),

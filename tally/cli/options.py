@@ -2,28 +2,45 @@
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from schemas.event_time import iso_ms
+from schemas.wire import check_namespace
+
+out = Console()
+err = Console(stderr=True)
+
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="The embedded stack's folder. Default: TALLY_DATA_DIR, else .tally"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for machines.")]
-Namespace = Annotated[str | None, typer.Option(help="Default: TALLY_NAMESPACE, else default.")]
-
-out = Console()
-err = Console(stderr=True)
 
 
 def answer_json(value: Any) -> None:
     """Print one JSON value on one line."""
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, default=_plain) + "\n")
+
+
+def _plain(value: object) -> str:
+    return iso_ms(value) if isinstance(value, datetime) else str(value)
+
+
+def _namespace(value: str | None) -> str | None:
+    try:
+        return value if value is None else check_namespace(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def say(line: str) -> None:
     """A line for the person who watches; never part of an answer."""
     err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+Namespace = Annotated[str | None, typer.Option(help="Default: TALLY_NAMESPACE, else default.", callback=_namespace)]

@@ -28,8 +28,10 @@ POLL_S = 0.1
 def up(
     workers: Annotated[int, typer.Option(help="Consumer processes.", min=1, max=64)] = 2,
     port: Annotated[int, typer.Option(help="Of the API; the next free one if it is taken.", min=1, max=65535)] = 8080,
-    rate: Annotated[float, typer.Option(help="Simulated events a second.", min=1)] = 200,
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop by itself after so long.", min=1)] = None,
+    rate: Annotated[float, typer.Option(help="Simulated events a second.", min=1, max=100_000)] = 200,
+    seconds: Annotated[
+        float | None, typer.Option("--for", help="Stop by itself after so many seconds.", min=1, max=10_000_000)
+    ] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Import real data and simulate traffic.")] = True,
     data_dir: DataDir = None,
 ) -> None:

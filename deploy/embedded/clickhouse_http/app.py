@@ -11,10 +11,12 @@ from typing import Any
 
 from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
 from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
-from deploy.embedded.clickhouse_http.engine import Engine, Session, summary
+from deploy.embedded.clickhouse_http.engine import RESULT_BOUNDS, Engine, Session, summary
 from deploy.embedded.clickhouse_http.errors import (
+    READONLY,
     TOO_MANY_SIMULTANEOUS_QUERIES,
     UNKNOWN_ACTION,
+    UNKNOWN_EXCEPTION,
     ClickHouseError,
     error,
 )
@@ -57,13 +59,14 @@ class Front:
             elif scope["path"] != "/":
                 raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
             else:
-                request = read_request(scope)
-                async with self._place():
-                    await self._serve(request, receive, answer)
+                await self._serve(read_request(scope), receive, answer)
         except ClientGone:
             log.info("client gone")
         except ClickHouseError as failed:
             await answer.failed(failed)
+        except Exception:
+            log.exception("request failed")
+            await answer.failed(error(UNKNOWN_EXCEPTION, "The front failed; its log has the trace"))
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -87,7 +90,21 @@ class Front:
         if request.form_type:
             request = request.with_fields(await read_form(body, request.form_type))
         statement = await read_statement(request.query, body, request.default_format)
-        session = await self._call(self._engine.session, request.query_id, request.database, request.settings)
+        if request.only_reads and not is_reading(statement.sql):
+            raise error(READONLY, "Cannot execute query in readonly mode: GET only reads, use POST")
+        async with self._place():
+            await self._run(statement, body, request, receive, answer)
+
+    async def _run(
+        self,
+        statement: Statement,
+        body: AsyncIterator[bytes],
+        request: Request,
+        receive: Receive,
+        answer: "Answer",
+    ) -> None:
+        settings = request.settings if statement.kind != "at_once" else {**RESULT_BOUNDS, **request.settings}
+        session = await self._call(self._engine.session, request.query_id, request.database, settings)
         try:
             if statement.kind == "stream_in":
                 await self._insert(session, statement, body, request, answer)
@@ -127,7 +144,6 @@ class Front:
         headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
         if statement.kind == "at_once":
             result = await self._call(session.query, statement.sql, statement.format, request.params)
-            headers["x-clickhouse-summary"] = summary(0)
             await answer.whole(200, encoder.feed(result) + encoder.finish() if result else b"", headers)
             return
         blocks = session.stream(statement.sql, statement.format, request.params)

@@ -1,5 +1,6 @@
 """The bytes of a request, decoded as they arrive and never held whole."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from io import BytesIO
 from typing import Any
@@ -8,10 +9,19 @@ from python_multipart import parse_form
 from python_multipart.exceptions import FormParserError
 
 from deploy.embedded.clickhouse_http.codecs import Decoder
-from deploy.embedded.clickhouse_http.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, SYNTAX_ERROR, error
-from deploy.embedded.clickhouse_http.statement import Statement, is_insert, plan, split_insert
+from deploy.embedded.clickhouse_http.errors import (
+    BAD_ARGUMENTS,
+    NOT_IMPLEMENTED,
+    SOCKET_TIMEOUT,
+    SYNTAX_ERROR,
+    error,
+)
+from deploy.embedded.clickhouse_http.statement import Statement, decode_sql, is_insert, plan, split_insert
 
 Receive = Callable[[], Awaitable[Any]]
+
+RECEIVE_TIMEOUT_S = 30.0
+"""As ClickHouse's http_receive_timeout: an upload that stands still must not keep its place."""
 
 MAX_FORM_BYTES = 16 * 1024 * 1024
 MAX_QUERY_BYTES = 1024 * 1024
@@ -27,7 +37,11 @@ async def decoded(receive: Receive, encoding: str) -> AsyncIterator[bytes]:
     decoder = Decoder(encoding)
     empty = more = True
     while more:
-        message = await receive()
+        try:
+            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+                message = await receive()
+        except TimeoutError:
+            raise error(SOCKET_TIMEOUT, f"The client sent nothing for {RECEIVE_TIMEOUT_S:.0f} s") from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         more = message.get("more_body", False)
@@ -74,12 +88,10 @@ async def read_statement(query: str, body: AsyncIterator[bytes], default_format:
             return insert
         if len(text) > MAX_QUERY_BYTES:
             raise error(SYNTAX_ERROR, f"Max query size exceeded: {MAX_QUERY_BYTES} bytes")
-    if is_insert(text) and (insert := split_insert(text + b"\n")) and insert.kind == "stream_in":
+    whole = text if text.endswith(b"\n") else text + b"\n"
+    if is_insert(whole) and (insert := split_insert(whole)) and insert.kind == "stream_in":
         return insert
-    try:
-        sql = text.decode().strip()
-    except UnicodeDecodeError:
-        raise error(SYNTAX_ERROR, "The query is not valid UTF-8") from None
+    sql = decode_sql(text)
     if not sql:
         raise error(SYNTAX_ERROR, "Empty query")
     return plan(sql, default_format)

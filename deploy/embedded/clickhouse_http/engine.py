@@ -11,11 +11,11 @@ import chdb
 
 from deploy.embedded.clickhouse_http.errors import from_engine
 
-# Bounds a result that cannot be streamed; the engine names the setting when it refuses one.
-MAX_RESULT_BYTES = 256 * 1024 * 1024
+_MEMORY = {"max_memory_usage": str(4 * 1024**3)}
+"""What one query may hold, its formatted result included."""
 
-# What one query may hold, its formatted result included. A client's own max_memory_usage goes before it.
-_MEMORY = str(4 * 1024**3)
+RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
+"""For a result that cannot be streamed; the engine names the setting when it refuses one."""
 
 _FAILED = (chdb.ChdbError, RuntimeError)
 
@@ -27,7 +27,7 @@ class Session:
         self._connection = chdb.connect(path)
         try:
             # The comment is what `kill` finds the query by: an embedded engine chooses query ids itself.
-            self._run(_set_statement({"max_memory_usage": _MEMORY, "log_comment": query_id, **settings}))
+            self._run(_set_statement({**_MEMORY, **settings, "log_comment": query_id}))
             if database:
                 self._run(f"USE {_identifier(database)}")
         except BaseException:
@@ -42,7 +42,6 @@ class Session:
 
     def query(self, sql: str, output_format: str, params: Mapping[str, str]) -> bytes:
         """Run a statement to its end and return its whole result."""
-        self._run(_set_statement({"max_result_bytes": str(MAX_RESULT_BYTES), "result_overflow_mode": "throw"}))
         try:
             return bytes(self._connection.query(sql, output_format, params=dict(params)).bytes())
         except _FAILED as failed:

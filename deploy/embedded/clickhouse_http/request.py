@@ -24,7 +24,6 @@ _TRANSPORT = frozenset(
         "user",
         "password",
         "quota_key",
-        "role",
         "session_id",
         "session_timeout",
         "session_check",
@@ -41,6 +40,7 @@ _REFUSED = {
     "compress": "blocks in ClickHouse's own compressed form; ask for Accept-Encoding instead",
     "decompress": "blocks in ClickHouse's own compressed form; send a Content-Encoding instead",
     "stacktrace": "stack traces",
+    "role": "roles",
 }
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _PARAM = "param_"
@@ -59,6 +59,8 @@ class Request(NamedTuple):
     content_encoding: str
     accept_encoding: str
     wait_end_of_query: bool
+    only_reads: bool
+    """A GET: following a link must not change data."""
     form_type: str
     """The Content-Type of a body that is a form, else empty."""
 
@@ -70,6 +72,8 @@ class Request(NamedTuple):
 
 def read_request(scope: Mapping[str, Any]) -> Request:
     """Read an ASGI scope. Raises ClickHouseError for what the front does not speak."""
+    if scope["method"] not in {"GET", "HEAD", "POST"}:
+        raise error(NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; spoken are GET, HEAD and POST")
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     url = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     _check_user(url, headers)
@@ -97,6 +101,7 @@ def read_request(scope: Mapping[str, Any]) -> Request:
         content_encoding=headers.get("content-encoding", "").strip().lower(),
         accept_encoding=headers.get("accept-encoding", "") if wants_compression else "",
         wait_end_of_query=url.get("wait_end_of_query", "0") == "1",
+        only_reads=scope["method"] != "POST",
         form_type=content_type if content_type.startswith("multipart/") else "",
     )
 

@@ -4,6 +4,8 @@ and the first word that decides wins."""
 import re
 from typing import Literal, NamedTuple
 
+from deploy.embedded.clickhouse_http.errors import SYNTAX_ERROR, error
+
 Kind = Literal["stream_out", "stream_in", "at_once"]
 
 # A stream is the concatenation of independently formatted blocks, so only formats without a frame around the
@@ -24,9 +26,11 @@ STREAMABLE_OUTPUT = frozenset(
 )
 DEFAULT_FORMAT = "TabSeparated"
 
-_SKIP = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`|--[^\n]*|/\*.*?\*/"""
-_FIRST_WORD = re.compile(r"(?:\s|;|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+_SKIP = r"""'(?:[^'\\]|\\.|'')*+'|"(?:[^"\\]|\\.)*+"|`(?:[^`\\]|\\.)*+`|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/"""
+# Possessive throughout: a text of many comments is read once, not once for every way to split it.
+_FIRST_WORD = re.compile(r"(?:\s|;|\(|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+([A-Za-z]+)")
 _FORMAT = re.compile(rf"{_SKIP}|\bFORMAT\s+([A-Za-z]\w*)", re.DOTALL | re.IGNORECASE)
+_AFTER_FORMAT = re.compile(r"\s*(?:SETTINGS\b.*)?;?\s*", re.DOTALL | re.IGNORECASE)
 _INSERT_SOURCE = re.compile(
     rf"{_SKIP}|\b(?P<word>SELECT|WITH|VALUES|INFILE)\b|\bFORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*;?\r?\n?",
     re.DOTALL | re.IGNORECASE,
@@ -41,6 +45,14 @@ class Statement(NamedTuple):
     sql: str
     format: str
     data: bytes = b""
+
+
+def decode_sql(text: bytes) -> str:
+    """A statement's text. Raises ClickHouseError when it is not UTF-8."""
+    try:
+        return text.decode().strip()
+    except UnicodeDecodeError:
+        raise error(SYNTAX_ERROR, "The query is not valid UTF-8") from None
 
 
 def first_word(text: str) -> str:
@@ -64,7 +76,7 @@ def split_insert(head: bytes) -> Statement | None:
         if found.group("format"):
             if found.end() == len(head) and not head.endswith(b"\n"):
                 return None  # the format's name may go on in the next chunk
-            sql = head[: found.start()].decode().strip()
+            sql = decode_sql(head[: found.start()])
             return Statement("stream_in", sql, found.group("format"), head[found.end() :])
         if found.group("word"):
             return Statement("at_once", "", DEFAULT_FORMAT)
@@ -73,7 +85,11 @@ def split_insert(head: bytes) -> Statement | None:
 
 def plan(sql: str, default_format: str | None) -> Statement:
     """How to run a whole statement that is no streamed INSERT."""
-    formats = [found.group(1) for found in _FORMAT.finditer(sql) if found.group(1)]
+    formats = [
+        found.group(1)
+        for found in _FORMAT.finditer(sql)
+        if found.group(1) and _AFTER_FORMAT.fullmatch(sql, found.end())  # elsewhere it is a column's name
+    ]
     output = formats[-1] if formats else default_format or DEFAULT_FORMAT
     streamed = first_word(sql) in {"select", "with"} and output.lower() in STREAMABLE_OUTPUT
     return Statement("stream_out" if streamed else "at_once", sql, output)
