@@ -6,6 +6,7 @@ partition, offset and id are all in one of the two tables.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer
 
@@ -13,16 +14,29 @@ from consumers.batch import Batch, Event, Judged, Rejected
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Fatal
+from runtime.kafka import LogBounds
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 
-_BOTH_TABLES = " UNION ALL ".join(
-    f"SELECT _partition, _offset, interaction_id FROM {table} "
-    "WHERE _topic = {topic:String} AND _partition = {partition:UInt32} AND _offset >= {first:UInt64}"
-    for table in (INTERACTIONS, OUTCOMES)
+
+def _both_tables(condition: str) -> str:
+    columns = "SELECT _partition, _offset, interaction_id"
+    selects = (f"{columns} FROM {table} WHERE _topic = {{topic:String}} AND {condition}" for table in _TABLES)
+    return " UNION ALL ".join(selects)
+
+
+_TABLES = (INTERACTIONS, OUTCOMES)
+
+# The least of all first offsets lets the index skip what is older; the array has each partition's own.
+_FROM_FIRST = (
+    "_partition IN {partitions:Array(UInt32)} AND _offset >= {least:UInt64} "
+    "AND _offset >= {firsts:Array(UInt64)}[indexOf({partitions:Array(UInt32)}, _partition)]"
 )
-_HIGHEST = f"SELECT count(), max(_offset) FROM ({_BOTH_TABLES})"
-_STORED = f"SELECT _offset, interaction_id FROM ({_BOTH_TABLES}) WHERE _offset < {{next:UInt64}}"
+_HIGHEST = f"SELECT _partition, max(_offset) FROM ({_both_tables(_FROM_FIRST)}) GROUP BY _partition"
+_STORED = (
+    f"SELECT _offset, interaction_id FROM ("
+    f"{_both_tables('_partition = {partition:UInt32} AND _offset >= {first:UInt64} AND _offset < {next:UInt64}')})"
+)
 
 
 class Resume:
@@ -49,10 +63,22 @@ class Resume:
 
         Raises Fatal when records expired unread, or when the topic is not the one that is stored.
         """
-        for partition in partitions:
-            if partition not in self._horizons:
-                committed = await self._check_log(partition)
-                self._horizons[partition] = await self._horizon(partition, committed)
+        fresh = sorted(set(partitions) - set(self._horizons))
+        if not fresh:
+            return
+        bounds = await self._log_bounds(fresh)
+        for partition in fresh:
+            _check_log(f"{self._topic}/{partition}", bounds[partition])
+        firsts = {partition: bounds[partition].committed or 0 for partition in fresh}
+        highest = await self._highest_stored(firsts)
+        for partition in fresh:
+            self._horizons[partition] = highest.get(partition, firsts[partition] - 1) + 1
+        # Asked only now: a worker that has just lost the partition may store a record that came in meanwhile.
+        if any(offset >= bounds[partition].end for partition, offset in highest.items()):
+            _check_stored(self._topic, highest, await self._log_bounds(fresh))
+
+    async def _log_bounds(self, partitions: list[int]) -> dict[int, LogBounds]:
+        return await retrying("resuming", partial(kafka.log_bounds, self._consumer, self._topic, partitions))
 
     async def drop_stored(self, batch: Batch, judged: Judged) -> int:
         """Take out of `judged` what is stored already; returns how many records that were."""
@@ -72,38 +98,44 @@ class Resume:
         judged.rejected = list(filter(is_new, judged.rejected))
         return before - len(judged.events) - len(judged.rejected)
 
-    async def _check_log(self, partition: int) -> int:
-        """The committed offset, 0 for none. The client itself would go on at the log's start without a word."""
-        bounds = await retrying("resuming", lambda: kafka.log_bounds(self._consumer, self._topic, partition))
-        if bounds.committed is None:
-            return 0
-        where = f"{self._topic}/{partition} is committed at offset {bounds.committed}"
-        if bounds.committed < bounds.start:
-            raise Fatal(
-                f"{where}, but its log begins at {bounds.start}: {bounds.start - bounds.committed} offsets expired "
-                "unread. Keep the topic longer (retention.ms); to go on without them use another TALLY_GROUP"
-            )
-        if bounds.committed > bounds.end:
-            raise Fatal(
-                f"{where}, but its log ends at {bounds.end}: the topic was cut or created anew. "
-                "Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
-            )
-        return bounds.committed
-
-    async def _horizon(self, partition: int, first: int) -> int:
-        parameters = {"topic": self._topic, "partition": partition, "first": first}
-        ((count, highest),) = await retrying("resuming", lambda: self._database.rows(_HIGHEST, parameters))
-        if not count:
-            return first
-        end = (await retrying("resuming", lambda: kafka.log_bounds(self._consumer, self._topic, partition))).end
-        if highest >= end:
-            raise Fatal(
-                f"{self._topic}/{partition} ends at offset {end}, but offset {highest} of it is stored: the topic was "
-                "cut or created anew. Use another TALLY_TOPIC, or another TALLY_DATABASE for the new one"
-            )
-        return int(highest) + 1
+    async def _highest_stored(self, firsts: dict[int, int]) -> dict[int, int]:
+        """Per partition the highest stored offset from its first one on; none when nothing is."""
+        parameters = {
+            "topic": self._topic,
+            "partitions": list(firsts),
+            "firsts": list(firsts.values()),
+            "least": min(firsts.values()),
+        }
+        rows = await retrying("resuming", partial(self._database.rows, _HIGHEST, parameters))
+        return {int(partition): int(offset) for partition, offset in rows}
 
     async def _stored(self, partition: int, first: int, following: int) -> set[tuple[int, int, str]]:
         parameters = {"topic": self._topic, "partition": partition, "first": first, "next": following}
-        rows = await retrying("resuming", lambda: self._database.rows(_STORED, parameters))
+        rows = await retrying("resuming", partial(self._database.rows, _STORED, parameters))
         return {(partition, int(offset), interaction_id) for offset, interaction_id in rows}
+
+
+def _check_log(name: str, bounds: LogBounds) -> None:
+    """The client itself would go on at the log's start without a word."""
+    if bounds.committed is None:
+        return
+    if bounds.committed < bounds.start:
+        raise Fatal(
+            f"{name} is committed at offset {bounds.committed}, but its log begins at {bounds.start}: "
+            f"{bounds.start - bounds.committed} offsets expired unread. Keep the topic longer (retention.ms); "
+            "to go on without them use another TALLY_GROUP"
+        )
+    if bounds.committed > bounds.end:
+        raise Fatal(
+            f"{name} is committed at offset {bounds.committed}, but its log ends at {bounds.end}: the topic was cut or "
+            "created anew. Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
+        )
+
+
+def _check_stored(topic: str, highest: dict[int, int], bounds: dict[int, LogBounds]) -> None:
+    for partition, offset in highest.items():
+        if offset >= bounds[partition].end:
+            raise Fatal(
+                f"{topic}/{partition} ends at offset {bounds[partition].end}, but offset {offset} of it is stored: the "
+                "topic was cut or created anew. Use another TALLY_TOPIC, or another TALLY_DATABASE for the new one"
+            )

@@ -221,13 +221,16 @@ class LogBounds(NamedTuple):
     committed: int | None
 
 
-async def log_bounds(client: AIOKafkaConsumer, topic: str, partition: int) -> LogBounds:
-    """Ask for a partition's offsets. Raises Unavailable when no broker answers."""
-    asked = TopicPartition(topic, partition)
+async def log_bounds(client: AIOKafkaConsumer, topic: str, partitions: Iterable[int]) -> dict[int, LogBounds]:
+    """Ask for partitions' offsets, all at once: each request may queue behind a waiting fetch.
+
+    Raises Unavailable when no broker answers.
+    """
+    asked = [TopicPartition(topic, number) for number in partitions]
     try:
-        start = (await client.beginning_offsets([asked]))[asked]
-        end = (await client.end_offsets([asked]))[asked]
-        return LogBounds(start, end, await client.committed(asked))
+        starts = await client.beginning_offsets(asked)
+        ends = await client.end_offsets(asked)
+        return {tp.partition: LogBounds(starts[tp], ends[tp], await client.committed(tp)) for tp in asked}
     except KafkaError as error:
         raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
 

@@ -487,7 +487,7 @@ def test_a_token_names_exactly_its_rows_in_their_order(one: list[Event], other: 
 async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
     """Why: the table takes the longer insert for the shorter one that it has seen."""
     rows = [[{"interaction_id": str(number), "timestamp": 0} for number in range(count)] for count in (1, 3)]
-    schema = pa.schema([pa.field("interaction_id", pa.string()), pa.field("timestamp", pa.timestamp("ms", tz="UTC"))])
+    schema = pa.schema({"interaction_id": pa.string(), "timestamp": pa.timestamp("ms", tz="UTC")})  # type: ignore[arg-type]
     for batch in rows:
         await lab.database.insert("interactions", pa.Table.from_pylist(batch, schema=schema), "partition 0 offset 0")
     assert await lab.count("interactions") == 1

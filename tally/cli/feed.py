@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import signal
 import sys
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -119,7 +120,9 @@ def simulate(
     events: Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)] = None,
     duplicates: Annotated[float, typer.Option(help="Share of duplicates.", min=0, max=0.9)] = 0.05,
     late: Annotated[float, typer.Option(help="Share of late events.", min=0, max=0.9)] = 0.02,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same sessions.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same sessions: again within 5 minutes, all duplicates.")
+    ] = None,
     wait: Wait = 60,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -130,7 +133,7 @@ def simulate(
     Example: tally simulate --rate 500 --for 60 --duplicates 0.1
     """
     settings = Settings.load(data_dir)
-    endless = iter(Simulator(seed, duplicates=duplicates, late=late))
+    endless = iter(Simulator(time.time_ns() if seed is None else seed, duplicates=duplicates, late=late))
     source: Source = itertools.islice(endless, events)
     if rate:
         source = paced(itertools.islice(endless, events), rate=rate, seconds=seconds)
