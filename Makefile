@@ -15,9 +15,9 @@ help:
 up: $(VENV)/.run
 	@$(BIN)/tally up $(ARGS)
 
-## make test [ARGS="-k sink"]  linter, types, all tests
+## make test [ARGS="-k sink"]  linter, types, all tests (two processes, a stack each)
 test: lint types
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev
