@@ -76,6 +76,7 @@ class Intake:
             raise Fatal(f"Kafka's records cannot be read: {error!r}") from error
         except KafkaError as error:
             log.warning("Kafka (TALLY_KAFKA): %r", error)
+            await asyncio.sleep(POLL_MS / 1000)
             return {}
 
     def _is_due(self) -> bool:

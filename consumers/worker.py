@@ -152,6 +152,7 @@ class Worker(ConsumerRebalanceListener):
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let the batch in flight end and be committed, then forget what was only read."""
         async with self._busy:
+            self._joined = False
             gone = list(revoked)
             self._intake.forget(gone)
             self._resume.forget(partition.partition for partition in gone)
