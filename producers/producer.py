@@ -1,7 +1,6 @@
 """The Python producer: puts interactions on the topic and says where each one landed."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -31,6 +30,9 @@ _REFUSALS = (
     TopicAuthorizationFailedError,
     InvalidTopicError,
 )
+
+
+ITEMS_BETWEEN_PAUSES = 64
 
 
 class Receipt(NamedTuple):
@@ -107,14 +109,29 @@ class Producer:
 
         At most `emit_in_flight` (a setting) are unacknowledged at any time: then the source is not read on.
         """
-        in_flight: deque[_Sent] = deque()
-        async for item in _paced(interactions, in_flight):
-            if item is not None:
-                in_flight.append(await self._send(item, namespace))
-            while in_flight and (len(in_flight) >= self._settings.emit_in_flight or in_flight[0].future.done()):
-                yield await self._outcome(in_flight.popleft())
-        while in_flight:
-            yield await self._outcome(in_flight.popleft())
+        # Besides the queue, one is being waited for here and one waits for its place in the queue.
+        sent: asyncio.Queue[_Sent | None] = asyncio.Queue(max(1, self._settings.emit_in_flight - 2))
+        sending = asyncio.create_task(self._send_all(interactions, namespace, sent))
+        try:
+            while (oldest := await sent.get()) is not None:
+                yield await self._outcome(oldest)
+            await sending  # raises what the source raised
+        finally:
+            sending.cancel()
+
+    async def _send_all(self, items: "_Items", namespace: str | None, sent: "asyncio.Queue[_Sent | None]") -> None:
+        """Send item after item, independently of who waits for results: a source may pause, and results may not."""
+        number = 0
+        try:
+            async for item in _iterate(items):
+                await sent.put(await self._send(item, namespace))
+                number += 1
+                if number % ITEMS_BETWEEN_PAUSES == 0:
+                    await asyncio.sleep(0)  # nothing above need wait; let the client's own tasks run
+        except Exception:
+            await sent.put(None)
+            raise
+        await sent.put(None)
 
     async def _send(self, item: Interaction | Imported, namespace: str | None) -> "_Sent":
         """Hand one record to the client; a refusal becomes the future's exception, like a late one."""
@@ -163,24 +180,10 @@ class _Sent(NamedTuple):
 _Items = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
 
 
-async def _paced(items: _Items, in_flight: "deque[_Sent]") -> AsyncIterator[Interaction | Imported | None]:
-    """Yield the items. An asynchronous source may pause: then yield None when the oldest result is there first."""
-    if not isinstance(items, AsyncIterable):
+async def _iterate(items: _Items) -> AsyncIterator[Interaction | Imported]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
         for item in items:
             yield item
-        return
-    source = aiter(items)
-    upcoming = asyncio.ensure_future(anext(source, None))
-    try:
-        while True:
-            if in_flight and not upcoming.done():
-                await asyncio.wait((upcoming, in_flight[0].future), return_when=asyncio.FIRST_COMPLETED)
-                if not upcoming.done():
-                    yield None
-                    continue
-            if (arrived := await upcoming) is None:
-                return
-            upcoming = asyncio.ensure_future(anext(source, None))
-            yield arrived
-    finally:
-        upcoming.cancel()

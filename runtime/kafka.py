@@ -130,7 +130,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A client outside any group, to ask for offsets."""
     settings.need("kafka")
-    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka)
+    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka, isolation_level="read_committed")
     await _started(client, settings)
     try:
         yield client
@@ -221,8 +221,12 @@ class LogBounds(NamedTuple):
     committed: int | None
 
 
-async def log_bounds(client: AIOKafkaConsumer, topic: str, partitions: Iterable[int]) -> dict[int, LogBounds]:
+async def log_bounds(
+    client: AIOKafkaConsumer, topic: str, partitions: Iterable[int], *, in_group: bool = True
+) -> dict[int, LogBounds]:
     """Ask for partitions' offsets, all at once: each request may queue behind a waiting fetch.
+
+    A client outside any group cannot ask for the committed ones: `in_group` is False then.
 
     Raises Unavailable when no broker answers.
     """
@@ -230,7 +234,8 @@ async def log_bounds(client: AIOKafkaConsumer, topic: str, partitions: Iterable[
     try:
         starts = await client.beginning_offsets(asked)
         ends = await client.end_offsets(asked)
-        return {tp.partition: LogBounds(starts[tp], ends[tp], await client.committed(tp)) for tp in asked}
+        committed = {tp: await client.committed(tp) if in_group else None for tp in asked}
+        return {tp.partition: LogBounds(starts[tp], ends[tp], committed[tp]) for tp in asked}
     except KafkaError as error:
         raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
 

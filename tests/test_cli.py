@@ -138,6 +138,8 @@ def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
     status = up.json("status")
     assert status["stored"] + status["duplicates"] - before["stored"] - before["duplicates"] == 30_000
     eventually(lambda: len(up.json("status")["pids"]["workers"]) == 2)
+    accounts = up.json("audit")
+    assert (accounts["balances"], accounts["difference"]) == (True, 0)
     assert up.said().count("was ended by signal 9; restarting in") == 2
 
 
@@ -240,7 +242,7 @@ def test_errors_name_what_to_change(tmp_path: Path, arguments: list[str], code: 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "init", "consume", "serve", "emit", "simulate", "lookup", "report"])
+@pytest.mark.parametrize("command", ["up", "init", "consume", "serve", "emit", "simulate", "lookup", "report", "audit"])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = subprocess.run(
         [TALLY, command, "--help"], check=False, capture_output=True, text=True, env=CLEAN, timeout=60
