@@ -11,6 +11,7 @@ step                        a crash after it leaves            the next run
 from collections.abc import Awaitable, Callable
 
 from consumers.batch import Batch, Counts
+from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.letters import Letters
 from consumers.resume import Resume
@@ -27,6 +28,7 @@ class Pipeline:
         self,
         *,
         validation: Validation,
+        ceiling: RejectCeiling | None,
         resume: Resume,
         deduplication: Deduplication,
         sink: Sink,
@@ -34,6 +36,7 @@ class Pipeline:
         commit: Commit,
     ) -> None:
         self._validation = validation
+        self._ceiling = ceiling
         self._resume = resume
         self._deduplication = deduplication
         self._sink = sink
@@ -44,6 +47,8 @@ class Pipeline:
     async def process(self, batch: Batch) -> None:
         """Take a batch through all steps. On return each of its events has its outcome, and is committed."""
         judged = self._validation.judge(batch)
+        if self._ceiling is not None:
+            self._ceiling.check(judged)
         already_recorded = await self._resume.drop_stored(batch, judged)
         verdicts = await self._deduplication.decide(judged.events)
         await self._sink.store(verdicts.stored)

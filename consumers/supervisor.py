@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from consumers.ceiling import TooManyRejects
 from runtime.children import Child, Children
 from runtime.errors import Fatal, SettingsError
 from runtime.settings import Settings
@@ -15,7 +16,7 @@ LONGEST_DELAY_S = 10.0
 STABLE_AFTER_S = 30.0
 """A worker that ran this long and died is restarted at once again."""
 
-_FOR_GOOD = {Fatal.exit_code, SettingsError.exit_code}
+_FOR_GOOD = {Fatal.exit_code, SettingsError.exit_code, TooManyRejects.exit_code}
 
 
 @dataclass

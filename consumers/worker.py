@@ -16,6 +16,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from consumers.batch import Batch, Counts
+from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.intake import Intake
 from consumers.letters import Letters
@@ -72,6 +73,7 @@ class Worker(ConsumerRebalanceListener):
             partitions = len(await letters.partitions_for(settings.topic))
             pipeline = Pipeline(
                 validation=Validation(settings.namespace, partitions),
+                ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
                 resume=self._resume,
                 deduplication=Deduplication(settings, Claims(redis, settings), database),
                 sink=Sink(settings.topic, database),

@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(32 * MIB, ge=1, description="or at this many bytes of keys and values")
     batch_age_ms: int = Field(200, ge=1, le=60_000, description="or when its oldest record has waited so long")
 
+    reject_window: int = Field(
+        10_000, ge=1, description="a worker stops when at least half of so many records are rejected"
+    )
+    accept_rejects: bool = Field(False, description="true: go on, and write all of them to the dead-letter topic")
+
     emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
     delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")
     outcomes_days: int = Field(400, ge=1, description="until duplicates and rejections are only counted, by month")

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import letters
-from consumers.batch import Event
+from consumers.batch import Event, Judged, Rejected
+from consumers.ceiling import RejectCeiling, TooManyRejects
 from consumers.intake import Intake
 from consumers.sink import insert_token
 from consumers.worker import Worker
@@ -24,6 +25,7 @@ from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
+from schemas.rejection import Rejection
 from schemas.wire import WireEvent, encode_headers, encode_value
 from tests.lab import Lab, as_json, click
 from tests.test_judge import REFUSED
@@ -366,6 +368,32 @@ async def test_a_schema_header_that_is_no_number_is_rejected(lab: Lab, version: 
     await lab.put(as_json(), headers=[("tally-schema", version)])
     await lab.drain()
     assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", "tally-schema")]
+
+
+async def test_a_topic_of_rejects_stops_the_worker_before_it_is_drained(lab: Lab) -> None:
+    for number in range(30):
+        await lab.put(as_json(position=-1 if number % 2 else 0, execution=f"e{number}"), partition=0)
+    with pytest.raises(TooManyRejects, match=r"15 of the last 30 records .* number_out_of_range position"):
+        await lab.drain(reject_window=20)
+    assert await lab.count("interactions") == await lab.count("outcomes") == len(await lab.letters()) == 0
+    counts = await lab.drain(reject_window=20, accept_rejects=True)
+    assert (counts.stored, counts.rejected) == (15, 15)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
+def test_the_ceiling_looks_at_the_last_records_only(batches: list[tuple[int, int]]) -> None:
+    ceiling, seen = RejectCeiling(window=10), []
+    rejection = Rejection("empty", "", "")
+    for good, bad in batches:
+        seen.append((good + bad, bad))
+        last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
+        too_many = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
+        judged = Judged([None] * good, [Rejected(None, "", "", rejection)] * bad)  # type: ignore[list-item, arg-type]
+        if too_many:
+            with pytest.raises(TooManyRejects):
+                ceiling.check(judged)
+            return
+        ceiling.check(judged)
 
 
 async def test_a_topic_with_the_producers_clock_is_refused(lab: Lab) -> None:
