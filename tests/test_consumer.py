@@ -1,23 +1,17 @@
-"""The consumer: what is on the topic ends stored, duplicate or rejected, once, whatever happened before."""
+"""The consumer: what is on the topic ends stored, duplicate or rejected, each with what belongs to it."""
 
-import asyncio
 import itertools
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import pyarrow as pa
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.admin import NewTopic, RecordsToDelete
+from aiokafka.admin import NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import letters
-from consumers.batch import Event, Judged, Rejected
+from consumers.batch import Judged, Rejected
 from consumers.ceiling import RejectCeiling, TooManyRejects
-from consumers.intake import Intake
-from consumers.sink import insert_token
 from consumers.worker import Worker
 from producers.producer import Producer
 from producers.simulator import Simulator
@@ -26,10 +20,9 @@ from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.rejection import Rejection
-from schemas.wire import WireEvent, encode_headers, encode_value
+from schemas.wire import encode_headers, encode_value
 from tests.lab import Lab, as_json, click
 from tests.test_judge import REFUSED
-from tests.waiting import eventually_async
 
 W = timedelta(milliseconds=300_000)
 
@@ -194,106 +187,6 @@ async def test_a_newer_schema_stops_the_worker_and_loses_nothing(lab: Lab) -> No
     assert await lab.count("outcomes") == 0
 
 
-@pytest.mark.parametrize("crash_after", ["decide", "store", "send", "record"])
-async def test_a_crash_between_any_two_steps_changes_nothing(
-    lab: Lab, crash_after: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each step of the batch is cut off behind; the next run ends where an undisturbed one would have."""
-
-    class Crashed(Exception):
-        pass
-
-    target = {"decide": "dedup.Deduplication", "store": "sink.Sink", "send": "letters.Letters", "record": "sink.Sink"}
-    owner = _class(target[crash_after])
-    real = getattr(owner, crash_after)
-
-    async def then_crash(*args: Any) -> None:
-        await real(*args)
-        raise Crashed
-
-    await lab.put(b"not json", partition=0)
-    await lab.emit_all(itertools.islice(iter(Simulator(5, duplicates=0.3)), 2_000))
-    monkeypatch.setattr(owner, crash_after, then_crash)
-    with pytest.raises(Crashed):
-        await lab.drain(batch_rows=700)
-    monkeypatch.undo()
-    await lab.drain(batch_rows=500)
-
-    stored, outcomes = await lab.count("interactions"), await lab.count("outcomes")
-    assert stored + outcomes == 2_001
-    raw = await lab.rows("SELECT count(), uniqExact(_partition, _offset) FROM interactions")
-    assert raw == [(stored, stored)], "no row was inserted twice"
-    raw = await lab.rows("SELECT count(), uniqExact(_partition, _offset) FROM outcomes")
-    assert raw == [(outcomes, outcomes)]
-    keys = await lab.rows("SELECT count(), uniqExact(execution_id, feature_id, interaction_type) FROM interactions")
-    assert keys == [(stored, stored)], "each tuple once"
-    origins = {
-        (dict(each.headers)[letters.PARTITION], dict(each.headers)[letters.OFFSET]) for each in await lab.letters()
-    }
-    assert origins == {(b"0", b"0")}, "written once or twice, it is one letter"
-
-
-def _class(path: str) -> Any:
-    import importlib
-
-    module, _, name = path.partition(".")
-    return getattr(importlib.import_module(f"consumers.{module}"), name)
-
-
-async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    await lab.emit_all(itertools.islice(iter(Simulator(6)), 3_000))
-
-    async def lose(*_args: Any) -> None:
-        return None
-
-    monkeypatch.setattr(Worker, "_commit", lose)
-    first = await lab.drain(batch_rows=400)
-    monkeypatch.undo()
-    second = await lab.drain(batch_rows=300)
-    assert first.stored + first.duplicates == 3_000
-    assert (second.stored, second.duplicates, second.already_recorded) == (0, 0, 3_000)
-
-
-async def test_an_insert_of_which_half_arrived_is_completed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An insert is not atomic across blocks: holes below the highest stored offset must be filled."""
-    receipts = await lab.emit_all(itertools.islice(iter(Simulator(7, duplicates=0)), 1_000))
-
-    async def lose(*_args: Any) -> None:
-        return None
-
-    monkeypatch.setattr(Worker, "_commit", lose)
-    await lab.drain()
-    monkeypatch.undo()
-    await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset % 3 = 1 SETTINGS mutations_sync = 2")
-    missing = 1_000 - await lab.count("interactions")
-    counts = await lab.drain(batch_rows=128)
-    assert counts.stored == missing > 100
-    ids = {row[0] for row in await lab.rows("SELECT interaction_id FROM interactions")}
-    assert ids == {receipt.interaction_id for receipt in receipts}
-
-
-async def test_a_topic_created_anew_is_not_mistaken_for_the_old(lab: Lab) -> None:
-    old, _ = await lab.emit(click("a"), click("b"))
-    await lab.drain()
-    async with kafka.admin(lab.settings) as admin:
-        await admin.delete_topics([lab.settings.topic])
-    await _created_anew(lab)
-    await lab.put(as_json("c"), partition=old.partition)
-    with pytest.raises(Fatal, match="created anew"):
-        await lab.drain(group=f"{lab.settings.group}-2")
-
-
-async def _created_anew(lab: Lab) -> None:
-    async def is_created() -> bool:
-        try:
-            await kafka.create_topics(lab.settings)
-        except Fatal:
-            return False  # the deletion is still under way
-        return True
-
-    await eventually_async(is_created)
-
-
 async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the claims are gone, an import again is still found by its ids; a live event would not be."""
     minted, interaction = mint_id(), click()
@@ -341,17 +234,6 @@ async def test_one_import_twice_in_one_batch_stores_once(lab: Lab) -> None:
 async def test_an_empty_execution_is_none(lab: Lab) -> None:
     await lab.emit(click(execution="", user_id="ada"), click(execution="", user_id="ada"))
     assert (await lab.drain()).stored == 2
-
-
-async def test_records_that_expired_unread_are_fatal(lab: Lab) -> None:
-    receipts = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
-    await lab.drain()
-    await lab.emit(*(click(f"doc-{number}") for number in range(10, 20)))
-    partition = TopicPartition(lab.settings.topic, receipts[0].partition)
-    async with kafka.admin(lab.settings) as admin:
-        await admin.delete_records({partition: RecordsToDelete(before_offset=15)})
-    with pytest.raises(Fatal, match="5 offsets expired unread"):
-        await lab.drain()
 
 
 async def test_a_compressible_record_past_the_letters_own_bound_still_becomes_a_letter(lab: Lab) -> None:
@@ -424,101 +306,6 @@ async def test_init_is_repeatable_and_refuses_a_newer_schema(lab: Lab) -> None:
         await migrate(lab.settings)
     with pytest.raises(Fatal, match="schema 99"):
         await lab.drain()
-
-
-async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
-    """Workers join and leave while events come in; each event is stored or a duplicate exactly once."""
-    await lab.emit_all(itertools.islice(iter(Simulator(8, duplicates=0.2)), 4_000))
-    small = lab.settings.model_copy(update={"batch_rows": 50})
-    workers = [Worker(small, instance=None, until_caught_up=False) for _ in range(3)]
-    running = []
-    for worker in workers:
-        running.append(asyncio.create_task(worker.run()))
-        await lab.emit_all(itertools.islice(iter(Simulator(worker_seed(worker), duplicates=0.2)), 500))
-    workers[0].stop()
-    await running[0]
-
-    async def all_recorded() -> bool:
-        return await lab.count("interactions") + await lab.count("outcomes") == 5_500
-
-    await eventually_async(all_recorded)
-    for worker in workers[1:]:
-        worker.stop()
-    counts = await asyncio.gather(*running)
-    assert sum(each.stored + each.duplicates for each in counts) == 5_500
-    raw = await lab.rows("SELECT count(), uniqExact(execution_id, feature_id, interaction_type) FROM interactions")
-    assert raw[0][0] == raw[0][1] == sum(each.stored for each in counts)
-
-
-def worker_seed(worker: Worker) -> int:
-    return id(worker) % 1_000_000
-
-
-async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    await lab.emit(click())
-    worker = Worker(lab.settings.model_copy(update={"stop_timeout_ms": 1_000}), instance=None, until_caught_up=False)
-
-    async def hang(*_args: Any) -> None:
-        worker.stop()
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(_class("sink.Sink"), "store", hang)
-    with pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS=1000"):
-        await worker.run()
-    monkeypatch.undo()
-    assert (await lab.drain()).stored == 1
-
-
-async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
-    """Whoever gets the partitions reads it again; the batch in hand must not hold it any more."""
-    await lab.emit(*(click(execution=f"e{number}") for number in range(40)))
-    async with kafka.consumer(lab.settings, instance=None) as consumer:
-        intake = Intake(consumer, lab.settings)
-        consumer.subscribe([lab.settings.topic])
-        read: set[int] = set()
-        while len(read) < lab.settings.partitions:
-            await intake.fill(asyncio.Event())
-            batch = intake.take()
-            read |= {part.partition for part in batch.slices}
-        await consumer.seek_to_beginning()
-        await intake.fill(asyncio.Event())
-        revoked = [TopicPartition(lab.settings.topic, number) for number in (0, 1)]
-        intake.forget(revoked)
-        assert {part.partition for part in intake.take().slices} <= {2, 3}
-        assert intake.take().slices == ()
-
-
-events = st.builds(
-    lambda partition, offset, mark: Event(
-        partition,
-        offset,
-        0,
-        0,
-        "n",
-        derive_foreign_id("t", partition, offset, mark),
-        False,
-        WireEvent("f", ["view"], 0),
-    ),
-    st.integers(0, 2),
-    st.integers(0, 3),
-    st.integers(0, 1),
-)
-
-
-@given(st.lists(events, max_size=4), st.lists(events, max_size=4))
-def test_a_token_names_exactly_its_rows_in_their_order(one: list[Event], other: list[Event]) -> None:
-    """A batch cut differently after a crash must get another token, or its further rows are swallowed."""
-    assert (insert_token("t", one) == insert_token("t", other)) == (one == other)
-    assert insert_token("t", one) != insert_token("u", one)
-
-
-async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
-    """Why: the table takes the longer insert for the shorter one that it has seen."""
-    rows = [[{"interaction_id": str(number), "timestamp": 0} for number in range(count)] for count in (1, 3)]
-    schema = pa.schema({"interaction_id": pa.string(), "timestamp": pa.timestamp("ms", tz="UTC")})  # type: ignore[arg-type]
-    for batch in rows:
-        await lab.database.insert("interactions", pa.Table.from_pylist(batch, schema=schema), "partition 0 offset 0")
-    assert await lab.count("interactions") == 1
 
 
 def test_json_of_a_foreign_producer_needs_three_fields() -> None:
