@@ -30,6 +30,7 @@ LOG_APPEND_TIME = "LogAppendTime"
 
 # Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
 PRODUCER_BATCH_BYTES = 128 * 1024
+LINGER_MS = 5
 FETCH_BYTES = 32 * 1024 * 1024
 
 # The broker's limits count compressed bytes, this client's own count them before compression: a record that came
@@ -59,7 +60,7 @@ async def _started(client: Any, settings: Settings) -> Any:
 
 
 @asynccontextmanager
-async def producer(settings: Settings, *, linger_ms: int = 5, letters: bool = False) -> AsyncIterator[AIOKafkaProducer]:
+async def producer(settings: Settings, *, letters: bool = False) -> AsyncIterator[AIOKafkaProducer]:
     """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent."""
     settings.need("kafka")
     client = AIOKafkaProducer(
@@ -67,7 +68,7 @@ async def producer(settings: Settings, *, linger_ms: int = 5, letters: bool = Fa
         acks="all",
         enable_idempotence=True,
         compression_type="lz4",
-        linger_ms=linger_ms,
+        linger_ms=LINGER_MS,
         max_batch_size=PRODUCER_BATCH_BYTES,
         max_request_size=MAX_LETTER_BYTES if letters else settings.max_record_bytes,
         request_timeout_ms=settings.delivery_timeout_ms,
