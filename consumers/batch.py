@@ -3,18 +3,20 @@
 Offsets travel with the data: a batch knows the offsets to commit once all of it is stored.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from runtime.kafka import Record
+from schemas.dedup import dedup_key
 from schemas.rejection import Rejection
 from schemas.wire import WireEvent
 
 
 class Slice(NamedTuple):
-    """The records of one partition, in offset order and never empty."""
+    """The records of one partition, in offset order. In a batch never empty."""
 
     partition: int
     records: list[Record]
@@ -29,6 +31,10 @@ class Slice(NamedTuple):
         """The offset to commit when these are done: Kafka's convention is the next one to read."""
         return int(self.records[-1].offset) + 1
 
+    def before(self, offset: int) -> "Slice":
+        """Its records below an offset; there may be none."""
+        return self._replace(records=[record for record in self.records if record.offset < offset])
+
 
 class Batch(NamedTuple):
     """Records of several partitions that go through the pipeline together."""
@@ -39,6 +45,16 @@ class Batch(NamedTuple):
     def next_offsets(self) -> dict[int, int]:
         """What to commit, per partition."""
         return {part.partition: part.next_offset for part in self.slices}
+
+    def before(self, ends: Mapping[int, int]) -> "Batch":
+        """What of it lies below these offsets (per partition; all of a partition that has none)."""
+        cut = (part.before(ends[part.partition]) if part.partition in ends else part for part in self.slices)
+        return Batch(tuple(part for part in cut if part.records))
+
+    def record(self, partition: int, offset: int) -> Record:
+        """The record at a place of this batch."""
+        (part,) = (part for part in self.slices if part.partition == partition)
+        return next(record for record in part.records if record.offset == offset)
 
     def __len__(self) -> int:
         return sum(len(part.records) for part in self.slices)
@@ -56,6 +72,17 @@ class Event(Struct, gc=False):
     may_repeat_id: bool
     """The id came from outside (an import, a foreign producer), so another record may carry it too."""
     wire: WireEvent
+    idempotency_key: str | None = None
+    replayed: bool = False
+    """A dead letter put on the topic again: `event_ms` is then of its first time, if it names none itself."""
+
+    @property
+    def dedup_key(self) -> bytes | None:
+        """What it may be a duplicate by; None for an event that can be nobody's."""
+        wire = self.wire
+        return dedup_key(
+            self.namespace, wire.execution_id, wire.feature_id, wire.interaction_type, self.idempotency_key
+        )
 
 
 class Rejected(Struct):
@@ -92,6 +119,8 @@ class Judged:
     rejected: list[Rejected] = field(default_factory=list)
     misplaced: int = 0
     """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
+    held: dict[int, int] = field(default_factory=dict)
+    """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
 
 
 @dataclass

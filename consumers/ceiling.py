@@ -5,6 +5,7 @@ from collections import deque
 
 from consumers.batch import Judged
 from runtime.errors import TallyError
+from schemas.rejection import Rejection
 
 
 class TooManyRejects(TallyError):
@@ -24,7 +25,14 @@ class RejectCeiling:
 
     def check(self, judged: Judged) -> None:
         """Count a batch. Raises TooManyRejects when half of a whole window or more was rejected."""
-        rejected, records = len(judged.rejected), len(judged.rejected) + len(judged.events)
+        first = judged.rejected[0].rejection if judged.rejected else None
+        self._count(len(judged.rejected) + len(judged.events), len(judged.rejected), first)
+
+    def refused(self, rejection: Rejection) -> None:
+        """Count an event, already counted with its batch, that turned out to be one to reject. Raises likewise."""
+        self._count(0, 1, rejection)
+
+    def _count(self, records: int, rejected: int, first: Rejection | None) -> None:
         self._batches.append((records, rejected))
         self._records += records
         self._rejected += rejected
@@ -33,7 +41,6 @@ class RejectCeiling:
             self._records -= old_records
             self._rejected -= old_rejected
         if self._records >= self._window and 2 * self._rejected >= self._records:
-            first = judged.rejected[0].rejection if judged.rejected else None
             example = f", for example {first.reason} {first.field}: {first.message}" if first else ""
             raise TooManyRejects(
                 f"{self._rejected:,} of the last {self._records:,} records were rejected{example}. Nothing of this "

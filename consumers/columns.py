@@ -46,6 +46,7 @@ _INTERACTION_COLUMNS: dict[str, tuple[pa.DataType, Callable[[Event], Any]]] = {
     "occurred_at": (_MILLISECONDS, _shown_occurred_at),
     "timestamp": (_MILLISECONDS, lambda event: event.append_ms),
     "_event_time_ms": (pa.int64(), lambda event: event.event_ms),
+    "_idempotency_key": (pa.string(), lambda event: event.idempotency_key or ""),
     "_partition": (pa.uint32(), lambda event: event.partition),
     "_offset": (pa.uint64(), lambda event: event.offset),
 }

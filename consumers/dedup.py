@@ -1,86 +1,94 @@
-"""Deduplication: asks for every event's key, and for ids that came from outside also for the id."""
+"""Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
-from collections import defaultdict
-from functools import partial
+from collections.abc import Iterator, Mapping
 
-from consumers.batch import Duplicate, Event, Verdicts
-from runtime.claims import Claim, Claims
-from runtime.clickhouse import ClickHouse
-from runtime.retry import retrying
-from runtime.settings import Settings
-from schemas.dedup import dedup_key
-from schemas.tables import INTERACTIONS
-
-IDS_PER_LOOKUP = 2_000
-"""A bound parameter may have 128 KiB (ClickHouse's http_max_field_value_size); these take 78 KB."""
-
-_STORED_IDS = (
-    f"SELECT interaction_id, _topic, _partition, _offset FROM {INTERACTIONS} "
-    "WHERE namespace = {namespace:String} AND interaction_id IN {ids:Array(String)}"
-)
+from consumers import seams
+from consumers.batch import Batch, Duplicate, Event, Slice, Verdicts
+from consumers.leases import Leases, span_of
+from consumers.owners import StoredOwners
+from runtime.claims import Claim, Owner
 
 
 class Deduplication:
-    """Decides what is stored and what is a duplicate, partition by partition in offset order."""
+    """Decides partition by partition in offset order. Deciding again, after whatever crash, gives the same verdicts."""
 
-    def __init__(self, settings: Settings, claims: Claims, database: ClickHouse) -> None:
-        self._topic = settings.topic
-        self._window_ms = settings.dedup_window_ms
-        self._claims = claims
-        self._database = database
+    def __init__(self, leases: Leases, owners: StoredOwners) -> None:
+        self._leases = leases
+        self._owners = owners
 
-    async def decide(self, events: list[Event]) -> Verdicts:
-        """Claim every event's key. Deciding again, after whatever crash, gives the same verdicts."""
+    async def decide(self, batch: Batch, events: list[Event]) -> Verdicts:
+        """Claim every event's key. Raises Fenced when another worker has a partition."""
         verdicts = Verdicts()
-        repeated = await self._repeated_ids([event for event in events if event.may_repeat_id])
-        claimed = await self._claim([event for event in events if id(event) not in repeated])
-        for event in events:
-            duplicate_of = event.interaction_id if id(event) in repeated else claimed.get(id(event))
-            if duplicate_of is None:
-                verdicts.stored.append(event)
-            else:
-                verdicts.duplicates.append(Duplicate(event, duplicate_of))
+        for part in batch.slices:
+            await self._decide(part, [event for event in events if event.partition == part.partition], verdicts)
+        await seams.reached("claimed")
         return verdicts
 
-    async def _claim(self, events: list[Event]) -> dict[int, str | None]:
-        """The owner's id for each duplicate, by the event's identity in this process. Without a key: no entry."""
-        by_partition: dict[int, list[Event]] = defaultdict(list)
-        for event in events:
-            if event.wire.execution_id:
-                by_partition[event.partition].append(event)
-        owners: dict[int, str | None] = {}
-        for partition, asking in by_partition.items():
-            claims = [_claim_of(event) for event in asking]
-            # Whatever was appended before this cannot match this batch or a later one, also after a redelivery.
-            reach_ms = asking[0].append_ms - 2 * self._window_ms
-            answers = await retrying("claiming", partial(self._claims.claim, partition, claims, reach_ms))
-            owners.update(zip(map(id, asking), answers, strict=True))
-        return owners
+    async def _decide(self, part: Slice, events: list[Event], into: Verdicts) -> None:
+        stored: set[_Identity] = set()
+        for group, is_last in _cut_at_repeated_ids(events, stored):
+            asking = [event for event in group if _identity(event) not in stored]
+            repeated = {event.offset for event in group} - {event.offset for event in asking}
+            repeated |= await self._owners.of_same_id(asking)
+            asking = [event for event in asking if event.offset not in repeated]
+            owners = await self._owners.of_replayed(asking)
+            claims = [claim for event in asking if (claim := _claim_of(event, owners))]
+            span = span_of(part)
+            if not is_last:
+                span = span._replace(last_offset=group[-1].offset, last_append_ms=group[-1].append_ms)
+            for claim, owner in zip(claims, await self._leases.claim(part, claims, span), strict=True):
+                if owner is not None:
+                    owners[claim.offset] = min(owner, owners.get(claim.offset, owner))
+            for event in group:
+                if event.offset in repeated:
+                    into.duplicates.append(Duplicate(event, event.interaction_id))
+                elif event.offset in owners:
+                    into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id))
+                else:
+                    into.stored.append(event)
+                    stored.add(_identity(event))
 
-    async def _repeated_ids(self, events: list[Event]) -> set[int]:
-        """Which of these events have an id that an earlier record of the batch has, or a row however old."""
-        first: dict[tuple[str, str], Event] = {}
-        repeated = {id(event) for event in events if first.setdefault(_identity(event), event) is not event}
-        by_namespace: dict[str, list[Event]] = defaultdict(list)
-        for event in first.values():
-            by_namespace[event.namespace].append(event)
-        for namespace, group in by_namespace.items():
-            for start in range(0, len(group), IDS_PER_LOOKUP):
-                asking = {event.interaction_id: event for event in group[start : start + IDS_PER_LOOKUP]}
-                parameters = {"namespace": namespace, "ids": list(asking)}
-                rows = await retrying("looking up ids", partial(self._database.rows, _STORED_IDS, parameters))
-                for interaction_id, *origin in rows:
-                    event = asking[interaction_id]
-                    if origin != [self._topic, event.partition, event.offset]:
-                        repeated.add(id(event))
-        return repeated
+    async def release(self, part: Slice, event: Event) -> None:
+        """Take back the claim of an event that ClickHouse will not store."""
+        claim = _claim_of(event, {})
+        if claim is not None:
+            await self._leases.release(part, claim)
 
 
-def _identity(event: Event) -> tuple[str, str]:
+_Identity = tuple[str, str]
+
+
+def _identity(event: Event) -> _Identity:
     return event.namespace, event.interaction_id
 
 
-def _claim_of(event: Event) -> Claim:
-    wire = event.wire
-    key = dedup_key(event.namespace, wire.execution_id or "", wire.feature_id, wire.interaction_type)
-    return Claim(key, event.offset, event.event_ms, event.append_ms, event.interaction_id)
+def _cut_at_repeated_ids(events: list[Event], stored: set[_Identity]) -> Iterator[tuple[list[Event], bool]]:
+    """Cut where an id comes again that is not in `stored` yet, and say which group is the last; there is always one.
+
+    Whether the second is a duplicate depends on whether the first gets stored, so `stored` is looked at anew
+    after each group.
+    """
+    group: list[Event] = []
+    ids: set[_Identity] = set()
+    for event in events:
+        identity = _identity(event)
+        if event.may_repeat_id and identity in ids and identity not in stored:
+            yield group, False
+            group, ids = [], set()
+        group.append(event)
+        ids.add(identity)
+    yield group, True
+
+
+def _claim_of(event: Event, owners: Mapping[int, Owner]) -> Claim | None:
+    if event.dedup_key is None:
+        return None
+    return Claim(
+        event.dedup_key,
+        event.offset,
+        event.event_ms,
+        event.append_ms,
+        event.interaction_id,
+        asks_only=event.offset in owners,
+        replayed=event.replayed,
+    )

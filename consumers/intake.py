@@ -6,29 +6,17 @@ import time
 from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import (
-    CorruptRecordException,
-    GroupAuthorizationFailedError,
-    KafkaError,
-    OffsetOutOfRangeError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import KafkaError
 
 from consumers.batch import Batch, Slice
 from runtime.errors import Fatal
+from runtime.faults import kafka_fault
 from runtime.kafka import Record
 from runtime.settings import Settings
 
 POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
 
-
-_UNREADABLE = (
-    TopicAuthorizationFailedError,
-    GroupAuthorizationFailedError,
-    CorruptRecordException,
-    OffsetOutOfRangeError,
-)
 
 log = logging.getLogger("tally.worker")
 
@@ -72,10 +60,11 @@ class Intake:
                 f"a record's header has a name that is not UTF-8 ({error}), which this client cannot read. "
                 f"It is the first unread record of one of these partitions (offsets): {at}"
             ) from error
-        except _UNREADABLE as error:
-            raise Fatal(f"Kafka's records cannot be read: {error!r}") from error
         except KafkaError as error:
-            log.warning("Kafka (TALLY_KAFKA): %r", error)
+            fault = kafka_fault(error, "reading")
+            if isinstance(fault, Fatal):
+                raise fault from error
+            log.warning("%s", fault)
             await asyncio.sleep(POLL_MS / 1000)
             return {}
 

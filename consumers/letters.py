@@ -10,12 +10,18 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced
 from consumers.batch import Rejected
 from runtime.errors import Fatal, Unavailable
 from runtime.retry import retrying
-
-PREFIX = "tally-letter-"
-REASON, FIELD, MESSAGE = f"{PREFIX}reason", f"{PREFIX}field", f"{PREFIX}message"
-NAMESPACE, INTERACTION_ID = f"{PREFIX}namespace", f"{PREFIX}interaction-id"
-TOPIC, PARTITION, OFFSET = f"{PREFIX}topic", f"{PREFIX}partition", f"{PREFIX}offset"
-APPEND_MS, NULL_KEY = f"{PREFIX}append-ms", f"{PREFIX}null-key"
+from schemas.letter import (
+    APPEND_MS,
+    FIELD,
+    INTERACTION_ID,
+    MESSAGE,
+    NAMESPACE,
+    NULL_KEY,
+    OFFSET,
+    PARTITION,
+    REASON,
+    TOPIC,
+)
 
 MAX_MESSAGE_BYTES = 4096
 LETTERS_IN_FLIGHT = 500

@@ -52,11 +52,25 @@ class Resume:
         self._consumer = consumer
         self._horizons: dict[int, int] = {}
         """Partition -> first offset past everything stored."""
+        self._log_ends: dict[int, int] = {}
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours: what is stored will have to be asked anew."""
         for partition in partitions:
             self._horizons.pop(partition, None)
+
+    def highest_stored(self, partition: int) -> int:
+        """The highest offset that was stored or committed when the partition was assigned; -1 for none."""
+        return self._horizons[partition] - 1
+
+    def log_end(self, partition: int) -> int:
+        """Where the partition's log ended when it was assigned."""
+        return self._log_ends[partition]
+
+    def expect_stored(self, batch: Batch) -> None:
+        """Part of this batch has been stored by now: look for it when the batch is judged again."""
+        for part in batch.slices:
+            self._horizons[part.partition] = max(self._horizons[part.partition], part.next_offset)
 
     async def prepare(self, partitions: Iterable[int]) -> None:
         """Look at newly assigned partitions: is the log still what was committed, and how far are the tables?
@@ -73,6 +87,7 @@ class Resume:
         highest = await self._highest_stored(firsts)
         for partition in fresh:
             self._horizons[partition] = highest.get(partition, firsts[partition] - 1) + 1
+            self._log_ends[partition] = bounds[partition].end
         # Asked only now: a worker that has just lost the partition may store a record that came in meanwhile.
         if any(offset >= bounds[partition].end for partition, offset in highest.items()):
             _check_stored(self._topic, highest, await self._log_bounds(fresh))

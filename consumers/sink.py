@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from consumers.batch import Duplicate, Event, Rejected
 from consumers.columns import interaction_rows, outcome_rows
 from runtime.clickhouse import ClickHouse
+from runtime.faults import RowsRefused
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 
@@ -18,11 +19,29 @@ class Sink:
         self._database = database
 
     async def store(self, events: Sequence[Event]) -> None:
-        """Insert events into `interactions`; durable on return."""
+        """Insert events into `interactions`; durable on return. Raises RowsRefused."""
         if events:
             rows = interaction_rows(self._topic, events)
             token = insert_token(self._topic, events)
             await retrying("storing events", lambda: self._database.insert(INTERACTIONS, rows, token))
+
+    async def first_refused(self, events: Sequence[Event]) -> tuple[Event, RowsRefused] | None:
+        """Of events that were refused together, the first that is refused alone; all before it get stored.
+
+        No event behind it is stored: that one may be its duplicate, and has to be judged again without it.
+        None when all were stored after all.
+        """
+        begin, end = 0, len(events)  # everything before `begin` is stored
+        while begin < len(events):
+            try:
+                await self.store(events[begin:end])
+            except RowsRefused as refused:
+                if end - begin == 1:
+                    return events[begin], refused
+                end = begin + (end - begin) // 2
+            else:
+                begin, end = end, min(len(events), end + max(1, end - begin))
+        return None
 
     async def record(self, duplicates: Sequence[Duplicate], rejected: Sequence[Rejected]) -> None:
         """Insert what was not stored, and why, into `outcomes`; durable on return."""

@@ -1,21 +1,25 @@
 """Validation: records become events with a namespace, an id and times, or rejections with a reason."""
 
+import logging
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
 from aiokafka.partitioner import murmur2
 
 from consumers.batch import Batch, Event, Judged, Rejected
-from runtime.errors import Fatal
 from runtime.kafka import Record
 from schemas.fast_path import validate
 from schemas.identity import ID_LENGTH, derive_foreign_id, is_interaction_id
 from schemas.rejection import Reason, Rejection
 from schemas.wire import (
     DERIVED_ID_HEADER,
+    IDEMPOTENCY_HEADER,
     NAMESPACE_HEADER,
+    ORIGIN_HEADER,
     SCHEMA_HEADER,
     SCHEMA_VERSION,
+    check_idempotency_key,
     check_namespace,
     partition_key,
 )
@@ -24,6 +28,11 @@ UNPARSEABLE: frozenset[Reason] = frozenset(
     {"empty", "tombstone", "not_utf8", "not_json", "too_deep", "not_an_object", "bad_header"}
 )
 """Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
+
+
+_MAX_DIGITS = 15
+
+log = logging.getLogger("tally.worker")
 
 
 class _IdOnly(msgspec.Struct):
@@ -41,11 +50,16 @@ class Validation:
         self._partitions = partitions
 
     def judge(self, batch: Batch) -> Judged:
-        """Judge every record. Raises Fatal for a record of a newer schema: it is not bad, this worker is old."""
+        """Judge every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
         judged = Judged()
         for part in batch.slices:
             for record in part.records:
-                self._judge(record, judged)
+                try:
+                    self._judge(record, judged)
+                except _NewerSchema as newer:
+                    log.error("%s", newer)
+                    judged.held[part.partition] = record.offset
+                    break
         return judged
 
     def _judge(self, record: Record, into: Judged) -> None:
@@ -62,33 +76,36 @@ class Validation:
             return
         wire, occurred_ms = outcome
         if headers.foreign:
-            key = partition_key(headers.namespace, wire)
+            key = partition_key(headers.namespace, wire, headers.idempotency_key)
             into.misplaced += _partition_of(key, self._partitions) != record.partition
         into.events.append(
             Event(
                 partition=record.partition,
                 offset=record.offset,
                 append_ms=record.timestamp,
-                event_ms=record.timestamp if occurred_ms is None else occurred_ms,
+                event_ms=headers.happened_ms(record) if occurred_ms is None else occurred_ms,
                 namespace=headers.namespace,
                 interaction_id=_id_of(record, wire.interaction_id),
                 may_repeat_id=headers.derived_id or (headers.foreign and wire.interaction_id is not None),
                 wire=wire,
+                idempotency_key=headers.idempotency_key,
+                replayed=headers.origin_ms is not None,
             )
         )
 
     def _read_headers(self, record: Record) -> "_Headers":
         headers = dict(record.headers)
-        namespace = self._default_namespace
-        if NAMESPACE_HEADER in headers:
-            try:
-                namespace = check_namespace((headers[NAMESPACE_HEADER] or b"").decode())
-            except ValueError as error:
-                raise _BadHeader(NAMESPACE_HEADER, str(error)) from None
+        namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
         foreign = SCHEMA_HEADER not in headers
         if not foreign:
             _check_schema(record, headers[SCHEMA_HEADER])
-        return _Headers(namespace, foreign, DERIVED_ID_HEADER in headers)
+        return _Headers(
+            namespace,
+            foreign,
+            DERIVED_ID_HEADER in headers,
+            _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key),
+            _origin_ms(record, headers),
+        )
 
 
 class _Headers(NamedTuple):
@@ -97,6 +114,16 @@ class _Headers(NamedTuple):
     namespace: str
     foreign: bool
     derived_id: bool
+    idempotency_key: str | None
+    origin_ms: int | None
+
+    def happened_ms(self, record: Record) -> int:
+        """The event time of a record that names none."""
+        return record.timestamp if self.origin_ms is None else self.origin_ms
+
+
+class _NewerSchema(Exception):
+    pass
 
 
 class _BadHeader(Exception):
@@ -110,15 +137,33 @@ def _partition_of(key: bytes, partitions: int) -> int:
     return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
+def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str], str]) -> str | None:
+    if name not in headers:
+        return None
+    try:
+        return check((headers[name] or b"").decode())
+    except ValueError as error:
+        raise _BadHeader(name, str(error)) from None
+
+
+def _origin_ms(record: Record, headers: Mapping[str, bytes | None]) -> int | None:
+    if ORIGIN_HEADER not in headers:
+        return None
+    raw = headers[ORIGIN_HEADER] or b""
+    if not raw.isdigit() or len(raw) > _MAX_DIGITS or int(raw) > record.timestamp:
+        raise _BadHeader(ORIGIN_HEADER, "is no time in milliseconds before the record's own")
+    return int(raw)
+
+
 def _check_schema(record: Record, raw: bytes | None) -> None:
     try:
         version = int(raw or b"")
     except ValueError:
         raise _BadHeader(SCHEMA_HEADER, "is no number") from None
     if version > SCHEMA_VERSION:
-        raise Fatal(
-            f"partition {record.partition} offset {record.offset} has {SCHEMA_HEADER} {version}, this version "
-            f"reads up to {SCHEMA_VERSION}: upgrade this consumer"
+        raise _NewerSchema(
+            f"partition {record.partition} waits at offset {record.offset}, which has {SCHEMA_HEADER} {version}; this "
+            f"version reads up to {SCHEMA_VERSION}: upgrade this consumer"
         )
 
 

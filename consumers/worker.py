@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
@@ -19,17 +19,22 @@ from consumers.batch import Batch, Counts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.intake import Intake
+from consumers.leases import Leases
 from consumers.letters import Letters
+from consumers.owners import StoredOwners
 from consumers.pipeline import Pipeline
+from consumers.rebuild import Rebuild
 from consumers.resume import Resume
 from consumers.retention import expire_outcomes
 from consumers.sink import Sink
 from consumers.validation import Validation
 from runtime import kafka, log
-from runtime.claims import Claims, connect_redis
+from runtime.claims import Claims, Fenced
 from runtime.clickhouse import ClickHouse, connect
-from runtime.errors import TallyError, Unavailable
-from runtime.migrate import check_schema
+from runtime.errors import Fatal, TallyError, Unavailable
+from runtime.faults import kafka_fault
+from runtime.migrate import check_partition_count, check_schema, partition_count_changed
+from runtime.redis import Redis, connect_redis
 from runtime.retry import retrying
 from runtime.settings import Settings
 
@@ -49,9 +54,12 @@ class Worker(ConsumerRebalanceListener):
         self._busy = asyncio.Lock()
         """Held while a batch is in the pipeline: a rebalance waits for it."""
         self._joined = False
+        self._held: dict[int, int] = {}
+        """Partition -> offset it waits at: a record there is of a newer schema."""
         self._consumer: AIOKafkaConsumer
         self._intake: Intake
         self._resume: Resume
+        self._leases: Leases
 
     def stop(self) -> None:
         """Finish what was read, commit, leave."""
@@ -67,37 +75,55 @@ class Worker(ConsumerRebalanceListener):
                 await kafka.check_topic(admin, settings.topic)
             redis = await stack.enter_async_context(connect_redis(settings))
             letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
+            self._partitions = len(await letters.partitions_for(settings.topic))
+            await check_partition_count(settings, database, self._partitions)
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
             self._intake = Intake(self._consumer, settings)
-            self._resume = Resume(settings.topic, database, self._consumer)
-            partitions = len(await letters.partitions_for(settings.topic))
-            pipeline = Pipeline(
-                validation=Validation(settings.namespace, partitions),
-                ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
-                resume=self._resume,
-                deduplication=Deduplication(settings, Claims(redis, settings), database),
-                sink=Sink(settings.topic, database),
-                letters=Letters(settings.letters_topic, letters),
-                commit=self._commit,
-            )
+            pipeline = self._assemble(database, redis, letters)
             self._consumer.subscribe([settings.topic], listener=self)
             await self._loop(pipeline, database)
         logger.info("stopped: %s", pipeline.counts.as_text())
         return pipeline.counts
+
+    def _assemble(self, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer) -> Pipeline:
+        settings = self._settings
+        claims = Claims(redis, settings)
+        self._resume = Resume(settings.topic, database, self._consumer)
+        self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), self._confirm)
+        return Pipeline(
+            validation=Validation(settings.namespace, self._partitions),
+            ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
+            resume=self._resume,
+            deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
+            sink=Sink(settings.topic, database),
+            letters=Letters(settings.letters_topic, letters),
+            commit=self._commit,
+            hold=self._hold,
+        )
 
     async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
         expire_at = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= expire_at:
                 expire = partial(expire_outcomes, database, self._settings.outcomes_days)
-                await self._unless_stopped(retrying("expiring outcomes", expire))
+                await self._unless_stopped("outcomes were not expired", retrying("expiring outcomes", expire))
                 expire_at = time.monotonic() + EXPIRE_EVERY_S
             await self._intake.fill(self._stop)
+            self._check_partitions()
             async with self._busy:
                 batch = self._intake.take()
-                await self._unless_stopped(self._process(pipeline, batch))
+                await self._unless_stopped("the last batch was not stored", self._process(pipeline, batch))
             if not batch.slices and self._until_caught_up and await self._has_caught_up():
-                return
+                break
+        if self._held and self._until_caught_up:
+            raise Fatal(
+                f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this consumer"
+            )
+
+    def _check_partitions(self) -> None:
+        now = len(self._consumer.partitions_for_topic(self._settings.topic) or ())
+        if now not in (0, self._partitions):
+            raise Fatal(partition_count_changed(self._settings.topic, self._partitions, now))
 
     async def _process(self, pipeline: Pipeline, batch: Batch) -> None:
         if batch.slices:
@@ -105,7 +131,7 @@ class Worker(ConsumerRebalanceListener):
         else:
             await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, object]) -> None:
+    async def _unless_stopped(self, failure: str, work: Coroutine[Any, Any, object]) -> None:
         """Await `work`; once the worker is to stop, it may take only so much longer."""
         working = asyncio.create_task(work)
         stopping = asyncio.create_task(self._stop.wait())
@@ -115,8 +141,8 @@ class Worker(ConsumerRebalanceListener):
             await asyncio.wait((working,), timeout=grace_s)
             if not working.done():
                 raise Unavailable(
-                    f"the last batch was not stored within TALLY_STOP_TIMEOUT_MS={self._settings.stop_timeout_ms}; "
-                    "it is not committed, and the next run takes it up again"
+                    f"{failure} within TALLY_STOP_TIMEOUT_MS={self._settings.stop_timeout_ms}; "
+                    "nothing of it is committed, and the next run takes it up again"
                 )
             working.result()
         finally:
@@ -126,38 +152,69 @@ class Worker(ConsumerRebalanceListener):
     async def _has_caught_up(self) -> bool:
         if not self._joined:
             return False
-        ours = self._consumer.assignment()
+        ours = {each for each in self._consumer.assignment() if each.partition not in self._held}
         ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._consumer, ours))
         try:
             return all([await self._consumer.position(partition) >= ends[partition] for partition in ours])
         except (IllegalStateError, KafkaError):
             return False  # a rebalance came in between: look again
 
-    async def _commit(self, batch: Batch) -> None:
+    def _hold(self, offsets: dict[int, int]) -> None:
+        """Leave partitions unread from these offsets on, until this worker is replaced by a newer one."""
+        for partition, offset in offsets.items():
+            place = TopicPartition(self._settings.topic, partition)
+            self._consumer.pause(place)
+            self._consumer.seek(place, offset)
+            self._held[partition] = offset
+
+    async def _commit(self, next_offsets: dict[int, int]) -> None:
+        try:
+            await self._commit_now(next_offsets)
+        except Fenced as error:
+            # The partitions are somebody else's by now, who will find these records stored and skip them.
+            logger.warning("not committed: %s", error)
+
+    async def _confirm(self, first_offsets: dict[int, int]) -> None:
+        """Commit where this worker begins: Kafka refuses that when another one has been given the partition."""
+        await self._commit_now(first_offsets)
+
+    async def _commit_now(self, next_offsets: dict[int, int]) -> None:
         topic = self._settings.topic
         offsets = {
             TopicPartition(topic, partition): OffsetAndMetadata(offset, "")
-            for partition, offset in batch.next_offsets.items()
+            for partition, offset in next_offsets.items()
         }
 
         async def attempt() -> None:
             try:
                 await self._consumer.commit(offsets)
             except (CommitFailedError, IllegalStateError) as error:
-                # The partitions are somebody else's by now, who will find these records stored and skip them.
-                logger.warning("not committed, the partitions moved on: %s", error)
+                raise Fenced(f"the group has given partitions {sorted(next_offsets)} away: {error}") from error
             except KafkaError as error:
-                raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+                raise kafka_fault(error, "committing") from error
 
-        await retrying("committing", attempt)
+        if offsets:
+            await retrying("committing", attempt)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Let the batch in flight end and be committed, then forget what was only read."""
-        async with self._busy:
-            self._joined = False
-            gone = list(revoked)
-            self._intake.forget(gone)
-            self._resume.forget(partition.partition for partition in gone)
+        """Let the batch in flight end and be committed, then forget what was only read.
+
+        A store that is away may keep it longer than the group waits. Then the partitions go without it: whoever
+        gets them comes to the same verdicts, and this worker can neither claim nor commit any more.
+        """
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
+                await self._busy.acquire()
+            self._busy.release()
+        except TimeoutError:
+            logger.warning("the batch in flight outlasts the rebalance (TALLY_STOP_TIMEOUT_MS)")
+        self._joined = False
+        gone = list(revoked)
+        numbers = [partition.partition for partition in gone]
+        self._intake.forget(gone)
+        self._resume.forget(numbers)
+        self._leases.forget(numbers)
+        self._held.clear()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the new share; what is stored ahead of it is asked for with its first batch."""

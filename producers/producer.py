@@ -22,7 +22,7 @@ from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms
 from schemas.identity import mint_id
 from schemas.interaction import Interaction, warning_for
-from schemas.wire import check_namespace, encode_headers, encode_value, partition_key
+from schemas.wire import check_idempotency_key, check_namespace, encode_headers, encode_value, partition_key
 
 _REFUSALS = (
     MessageSizeTooLargeError,
@@ -88,13 +88,18 @@ class Producer:
     ) -> None:
         await self._open.aclose()
 
-    async def emit(self, interaction: Interaction, *, namespace: str | None = None) -> Receipt:
+    async def emit(
+        self, interaction: Interaction, *, namespace: str | None = None, idempotency_key: str | None = None
+    ) -> Receipt:
         """Put one interaction on the topic and wait until Kafka has it.
 
+        Without an `execution_id`, the same `idempotency_key` (1 to 512 bytes) in the same namespace within the
+        window is the same event; with one, the tuple decides and the key is ignored.
+
         Raises RefusedByBroker when it never will, Unavailable when it did not answer in time; after that the
-        interaction may or may not have arrived, and emitting it again is safe if it has an `execution_id`.
+        interaction may or may not have arrived, and emitting it again is safe if it has an `execution_id` or a key.
         """
-        outcome = await self._outcome(await self._send(interaction, namespace))
+        outcome = await self._outcome(await self._send(interaction, namespace, idempotency_key))
         if isinstance(outcome, NotAccepted):
             raise outcome.error
         return outcome
@@ -133,18 +138,21 @@ class Producer:
             raise
         await sent.put(None)
 
-    async def _send(self, item: Interaction | Imported, namespace: str | None) -> "_Sent":
+    async def _send(
+        self, item: Interaction | Imported, namespace: str | None, idempotency_key: str | None = None
+    ) -> "_Sent":
         """Hand one record to the client; a refusal becomes the future's exception, like a late one."""
         imported = isinstance(item, Imported)
         interaction, interaction_id = item if isinstance(item, Imported) else (item, mint_id())
         space = check_namespace(namespace or self._settings.namespace)
+        token = None if idempotency_key is None or interaction.execution_id else check_idempotency_key(idempotency_key)
         deadline = asyncio.get_running_loop().time() + self._settings.delivery_timeout_ms / 1000
         try:
             future = await self._client.send(
                 self._settings.topic,
                 value=encode_value(interaction, interaction_id),
-                key=partition_key(space, interaction),
-                headers=encode_headers(space, derived_id=imported),
+                key=partition_key(space, interaction, token),
+                headers=encode_headers(space, derived_id=imported, idempotency_key=token),
             )
         except KafkaError as error:
             future = asyncio.get_running_loop().create_future()

@@ -1,20 +1,145 @@
--- Claims a batch of one partition. The rule is `is_duplicate_of` in schemas/dedup.py; a test holds the two together.
+-- The claims of one partition. The rule is `is_duplicate_of` in schemas/dedup.py; a test holds the two together.
 --
--- KEYS     one claim key per event, in offset order; all with the partition's hash tag
--- ARGV[1]  the window W in ms
--- ARGV[2]  the claims' time to live in ms
--- ARGV[3]  per event 40 bytes: offset, event time, append time (signed 64-bit, little-endian), 16 bytes of id
--- ARGV[4]  owners appended before this (ms) can match nothing any more, and are dropped when a key is written
+-- KEYS[1]   the partition's head: which layout its claims have, who may take them, how far they reach
+-- KEYS[2..] claim keys, one per event, in offset order; all with the partition's hash tag
+-- ARGV[1]   the operation: take, claim, restore or finish (below, each with its further arguments)
+-- ARGV[2]   layout: 8 bytes that change whenever older claims must not be read by this version and these settings
+-- ARGV[3]   epoch: 16 bytes, another one each time a worker takes the partition
+-- ARGV[4]   space: 4 bytes that are part of every claim key; a rebuild begins a new one, and the old one expires
 --
--- A claim's value is the list of its owners in that same form, nearly always one. Owners are appended, never
--- replaced: a redelivered event finds itself, and a late one finds whom it would have met.
+-- A claim's value is the list of its owners, nearly always one, 40 bytes each: offset, event time, append time
+-- (signed 64-bit, little-endian), 16 bytes of id. Owners are appended, never replaced: a redelivered event finds
+-- itself, and a late one finds whom it would have met.
 --
--- Returns, per event, 16 bytes: zeros when it is to be stored, else the id it is a duplicate of.
+-- The head ends with marks: (highest append time, Redis's clock at the first claim), both in ms, for stretches of
+-- claims. They tell when claims that still matter may have expired, however slowly the log is read.
 local OWNER = 40
-local STORE = string.rep("\0", 16)
-local window, ttl, events, reach_ms = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local HEAD = "<c8c16c4i8"
+local HEAD_BYTES = 36
+local MARKS_PER_TTL = 16
+local NOBODY = string.rep("\0", 24)
 
-local function within_reach(owners)
+local operation, layout, epoch, space = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local function now_ms()
+  local time = redis.call("TIME")
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function read_head()
+  local raw = redis.call("GET", KEYS[1])
+  if not raw or #raw < HEAD_BYTES then
+    return nil
+  end
+  local head = { marks = {} }
+  head.layout, head.epoch, head.space, head.last = struct.unpack(HEAD, raw)
+  for at = HEAD_BYTES + 1, #raw, 16 do
+    local append_ms, claimed_ms = struct.unpack("<i8i8", raw, at)
+    head.marks[#head.marks + 1] = { append_ms, claimed_ms }
+  end
+  return head
+end
+
+local function write_head(head)
+  local parts = { struct.pack(HEAD, layout, epoch, head.space, head.last) }
+  for _, mark in ipairs(head.marks) do
+    parts[#parts + 1] = struct.pack("<i8i8", mark[1], mark[2])
+  end
+  redis.call("SET", KEYS[1], table.concat(parts))
+end
+
+-- Why this caller may not touch the claims, or nil.
+local function refusal(head)
+  if not head or head.layout ~= layout then
+    return { "lost", "there are none of this layout" }
+  end
+  if head.epoch ~= epoch or head.space ~= space then
+    return { "fenced", "" }
+  end
+  return nil
+end
+
+-- take: become the one who claims. ARGV[5] the highest offset whose claims must be there, ARGV[6] the log's end,
+-- ARGV[7] "1" to begin anew in any case. Answers `held`, the space and the last claimed offset; or `lost`: the
+-- space is then the caller's new and empty one, for `restore` and `finish`.
+local function take()
+  local needed, log_end = tonumber(ARGV[5]), tonumber(ARGV[6])
+  local head = read_head()
+  if head and head.layout == layout and ARGV[7] ~= "1" and head.last >= needed and head.last < log_end then
+    write_head(head)
+    return { "held", head.space, head.last }
+  end
+  write_head({ space = space, last = -1, marks = { { 0, now_ms() } } })
+  return { "lost", space, -1 }
+end
+
+-- restore: put owners back. ARGV[5] their time to live in ms, ARGV[6] owners as claim has them.
+local function restore()
+  local refused = refusal(read_head())
+  if refused then
+    return refused
+  end
+  local ttl, owners = ARGV[5], ARGV[6]
+  for i = 2, #KEYS do
+    local owner = string.sub(owners, (i - 2) * OWNER + 1, (i - 1) * OWNER)
+    local present = redis.call("GET", KEYS[i]) or ""
+    local known = false
+    for at = 1, #present, OWNER do
+      known = known or string.sub(present, at, at + OWNER - 1) == owner
+    end
+    redis.call("SET", KEYS[i], known and present or present .. owner, "PX", ttl)
+  end
+  return { "ok", "" }
+end
+
+-- finish: what was restored is whole. ARGV[5] the last offset it covers, ARGV[6] the highest append time in it.
+local function finish()
+  local head = read_head()
+  local refused = refusal(head)
+  if refused then
+    return refused
+  end
+  head.last = tonumber(ARGV[5])
+  head.marks[1][1] = tonumber(ARGV[6])
+  write_head(head)
+  return { "ok", "" }
+end
+
+-- claim: ARGV[5] the last claimed offset that the caller knows of; of the records that it asks for, whether or not
+-- they have a key: [6] the first offset, [7] its append time, [8] the last offset, [9] its append time;
+-- [10] the window W, [11] the claims' time to live, [12] the append time before which no owner can match anything
+-- any more (all ms); [13] per event the 40 bytes of an owner and one of flags: 1 only asks, and never owns;
+-- 2 was replayed, so append times do not count.
+-- Answers per event the owner's offset (8 bytes) and id (16), zeros for an event that is to be stored.
+local head
+
+local function still_whole(expected, first_offset, first_append_ms, last_offset, ttl, reach_ms)
+  if head.last ~= expected and head.last ~= math.max(expected, last_offset) then
+    return { "lost", "they end at offset " .. head.last .. " instead of " .. expected }
+  end
+  local newest = head.marks[#head.marks]
+  if newest and first_offset <= head.last and first_append_ms > newest[1] then
+    return { "lost", "they are of another log" }
+  end
+  while head.marks[1] and head.marks[1][1] < reach_ms do
+    table.remove(head.marks, 1)
+  end
+  if head.marks[1] and now_ms() - head.marks[1][2] >= ttl then
+    return { "lost", "they are older than their time to live" }
+  end
+  return nil
+end
+
+local function mark(append_ms, ttl)
+  local newest, now = head.marks[#head.marks], now_ms()
+  if newest and now - newest[2] < ttl / MARKS_PER_TTL then
+    newest[1] = math.max(newest[1], append_ms)
+  else
+    head.marks[#head.marks + 1] = { math.max(newest and newest[1] or 0, append_ms), now }
+  end
+end
+
+local function within_reach(owners, reach_ms)
   local kept = {}
   for at = 1, #owners, OWNER do
     local _, _, append_ms = struct.unpack("<i8i8i8", owners, at)
@@ -25,34 +150,76 @@ local function within_reach(owners)
   return table.concat(kept)
 end
 
-local function judge(owners, offset, event_ms, append_ms, id)
+-- The owner that `event` is a duplicate of, as 24 bytes; false when it is its own owner; nil when it has none.
+local function judge(owners, event, replayed, window)
+  local offset, event_ms, append_ms = struct.unpack("<i8i8i8", event)
+  local id = string.sub(event, 25, 40)
   local lowest, duplicate_of = nil, nil
   for at = 1, #owners, OWNER do
     local owner_offset, owner_event_ms, owner_append_ms = struct.unpack("<i8i8i8", owners, at)
     local owner_id = string.sub(owners, at + 24, at + 39)
     if owner_offset == offset and owner_id == id then
-      return "mine"
+      return false
     end
     if owner_offset < offset
         and math.abs(event_ms - owner_event_ms) < window
-        and append_ms - owner_append_ms < 2 * window
+        and (replayed or append_ms - owner_append_ms < 2 * window)
         and (lowest == nil or owner_offset < lowest) then
-      lowest, duplicate_of = owner_offset, owner_id
+      lowest, duplicate_of = owner_offset, string.sub(owners, at, at + 7) .. owner_id
     end
   end
   return duplicate_of
 end
 
-local verdicts = {}
-for i, key in ipairs(KEYS) do
-  local at = (i - 1) * OWNER + 1
-  local offset, event_ms, append_ms = struct.unpack("<i8i8i8", events, at)
-  local id = string.sub(events, at + 24, at + 39)
-  local owners = redis.call("GET", key) or ""
-  local verdict = judge(owners, offset, event_ms, append_ms, id)
-  if verdict == nil then
-    redis.call("SET", key, within_reach(owners) .. string.sub(events, at, at + 39), "PX", ttl)
+local function claim()
+  head = read_head()
+  local refused = refusal(head)
+  if refused then
+    return refused
   end
-  verdicts[i] = (verdict == nil or verdict == "mine") and STORE or verdict
+  local last_offset, window, ttl, reach_ms = tonumber(ARGV[8]), tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
+  local lost = still_whole(
+    tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), last_offset, tonumber(ttl), reach_ms)
+  if lost then
+    return lost
+  end
+  local events, verdicts = ARGV[13], {}
+  for i = 2, #KEYS do
+    local at = (i - 2) * (OWNER + 1) + 1
+    local event, flags = string.sub(events, at, at + OWNER - 1), string.byte(events, at + OWNER)
+    local owners = redis.call("GET", KEYS[i]) or ""
+    local verdict = judge(owners, event, flags >= 2, window)
+    if verdict == nil and flags % 2 == 0 then
+      redis.call("SET", KEYS[i], within_reach(owners, reach_ms) .. event, "PX", ttl)
+    end
+    verdicts[#verdicts + 1] = verdict or NOBODY
+  end
+  head.last = math.max(head.last, last_offset)
+  mark(tonumber(ARGV[9]), tonumber(ttl))
+  write_head(head)
+  return { "ok", table.concat(verdicts) }
 end
-return table.concat(verdicts)
+
+-- release: the event of ARGV[5] (an owner) will not be stored after all; nobody may be its duplicate.
+local function release()
+  local refused = refusal(read_head())
+  if refused then
+    return refused
+  end
+  local owners, kept = redis.call("GET", KEYS[2]) or "", {}
+  for at = 1, #owners, OWNER do
+    local owner = string.sub(owners, at, at + OWNER - 1)
+    if owner ~= ARGV[5] then
+      kept[#kept + 1] = owner
+    end
+  end
+  if #kept == 0 then
+    redis.call("DEL", KEYS[2])
+  else
+    redis.call("SET", KEYS[2], table.concat(kept), "KEEPTTL")
+  end
+  return { "ok", "" }
+end
+
+local operations = { take = take, restore = restore, finish = finish, claim = claim, release = release }
+return operations[operation]()

@@ -13,41 +13,11 @@ import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runtime.errors import Fatal, SettingsError, TallyError, Unavailable
+from runtime.errors import SettingsError
+from runtime.faults import clickhouse_fault
 from runtime.settings import Settings
 
 Result = TypeVar("Result")
-
-AUTHENTICATION_FAILED = (192, 193, 194, 516)
-MISSING = {60: "UNKNOWN_TABLE", 81: "UNKNOWN_DATABASE"}
-NOT_NOW = {
-    75: "CANNOT_WRITE_TO_FILE_DESCRIPTOR",
-    159: "TIMEOUT_EXCEEDED",
-    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
-    209: "SOCKET_TIMEOUT",
-    210: "NETWORK_ERROR",
-    236: "ABORTED",
-    241: "MEMORY_LIMIT_EXCEEDED",
-    242: "TABLE_IS_READ_ONLY",
-    243: "NOT_ENOUGH_SPACE",
-    252: "TOO_MANY_PARTS",
-    279: "ALL_CONNECTION_TRIES_FAILED",
-    285: "TOO_FEW_LIVE_REPLICAS",
-    319: "UNKNOWN_STATUS_OF_INSERT",
-    394: "QUERY_WAS_CANCELLED",
-    425: "SYSTEM_ERROR",
-    999: "KEEPER_EXCEPTION",
-}
-"""Codes that say "not now". Every other code is a fault that waiting cannot mend."""
-
-
-class StatementRefused(TallyError):
-    """ClickHouse refused a statement for good; `code` is its error code."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
 
 _INSERT_SETTINGS = {
     # A client-side asynchronous insert would be acknowledged before it is durable.
@@ -55,11 +25,6 @@ _INSERT_SETTINGS = {
     # Rows of one batch have distinct ids; sorting them out once more at insert costs 1.3 us an event.
     "optimize_on_insert": 0,
 }
-
-
-def error_code(error: BaseException) -> int:
-    """ClickHouse's code of an error, 0 when it has none: the network's, or that of something in between."""
-    return getattr(error, "code", None) or 0
 
 
 class ClickHouse:
@@ -86,18 +51,7 @@ class ClickHouse:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function)
         except ClickHouseError as error:
-            raise _translated(error) from error
-
-
-def _translated(error: ClickHouseError) -> TallyError:
-    code = error_code(error)
-    if code in AUTHENTICATION_FAILED:
-        return Fatal("ClickHouse refused the credentials in TALLY_CLICKHOUSE")
-    if code in MISSING:
-        return Fatal(f"ClickHouse lacks what Tally needs (`tally init` creates it; TALLY_DATABASE): {error}")
-    if code in NOT_NOW or not code:
-        return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
-    return StatementRefused(code, f"ClickHouse refused a statement: {error}")
+            raise clickhouse_fault(error) from error
 
 
 @asynccontextmanager
@@ -128,7 +82,7 @@ async def connect(settings: Settings, *, database: str | None = None, threads: i
         try:
             client = await asyncio.get_running_loop().run_in_executor(pool, open_client)
         except ClickHouseError as error:
-            raise _translated(error) from error
+            raise clickhouse_fault(error) from error
         try:
             yield ClickHouse(client, pool)
         finally:

@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from runtime.errors import Fatal, Unavailable
+from runtime.faults import kafka_fault
 from runtime.settings import Settings
 
 log = logging.getLogger("tally.kafka")
@@ -99,6 +100,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         group_instance_id=instance,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        metadata_max_age_ms=60_000,
         isolation_level="read_committed",
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
@@ -211,7 +213,7 @@ async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartit
     try:
         return dict(await client.end_offsets(list(partitions)))
     except KafkaError as error:
-        raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+        raise kafka_fault(error, "asking for offsets") from error
 
 
 class LogBounds(NamedTuple):
@@ -238,7 +240,7 @@ async def log_bounds(
         committed = {tp: await client.committed(tp) if in_group else None for tp in asked}
         return {tp.partition: LogBounds(starts[tp], ends[tp], committed[tp]) for tp in asked}
     except KafkaError as error:
-        raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+        raise kafka_fault(error, "asking for offsets") from error
 
 
 async def ping(settings: Settings) -> None:

@@ -5,7 +5,7 @@ import re
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, SettingsError
 from runtime.settings import Settings
-from schemas.tables import BOOTSTRAP, LATEST_VERSION, MIGRATIONS, MIGRATIONS_TABLE
+from schemas.tables import BOOTSTRAP, LATEST_VERSION, MIGRATIONS, MIGRATIONS_TABLE, TOPICS
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
@@ -42,6 +42,26 @@ async def check_schema(settings: Settings, database: ClickHouse) -> None:
     _refuse_newer(settings, present)
     if present < LATEST_VERSION:
         raise Fatal(f"database {settings.database} has schema {present}, needed is {LATEST_VERSION}: run `tally init`")
+
+
+async def check_partition_count(settings: Settings, database: ClickHouse, count: int) -> None:
+    """Note the topic's number of partitions. Raises Fatal when it was another one before."""
+    where = {"topic": settings.topic, "count": count}
+    known = await database.rows(f"SELECT partitions FROM {TOPICS} FINAL WHERE topic = {{topic:String}}", where)
+    if not known:
+        await database.command(
+            f"INSERT INTO {TOPICS} (topic, partitions) SELECT {{topic:String}}, {{count:UInt32}}", where
+        )
+    elif known[0][0] != count:
+        raise Fatal(partition_count_changed(settings.topic, known[0][0], count))
+
+
+def partition_count_changed(topic: str, before: int, now: int) -> str:
+    """What to say when events of one key have begun to lie on another partition than their claims."""
+    return (
+        f"topic {topic} (TALLY_TOPIC) has {now} partitions and had {before}: the same key now lies on another "
+        "partition, where nobody knows its earlier events. Put new events on a new topic, with as many as you need"
+    )
 
 
 async def schema_version(database: ClickHouse) -> int:

@@ -6,8 +6,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from runtime.clickhouse import StatementRefused
 from runtime.errors import Fatal, Unavailable
+from runtime.faults import RowsRefused, StatementRefused
 
 Result = TypeVar("Result")
 
@@ -21,13 +21,15 @@ log = logging.getLogger(__name__)
 async def retrying(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
     """Call `attempt` until it succeeds, waiting longer each time (full jitter), and say so.
 
-    Raises Fatal for an error that trying again cannot mend. There is no last try: a pipeline that gave up would
-    have to drop something.
+    Raises Fatal for an error that trying again cannot mend, and RowsRefused as it is. There is no last try: a
+    pipeline that gave up would have to drop something.
     """
     tries = 0
     while True:
         try:
             return await attempt()
+        except RowsRefused:
+            raise
         except StatementRefused as error:
             raise Fatal(f"{what}: {error}") from error
         except Unavailable as error:

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
         DEFAULT_WINDOW_MS, ge=1, le=7 * 86_400_000, description="W: the same again within it is a duplicate"
     )
 
+    claim_slack_ms: int = Field(
+        300_000,
+        ge=0,
+        le=7 * 86_400_000,
+        description="claims outlive 2W by this; a worker that falls further behind within 2W rebuilds them",
+    )
+
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="a batch closes at this many records")
     batch_bytes: int = Field(32 * MIB, ge=1, description="or at this many bytes of keys and values")
     batch_age_ms: int = Field(200, ge=1, le=60_000, description="or when its oldest record has waited so long")
@@ -103,8 +110,8 @@ class Settings(BaseSettings):
 
     @property
     def claim_ttl_ms(self) -> int:
-        """How long Redis keeps a claim: the rule looks back 2W; half as much again is slack for a slow worker."""
-        return 3 * self.dedup_window_ms
+        """How long Redis keeps a claim: the rule looks back 2W; the slack is for a worker whose lag grows."""
+        return 2 * self.dedup_window_ms + self.claim_slack_ms
 
     @classmethod
     def load(cls, data_dir: Path | None = None, **overrides: Any) -> Self:

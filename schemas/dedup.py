@@ -3,6 +3,10 @@
 E is a duplicate of O when both have the same key, O was stored from a lower offset of the same partition,
 their event times lie less than W apart and their append times less than 2W. `duplicate_of` is the id of the
 lowest such offset. `runtime/claims.lua` computes this against Redis; `is_duplicate_of` is what it must equal.
+
+Two kinds of events look further back. One whose id came from outside is a duplicate of the stored event with the
+same id, however old, at a lower offset of its partition. One replayed from a dead letter is appended long after it
+happened, so its append time says nothing: event times alone decide.
 """
 
 import hashlib
@@ -24,21 +28,29 @@ class Occurrence(NamedTuple):
     append_ms: int
 
 
-def dedup_key(namespace: str, execution_id: str, feature_id: str, types: Iterable[str]) -> bytes:
-    """16 bytes that name (namespace, execution, feature, set of types).
+def dedup_key(
+    namespace: str, execution_id: str | None, feature_id: str, types: Iterable[str], idempotency_key: str | None = None
+) -> bytes | None:
+    """16 bytes that name (namespace, execution, feature, set of types), or (namespace, idempotency key), or None.
 
-    A cryptographic hash, because a tenant who could forge a collision could make another event vanish. Lengths
-    are part of the input, so no two tuples read alike.
+    An event of an execution is named by that tuple; one without by its idempotency key; one without either is
+    never a duplicate of another. A cryptographic hash, because a tenant who could forge a collision could make
+    another event vanish. Lengths are part of the input, so no two tuples read alike.
     """
-    names = ",".join(sorted(set(types)))
-    text = f"{len(namespace)} {len(execution_id)} {len(feature_id)} {namespace}{execution_id}{feature_id}{names}"
-    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
+    if execution_id:
+        names = ",".join(sorted(set(types)))
+        text = f"{len(namespace)} {len(execution_id)} {len(feature_id)} {namespace}{execution_id}{feature_id}{names}"
+        return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
+    if idempotency_key:
+        text = f"{len(namespace)} {namespace}{idempotency_key}"
+        return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES, person=b"idempotency").digest()
+    return None
 
 
-def is_duplicate_of(event: Occurrence, owner: Occurrence, window_ms: int) -> bool:
+def is_duplicate_of(event: Occurrence, owner: Occurrence, window_ms: int, *, replayed: bool = False) -> bool:
     """Whether `event` is a duplicate of `owner`, given that both have the same key and partition."""
     return (
         owner.offset < event.offset
         and abs(event.event_ms - owner.event_ms) < window_ms
-        and event.append_ms - owner.append_ms < 2 * window_ms
+        and (replayed or event.append_ms - owner.append_ms < 2 * window_ms)
     )

@@ -92,6 +92,14 @@ def derive_import_id(namespace: str, source: str, row: bytes, nth: int, event_ms
     return _derive(event_ms, namespace.encode(), source.encode(), row, b"%d" % nth)
 
 
+def derive_replay_id(topic: str, partition: int, offset: int, append_ms: int) -> str:
+    """The id of a rejected record when it is put on the topic again: the same however often that is done.
+
+    Another one than the rejected event's own, so that both can be asked for.
+    """
+    return _derive(append_ms, b"replay", topic.encode(), b"%d %d %d" % (partition, offset, append_ms))
+
+
 def _derive(epoch_ms: int, *parts: bytes) -> str:
     hashed = hashlib.blake2b(digest_size=16, person=b"tally.id")
     for part in parts:

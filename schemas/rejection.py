@@ -17,8 +17,9 @@ Reason = Literal[
     "too_large",
     "bad_time",
     "bad_id",
-    "bad_header",  # a namespace that is not UTF-8, empty or too long
+    "bad_header",  # of ours, and not UTF-8, empty, too long or no number
     "conflict",  # fields that contradict one another
+    "refused_by_table",  # valid here, and still ClickHouse will not take the row: a constraint, a narrower type
 ]
 
 

@@ -12,6 +12,7 @@ INTERACTIONS = "interactions"
 OUTCOMES = "outcomes"
 EXPIRING = "outcomes_expiring"
 LEDGER = "ledger"
+TOPICS = "topics"
 MIGRATIONS_TABLE = "schema_migrations"
 
 DEDUPLICATION_WINDOW = 1000
@@ -105,8 +106,30 @@ CREATE TABLE IF NOT EXISTS {LEDGER} (
 ORDER BY (_topic, _partition, verdict, month, first_offset)
 """
 
+# With another number of partitions a key lies elsewhere, apart from its claims: the count must not change unnoticed.
+_CREATE_TOPICS = f"""
+CREATE TABLE IF NOT EXISTS {TOPICS} (
+    topic String,
+    partitions UInt32,
+    seen_at DateTime64(3, 'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree(seen_at) ORDER BY topic
+"""
+
+_ADD_IDEMPOTENCY_KEY = f"""
+ALTER TABLE {INTERACTIONS}
+    ADD COLUMN IF NOT EXISTS _idempotency_key String COMMENT 'what deduplication compares without an execution_id'
+    AFTER _event_time_ms
+"""
+
+_ADD_REPLAYED_AS = tuple(
+    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS "
+    "replayed_as String COMMENT 'the id it was put on the topic again as' AFTER message"
+    for table in (OUTCOMES, EXPIRING)
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values())),
+    Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_ADD_REPLAYED_AS)),
 )
 BOOTSTRAP = _CREATE_MIGRATIONS
 LATEST_VERSION = MIGRATIONS[-1].version

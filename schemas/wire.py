@@ -1,8 +1,9 @@
 """The wire format: what one record on the topic looks like.
 
-    key      namespace ":" execution_id (else session_id, else user_id, else feature_id), UTF-8
+    key      namespace ":" execution_id (else idempotency key, session_id, user_id or feature_id), UTF-8
     value    the interaction as a JSON object, with `interaction_id` unless a foreign producer left it out
-    headers  tally-namespace, tally-schema (format version, decimal), tally-derived-id ("1" on imported rows)
+    headers  tally-namespace, tally-schema (format version, decimal), tally-derived-id ("1" on imported rows),
+             tally-idempotency-key, tally-origin-ms (on a replayed dead letter: when it was first appended)
 
 A record without headers is a foreign producer's: its namespace is the consumer's default one. Partitions are
 chosen by murmur2 of the key, as Kafka's own Java client does.
@@ -29,6 +30,10 @@ SCHEMA_VERSION = 1
 NAMESPACE_HEADER = "tally-namespace"
 SCHEMA_HEADER = "tally-schema"
 DERIVED_ID_HEADER = "tally-derived-id"
+IDEMPOTENCY_HEADER = "tally-idempotency-key"
+ORIGIN_HEADER = "tally-origin-ms"
+
+MAX_IDEMPOTENCY_BYTES = 512
 
 NULL = Raw(b"null")
 OBJECT_FIELDS = ("metadata", "query_snapshot")
@@ -93,18 +98,31 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot write {type(value).__name__}")
 
 
-def encode_headers(namespace: str, *, derived_id: bool = False) -> list[tuple[str, bytes]]:
+def encode_headers(
+    namespace: str, *, derived_id: bool = False, idempotency_key: str | None = None, origin_ms: int | None = None
+) -> list[tuple[str, bytes]]:
     """The headers of a record that this version writes."""
     headers = [(NAMESPACE_HEADER, namespace.encode()), (SCHEMA_HEADER, b"%d" % SCHEMA_VERSION)]
     if derived_id:
         headers.append((DERIVED_ID_HEADER, b"1"))
+    if idempotency_key:
+        headers.append((IDEMPOTENCY_HEADER, idempotency_key.encode()))
+    if origin_ms is not None:
+        headers.append((ORIGIN_HEADER, b"%d" % origin_ms))
     return headers
 
 
-def partition_key(namespace: str, event: Interaction | WireEvent) -> bytes:
+def partition_key(namespace: str, event: Interaction | WireEvent, idempotency_key: str | None = None) -> bytes:
     """What decides an event's partition, so that everything it could be a duplicate of shares its partition."""
-    grouping = event.execution_id or event.session_id or event.user_id or event.feature_id
+    grouping = event.execution_id or idempotency_key or event.session_id or event.user_id or event.feature_id
     return f"{namespace}:{grouping}".encode()
+
+
+def check_idempotency_key(key: str) -> str:
+    """Return `key`; raise ValueError when no record may carry it."""
+    if not key or len(key.encode()) > MAX_IDEMPOTENCY_BYTES:
+        raise ValueError(f"an idempotency key has 1 to {MAX_IDEMPOTENCY_BYTES} bytes")
+    return key
 
 
 def check_namespace(namespace: str) -> str:

@@ -9,7 +9,6 @@ from aiokafka.admin import NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import letters
 from consumers.batch import Judged, Rejected
 from consumers.ceiling import RejectCeiling, TooManyRejects
 from consumers.worker import Worker
@@ -18,6 +17,7 @@ from producers.simulator import Simulator
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
+from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.rejection import Rejection
 from schemas.wire import encode_headers, encode_value
@@ -65,6 +65,7 @@ async def test_every_field_is_stored_as_it_was_sent(lab: Lab) -> None:
         occurred_at,
         receipt.timestamp,
         int(occurred_at.timestamp() * 1000),
+        "",
         lab.settings.topic,
         receipt.partition,
         receipt.offset,
@@ -150,13 +151,13 @@ async def test_each_bad_input_among_good_ones_becomes_a_letter(lab: Lab) -> None
     assert await lab.count("interactions") == 10_000
 
     found = {}
-    for letter in await lab.letters():
-        headers = dict(letter.headers)
-        origin = int(headers[letters.PARTITION]), int(headers[letters.OFFSET])
-        assert headers[letters.TOPIC].decode() == lab.settings.topic
-        assert int(headers[letters.APPEND_MS]) <= letter.timestamp
+    for each in await lab.letters():
+        headers = dict(each.headers)
+        origin = int(headers[letter.PARTITION]), int(headers[letter.OFFSET])
+        assert headers[letter.TOPIC].decode() == lab.settings.topic
+        assert int(headers[letter.APPEND_MS]) <= each.timestamp
         assert headers["app"] == b"\xff\x00"
-        found[origin] = letter.value, headers[letters.REASON].decode(), headers[letters.FIELD].decode(), letter.key
+        found[origin] = each.value, headers[letter.REASON].decode(), headers[letter.FIELD].decode(), each.key
     assert found == {tuple(place): expected for place, expected in places.items()}
 
     outcomes = await lab.rows("SELECT _partition, _offset, reason, field, namespace, interaction_id FROM outcomes")
@@ -178,13 +179,6 @@ async def test_a_rejected_event_keeps_the_id_it_came_with(lab: Lab) -> None:
     await lab.put(as_json(position=-1, interaction_id=minted), headers=encode_headers("shop"))
     await lab.drain()
     assert await lab.rows("SELECT namespace, interaction_id FROM outcomes") == [("shop", minted)]
-
-
-async def test_a_newer_schema_stops_the_worker_and_loses_nothing(lab: Lab) -> None:
-    await lab.put(as_json(), headers=[("tally-schema", b"2")])
-    with pytest.raises(Fatal, match="upgrade this consumer"):
-        await lab.drain()
-    assert await lab.count("outcomes") == 0
 
 
 async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,8 +235,8 @@ async def test_a_compressible_record_past_the_letters_own_bound_still_becomes_a_
     async with kafka.producer(lab.settings.model_copy(update={"max_record_bytes": 64 * 1024 * 1024})) as foreign:
         await foreign.send_and_wait(lab.settings.topic, value=value, key=b"k")
     await lab.drain()
-    (letter,) = await lab.letters()
-    assert letter.value == value
+    (only,) = await lab.letters()
+    assert only.value == value
 
 
 @pytest.mark.parametrize("version", [b"", b"one"])
@@ -310,3 +304,26 @@ async def test_init_is_repeatable_and_refuses_a_newer_schema(lab: Lab) -> None:
 
 def test_json_of_a_foreign_producer_needs_three_fields() -> None:
     assert set(json.loads(as_json())) == {"feature_id", "interaction_type", "position", "execution_id"}
+
+
+async def test_an_idempotency_key_serves_where_there_is_no_execution(lab: Lab) -> None:
+    async with Producer(lab.settings) as producer:
+        first = await producer.emit(click(execution=None), idempotency_key="k1")
+        again = await producer.emit(click("doc-2", execution=None, user_id="ada"), idempotency_key="k1")
+        await producer.emit(click(execution=None), idempotency_key="k2")
+        await producer.emit(click(execution=None), idempotency_key="k1", namespace="other")
+        await producer.emit(click(), idempotency_key="k1")
+        await producer.emit(click("doc-3"), idempotency_key="k1")
+    await lab.drain()
+    assert await lab.count("interactions") == 5
+    assert await lab.rows("SELECT interaction_id, duplicate_of FROM outcomes") == [
+        (again.interaction_id, first.interaction_id)
+    ]
+
+
+@pytest.mark.parametrize("name", ["tally-idempotency-key", "tally-origin-ms"])
+@pytest.mark.parametrize("value", [b"", b"\xff", b"9" * 513, None])
+async def test_a_bad_header_of_ours_is_rejected(lab: Lab, name: str, value: bytes | None) -> None:
+    await lab.put(as_json(), headers=[(name, value)])  # type: ignore[list-item]
+    await lab.drain()
+    assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", name)]

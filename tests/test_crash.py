@@ -11,7 +11,6 @@ from aiokafka.admin import RecordsToDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import letters
 from consumers.batch import Event
 from consumers.intake import Intake
 from consumers.sink import insert_token
@@ -19,6 +18,7 @@ from consumers.worker import Worker
 from producers.simulator import Simulator
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
+from schemas import letter
 from schemas.identity import derive_foreign_id
 from schemas.wire import WireEvent
 from tests.lab import Lab, as_json, click
@@ -59,7 +59,7 @@ async def test_a_crash_between_any_two_steps_changes_nothing(
     keys = await lab.rows("SELECT count(), uniqExact(execution_id, feature_id, interaction_type) FROM interactions")
     assert keys == [(stored, stored)], "each tuple once"
     origins = {
-        (dict(each.headers)[letters.PARTITION], dict(each.headers)[letters.OFFSET]) for each in await lab.letters()
+        (dict(each.headers)[letter.PARTITION], dict(each.headers)[letter.OFFSET]) for each in await lab.letters()
     }
     assert origins == {(b"0", b"0")}, "written once or twice, it is one letter"
 

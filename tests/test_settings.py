@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from runtime.claims import connect_redis
 from runtime.clickhouse import connect
 from runtime.errors import SettingsError
+from runtime.redis import connect_redis
 from runtime.settings import Settings
 from runtime.stack_file import Endpoints, Pids, StackFile
 

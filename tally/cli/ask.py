@@ -15,9 +15,9 @@ from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
 from readers.overview import Overview, read_overview
 from readers.reports import REPORTS, Report, run_report
 from runtime import clickhouse
-from runtime.claims import connect_redis
 from runtime.errors import TallyError
 from runtime.ports import http_answers
+from runtime.redis import connect_redis
 from runtime.settings import Settings, without_password
 from runtime.stack_file import StackFile, process_exists
 from schemas.identity import is_interaction_id

@@ -1,0 +1,80 @@
+"""Leases: this worker's hold on the claims of its partitions. It takes them with a partition's first records, and
+rebuilds them from ClickHouse when they are gone."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from consumers import seams
+from consumers.batch import Slice
+from consumers.rebuild import Rebuild
+from consumers.resume import Resume
+from runtime.claims import Claim, Claims, ClaimsLost, Lease, Owner, Span
+from runtime.retry import retrying
+
+Confirm = Callable[[dict[int, int]], Awaitable[None]]
+"""Commits the offsets that a worker begins at. Raises Fenced when the group does not count it in any more."""
+
+Result = TypeVar("Result")
+
+log = logging.getLogger("tally.worker")
+
+
+class Leases:
+    """Claims keys of a partition's records, and sees to it that the partition's claims are whole and this worker's."""
+
+    def __init__(self, claims: Claims, resume: Resume, rebuild: Rebuild, confirm: Confirm) -> None:
+        self._claims = claims
+        self._resume = resume
+        self._rebuild = rebuild
+        self._confirm = confirm
+        self._held: dict[int, Lease] = {}
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """These are no longer ours."""
+        for partition in partitions:
+            self._held.pop(partition, None)
+
+    async def claim(self, part: Slice, events: Sequence[Claim], up_to: Span | None = None) -> list[Owner | None]:
+        """Claim the keys of events of `part`, of all its records or up to some of them. Raises Fenced."""
+        ask = partial(self._claims.claim, span=up_to or span_of(part), events=events)
+        return await self._with_lease("claiming", part, ask)
+
+    async def release(self, part: Slice, owner: Claim) -> None:
+        """Take back the claim of an event of `part` that will not be stored. Raises Fenced."""
+        await self._with_lease("releasing a claim", part, partial(self._claims.release, owner=owner))
+
+    async def _with_lease(self, what: str, part: Slice, ask: Callable[[Lease], Awaitable[Result]]) -> Result:
+        """Ask under a lease on whole claims, however often they get lost on the way."""
+        lost_already = False
+        while True:
+            try:
+                lease = self._held.get(part.partition) or await self._take(part, anew=lost_already)
+                return await retrying(what, partial(ask, lease))
+            except ClaimsLost as lost:
+                log.warning("partition %d: claims are lost (%s)", part.partition, lost)
+                lost_already = True
+                self._held.pop(part.partition, None)
+
+    async def _take(self, part: Slice, *, anew: bool) -> Lease:
+        """Everything before the part's first record is stored, so the claims need to reach no further than that."""
+        partition = part.partition
+        needed = max(self._resume.highest_stored(partition), part.first_offset - 1)
+        log_end = max(self._resume.log_end(partition), part.next_offset)
+        take = partial(self._claims.take, partition, needed=needed, log_end=log_end, anew=anew)
+        lease = await retrying("taking claims", take)
+        await seams.reached("taken")
+        # Only now: had another worker been given the partition before, this would be refused; if it is given to
+        # another one later, that one takes the claims later too.
+        await self._confirm({partition: part.first_offset})
+        if not lease.whole:
+            await self._rebuild.run(lease, first_append_ms=part.records[0].timestamp, last_offset=needed)
+        self._held[partition] = lease
+        return lease
+
+
+def span_of(part: Slice) -> Span:
+    """All records of a slice."""
+    first, last = part.records[0], part.records[-1]
+    return Span(first.offset, first.timestamp, last.offset, last.timestamp)

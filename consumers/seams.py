@@ -1,0 +1,39 @@
+"""Seams: the named points between two steps of a batch, where a crash must change nothing.
+
+Here they do nothing. The campaign in `tests/chaos` hangs a fault on each of them.
+"""
+
+from collections.abc import Awaitable, Callable
+
+SEAMS = (
+    "judged",  # validated; nothing has been written
+    "resumed",  # what is stored already is known and dropped
+    "taken",  # the partition's claims are this worker's, not confirmed by the group yet
+    "restored",  # part of lost claims was put back
+    "claimed",
+    "stored",  # rows are in `interactions`
+    "refused",  # ClickHouse refused a row; its claim was taken back, its letter not written yet
+    "lettered",
+    "recorded",  # rows are in `outcomes`
+    "committed",
+)
+
+Hook = Callable[[str], Awaitable[None]]
+
+
+async def _pass_on(_name: str) -> None:
+    return
+
+
+_hook: Hook = _pass_on
+
+
+async def reached(name: str) -> None:
+    """The pipeline has come to this seam."""
+    await _hook(name)
+
+
+def install(hook: Hook) -> None:
+    """Call `hook` at every seam of this process."""
+    global _hook  # noqa: PLW0603  (one hook a process, as a debugger would have)
+    _hook = hook

@@ -1,0 +1,156 @@
+"""What each store's errors mean: one table per store, and one function that reads it.
+
+retry   the store cannot do it now: Unavailable; `retrying` tries again, and nothing is dropped
+poison  ClickHouse will never take these rows: RowsRefused; the sink finds out which of them it is
+fatal   waiting cannot mend it: Fatal, or StatementRefused for a statement nobody expected to be refused
+"""
+
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    CorruptRecordException,
+    GroupAuthorizationFailedError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    ProducerFenced,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedVersionError,
+)
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterError,
+    ConnectionError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from runtime.errors import Fatal, TallyError, Unavailable
+
+CLICKHOUSE_RETRY = {
+    75: "CANNOT_WRITE_TO_FILE_DESCRIPTOR",
+    159: "TIMEOUT_EXCEEDED",
+    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
+    209: "SOCKET_TIMEOUT",
+    210: "NETWORK_ERROR",
+    236: "ABORTED",
+    241: "MEMORY_LIMIT_EXCEEDED",
+    242: "TABLE_IS_READ_ONLY",
+    243: "NOT_ENOUGH_SPACE",
+    252: "TOO_MANY_PARTS",
+    279: "ALL_CONNECTION_TRIES_FAILED",
+    285: "TOO_FEW_LIVE_REPLICAS",
+    319: "UNKNOWN_STATUS_OF_INSERT",
+    394: "QUERY_WAS_CANCELLED",
+    425: "SYSTEM_ERROR",
+    999: "KEEPER_EXCEPTION",
+}
+CLICKHOUSE_POISON = {
+    6: "CANNOT_PARSE_TEXT",
+    26: "CANNOT_PARSE_QUOTED_STRING",
+    27: "CANNOT_PARSE_INPUT_ASSERTION_FAILED",
+    38: "CANNOT_PARSE_DATE",
+    41: "CANNOT_PARSE_DATETIME",
+    69: "ARGUMENT_OUT_OF_BOUND",
+    70: "CANNOT_CONVERT_TYPE",
+    72: "CANNOT_PARSE_NUMBER",
+    117: "INCORRECT_DATA",
+    131: "TOO_LARGE_STRING_SIZE",
+    153: "ILLEGAL_DIVISION",
+    321: "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE",
+    349: "CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN",
+    395: "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO",
+    407: "DECIMAL_OVERFLOW",
+    469: "VIOLATED_CONSTRAINT",
+}
+CLICKHOUSE_CREDENTIALS = (192, 193, 194, 497, 516)
+CLICKHOUSE_MISSING = {60: "UNKNOWN_TABLE", 81: "UNKNOWN_DATABASE"}
+"""Fatal, like every code that stands nowhere here; these two are worded."""
+
+REDIS_RETRY = (
+    ConnectionError,  # LOADING among them
+    TimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    ClusterError,  # CLUSTERDOWN, MASTERDOWN
+    RedisClusterException,  # a slot that no node serves now
+    AskError,  # a slot on the move, MOVED among them
+    TryAgainError,
+    NoScriptError,
+)
+REDIS_RETRY_TEXTS = ("MISCONF", "BUSY", "NOREPLICAS", "UNBLOCKED")
+"""How further errors begin that waiting may mend. Every other one of Redis's is fatal."""
+
+REDIS_FAILED = (RedisError, RedisClusterException)
+"""All that a call to Redis may raise."""
+
+KAFKA_FATAL = (
+    AuthenticationFailedError,
+    SaslAuthenticationFailed,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    InvalidTopicError,
+    CorruptRecordException,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    ProducerFenced,
+    UnsupportedVersionError,
+)
+"""Every other error of Kafka's is tried again: brokers come back, leaders and coordinators move."""
+
+
+class StatementRefused(TallyError):
+    """ClickHouse refused a statement for good; `code` is its error code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RowsRefused(StatementRefused):
+    """ClickHouse refused rows for what is in them; at least one of them can never be stored."""
+
+
+def error_code(error: BaseException) -> int:
+    """ClickHouse's code of an error, 0 when it has none: the network's, or that of something in between."""
+    return getattr(error, "code", None) or 0
+
+
+def clickhouse_fault(error: ClickHouseError) -> TallyError:
+    """What an error of ClickHouse's means here."""
+    code = error_code(error)
+    if code in CLICKHOUSE_CREDENTIALS:
+        return Fatal("ClickHouse refused the credentials in TALLY_CLICKHOUSE")
+    if code in CLICKHOUSE_MISSING:
+        return Fatal(f"ClickHouse lacks what Tally needs (`tally init` creates it; TALLY_DATABASE): {error}")
+    if code in CLICKHOUSE_RETRY or not code:
+        return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
+    kind = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
+    return kind(code, f"ClickHouse refused a statement: {error}")
+
+
+def redis_fault(error: Exception) -> TallyError:
+    """What an error of Redis's means here."""
+    if isinstance(error, AuthenticationError | NoPermissionError):
+        return Fatal(f"Redis refused the credentials in TALLY_REDIS: {error}")
+    if isinstance(error, REDIS_RETRY) or str(error).startswith(REDIS_RETRY_TEXTS):
+        return Unavailable(f"Redis (TALLY_REDIS): {error!r}")
+    return Fatal(f"Redis (TALLY_REDIS) cannot do what claims need: {error!r}")
+
+
+def kafka_fault(error: KafkaError, what: str) -> TallyError:
+    """What an error of Kafka's means here; `what` says what was being done."""
+    if isinstance(error, KAFKA_FATAL):
+        return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {error!r}")
+    return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {error!r}")

@@ -1,0 +1,66 @@
+"""Connections to Redis or Valkey, one server or a cluster, and what it must be like to be trusted with claims."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis as Server
+from redis.asyncio import RedisCluster as Cluster
+
+from runtime.errors import Fatal, SettingsError
+from runtime.faults import REDIS_FAILED, redis_fault
+from runtime.settings import Settings
+
+Redis = Server | Cluster
+
+SAFE_POLICY = "noeviction"
+
+
+@asynccontextmanager
+async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
+    """A connection whose servers may be trusted with claims; whether they are a cluster they say themselves.
+
+    Raises Unavailable when none answers, Fatal when one would evict keys under memory pressure: a claim that
+    vanished early lets a duplicate through without anybody noticing.
+    """
+    settings.need("redis")
+    redis: Redis = _opened(Server, settings)
+    try:
+        try:
+            if (await redis.info("cluster")).get("cluster_enabled"):
+                await redis.aclose()
+                redis = _opened(Cluster, settings)
+            policies = await _policies(redis)
+        except REDIS_FAILED as error:
+            raise redis_fault(error) from error
+        if unsafe := policies - {SAFE_POLICY}:
+            raise Fatal(
+                f"Redis has maxmemory-policy {', '.join(sorted(unsafe))}: it would drop claims and let duplicates "
+                f"through. Set maxmemory-policy {SAFE_POLICY}"
+            )
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+def _opened(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
+    try:
+        return kind.from_url(
+            settings.redis.get_secret_value(),
+            socket_connect_timeout=settings.connect_timeout_ms / 1000,
+            socket_timeout=settings.query_timeout_ms / 1000,
+        )
+    except ValueError:
+        raise SettingsError(
+            "TALLY_REDIS: write redis://[user:password@]host:port/db, with / and @ as %2F and %40"
+        ) from None
+
+
+async def _policies(redis: Redis) -> set[str]:
+    """The eviction policies of every server."""
+    if isinstance(redis, Cluster):
+        nodes = redis.get_primaries()
+        answers: list[Any] = [await redis.config_get("maxmemory-policy", target_nodes=node) for node in nodes]
+    else:
+        answers = [await redis.config_get("maxmemory-policy")]
+    return {answer.get("maxmemory-policy", "unknown") for answer in answers}

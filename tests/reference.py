@@ -1,0 +1,41 @@
+"""The deduplication rule as a plain function of the log: no store, no batches, no crash. What everything must equal."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Logged(NamedTuple):
+    """What the rule looks at in one valid event. Times in milliseconds since 1970."""
+
+    partition: int
+    offset: int
+    append_ms: int
+    event_ms: int
+    identity: tuple[str, str]
+    """Namespace and interaction id."""
+    key: bytes | None
+    id_from_outside: bool = False
+    replayed: bool = False
+
+
+def owners_by_the_rule(log: Iterable[Logged], window_ms: int) -> dict[tuple[int, int], str | None]:
+    """For each event by (partition, offset): None if it is stored, else the id that it is a duplicate of."""
+    stored: list[Logged] = []
+    verdicts: dict[tuple[int, int], str | None] = {}
+    for event in sorted(log):
+        owners = [
+            (owner.offset, owner.identity[1])
+            for owner in stored
+            if owner.partition == event.partition
+            and owner.key == event.key is not None
+            and abs(event.event_ms - owner.event_ms) < window_ms
+            and (event.replayed or event.append_ms - owner.append_ms < 2 * window_ms)
+        ]
+        if event.id_from_outside and any(
+            owner.partition == event.partition and owner.identity == event.identity for owner in stored
+        ):
+            owners = [(-1, event.identity[1])]
+        verdicts[event.partition, event.offset] = min(owners)[1] if owners else None
+        if not owners:
+            stored.append(event)
+    return verdicts
