@@ -1,12 +1,13 @@
 """Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from consumers import seams
 from consumers.batch import Batch, Duplicate, Event, Slice, Verdicts
 from consumers.leases import Leases, span_of
 from consumers.owners import StoredOwners
-from runtime.claims import Claim, Owner
+from runtime.claims import Claim, ClaimsLost, Owner
 
 
 class Deduplication:
@@ -20,9 +21,22 @@ class Deduplication:
         """Claim every event's key. Raises Fenced when another worker has a partition."""
         verdicts = Verdicts()
         for part in batch.slices:
-            await self._decide(part, [event for event in events if event.partition == part.partition], verdicts)
+            ours = [event for event in events if event.partition == part.partition]
+            found = await self._decide_again_when_lost(part, ours)
+            verdicts.stored += found.stored
+            verdicts.duplicates += found.duplicates
         await seams.reached("claimed")
         return verdicts
+
+    async def _decide_again_when_lost(self, part: Slice, events: list[Event]) -> Verdicts:
+        """What is rebuilt knows only stored events: those of this slice that have claimed already claim again."""
+        while True:
+            verdicts = Verdicts()
+            try:
+                await self._decide(part, events, verdicts)
+            except ClaimsLost:
+                continue
+            return verdicts
 
     async def _decide(self, part: Slice, events: list[Event], into: Verdicts) -> None:
         stored: set[_Identity] = set()
@@ -52,7 +66,8 @@ class Deduplication:
         """Take back the claim of an event that ClickHouse will not store."""
         claim = _claim_of(event, {})
         if claim is not None:
-            await self._leases.release(part, claim)
+            with suppress(ClaimsLost):  # then it is gone with all others
+                await self._leases.release(part, claim)
 
 
 _Identity = tuple[str, str]

@@ -30,32 +30,37 @@ class Leases:
         self._rebuild = rebuild
         self._confirm = confirm
         self._held: dict[int, Lease] = {}
+        self._lost: set[int] = set()
+        """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours."""
         for partition in partitions:
             self._held.pop(partition, None)
+            self._lost.discard(partition)
 
     async def claim(self, part: Slice, events: Sequence[Claim], up_to: Span | None = None) -> list[Owner | None]:
-        """Claim the keys of events of `part`, of all its records or up to some of them. Raises Fenced."""
-        ask = partial(self._claims.claim, span=up_to or span_of(part), events=events)
-        return await self._with_lease("claiming", part, ask)
+        """Claim the keys of events of `part`: of all its records, or up to some of them.
+
+        Raises Fenced; and ClaimsLost, after which all events of `part` must be claimed once more.
+        """
+        span = up_to or span_of(part)
+        return await self._under_lease("claiming", part, lambda lease: self._claims.claim(lease, span, events))
 
     async def release(self, part: Slice, owner: Claim) -> None:
-        """Take back the claim of an event of `part` that will not be stored. Raises Fenced."""
-        await self._with_lease("releasing a claim", part, partial(self._claims.release, owner=owner))
+        """Take back the claim of an event of `part` that will not be stored. Raises Fenced or ClaimsLost."""
+        await self._under_lease("releasing a claim", part, lambda lease: self._claims.release(lease, owner))
 
-    async def _with_lease(self, what: str, part: Slice, ask: Callable[[Lease], Awaitable[Result]]) -> Result:
-        """Ask under a lease on whole claims, however often they get lost on the way."""
-        lost_already = False
-        while True:
-            try:
-                lease = self._held.get(part.partition) or await self._take(part, anew=lost_already)
-                return await retrying(what, partial(ask, lease))
-            except ClaimsLost as lost:
-                log.warning("partition %d: claims are lost (%s)", part.partition, lost)
-                lost_already = True
-                self._held.pop(part.partition, None)
+    async def _under_lease(self, what: str, part: Slice, ask: Callable[[Lease], Awaitable[Result]]) -> Result:
+        lost = part.partition in self._lost
+        lease = self._held.get(part.partition) or await self._take(part, anew=lost)
+        try:
+            return await retrying(what, lambda: ask(lease))
+        except ClaimsLost as why:
+            log.warning("partition %d: claims are lost (%s)", part.partition, why)
+            self._held.pop(part.partition, None)
+            self._lost.add(part.partition)
+            raise
 
     async def _take(self, part: Slice, *, anew: bool) -> Lease:
         """Everything before the part's first record is stored, so the claims need to reach no further than that."""
@@ -71,6 +76,7 @@ class Leases:
         if not lease.whole:
             await self._rebuild.run(lease, first_append_ms=part.records[0].timestamp, last_offset=needed)
         self._held[partition] = lease
+        self._lost.discard(partition)
         return lease
 
 

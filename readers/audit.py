@@ -8,6 +8,7 @@ left over is lost, what is counted twice too much; the audit names the exact off
 """
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.kafka import LogBounds
+from runtime.retry import FEW, retrying
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
 
@@ -76,12 +78,12 @@ async def audit(settings: Settings, database: ClickHouse) -> AsyncIterator[Parti
     """
     async with kafka.admin(settings) as admin:
         partitions = await kafka.partition_numbers(admin, settings.topic)
-        groups = await admin.list_consumer_group_offsets(settings.group)
-    committed = {tp.partition: meta.offset for tp, meta in groups.items() if tp.topic == settings.topic}
+        ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
+        committed = await retrying("asking what is committed", ask, tries=FEW)
     async with kafka.offset_reader(settings) as log:
         bounds = await kafka.log_bounds(log, settings.topic, partitions, in_group=False)
         for partition in partitions:
-            found = bounds[partition]._replace(committed=max(0, committed.get(partition, 0)))
+            found = bounds[partition]._replace(committed=committed.get(partition, 0))
             yield await _Accounts(settings.topic, partition, found, database, log).audit()
 
 

@@ -1,6 +1,7 @@
 """The overview: how far the consumers are, and what became of everything so far."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from aiokafka import TopicPartition
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
+from runtime.retry import FEW, retrying
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
 
@@ -80,8 +82,9 @@ async def read_lag(settings: Settings) -> list[PartitionLag]:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         partitions = [TopicPartition(settings.topic, number) for number in numbers]
         ends = await kafka.end_offsets(offsets, partitions)
-        committed = await admin.list_consumer_group_offsets(settings.group)
-    done = {tp: max(0, committed[tp].offset) if tp in committed else 0 for tp in partitions}
+        ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
+        committed = await retrying("asking what is committed", ask, tries=FEW)
+    done = {tp: committed.get(tp.partition, 0) for tp in partitions}
     return [
         PartitionLag(partition=tp.partition, end_offset=ends[tp], committed=done[tp], lag=ends[tp] - done[tp])
         for tp in sorted(partitions)

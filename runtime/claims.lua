@@ -150,25 +150,41 @@ local function within_reach(owners, reach_ms)
   return table.concat(kept)
 end
 
--- The owner that `event` is a duplicate of, as 24 bytes; false when it is its own owner; nil when it has none.
+local function without(owners, owner)
+  local kept = {}
+  for at = 1, #owners, OWNER do
+    local other = string.sub(owners, at, at + OWNER - 1)
+    if other ~= owner then
+      kept[#kept + 1] = other
+    end
+  end
+  return table.concat(kept)
+end
+
+local function set_owners(key, owners, ...)
+  if owners == "" then
+    redis.call("DEL", key)
+  else
+    redis.call("SET", key, owners, ...)
+  end
+end
+
+-- The owner that `event` is a duplicate of, as 24 bytes, or nil; and whether it is an owner itself. It may be both:
+-- since it was asked about, an event before it was refused by ClickHouse, and another one took that one's place.
 local function judge(owners, event, replayed, window)
   local offset, event_ms, append_ms = struct.unpack("<i8i8i8", event)
-  local id = string.sub(event, 25, 40)
-  local lowest, duplicate_of = nil, nil
+  local lowest, duplicate_of, mine = nil, nil, false
   for at = 1, #owners, OWNER do
     local owner_offset, owner_event_ms, owner_append_ms = struct.unpack("<i8i8i8", owners, at)
-    local owner_id = string.sub(owners, at + 24, at + 39)
-    if owner_offset == offset and owner_id == id then
-      return false
-    end
     if owner_offset < offset
         and math.abs(event_ms - owner_event_ms) < window
         and (replayed or append_ms - owner_append_ms < 2 * window)
         and (lowest == nil or owner_offset < lowest) then
-      lowest, duplicate_of = owner_offset, string.sub(owners, at, at + 7) .. owner_id
+      lowest, duplicate_of = owner_offset, string.sub(owners, at, at + 7) .. string.sub(owners, at + 24, at + 39)
     end
+    mine = mine or string.sub(owners, at, at + OWNER - 1) == event
   end
-  return duplicate_of
+  return duplicate_of, mine
 end
 
 local function claim()
@@ -188,11 +204,13 @@ local function claim()
     local at = (i - 2) * (OWNER + 1) + 1
     local event, flags = string.sub(events, at, at + OWNER - 1), string.byte(events, at + OWNER)
     local owners = redis.call("GET", KEYS[i]) or ""
-    local verdict = judge(owners, event, flags >= 2, window)
-    if verdict == nil and flags % 2 == 0 then
-      redis.call("SET", KEYS[i], within_reach(owners, reach_ms) .. event, "PX", ttl)
+    local duplicate_of, mine = judge(owners, event, flags >= 2, window)
+    if duplicate_of and mine then
+      set_owners(KEYS[i], without(owners, event), "KEEPTTL")
+    elseif not duplicate_of and not mine and flags % 2 == 0 then
+      set_owners(KEYS[i], within_reach(owners, reach_ms) .. event, "PX", ttl)
     end
-    verdicts[#verdicts + 1] = verdict or NOBODY
+    verdicts[#verdicts + 1] = duplicate_of or NOBODY
   end
   head.last = math.max(head.last, last_offset)
   mark(tonumber(ARGV[9]), tonumber(ttl))
@@ -206,18 +224,7 @@ local function release()
   if refused then
     return refused
   end
-  local owners, kept = redis.call("GET", KEYS[2]) or "", {}
-  for at = 1, #owners, OWNER do
-    local owner = string.sub(owners, at, at + OWNER - 1)
-    if owner ~= ARGV[5] then
-      kept[#kept + 1] = owner
-    end
-  end
-  if #kept == 0 then
-    redis.call("DEL", KEYS[2])
-  else
-    redis.call("SET", KEYS[2], table.concat(kept), "KEEPTTL")
-  end
+  set_owners(KEYS[2], without(redis.call("GET", KEYS[2]) or "", ARGV[5]), "KEEPTTL")
   return { "ok", "" }
 end
 

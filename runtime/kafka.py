@@ -243,6 +243,18 @@ async def log_bounds(
         raise kafka_fault(error, "asking for offsets") from error
 
 
+async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str) -> dict[int, int]:
+    """What a group has committed of a topic, per partition; nothing for a partition it never committed.
+
+    Raises Unavailable when no broker can tell, as while a fresh cluster still chooses the group's coordinator.
+    """
+    try:
+        found = await client.list_consumer_group_offsets(group)
+    except KafkaError as error:
+        raise kafka_fault(error, f"asking for the offsets of group {group}") from error
+    return {place.partition: each.offset for place, each in found.items() if place.topic == topic and each.offset >= 0}
+
+
 async def ping(settings: Settings) -> None:
     """Return when a broker answers; raise Unavailable when none does."""
     try:

@@ -59,6 +59,7 @@ def _opened(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
 async def _policies(redis: Redis) -> set[str]:
     """The eviction policies of every server."""
     if isinstance(redis, Cluster):
+        await redis.initialize()  # else it knows no nodes yet
         nodes = redis.get_primaries()
         answers: list[Any] = [await redis.config_get("maxmemory-policy", target_nodes=node) for node in nodes]
     else:

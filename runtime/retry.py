@@ -18,13 +18,17 @@ _jitter = random.SystemRandom()
 log = logging.getLogger(__name__)
 
 
-async def retrying(what: str, attempt: Callable[[], Awaitable[Result]]) -> Result:
+FEW = 5
+"""For commands: somebody waits for the answer."""
+
+
+async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries: int | None = None) -> Result:
     """Call `attempt` until it succeeds, waiting longer each time (full jitter), and say so.
 
-    Raises Fatal for an error that trying again cannot mend, and RowsRefused as it is. There is no last try: a
-    pipeline that gave up would have to drop something.
+    Raises Fatal for an error that trying again cannot mend, and RowsRefused as it is. Without `tries` there is
+    no last try: a pipeline that gave up would have to drop something. With it the last Unavailable is raised.
     """
-    tries = 0
+    tried = 0
     while True:
         try:
             return await attempt()
@@ -34,7 +38,9 @@ async def retrying(what: str, attempt: Callable[[], Awaitable[Result]]) -> Resul
             raise Fatal(f"{what}: {error}") from error
         except Unavailable as error:
             why = error
-        tries += 1
-        delay_s = _jitter.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tries))
-        log.warning("%s failed (try %d), again in %.1f s: %s", what, tries, delay_s, why)
+        tried += 1
+        if tried == tries:
+            raise why
+        delay_s = _jitter.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tried))
+        log.warning("%s failed (try %d), again in %.1f s: %s", what, tried, delay_s, why)
         await asyncio.sleep(delay_s)

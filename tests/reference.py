@@ -1,7 +1,9 @@
 """The deduplication rule as a plain function of the log: no store, no batches, no crash. What everything must equal."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+REFUSED = "refused by the table"
 
 
 class Logged(NamedTuple):
@@ -18,8 +20,13 @@ class Logged(NamedTuple):
     replayed: bool = False
 
 
-def owners_by_the_rule(log: Iterable[Logged], window_ms: int) -> dict[tuple[int, int], str | None]:
-    """For each event by (partition, offset): None if it is stored, else the id that it is a duplicate of."""
+def owners_by_the_rule(
+    log: Iterable[Logged], window_ms: int, refused: Collection[tuple[int, int]] = ()
+) -> dict[tuple[int, int], str | None]:
+    """For each event by (partition, offset): None if it is stored, else the id that it is a duplicate of.
+
+    Events at the places in `refused` are ones that ClickHouse would not take: they own nothing.
+    """
     stored: list[Logged] = []
     verdicts: dict[tuple[int, int], str | None] = {}
     for event in sorted(log):
@@ -35,7 +42,8 @@ def owners_by_the_rule(log: Iterable[Logged], window_ms: int) -> dict[tuple[int,
             owner.partition == event.partition and owner.identity == event.identity for owner in stored
         ):
             owners = [(-1, event.identity[1])]
-        verdicts[event.partition, event.offset] = min(owners)[1] if owners else None
-        if not owners:
+        place = event.partition, event.offset
+        verdicts[place] = min(owners)[1] if owners else REFUSED if place in refused else None
+        if verdicts[place] is None:
             stored.append(event)
     return verdicts

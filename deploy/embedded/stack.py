@@ -109,6 +109,11 @@ class Stack:
         self._start(part)
         self._wait(part, self._running[name][1])
 
+    def crash(self, name: str) -> None:
+        """Kill a part as a power cut would, and start it again on the same port and data."""
+        self._running[name][1].process.kill()
+        self.restart(name)
+
     def stack_file(self) -> StackFile:
         """What other commands need to know."""
         endpoints = {name: part.endpoint for name, (part, _child) in self._running.items()}

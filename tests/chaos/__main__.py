@@ -1,0 +1,6 @@
+"""`python -m tests.chaos`. As short as can be: every worker process imports it anew."""
+
+from tests.chaos.campaign import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A worker in a process of its own, that stops at a seam and does there what it was told."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import aiokafka.client
+import aiokafka.conn
+
+from consumers import seams
+from consumers.worker import run_worker
+from runtime.errors import TallyError
+from runtime.settings import Settings
+from tests.chaos import controls
+
+MET, CRASH, KILL, STOP, TELL = "met", "crash", "kill", "stop", "tell"
+
+
+class Orders(NamedTuple):
+    """What a worker is to do."""
+
+    settings: Settings
+    log_path: str
+    kafka_ports: dict[int, int]
+    """Broker port -> the proxy to use instead: clients take ports from the broker itself."""
+    seam: str | None = None
+    passes: int = 1
+    """At the how manieth time that it comes there."""
+    action: str = TELL
+    """crash: an exception; kill, stop: a signal to itself; tell: tell the campaign, and wait for its word."""
+    control: str | None = None
+    until_caught_up: bool = False
+    instance: str | None = None
+
+
+class _Crashed(BaseException):
+    pass
+
+
+def main(orders: Orders, line: Connection) -> None:
+    """The process's entry."""
+    logging.basicConfig(filename=orders.log_path, level=logging.INFO, format="%(asctime)s %(process)d %(message)s")
+    _through_proxies(orders.kafka_ports)
+    if orders.control is not None:
+        controls.CONTROLS[orders.control]()
+    told = threading.Event()
+    threading.Thread(target=_listen, args=(line, told), daemon=True).start()
+    _Seam(orders, line, told)
+    try:
+        asyncio.run(run_worker(orders.settings, instance=orders.instance, until_caught_up=orders.until_caught_up))
+    except TallyError as error:
+        logging.error("%s: %s", type(error).__name__, error)
+        logging.shutdown()
+        os._exit(error.exit_code)
+    except BaseException:
+        logging.exception("crashed")
+        logging.shutdown()
+        os._exit(1)
+    os._exit(0)
+
+
+def _listen(line: Connection, told: threading.Event) -> None:
+    """Whatever happens to the campaign, its workers do not outlive it."""
+    try:
+        while True:
+            line.recv()
+            told.set()
+    except (EOFError, OSError):
+        os._exit(9)
+
+
+class _Seam:
+    def __init__(self, orders: Orders, line: Connection, told: threading.Event) -> None:
+        self._orders, self._line, self._told = orders, line, told
+        self._passes = 0
+        if orders.seam is not None:
+            seams.install(self._reached)
+
+    async def _reached(self, name: str) -> None:
+        if name != self._orders.seam:
+            return
+        self._passes += 1
+        if self._passes != self._orders.passes:
+            return
+        self._line.send(MET)
+        match self._orders.action:
+            case "crash":
+                raise _Crashed
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case _:
+                await asyncio.to_thread(self._told.wait)
+
+
+def _through_proxies(ports: dict[int, int]) -> None:
+    direct: Any = aiokafka.conn.create_conn
+
+    async def redirected(host: str, port: int, **options: object) -> object:
+        return await direct(host, ports.get(port, port), **options)
+
+    aiokafka.client.create_conn = redirected  # type: ignore[attr-defined]

@@ -1,0 +1,72 @@
+"""Negative controls: each breaks one promise in a worker's process, and the campaign must notice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import consumers.pipeline
+import consumers.sink
+import runtime.claims
+from consumers.resume import Resume
+from runtime import faults
+
+
+def _claims_without_owner() -> None:
+    """A redelivered event finds its key claimed, and not by whom: as with SET NX."""
+    script = runtime.claims._SCRIPT
+    broken = script.replace("return false\n", "return string.sub(owners, at, at + 7) .. owner_id\n")
+    assert broken != script
+    runtime.claims._SCRIPT = broken
+
+
+def _commit_before_insert() -> None:
+    store = consumers.pipeline.Pipeline._store
+
+    async def commit_first(self: Any, batch: Any, judged: Any) -> Any:
+        await self._commit(batch.next_offsets)
+        return await store(self, batch, judged)
+
+    consumers.pipeline.Pipeline._store = commit_first  # type: ignore[method-assign]
+
+
+def _skip_by_maximum() -> None:
+    """Everything up to the highest stored offset is taken for stored."""
+
+    async def drop_below(self: Any, batch: Any, judged: Any) -> int:
+        await self.prepare(part.partition for part in batch.slices)
+        before = len(judged.events) + len(judged.rejected)
+        judged.events = [each for each in judged.events if each.offset > self.highest_stored(each.partition)]
+        judged.rejected = [each for each in judged.rejected if each.offset > self.highest_stored(each.partition)]
+        return before - len(judged.events) - len(judged.rejected)
+
+    Resume.drop_stored = drop_below  # type: ignore[method-assign]
+
+
+def _token_by_first_offset() -> None:
+    def token(topic: str, events: Any) -> str:
+        return f"{topic} {events[0].partition} {events[0].offset}"
+
+    consumers.sink.insert_token = token
+
+
+def _poison_on_too_many_parts() -> None:
+    del faults.CLICKHOUSE_RETRY[252]
+    faults.CLICKHOUSE_POISON[252] = "TOO_MANY_PARTS"
+
+
+def _claims_that_forget() -> None:
+    """Lost claims are taken for empty ones."""
+    script = runtime.claims._SCRIPT
+    broken = script.replace('return { "lost", space, -1 }', 'return { "held", space, -1 }')
+    broken = broken.replace("if head.last ~= expected and head.last ~=", "if false and head.last ~=")
+    assert broken != script
+    runtime.claims._SCRIPT = broken
+
+
+CONTROLS: dict[str, Callable[[], None]] = {
+    "claims-without-owner": _claims_without_owner,
+    "commit-before-insert": _commit_before_insert,
+    "skip-by-maximum": _skip_by_maximum,
+    "token-by-first-offset": _token_by_first_offset,
+    "claims-that-forget": _claims_that_forget,
+    "poison-on-252": _poison_on_too_many_parts,
+}

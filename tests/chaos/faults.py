@@ -1,0 +1,118 @@
+"""What each fault does, while a worker waits at its seam or has just died there."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.chaos.crew import Member
+
+if TYPE_CHECKING:
+    from tests.chaos.run import Run
+
+_BRIEFLY_S = (0.02, 0.4)
+_PAST_THE_QUERY_TIMEOUT_S = 1.3
+_REFUSALS = {252: "TOO_MANY_PARTS", 241: "MEMORY_LIMIT_EXCEEDED", 159: "TIMEOUT_EXCEEDED"}
+
+
+async def died(run: "Run", member: Member) -> None:
+    """crash, kill: it is replaced later like every dead worker."""
+    await member.ended(10)
+
+
+async def stop(run: "Run", member: Member) -> None:
+    """Others get its partitions and work them off; then it wakes up and goes on where it was."""
+    run.crew.start()
+    await run.until(run.is_caught_up, 8)
+    member.signal(signal.SIGCONT)
+
+
+async def rebalance(run: "Run", member: Member) -> None:
+    """Workers join while it holds a batch; one of them leaves again."""
+    first, _second = run.crew.start(), run.crew.start()
+    await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
+    member.go_on()
+    await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
+    first.signal(signal.SIGTERM)
+
+
+async def flush(run: "Run", member: Member) -> None:
+    await run.forget_claims()
+    member.go_on()
+
+
+async def rollback(run: "Run", member: Member) -> None:
+    await run.forget_claims()
+    await run.restore_claims()
+    member.go_on()
+
+
+async def cut(run: "Run", member: Member) -> None:
+    proxy = run.proxy()
+    proxy.refusing = True
+    proxy.cut()
+    member.go_on()
+    await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
+
+
+async def lost_answers(run: "Run", member: Member) -> None:
+    run.proxy().lost_answers = run.random.choice((1, 2))
+    member.go_on()
+    await asyncio.sleep(_BRIEFLY_S[1])
+
+
+async def half_requests(run: "Run", member: Member) -> None:
+    run.proxy().cut_requests_after = run.random.choice((1, 60, 400, 1_500, 6_000))
+    member.go_on()
+    await asyncio.sleep(_BRIEFLY_S[1])
+
+
+async def late_answers(run: "Run", member: Member) -> None:
+    run.proxy().hold_answers()
+    member.go_on()
+    await asyncio.sleep(_PAST_THE_QUERY_TIMEOUT_S)
+
+
+async def error_codes(run: "Run", member: Member) -> None:
+    run.proxies["clickhouse"].canned += [canned(code, run.random) for code in _REFUSALS]
+    member.go_on()
+    await asyncio.sleep(_BRIEFLY_S[1])
+
+
+def canned(code: int, random: Random) -> bytes:
+    """ClickHouse's way of refusing."""
+    text = f"Code: {code}. DB::Exception: in this campaign. ({_REFUSALS[code]})".encode()
+    head = f"HTTP/1.1 {random.choice((500, 503))} Refused\r\nX-ClickHouse-Exception-Code: {code}\r\n"
+    return f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text
+
+
+async def slow(run: "Run", member: Member) -> None:
+    run.proxy().delay_s = run.random.uniform(0.005, 0.05)
+    member.go_on()
+    await asyncio.sleep(_BRIEFLY_S[1])
+
+
+async def restart(run: "Run", member: Member) -> None:
+    """The part is killed, and gone for a while."""
+    going = asyncio.create_task(run.restart_part())
+    await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
+    member.go_on()
+    await going
+
+
+FAULTS: dict[str, Callable[["Run", Member], Awaitable[None]]] = {
+    "crash": died,
+    "kill": died,
+    "stop": stop,
+    "rebalance": rebalance,
+    "flush": flush,
+    "rollback": rollback,
+    "cut": cut,
+    "lost-answers": lost_answers,
+    "half-requests": half_requests,
+    "late-answers": late_answers,
+    "error-codes": error_codes,
+    "slow": slow,
+    "restart": restart,
+}

@@ -1,0 +1,47 @@
+"""Which fault meets which seam in which run: a function of the run's number and the campaign's seed alone."""
+
+from random import Random
+from typing import NamedTuple
+
+from consumers.seams import SEAMS
+
+FAULTS = (
+    "crash",  # an exception between two steps
+    "kill",  # SIGKILL
+    "stop",  # SIGSTOP until others have its partitions, then SIGCONT
+    "rebalance",  # another worker joins, and a third one leaves
+    "flush",  # the claims are gone
+    "rollback",  # the claims are as they were some batches ago: a failover to a replica that lagged
+    "cut",  # one store's connections are reset, and new ones refused for a while
+    "lost-answers",  # one store does what it is asked, and its answers are lost
+    "half-requests",  # one store gets the beginning of a request, and then a reset
+    "late-answers",  # one store's answers come after the client has given up
+    "error-codes",  # ClickHouse answers 252, 241 and 159
+    "slow",  # one store takes its time
+)
+RESTART = "restart"  # one part of the stack is killed and started again
+RUNS_PER_RESTART = 20
+STORES = ("kafka", "redis", "clickhouse")
+
+
+class Plan(NamedTuple):
+    """One run."""
+
+    number: int
+    seed: int
+    seam: str
+    fault: str
+    passes: int
+    store: str
+
+
+def plan(number: int, campaign_seed: int, fault: str | None = None) -> Plan:
+    """The plan of a run. Every pair of seam and fault comes about equally often; `fault` asks for that one only."""
+    seed = campaign_seed * 1_000_000 + number
+    random = Random(seed)
+    restart = number % RUNS_PER_RESTART == RUNS_PER_RESTART - 1
+    turn = number // RUNS_PER_RESTART if restart else number - number // RUNS_PER_RESTART
+    seam = SEAMS[turn % len(SEAMS)]
+    kind = RESTART if restart else FAULTS[turn // len(SEAMS) % len(FAULTS)]
+    store = STORES[turn // len(SEAMS) % len(STORES)] if restart else random.choice(STORES)
+    return Plan(number, seed, seam, fault or kind, 1 if seam == "refused" else random.choice((1, 1, 2, 3)), store)

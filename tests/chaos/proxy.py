@@ -1,0 +1,119 @@
+"""A TCP proxy in front of one store, that can be told to misbehave."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Passes connections on to a store on this machine. What it is told applies to what comes next."""
+
+    def __init__(self, port: int) -> None:
+        self._store_port = port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._answers = asyncio.Event()
+        self._answers.set()
+        self.port = 0
+        self.refusing = False
+        """New connections are closed at once."""
+        self.cut_requests_after: int | None = None
+        """The next requests are cut off after so many bytes, and their connection with them."""
+        self.lost_answers = 0
+        """So many further answers are dropped, and their connections cut: the store did it, the client cannot know."""
+        self.canned: list[bytes] = []
+        """Answers to give instead of passing a request on."""
+        self.delay_s = 0.0
+        """Every chunk waits so long."""
+
+    def cut(self) -> None:
+        """Reset every connection that is open."""
+        for writer in list(self._open):
+            transport = writer.transport
+            transport.abort()
+
+    def hold_answers(self) -> None:
+        """Requests reach the store, answers do not come back until `release_answers`."""
+        self._answers.clear()
+
+    def release_answers(self) -> None:
+        """Let go what was held."""
+        self._answers.set()
+
+    def behave(self) -> None:
+        """From now on pass everything on."""
+        self.refusing, self.cut_requests_after, self.lost_answers, self.delay_s = False, None, 0, 0.0
+        self.canned.clear()
+        self.release_answers()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        if self.refusing:
+            writer.transport.abort()
+            return
+        try:
+            store_reader, store_writer = await asyncio.open_connection("127.0.0.1", self._store_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        both = {writer, store_writer}
+        self._open |= both
+        ways = [
+            asyncio.create_task(self._requests(reader, store_writer, writer)),
+            asyncio.create_task(self._replies(store_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            self._open -= both
+            for each in both:
+                each.transport.abort()
+
+    async def _requests(
+        self, reader: asyncio.StreamReader, store: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(CHUNK):
+                await asyncio.sleep(self.delay_s)
+                if self.canned:
+                    client.write(self.canned.pop())
+                    await client.drain()
+                    return
+                if self.cut_requests_after is not None and len(chunk) > self.cut_requests_after:
+                    store.write(chunk[: self.cut_requests_after])
+                    self.cut_requests_after = None
+                    await store.drain()
+                    return
+                store.write(chunk)
+                await store.drain()
+
+    async def _replies(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(CHUNK):
+                await asyncio.sleep(self.delay_s)
+                await self._answers.wait()
+                if self.lost_answers:
+                    self.lost_answers -= 1
+                    return
+                client.write(chunk)
+                await client.drain()
+
+
+@asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """A proxy that listens on a free port of this machine."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.behave()
+        proxy.cut()
+        await server.wait_closed()

@@ -1,0 +1,265 @@
+"""One run: traffic, workers, one fault at one seam, and then the accounts."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from deploy.embedded.stack import Stack
+from runtime import kafka
+from runtime.clickhouse import ClickHouse, connect
+from runtime.errors import Unavailable
+from runtime.migrate import migrate
+from runtime.settings import Settings
+from tests.chaos.child import TELL, Orders
+from tests.chaos.crew import Crew
+from tests.chaos.faults import FAULTS
+from tests.chaos.plan import Plan
+from tests.chaos.proxy import Proxy, proxy_to
+from tests.chaos.traffic import NARROWED, WINDOW_MS, Traffic
+from tests.chaos.verify import compared, problems_of, recorded_outcomes
+
+RECORDS = 300
+BURST = 12
+MORE_RECORDS = 40
+MET_S = 12.0
+CATCH_UP_S = 60.0
+POLL_S = 0.04
+UNDISTURBED_EVERY = 10
+
+
+class Result(NamedTuple):
+    """What came of a run."""
+
+    number: int
+    seed: int
+    seam: str
+    fault: str
+    store: str
+    met: bool
+    kills: int
+    records: int
+    seconds: float
+    problems: list[str]
+
+
+class Run:
+    """The world of one run."""
+
+    def __init__(self, plan: Plan, stack: Stack, folder: Path, control: str | None = None) -> None:
+        self.plan = plan
+        self.random = Random(plan.seed)
+        self.log_path = folder / f"run-{plan.number}.log"
+        self.proxies: dict[str, Proxy] = {}
+        self.crew: Crew
+        self._stack = stack
+        self._control = control
+        self._traffic = Traffic(self.random)
+        self._ends: dict[int, int] = {}
+        self._records = 0
+        self._snapshots: list[dict[bytes, tuple[bytes, int]]] = []
+        self._problems: list[str] = []
+        self._narrowed = plan.seam == "refused" or self.random.random() < 0.2
+        name = f"chaos{uuid.uuid4().hex[:12]}"
+        own = {"topic": name, "group": name, "database": name, "key_prefix": name, "partitions": 3}
+        pace = {
+            "dedup_window_ms": WINDOW_MS,
+            "claim_slack_ms": self.random.choice((1_500, 300_000)),
+            "batch_rows": self.random.choice((15, 40, 100)),
+            "batch_age_ms": 20,
+            "session_timeout_ms": 1_000,
+            "query_timeout_ms": 1_000,
+            "connect_timeout_ms": 1_000,
+            "stop_timeout_ms": 5_000,
+            "accept_rejects": True,
+        }
+        self.settings = stack.settings().model_copy(update={**own, **pace})
+        self._static = self.random.random() < 0.5
+        self._admin: AIOKafkaAdminClient
+        self._producer: AIOKafkaProducer
+        self._database: ClickHouse
+        self._redis: Redis
+
+    async def execute(self) -> Result:
+        """Run it and look at what came of it."""
+        begun = time.monotonic()
+        async with AsyncExitStack() as opened:
+            await self._open(opened)
+            try:
+                met = await self._live_through()
+                if not self._problems:
+                    self._problems += await problems_of(self.settings, self._database, narrowed=self._narrowed)
+                if not self._problems and not self.plan.number % UNDISTURBED_EVERY:
+                    await self._compare_with_undisturbed()
+            finally:
+                self.crew.close()
+                await self._database.command(f"DROP DATABASE {self.settings.database}")
+                await self._admin.delete_topics([self.settings.topic, self.settings.letters_topic])
+                await self.forget_claims()
+        plan, seconds = self.plan, time.monotonic() - begun
+        return Result(
+            plan.number,
+            plan.seed,
+            plan.seam,
+            plan.fault,
+            plan.store,
+            met,
+            self.crew.kills,
+            self._records,
+            round(seconds, 2),
+            self._problems,
+        )
+
+    async def _open(self, opened: AsyncExitStack) -> None:
+        settings = self.settings
+        await kafka.create_topics(settings)
+        await migrate(settings)
+        ports = {
+            "kafka": int(settings.kafka.rpartition(":")[2]),
+            "redis": urlsplit(settings.redis.get_secret_value()).port or 0,
+            "clickhouse": urlsplit(settings.clickhouse.get_secret_value()).port or 0,
+        }
+        for name, port in ports.items():
+            self.proxies[name] = await opened.enter_async_context(proxy_to(port))
+        through = settings.model_copy(
+            update={
+                "kafka": f"127.0.0.1:{self.proxies['kafka'].port}",
+                "redis": SecretStr(f"redis://127.0.0.1:{self.proxies['redis'].port}/0"),
+                "clickhouse": SecretStr(f"http://127.0.0.1:{self.proxies['clickhouse'].port}"),
+            }
+        )
+        brokers = {ports["kafka"]: self.proxies["kafka"].port}
+        self.crew = Crew(Orders(through, str(self.log_path), brokers, control=self._control))
+        self._admin = await opened.enter_async_context(kafka.admin(settings))
+        self._producer = await opened.enter_async_context(kafka.producer(settings, letters=True))
+        self._database = await opened.enter_async_context(
+            connect(settings.model_copy(update={"query_timeout_ms": 30_000}))
+        )
+        self._redis = Redis.from_url(settings.redis.get_secret_value())
+        opened.push_async_callback(self._redis.aclose)
+        if self._narrowed:
+            await self._database.command(NARROWED)
+
+    async def _live_through(self) -> bool:
+        """The fault, among traffic, until everything is worked off; whether the seam was met."""
+        plan, crew = self.plan, self.crew
+        await self.feed(RECORDS)
+        if plan.seam == "restored" or self.random.random() < 0.3:
+            await self._begin_badly()
+        keeping = asyncio.create_task(self._keep_snapshots())
+        instance = f"{self.settings.group}-a" if self._static else None
+        action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
+        victim = crew.start(seam=plan.seam, passes=plan.passes, action=action, instance=instance)
+        if self.random.random() < 0.5:
+            crew.start()
+        met, deadline = False, time.monotonic() + MET_S
+        while not met and time.monotonic() < deadline:
+            met = await victim.met(0.5)
+            if not met:
+                await self.feed(MORE_RECORDS)
+        keeping.cancel()
+        if met:
+            feeding = asyncio.create_task(self.feed(RECORDS // 2))
+            await FAULTS[plan.fault](self, victim)
+            await feeding
+        for proxy in self.proxies.values():
+            proxy.behave()
+        if not await self.until(self.is_caught_up, CATCH_UP_S):
+            self._problems.append(f"not caught up within {CATCH_UP_S} s")
+        self._problems += await crew.stop()
+        return met
+
+    async def _begin_badly(self) -> None:
+        """A worker died before, in the middle of something, and the claims are lost with it or not."""
+        seam = "committed" if self.plan.seam == "restored" else self.random.choice(("claimed", "stored", "recorded"))
+        dying = self.crew.start(seam=seam, passes=self.random.choice((1, 2)), action="kill")
+        await dying.met(5)
+        self.crew.dismiss(dying)
+        if self.plan.seam == "restored" or self.random.random() < 0.5:
+            await self.forget_claims()
+
+    async def feed(self, count: int) -> None:
+        """Put records on the topic, burst by burst, so that append times differ."""
+        for start in range(0, count, BURST):
+            raws = [self._traffic.record() for _ in range(min(BURST, count - start))]
+            topic = self.settings.topic
+            sent = [await self._producer.send(topic, raw.value, key=raw.key, headers=raw.headers) for raw in raws]
+            for landed in await asyncio.gather(*sent):
+                self._ends[landed.partition] = max(self._ends.get(landed.partition, 0), landed.offset + 1)
+            self._records += len(raws)
+
+    async def is_caught_up(self) -> bool:
+        """Whether everything fed so far is committed; dead workers are replaced on the way."""
+        self._problems += self.crew.replace_dead()
+        try:
+            done = await kafka.committed_offsets(self._admin, self.settings.group, self.settings.topic)
+        except Unavailable:
+            return False
+        return all(done.get(partition, 0) >= end for partition, end in self._ends.items())
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
+        """Whether a condition came true within the time."""
+        deadline = time.monotonic() + timeout_s
+        while not await condition():
+            if time.monotonic() >= deadline or self._problems:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    def proxy(self) -> Proxy:
+        """The proxy before the store that this run is about."""
+        return self.proxies[self.plan.store]
+
+    async def restart_part(self) -> None:
+        """Kill one part of the stack and start it again."""
+        await asyncio.to_thread(self._stack.crash, self.plan.store)
+
+    async def forget_claims(self) -> None:
+        """Redis has lost everything of this run."""
+        keys = [key async for key in self._redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000)]
+        if keys:
+            await self._redis.delete(*keys)
+
+    async def restore_claims(self) -> None:
+        """Redis has what it had a while ago."""
+        if len(self._snapshots) > 1:
+            for key, (value, ttl_ms) in self._snapshots[-2].items():
+                await self._redis.restore(key, max(0, ttl_ms), value, replace=True)
+
+    async def _keep_snapshots(self) -> None:
+        while True:
+            found: dict[bytes, tuple[bytes, int]] = {}
+            async for key in self._redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000):
+                value = await self._redis.dump(key)
+                if value is not None:
+                    found[key] = value, await self._redis.pttl(key)
+            if not self._snapshots or found != self._snapshots[-1]:
+                self._snapshots.append(found)
+            await asyncio.sleep(POLL_S)
+
+    async def _compare_with_undisturbed(self) -> None:
+        """Drain the same log once more, undisturbed, into an empty store: what comes out must be the same."""
+        disturbed, _ = await recorded_outcomes(self._database, self.settings.topic)
+        again = f"{self.settings.database}u"
+        other = {"database": again, "group": again, "key_prefix": again}
+        settings: Settings = self.settings.model_copy(update={**other, "query_timeout_ms": 30_000})
+        await migrate(settings)
+        async with connect(settings) as database:
+            if self._narrowed:
+                await database.command(NARROWED)
+            member = self.crew.start(settings=settings, kafka_ports={}, control=None, until_caught_up=True)
+            if not await member.ended(CATCH_UP_S):
+                self._problems.append("the undisturbed run did not end")
+            undisturbed, _ = await recorded_outcomes(database, settings.topic)
+            self._problems += compared(undisturbed, disturbed)
+            await database.command(f"DROP DATABASE {again}")

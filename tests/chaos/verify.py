@@ -1,0 +1,108 @@
+"""What must be true after a run, however it went."""
+
+from typing import Any
+
+from consumers.batch import Batch, Judged, Slice
+from consumers.validation import Validation
+from readers.audit import audit
+from runtime.clickhouse import ClickHouse
+from runtime.kafka import Record
+from runtime.settings import Settings
+from schemas import letter
+from schemas.wire import NULL
+from tests.chaos.traffic import NARROWED_BYTES
+from tests.lab import reading
+from tests.reference import REFUSED, Logged, owners_by_the_rule
+
+Place = tuple[int, int]
+
+
+def expected_outcomes(settings: Settings, records: list[Record], *, narrowed: bool) -> dict[Place, str]:
+    """By place in the log: `stored ID`, `duplicate of ID` or `rejected REASON`, from the log alone."""
+    judged = Judged()
+    for partition in range(settings.partitions):
+        ours = sorted((each for each in records if each.partition == partition), key=lambda each: each.offset)
+        if ours:
+            found = Validation(settings.namespace, settings.partitions).judge(Batch((Slice(partition, ours),)))
+            judged.events += found.events
+            judged.rejected += found.rejected
+    log = [
+        Logged(
+            event.partition,
+            event.offset,
+            event.append_ms,
+            event.event_ms,
+            (event.namespace, event.interaction_id),
+            event.dedup_key,
+            event.may_repeat_id,
+            event.replayed,
+        )
+        for event in judged.events
+    ]
+    too_long = {
+        (event.partition, event.offset)
+        for event in judged.events
+        if narrowed and event.wire.metadata is not NULL and len(bytes(event.wire.metadata)) > NARROWED_BYTES
+    }
+    verdicts = owners_by_the_rule(log, settings.dedup_window_ms, too_long)
+    outcomes = {(each.partition, each.offset): f"rejected {each.rejection.reason}" for each in judged.rejected}
+    for event in judged.events:
+        place = event.partition, event.offset
+        owner = verdicts[place]
+        outcomes[place] = (
+            f"stored {event.interaction_id}"
+            if owner is None
+            else "rejected refused_by_table"
+            if owner == REFUSED
+            else f"duplicate of {owner}"
+        )
+    return outcomes
+
+
+async def recorded_outcomes(database: ClickHouse, topic: str) -> tuple[dict[Place, str], list[str]]:
+    """The same from the tables, and what is wrong with them already."""
+    rows: list[Any] = list(
+        await database.rows(
+            "SELECT _partition, _offset, concat('stored ', interaction_id) FROM interactions FINAL "
+            "WHERE _topic = {topic:String} UNION ALL SELECT _partition, _offset, "
+            "if(verdict = 'duplicate', concat('duplicate of ', duplicate_of), concat('rejected ', reason)) "
+            "FROM outcomes FINAL WHERE _topic = {topic:String}",
+            {"topic": topic},
+        )
+    )
+    outcomes: dict[Place, str] = {}
+    problems = []
+    for partition, offset, outcome in rows:
+        if (partition, offset) in outcomes:
+            problems.append(f"{partition}/{offset} twice: {outcomes[partition, offset]}, {outcome}")
+        outcomes[partition, offset] = outcome
+    return outcomes, problems
+
+
+async def problems_of(settings: Settings, database: ClickHouse, *, narrowed: bool) -> list[str]:
+    """Everything that is not as an undisturbed run would have left it."""
+    async with reading(settings, settings.topic) as records:
+        expected = expected_outcomes(settings, records, narrowed=narrowed)
+    recorded, problems = await recorded_outcomes(database, settings.topic)
+    problems += compared(expected, recorded)
+    async with reading(settings, settings.letters_topic) as letters:
+        origins = {
+            (int(headers[letter.PARTITION]), int(headers[letter.OFFSET]))
+            for headers in (dict(each.headers) for each in letters)
+        }
+    rejected = {place for place, outcome in expected.items() if outcome.startswith("rejected")}
+    if origins != rejected:
+        problems.append(f"letters of {sorted(origins ^ rejected)[:5]} are missing or too many")
+    async for partition in audit(settings, database):
+        if not partition.balances or partition.in_flight:
+            problems.append(f"the audit of partition {partition.partition} does not balance: {partition}")
+    return problems
+
+
+def compared(expected: dict[Place, str], recorded: dict[Place, str]) -> list[str]:
+    """Where two accounts of one log differ."""
+    return [
+        f"{place}: {expected.get(place, 'no record')} became {recorded.get(place, 'lost')}"
+        for place in sorted(expected.keys() | recorded.keys())
+        if expected.get(place) != recorded.get(place)
+    ]
