@@ -68,7 +68,7 @@ async def _shard(options: argparse.Namespace) -> int:
             run = Run(plan(number, options.seed), stack, options.folder, options.control)
             result = await run.execute()
             failed += bool(result.problems)
-            if not result.problems:
+            if not result.problems and options.only is None:
                 run.log_path.unlink(missing_ok=True)
             if options.only is None:
                 with _results_path(options).open("a") as file:

@@ -21,6 +21,8 @@ FAULTS = (
 )
 RESTART = "restart"  # one part of the stack is killed and started again
 RUNS_PER_RESTART = 20
+SELDOM = ("taken", "restored", "refused")
+"""Seams that a worker may come to only once."""
 STORES = ("kafka", "redis", "clickhouse")
 
 
@@ -44,4 +46,5 @@ def plan(number: int, campaign_seed: int, fault: str | None = None) -> Plan:
     seam = SEAMS[turn % len(SEAMS)]
     kind = RESTART if restart else FAULTS[turn // len(SEAMS) % len(FAULTS)]
     store = STORES[turn // len(SEAMS) % len(STORES)] if restart else random.choice(STORES)
-    return Plan(number, seed, seam, fault or kind, 1 if seam == "refused" else random.choice((1, 1, 2, 3)), store)
+    passes = 1 if seam in SELDOM else random.choice((1, 1, 2, 3))
+    return Plan(number, seed, seam, fault or kind, passes, store)

@@ -29,10 +29,10 @@ from tests.chaos.proxy import Proxy, proxy_to
 from tests.chaos.traffic import NARROWED, WINDOW_MS, Traffic
 from tests.chaos.verify import compared, problems_of, recorded_outcomes
 
-RECORDS = 300
+RECORDS = 240
 BURST = 12
 MORE_RECORDS = 40
-MET_S = 12.0
+MET_S = 6.0
 CATCH_UP_S = 60.0
 POLL_S = 0.04
 UNDISTURBED_EVERY = 10
@@ -75,7 +75,7 @@ class Run:
         pace = {
             "dedup_window_ms": WINDOW_MS,
             "claim_slack_ms": self.random.choice((1_500, 300_000)),
-            "batch_rows": self.random.choice((15, 40, 100)),
+            "batch_rows": self.random.choice((30, 60, 120)),
             "batch_age_ms": 20,
             "session_timeout_ms": 1_000,
             "query_timeout_ms": 1_000,
@@ -169,7 +169,7 @@ class Run:
                 await self.feed(MORE_RECORDS)
         keeping.cancel()
         if met:
-            feeding = asyncio.create_task(self.feed(RECORDS // 2))
+            feeding = asyncio.create_task(self.feed(RECORDS // 3))
             await FAULTS[plan.fault](self, victim)
             await feeding
         for proxy in self.proxies.values():
@@ -181,11 +181,14 @@ class Run:
 
     async def _begin_badly(self) -> None:
         """A worker died before, in the middle of something, and the claims are lost with it or not."""
-        seam = "committed" if self.plan.seam == "restored" else self.random.choice(("claimed", "stored", "recorded"))
-        dying = self.crew.start(seam=seam, passes=self.random.choice((1, 2)), action="kill")
+        seam, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
+        needs_rebuild = self.plan.seam == "restored"
+        if needs_rebuild:  # which needs rows of late, and records behind them
+            seam, passes = "committed", 1
+        dying = self.crew.start(seam=seam, passes=passes, action="kill")
         await dying.met(5)
         self.crew.dismiss(dying)
-        if self.plan.seam == "restored" or self.random.random() < 0.5:
+        if needs_rebuild or self.random.random() < 0.5:
             await self.forget_claims()
 
     async def feed(self, count: int) -> None:
