@@ -5,25 +5,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFenced, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from consumers.batch import Rejected
-from runtime.errors import Fatal, Unavailable
+from runtime.errors import Fatal, TallyError
+from runtime.faults import kafka_fault
 from runtime.retry import retrying
-from schemas.letter import (
-    APPEND_MS,
-    FIELD,
-    INTERACTION_ID,
-    MESSAGE,
-    NAMESPACE,
-    NULL_KEY,
-    OFFSET,
-    PARTITION,
-    REASON,
-    TOPIC,
-)
+from schemas.letter import Letter, Origin, write_headers
 
-MAX_MESSAGE_BYTES = 4096
+MAX_MESSAGE_CHARACTERS = 1_000
 LETTERS_IN_FLIGHT = 500
 
 
@@ -45,34 +35,33 @@ class Letters:
 
     async def _send(self, item: Rejected) -> None:
         record = item.record
-        headers = [*record.headers, *_headers(item)]
-        # A record needs a key or a value; a tombstone without a key gets an empty one, and says so.
-        keyless_tombstone = record.key is None and record.value is None
-        if keyless_tombstone:
-            headers.append((NULL_KEY, b"1"))
-        key = b"" if keyless_tombstone else record.key
+        letter = letter_of(item)
+        key = b"" if record.key is None and record.value is None else record.key
+        headers = [*record.headers, *write_headers(letter)]
         try:
             await self._producer.send_and_wait(self._topic, value=record.value, key=key, headers=headers)
-        except (MessageSizeTooLargeError, TopicAuthorizationFailedError, ProducerFenced) as error:
-            origin = f"{record.topic}/{record.partition} offset {record.offset}"
-            raise Fatal(
-                f"Kafka refuses the dead letter of {origin} on {self._topic} ({error!r}): raise that topic's "
-                "max.message.bytes, or grant this client write access to it"
-            ) from error
         except KafkaError as error:
-            raise Unavailable(f"Kafka took no dead letter on {self._topic}: {error!r}") from error
+            raise self._fault(letter.origin, error) from error
+
+    def _fault(self, origin: Origin, error: KafkaError) -> TallyError:
+        fault = kafka_fault(error, f"writing the dead letter of {origin} to {self._topic}")
+        if isinstance(error, MessageSizeTooLargeError | TopicAuthorizationFailedError):
+            return Fatal(f"{fault}; raise that topic's max.message.bytes, or grant this client write access to it")
+        return fault
 
 
-def _headers(item: Rejected) -> list[tuple[str, bytes]]:
+def letter_of(item: Rejected) -> Letter:
+    """The letter of a rejected record."""
     record, rejection = item.record, item.rejection
-    return [
-        (REASON, rejection.reason.encode()),
-        (FIELD, rejection.field.encode(errors="replace")),
-        (MESSAGE, rejection.message.encode(errors="replace")[:MAX_MESSAGE_BYTES]),
-        (NAMESPACE, item.namespace.encode()),
-        (INTERACTION_ID, item.interaction_id.encode()),
-        (TOPIC, record.topic.encode()),
-        (PARTITION, b"%d" % record.partition),
-        (OFFSET, b"%d" % record.offset),
-        (APPEND_MS, b"%d" % record.timestamp),
-    ]
+    return Letter(
+        origin=Origin(record.topic, record.partition, record.offset),
+        append_ms=record.timestamp,
+        reason=rejection.reason,
+        field=rejection.field,
+        message=rejection.message[:MAX_MESSAGE_CHARACTERS],
+        namespace=item.namespace,
+        interaction_id=item.interaction_id,
+        key=record.key,
+        value=record.value,
+        headers=record.headers,
+    )

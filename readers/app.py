@@ -77,14 +77,17 @@ async def _get_interaction(lookups: Lookups, namespace: str, interaction_id: str
             if not isinstance(owner, Stored):
                 raise not_found(interaction_id)
             return _json(record_from_row(owner.row, deduplicated=True), {"X-Duplicate-Of": owner_id})
-        case RejectedFor(reason, field, message):
+        case RejectedFor(reason, field, message, replayed_as):
             error = {"type": reason, "location": field.split(".") if field else [], "message": message}
+            details: dict[str, Any] = {"validation_errors": [error]}
+            if replayed_as:
+                details["replayed_as"] = replayed_as
             raise ApiError(
                 422,
                 "ValidationError",
                 f"the event was rejected: {reason}",
                 code=reason,
-                details={"validation_errors": [error]},
+                details=details,
             )
     raise not_found(interaction_id)
 

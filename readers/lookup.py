@@ -18,9 +18,9 @@ WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)
 ORDER BY version DESC, _topic, _partition, _offset LIMIT 1 BY interaction_id
 """
 _NOT_STORED = f"""
-SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message FROM {OUTCOMES}
+SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message, replayed_as FROM {OUTCOMES}
 WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
-ORDER BY _offset LIMIT 1 BY interaction_id
+ORDER BY _offset, replayed_as DESC LIMIT 1 BY interaction_id
 """
 
 
@@ -42,6 +42,8 @@ class RejectedFor(NamedTuple):
     reason: str
     field: str
     message: str
+    replayed_as: str
+    """The id under which it was put on the topic again; empty if it was not."""
 
 
 Outcome = Stored | DuplicateOf | RejectedFor
@@ -108,6 +110,6 @@ class Lookups:
 
 def _outcomes(rows: Iterable[Any]) -> dict[str, Outcome]:
     return {
-        interaction_id: DuplicateOf(duplicate_of) if verdict == "duplicate" else RejectedFor(reason, field, message)
-        for interaction_id, verdict, duplicate_of, reason, field, message in rows
+        interaction_id: DuplicateOf(duplicate_of) if verdict == "duplicate" else RejectedFor(*why)
+        for interaction_id, verdict, duplicate_of, *why in rows
     }

@@ -3,8 +3,91 @@
 Its origin (topic, partition, offset) is its identity: a crash may write it twice, and the two are one.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
 PREFIX = "tally-letter-"
 REASON, FIELD, MESSAGE = f"{PREFIX}reason", f"{PREFIX}field", f"{PREFIX}message"
 NAMESPACE, INTERACTION_ID = f"{PREFIX}namespace", f"{PREFIX}interaction-id"
 TOPIC, PARTITION, OFFSET = f"{PREFIX}topic", f"{PREFIX}partition", f"{PREFIX}offset"
 APPEND_MS, NULL_KEY = f"{PREFIX}append-ms", f"{PREFIX}null-key"
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Origin(NamedTuple):
+    """Where a rejected record lies in the log. As text: topic/partition/offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read topic/partition/offset. Raises ValueError."""
+        topic, partition, offset = text.rsplit("/", 2)
+        return cls(topic, int(partition), int(offset))
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class Letter(NamedTuple):
+    """A dead letter, read. `key`, `value` and `headers` are the rejected record's own."""
+
+    origin: Origin
+    append_ms: int
+    """When the rejected record was appended, in ms since 1970."""
+    reason: str
+    field: str
+    message: str
+    namespace: str
+    """Empty for a record nobody could attribute to one."""
+    interaction_id: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def write_headers(letter: Letter) -> list[tuple[str, bytes]]:
+    """The headers that make a letter of a record, to be put behind the record's own."""
+    headers = [
+        (REASON, letter.reason.encode()),
+        (FIELD, letter.field.encode(errors="replace")),
+        (MESSAGE, letter.message.encode(errors="replace")),
+        (NAMESPACE, letter.namespace.encode()),
+        (INTERACTION_ID, letter.interaction_id.encode()),
+        (TOPIC, letter.origin.topic.encode()),
+        (PARTITION, b"%d" % letter.origin.partition),
+        (OFFSET, b"%d" % letter.origin.offset),
+        (APPEND_MS, b"%d" % letter.append_ms),
+    ]
+    # A record needs a key or a value; a tombstone without a key gets an empty one, and says so.
+    if letter.key is None and letter.value is None:
+        headers.append((NULL_KEY, b"1"))
+    return headers
+
+
+def read_letter(key: bytes | None, value: bytes | None, headers: Headers) -> Letter:
+    """The letter that a record of the dead-letter topic is. Raises ValueError for a record that is none."""
+    names = [name for name, _ in headers]
+    if REASON not in names:
+        raise ValueError("no dead letter of ours")
+    # The record may have been one already: its own headers end where the last letter's begin.
+    begin = len(names) - 1 - names[::-1].index(REASON)
+    ours = {name: (raw or b"").decode(errors="replace") for name, raw in headers[begin:]}
+    try:
+        return Letter(
+            origin=Origin(ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET])),
+            append_ms=int(ours[APPEND_MS]),
+            reason=ours[REASON],
+            field=ours[FIELD],
+            message=ours[MESSAGE],
+            namespace=ours[NAMESPACE],
+            interaction_id=ours[INTERACTION_ID],
+            key=None if NULL_KEY in ours else key,
+            value=value,
+            headers=headers[:begin],
+        )
+    except KeyError as missing:
+        raise ValueError(f"a dead letter without {missing}") from None

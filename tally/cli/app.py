@@ -2,7 +2,7 @@
 
 import typer
 
-from tally.cli import ask, audit, feed, run
+from tally.cli import ask, audit, dlq, feed, run
 
 app = typer.Typer(
     help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
@@ -20,3 +20,4 @@ imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Put events in")
 for ask_command in (ask.lookup, ask.report, ask.status, audit.audit):
     app.command(rich_help_panel="Get answers")(ask_command)
+app.add_typer(dlq.app, name="dlq", rich_help_panel="Mend")

@@ -60,8 +60,8 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
             return {"outcome": "stored", "record": record}
         case DuplicateOf(owner_id):
             return {"outcome": "duplicate", "duplicate_of": owner_id}
-        case RejectedFor(reason, field, message):
-            return {"outcome": "rejected", "reason": reason, "field": field, "message": message}
+        case RejectedFor() as rejected:
+            return {"outcome": "rejected", **rejected._asdict()}
     return None
 
 

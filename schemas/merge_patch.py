@@ -1,0 +1,33 @@
+"""JSON merge patch (RFC 7396) on a JSON object's bytes. What the patch does not name stays as it was written."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+_read_object = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def merge_patch(target: bytes, patch: dict[str, Any]) -> bytes:
+    """Return the object `target` with `patch` merged in: null removes a member, an object is merged, else replaced.
+
+    Raises ValueError when `target` is no JSON object.
+    """
+    try:
+        members = _read_object(target)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"no JSON object: {error}") from None
+    for name, change in patch.items():
+        if change is None:
+            members.pop(name, None)
+        elif isinstance(change, dict):
+            members[name] = Raw(merge_patch(_object_or_empty(members.get(name)), change))
+        else:
+            members[name] = Raw(msgspec.json.encode(change))
+    return msgspec.json.encode(members)
+
+
+def _object_or_empty(member: Raw | None) -> bytes:
+    """RFC 7396: a patch that is an object replaces what is none."""
+    raw = b"" if member is None else bytes(member)
+    return raw if raw.startswith(b"{") else b"{}"

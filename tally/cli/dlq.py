@@ -1,0 +1,219 @@
+"""`tally dlq`: what is in the dead-letter topic, and putting it back."""
+
+import asyncio
+import base64
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from runtime import clickhouse
+from runtime.errors import TallyError
+from runtime.settings import Settings
+from schemas.event_time import from_epoch_ms, iso_ms, parse_occurred_at
+from schemas.letter import Letter, Origin
+from schemas.rejection import Reason
+from schemas.wire import check_namespace
+from tally.cli.options import AsJson, DataDir, answer_json, err, out
+from tally.dead_letters import Replayed, Selection, read_letters, replay
+
+app = typer.Typer(help="Dead letters: find them, look at them, put them back.", no_args_is_help=True)
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A time option: ISO 8601; without an offset UTC, a date alone is its midnight."""
+    if text is None:
+        return None
+    try:
+        return parse_occurred_at(text if "T" in text or " " in text else f"{text}T00:00")
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}; write 2026-11-22T14:30:00Z or 2026-11-22") from None
+
+
+def _reason(text: str | None) -> str | None:
+    if text is not None and text not in get_args(Reason):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(Reason))}")
+    return text
+
+
+def _origin(text: str) -> Origin:
+    try:
+        return Origin.parse(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no origin: write topic/partition/offset, as `dlq list` does") from None
+
+
+def _namespace(value: str | None) -> str | None:
+    try:
+        return value if value is None else check_namespace(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+ByReason = Annotated[str | None, typer.Option("--reason", help="Only this reason.", callback=_reason)]
+ByField = Annotated[str | None, typer.Option("--field", help="Only this field, dotted as the list shows it.")]
+ByNamespace = Annotated[str | None, typer.Option("--namespace", help="Only this one; '' for unattributed letters.")]
+Since = Annotated[str | None, typer.Option("--since", help="Only records appended at this time or later.")]
+Until = Annotated[str | None, typer.Option("--until", help="Only records appended before this time.")]
+
+
+@app.command("list")
+def list_letters(
+    reason: ByReason = None,
+    field: ByField = None,
+    namespace: ByNamespace = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(help="Show so many at most; all are counted.", min=0)] = 50,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """The letters that match, and how many there are for each reason.
+
+    Examples: tally dlq list --reason wrong_type --since 2026-11-22; tally dlq list --json --limit 100000
+    """
+    settings = Settings.load(data_dir).need("kafka")
+    selection = Selection(reason, field, namespace, parse_time(since), parse_time(until))
+    table = Table("origin", "appended", "namespace", "reason", "field", "message", title=settings.letters_topic)
+    counts: Counter[str] = Counter()
+
+    async def run() -> None:
+        async for letter in read_letters(settings, selection):
+            counts[letter.reason] += 1
+            if counts.total() > limit:
+                continue
+            if as_json:
+                answer_json(describe(letter))
+            else:
+                shown = (letter.namespace, letter.reason, letter.field, letter.message)
+                when = iso_ms(from_epoch_ms(letter.append_ms))
+                table.add_row(str(letter.origin), when, *(Text(each) for each in shown))
+
+    asyncio.run(run())
+    if not as_json:
+        out.print(table)
+        by_reason = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+        out.print(f"{counts.total():,} letters{': ' if by_reason else ''}{by_reason}", highlight=False)
+
+
+def describe(letter: Letter) -> dict[str, Any]:
+    """A letter as JSON; bytes that are no UTF-8 in base64 under another name."""
+    return {
+        "origin": str(letter.origin),
+        "appended_at": iso_ms(from_epoch_ms(letter.append_ms)),
+        "namespace": letter.namespace,
+        "interaction_id": letter.interaction_id,
+        "reason": letter.reason,
+        "field": letter.field,
+        "message": letter.message,
+        **_bytes("key", letter.key),
+        **_bytes("value", letter.value),
+        "headers": [{"name": name, **_bytes("value", raw)} for name, raw in letter.headers],
+    }
+
+
+def _bytes(name: str, raw: bytes | None) -> dict[str, str | None]:
+    if raw is None:
+        return {name: None}
+    try:
+        return {name: raw.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(raw).decode()}
+
+
+@app.command()
+def show(
+    origin: Annotated[str, typer.Argument(help="topic/partition/offset of the rejected record.")],
+    data_dir: DataDir = None,
+) -> None:
+    """One letter whole, as JSON: why it was rejected, and its key, value and headers.
+
+    Example: tally dlq show interactions/3/1042
+    """
+    settings = Settings.load(data_dir).need("kafka")
+    wanted = _origin(origin)
+
+    async def find() -> Letter | None:
+        async for letter in read_letters(settings, Selection(origins=frozenset([wanted]))):
+            return letter
+        return None
+
+    letter = asyncio.run(find())
+    if letter is None:
+        raise TallyError(f"no dead letter of {wanted} on {settings.letters_topic}")
+    answer_json(describe(letter))
+
+
+@app.command("replay")
+def replay_letters(
+    reason: ByReason = None,
+    field: ByField = None,
+    namespace: ByNamespace = None,
+    since: Since = None,
+    until: Until = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Only this letter; may be given again.")] = None,
+    patch: Annotated[
+        str | None, typer.Option(help="JSON merge patch (RFC 7396) for each value, or @file with one.")
+    ] = None,
+    as_namespace: Annotated[
+        str | None, typer.Option(help="For all of them, instead of what their header says.", callback=_namespace)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would pass now.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Put letters that are valid by now, or with the patch, on the topic again. Replaying twice stores once.
+
+    Each keeps the time of its origin as event time, and gets an id of its own; its rejection says `replayed_as`.
+
+    Examples: tally dlq replay --reason wrong_type --patch '{"position": 0}' --dry-run;
+    tally dlq replay --origin interactions/3/1042 --patch @fix.json
+    """
+    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    origins = frozenset(map(_origin, origin or ()))
+    selection = Selection(reason, field, namespace, parse_time(since), parse_time(until), origins)
+    change = _patch(patch)
+
+    async def run(database: clickhouse.ClickHouse | None) -> Replayed:
+        done = Replayed()
+        with err.status("reading letters") as progress:
+            async for done in replay(settings, database, selection, patch=change, as_namespace=as_namespace):
+                progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
+        return done
+
+    async def run_for_real() -> Replayed:
+        async with clickhouse.connect(settings) as database:
+            return await run(database)
+
+    _report(asyncio.run(run(None) if dry_run else run_for_real()), dry_run=dry_run, as_json=as_json)
+
+
+def _patch(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        found = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except OSError as error:
+        raise TallyError(f"cannot read {text[1:]}: {error.strerror}") from error
+    except ValueError as error:
+        raise typer.BadParameter(f"is no JSON: {error}", param_hint="--patch") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter('is no JSON object, such as {"position": 0}', param_hint="--patch")
+    return found
+
+
+def _report(done: Replayed, *, dry_run: bool, as_json: bool) -> None:
+    failing = done.failing.total()
+    if as_json:
+        passed = "would_pass" if dry_run else "replayed"
+        answer_json({"letters": done.read, passed: done.passing, "still_rejected": failing, "why": dict(done.failing)})
+        return
+    verb = "would pass now" if dry_run else "are on the topic again"
+    out.print(f"{done.read:,} letters: {done.passing:,} {verb}, {failing:,} are still rejected", highlight=False)
+    for why, count in done.failing.most_common(10):
+        out.print(Text(f"  {count:,} {why}"))

@@ -1,0 +1,235 @@
+"""Dead letters can be found, looked at, mended and put back; putting them back twice stores once."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from readers.audit import audit
+from readers.lookup import Lookups, RejectedFor, Stored
+from schemas.event_time import from_epoch_ms
+from schemas.identity import derive_replay_id, mint_id
+from schemas.letter import Letter, Origin, read_letter, write_headers
+from schemas.merge_patch import merge_patch
+from schemas.wire import encode_headers
+from tally.cli.app import app
+from tally.dead_letters import Replayed, Selection, read_letters, replay
+from tests.lab import Lab, as_json, click
+
+BAD = as_json("doc-1", "exec-1", position=-1)
+
+
+async def selected(lab: Lab, **chosen: Any) -> list[Letter]:
+    return [letter async for letter in read_letters(lab.settings, Selection(**chosen))]
+
+
+async def replayed(lab: Lab, *, dry_run: bool = False, **more: Any) -> Replayed:
+    database = None if dry_run else lab.database
+    return [done async for done in replay(lab.settings, database, Selection(), **more)][-1]
+
+
+async def test_a_mended_letter_is_stored_once_however_often_it_is_replayed(lab: Lab) -> None:
+    rejected_id = mint_id()
+    headers = encode_headers("shop")
+    value = as_json("doc-1", "exec-1", position="first", interaction_id=rejected_id, metadata={"n": 1})
+    place = await lab.put(value, key=b"shop:exec-1", headers=headers)
+    await lab.drain()
+    (letter,) = await selected(lab)
+    assert letter.origin == Origin(lab.settings.topic, *place)
+
+    assert (await replayed(lab)).passing == 0
+    dry = await replayed(lab, dry_run=True, patch={"position": 1})
+    assert (dry.read, dry.passing, dry.failing.total()) == (1, 1, 0)
+    await lab.drain()
+    assert await lab.count("interactions") == 0, "a dry run puts nothing anywhere"
+
+    for _ in range(2):
+        assert (await replayed(lab, patch={"position": 1})).passing == 1
+        await lab.drain()
+    assert (await replayed(lab, patch={"position": 1})).passing == 1
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates) == (0, 1)
+
+    new_id = derive_replay_id(*letter.origin, letter.append_ms)
+    ((stored_id, position, metadata, event_ms),) = await lab.rows(
+        "SELECT interaction_id, position, metadata, _event_time_ms FROM interactions WHERE namespace = 'shop'"
+    )
+    assert (stored_id, position, metadata, event_ms) == (new_id, 1, '{"n": 1}', letter.append_ms)
+    lookups = Lookups(lab.database, 10)
+    outcome = await lookups.get("shop", rejected_id)
+    assert isinstance(outcome, RejectedFor)
+    assert (outcome.reason, outcome.replayed_as) == ("wrong_type", new_id)
+    assert isinstance(await lookups.get("shop", new_id), Stored)
+    assert all([each.balances async for each in audit(lab.settings, lab.database)])
+
+
+async def test_the_window_is_judged_as_it_was(lab: Lab) -> None:
+    """A client that mended its event at once has it stored: the letter, replayed long after, is its duplicate."""
+    await lab.put(BAD, key=b"default:exec-1")
+    (first,) = await lab.emit(click())
+    await lab.drain()
+    await lab.database.command(
+        "ALTER TABLE interactions UPDATE timestamp = timestamp - INTERVAL 1 DAY WHERE 1 SETTINGS mutations_sync = 2"
+    )
+    await replayed(lab, patch={"position": 0})
+    await lab.drain(key_prefix=f"{lab.settings.key_prefix}-much-later")
+    rows = await lab.rows("SELECT duplicate_of FROM outcomes WHERE verdict = 'duplicate'")
+    assert rows == [(first.interaction_id,)]
+
+
+async def test_a_letter_of_another_time_is_no_duplicate(lab: Lab) -> None:
+    await lab.put(BAD, key=b"default:exec-1")
+    await lab.drain()
+    (letter,) = await selected(lab)
+    past = from_epoch_ms(letter.append_ms - lab.settings.dedup_window_ms)
+    await lab.emit(click(occurred_at=past))
+    await replayed(lab, patch={"position": 0})
+    assert (await lab.drain()).stored == 2
+
+
+async def test_filters(lab: Lab) -> None:
+    await lab.put(BAD, headers=encode_headers("one"))
+    await lab.put(as_json(extra=1), headers=encode_headers("two"))
+    await lab.put(b"not json", headers=encode_headers("two"))
+    await lab.drain()
+    everything = await selected(lab)
+    assert len(everything) == 3
+    newest = max(letter.append_ms for letter in everything)
+
+    async def reasons(**chosen: Any) -> set[str]:
+        return {letter.reason for letter in await selected(lab, **chosen)}
+
+    assert await reasons(reason="not_json") == {"not_json"}
+    assert await reasons(field="extra") == {"unknown_field"}
+    assert await reasons(namespace="one") == {"number_out_of_range"}
+    assert await reasons(namespace="") == {"not_json"}
+    assert await reasons(since=from_epoch_ms(newest + 1)) == set()
+    assert len(await reasons(until=from_epoch_ms(newest + 1))) == 3
+    since = from_epoch_ms(newest) - timedelta(hours=1)
+    assert len(await reasons(since=since)) == 3
+    assert await reasons(origins=frozenset([everything[0].origin])) == {everything[0].reason}
+
+
+async def test_a_letter_written_twice_is_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from consumers.letters import Letters
+
+    once = Letters.send
+
+    async def twice(self: Letters, rejected: Any) -> None:
+        await once(self, rejected)
+        await once(self, rejected)
+
+    monkeypatch.setattr(Letters, "send", twice)
+    await lab.put(BAD)
+    await lab.drain()
+    assert len(await lab.letters()) == 2
+    assert len(await selected(lab)) == 1
+
+
+async def test_a_namespace_nobody_can_read_has_to_be_given(lab: Lab) -> None:
+    await lab.put(as_json(), headers=[("tally-namespace", b"\xff")])
+    await lab.drain()
+    refused = await replayed(lab, dry_run=True)
+    assert [why.split()[0] for why in refused.failing] == ["bad_header"]
+    await replayed(lab, as_namespace="shop")
+    await lab.drain()
+    assert await lab.rows("SELECT namespace FROM interactions") == [("shop",)]
+
+
+async def test_bytes_survive(lab: Lab) -> None:
+    value, header = b"\xff\xfe" * 500_000, b"\x00\xff"
+    await lab.put(value, key=b"\xff", headers=[("app", header), ("tally-letter-reason", b"mine")])
+    await lab.drain()
+    (letter,) = await selected(lab)
+    assert (letter.key, letter.value) == (b"\xff", value)
+    assert letter.headers == (("app", header), ("tally-letter-reason", b"mine"))
+
+
+letters = st.builds(
+    Letter,
+    st.builds(Origin, st.text("ab.-", min_size=1), st.integers(0, 9), st.integers(0, 2**62)),
+    st.integers(0, 2**40),
+    st.text(),
+    st.text(),
+    st.text(),
+    st.text(),
+    st.text(),
+    st.none() | st.binary(),
+    st.none() | st.binary(),
+    st.lists(st.tuples(st.text(), st.binary())).map(tuple),
+)
+
+
+@given(letters)
+def test_a_letter_reads_as_it_was_written(letter: Letter) -> None:
+    key = b"" if letter.key is None and letter.value is None else letter.key
+    assert read_letter(key, letter.value, (*letter.headers, *write_headers(letter))) == letter
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+objects = st.dictionaries(st.text(max_size=3), json_values, max_size=4)
+
+
+def by_the_rfc(target: Any, patch: Any) -> Any:
+    """RFC 7396, section 2, word for word."""
+    if not isinstance(patch, dict):
+        return patch
+    target = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            target.pop(name, None)
+        else:
+            target[name] = by_the_rfc(target.get(name), value)
+    return target
+
+
+@given(objects, objects)
+def test_a_patch_merges_by_the_rfc(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    assert json.loads(merge_patch(json.dumps(target).encode(), patch)) == by_the_rfc(target, patch)
+
+
+def test_a_patch_leaves_the_rest_as_it_was_written() -> None:
+    target = b'{"n": 1.10, "big": 12345678901234567890123, "in": {"x": 1e2, "y": 1}}'
+    assert merge_patch(target, {"in": {"y": 2}}) == b'{"n":1.10,"big":12345678901234567890123,"in":{"x":1e2,"y":2}}'
+
+
+@pytest.fixture
+def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[Any]]:
+    """Run a `tally dlq` command as a shell would, on this test's topic."""
+    import asyncio
+
+    for name, value in lab.settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+
+    async def invoke(*words: str) -> Any:
+        result = await asyncio.to_thread(CliRunner().invoke, app, ["dlq", *words])
+        assert result.exit_code == 0, result.output
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    return invoke
+
+
+async def test_the_commands(lab: Lab, run: Callable[..., Awaitable[Any]]) -> None:
+    place = await lab.put(b'{"\xff": 1}')
+    await lab.put(BAD)
+    await lab.drain()
+    listed = await run("list", "--json")
+    assert {each["reason"] for each in listed} == {"not_utf8", "number_out_of_range"}
+    origin = f"{lab.settings.topic}/{place.partition}/{place.offset}"
+    ((shown),) = await run("show", origin)
+    assert (shown["origin"], shown["value_base64"]) == (origin, "eyL/IjogMX0=")
+    (dry,) = await run("replay", "--dry-run", "--json", "--patch", '{"position": 3}')
+    assert (dry["letters"], dry["would_pass"], dry["still_rejected"]) == (2, 1, 1)
+    (real,) = await run("replay", "--json", "--reason", "number_out_of_range", "--patch", '{"position": 3}')
+    assert (real["letters"], real["replayed"]) == (1, 1)
+    await lab.drain()
+    assert await lab.rows("SELECT position FROM interactions") == [(3,)]
