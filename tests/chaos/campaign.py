@@ -65,7 +65,7 @@ async def _shard(options: argparse.Namespace) -> int:
         for number in numbers:
             if number in done:
                 continue
-            run = Run(plan(number, options.seed), stack, options.folder, options.control)
+            run = Run(plan(number, options.seed, sample=bool(options.control)), stack, options.folder, options.control)
             result = await run.execute()
             failed += bool(result.problems)
             if not result.problems and options.only is None:

@@ -37,14 +37,17 @@ class Plan(NamedTuple):
     store: str
 
 
-def plan(number: int, campaign_seed: int, fault: str | None = None) -> Plan:
-    """The plan of a run. Every pair of seam and fault comes about equally often; `fault` asks for that one only."""
+def plan(number: int, campaign_seed: int, *, sample: bool = False) -> Plan:
+    """The plan of a run. Every pair of seam and fault comes about equally often; a sample draws pairs at random."""
     seed = campaign_seed * 1_000_000 + number
     random = Random(seed)
-    restart = number % RUNS_PER_RESTART == RUNS_PER_RESTART - 1
-    turn = number // RUNS_PER_RESTART if restart else number - number // RUNS_PER_RESTART
-    seam = SEAMS[turn % len(SEAMS)]
-    kind = RESTART if restart else FAULTS[turn // len(SEAMS) % len(FAULTS)]
-    store = STORES[turn // len(SEAMS) % len(STORES)] if restart else random.choice(STORES)
-    passes = 1 if seam in SELDOM else random.choice((1, 1, 2, 3))
-    return Plan(number, seed, seam, fault or kind, passes, store)
+    store = random.choice(STORES)
+    if sample:
+        seam, fault = random.choice(SEAMS), random.choice(FAULTS)
+    elif number % RUNS_PER_RESTART == RUNS_PER_RESTART - 1:
+        turn = number // RUNS_PER_RESTART
+        seam, fault, store = SEAMS[turn % len(SEAMS)], RESTART, STORES[turn % len(STORES)]
+    else:
+        turn = number - number // RUNS_PER_RESTART
+        seam, fault = SEAMS[turn % len(SEAMS)], FAULTS[turn // len(SEAMS) % len(FAULTS)]
+    return Plan(number, seed, seam, fault, 1 if seam in SELDOM else random.choice((1, 1, 2, 3)), store)
