@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from runtime.kafka import Record
-from schemas.dedup import dedup_key
+from schemas.dedup import DuplicateReason, dedup_key
 from schemas.rejection import Rejection
 from schemas.wire import WireEvent
 
@@ -109,6 +109,7 @@ class Duplicate(NamedTuple):
 
     event: Event
     duplicate_of: str
+    reason: DuplicateReason
 
 
 @dataclass

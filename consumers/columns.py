@@ -74,6 +74,7 @@ _OUTCOME_COLUMNS: dict[str, pa.DataType] = {
     "user_id": pa.string(),
     "execution_id": pa.string(),
     "timestamp": _MILLISECONDS,
+    "_event_time_ms": pa.int64(),
 }
 
 
@@ -88,14 +89,15 @@ def outcome_rows(topic: str, duplicates: Sequence[Duplicate], rejected: Sequence
             "_offset": event.offset,
             "verdict": "duplicate",
             "duplicate_of": duplicate_of,
-            "reason": "",
+            "reason": reason,
             "field": "",
             "message": "",
             "user_id": event.wire.user_id,
             "execution_id": event.wire.execution_id,
             "timestamp": from_epoch_ms(event.append_ms),
+            "_event_time_ms": event.event_ms,
         }
-        for event, duplicate_of in duplicates
+        for event, duplicate_of, reason in duplicates
     ]
     rows += [
         {
@@ -112,6 +114,7 @@ def outcome_rows(topic: str, duplicates: Sequence[Duplicate], rejected: Sequence
             "user_id": None,
             "execution_id": None,
             "timestamp": from_epoch_ms(item.record.timestamp),
+            "_event_time_ms": 0,
         }
         for item in rejected
     ]

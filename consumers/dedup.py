@@ -8,6 +8,7 @@ from consumers.batch import Batch, Duplicate, Event, Slice, Verdicts
 from consumers.leases import Leases, span_of
 from consumers.owners import StoredOwners
 from runtime.claims import Claim, ClaimsLost, Owner
+from schemas.dedup import DuplicateReason
 
 
 class Deduplication:
@@ -55,9 +56,10 @@ class Deduplication:
                     owners[claim.offset] = min(owner, owners.get(claim.offset, owner))
             for event in group:
                 if event.offset in repeated:
-                    into.duplicates.append(Duplicate(event, event.interaction_id))
+                    into.duplicates.append(Duplicate(event, event.interaction_id, "same_id"))
                 elif event.offset in owners:
-                    into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id))
+                    why: DuplicateReason = "replayed" if event.replayed else "same_key"
+                    into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id, why))
                 else:
                     into.stored.append(event)
                     stored.add(_identity(event))

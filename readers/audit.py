@@ -7,12 +7,14 @@ records (transaction markers). In flight is what lies at or past the committed o
 left over is lost, what is counted twice too much; the audit names the exact offsets.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from datetime import datetime
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel
 
+from readers.log_range import LogRange, offsets_with_records, range_of_times
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.kafka import LogBounds
@@ -23,8 +25,11 @@ from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
 OFFSETS_PER_QUERY = 2_000_000
 """So many offsets are compared at a time: about 50 MB in ClickHouse, whatever the topic's length."""
 
-OFFSETS_ASKED = 1_000
-"""Per partition, offsets without an outcome that the log is asked about; past them each counts as a lost record."""
+OFFSETS_EXPLAINED_AT_ONCE = 100_000
+"""So many offsets are in memory here at a time while those without an outcome are looked for in the log."""
+
+OFFSETS_NAMED = 1_000
+"""Per partition, offsets that are named; all are counted."""
 
 _IN_PARTITION = "_topic = {topic:String} AND _partition = {partition:UInt32}"
 _IN_RANGE = f"{_IN_PARTITION} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}}"
@@ -36,21 +41,19 @@ _COUNTS = (
     "SELECT countIf(verdict = 'stored'), countIf(verdict = 'duplicate'), countIf(verdict = 'rejected'), "
     f"uniqExact(_offset) FROM ({_RECORDED})"
 )
-_TWICE = (
-    f"SELECT _offset FROM ({_RECORDED}) GROUP BY _offset HAVING count() > 1 ORDER BY _offset LIMIT {{limit:UInt64}}"
-)
+_TWICE = f"SELECT _offset FROM ({_RECORDED}) GROUP BY _offset HAVING count() > 1 ORDER BY _offset LIMIT {OFFSETS_NAMED}"
 _WITHOUT_OUTCOME = (
     "SELECT number FROM numbers({first:UInt64}, {length:UInt64}) "
-    f"WHERE number NOT IN (SELECT _offset FROM ({_RECORDED})) ORDER BY number LIMIT {{limit:UInt64}}"
+    f"WHERE number NOT IN (SELECT _offset FROM ({_RECORDED})) ORDER BY number"
 )
 _LEDGER = (
-    f"SELECT sumIf(events, verdict = 'duplicate'), sumIf(events, verdict = 'rejected'), max(last_offset) FROM {LEDGER} "
-    f"FINAL WHERE {_IN_PARTITION} HAVING count() > 0"
+    f"SELECT verdict = 'duplicate', first_offset, last_offset + 1, events FROM {LEDGER} FINAL "
+    f"WHERE {_IN_PARTITION} AND first_offset < {{end:UInt64}} AND last_offset >= {{first:UInt64}}"
 )
 
 
 class PartitionAudit(BaseModel):
-    """The accounts of one partition; `lost` and `recorded_twice` name offsets."""
+    """The accounts of one partition; `lost` and `recorded_twice` name offsets, the first thousand of them."""
 
     partition: int
     accepted: int = 0
@@ -58,6 +61,10 @@ class PartitionAudit(BaseModel):
     duplicates: int = 0
     rejected: int = 0
     in_flight: int = 0
+    expired_unread: int = 0
+    """Removed by the topic's retention before anybody had read them."""
+    expired_outcomes: int = 0
+    """Of a part of the log only: duplicates and rejections that the ledger counts, but cannot tell apart here."""
     not_records: int = 0
     """Offsets that hold no record: transaction markers, aborted or compacted records. Not part of `accepted`."""
     difference: int = 0
@@ -68,13 +75,16 @@ class PartitionAudit(BaseModel):
     @property
     def balances(self) -> bool:
         """Whether every accepted event has exactly one outcome, or is on its way to one."""
-        return self.difference == 0 and not self.recorded_twice
+        return self.difference == 0 and not self.recorded_twice and not self.lost
 
 
-async def audit(settings: Settings, database: ClickHouse) -> AsyncIterator[PartitionAudit]:
-    """Audit the topic as it is now, yielding partition by partition.
+async def audit(
+    settings: Settings, database: ClickHouse, since: datetime | None = None, until: datetime | None = None
+) -> AsyncIterator[PartitionAudit]:
+    """Audit the topic as it is now, or what was appended within a range of time, partition by partition.
 
     The tables are read after the log's ends and the commits, so a running consumer does not disturb the accounts.
+    Raises Unavailable when a store does not answer.
     """
     async with kafka.admin(settings) as admin:
         partitions = await kafka.partition_numbers(admin, settings.topic)
@@ -84,81 +94,82 @@ async def audit(settings: Settings, database: ClickHouse) -> AsyncIterator[Parti
         bounds = await kafka.log_bounds(log, settings.topic, partitions, in_group=False)
         for partition in partitions:
             found = bounds[partition]._replace(committed=committed.get(partition, 0))
-            yield await _Accounts(settings.topic, partition, found, database, log).audit()
+            place = TopicPartition(settings.topic, partition)
+            asked = await range_of_times(log, place, found.end, since, until)
+            yield await _Accounts(place, found, asked, database, log).audit()
 
 
 class _Accounts:
     """One partition's audit under way."""
 
     def __init__(
-        self, topic: str, partition: int, bounds: LogBounds, database: ClickHouse, log: AIOKafkaConsumer
+        self, place: TopicPartition, bounds: LogBounds, asked: LogRange, database: ClickHouse, log: AIOKafkaConsumer
     ) -> None:
-        self._place = TopicPartition(topic, partition)
+        self._place = place
         self._bounds = bounds
+        self._asked = asked
         self._database = database
         self._log = log
-        self._result = PartitionAudit(partition=partition)
-        self._asked = 0
+        self._result = PartitionAudit(partition=place.partition)
+        self._counted_to = 0
+        """Outcomes of lower offsets may be in the ledger only."""
+        self._ledger_is_exact = True
 
     async def audit(self) -> PartitionAudit:
         """Count every offset once."""
         result, bounds = self._result, self._bounds
         committed = min(bounds.committed or 0, bounds.end)
-        counted_to = await self._add_ledger()
-        for low, high in _ranges(0, committed):
-            recorded = await self._add_recorded(low, high)
-            if recorded < high - low:
-                await self._explain(low, high, counted_to)
-        for low, high in _ranges(committed, bounds.end):
-            result.in_flight += high - low - await self._add_recorded(low, high)
-        result.accepted = bounds.end - result.not_records
+        await self._add_ledger()
+        for piece in self._asked.cut(0, committed).pieces(OFFSETS_PER_QUERY):
+            if await self._add_recorded(piece) < len(piece):
+                for smaller in piece.pieces(OFFSETS_EXPLAINED_AT_ONCE):
+                    await self._explain(smaller)
+        for piece in self._asked.cut(committed, bounds.start).pieces(OFFSETS_PER_QUERY):
+            result.expired_unread += len(piece) - await self._add_recorded(piece)
+        for piece in self._asked.cut(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
+            result.in_flight += len(piece) - await self._add_recorded(piece)
+        result.accepted = len(self._asked) - result.not_records
         accounted = result.stored + result.duplicates + result.rejected + result.in_flight
-        result.difference = result.accepted - accounted
+        result.difference = result.accepted - accounted - result.expired_unread - result.expired_outcomes
         return result
 
-    async def _add_ledger(self) -> int:
-        """Add the outcomes that are only counted any more; returns the offset behind the last of them."""
-        for duplicates, rejected, last_offset in await self._rows(_LEDGER, 0, 0):
-            self._result.duplicates += duplicates
-            self._result.rejected += rejected
-            return last_offset + 1
-        return 0
+    async def _add_ledger(self) -> None:
+        """Add the outcomes that are only counted any more, if they lie wholly in what is asked for."""
+        entries = await self._rows(_LEDGER, self._asked)
+        self._counted_to = max((end for _, _, end, _ in entries), default=0)
+        self._ledger_is_exact = all(
+            self._asked.first <= first and end <= self._asked.end for _, first, end, _ in entries
+        )
+        if self._ledger_is_exact:
+            self._result.duplicates += sum(events for duplicate, *_, events in entries if duplicate)
+            self._result.rejected += sum(events for duplicate, *_, events in entries if not duplicate)
 
-    async def _add_recorded(self, low: int, high: int) -> int:
+    async def _add_recorded(self, part: LogRange) -> int:
         """Add what the tables hold of a range; returns how many of its offsets they hold."""
         result = self._result
-        ((stored, duplicates, rejected, offsets),) = await self._rows(_COUNTS, low, high)
+        ((stored, duplicates, rejected, offsets),) = await self._rows(_COUNTS, part)
         result.stored += stored
         result.duplicates += duplicates
         result.rejected += rejected
         if stored + duplicates + rejected > offsets:
-            result.recorded_twice += [offset for (offset,) in await self._rows(_TWICE, low, high, limit=OFFSETS_ASKED)]
+            result.recorded_twice += [offset for (offset,) in await self._rows(_TWICE, part)]
+            del result.recorded_twice[OFFSETS_NAMED:]
         return offsets
 
-    async def _explain(self, low: int, high: int, counted_to: int) -> None:
+    async def _explain(self, part: LogRange) -> None:
         """Tell committed offsets without an outcome apart: never a record, counted in the ledger, or lost."""
-        length, limit = high - low, max(0, OFFSETS_ASKED - self._asked)
-        missing = [offset for (offset,) in await self._rows(_WITHOUT_OUTCOME, low, high, length=length, limit=limit)]
-        self._asked += len(missing)
-        for offset in missing:
-            if offset >= self._bounds.start and not await self._holds_record(offset):
-                self._result.not_records += 1
-            elif offset >= counted_to:
-                self._result.lost.append(offset)
+        result = self._result
+        missing = [offset for (offset,) in await self._rows(_WITHOUT_OUTCOME, part, length=len(part))]
+        readable = [offset for offset in missing if offset >= self._bounds.start]
+        records = await offsets_with_records(self._log, self._place, readable) if readable else set()
+        result.not_records += len(readable) - len(records)
+        gone = [offset for offset in missing if offset < self._bounds.start or offset in records]
+        if not self._ledger_is_exact:
+            result.expired_outcomes += sum(offset < self._counted_to for offset in gone)
+        result.lost += [offset for offset in gone if offset >= self._counted_to]
+        del result.lost[OFFSETS_NAMED:]
 
-    async def _holds_record(self, offset: int) -> bool:
-        """Whether the log has a record at this very offset."""
-        self._log.assign([self._place])
-        self._log.seek(self._place, offset)
-        found = await self._log.getmany(self._place, timeout_ms=2_000, max_records=1)
-        return any(record.offset == offset for record in found.get(self._place, []))
-
-    async def _rows(self, sql: str, first: int, end: int, **more: int) -> list[tuple[int, ...]]:
+    async def _rows(self, sql: str, part: LogRange, **more: int) -> list[tuple[int, ...]]:
         topic, partition = self._place
-        parameters = {"topic": topic, "partition": partition, "first": first, "end": end, **more}
+        parameters = {"topic": topic, "partition": partition, "first": part.first, "end": part.end, **more}
         return [tuple(row) for row in await self._database.rows(sql, parameters)]
-
-
-def _ranges(first: int, end: int) -> Iterator[tuple[int, int]]:
-    for low in range(first, end, OFFSETS_PER_QUERY):
-        yield low, min(low + OFFSETS_PER_QUERY, end)

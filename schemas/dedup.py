@@ -11,12 +11,18 @@ happened, so its append time says nothing: event times alone decide.
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 DEFAULT_WINDOW_MS = 300_000
 """W: the published service's "within the last 5 minutes"."""
 
 KEY_BYTES = 16
+
+DuplicateReason = Literal[
+    "same_key",  # within the window, by event and append time
+    "same_id",  # an id from outside that is stored already, however long ago
+    "replayed",  # a dead letter put back: within the window by event time alone
+]
 
 
 class Occurrence(NamedTuple):

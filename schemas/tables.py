@@ -121,15 +121,16 @@ ALTER TABLE {INTERACTIONS}
     AFTER _event_time_ms
 """
 
-_ADD_REPLAYED_AS = tuple(
-    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS "
-    "replayed_as String COMMENT 'the id it was put on the topic again as' AFTER message"
+_WIDEN_OUTCOMES = tuple(
+    f"ALTER TABLE {table} "
+    "ADD COLUMN IF NOT EXISTS replayed_as String COMMENT 'the id it was put on the topic again as' AFTER message, "
+    "ADD COLUMN IF NOT EXISTS _event_time_ms Int64 COMMENT 'of a duplicate: what deduplication compared'"
     for table in (OUTCOMES, EXPIRING)
 )
 
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values())),
-    Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_ADD_REPLAYED_AS)),
+    Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES)),
 )
 BOOTSTRAP = _CREATE_MIGRATIONS
 LATEST_VERSION = MIGRATIONS[-1].version

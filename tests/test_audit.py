@@ -3,13 +3,17 @@
 import itertools
 from datetime import UTC, datetime
 
+import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from consumers.retention import expire_outcomes
 from producers.simulator import Simulator
 from readers.audit import PartitionAudit, audit
+from readers.deep_audit import deep_audit
 from runtime import kafka
+from schemas.identity import mint_id
+from schemas.wire import encode_headers, encode_value
 from tests.lab import Lab, as_json, click
 from tests.test_judge import REFUSED
 
@@ -113,3 +117,90 @@ async def test_an_empty_topic_balances(lab: Lab) -> None:
     assert all(each == PartitionAudit(partition=number) for number, each in (await accounts(lab)).items())
     await lab.emit(click())
     assert total(await accounts(lab), "in_flight") == 1
+
+
+async def test_a_range_of_time_is_audited_alone(lab: Lab) -> None:
+    await traffic(lab)
+    ((middle, newest),) = await lab.rows(
+        "SELECT quantileExact(0.5)(timestamp), max(timestamp) + INTERVAL 1 SECOND FROM interactions"
+    )
+    whole = await accounts(lab)
+    halves = [
+        {each.partition: each async for each in audit(lab.settings, lab.database, since, until)}
+        for since, until in ((None, middle), (middle, None))
+    ]
+    for partition, expected in whole.items():
+        assert all(half[partition].balances for half in halves)
+        for name in ("accepted", "stored", "duplicates", "rejected"):
+            assert sum(getattr(half[partition], name) for half in halves) == getattr(expected, name)
+    assert 0 < total(halves[0], "accepted") < total(whole, "accepted")
+    later = [each async for each in audit(lab.settings, lab.database, newest)]
+    assert total(dict(enumerate(later)), "accepted") == 0
+
+
+async def test_many_markers_are_told_from_loss(lab: Lab) -> None:
+    """Read in one go, and among them is one record that is lost."""
+    producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
+    await producer.start()
+    for number in range(150):
+        async with producer.transaction():
+            await producer.send(lab.settings.topic, as_json(execution=f"e{number}"), partition=0)
+    await producer.stop()
+    await lab.put(as_json(execution="last"), partition=0)
+    await lab.drain()
+    await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset = 200 SETTINGS mutations_sync = 2")
+    found = (await accounts(lab))[0]
+    assert (found.accepted, found.stored, found.not_records) == (151, 150, 150)
+    assert (found.difference, found.lost) == (1, [200])
+
+
+async def test_records_that_expired_unread_are_told_from_loss(lab: Lab) -> None:
+    receipts = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
+    await lab.drain()
+    await lab.emit(*(click(f"doc-{number}") for number in range(10, 20)))
+    partition = receipts[0].partition
+    async with kafka.admin(lab.settings) as admin:
+        await admin.delete_records({TopicPartition(lab.settings.topic, partition): RecordsToDelete(before_offset=15)})
+    found = (await accounts(lab))[partition]
+    assert (found.expired_unread, found.in_flight, found.difference) == (5, 5, 0)
+
+
+async def test_part_of_the_ledger_is_counted_without_a_verdict(lab: Lab) -> None:
+    await traffic(lab)
+    ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
+    assert await expire_outcomes(lab.database, keep_days=1, now=datetime(2100, 1, 1, tzinfo=UTC))
+    found = {each.partition: each async for each in audit(lab.settings, lab.database, None, middle)}
+    assert all(each.balances for each in found.values())
+    assert total(found, "expired_outcomes") > 0
+
+
+async def test_the_deep_audit_finds_nothing_where_all_is_right(lab: Lab) -> None:
+    await traffic(lab)
+    found = await deep_audit(lab.settings, lab.database)
+    assert found.balances, found
+    assert found.looked_up >= 1_000
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ("ALTER TABLE interactions UPDATE _event_time_ms = _event_time_ms - 300000 WHERE 1", "within the window"),
+        ("ALTER TABLE interactions UPDATE timestamp = timestamp - INTERVAL 10 MINUTE WHERE 1", "too far apart"),
+        ("ALTER TABLE interactions DELETE WHERE 1", "is not stored"),
+        ("ALTER TABLE outcomes UPDATE reason = 'same_id' WHERE verdict = 'duplicate'", "has another id"),
+    ],
+)
+async def test_the_deep_audit_finds_a_wrong_owner(lab: Lab, change: str, what: str) -> None:
+    await traffic(lab)
+    await lab.database.command(f"{change} SETTINGS mutations_sync = 2")
+    found = await deep_audit(lab.settings, lab.database)
+    assert any(what in each for each in found.wrong_owners), found
+
+
+async def test_the_deep_audit_finds_an_id_twice(lab: Lab) -> None:
+    minted = mint_id()
+    for feature in ("a", "b"):
+        await lab.put(encode_value(click(feature), minted), key=b"default:exec-1", headers=encode_headers("default"))
+    await lab.drain()
+    found = await deep_audit(lab.settings, lab.database)
+    assert [each.split()[1] for each in found.ids_twice] == [minted]

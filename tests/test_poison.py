@@ -46,7 +46,7 @@ async def test_rows_that_the_table_refuses_become_letters_and_own_nothing(lab: L
     rows = await lab.rows("SELECT interaction_id, duplicate_of, reason FROM outcomes ORDER BY interaction_id")
     assert rows == [
         (receipts[1].interaction_id, "", "refused_by_table"),
-        (receipts[3].interaction_id, receipts[2].interaction_id, ""),
+        (receipts[3].interaction_id, receipts[2].interaction_id, "same_key"),
         (receipts[54].interaction_id, "", "refused_by_table"),
     ]
     origins = {dict(each.headers)[letter.OFFSET] for each in await lab.letters()}

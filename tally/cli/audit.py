@@ -1,57 +1,86 @@
 """`tally audit`."""
 
 import asyncio
+from datetime import datetime
+from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from readers.audit import PartitionAudit
 from readers.audit import audit as run_audit
+from readers.deep_audit import DeepAudit, deep_audit
 from runtime import clickhouse
 from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json, out, say
+from tally.cli.options import AsJson, DataDir, answer_json, out, parse_time, say
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
+_SELDOM = ("expired_unread", "expired_outcomes")
 
 
-def audit(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def audit(
+    since: Annotated[str | None, typer.Option("--from", help="Only what was appended at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Only what was appended before this time.")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Also whether each id, owner and lookup is right.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
     """Prove from offsets what became of every event: accepted = stored + duplicates + rejected + in flight.
 
     Exits 1 and names the offsets when it does not balance.
 
-    Example: tally audit --json
+    Examples: tally audit --json; tally audit --deep; tally audit --from 2026-11-22T14:00:00Z --to 2026-11-22T15:00:00Z
     """
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
-
-    async def run() -> list[PartitionAudit]:
-        async with clickhouse.connect(settings) as database:
-            found = []
-            async for partition in run_audit(settings, database):
-                found.append(partition)
-                if not as_json:
-                    say(f"partition {partition.partition}: {'balances' if partition.balances else 'DOES NOT BALANCE'}")
-            return found
-
-    partitions = asyncio.run(run())
-    balances = all(partition.balances for partition in partitions)
-    totals = {name: sum(getattr(partition, name) for partition in partitions) for name in _COUNTS}
+    begin, end = parse_time(since), parse_time(until)
+    partitions, found = asyncio.run(_run(settings, begin, end, deep=deep, quiet=as_json))
+    balances = all(partition.balances for partition in partitions) and (found is None or found.balances)
+    totals = {name: sum(getattr(partition, name) for partition in partitions) for name in (*_COUNTS, *_SELDOM)}
     if as_json:
         described = [partition.model_dump() for partition in partitions]
-        answer_json({"balances": balances, **totals, "topic": settings.topic, "partitions": described})
+        deeper = {} if found is None else {"deep": found.model_dump()}
+        answer_json({"balances": balances, **totals, "topic": settings.topic, "partitions": described, **deeper})
     else:
         _print(settings.topic, partitions, totals)
+        if found is not None:
+            _print_deep(found)
     if not balances:
         raise typer.Exit(1)
 
 
+async def _run(
+    settings: Settings, since: datetime | None, until: datetime | None, *, deep: bool, quiet: bool
+) -> tuple[list[PartitionAudit], DeepAudit | None]:
+    async with clickhouse.connect(settings) as database:
+        partitions = []
+        async for partition in run_audit(settings, database, since, until):
+            partitions.append(partition)
+            if not quiet:
+                say(f"partition {partition.partition}: {'balances' if partition.balances else 'DOES NOT BALANCE'}")
+        return partitions, await deep_audit(settings, database, since, until) if deep else None
+
+
 def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int]) -> None:
-    table = Table("partition", *(name.replace("_", " ") for name in _COUNTS), title=f"Audit of {topic}")
+    shown = [*_COUNTS[:-1], *(name for name in _SELDOM if totals[name]), _COUNTS[-1]]
+    table = Table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
     for partition in partitions:
-        table.add_row(str(partition.partition), *(f"{getattr(partition, name):,}" for name in _COUNTS))
+        table.add_row(str(partition.partition), *(f"{getattr(partition, name):,}" for name in shown))
     table.add_section()
-    table.add_row("all", *(f"{totals[name]:,}" for name in _COUNTS))
+    table.add_row("all", *(f"{totals[name]:,}" for name in shown))
     out.print(table)
     for partition in partitions:
         for what, offsets in (("lost", partition.lost), ("recorded twice", partition.recorded_twice)):
             if offsets:
                 out.print(f"partition {partition.partition}, {what}: offsets {', '.join(map(str, offsets))}")
+
+
+def _print_deep(found: DeepAudit) -> None:
+    for what, wrong in (
+        ("ids stored twice", found.ids_twice),
+        ("duplicates with a wrong owner", found.wrong_owners),
+        (f"wrong answers among {found.looked_up:,} lookups", found.wrong_lookups),
+    ):
+        out.print(f"{what}: {len(wrong) or 'none'}", highlight=False)
+        for each in wrong[:20]:
+            out.print(Text(f"  {each}"))

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -15,24 +14,13 @@ from rich.text import Text
 from runtime import clickhouse
 from runtime.errors import TallyError
 from runtime.settings import Settings
-from schemas.event_time import from_epoch_ms, iso_ms, parse_occurred_at
+from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
-from schemas.wire import check_namespace
-from tally.cli.options import AsJson, DataDir, answer_json, err, out
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, err, out, parse_time
 from tally.dead_letters import Replayed, Selection, read_letters, replay
 
 app = typer.Typer(help="Dead letters: find them, look at them, put them back.", no_args_is_help=True)
-
-
-def parse_time(text: str | None) -> datetime | None:
-    """A time option: ISO 8601; without an offset UTC, a date alone is its midnight."""
-    if text is None:
-        return None
-    try:
-        return parse_occurred_at(text if "T" in text or " " in text else f"{text}T00:00")
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} {error}; write 2026-11-22T14:30:00Z or 2026-11-22") from None
 
 
 def _reason(text: str | None) -> str | None:
@@ -46,13 +34,6 @@ def _origin(text: str) -> Origin:
         return Origin.parse(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no origin: write topic/partition/offset, as `dlq list` does") from None
-
-
-def _namespace(value: str | None) -> str | None:
-    try:
-        return value if value is None else check_namespace(value)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 ByReason = Annotated[str | None, typer.Option("--reason", help="Only this reason.", callback=_reason)]
@@ -161,7 +142,7 @@ def replay_letters(
         str | None, typer.Option(help="JSON merge patch (RFC 7396) for each value, or @file with one.")
     ] = None,
     as_namespace: Annotated[
-        str | None, typer.Option(help="For all of them, instead of what their header says.", callback=_namespace)
+        str | None, typer.Option(help="For all of them, instead of what their header says.", callback=checked_namespace)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would pass now.")] = False,
     as_json: AsJson = False,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from schemas.event_time import iso_ms
+from schemas.event_time import iso_ms, parse_occurred_at
 from schemas.wire import check_namespace
 
 out = Console()
@@ -31,7 +31,18 @@ def _plain(value: object) -> str:
     return iso_ms(value) if isinstance(value, datetime) else str(value)
 
 
-def _namespace(value: str | None) -> str | None:
+def parse_time(text: str | None) -> datetime | None:
+    """A time option: ISO 8601; without an offset UTC, a date alone is its midnight."""
+    if text is None:
+        return None
+    try:
+        return parse_occurred_at(text if "T" in text or " " in text else f"{text}T00:00")
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}; write 2026-11-22T14:30:00Z or 2026-11-22") from None
+
+
+def checked_namespace(value: str | None) -> str | None:
+    """A namespace option, as records may carry it."""
     try:
         return value if value is None else check_namespace(value)
     except ValueError as error:
@@ -43,4 +54,6 @@ def say(line: str) -> None:
     err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-Namespace = Annotated[str | None, typer.Option(help="Default: TALLY_NAMESPACE, else default.", callback=_namespace)]
+Namespace = Annotated[
+    str | None, typer.Option(help="Default: TALLY_NAMESPACE, else default.", callback=checked_namespace)
+]

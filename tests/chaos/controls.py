@@ -13,7 +13,7 @@ from runtime import faults
 def _claims_without_owner() -> None:
     """A redelivered event finds its key claimed, and not by whom: as with SET NX."""
     script = runtime.claims._SCRIPT
-    broken = script.replace("return false\n", "return string.sub(owners, at, at + 7) .. owner_id\n")
+    broken = script.replace("if owner_offset < offset\n", "if owner_offset <= offset\n")
     assert broken != script
     runtime.claims._SCRIPT = broken
 

@@ -1,0 +1,121 @@
+"""The deep audit: not how many events have an outcome, but whether each outcome is right.
+
+No id is stored twice; each duplicate's owner is stored, from a lower offset of the same partition and within the
+window; and a lookup by id answers what the tables hold. Ids are taken in buckets of their hash, so memory is bounded
+however many there are.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
+from runtime.clickhouse import ClickHouse
+from runtime.settings import Settings
+from schemas.tables import INTERACTIONS, OUTCOMES
+
+IDS_PER_BUCKET = 2_000_000
+IDS_NAMED = 100
+LOOKUPS = 10_000
+"""So many ids are looked up, spread over all."""
+
+_MINE = (
+    "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "
+    "AND timestamp < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')"
+)
+_BUCKET = "cityHash64({id}) % {{buckets:UInt32}} = {{bucket:UInt32}}"
+_COUNT = f"SELECT (SELECT count() FROM {INTERACTIONS} WHERE {_MINE}) + (SELECT count() FROM {OUTCOMES} WHERE {_MINE})"
+_TWICE = f"""
+SELECT namespace, interaction_id, groupUniqArray(concat(toString(_partition), '/', toString(_offset))) AS places
+FROM {INTERACTIONS} WHERE _topic = {{topic:String}} AND {_BUCKET.format(id="interaction_id")}
+GROUP BY namespace, interaction_id HAVING length(places) > 1 LIMIT {IDS_NAMED}
+"""
+_WRONG_OWNER = f"""
+SELECT namespace, duplicate.interaction_id, duplicate_of,
+    multiIf(
+        owner.interaction_id = '', 'its owner is not stored',
+        owner._topic = duplicate._topic AND (owner._partition != duplicate._partition
+            OR owner._offset >= duplicate._offset), 'its owner does not come before it',
+        duplicate.reason = 'same_id' AND owner.interaction_id != duplicate.interaction_id, 'its owner has another id',
+        duplicate.reason != 'same_id'
+            AND abs(duplicate._event_time_ms - owner._event_time_ms) >= {{window_ms:Int64}},
+            'their event times do not lie within the window',
+        duplicate.reason = 'same_key'
+            AND toUnixTimestamp64Milli(duplicate.timestamp) - toUnixTimestamp64Milli(owner.timestamp)
+                >= 2 * {{window_ms:Int64}},
+            'their append times lie too far apart',
+        ''
+    ) AS why
+FROM (SELECT * FROM {OUTCOMES} WHERE {_MINE} AND verdict = 'duplicate' AND {_BUCKET.format(id="duplicate_of")})
+    AS duplicate
+LEFT ANY JOIN (
+    SELECT * FROM (SELECT namespace, interaction_id, _topic, _partition, _offset, _event_time_ms, timestamp
+    FROM {INTERACTIONS} WHERE {_BUCKET.format(id="interaction_id")} ORDER BY _offset)
+) AS owner ON owner.namespace = duplicate.namespace AND owner.interaction_id = duplicate.duplicate_of
+WHERE why != '' LIMIT {IDS_NAMED}
+"""
+_SAMPLE = f"""
+SELECT namespace, interaction_id, min(verdict) FROM (
+    SELECT namespace, interaction_id, 'a stored' AS verdict FROM {INTERACTIONS} FINAL WHERE {_MINE}
+    UNION ALL SELECT namespace, interaction_id, toString(verdict) FROM {OUTCOMES} WHERE {_MINE}
+) GROUP BY namespace, interaction_id ORDER BY cityHash64(interaction_id) LIMIT {LOOKUPS}
+"""
+
+
+class DeepAudit(BaseModel):
+    """What is wrong with single events; empty lists when nothing is."""
+
+    ids_twice: list[str] = []
+    wrong_owners: list[str] = []
+    wrong_lookups: list[str] = []
+    looked_up: int = 0
+
+    @property
+    def balances(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.ids_twice or self.wrong_owners or self.wrong_lookups)
+
+
+async def deep_audit(
+    settings: Settings, database: ClickHouse, since: datetime | None = None, until: datetime | None = None
+) -> DeepAudit:
+    """Look at every id of the topic, or at those appended within a range of time.
+
+    Meant for when nothing is in flight: an event between two steps of its batch is not looked for. Raises
+    Unavailable when ClickHouse does not answer.
+    """
+    where: dict[str, Any] = {
+        "topic": settings.topic,
+        "since_ms": 0 if since is None else int(since.timestamp() * 1000),
+        "until_ms": 2**43 if until is None else int(until.timestamp() * 1000),
+        "window_ms": settings.dedup_window_ms,
+    }
+    ((rows,),) = await database.rows(_COUNT, where)
+    where["buckets"] = 1 + rows // IDS_PER_BUCKET
+    result = DeepAudit()
+    for bucket in range(where["buckets"]):
+        where["bucket"] = bucket
+        for namespace, interaction_id, places in await database.rows(_TWICE, where):
+            result.ids_twice.append(f"{namespace} {interaction_id} at {', '.join(sorted(places))}")
+        for namespace, interaction_id, owner_id, why in await database.rows(_WRONG_OWNER, where):
+            result.wrong_owners.append(f"{namespace} {interaction_id}, duplicate of {owner_id}: {why}")
+    await _look_up(database, where, result)
+    return result
+
+
+async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepAudit) -> None:
+    lookups = Lookups(database, LOOKUPS)
+    sample = await database.rows(_SAMPLE, where)
+    result.looked_up = len(sample)
+    answers = await asyncio.gather(*(lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample))
+    for (namespace, interaction_id, verdict), answer in zip(sample, answers, strict=True):
+        if not _agrees(answer, verdict):
+            result.wrong_lookups.append(f"{namespace} {interaction_id} is {verdict}, a lookup answers {answer}")
+
+
+def _agrees(answer: Outcome | None, verdict: str) -> bool:
+    kinds = {"a stored": Stored, "duplicate": DuplicateOf, "rejected": RejectedFor}
+    return isinstance(answer, kinds[verdict])

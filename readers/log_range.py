@@ -1,0 +1,85 @@
+"""A partition's part of the log that is looked at: its offsets, and which of them hold a record."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from runtime.faults import kafka_fault
+from schemas.event_time import to_epoch_ms
+
+_NEAR = 500
+"""Offsets so close to one another are read together; for farther ones a new fetch is cheaper."""
+_POLL_MS = 2_000
+_POLLS_WITHOUT_RECORDS = 2
+
+
+class LogRange(NamedTuple):
+    """Offsets from `first` up to, not including, `end`."""
+
+    first: int
+    end: int
+
+    def pieces(self, size: int) -> Iterator["LogRange"]:
+        """The same in ranges of at most `size` offsets."""
+        for first in range(self.first, self.end, size):
+            yield LogRange(first, min(first + size, self.end))
+
+    def cut(self, first: int, end: int) -> "LogRange":
+        """What of it lies in another range; perhaps nothing."""
+        low = min(max(self.first, first), self.end)
+        return LogRange(low, max(low, min(self.end, end)))
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+
+async def range_of_times(
+    log: AIOKafkaConsumer, place: TopicPartition, end: int, since: datetime | None, until: datetime | None
+) -> LogRange:
+    """The records appended from `since` up to, not including, `until`; None for no bound. Raises Unavailable."""
+
+    async def first_at(moment: datetime) -> int:
+        found = (await log.offsets_for_times({place: to_epoch_ms(moment)}))[place]
+        return end if found is None else int(found.offset)
+
+    try:
+        first = 0 if since is None else await first_at(since)
+        return LogRange(first, max(first, end if until is None else await first_at(until)))
+    except KafkaError as error:
+        raise kafka_fault(error, "asking for offsets by time") from error
+
+
+async def offsets_with_records(log: AIOKafkaConsumer, place: TopicPartition, offsets: Sequence[int]) -> set[int]:
+    """Which of these offsets (ascending) hold a record, and no transaction marker, by reading the log there."""
+    log.assign([place])
+    wanted = set(offsets)
+    found: set[int] = set()
+    for first, last in _clusters(offsets):
+        log.seek(place, first)
+        empty = 0
+        while empty < _POLLS_WITHOUT_RECORDS and await log.position(place) <= last:
+            try:
+                records = (await log.getmany(place, timeout_ms=_POLL_MS)).get(place, [])
+            except KafkaError as error:
+                raise kafka_fault(error, "reading the log") from error
+            empty = 0 if records else empty + 1
+            found.update(record.offset for record in records if record.offset in wanted)
+    return found
+
+
+def _clusters(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending offsets as ranges (first, last) of such as lie close together."""
+    first = last = None
+    for offset in offsets:
+        if first is None or last is None:
+            first = last = offset
+        elif offset - last <= _NEAR:
+            last = offset
+        else:
+            yield first, last
+            first = last = offset
+    if first is not None and last is not None:
+        yield first, last
