@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test lint types format docs lock clean
+.PHONY: help up test chaos lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -18,6 +18,12 @@ up: $(VENV)/.run
 ## make test [ARGS="-k sink"]  linter, types, all tests (two processes, a stack each)
 test: lint types
 	@$(BIN)/pytest --numprocesses 2 $(ARGS)
+
+## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it goes on where it was (ARGS=--help)
+RUNS ?= 100
+SEED ?= 1
+chaos: $(VENV)/.dev
+	@$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev

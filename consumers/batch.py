@@ -144,6 +144,11 @@ class Counts:
     misplaced: int = 0
     batches: int = 0
 
+    @property
+    def total(self) -> int:
+        """All records that went through."""
+        return self.stored + self.duplicates + self.rejected + self.already_recorded
+
     def as_text(self) -> str:
         """One line for people."""
         return (

@@ -3,10 +3,11 @@
 import argparse
 import asyncio
 import logging
+import math
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -46,10 +47,23 @@ logger = logging.getLogger("tally.worker")
 class Worker(ConsumerRebalanceListener):
     """Reads its partitions' records and takes them through the pipeline until told to stop."""
 
-    def __init__(self, settings: Settings, *, instance: str | None, until_caught_up: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        instance: str | None,
+        until_caught_up: bool,
+        ends: Mapping[int, int] | None = None,
+        write_letters: bool = True,
+    ) -> None:
+        """With `ends` (an offset per partition) it reads no further than that, and stops there."""
         self._settings = settings
         self._instance = instance
-        self._until_caught_up = until_caught_up
+        self._until_caught_up = until_caught_up or ends is not None
+        self._ends = dict(ends or {})
+        self._write_letters = write_letters
+        self.counts = Counts()
+        """What it has done so far."""
         self._stop = asyncio.Event()
         self._busy = asyncio.Lock()
         """Held while a batch is in the pipeline: a rebalance waits for it."""
@@ -80,10 +94,11 @@ class Worker(ConsumerRebalanceListener):
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
             self._intake = Intake(self._consumer, settings)
             pipeline = self._assemble(database, redis, letters)
+            self.counts = pipeline.counts
             self._consumer.subscribe([settings.topic], listener=self)
             await self._loop(pipeline, database)
-        logger.info("stopped: %s", pipeline.counts.as_text())
-        return pipeline.counts
+        logger.info("stopped: %s", self.counts.as_text())
+        return self.counts
 
     def _assemble(self, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer) -> Pipeline:
         settings = self._settings
@@ -96,7 +111,7 @@ class Worker(ConsumerRebalanceListener):
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
             sink=Sink(settings.topic, database),
-            letters=Letters(settings.letters_topic, letters),
+            letters=Letters(settings.letters_topic, letters) if self._write_letters else None,
             commit=self._commit,
             hold=self._hold,
         )
@@ -111,7 +126,7 @@ class Worker(ConsumerRebalanceListener):
             await self._intake.fill(self._stop)
             self._check_partitions()
             async with self._busy:
-                batch = self._intake.take()
+                batch = self._intake.take().before(self._ends)
                 await self._unless_stopped("the last batch was not stored", self._process(pipeline, batch))
             if not batch.slices and self._until_caught_up and await self._has_caught_up():
                 break
@@ -155,9 +170,12 @@ class Worker(ConsumerRebalanceListener):
         ours = {each for each in self._consumer.assignment() if each.partition not in self._held}
         ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._consumer, ours))
         try:
-            return all([await self._consumer.position(partition) >= ends[partition] for partition in ours])
+            return all([await self._consumer.position(place) >= min(ends[place], self._end(place)) for place in ours])
         except (IllegalStateError, KafkaError):
             return False  # a rebalance came in between: look again
+
+    def _end(self, place: TopicPartition) -> float:
+        return self._ends.get(place.partition, math.inf)
 
     def _hold(self, offsets: dict[int, int]) -> None:
         """Leave partitions unread from these offsets on, until this worker is replaced by a newer one."""

@@ -2,7 +2,7 @@
 
 import typer
 
-from tally.cli import ask, audit, dlq, feed, run
+from tally.cli import ask, audit, dlq, feed, replay, run
 
 app = typer.Typer(
     help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
@@ -21,3 +21,4 @@ app.add_typer(imports, name="import", rich_help_panel="Put events in")
 for ask_command in (ask.lookup, ask.report, ask.status, audit.audit):
     app.command(rich_help_panel="Get answers")(ask_command)
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Mend")
+app.command(rich_help_panel="Mend")(replay.replay)

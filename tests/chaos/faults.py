@@ -74,6 +74,22 @@ async def late_answers(run: "Run", member: Member) -> None:
     await asyncio.sleep(_PAST_THE_QUERY_TIMEOUT_S)
 
 
+async def late_requests(run: "Run", member: Member) -> None:
+    """What it sent last arrives between another worker's look at what is stored and its own, larger insert."""
+    proxy = run.proxies["clickhouse"]
+    held = proxy.hold_requests()
+    member.go_on()
+    await asyncio.sleep(_BRIEFLY_S[1])
+    run.crew.dismiss(member)
+    proxy.pass_requests()
+    larger = run.through.model_copy(update={"batch_rows": 4 * run.through.batch_rows})
+    heir = run.crew.start(settings=larger, instance=member.orders.instance, seam="claimed", passes=1, action="tell")
+    await heir.met(5)
+    held.set()
+    await asyncio.sleep(_BRIEFLY_S[1])
+    heir.go_on()
+
+
 async def error_codes(run: "Run", member: Member) -> None:
     run.proxies["clickhouse"].canned += [canned(code, run.random) for code in _REFUSALS]
     member.go_on()
@@ -112,6 +128,7 @@ FAULTS: dict[str, Callable[["Run", Member], Awaitable[None]]] = {
     "lost-answers": lost_answers,
     "half-requests": half_requests,
     "late-answers": late_answers,
+    "late-requests": late_requests,
     "error-codes": error_codes,
     "slow": slow,
     "restart": restart,

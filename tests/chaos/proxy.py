@@ -16,6 +16,7 @@ class Proxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._answers = asyncio.Event()
         self._answers.set()
+        self._hold: asyncio.Event | None = None
         self.port = 0
         self.refusing = False
         """New connections are closed at once."""
@@ -42,11 +43,21 @@ class Proxy:
         """Let go what was held."""
         self._answers.set()
 
+    def hold_requests(self) -> asyncio.Event:
+        """From now on requests wait; setting the event lets go those that waited, whoever sent them and is gone."""
+        self._hold = asyncio.Event()
+        return self._hold
+
+    def pass_requests(self) -> None:
+        """New requests go through again; those that wait go on waiting."""
+        self._hold = None
+
     def behave(self) -> None:
         """From now on pass everything on."""
         self.refusing, self.cut_requests_after, self.lost_answers, self.delay_s = False, None, 0, 0.0
         self.canned.clear()
         self.release_answers()
+        self.pass_requests()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -80,6 +91,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK):
                 await asyncio.sleep(self.delay_s)
+                if self._hold is not None:
+                    await self._hold.wait()
                 if self.canned:
                     client.write(self.canned.pop())
                     await client.drain()

@@ -85,7 +85,7 @@ class Run:
         }
         self.settings = stack.settings().model_copy(update={**own, **pace})
         self._static = self.random.random() < 0.7
-        self._through = self.settings
+        self.through = self.settings
         self._admin: AIOKafkaAdminClient
         self._producer: AIOKafkaProducer
         self._database: ClickHouse
@@ -132,7 +132,7 @@ class Run:
         }
         for name, port in ports.items():
             self.proxies[name] = await opened.enter_async_context(proxy_to(port))
-        self._through = settings.model_copy(
+        self.through = settings.model_copy(
             update={
                 "kafka": f"127.0.0.1:{self.proxies['kafka'].port}",
                 "redis": SecretStr(f"redis://127.0.0.1:{self.proxies['redis'].port}/0"),
@@ -140,7 +140,7 @@ class Run:
             }
         )
         brokers = {ports["kafka"]: self.proxies["kafka"].port}
-        self.crew = Crew(Orders(self._through, str(self.log_path), brokers, control=self._control))
+        self.crew = Crew(Orders(self.through, str(self.log_path), brokers, control=self._control))
         self._admin = await opened.enter_async_context(kafka.admin(settings))
         self._producer = await opened.enter_async_context(kafka.producer(settings, letters=True))
         self._database = await opened.enter_async_context(
@@ -183,7 +183,7 @@ class Run:
     async def _begin_badly(self) -> None:
         """A worker died before, in the middle of something, and the claims are lost with it or not."""
         seam, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
-        needs_rebuild, settings = self.plan.seam == "restored", self._through
+        needs_rebuild, settings = self.plan.seam == "restored", self.through
         if needs_rebuild:  # which needs rows of late in a partition, and records right behind them
             seam, passes, settings = "committed", 1, settings.model_copy(update={"batch_rows": 20})
         dying = self.crew.start(settings=settings, seam=seam, passes=passes, action="kill")

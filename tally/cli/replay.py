@@ -1,0 +1,83 @@
+"""`tally replay`."""
+
+import asyncio
+import signal
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from runtime.settings import Settings
+from tally.cli.options import AsJson, DataDir, answer_json, err, out, parse_time, say
+from tally.replay import Comparison, Replay, opened
+
+POLL_S = 0.25
+
+
+def replay(
+    into: Annotated[str, typer.Option(help="A database for it; created, or gone on with.")],
+    since: Annotated[str | None, typer.Option("--from", help="Only what was appended at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Only what was appended before this time.")] = None,
+    swap: Annotated[bool, typer.Option("--swap", help="Then put it into the place of what is stored.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Judge the log anew into another database, under a group and claims of its own, and compare.
+
+    What lies outside the range is copied, so that the database is whole. Exits 1 when an outcome differs, unless
+    --swap was asked for; that needs the workers stopped, and keeps the old tables in the other database.
+
+    Examples: tally replay --into tally_again; tally replay --into mended --from 2026-11-22T14:00:00Z --swap
+    """
+    settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
+    found = asyncio.run(_run(settings, into, parse_time(since), parse_time(until), swap=swap))
+    _report(found, into, swapped=swap, as_json=as_json)
+    if found.changed and not swap:
+        raise typer.Exit(1)
+
+
+async def _run(
+    settings: Settings, into: str, since: datetime | None, until: datetime | None, *, swap: bool
+) -> Comparison:
+    async with opened(settings, into) as work:
+        say("copying what lies outside the range")
+        await work.prepare(since, until)
+        await _judge(work)
+        say("comparing")
+        found = await work.compare()
+        if swap:
+            await work.swap()
+        return found
+
+
+async def _judge(work: Replay) -> None:
+    """Judge, with progress; Ctrl-C lets the batch in flight end, and the same command goes on from there."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    judging = asyncio.create_task(work.judge())
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task("judging", total=work.records)
+        while not judging.done():
+            await asyncio.wait((judging,), timeout=POLL_S)
+            if work.worker is not None:
+                progress.update(task, completed=work.worker.counts.total)
+                if stopped.is_set():
+                    work.worker.stop()
+    await judging
+    if stopped.is_set():
+        raise KeyboardInterrupt
+
+
+def _report(found: Comparison, into: str, *, swapped: bool, as_json: bool) -> None:
+    differences = [each._asdict() for each in found.first or []]
+    if as_json:
+        answer_json({"same": found.same, "changed": found.changed, "swapped": swapped, "first": differences})
+        return
+    out.print(f"{found.same:,} outcomes are the same, {found.changed:,} are not", highlight=False)
+    for each in found.first or []:
+        out.print(Text(f"  {each.partition}/{each.offset}: {each.before or 'nothing'} -> {each.now or 'nothing'}"))
+    if swapped:
+        out.print(f"swapped: the old tables are in database {into}; DROP DATABASE {into} when you need them no more")

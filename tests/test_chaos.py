@@ -1,0 +1,43 @@
+"""A short slice of the campaign (`make chaos` runs all of it), and one control: it can fail."""
+
+from pathlib import Path
+
+import pytest
+
+from consumers.seams import SEAMS
+from deploy.embedded.stack import Stack
+from tests.chaos.plan import FAULTS, Plan, plan
+from tests.chaos.run import Run
+
+PAIRS = (
+    ("stored", "kill", "kafka"),
+    ("claimed", "stop", "kafka"),
+    ("restored", "rebalance", "kafka"),
+    ("refused", "crash", "kafka"),
+    ("resumed", "rollback", "redis"),
+    ("recorded", "lost-answers", "clickhouse"),
+    ("claimed", "late-requests", "clickhouse"),
+)
+
+
+@pytest.mark.parametrize(("seam", "fault", "store"), PAIRS)
+async def test_a_fault_at_a_seam_changes_nothing(
+    stack: Stack, tmp_path: Path, seam: str, fault: str, store: str
+) -> None:
+    result = await Run(Plan(1, 4711, seam, fault, 1, store), stack, tmp_path).execute()
+    assert result.met
+    assert not result.problems
+
+
+async def test_a_worker_that_commits_before_it_inserts_is_caught(stack: Stack, tmp_path: Path) -> None:
+    planned = Plan(1, 4711, "resumed", "kill", 3, "kafka")
+    result = await Run(planned, stack, tmp_path, control="commit-before-insert").execute()
+    assert any("lost" in problem for problem in result.problems), result
+
+
+def test_every_seam_meets_every_fault_at_least_five_times_in_a_thousand_runs() -> None:
+    plans = [plan(number, 1) for number in range(1_000)]
+    for seam in SEAMS:
+        for fault in FAULTS:
+            assert sum((each.seam, each.fault) == (seam, fault) for each in plans) >= 7
+        assert sum((each.seam, each.fault) == (seam, "restart") for each in plans) == 5
