@@ -91,9 +91,10 @@ async def late_requests(run: "Run", member: Member) -> None:
 
 
 async def error_codes(run: "Run", member: Member) -> None:
-    run.proxies["clickhouse"].canned += [canned(code, run.random) for code in _REFUSALS]
+    codes = run.random.sample(list(_REFUSALS), len(_REFUSALS))
+    run.proxies["clickhouse"].canned += [canned(code, run.random) for code in codes]
     member.go_on()
-    await asyncio.sleep(_BRIEFLY_S[1])
+    await asyncio.sleep(3 * _BRIEFLY_S[1])
 
 
 def canned(code: int, random: Random) -> bytes:
