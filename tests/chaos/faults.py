@@ -91,7 +91,9 @@ async def late_requests(run: "Run", member: Member) -> None:
 
 
 async def error_codes(run: "Run", member: Member) -> None:
-    codes = run.random.sample(list(_REFUSALS), len(_REFUSALS))
+    """One of each, or one kind for as long as it lasts."""
+    kinds = list(_REFUSALS)
+    codes = run.random.choice((run.random.sample(kinds, len(kinds)), [run.random.choice(kinds)] * 500))
     run.proxies["clickhouse"].canned += [canned(code, run.random) for code in codes]
     member.go_on()
     await asyncio.sleep(3 * _BRIEFLY_S[1])
