@@ -26,6 +26,8 @@ class Proxy:
         """So many further answers are dropped, and their connections cut: the store did it, the client cannot know."""
         self.canned: list[bytes] = []
         """Answers to give instead of passing a request on."""
+        self.canned_for = b""
+        """To requests alone that have these bytes in them."""
         self.delay_s = 0.0
         """Every chunk waits so long."""
 
@@ -93,7 +95,7 @@ class Proxy:
                 await asyncio.sleep(self.delay_s)
                 if self._hold is not None:
                     await self._hold.wait()
-                if self.canned:
+                if self.canned and self.canned_for in chunk:
                     client.write(self.canned.pop())
                     await client.drain()
                     return
