@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test chaos lint types format docs lock clean
+.PHONY: help up test chaos recovery lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -24,6 +24,10 @@ RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
+
+## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory behind a lag
+recovery: $(VENV)/.dev
+	@$(BIN)/python -m tests.chaos.recovery $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev

@@ -73,13 +73,20 @@ local function take()
   return { "lost", space, -1 }
 end
 
--- restore: put owners back. ARGV[5] their time to live in ms, ARGV[6] owners as claim has them.
+-- While claims are being restored, the head's last offset counts the calls instead, downwards from -1: a Redis that
+-- loses some of them on the way, and keeps the head of before, is noticed.
+
+-- restore: put owners back. ARGV[5] the count so far, [6] the claims' time to live in ms, [7] owners as claim has them.
 local function restore()
-  local refused = refusal(read_head())
+  local head = read_head()
+  local refused = refusal(head)
   if refused then
     return refused
   end
-  local ttl, owners = ARGV[5], ARGV[6]
+  local count, ttl, owners = tonumber(ARGV[5]), ARGV[6], ARGV[7]
+  if head.last ~= count and head.last ~= count - 1 then
+    return { "lost", "part of what was restored is gone" }
+  end
   for i = 2, #KEYS do
     local owner = string.sub(owners, (i - 2) * OWNER + 1, (i - 1) * OWNER)
     local present = redis.call("GET", KEYS[i]) or ""
@@ -89,18 +96,24 @@ local function restore()
     end
     redis.call("SET", KEYS[i], known and present or present .. owner, "PX", ttl)
   end
+  head.last = count - 1
+  write_head(head)
   return { "ok", "" }
 end
 
--- finish: what was restored is whole. ARGV[5] the last offset it covers, ARGV[6] the highest append time in it.
+-- finish: what was restored is whole. ARGV[5] the count, [6] the last offset it covers, [7] its highest append time.
 local function finish()
   local head = read_head()
   local refused = refusal(head)
   if refused then
     return refused
   end
-  head.last = tonumber(ARGV[5])
-  head.marks[1][1] = tonumber(ARGV[6])
+  local count, last = tonumber(ARGV[5]), tonumber(ARGV[6])
+  if head.last ~= count and head.last ~= last then
+    return { "lost", "part of what was restored is gone" }
+  end
+  head.last = last
+  head.marks[1][1] = tonumber(ARGV[7])
   write_head(head)
   return { "ok", "" }
 end

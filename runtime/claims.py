@@ -76,7 +76,7 @@ class Lease:
     epoch: bytes
     space: bytes
     last_offset: int
-    """The last claimed offset, as this worker left it."""
+    """The last claimed offset, as this worker left it; below -1 while claims are being restored."""
     whole: bool
     """False: the claims were lost, and have to be restored before anything is claimed."""
 
@@ -133,13 +133,15 @@ class Claims:
         return list(map(_read_owner, _pieces(answer, _VERDICT.size)))
 
     async def restore(self, lease: Lease, owners: Sequence[Claim]) -> None:
-        """Put owners back into claims that were lost. Safe to repeat."""
+        """Put owners back into claims that were lost. Safe to repeat. Raises ClaimsLost."""
         for chunk in _chunks(owners):
-            await self._call("restore", lease, chunk, self._ttl_ms, b"".join(map(_pack_owner, chunk)))
+            packed = b"".join(map(_pack_owner, chunk))
+            await self._call("restore", lease, chunk, lease.last_offset, self._ttl_ms, packed)
+            lease.last_offset -= 1
 
     async def finish(self, lease: Lease, *, last_offset: int, append_ms: int) -> None:
-        """Declare the restored claims whole, up to an offset and its append time."""
-        await self._call("finish", lease, [], last_offset, append_ms)
+        """Declare the restored claims whole, up to an offset and its append time. Raises ClaimsLost."""
+        await self._call("finish", lease, [], lease.last_offset, last_offset, append_ms)
         lease.last_offset, lease.whole = last_offset, True
 
     async def release(self, lease: Lease, owner: Claim) -> None:

@@ -180,6 +180,25 @@ async def test_a_half_empty_replica_is_noticed(narrow: Settings, redis: Redis) -
     assert not (await claims.take(0, needed=0, log_end=10)).whole, "that one began to rebuild, and never finished"
 
 
+async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settings, redis: Redis) -> None:
+    """A failover in the middle of a rebuild: the head is there, and the first of what was put back is not."""
+    claims = Claims(redis, narrow)
+    lease = await claims.take(0, needed=5, log_end=10)
+    log = [
+        Logged(0, at, 1_000 + at, 1_000 + at, ("n", derive_foreign_id("t", 0, at, at)), KEYS[at % 3]) for at in range(6)
+    ]
+    replica = await keys_of(redis, narrow)
+    await claims.restore(lease, claims_of(log[:3]))
+    await redis.delete(*await keys_of(redis, narrow))
+    for key, value in replica.items():
+        await redis.set(key, value)
+    with pytest.raises(ClaimsLost, match="is gone"):
+        await claims.restore(lease, claims_of(log[3:]))
+        await claims.finish(lease, last_offset=5, append_ms=2_000)
+    with pytest.raises(ClaimsLost, match="is gone"):
+        await claims.finish(lease, last_offset=5, append_ms=2_000)
+
+
 async def test_an_answer_that_was_lost_may_be_asked_for_again(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)

@@ -91,10 +91,10 @@ async def late_requests(run: "Run", member: Member) -> None:
 
 
 async def error_codes(run: "Run", member: Member) -> None:
-    """One of each, or one kind for as long as it lasts; then only to inserts, as when a table has too many parts."""
+    """One of each, or too many parts for as long as that lasts, which only inserts hear of."""
     kinds, proxy = list(_REFUSALS), run.proxies["clickhouse"]
     lasting = run.random.random() < 0.5
-    codes = [run.random.choice(kinds)] * 500 if lasting else run.random.sample(kinds, len(kinds))
+    codes = [252] * 500 if lasting else run.random.sample(kinds, len(kinds))
     proxy.canned_for = b"INSERT" if lasting else b""
     proxy.canned += [canned(code, run.random) for code in codes]
     member.go_on()

@@ -161,8 +161,8 @@ class Run:
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
         victim = crew.start(seam=plan.seam, passes=plan.passes, action=action, instance=instance)
-        if self.random.random() < 0.5:
-            crew.start()
+        if plan.seam != "restored" and self.random.random() < 0.5:
+            crew.start()  # which may get the partition that has to be restored
         met, deadline = False, time.monotonic() + MET_S
         while not met and time.monotonic() < deadline:
             met = await victim.met(0.5)

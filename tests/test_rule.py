@@ -1,0 +1,71 @@
+"""The rule, end to end: whatever the log, the batches and the crashes, each event's outcome is the reference's."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from consumers import seams
+from tests.chaos.traffic import NARROWED, WINDOW_MS, Traffic
+from tests.chaos.verify import problems_of
+from tests.lab import Lab
+
+RECORDS = 120
+
+
+class _Crashed(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _no_hook_is_left() -> Iterator[None]:
+    yield
+    seams.install(seams.pass_on)
+
+
+def crash_at(seam: str, passes: int) -> None:
+    """Raise at the how manieth time that the pipeline comes to this seam."""
+    left = passes
+
+    async def hook(name: str) -> None:
+        nonlocal left
+        left -= name == seam
+        if left == 0:
+            left = -1
+            raise _Crashed
+
+    seams.install(hook)
+
+
+crashes = st.lists(st.tuples(st.sampled_from(seams.SEAMS), st.integers(1, 3)), max_size=4)
+
+
+async def test_every_outcome_is_the_rules_whatever_crashes(lab: Lab) -> None:
+    """One log that grows from example to example, read on by workers that crash, in batches of any size."""
+    examples: list[tuple[int, int, list[tuple[str, int]]]] = []
+
+    @given(st.integers(0, 2**32), st.integers(1, RECORDS), crashes)
+    @hypothesis_settings(max_examples=8)
+    def collect(seed: int, rows: int, planned: list[tuple[str, int]]) -> None:
+        examples.append((seed, rows, planned))
+
+    collect()
+    own = {"dedup_window_ms": WINDOW_MS, "accept_rejects": True, "claim_slack_ms": 1_500}
+    lab.settings = lab.settings.model_copy(update=own)
+    await lab.database.command(NARROWED)
+    for seed, rows, planned in examples:
+        traffic = Traffic(random.Random(seed))
+        for _ in range(RECORDS):
+            raw = traffic.record()
+            await lab.put(raw.value, key=raw.key, headers=raw.headers)
+        for seam, passes in planned:
+            crash_at(seam, passes)
+            with contextlib.suppress(_Crashed):
+                await lab.drain(batch_rows=rows)
+        seams.install(seams.pass_on)
+        await lab.drain(batch_rows=rows)
+    assert not await problems_of(lab.settings, lab.database, narrowed=True)
