@@ -50,7 +50,9 @@ async def test_the_shell_examples_run(lab: Lab, tmp_path: Path) -> None:
     # Nothing consumes while the first commands run, so none of them may wait for verdicts.
     script = "set -e\n" + re.sub(r"^(tally (?:import|simulate) .*)$", r"\1 --wait 0", tasks, flags=re.MULTILINE)
     done = await asyncio.to_thread(run, ["/bin/sh", "-c", script], lab, tmp_path)
+    await lab.database.command("DROP DATABASE IF EXISTS tally_again")
     assert done.returncode == 0, done.stderr
+    assert "outcomes are the same, 0 are not" in done.stdout
     assert "open-bandit bts/women: 10,000 accepted" in done.stdout
     assert "simulated: 2,500 accepted" in done.stdout
     assert "Click-through by position" in done.stdout
@@ -59,7 +61,7 @@ async def test_the_shell_examples_run(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_every_file_the_documents_name_is_there() -> None:
-    for page in ("README.md", "ARCHITECTURE.md"):
+    for page in ("README.md", "ARCHITECTURE.md", "docs/reliability.md"):
         for name in re.findall(
             r"`((?:schemas|runtime|consumers|producers|readers|deploy|tests|docs)/[\w./-]+)`", (ROOT / page).read_text()
         ):
