@@ -128,6 +128,31 @@ def test_errors_keep_the_engines_code(client: Client, sql: str, code: int) -> No
     assert client.query("SELECT 1").result_rows == [(1,)]
 
 
+@pytest.mark.parametrize(
+    ("refusing", "code"),
+    [
+        ("ENGINE = MergeTree ORDER BY a SETTINGS parts_to_throw_insert = 1", 252),
+        (", CONSTRAINT small CHECK a < 5) ENGINE = MergeTree ORDER BY (a", 469),
+    ],
+)
+def test_an_insert_that_fails_while_it_is_written_says_so(client: Client, refusing: str, code: int) -> None:
+    columns = "(a UInt32" if "CHECK" in refusing else "(a UInt32) "
+    closing = ")" if "CHECK" in refusing else ""
+    client.command(f"CREATE TABLE refusing {columns}{refusing}{closing}")
+    rows = pa.table({"a": pa.array([7], pa.uint32())})
+    with pytest.raises(DatabaseError) as raised:
+        for _ in range(3):
+            client.insert_arrow("refusing", rows)
+    assert error_code(raised.value) == code
+
+
+def test_an_insert_keeps_its_settings_clause(http: httpx.Client, client: Client, settings: Settings) -> None:
+    make_table(client)
+    insert = "INSERT INTO t (a) SETTINGS max_threads = 1 FORMAT CSV\n1\n2\n"
+    http.post("/", params={"database": settings.database}, content=insert).raise_for_status()
+    assert client.command("SELECT count() FROM t") == 2
+
+
 def test_an_error_after_the_first_rows_is_not_taken_for_the_end(client: Client, http: httpx.Client) -> None:
     late = "SELECT throwIf(number = 900000), number FROM numbers(1000000) SETTINGS max_block_size = 65536"
     with pytest.raises(Exception, match="395"):

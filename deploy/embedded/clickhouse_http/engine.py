@@ -4,12 +4,15 @@ A session costs about 0.3 ms. Its methods block; `app.py` calls them from thread
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import chdb
 
 from deploy.embedded.clickhouse_http.errors import from_engine
+from deploy.embedded.clickhouse_http.statement import split_settings
 
 _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
 """What one query may hold, its formatted result included."""
@@ -23,7 +26,10 @@ _FAILED = (chdb.ChdbError, RuntimeError)
 class Session:
     """One request's view of the engine."""
 
-    def __init__(self, path: str, query_id: str, database: str | None, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: str, query_id: str, database: str | None, settings: Mapping[str, str], spool: Path
+    ) -> None:
+        self._spool = spool
         self._connection = chdb.connect(path)
         try:
             # The comment is what `kill` finds the query by: an embedded engine chooses query ids itself.
@@ -47,6 +53,13 @@ class Session:
         except _FAILED as failed:
             raise from_engine(failed) from failed
 
+    def write(self, sql: str) -> int:
+        """Run a statement that writes, and return how many rows it wrote."""
+        try:
+            return int(self._connection.query(sql).rows_written())
+        except _FAILED as failed:
+            raise from_engine(failed) from failed
+
     def stream(self, sql: str, output_format: str, params: Mapping[str, str]) -> Iterator[bytes]:
         """Yield a SELECT's result block by block; closing the iterator cancels the query."""
         try:
@@ -63,10 +76,7 @@ class Session:
 
     def insert(self, sql: str, input_format: str) -> "Insert":
         """Begin an INSERT whose rows are appended as bytes of `input_format`."""
-        try:
-            return Insert(self._connection.send_insert(sql, input_format))
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
+        return Insert(self, sql, input_format, self._spool)
 
     def close(self) -> None:
         """End the session. Safe to call twice."""
@@ -74,28 +84,34 @@ class Session:
 
 
 class Insert:
-    """A running INSERT. What is neither finished nor cancelled blocks its session."""
+    """An INSERT whose rows gather in a file, which the engine then reads in one statement.
 
-    def __init__(self, inserter: Any) -> None:
-        self._inserter = inserter
+    The engine's own streaming insert says nothing of errors that come up while it writes: too many parts, a violated
+    constraint. A statement does.
+    """
+
+    def __init__(self, session: Session, sql: str, input_format: str, spool: Path) -> None:
+        self._session = session
+        self._sql, self._settings = split_settings(sql)
+        self._format = input_format
+        self._file = NamedTemporaryFile(dir=spool, suffix=".rows")  # noqa: SIM115  (closed by finish and cancel)
 
     def append(self, chunk: bytes) -> None:
-        """Hand over the next bytes; the engine parses and writes them as it goes."""
-        try:
-            self._inserter.append(chunk)
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
+        """Take the next bytes."""
+        self._file.write(chunk)
 
     def finish(self) -> int:
-        """Write what is left and return the number of rows the client sent."""
+        """Write the rows and return their number."""
         try:
-            return int(self._inserter.finish().rows_written)
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
+            self._file.flush()
+            source = f"FROM INFILE {_literal(self._file.name)} COMPRESSION 'none'"
+            return self._session.write(f"{self._sql} {source} {self._settings} FORMAT {self._format}")
+        finally:
+            self._file.close()
 
     def cancel(self) -> None:
-        """Abort; blocks that were written before stay, as in ClickHouse."""
-        self._inserter.cancel()
+        """Forget what was appended. Safe after `finish`."""
+        self._file.close()
 
 
 class Engine:
@@ -103,15 +119,18 @@ class Engine:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._spool = Path(f"{path}-spool")
+        shutil.rmtree(self._spool, ignore_errors=True)  # what a crash left
+        self._spool.mkdir(parents=True)
         self._keep_open = chdb.connect(path)  # the engine stays up between requests
 
     def session(self, query_id: str, database: str | None, settings: Mapping[str, str]) -> Session:
         """A fresh session. Raises ClickHouseError for an unknown setting or database."""
-        return Session(self._path, query_id, database, settings)
+        return Session(self._path, query_id, database, settings, self._spool)
 
     def kill(self, query_id: str) -> None:
         """End a query whose client has gone; does nothing when it has ended by itself."""
-        session = Session(self._path, f"kill {query_id}", None, {})
+        session = Session(self._path, f"kill {query_id}", None, {}, self._spool)
         try:
             session.query("KILL QUERY WHERE Settings['log_comment'] = {id:String} ASYNC", "Null", {"id": query_id})
         finally:

@@ -35,6 +35,7 @@ _INSERT_SOURCE = re.compile(
     rf"{_SKIP}|\b(?P<word>SELECT|WITH|VALUES|INFILE)\b|\bFORMAT\s+(?P<format>[A-Za-z]\w*)[ \t]*;?\r?\n?",
     re.DOTALL | re.IGNORECASE,
 )
+_SETTINGS = re.compile(rf"{_SKIP}|(?P<word>\bSETTINGS\b)", re.DOTALL | re.IGNORECASE)
 _READING = frozenset({"select", "with", "show", "describe", "desc", "explain", "exists"})
 
 
@@ -64,6 +65,14 @@ def first_word(text: str) -> str:
 def is_insert(head: bytes) -> bool:
     """Whether the statement that begins with `head` is an INSERT."""
     return first_word(head.decode(errors="replace")) == "insert"
+
+
+def split_settings(insert: str) -> tuple[str, str]:
+    """An INSERT's text without its format, cut before its SETTINGS clause, which may be empty."""
+    for found in _SETTINGS.finditer(insert):
+        if found.group("word"):
+            return insert[: found.start()], insert[found.start() :]
+    return insert, ""
 
 
 def split_insert(head: bytes) -> Statement | None:
