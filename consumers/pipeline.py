@@ -39,7 +39,7 @@ class Pipeline:
         resume: Resume,
         deduplication: Deduplication,
         sink: Sink,
-        letters: Letters | None,
+        letters: Letters,
         commit: Commit,
         hold: Hold,
     ) -> None:
@@ -67,7 +67,7 @@ class Pipeline:
 
         await self._resume.prepare(part.partition for part in batch.slices)
         verdicts = await self._store(batch, judged)
-        await self._send_letters(judged.rejected)
+        await self._letters.send(judged.rejected)
         await seams.reached("lettered")
         await self._sink.record(verdicts.duplicates, judged.rejected)
         await seams.reached("recorded")
@@ -117,10 +117,6 @@ class Pipeline:
         await seams.reached("refused")
         record = batch.record(event.partition, event.offset)
         rejected = [Rejected(record, event.namespace, event.interaction_id, rejection)]
-        await self._send_letters(rejected)
+        await self._letters.send(rejected)
         await self._sink.record([], rejected)
         self.counts.rejected += 1
-
-    async def _send_letters(self, rejected: list[Rejected]) -> None:
-        if self._letters is not None:
-            await self._letters.send(rejected)

@@ -54,14 +54,12 @@ class Worker(ConsumerRebalanceListener):
         instance: str | None,
         until_caught_up: bool,
         ends: Mapping[int, int] | None = None,
-        write_letters: bool = True,
     ) -> None:
         """With `ends` (an offset per partition) it reads no further than that, and stops there."""
         self._settings = settings
         self._instance = instance
         self._until_caught_up = until_caught_up or ends is not None
         self._ends = dict(ends or {})
-        self._write_letters = write_letters
         self.counts = Counts()
         """What it has done so far."""
         self._stop = asyncio.Event()
@@ -111,7 +109,7 @@ class Worker(ConsumerRebalanceListener):
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
             sink=Sink(settings.topic, database),
-            letters=Letters(settings.letters_topic, letters) if self._write_letters else None,
+            letters=Letters(settings.letters_topic, letters),
             commit=self._commit,
             hold=self._hold,
         )

@@ -7,7 +7,7 @@ records (transaction markers). In flight is what lies at or past the committed o
 left over is lost, what is counted twice too much; the audit names the exact offsets.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -79,9 +79,16 @@ class PartitionAudit(BaseModel):
 
 
 async def audit(
-    settings: Settings, database: ClickHouse, since: datetime | None = None, until: datetime | None = None
+    settings: Settings,
+    database: ClickHouse,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    *,
+    ranges: Mapping[int, LogRange] | None = None,
 ) -> AsyncIterator[PartitionAudit]:
     """Audit the topic as it is now, or what was appended within a range of time, partition by partition.
+
+    `ranges` asks for these offsets instead of times.
 
     The tables are read after the log's ends and the commits, so a running consumer does not disturb the accounts.
     Raises Unavailable when a store does not answer.
@@ -95,7 +102,7 @@ async def audit(
         for partition in partitions:
             found = bounds[partition]._replace(committed=committed.get(partition, 0))
             place = TopicPartition(settings.topic, partition)
-            asked = await range_of_times(log, place, found.end, since, until)
+            asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
             yield await _Accounts(place, found, asked, database, log).audit()
 
 
@@ -113,6 +120,8 @@ class _Accounts:
         self._result = PartitionAudit(partition=place.partition)
         self._counted_to = 0
         """Outcomes of lower offsets may be in the ledger only."""
+        self._counted = 0
+        """So many of them, at most."""
         self._ledger_is_exact = True
 
     async def audit(self) -> PartitionAudit:
@@ -137,6 +146,7 @@ class _Accounts:
         """Add the outcomes that are only counted any more, if they lie wholly in what is asked for."""
         entries = await self._rows(_LEDGER, self._asked)
         self._counted_to = max((end for _, _, end, _ in entries), default=0)
+        self._counted = sum(events for *_, events in entries)
         self._ledger_is_exact = all(
             self._asked.first <= first and end <= self._asked.end for _, first, end, _ in entries
         )
@@ -164,8 +174,10 @@ class _Accounts:
         records = await offsets_with_records(self._log, self._place, readable) if readable else set()
         result.not_records += len(readable) - len(records)
         gone = [offset for offset in missing if offset < self._bounds.start or offset in records]
+        explained = sum(offset < self._counted_to for offset in gone)
         if not self._ledger_is_exact:
-            result.expired_outcomes += sum(offset < self._counted_to for offset in gone)
+            explained = min(explained, self._counted - result.expired_outcomes)
+            result.expired_outcomes += explained
         result.lost += [offset for offset in gone if offset >= self._counted_to]
         del result.lost[OFFSETS_NAMED:]
 

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from runtime.errors import TallyError, Unavailable
 from runtime.faults import kafka_fault
-from schemas.event_time import to_epoch_ms
+from runtime.kafka import LogBounds
+from schemas.event_time import iso_ms, to_epoch_ms
 
 _NEAR = 500
 """Offsets so close to one another are read together; for farther ones a new fetch is cheaper."""
@@ -37,17 +39,27 @@ class LogRange(NamedTuple):
 
 
 async def range_of_times(
-    log: AIOKafkaConsumer, place: TopicPartition, end: int, since: datetime | None, until: datetime | None
+    log: AIOKafkaConsumer, place: TopicPartition, bounds: LogBounds, since: datetime | None, until: datetime | None
 ) -> LogRange:
-    """The records appended from `since` up to, not including, `until`; None for no bound. Raises Unavailable."""
+    """The records appended from `since` up to, not including, `until`; None for no bound.
+
+    Raises TallyError when the range reaches into what retention has removed: nobody knows its times any more. Raises
+    Unavailable when no broker answers.
+    """
 
     async def first_at(moment: datetime) -> int:
         found = (await log.offsets_for_times({place: to_epoch_ms(moment)}))[place]
-        return end if found is None else int(found.offset)
+        first = bounds.end if found is None else min(int(found.offset), bounds.end)
+        if 0 < first == bounds.start:
+            raise TallyError(
+                f"partition {place.partition} begins at offset {first} by now, after {iso_ms(moment)} or right there: "
+                "name a later time, or none"
+            )
+        return first
 
     try:
         first = 0 if since is None else await first_at(since)
-        return LogRange(first, max(first, end if until is None else await first_at(until)))
+        return LogRange(first, max(first, bounds.end if until is None else await first_at(until)))
     except KafkaError as error:
         raise kafka_fault(error, "asking for offsets by time") from error
 
@@ -60,7 +72,9 @@ async def offsets_with_records(log: AIOKafkaConsumer, place: TopicPartition, off
     for first, last in _clusters(offsets):
         log.seek(place, first)
         empty = 0
-        while empty < _POLLS_WITHOUT_RECORDS and await log.position(place) <= last:
+        while await log.position(place) <= last:
+            if empty == _POLLS_WITHOUT_RECORDS:
+                raise Unavailable(f"Kafka (TALLY_KAFKA) does not give what lies at {place.partition}/{first}")
             try:
                 records = (await log.getmany(place, timeout_ms=_POLL_MS)).get(place, [])
             except KafkaError as error:

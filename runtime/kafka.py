@@ -131,9 +131,13 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @asynccontextmanager
 async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client outside any group, to ask for offsets."""
+    """A client outside any group, to ask for offsets and to read at them."""
     settings.need("kafka")
-    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka, isolation_level="read_committed")
+    client = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        isolation_level="read_committed",
+        auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
+    )
     await _started(client, settings)
     try:
         yield client
@@ -180,7 +184,10 @@ async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -
 
 async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]:
     """A topic's partitions. Raises Fatal when there is no such topic."""
-    (found,) = await client.describe_topics([name])
+    try:
+        (found,) = await client.describe_topics([name])
+    except KafkaError as error:
+        raise kafka_fault(error, f"asking for topic {name}") from error
     if found["error_code"]:
         why = for_code(found["error_code"]).__name__
         raise Fatal(f"topic {name} (TALLY_TOPIC): {why}; `tally init` creates it")

@@ -5,34 +5,35 @@ A verdict needs both tables (stored, or an outcome), so what is replayed into is
 they have their usual names, and every command works on it (`TALLY_DATABASE=... tally audit`).
 """
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
+from pydantic import BaseModel
 
 from consumers.worker import Worker
+from readers.audit import audit
 from readers.log_range import LogRange, range_of_times
 from runtime import kafka
 from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
+from runtime.faults import kafka_fault
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
-from runtime.retry import FEW, retrying
 from runtime.settings import Settings
-from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
+from tally.table_copy import TableCopy
 
-OFFSETS_PER_COPY = 5_000_000
 OFFSETS_PER_COMPARISON = 2_000_000
 DIFFERENCES_NAMED = 100
 
-_COPIED = (INTERACTIONS, OUTCOMES)
-_SWAPPED = (INTERACTIONS, OUTCOMES, LEDGER)
+_STATE = "replay_state"
 
 _OUTCOMES_OF = """
 SELECT _offset, concat('stored ', interaction_id) AS outcome FROM {database}.interactions FINAL WHERE {where}
@@ -43,6 +44,18 @@ _IN_RANGE = (
     "_topic = {topic:String} AND _partition = {partition:UInt32} "
     "AND _offset >= {first:UInt64} AND _offset < {end:UInt64}"
 )
+
+
+class _State(BaseModel):
+    """What a replay's database says of it, so that it is gone on with as it was begun, or not at all."""
+
+    topic: str
+    since: datetime | None
+    until: datetime | None
+    ranges: dict[int, LogRange]
+    phase: Literal["copying", "judging", "swapping", "swapped"] = "copying"
+    live_tables: dict[str, str] = {}
+    """The UUIDs that the live tables had when the swap began."""
 
 
 class Difference(NamedTuple):
@@ -61,7 +74,7 @@ class Comparison:
     same: int = 0
     changed: int = 0
     """Another outcome, or one only on one side."""
-    first: list[Difference] | None = None
+    first: list[Difference] = field(default_factory=list)
     """The first hundred of them."""
 
 
@@ -71,121 +84,119 @@ class Replay:
     def __init__(self, settings: Settings, into: str, database: ClickHouse) -> None:
         if into == settings.database:
             raise SettingsError("--into names the database that is in use: name another one, it is created")
+        own = {"database": into, "group": f"{settings.group}.{into}", "key_prefix": f"{settings.key_prefix}.{into}"}
         self._live = settings
-        self._target = settings.model_copy(
-            update={
-                "database": into,
-                "group": f"{settings.group}.{into}",
-                "key_prefix": f"{settings.key_prefix}.{into}",
-                "accept_rejects": True,
-            }
-        )
+        self._target = settings.model_copy(update={**own, "accept_rejects": True})
         self._database = database
-        self._ranges: dict[int, LogRange] = {}
+        self._state: _State
         self.worker: Worker | None = None
         """The worker that judges, once it does."""
 
     @property
     def records(self) -> int:
         """How many offsets are replayed."""
-        return sum(map(len, self._ranges.values()))
+        return sum(map(len, self._state.ranges.values()))
+
+    def _copier(self) -> TableCopy:
+        return TableCopy(
+            self._database, self._live.database, self._target.database, self._live.topic, self._state.ranges
+        )
 
     async def prepare(self, since: datetime | None, until: datetime | None) -> None:
-        """Find the offsets, and copy what lies outside of them. Raises TallyError when the ledger forbids the range."""
-        await migrate(self._target)
+        """Find the offsets, and copy what lies outside of them; or go on with what was begun.
+
+        Raises TallyError when the database is not this replay's, or the ledger forbids the range.
+        """
+        found = await self._read_state()
+        if found is None:
+            ranges = await self._find_ranges(since, until)
+            await migrate(self._target)
+            columns = "(state String, at UInt64) ENGINE = MergeTree ORDER BY at"
+            await self._database.command(f"CREATE TABLE {self._target.database}.{_STATE} {columns}")
+            await self._save(_State(topic=self._live.topic, since=since, until=until, ranges=ranges))
+        else:
+            self._refuse_another(found, since, until)
+            self._state = found
+        if self._state.phase == "copying":
+            await self._copier().copy_what_stays()
+            await self._commit_starts()
+            await self._forget_claims(self._target)
+            await self._save(self._state.model_copy(update={"phase": "judging"}))
+
+    async def _find_ranges(self, since: datetime | None, until: datetime | None) -> dict[int, LogRange]:
+        ranges = {}
         async with kafka.admin(self._live) as admin:
             partitions = await kafka.partition_numbers(admin, self._live.topic)
-            begun = await kafka.committed_offsets(admin, self._target.group, self._live.topic)
         async with kafka.offset_reader(self._live) as log:
             bounds = await kafka.log_bounds(log, self._live.topic, partitions, in_group=False)
             for partition in partitions:
                 place = TopicPartition(self._live.topic, partition)
-                asked = await range_of_times(log, place, bounds[partition].end, since, until)
-                self._ranges[partition] = asked.cut(bounds[partition].start, bounds[partition].end)
-        if len(begun) < len(partitions):
-            await self._copy_what_stays()
-            await self._commit_starts()
+                ranges[partition] = await range_of_times(log, place, bounds[partition], since, until)
+        return ranges
 
-    async def _copy_what_stays(self) -> None:
-        for table in _SWAPPED:
-            await self._command(f"TRUNCATE TABLE {self._target.database}.{table}")
-        for table in _SWAPPED:
-            await self._copy(table, "_topic != {topic:String}", {})
-        for partition, replayed in self._ranges.items():
-            await self._copy_ledger(partition, replayed)
-            await self._copy_offsets(partition, LogRange(0, replayed.first))
-            await self._copy_tail(partition)
+    async def _read_state(self) -> _State | None:
+        """None for a database that is not there. Raises TallyError for one that is somebody else's."""
+        into = self._target.database
+        tables = await self._tables(into)
+        if not tables:
+            return None
+        if _STATE not in tables:
+            raise TallyError(f"database {into} is there already and holds no replay: name another one for --into")
+        rows = await self._database.rows(f"SELECT state FROM {into}.{_STATE} ORDER BY at DESC LIMIT 1")
+        if not rows:
+            raise TallyError(f"database {into} was hardly begun: DROP DATABASE {into}, and replay again")
+        return _State.model_validate_json(rows[0][0])
 
-    async def _copy_tail(self, partition: int) -> None:
-        ask = f"SELECT greatest((SELECT max(_offset) FROM {INTERACTIONS} WHERE {_IN_RANGE}), " + (
-            f"(SELECT max(_offset) FROM {OUTCOMES} WHERE {_IN_RANGE}))"
-        )
-        end = self._ranges[partition].end
-        where = {"topic": self._live.topic, "partition": partition, "first": end, "end": 2**63}
-        ((last,),) = await self._database.rows(ask, where)
-        await self._copy_offsets(partition, LogRange(end, max(end, last + 1)))
-
-    async def _copy_offsets(self, partition: int, offsets: LogRange) -> None:
-        for piece in offsets.pieces(OFFSETS_PER_COPY):
-            for table in _COPIED:
-                await self._copy(table, _IN_RANGE, {"partition": partition, "first": piece.first, "end": piece.end})
-
-    async def _copy_ledger(self, partition: int, replayed: LogRange) -> None:
-        """Entries inside the range are made anew; one that reaches beyond it cannot be told apart."""
-        where = {"topic": self._live.topic, "partition": partition, "first": replayed.first, "end": replayed.end}
-        of_partition = "_topic = {topic:String} AND _partition = {partition:UInt32}"
-        inside = "first_offset >= {first:UInt64} AND last_offset < {end:UInt64}"
-        apart = "(last_offset < {first:UInt64} OR first_offset >= {end:UInt64})"
-        straddling = await self._database.rows(
-            f"SELECT first_offset, last_offset FROM {LEDGER} FINAL "
-            f"WHERE {of_partition} AND NOT {apart} AND NOT ({inside}) LIMIT 1",
-            where,
-        )
-        if straddling:
-            first, last = straddling[0]
+    def _refuse_another(self, found: _State, since: datetime | None, until: datetime | None) -> None:
+        into = self._target.database
+        if found.phase == "swapped":
+            raise TallyError(f"database {into} was swapped in, and holds what was stored before: replay into another")
+        if (found.topic, found.since, found.until) != (self._live.topic, since, until):
             raise TallyError(
-                f"outcomes of partition {partition}, offsets {first} to {last}, are only counted together any more: "
-                "choose --from and --to so that all or none of them are replayed"
+                f"database {into} holds a replay of {found.topic} from {found.since or 'the beginning'} to "
+                f"{found.until or 'the end'}: go on with that one, or replay into another database"
             )
-        await self._copy(LEDGER, f"{of_partition} AND {apart}", where)
 
-    async def _copy(self, table: str, condition: str, where: Mapping[str, Any]) -> None:
-        live, target = self._live.database, self._target.database
-        sql = f"INSERT INTO {target}.{table} SELECT * FROM {live}.{table} WHERE {condition}"
-        await self._command(sql, {"topic": self._live.topic, **where})
-
-    async def _command(self, sql: str, where: Mapping[str, Any] | None = None) -> None:
-        await retrying("copying", partial(self._database.command, sql, where), tries=FEW)
+    async def _save(self, state: _State) -> None:
+        row = {"state": state.model_dump_json(), "at": time.time_ns()}
+        await self._database.command(
+            f"INSERT INTO {self._target.database}.{_STATE} SELECT {{state:String}}, {{at:UInt64}}", row
+        )
+        self._state = state
 
     async def _commit_starts(self) -> None:
-        """From here on an interrupted replay goes on where it was."""
-        async with _assigned(self._target, self._ranges) as consumer:
-            await consumer.commit(
-                {
-                    TopicPartition(self._live.topic, partition): OffsetAndMetadata(replayed.first, "")
-                    for partition, replayed in self._ranges.items()
-                }
-            )
+        starts = {
+            TopicPartition(self._live.topic, partition): OffsetAndMetadata(replayed.first, "")
+            for partition, replayed in self._state.ranges.items()
+        }
+        try:
+            async with _assigned(self._target, starts) as consumer:
+                await consumer.commit(starts)
+        except KafkaError as error:
+            raise kafka_fault(error, "committing where the replay begins") from error
 
     async def judge(self) -> None:
-        """Judge every record of the range anew. Dead letters are not written again: they are there."""
-        ends = {partition: replayed.end for partition, replayed in self._ranges.items()}
-        self.worker = Worker(self._target, instance=None, until_caught_up=True, ends=ends, write_letters=False)
+        """Judge every record of the range anew. What is rejected now gets a dead letter, if need be a second time."""
+        if self._state.phase != "judging":
+            return
+        ends = {partition: replayed.end for partition, replayed in self._state.ranges.items()}
+        self.worker = Worker(self._target, instance=None, until_caught_up=True, ends=ends)
         await self.worker.run()
+        await self._copier().keep_replayed_as()
 
     async def compare(self) -> Comparison:
         """Compare the outcome of every replayed offset with the one that is stored."""
-        result = Comparison(first=[])
+        result = Comparison()
         sides = [_OUTCOMES_OF.format(database=each.database, where=_IN_RANGE) for each in (self._live, self._target)]
         joined = f"({sides[0]}) AS before FULL OUTER JOIN ({sides[1]}) AS now ON before._offset = now._offset"
-        for partition, replayed in self._ranges.items():
+        for partition, replayed in self._state.ranges.items():
             for piece in replayed.pieces(OFFSETS_PER_COMPARISON):
                 where = {"topic": self._live.topic, "partition": partition, "first": piece.first, "end": piece.end}
                 counts = "countIf(before.outcome = now.outcome), countIf(before.outcome != now.outcome)"
                 ((same, changed),) = await self._database.rows(f"SELECT {counts} FROM {joined}", where)
                 result.same += same
                 result.changed += changed
-                if changed and result.first is not None and len(result.first) < DIFFERENCES_NAMED:
+                if changed and len(result.first) < DIFFERENCES_NAMED:
                     rows = await self._database.rows(
                         "SELECT greatest(before._offset, now._offset) AS at, before.outcome, now.outcome "
                         f"FROM {joined} WHERE before.outcome != now.outcome ORDER BY at LIMIT {DIFFERENCES_NAMED}",
@@ -198,33 +209,61 @@ class Replay:
     async def swap(self) -> None:
         """Put what was replayed into the place of what is stored, which is kept in the other database.
 
-        Raises TallyError while workers run: they would write into both.
+        Interrupted, it goes on where it was. Raises TallyError while workers run, since they would write into both,
+        and when not every replayed offset has one outcome.
         """
-        async with kafka.admin(self._live) as admin:
-            await _refuse_members(admin, self._live.group)
-            for partition in self._ranges:
-                await self._copy_tail(partition)
-            live, target = self._live.database, self._target.database
-            pairs = ", ".join(f"{live}.{table} AND {target}.{table}" for table in _SWAPPED)
-            await self._database.command(f"EXCHANGE TABLES {pairs}")
-        async with connect_redis(self._live) as redis:
-            await Claims(redis, self._live).forget_all(list(self._ranges))
+        copier, live, into = self._copier(), self._live.database, self._target.database
+        if self._state.phase == "judging":
+            await self._refuse_unfinished()
+            async with kafka.admin(self._live) as admin:
+                await _refuse_members(admin, self._live.group)
+            await copier.copy_what_came()
+            tables = await self._tables(live)
+            await self._save(self._state.model_copy(update={"phase": "swapping", "live_tables": tables}))
+        for table in copier.TABLES:
+            # Before and after: a worker that starts in between must not judge by claims of what is swapped out.
+            await self._forget_claims(self._live)
+            if (await self._tables(live))[table] == self._state.live_tables[table]:
+                await self._database.command(f"EXCHANGE TABLES {live}.{table} AND {into}.{table}")
+        await copier.copy_what_came(back=True)
+        await self._forget_claims(self._live)
+        await self._save(self._state.model_copy(update={"phase": "swapped"}))
+
+    async def _refuse_unfinished(self) -> None:
+        async with connect(self._target) as database:
+            async for found in audit(self._target, database, ranges=self._state.ranges):
+                if not found.balances or found.in_flight:
+                    raise TallyError(
+                        f"partition {found.partition} is not replayed whole, so nothing is swapped: {found}"
+                    )
+
+    async def _tables(self, database: str) -> dict[str, str]:
+        """A database's tables and their UUIDs, which go with a table when it is exchanged."""
+        sql = "SELECT name, toString(uuid) FROM system.tables WHERE database = {database:String}"
+        return dict(await self._database.rows(sql, {"database": database}))  # type: ignore[arg-type]
+
+    async def _forget_claims(self, settings: Settings) -> None:
+        async with connect_redis(settings) as redis:
+            await Claims(redis, settings).forget_all(list(self._state.ranges))
 
 
 async def _refuse_members(admin: Any, group: str) -> None:
-    (answer,) = await admin.describe_consumer_groups([group])
+    try:
+        (answer,) = await admin.describe_consumer_groups([group])
+    except KafkaError as error:
+        raise kafka_fault(error, f"asking for the members of {group}") from error
     for _error, name, state, *_rest in answer.groups:
         if state not in ("Empty", "Dead"):
             raise TallyError(f"consumer group {name} has members ({state}): stop the workers, and swap again")
 
 
 @asynccontextmanager
-async def _assigned(settings: Settings, partitions: Mapping[int, LogRange]) -> AsyncIterator[AIOKafkaConsumer]:
+async def _assigned(settings: Settings, places: Mapping[TopicPartition, object]) -> AsyncIterator[AIOKafkaConsumer]:
     """A client that may commit for the group, without being a member of it."""
     client = AIOKafkaConsumer(bootstrap_servers=settings.kafka, group_id=settings.group, enable_auto_commit=False)
     await client.start()
     try:
-        client.assign([TopicPartition(settings.topic, partition) for partition in partitions])
+        client.assign(list(places))
         yield client
     finally:
         await client.stop()

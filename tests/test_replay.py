@@ -12,12 +12,14 @@ from consumers.worker import Worker
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
-from runtime.clickhouse import connect
+from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
+from runtime.migrate import migrate
+from tally.dead_letters import Selection, replay
 from tally.replay import Comparison, opened
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
-from tests.lab import Lab, click
+from tests.lab import Lab, as_json, click
 from tests.waiting import eventually_async
 
 
@@ -55,7 +57,6 @@ async def _drop(lab: Lab) -> Any:
 
 async def test_a_whole_topic_into_an_empty_store_gives_what_is_stored(lab: Lab) -> None:
     await everything(lab)
-    letters = len(await lab.letters())
     found = await replayed(lab)
     assert (found.same, found.changed) == (400, 0)
     again = lab.settings.model_copy(update={"database": into(lab)})
@@ -63,7 +64,6 @@ async def test_a_whole_topic_into_an_empty_store_gives_what_is_stored(lab: Lab) 
         live, _ = await recorded_outcomes(lab.database, lab.settings.topic)
         assert live == (await recorded_outcomes(database, lab.settings.topic))[0]
         assert len({outcome.split()[0] for outcome in live.values()}) == 3
-    assert len(await lab.letters()) == letters, "the letters are there already"
 
 
 async def test_part_of_a_topic_finds_the_owners_before_it(lab: Lab) -> None:
@@ -101,6 +101,63 @@ async def test_the_way_back_from_a_bad_deploy(lab: Lab) -> None:
     await lab.emit_all(traffic)
     counts = await lab.drain()
     assert (counts.stored, counts.duplicates) == (0, 500)
+
+
+async def test_a_replay_is_gone_on_with_as_it_was_begun_or_not_at_all(lab: Lab) -> None:
+    """Another range, a second swap, a database that is somebody else's: each would destroy something."""
+    await everything(lab, 100)
+    stored = await lab.count("interactions")
+    ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
+    await replayed(lab)
+    with pytest.raises(TallyError, match="from the beginning to the end"):
+        await replayed(lab, None, middle, swap=True)
+    await replayed(lab, swap=True)
+    with pytest.raises(TallyError, match="was swapped in"):
+        await replayed(lab, swap=True)
+    await lab.database.command(f"DROP DATABASE {into(lab)}")
+    await replayed(lab, swap=True)
+    assert await lab.count("interactions") == stored
+    await lab.database.command(f"DROP DATABASE {into(lab)}")
+    await migrate(lab.settings.model_copy(update={"database": into(lab)}))
+    with pytest.raises(TallyError, match="holds no replay"):
+        await replayed(lab)
+
+
+@pytest.mark.parametrize("exchanged", [0, 1, 3])
+async def test_an_interrupted_swap_is_completed(lab: Lab, exchanged: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    await everything(lab, 100)
+    before = await lab.rows("SELECT * FROM interactions FINAL ORDER BY ALL")
+    real, left = ClickHouse.command, exchanged
+
+    async def interrupted(self: ClickHouse, sql: str, parameters: Any = None) -> None:
+        nonlocal left
+        if "EXCHANGE" in sql:
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        await real(self, sql, parameters)
+
+    monkeypatch.setattr(ClickHouse, "command", interrupted)
+    if exchanged < 3:
+        with pytest.raises(KeyboardInterrupt):
+            await replayed(lab, swap=True)
+    monkeypatch.undo()
+    await replayed(lab, swap=True)
+    assert await lab.rows("SELECT * FROM interactions FINAL ORDER BY ALL") == before
+    uuids = await lab.rows("SELECT database FROM system.tables WHERE name = 'replay_state' AND total_rows > 0")
+    assert (into(lab),) in uuids
+
+
+async def test_what_was_put_back_says_so_after_a_swap(lab: Lab) -> None:
+    await lab.put(as_json("doc-1", "exec-1", position=-1), key=b"default:exec-1")
+    await lab.drain()
+    async for _ in replay(lab.settings, lab.database, Selection(), patch={"position": 0}):
+        pass
+    await lab.drain()
+    marked = await lab.rows("SELECT replayed_as FROM outcomes FINAL WHERE verdict = 'rejected'")
+    assert marked[0][0].startswith("int_")
+    assert (await replayed(lab, swap=True)).changed == 0
+    assert await lab.rows("SELECT replayed_as FROM outcomes FINAL WHERE verdict = 'rejected'") == marked
 
 
 async def test_no_swap_while_workers_run(lab: Lab) -> None:

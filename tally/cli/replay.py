@@ -66,18 +66,19 @@ async def _judge(work: Replay) -> None:
                 progress.update(task, completed=work.worker.counts.total)
                 if stopped.is_set():
                     work.worker.stop()
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
     await judging
     if stopped.is_set():
         raise KeyboardInterrupt
 
 
 def _report(found: Comparison, into: str, *, swapped: bool, as_json: bool) -> None:
-    differences = [each._asdict() for each in found.first or []]
+    differences = [each._asdict() for each in found.first]
     if as_json:
         answer_json({"same": found.same, "changed": found.changed, "swapped": swapped, "first": differences})
         return
     out.print(f"{found.same:,} outcomes are the same, {found.changed:,} are not", highlight=False)
-    for each in found.first or []:
+    for each in found.first:
         out.print(Text(f"  {each.partition}/{each.offset}: {each.before or 'nothing'} -> {each.now or 'nothing'}"))
     if swapped:
         out.print(f"swapped: the old tables are in database {into}; DROP DATABASE {into} when you need them no more")
