@@ -118,6 +118,8 @@ class Judged:
 
     events: list[Event] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    stored: list[Event] = field(default_factory=list)
+    """Events that have a row already: they claim their keys, and are done."""
     misplaced: int = 0
     """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
     held: dict[int, int] = field(default_factory=dict)

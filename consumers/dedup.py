@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from consumers import seams
-from consumers.batch import Batch, Duplicate, Event, Slice, Verdicts
+from consumers.batch import Batch, Duplicate, Event, Judged, Slice, Verdicts
 from consumers.leases import Leases, span_of
 from consumers.owners import StoredOwners
 from runtime.claims import Claim, ClaimsLost, Owner
@@ -18,36 +18,39 @@ class Deduplication:
         self._leases = leases
         self._owners = owners
 
-    async def decide(self, batch: Batch, events: list[Event]) -> Verdicts:
-        """Claim every event's key. Raises Fenced when another worker has a partition."""
+    async def decide(self, batch: Batch, judged: Judged) -> Verdicts:
+        """Claim every event's key, also of those that are stored. Raises Fenced when another worker has a partition."""
         verdicts = Verdicts()
         for part in batch.slices:
-            ours = [event for event in events if event.partition == part.partition]
-            found = await self._decide_again_when_lost(part, ours)
+            done = {event.offset for event in judged.stored if event.partition == part.partition}
+            ours = [event for event in (*judged.events, *judged.stored) if event.partition == part.partition]
+            ours.sort(key=lambda event: event.offset)
+            found = await self._decide_again_when_lost(part, ours, done)
             verdicts.stored += found.stored
             verdicts.duplicates += found.duplicates
         await seams.reached("claimed")
         return verdicts
 
-    async def _decide_again_when_lost(self, part: Slice, events: list[Event]) -> Verdicts:
+    async def _decide_again_when_lost(self, part: Slice, events: list[Event], done: set[int]) -> Verdicts:
         """What is rebuilt knows only stored events: those of this slice that have claimed already claim again."""
         while True:
             verdicts = Verdicts()
             try:
-                await self._decide(part, events, verdicts)
+                await self._decide(part, events, done, verdicts)
             except ClaimsLost:
                 continue
             return verdicts
 
-    async def _decide(self, part: Slice, events: list[Event], into: Verdicts) -> None:
+    async def _decide(self, part: Slice, events: list[Event], done: set[int], into: Verdicts) -> None:
+        """`done` are the offsets of those that have a row: nothing is decided about them."""
         stored: set[_Identity] = set()
         for group, is_last in _cut_at_repeated_ids(events, stored):
-            asking = [event for event in group if _identity(event) not in stored]
-            repeated = {event.offset for event in group} - {event.offset for event in asking}
-            repeated |= await self._owners.of_same_id(asking)
-            asking = [event for event in asking if event.offset not in repeated]
-            owners = await self._owners.of_replayed(asking)
-            claims = [claim for event in asking if (claim := _claim_of(event, owners))]
+            undecided = [event for event in group if event.offset not in done]
+            repeated = {event.offset for event in undecided if _identity(event) in stored}
+            repeated |= await self._owners.of_same_id(event for event in undecided if event.offset not in repeated)
+            owners = await self._owners.of_replayed(event for event in undecided if event.offset not in repeated)
+            asking = [event for event in group if event.offset not in repeated]
+            claims = [claim for event in asking if (claim := _claim_of(event, owners, done))]
             span = span_of(part)
             if not is_last:
                 span = span._replace(last_offset=group[-1].offset, last_append_ms=group[-1].append_ms)
@@ -55,7 +58,9 @@ class Deduplication:
                 if owner is not None:
                     owners[claim.offset] = min(owner, owners.get(claim.offset, owner))
             for event in group:
-                if event.offset in repeated:
+                if event.offset in done:
+                    stored.add(_identity(event))
+                elif event.offset in repeated:
                     into.duplicates.append(Duplicate(event, event.interaction_id, "same_id"))
                 elif event.offset in owners:
                     why: DuplicateReason = "replayed" if event.replayed else "same_key"
@@ -66,7 +71,7 @@ class Deduplication:
 
     async def release(self, part: Slice, event: Event) -> None:
         """Take back the claim of an event that ClickHouse will not store."""
-        claim = _claim_of(event, {})
+        claim = _claim_of(event, {}, set())
         if claim is not None:
             with suppress(ClaimsLost):  # then it is gone with all others
                 await self._leases.release(part, claim)
@@ -97,7 +102,7 @@ def _cut_at_repeated_ids(events: list[Event], stored: set[_Identity]) -> Iterato
     yield group, True
 
 
-def _claim_of(event: Event, owners: Mapping[int, Owner]) -> Claim | None:
+def _claim_of(event: Event, owners: Mapping[int, Owner], done: set[int]) -> Claim | None:
     if event.dedup_key is None:
         return None
     return Claim(
@@ -108,4 +113,5 @@ def _claim_of(event: Event, owners: Mapping[int, Owner]) -> Claim | None:
         event.interaction_id,
         asks_only=event.offset in owners,
         replayed=event.replayed,
+        is_stored=event.offset in done,
     )

@@ -18,6 +18,8 @@ POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
 
 
+WITHOUT_ASSIGNMENT_S = 1.0
+
 log = logging.getLogger("tally.worker")
 
 
@@ -53,7 +55,11 @@ class Intake:
 
     async def _poll(self, wait_ms: int) -> dict[TopicPartition, list[Record]]:
         try:
-            return dict(await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_rows - self._rows))
+            # Past its own timeout the client may wait for an assignment without end; then stop would not be noticed.
+            async with asyncio.timeout(wait_ms / 1000 + WITHOUT_ASSIGNMENT_S):
+                return dict(await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_rows - self._rows))
+        except TimeoutError:
+            return {}
         except UnicodeDecodeError as error:
             at = {str(partition): await self._consumer.position(partition) for partition in self._consumer.assignment()}
             raise Fatal(

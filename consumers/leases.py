@@ -63,18 +63,18 @@ class Leases:
             raise
 
     async def _take(self, part: Slice, *, anew: bool) -> Lease:
-        """Everything before the part's first record is stored, so the claims need to reach no further than that."""
-        partition = part.partition
-        needed = max(self._resume.highest_stored(partition), part.first_offset - 1)
+        """Everything before the part's first record is recorded, so the claims need to reach no further than that."""
+        partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
-        take = partial(self._claims.take, partition, needed=needed, log_end=log_end, anew=anew)
+        anew = anew or await self._rebuild.must_begin_anew(part)
+        take = partial(self._claims.take, partition, needed=before, log_end=log_end, anew=anew)
         lease = await retrying("taking claims", take)
         await seams.reached("taken")
         # Only now: had another worker been given the partition before, this would be refused; if it is given to
         # another one later, that one takes the claims later too.
         await self._confirm({partition: part.first_offset})
         if not lease.whole:
-            await self._rebuild.run(lease, first_append_ms=part.records[0].timestamp, last_offset=needed)
+            await self._rebuild.run(lease, first_offset=part.first_offset, append_ms=part.records[0].timestamp)
         self._held[partition] = lease
         self._lost.discard(partition)
         return lease

@@ -15,7 +15,7 @@ from schemas.tables import INTERACTIONS
 
 # A bound parameter may have 128 KiB (ClickHouse's http_max_field_value_size).
 IDS_PER_LOOKUP = 2_000  # 39 bytes each
-KEYS_PER_LOOKUP = 200  # up to 512 bytes each
+KEYS_PER_LOOKUP = 60  # up to 512 bytes each, or four times that when every character has to be escaped
 
 # Rows of another topic are older whatever their offsets: they were stored by a pipeline that this one succeeds.
 _SAME_ID = (

@@ -66,6 +66,7 @@ class Pipeline:
         await seams.reached("judged")
 
         await self._resume.prepare(part.partition for part in batch.slices)
+        await self._resume.check_continuity(batch)
         verdicts = await self._store(batch, judged)
         await self._letters.send(judged.rejected)
         await seams.reached("lettered")
@@ -89,7 +90,7 @@ class Pipeline:
         counts.already_recorded += await self._resume.drop_stored(batch, judged)
         await seams.reached("resumed")
         while True:
-            verdicts = await self._deduplication.decide(batch, judged.events)
+            verdicts = await self._deduplication.decide(batch, judged)
             try:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:

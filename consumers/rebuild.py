@@ -6,29 +6,32 @@ from functools import partial
 from typing import Any
 
 from consumers import seams
+from consumers.batch import Slice
 from runtime.claims import Claim, Claims, Lease
 from runtime.clickhouse import ClickHouse
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key
-from schemas.tables import INTERACTIONS
+from schemas.tables import INTERACTIONS, OUTCOMES
 
 OFFSETS_PER_QUERY = 50_000
 """Rows of so many offsets are in memory at a time: about 40 MB."""
 
 _IN_REACH = (
     "_topic = {topic:String} AND _partition = {partition:UInt32} "
-    "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC')"
+    "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC') AND _offset < {before:UInt64}"
 )
-_EXTENT = (
-    "SELECT count(), min(_offset), max(_offset), toUnixTimestamp64Milli(max(timestamp)) "
-    f"FROM {INTERACTIONS} WHERE {_IN_REACH}"
-)
+_EXTENT = f"SELECT count(), min(_offset), max(_offset) FROM {INTERACTIONS} WHERE {_IN_REACH}"
 _OWNERS = (
     "SELECT namespace, execution_id, feature_id, interaction_type, _idempotency_key, _offset, _event_time_ms, "
     f"toUnixTimestamp64Milli(timestamp), interaction_id FROM {INTERACTIONS} "
     f"WHERE {_IN_REACH} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}} "
     "AND (ifNull(execution_id, '') != '' OR _idempotency_key != '') ORDER BY _offset"
+)
+
+_REFUSED = (
+    f"SELECT count() > 0 FROM {OUTCOMES} WHERE _topic = {{topic:String}} AND _partition = {{partition:UInt32}} "
+    "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC') AND reason = 'refused_by_table'"
 )
 
 log = logging.getLogger("tally.worker")
@@ -39,23 +42,36 @@ class Rebuild:
 
     def __init__(self, settings: Settings, claims: Claims, database: ClickHouse) -> None:
         self._topic = settings.topic
-        self._window_ms = settings.dedup_window_ms
+        self._reach_back_ms = settings.reach_back_ms
+        self._skew_ms = settings.clock_skew_ms
         self._claims = claims
         self._database = database
 
-    async def run(self, lease: Lease, *, first_append_ms: int, last_offset: int) -> None:
-        """Restore every owner that a record appended at `first_append_ms` or later may meet.
+    async def must_begin_anew(self, part: Slice) -> bool:
+        """Whether an event was refused lately whose claim Redis may still have, since it can lose the release."""
+        where = {
+            "topic": self._topic,
+            "partition": part.partition,
+            "reach_ms": max(0, part.records[0].timestamp - self._reach_back_ms),
+        }
+        ((refused,),) = await retrying("looking for refused events", partial(self._database.rows, _REFUSED, where))
+        return bool(refused)
 
-        Rows that are deleted count too: their events were stored. Raises Fenced, and ClaimsLost when Redis loses
-        the claims once more on the way.
+    async def run(self, lease: Lease, *, first_offset: int, append_ms: int) -> None:
+        """Restore every owner before `first_offset` that a record appended at `append_ms` or later may meet.
+
+        What is stored from there on claims for itself when its records pass, so this never takes more than the last
+        2W of the log. Rows that are deleted count too: their events were stored. Raises Fenced, and ClaimsLost when
+        Redis loses the claims once more on the way.
         """
         where = {
             "topic": self._topic,
             "partition": lease.partition,
-            "reach_ms": max(0, first_append_ms - 2 * self._window_ms),
+            "reach_ms": max(0, append_ms - self._reach_back_ms),
+            "before": first_offset,
         }
         extent = await retrying("rebuilding claims", partial(self._database.rows, _EXTENT, where))
-        rows, first, last, newest = extent[0]
+        rows, first, last = extent[0]
         if rows:
             log.warning("partition %d: rebuilding claims from %s stored rows", lease.partition, f"{rows:,}")
         done = 0
@@ -66,8 +82,13 @@ class Rebuild:
             await seams.reached("restored")
             done += len(found)
             log.info("partition %d: %s claims rebuilt", lease.partition, f"{done:,}")
-        append_ms = max(first_append_ms, newest) if rows else first_append_ms
-        finish = partial(self._claims.finish, lease, last_offset=last_offset, append_ms=append_ms)
+        finish = partial(
+            self._claims.finish,
+            lease,
+            last_offset=first_offset - 1,
+            append_ms=append_ms + self._skew_ms,  # an earlier record may have a later time
+            reach_ms=append_ms - self._reach_back_ms,
+        )
         await retrying("rebuilding claims", finish)
 
 

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer
 
 from consumers.batch import Batch, Event, Judged, Rejected
 from runtime import kafka
+from runtime.claims import Fenced
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Fatal
 from runtime.kafka import LogBounds
@@ -20,8 +21,11 @@ from schemas.tables import INTERACTIONS, OUTCOMES
 
 
 def _both_tables(condition: str) -> str:
-    columns = "SELECT _partition, _offset, interaction_id"
-    selects = (f"{columns} FROM {table} WHERE _topic = {{topic:String}} AND {condition}" for table in _TABLES)
+    selects = (
+        f"SELECT _partition, _offset, interaction_id, {table == INTERACTIONS} AS has_row FROM {table} "
+        f"WHERE _topic = {{topic:String}} AND {condition}"
+        for table in _TABLES
+    )
     return " UNION ALL ".join(selects)
 
 
@@ -34,7 +38,7 @@ _FROM_FIRST = (
 )
 _HIGHEST = f"SELECT _partition, max(_offset) FROM ({_both_tables(_FROM_FIRST)}) GROUP BY _partition"
 _STORED = (
-    f"SELECT _offset, interaction_id FROM ("
+    f"SELECT _offset, interaction_id, has_row FROM ("
     f"{_both_tables('_partition = {partition:UInt32} AND _offset >= {first:UInt64} AND _offset < {next:UInt64}')})"
 )
 
@@ -53,24 +57,37 @@ class Resume:
         self._horizons: dict[int, int] = {}
         """Partition -> first offset past everything stored."""
         self._log_ends: dict[int, int] = {}
+        self._next: dict[int, int] = {}
+        """Partition -> the offset that its next record should have, unless what lies there is no record."""
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours: what is stored will have to be asked anew."""
         for partition in partitions:
-            self._horizons.pop(partition, None)
-
-    def highest_stored(self, partition: int) -> int:
-        """The highest offset that was stored or committed when the partition was assigned; -1 for none."""
-        return self._horizons[partition] - 1
+            for known in (self._horizons, self._log_ends, self._next):
+                known.pop(partition, None)
 
     def log_end(self, partition: int) -> int:
-        """Where the partition's log ended when it was assigned."""
+        """Where the partition's log ended when it was assigned. Raises Fenced when it is not ours any more."""
+        if partition not in self._log_ends:
+            raise Fenced(f"partition {partition} went to another worker while its records were worked on")
         return self._log_ends[partition]
 
     def expect_stored(self, batch: Batch) -> None:
-        """Part of this batch has been stored by now: look for it when the batch is judged again."""
+        """Part of this batch has been stored by now: look for it when the batch is judged again. Raises Fenced."""
         for part in batch.slices:
-            self._horizons[part.partition] = max(self._horizons[part.partition], part.next_offset)
+            self._horizons[part.partition] = max(self._horizon(part.partition), part.next_offset)
+
+    def _horizon(self, partition: int) -> int:
+        self.log_end(partition)
+        return self._horizons[partition]
+
+    async def check_continuity(self, batch: Batch) -> None:
+        """Raise Fatal when records between the last batch and this one expired: the client goes on without a word."""
+        for part in batch.slices:
+            if part.first_offset > self._next.get(part.partition, part.first_offset):
+                bounds = (await self._log_bounds([part.partition]))[part.partition]
+                _check_log(f"{self._topic}/{part.partition}", bounds._replace(committed=self._next[part.partition]))
+            self._next[part.partition] = part.next_offset
 
     async def prepare(self, partitions: Iterable[int]) -> None:
         """Look at newly assigned partitions: is the log still what was committed, and how far are the tables?
@@ -88,6 +105,9 @@ class Resume:
         for partition in fresh:
             self._horizons[partition] = highest.get(partition, firsts[partition] - 1) + 1
             self._log_ends[partition] = bounds[partition].end
+            self._next[partition] = (
+                bounds[partition].start if bounds[partition].committed is None else firsts[partition]
+            )
         # Asked only now: a worker that has just lost the partition may store a record that came in meanwhile.
         if any(offset >= bounds[partition].end for partition, offset in highest.items()):
             _check_stored(self._topic, highest, await self._log_bounds(fresh))
@@ -96,21 +116,25 @@ class Resume:
         return await retrying("resuming", partial(kafka.log_bounds, self._consumer, self._topic, partitions))
 
     async def drop_stored(self, batch: Batch, judged: Judged) -> int:
-        """Take out of `judged` what is stored already; returns how many records that were."""
+        """Take out of `judged` what is recorded already; returns how many records that were.
+
+        Events that have a row are kept apart as `judged.stored`.
+        """
         await self.prepare(part.partition for part in batch.slices)
-        stored: set[tuple[int, int, str]] = set()
+        recorded: dict[tuple[int, int, str], bool] = {}
         for part in batch.slices:
-            if part.first_offset < self._horizons[part.partition]:
-                stored |= await self._stored(part.partition, part.first_offset, part.next_offset)
-        if not stored:
+            if part.first_offset < self._horizon(part.partition):
+                recorded |= await self._recorded(part.partition, part.first_offset, part.next_offset)
+        if not recorded:
             return 0
 
-        def is_new(item: Event | Rejected) -> bool:
-            return (item.partition, item.offset, item.interaction_id) not in stored
+        def place(item: Event | Rejected) -> tuple[int, int, str]:
+            return item.partition, item.offset, item.interaction_id
 
         before = len(judged.events) + len(judged.rejected)
-        judged.events = list(filter(is_new, judged.events))
-        judged.rejected = list(filter(is_new, judged.rejected))
+        judged.stored += [event for event in judged.events if recorded.get(place(event))]
+        judged.events = [event for event in judged.events if place(event) not in recorded]
+        judged.rejected = [each for each in judged.rejected if place(each) not in recorded]
         return before - len(judged.events) - len(judged.rejected)
 
     async def _highest_stored(self, firsts: dict[int, int]) -> dict[int, int]:
@@ -124,10 +148,11 @@ class Resume:
         rows = await retrying("resuming", partial(self._database.rows, _HIGHEST, parameters))
         return {int(partition): int(offset) for partition, offset in rows}
 
-    async def _stored(self, partition: int, first: int, following: int) -> set[tuple[int, int, str]]:
+    async def _recorded(self, partition: int, first: int, following: int) -> dict[tuple[int, int, str], bool]:
+        """What is recorded of a range of offsets, and whether it is a row of `interactions`."""
         parameters = {"topic": self._topic, "partition": partition, "first": first, "next": following}
         rows = await retrying("resuming", partial(self._database.rows, _STORED, parameters))
-        return {(partition, int(offset), interaction_id) for offset, interaction_id in rows}
+        return {(partition, int(offset), interaction_id): bool(has_row) for offset, interaction_id, has_row in rows}
 
 
 def _check_log(name: str, bounds: LogBounds) -> None:

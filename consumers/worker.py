@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -118,8 +117,7 @@ class Worker(ConsumerRebalanceListener):
         expire_at = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= expire_at:
-                expire = partial(expire_outcomes, database, self._settings.outcomes_days)
-                await self._unless_stopped("outcomes were not expired", retrying("expiring outcomes", expire))
+                await self._unless_stopped("outcomes were not expired", self._expire(database))
                 expire_at = time.monotonic() + EXPIRE_EVERY_S
             await self._intake.fill(self._stop)
             self._check_partitions()
@@ -132,6 +130,13 @@ class Worker(ConsumerRebalanceListener):
             raise Fatal(
                 f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this consumer"
             )
+
+    async def _expire(self, database: ClickHouse) -> None:
+        """Housekeeping: what it cannot do now it can do in an hour."""
+        try:
+            await expire_outcomes(database, self._settings.outcomes_days)
+        except TallyError as error:
+            logger.warning("outcomes were not expired: %s", error)
 
     def _check_partitions(self) -> None:
         now = len(self._consumer.partitions_for_topic(self._settings.topic) or ())
@@ -179,6 +184,8 @@ class Worker(ConsumerRebalanceListener):
         """Leave partitions unread from these offsets on, until this worker is replaced by a newer one."""
         for partition, offset in offsets.items():
             place = TopicPartition(self._settings.topic, partition)
+            if place not in self._consumer.assignment():
+                raise Fenced(f"partition {partition} went to another worker while its records were worked on")
             self._consumer.pause(place)
             self._consumer.seek(place, offset)
             self._held[partition] = offset
@@ -203,7 +210,11 @@ class Worker(ConsumerRebalanceListener):
 
         async def attempt() -> None:
             try:
-                await self._consumer.commit(offsets)
+                # With its own deadline: the client itself looks for a coordinator without end, and says nothing.
+                async with asyncio.timeout(self._settings.query_timeout_ms / 1000):
+                    await self._consumer.commit(offsets)
+            except TimeoutError as error:
+                raise Unavailable("Kafka (TALLY_KAFKA) takes no commit") from error
             except (CommitFailedError, IllegalStateError) as error:
                 raise Fenced(f"the group has given partitions {sorted(next_offsets)} away: {error}") from error
             except KafkaError as error:
@@ -219,7 +230,8 @@ class Worker(ConsumerRebalanceListener):
         gets them comes to the same verdicts, and this worker can neither claim nor commit any more.
         """
         try:
-            async with asyncio.timeout(self._settings.stop_timeout_ms / 1000):
+            # Less than the group waits: who comes back too late has been given up by it.
+            async with asyncio.timeout(0.7 * self._settings.stop_timeout_ms / 1000):
                 await self._busy.acquire()
             self._busy.release()
         except TimeoutError:
@@ -235,6 +247,9 @@ class Worker(ConsumerRebalanceListener):
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the new share; what is stored ahead of it is asked for with its first batch."""
         self._joined = True
+        # A batch that outlasted the last rebalance may have left something behind.
+        self._resume.forget(partition.partition for partition in assigned)
+        self._leases.forget(partition.partition for partition in assigned)
         numbers = sorted(partition.partition for partition in assigned)
         logger.info("partitions %s", ", ".join(map(str, numbers)) or "none")
 

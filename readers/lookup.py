@@ -71,13 +71,17 @@ class Lookups:
                 raise Unavailable(f"{self._max_waiting} lookups wait already (TALLY_LOOKUP_IN_FLIGHT)")
             future = self._waiting[key] = asyncio.get_running_loop().create_future()
             if len(self._running) < QUERIES_AT_ONCE:
-                task = asyncio.create_task(self._drain())
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._running.add(asyncio.create_task(self._drain()))
         return await asyncio.shield(future)
 
     async def _drain(self) -> None:
         """Answer whoever waits, one query after another, until nobody does."""
+        try:
+            await self._answer_all()
+        finally:  # at once: who asks in this very tick must not wait for a drain that has ended
+            self._running.discard(asyncio.current_task())
+
+    async def _answer_all(self) -> None:
         while self._waiting:
             namespace = next(iter(self._waiting))[0]
             keys = [key for key in self._waiting if key[0] == namespace][:IDS_PER_QUERY]

@@ -6,16 +6,20 @@
 -- ARGV[2]   layout: 8 bytes that change whenever older claims must not be read by this version and these settings
 -- ARGV[3]   epoch: 16 bytes, another one each time a worker takes the partition
 -- ARGV[4]   space: 4 bytes that are part of every claim key; a rebuild begins a new one, and the old one expires
+-- ARGV[5]   count: how many calls have changed the claims since they were taken, as the caller knows it
 --
 -- A claim's value is the list of its owners, nearly always one, 40 bytes each: offset, event time, append time
 -- (signed 64-bit, little-endian), 16 bytes of id. Owners are appended, never replaced: a redelivered event finds
 -- itself, and a late one finds whom it would have met.
 --
--- The head ends with marks: (highest append time, Redis's clock at the first claim), both in ms, for stretches of
+-- A Redis that loses acknowledged writes (a failover to a replica that lagged) shows a lower count. One more than the
+-- caller knows of is its own call whose answer was lost; every call may be repeated.
+--
+-- The head also has a floor: owners appended before it may have been forgotten. It ends with marks: (highest append time, Redis's clock at the first claim), both in ms, for stretches of
 -- claims. They tell when claims that still matter may have expired, however slowly the log is read.
 local OWNER = 40
-local HEAD = "<c8c16c4i8"
-local HEAD_BYTES = 36
+local HEAD = "<c8c16c4i8i8i8"
+local HEAD_BYTES = 52
 local MARKS_PER_TTL = 16
 local NOBODY = string.rep("\0", 24)
 
@@ -32,7 +36,7 @@ local function read_head()
     return nil
   end
   local head = { marks = {} }
-  head.layout, head.epoch, head.space, head.last = struct.unpack(HEAD, raw)
+  head.layout, head.epoch, head.space, head.last, head.count, head.floor = struct.unpack(HEAD, raw)
   for at = HEAD_BYTES + 1, #raw, 16 do
     local append_ms, claimed_ms = struct.unpack("<i8i8", raw, at)
     head.marks[#head.marks + 1] = { append_ms, claimed_ms }
@@ -41,7 +45,7 @@ local function read_head()
 end
 
 local function write_head(head)
-  local parts = { struct.pack(HEAD, layout, epoch, head.space, head.last) }
+  local parts = { struct.pack(HEAD, layout, epoch, head.space, head.last, head.count, head.floor) }
   for _, mark in ipairs(head.marks) do
     parts[#parts + 1] = struct.pack("<i8i8", mark[1], mark[2])
   end
@@ -56,37 +60,36 @@ local function refusal(head)
   if head.epoch ~= epoch or head.space ~= space then
     return { "fenced", "" }
   end
+  local count = tonumber(ARGV[5])
+  if head.count ~= count and head.count ~= count + 1 then
+    return { "lost", "they were changed " .. head.count .. " times instead of " .. count }
+  end
+  head.count = count + 1
   return nil
 end
 
--- take: become the one who claims. ARGV[5] the highest offset whose claims must be there, ARGV[6] the log's end,
--- ARGV[7] "1" to begin anew in any case. Answers `held`, the space and the last claimed offset; or `lost`: the
--- space is then the caller's new and empty one, for `restore` and `finish`.
+-- take: become the one who claims. ARGV[6] the highest offset whose claims must be there, ARGV[7] the log's end,
+-- ARGV[8] "1" to begin anew in any case. Answers `held`, the space and the count; or `lost`: the space is then the
+-- caller's new and empty one, for `restore` and `finish`.
 local function take()
-  local needed, log_end = tonumber(ARGV[5]), tonumber(ARGV[6])
+  local needed, log_end = tonumber(ARGV[6]), tonumber(ARGV[7])
   local head = read_head()
-  if head and head.layout == layout and ARGV[7] ~= "1" and head.last >= needed and head.last < log_end then
+  if head and head.layout == layout and ARGV[8] ~= "1" and head.last >= needed and head.last < log_end then
     write_head(head)
-    return { "held", head.space, head.last }
+    return { "held", head.space, head.count }
   end
-  write_head({ space = space, last = -1, marks = { { 0, now_ms() } } })
-  return { "lost", space, -1 }
+  write_head({ space = space, last = -2, count = 0, floor = 0, marks = { { 0, now_ms() } } })
+  return { "lost", space, 0 }
 end
 
--- While claims are being restored, the head's last offset counts the calls instead, downwards from -1: a Redis that
--- loses some of them on the way, and keeps the head of before, is noticed.
-
--- restore: put owners back. ARGV[5] the count so far, [6] the claims' time to live in ms, [7] owners as claim has them.
+-- restore: put owners back. ARGV[6] the claims' time to live in ms, [7] owners as claim has them.
 local function restore()
   local head = read_head()
   local refused = refusal(head)
   if refused then
     return refused
   end
-  local count, ttl, owners = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-  if head.last ~= count and head.last ~= count - 1 then
-    return { "lost", "part of what was restored is gone" }
-  end
+  local ttl, owners = ARGV[6], ARGV[7]
   for i = 2, #KEYS do
     local owner = string.sub(owners, (i - 2) * OWNER + 1, (i - 1) * OWNER)
     local present = redis.call("GET", KEYS[i]) or ""
@@ -96,43 +99,44 @@ local function restore()
     end
     redis.call("SET", KEYS[i], known and present or present .. owner, "PX", ttl)
   end
-  head.last = count - 1
   write_head(head)
   return { "ok", "" }
 end
 
--- finish: what was restored is whole. ARGV[5] the count, [6] the last offset it covers, [7] its highest append time.
+-- finish: what was restored is whole. ARGV[6] the last offset it covers, [7] its highest append time, [8] the append
+-- time before which nothing was restored.
 local function finish()
   local head = read_head()
   local refused = refusal(head)
   if refused then
     return refused
   end
-  local count, last = tonumber(ARGV[5]), tonumber(ARGV[6])
-  if head.last ~= count and head.last ~= last then
-    return { "lost", "part of what was restored is gone" }
-  end
-  head.last = last
+  head.last, head.floor = tonumber(ARGV[6]), tonumber(ARGV[8])
   head.marks[1][1] = tonumber(ARGV[7])
   write_head(head)
   return { "ok", "" }
 end
 
--- claim: ARGV[5] the last claimed offset that the caller knows of; of the records that it asks for, whether or not
--- they have a key: [6] the first offset, [7] its append time, [8] the last offset, [9] its append time;
--- [10] the window W, [11] the claims' time to live, [12] the append time before which no owner can match anything
--- any more (all ms); [13] per event the 40 bytes of an owner and one of flags: 1 only asks, and never owns;
--- 2 was replayed, so append times do not count.
+-- claim: of the records that are asked for, whether or not they have a key: ARGV[6] the first offset, [7] its append
+-- time, [8] the last offset, [9] its append time; [10] the window W, [11] the claims' time to live, [12] the append
+-- time before which no owner can match anything any more (all ms); [13] per event the 40 bytes of an owner and one of
+-- flags: 1 only asks, and never owns; 2 was replayed, so append times do not count; 4 is stored, and owns whatever it
+-- may find.
 -- Answers per event the owner's offset (8 bytes) and id (16), zeros for an event that is to be stored.
+local ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
 local head
 
-local function still_whole(expected, first_offset, first_append_ms, last_offset, ttl, reach_ms)
-  if head.last ~= expected and head.last ~= math.max(expected, last_offset) then
-    return { "lost", "they end at offset " .. head.last .. " instead of " .. expected }
-  end
+local function has(flags, flag)
+  return math.floor(flags / flag) % 2 == 1
+end
+
+local function still_whole(first_offset, first_append_ms, ttl, reach_ms)
   local newest = head.marks[#head.marks]
   if newest and first_offset <= head.last and first_append_ms > newest[1] then
     return { "lost", "they are of another log" }
+  end
+  if reach_ms < head.floor then
+    return { "lost", "older owners may be needed, and may have been forgotten" }
   end
   while head.marks[1] and head.marks[1][1] < reach_ms do
     table.remove(head.marks, 1)
@@ -207,8 +211,7 @@ local function claim()
     return refused
   end
   local last_offset, window, ttl, reach_ms = tonumber(ARGV[8]), tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
-  local lost = still_whole(
-    tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), last_offset, tonumber(ttl), reach_ms)
+  local lost = still_whole(tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ttl), reach_ms)
   if lost then
     return lost
   end
@@ -217,27 +220,32 @@ local function claim()
     local at = (i - 2) * (OWNER + 1) + 1
     local event, flags = string.sub(events, at, at + OWNER - 1), string.byte(events, at + OWNER)
     local owners = redis.call("GET", KEYS[i]) or ""
-    local duplicate_of, mine = judge(owners, event, flags >= 2, window)
+    local duplicate_of, mine = judge(owners, event, has(flags, REPLAYED), window)
+    if has(flags, STORED) then
+      duplicate_of = nil
+    end
     if duplicate_of and mine then
       set_owners(KEYS[i], without(owners, event), "KEEPTTL")
-    elseif not duplicate_of and not mine and flags % 2 == 0 then
+    elseif not duplicate_of and not mine and not has(flags, ASKS_ONLY) then
       set_owners(KEYS[i], within_reach(owners, reach_ms) .. event, "PX", ttl)
     end
     verdicts[#verdicts + 1] = duplicate_of or NOBODY
   end
-  head.last = math.max(head.last, last_offset)
+  head.last, head.floor = math.max(head.last, last_offset), math.max(head.floor, reach_ms)
   mark(tonumber(ARGV[9]), tonumber(ttl))
   write_head(head)
   return { "ok", table.concat(verdicts) }
 end
 
--- release: the event of ARGV[5] (an owner) will not be stored after all; nobody may be its duplicate.
+-- release: the event of ARGV[6] (an owner) will not be stored after all; nobody may be its duplicate.
 local function release()
-  local refused = refusal(read_head())
+  local head = read_head()
+  local refused = refusal(head)
   if refused then
     return refused
   end
-  set_owners(KEYS[2], without(redis.call("GET", KEYS[2]) or "", ARGV[5]), "KEEPTTL")
+  set_owners(KEYS[2], without(redis.call("GET", KEYS[2]) or "", ARGV[6]), "KEEPTTL")
+  write_head(head)
   return { "ok", "" }
 end
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.errors import TallyError
+from runtime.errors import Restart
 from runtime.faults import REDIS_FAILED, redis_fault
 from runtime.redis import Redis
 from runtime.settings import Settings
@@ -20,19 +20,17 @@ _OWNER = struct.Struct("<qqq16s")
 _VERDICT = struct.Struct("<q16s")
 _NOBODY = bytes(_VERDICT.size)
 
-LAYOUT = 2
+LAYOUT = 3
 """Of heads and claims in Redis; another number makes every partition's claims be rebuilt."""
 
 # One script call holds Redis for about 4 us an event, so 1,000 events are 4 ms that nobody else is served.
 EVENTS_PER_CALL = 1000
 
-_ASKS_ONLY, _REPLAYED = 1, 2
+_ASKS_ONLY, _REPLAYED, _STORED = 1, 2, 4
 
 
-class Fenced(TallyError):
+class Fenced(Restart):
     """Another worker has taken the partition: this one must not go on. It leaves and joins the group anew."""
-
-    exit_code = 4
 
 
 class ClaimsLost(Exception):
@@ -50,6 +48,8 @@ class Claim(NamedTuple):
     asks_only: bool = False
     """It is known not to be stored: it wants to know whose duplicate it is, and will own nothing."""
     replayed: bool = False
+    is_stored: bool = False
+    """It has a row already, and owns its key whatever else does."""
 
 
 class Owner(NamedTuple):
@@ -75,8 +75,8 @@ class Lease:
     partition: int
     epoch: bytes
     space: bytes
-    last_offset: int
-    """The last claimed offset, as this worker left it; below -1 while claims are being restored."""
+    count: int
+    """How many calls have changed the claims, as this worker knows it."""
     whole: bool
     """False: the claims were lost, and have to be restored before anything is claimed."""
 
@@ -93,6 +93,7 @@ class Claims:
         self._prefix = f"{settings.key_prefix}:{{{settings.topic}:"
         self._window_ms = settings.dedup_window_ms
         self._ttl_ms = settings.claim_ttl_ms
+        self._reach_back_ms = settings.reach_back_ms
         layout = b"%d %d %d" % (LAYOUT, self._window_ms, self._ttl_ms)
         self._layout = hashlib.blake2b(layout, digest_size=8).digest()
 
@@ -104,17 +105,17 @@ class Claims:
         rebalance takes too. The caller must make sure that the group still counts it in.
         """
         epoch, space = secrets.token_bytes(16), secrets.token_bytes(4)
-        lease = Lease(partition, epoch, space, -1, whole=False)
-        state, lease.space, lease.last_offset = await self._call("take", lease, [], needed, log_end, int(anew))
+        lease = Lease(partition, epoch, space, 0, whole=False)
+        state, lease.space, lease.count = await self._call("take", lease, [], needed, log_end, int(anew))
         lease.whole = state == b"held"
         return lease
 
     async def claim(self, lease: Lease, span: Span, events: Sequence[Claim]) -> list[Owner | None]:
         """Claim each event's key, in offset order. Per event: None to store it, or whose duplicate it is.
 
-        Owners that were appended 2W before the span's first record can match nothing any more, and are forgotten
-        when their key is written: what comes before it must be committed. Asking again gives the same answers.
-        Raises ClaimsLost.
+        Owners that were appended 2W (and a clock's skew) before the span's first record can match nothing any more, and
+        are forgotten when their key is written: what comes before it must be committed. Asking again gives the same
+        answers. Raises ClaimsLost.
         """
         verdicts: list[Owner | None] = []
         # Without any event there is still a call: it is what keeps the last claimed offset up with what is stored.
@@ -125,24 +126,24 @@ class Claims:
         return verdicts
 
     async def _claim(self, lease: Lease, span: Span, events: Sequence[Claim]) -> list[Owner | None]:
-        reach_ms = span.first_append_ms - 2 * self._window_ms
-        limits = (self._window_ms, self._ttl_ms, reach_ms)
+        limits = (self._window_ms, self._ttl_ms, span.first_append_ms - self._reach_back_ms)
         packed = b"".join(map(_pack_event, events))
-        _, answer = await self._call("claim", lease, events, lease.last_offset, *span, *limits, packed)
-        lease.last_offset = max(lease.last_offset, span.last_offset)
+        _, answer = await self._call("claim", lease, events, *span, *limits, packed)
         return list(map(_read_owner, _pieces(answer, _VERDICT.size)))
 
     async def restore(self, lease: Lease, owners: Sequence[Claim]) -> None:
         """Put owners back into claims that were lost. Safe to repeat. Raises ClaimsLost."""
         for chunk in _chunks(owners):
             packed = b"".join(map(_pack_owner, chunk))
-            await self._call("restore", lease, chunk, lease.last_offset, self._ttl_ms, packed)
-            lease.last_offset -= 1
+            await self._call("restore", lease, chunk, self._ttl_ms, packed)
 
-    async def finish(self, lease: Lease, *, last_offset: int, append_ms: int) -> None:
-        """Declare the restored claims whole, up to an offset and its append time. Raises ClaimsLost."""
-        await self._call("finish", lease, [], lease.last_offset, last_offset, append_ms)
-        lease.last_offset, lease.whole = last_offset, True
+    async def finish(self, lease: Lease, *, last_offset: int, append_ms: int, reach_ms: int) -> None:
+        """Declare the restored claims whole: up to an offset and its append time, from `reach_ms` on.
+
+        Raises ClaimsLost.
+        """
+        await self._call("finish", lease, [], last_offset, append_ms, reach_ms)
+        lease.whole = True
 
     async def release(self, lease: Lease, owner: Claim) -> None:
         """Take an event's claim back: it will not be stored after all."""
@@ -157,13 +158,17 @@ class Claims:
         tag = f"{self._prefix}{lease.partition}}}".encode()
         keys = [tag, *(b"%b:%b%b" % (tag, lease.space, event.key) for event in events)]
         try:
-            answer = await self._script(keys=keys, args=[operation, self._layout, lease.epoch, lease.space, *arguments])
+            answer = await self._script(
+                keys=keys, args=[operation, self._layout, lease.epoch, lease.space, lease.count, *arguments]
+            )
         except REDIS_FAILED as error:
             raise redis_fault(error) from error
         if answer[0] == b"fenced":
             raise Fenced(f"partition {lease.partition} has been taken by another worker")
         if answer[0] == b"lost" and operation != "take":
             raise ClaimsLost(answer[1].decode())
+        if operation != "take":
+            lease.count += 1
         return answer
 
 
@@ -176,7 +181,7 @@ def _pieces(packed: bytes, size: int) -> Iterator[bytes]:
 
 
 def _pack_event(event: Claim) -> bytes:
-    flags = _ASKS_ONLY * event.asks_only + _REPLAYED * event.replayed
+    flags = _ASKS_ONLY * event.asks_only + _REPLAYED * event.replayed + _STORED * event.is_stored
     return _EVENT.pack(event.offset, event.event_ms, event.append_ms, id_bytes(event.interaction_id), flags)
 
 

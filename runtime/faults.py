@@ -9,14 +9,16 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     CorruptRecordException,
+    DuplicateSequenceNumber,
     GroupAuthorizationFailedError,
     InvalidTopicError,
     KafkaError,
     MessageSizeTooLargeError,
-    OffsetOutOfRangeError,
+    OutOfOrderSequenceNumber,
     ProducerFenced,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
+    UnknownProducerId,
     UnsupportedVersionError,
 )
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -35,26 +37,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from runtime.errors import Fatal, TallyError, Unavailable
+from runtime.errors import Fatal, Restart, TallyError, Unavailable
 
-CLICKHOUSE_RETRY = {
-    75: "CANNOT_WRITE_TO_FILE_DESCRIPTOR",
-    159: "TIMEOUT_EXCEEDED",
-    202: "TOO_MANY_SIMULTANEOUS_QUERIES",
-    209: "SOCKET_TIMEOUT",
-    210: "NETWORK_ERROR",
-    236: "ABORTED",
-    241: "MEMORY_LIMIT_EXCEEDED",
-    242: "TABLE_IS_READ_ONLY",
-    243: "NOT_ENOUGH_SPACE",
-    252: "TOO_MANY_PARTS",
-    279: "ALL_CONNECTION_TRIES_FAILED",
-    285: "TOO_FEW_LIVE_REPLICAS",
-    319: "UNKNOWN_STATUS_OF_INSERT",
-    394: "QUERY_WAS_CANCELLED",
-    425: "SYSTEM_ERROR",
-    999: "KEEPER_EXCEPTION",
-}
 CLICKHOUSE_POISON = {
     6: "CANNOT_PARSE_TEXT",
     26: "CANNOT_PARSE_QUOTED_STRING",
@@ -75,7 +59,28 @@ CLICKHOUSE_POISON = {
 }
 CLICKHOUSE_CREDENTIALS = (192, 193, 194, 497, 516)
 CLICKHOUSE_MISSING = {60: "UNKNOWN_TABLE", 81: "UNKNOWN_DATABASE"}
-"""Fatal, like every code that stands nowhere here; these two are worded."""
+CLICKHOUSE_FATAL = {
+    8: "THERE_IS_NO_COLUMN",
+    16: "NO_SUCH_COLUMN_IN_TABLE",
+    20: "NUMBER_OF_COLUMNS_DOESNT_MATCH",
+    36: "BAD_ARGUMENTS",
+    43: "ILLEGAL_TYPE_OF_ARGUMENT",
+    44: "ILLEGAL_COLUMN",
+    46: "UNKNOWN_FUNCTION",
+    47: "UNKNOWN_IDENTIFIER",
+    48: "NOT_IMPLEMENTED",
+    50: "UNKNOWN_TYPE",
+    53: "TYPE_MISMATCH",
+    57: "TABLE_ALREADY_EXISTS",
+    62: "SYNTAX_ERROR",
+    73: "UNKNOWN_FORMAT",
+    115: "UNKNOWN_SETTING",
+    164: "READONLY",
+    386: "NO_COMMON_TYPE",
+    457: "BAD_QUERY_PARAMETER",
+}
+"""Our statement or their table is wrong. Every other code is tried again: 252 too many parts, 241 memory, 159 timeout,
+a quota, a deadlock, a disk; a code nobody thought of must not stop a whole deployment."""
 
 REDIS_RETRY = (
     ConnectionError,  # LOADING among them
@@ -103,11 +108,11 @@ KAFKA_FATAL = (
     InvalidTopicError,
     CorruptRecordException,
     MessageSizeTooLargeError,
-    OffsetOutOfRangeError,
-    ProducerFenced,
     UnsupportedVersionError,
 )
-"""Every other error of Kafka's is tried again: brokers come back, leaders and coordinators move."""
+KAFKA_RESTART = (ProducerFenced, OutOfOrderSequenceNumber, DuplicateSequenceNumber, UnknownProducerId)
+"""This client is beyond mending, a new one is not. Every other error of Kafka's is tried again: brokers come back,
+leaders and coordinators move."""
 
 
 class StatementRefused(TallyError):
@@ -134,10 +139,10 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
         return Fatal("ClickHouse refused the credentials in TALLY_CLICKHOUSE")
     if code in CLICKHOUSE_MISSING:
         return Fatal(f"ClickHouse lacks what Tally needs (`tally init` creates it; TALLY_DATABASE): {error}")
-    if code in CLICKHOUSE_RETRY or not code:
-        return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
-    kind = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
-    return kind(code, f"ClickHouse refused a statement: {error}")
+    if code in CLICKHOUSE_POISON or code in CLICKHOUSE_FATAL:
+        kind = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
+        return kind(code, f"ClickHouse refused a statement: {error}")
+    return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
 
 
 def redis_fault(error: Exception) -> TallyError:
@@ -153,4 +158,6 @@ def kafka_fault(error: KafkaError, what: str) -> TallyError:
     """What an error of Kafka's means here; `what` says what was being done."""
     if isinstance(error, KAFKA_FATAL):
         return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {error!r}")
+    if isinstance(error, KAFKA_RESTART):
+        return Restart(f"{what}: {error!r}")
     return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {error!r}")

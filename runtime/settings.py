@@ -61,6 +61,13 @@ class Settings(BaseSettings):
         description="claims outlive 2W by this; a worker that falls further behind within 2W rebuilds them",
     )
 
+    clock_skew_ms: int = Field(
+        60_000,
+        ge=0,
+        le=86_400_000,
+        description="append times may step back by this, when a broker's clock is set or a leader moves",
+    )
+
     batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="a batch closes at this many records")
     batch_bytes: int = Field(32 * MIB, ge=1, description="or at this many bytes of keys and values")
     batch_age_ms: int = Field(200, ge=1, le=60_000, description="or when its oldest record has waited so long")
@@ -109,9 +116,14 @@ class Settings(BaseSettings):
         return self.max_record_bytes + 64 * 1024
 
     @property
+    def reach_back_ms(self) -> int:
+        """How long before an event's append time an owner of it may have been appended."""
+        return 2 * self.dedup_window_ms + self.clock_skew_ms
+
+    @property
     def claim_ttl_ms(self) -> int:
         """How long Redis keeps a claim: the rule looks back 2W; the slack is for a worker whose lag grows."""
-        return 2 * self.dedup_window_ms + self.claim_slack_ms
+        return self.reach_back_ms + self.claim_slack_ms
 
     @classmethod
     def load(cls, data_dir: Path | None = None, **overrides: Any) -> Self:

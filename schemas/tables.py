@@ -118,7 +118,8 @@ CREATE TABLE IF NOT EXISTS {TOPICS} (
 _ADD_IDEMPOTENCY_KEY = f"""
 ALTER TABLE {INTERACTIONS}
     ADD COLUMN IF NOT EXISTS _idempotency_key String COMMENT 'what deduplication compares without an execution_id'
-    AFTER _event_time_ms
+    AFTER _event_time_ms,
+    ADD INDEX IF NOT EXISTS event_time_range _event_time_ms TYPE minmax GRANULARITY 1
 """
 
 _WIDEN_OUTCOMES = tuple(

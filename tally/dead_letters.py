@@ -25,10 +25,12 @@ from schemas.identity import derive_replay_id
 from schemas.letter import Letter, Origin, read_letter
 from schemas.merge_patch import merge_patch
 from schemas.rejection import Rejection
-from schemas.tables import OUTCOMES
+from schemas.tables import INTERACTIONS, OUTCOMES
 from schemas.wire import (
+    DERIVED_ID_HEADER,
     IDEMPOTENCY_HEADER,
     NAMESPACE_HEADER,
+    ORIGIN_HEADER,
     check_idempotency_key,
     check_namespace,
     encode_headers,
@@ -39,6 +41,7 @@ LETTERS_AT_ONCE = 500
 """Replayed letters that are in memory and unacknowledged, at most."""
 
 _POLL_MS = 500
+_SILENT_POLLS = 20
 
 # A row inserted again replaces the one with the same key: verdict and place stay, the new id is added.
 _MARK = f"""
@@ -50,6 +53,14 @@ FROM {OUTCOMES} FINAL
 WHERE _topic = {{topic:String}} AND _partition = {{partition:UInt32}} AND _offset IN {{offsets:Array(UInt64)}}
     AND verdict = 'rejected' AND replayed_as = ''
 """
+
+
+_REJECTED = f"""
+SELECT _partition, _offset, replayed_as FROM {OUTCOMES} FINAL
+WHERE _topic = {{topic:String}} AND verdict = 'rejected'
+    AND (_partition, _offset) IN arrayZip({{partitions:Array(UInt32)}}, {{offsets:Array(UInt64)}})
+"""
+_STORED = f"SELECT interaction_id FROM {INTERACTIONS} WHERE interaction_id IN {{ids:Array(String)}}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,9 @@ class Replayed:
     passing: int = 0
     """Put on the topic, or, in a dry run, fit for it."""
     failing: Counter[str] = field(default_factory=Counter)
-    """Rejected still, by `reason field: message`."""
+    """Rejected still, by `reason field`."""
+    settled: int = 0
+    """Left alone: stored already by an earlier replay, or, since the log was judged anew, rejected no more."""
 
 
 async def read_letters(settings: Settings, selection: Selection) -> AsyncIterator[Letter]:
@@ -138,31 +151,36 @@ async def _partition(
         found = (await consumer.offsets_for_times({place: to_epoch_ms(since)}))[place]
         begin = end if found is None else max(begin, found.offset)
     consumer.seek(place, begin)
+    silent = 0
     while begin < end:
-        for record in (await consumer.getmany(place, timeout_ms=_POLL_MS)).get(place, []):
+        found = (await consumer.getmany(place, timeout_ms=_POLL_MS)).get(place, [])
+        silent = 0 if found else silent + 1
+        if silent > _SILENT_POLLS:
+            raise Unavailable(f"Kafka (TALLY_KAFKA) gives nothing of {place.topic}/{place.partition} from {begin} on")
+        for record in found:
             if record.offset < end:
                 yield record
         begin = await consumer.position(place)
 
 
-def make_ready(
-    settings: Settings, letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None
-) -> Ready | Rejection:
+def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> Ready | Rejection:
     """The record that a letter becomes, with a patch merged into its value; or why it still is no event.
 
     The origin's time goes along as event time, and the new id is derived from the origin: putting it on the topic
     twice stores it once.
     """
     origin, headers = letter.origin, dict(letter.headers)
-    namespace = as_namespace or _text(headers, NAMESPACE_HEADER, settings.namespace)
+    namespace = as_namespace or _text(headers, NAMESPACE_HEADER, letter.namespace)
     try:
         check_namespace(namespace)
         token = _text(headers, IDEMPOTENCY_HEADER, "")
         if token:
             check_idempotency_key(token)
     except ValueError as error:
-        return Rejection("bad_header", "", f"{error}; --as-namespace gives it one")
-    new_id = derive_replay_id(origin.topic, origin.partition, origin.offset, letter.append_ms)
+        return Rejection("bad_header", "", f"{error}; a namespace can be given with --as-namespace")
+    new_id, origin_ms = derive_replay_id(*origin, letter.append_ms), letter.append_ms
+    if DERIVED_ID_HEADER in headers and ORIGIN_HEADER in headers:  # rejected once more: it stays the event it is
+        new_id, origin_ms = letter.interaction_id, int(headers[ORIGIN_HEADER] or 0)
     value = letter.value
     with suppress(ValueError):  # what is no object, the judge words better
         value = merge_patch(value or b"", {**(patch or {}), "interaction_id": new_id})
@@ -175,7 +193,7 @@ def make_ready(
         new_id,
         partition_key(namespace, judged.event, token),
         value or b"",
-        encode_headers(namespace, derived_id=True, idempotency_key=token, origin_ms=letter.append_ms),
+        encode_headers(namespace, derived_id=True, idempotency_key=token, origin_ms=origin_ms),
     )
 
 
@@ -191,37 +209,69 @@ def _text(headers: dict[str, bytes | None], name: str, default: str) -> str:
 
 async def replay(
     settings: Settings,
-    database: ClickHouse | None,
+    database: ClickHouse,
     selection: Selection,
     *,
     patch: dict[str, Any] | None = None,
     as_namespace: str | None = None,
+    dry_run: bool = False,
 ) -> AsyncIterator[Replayed]:
     """Put the selected letters that are valid now on the topic again, batch by batch, telling how far it is.
 
-    Without a database it is a dry run: nothing is put anywhere. Raises Unavailable when Kafka or ClickHouse stop
-    answering; doing it all again is safe.
+    A dry run puts nothing anywhere. Raises Unavailable when Kafka or ClickHouse stop answering; doing it all again
+    is safe.
     """
     done = Replayed()
     async with AsyncExitStack() as opened:
-        producer = None if database is None else await opened.enter_async_context(kafka.producer(settings))
-        batch: list[Ready] = []
-        async for letter in read_letters(settings, selection):
-            done.read += 1
-            ready = make_ready(settings, letter, patch, as_namespace)
-            if isinstance(ready, Rejection):
-                done.failing[f"{ready.reason} {ready.field}: {ready.message}"] += 1
-                continue
-            done.passing += 1
-            batch.append(ready)
-            if len(batch) == LETTERS_AT_ONCE:
-                if producer is not None and database is not None:
-                    await _put(settings, producer, database, batch)
-                batch = []
-                yield done
-        if producer is not None and database is not None:
-            await _put(settings, producer, database, batch)
-        yield done
+        producer = None if dry_run else await opened.enter_async_context(kafka.producer(settings))
+        async for letters in _batches(read_letters(settings, selection)):
+            done.read += len(letters)
+            open_letters = await _still_open(database, letters)
+            done.settled += len(letters) - len(open_letters)
+            batch = []
+            for letter in open_letters:
+                ready = make_ready(letter, patch, as_namespace)
+                if isinstance(ready, Rejection):
+                    done.failing[f"{ready.reason} {ready.field}"] += 1
+                else:
+                    batch.append(ready)
+            if producer is not None:
+                await _put(settings, producer, database, batch)
+            done.passing += len(batch)
+            yield done
+    yield done
+
+
+async def _batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
+    batch = []
+    async for letter in letters:
+        batch.append(letter)
+        if len(batch) == LETTERS_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+async def _still_open(database: ClickHouse, letters: Sequence[Letter]) -> list[Letter]:
+    """Those whose record is rejected to this day, and was not put back and stored yet, in whatever namespace."""
+    where: dict[str, Any] = {
+        "topic": letters[0].origin.topic,
+        "partitions": [letter.origin.partition for letter in letters],
+        "offsets": [letter.origin.offset for letter in letters],
+    }
+    rejected = await retrying("asking what is rejected", partial(database.rows, _REJECTED, where), tries=FEW)
+    marked = {(partition, offset): replayed_as for partition, offset, replayed_as in rejected}
+    ids = {"ids": [replayed_as for replayed_as in marked.values() if replayed_as]}
+    found = (
+        await retrying("asking what is stored", partial(database.rows, _STORED, ids), tries=FEW) if ids["ids"] else []
+    )
+    stored = {interaction_id for (interaction_id,) in found}
+    return [
+        letter
+        for letter in letters
+        if (place := (letter.origin.partition, letter.origin.offset)) in marked and marked[place] not in stored
+    ]
 
 
 async def _put(settings: Settings, producer: AIOKafkaProducer, database: ClickHouse, batch: Sequence[Ready]) -> None:

@@ -57,7 +57,7 @@ def examples_of(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
 
 @pytest.fixture
 def narrow(settings: Settings) -> Settings:
-    return settings.model_copy(update={"dedup_window_ms": W})
+    return settings.model_copy(update={"dedup_window_ms": W, "clock_skew_ms": 0})
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def taken(claims: Claims, partition: int = 0) -> Lease:
     """A lease on claims of a partition of which nothing has been read."""
     lease = await claims.take(partition, needed=-1, log_end=1_000_000)
     if not lease.whole:
-        await claims.finish(lease, last_offset=-1, append_ms=0)
+        await claims.finish(lease, last_offset=-1, append_ms=0, reach_ms=-10 * W)
     return lease
 
 
@@ -119,7 +119,9 @@ async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(narrow: Sett
         lease = await claims.take(0, needed=after[0].offset - 1, log_end=1_000_000, anew=True)
         await claims.restore(lease, claims_of(rows))
         await claims.restore(lease, claims_of(rows))
-        await claims.finish(lease, last_offset=after[0].offset - 1, append_ms=max(each.append_ms for each in log))
+        await claims.finish(
+            lease, last_offset=after[0].offset - 1, append_ms=max(each.append_ms for each in log), reach_ms=0
+        )
         assert await ask(claims, lease, after) == [verdicts[0, each.offset] for each in after]
 
 
@@ -134,7 +136,7 @@ async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: R
     for forbidden in (
         lambda: ask(claims, stale, later),
         lambda: claims.restore(stale, claims_of(later)),
-        lambda: claims.finish(stale, last_offset=7, append_ms=0),
+        lambda: claims.finish(stale, last_offset=7, append_ms=0, reach_ms=-10 * W),
         lambda: claims.release(stale, claims_of(log)[0]),
     ):
         with pytest.raises(Fenced):
@@ -174,7 +176,7 @@ async def test_a_half_empty_replica_is_noticed(narrow: Settings, redis: Redis) -
     await ask(claims, lease, log[6:8])
     for key, value in replica.items():
         await redis.set(key, value)
-    with pytest.raises(ClaimsLost, match="end at offset 5 instead of 7"):
+    with pytest.raises(ClaimsLost, match="changed 2 times instead of 3"):
         await ask(claims, lease, log[8:])
     assert not (await claims.take(0, needed=7, log_end=10)).whole
     assert not (await claims.take(0, needed=0, log_end=10)).whole, "that one began to rebuild, and never finished"
@@ -192,19 +194,19 @@ async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settin
     await redis.delete(*await keys_of(redis, narrow))
     for key, value in replica.items():
         await redis.set(key, value)
-    with pytest.raises(ClaimsLost, match="is gone"):
+    with pytest.raises(ClaimsLost, match="changed"):
         await claims.restore(lease, claims_of(log[3:]))
-        await claims.finish(lease, last_offset=5, append_ms=2_000)
-    with pytest.raises(ClaimsLost, match="is gone"):
-        await claims.finish(lease, last_offset=5, append_ms=2_000)
+        await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
+    with pytest.raises(ClaimsLost, match="changed"):
+        await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
 
 
 async def test_an_answer_that_was_lost_may_be_asked_for_again(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
-    before = lease.last_offset
+    before = lease.count
     answer = await ask(claims, lease, log[6:])
-    lease.last_offset = before
+    lease.count = before
     assert await ask(claims, lease, log[6:]) == answer
 
 
@@ -255,6 +257,40 @@ async def test_a_released_claim_owns_nothing(narrow: Settings, redis: Redis) -> 
     lease, log = await some_claims(claims)
     await claims.release(lease, claims_of(log)[0])
     assert await ask(claims, lease, log[6:]) == [None, log[1].identity[1], log[2].identity[1]]
+
+
+async def test_a_release_that_redis_lost_is_noticed(narrow: Settings, redis: Redis) -> None:
+    claims = Claims(redis, narrow)
+    lease, log = await some_claims(claims)
+    replica = await keys_of(redis, narrow)
+    await claims.release(lease, claims_of(log)[0])
+    for key, value in replica.items():
+        await redis.set(key, value)
+    with pytest.raises(ClaimsLost, match="changed"):
+        await ask(claims, lease, log[6:])
+
+
+async def test_who_comes_from_before_what_was_forgotten_is_told(narrow: Settings, redis: Redis) -> None:
+    """A worker that slept while others moved on, and has the partition again, asks about records of before."""
+    claims = Claims(redis, narrow)
+    old = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
+    new = [Logged(0, 2, 90_000, 90_000, ("n", derive_foreign_id("t", 0, 2, 2)), KEYS[0])]
+    await ask(claims, await taken(claims), old)
+    await ask(claims, await claims.take(0, needed=1, log_end=10), new)
+    lease = await claims.take(0, needed=0, log_end=10)
+    assert lease.whole
+    with pytest.raises(ClaimsLost, match="forgotten"):
+        await ask(claims, lease, old[1:])
+
+
+async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, redis: Redis) -> None:
+    claims = Claims(redis, narrow)
+    lease = await taken(claims)
+    log = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
+    first, second = claims_of(log)
+    assert await claims.claim(lease, span_of(log), [first, second._replace(is_stored=True)]) == [None, None]
+    (value,) = [value for key, value in (await keys_of(redis, narrow)).items() if key.endswith(KEYS[0])]
+    assert len(value) == 2 * 40
 
 
 async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> None:

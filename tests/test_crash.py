@@ -11,6 +11,7 @@ from aiokafka.admin import RecordsToDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers import seams
 from consumers.batch import Event
 from consumers.intake import Intake
 from consumers.sink import insert_token
@@ -134,6 +135,37 @@ async def test_records_that_expired_unread_are_fatal(lab: Lab) -> None:
         await admin.delete_records({partition: RecordsToDelete(before_offset=15)})
     with pytest.raises(Fatal, match="5 offsets expired unread"):
         await lab.drain()
+
+
+async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) -> None:
+    """The client itself would go on at the log's start, and commit past the gap."""
+    (first, *_) = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
+    place = TopicPartition(lab.settings.topic, first.partition)
+    resting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def rest(name: str) -> None:
+        if name == "committed":
+            resting.set()
+            await go_on.wait()
+
+    seams.install(rest)
+    running = asyncio.create_task(Worker(lab.settings, instance=None, until_caught_up=False).run())
+    try:
+        await resting.wait()
+        await lab.emit(*(click(f"doc-{number}") for number in range(10, 20)))
+        async with kafka.admin(lab.settings) as admin:
+            await admin.delete_records({place: RecordsToDelete(before_offset=15)})
+        await lab.emit(*(click(f"doc-{number}") for number in range(20, 30)))
+    finally:
+        seams.install(seams.pass_on)
+        go_on.set()
+    done, _ = await asyncio.wait((running,), timeout=2)
+    if done:
+        with pytest.raises(Fatal, match="expired unread"):
+            await running
+    else:  # it had fetched them before they expired
+        running.cancel()
+        assert await lab.count("interactions") == 30
 
 
 async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:

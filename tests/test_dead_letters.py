@@ -19,6 +19,7 @@ from schemas.merge_patch import merge_patch
 from schemas.wire import encode_headers
 from tally.cli.app import app
 from tally.dead_letters import Replayed, Selection, read_letters, replay
+from tests.chaos.traffic import LONG, NARROWED
 from tests.lab import Lab, as_json, click
 
 BAD = as_json("doc-1", "exec-1", position=-1)
@@ -28,9 +29,8 @@ async def selected(lab: Lab, **chosen: Any) -> list[Letter]:
     return [letter async for letter in read_letters(lab.settings, Selection(**chosen))]
 
 
-async def replayed(lab: Lab, *, dry_run: bool = False, **more: Any) -> Replayed:
-    database = None if dry_run else lab.database
-    return [done async for done in replay(lab.settings, database, Selection(), **more)][-1]
+async def replayed(lab: Lab, **more: Any) -> Replayed:
+    return [done async for done in replay(lab.settings, lab.database, Selection(), **more)][-1]
 
 
 async def test_a_mended_letter_is_stored_once_however_often_it_is_replayed(lab: Lab) -> None:
@@ -50,10 +50,10 @@ async def test_a_mended_letter_is_stored_once_however_often_it_is_replayed(lab: 
 
     for _ in range(2):
         assert (await replayed(lab, patch={"position": 1})).passing == 1
-        await lab.drain()
-    assert (await replayed(lab, patch={"position": 1})).passing == 1
     counts = await lab.drain()
-    assert (counts.stored, counts.duplicates) == (0, 1)
+    assert (counts.stored, counts.duplicates) == (1, 1)
+    again = await replayed(lab, patch={"position": 1, "execution_id": "another"}, as_namespace="other")
+    assert (again.passing, again.settled) == (0, 1), "it is stored, in whatever partition and namespace"
 
     new_id = derive_replay_id(*letter.origin, letter.append_ms)
     ((stored_id, position, metadata, event_ms),) = await lab.rows(
@@ -129,6 +129,21 @@ async def test_a_letter_written_twice_is_one(lab: Lab, monkeypatch: pytest.Monke
     await lab.drain()
     assert len(await lab.letters()) == 2
     assert len(await selected(lab)) == 1
+
+
+async def test_a_letter_of_a_replay_is_still_the_event_that_it_was(lab: Lab) -> None:
+    """The table refuses what is put back, and later takes it: stored once, with its first time as event time."""
+    await lab.put(BAD, key=b"default:exec-1")
+    await lab.drain()
+    (letter,) = await selected(lab)
+    await lab.database.command(NARROWED)
+    await replayed(lab, patch={"position": 0, "metadata": LONG})
+    assert (await lab.drain()).rejected == 1
+    await lab.database.command("ALTER TABLE interactions MODIFY COLUMN metadata String")
+    assert (await replayed(lab, patch={"position": 0})).passing == 2
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates) == (1, 1)
+    assert await lab.rows("SELECT _event_time_ms FROM interactions") == [(letter.append_ms,)]
 
 
 async def test_a_namespace_nobody_can_read_has_to_be_given(lab: Lab) -> None:

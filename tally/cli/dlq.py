@@ -160,18 +160,22 @@ def replay_letters(
     selection = Selection(reason, field, namespace, parse_time(since), parse_time(until), origins)
     change = _patch(patch)
 
-    async def run(database: clickhouse.ClickHouse | None) -> Replayed:
+    if as_namespace and namespace is None and not origins:
+        raise typer.BadParameter(
+            "say with --namespace or --origin which letters it is for", param_hint="--as-namespace"
+        )
+
+    async def run() -> Replayed:
         done = Replayed()
         with err.status("reading letters") as progress:
-            async for done in replay(settings, database, selection, patch=change, as_namespace=as_namespace):
-                progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
+            async with clickhouse.connect(settings) as database:
+                async for done in replay(
+                    settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run
+                ):
+                    progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
         return done
 
-    async def run_for_real() -> Replayed:
-        async with clickhouse.connect(settings) as database:
-            return await run(database)
-
-    _report(asyncio.run(run(None) if dry_run else run_for_real()), dry_run=dry_run, as_json=as_json)
+    _report(asyncio.run(run()), dry_run=dry_run, as_json=as_json)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
@@ -192,9 +196,19 @@ def _report(done: Replayed, *, dry_run: bool, as_json: bool) -> None:
     failing = done.failing.total()
     if as_json:
         passed = "would_pass" if dry_run else "replayed"
-        answer_json({"letters": done.read, passed: done.passing, "still_rejected": failing, "why": dict(done.failing)})
+        answer_json(
+            {
+                "letters": done.read,
+                passed: done.passing,
+                "still_rejected": failing,
+                "settled": done.settled,
+                "why": dict(done.failing),
+            }
+        )
         return
     verb = "would pass now" if dry_run else "are on the topic again"
-    out.print(f"{done.read:,} letters: {done.passing:,} {verb}, {failing:,} are still rejected", highlight=False)
+    settled = f", {done.settled:,} were settled before" if done.settled else ""
+    line = f"{done.read:,} letters: {done.passing:,} {verb}, {failing:,} are still rejected{settled}"
+    out.print(line, highlight=False)
     for why, count in done.failing.most_common(10):
         out.print(Text(f"  {count:,} {why}"))

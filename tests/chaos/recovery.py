@@ -244,7 +244,7 @@ async def rebuild(stack: Stack, claims: int) -> None:
         before: Any = await redis.info("memory")
         begun = time.monotonic()
         work = Rebuild(where.settings, client, where.database)
-        await work.run(lease, first_append_ms=time.time_ns() // 1_000_000, last_offset=claims - 1)
+        await work.run(lease, first_offset=claims, append_ms=time.time_ns() // 1_000_000)
         took_s = time.monotonic() - begun
         after: Any = await redis.info("memory")
         used = (after["used_memory"] - before["used_memory"]) / claims

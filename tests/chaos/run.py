@@ -74,6 +74,7 @@ class Run:
         own = {"topic": name, "group": name, "database": name, "key_prefix": name, "partitions": 3}
         pace = {
             "dedup_window_ms": WINDOW_MS,
+            "clock_skew_ms": 0,
             "claim_slack_ms": self.random.choice((1_500, 300_000)),
             "batch_rows": self.random.choice((30, 60, 120)),
             "batch_age_ms": 20,
