@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from readers.log_range import LogRange, offsets_with_records, range_of_times
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
+from runtime.errors import TallyError
 from runtime.kafka import LogBounds
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
@@ -102,6 +103,11 @@ async def audit(
         for partition in partitions:
             found = bounds[partition]._replace(committed=committed.get(partition, 0))
             place = TopicPartition(settings.topic, partition)
+            if committed.get(partition, 0) > found.end:
+                raise TallyError(
+                    f"{settings.topic}/{partition} is committed at offset {found.committed}, but its log ends at "
+                    f"{found.end}: the topic was cut or created anew, and cannot be audited against these tables"
+                )
             asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
             yield await _Accounts(place, found, asked, database, log).audit()
 

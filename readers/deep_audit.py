@@ -15,23 +15,29 @@ from pydantic import BaseModel
 from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
+from schemas.event_time import to_epoch_ms
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 IDS_PER_BUCKET = 2_000_000
 IDS_NAMED = 100
 LOOKUPS = 10_000
-"""So many ids are looked up, spread over all."""
+"""About so many ids are looked up, spread over all; fewer when only a range of time is asked for."""
 
 _MINE = (
     "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "
     "AND timestamp < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')"
 )
 _BUCKET = "cityHash64({id}) % {{buckets:UInt32}} = {{bucket:UInt32}}"
-_COUNT = f"SELECT (SELECT count() FROM {INTERACTIONS} WHERE {_MINE}) + (SELECT count() FROM {OUTCOMES} WHERE {_MINE})"
+_COUNT = f"SELECT count() FROM {INTERACTIONS} WHERE _topic = {{topic:String}}"
 _TWICE = f"""
 SELECT namespace, interaction_id, groupUniqArray(concat(toString(_partition), '/', toString(_offset))) AS places
 FROM {INTERACTIONS} WHERE _topic = {{topic:String}} AND {_BUCKET.format(id="interaction_id")}
-GROUP BY namespace, interaction_id HAVING length(places) > 1 LIMIT {IDS_NAMED}
+GROUP BY namespace, interaction_id HAVING length(places) > 1 AND countIf({_MINE}) > 0 LIMIT {IDS_NAMED}
+"""
+_DUPLICATES = f"FROM {OUTCOMES} WHERE {_MINE} AND verdict = 'duplicate' AND {_BUCKET.format(id='duplicate_of')}"
+_OWNERS = f"""
+SELECT namespace, interaction_id, _topic, _partition, _offset, _event_time_ms, timestamp
+FROM {INTERACTIONS} WHERE interaction_id IN (SELECT duplicate_of {_DUPLICATES}) ORDER BY _offset
 """
 _WRONG_OWNER = f"""
 SELECT namespace, duplicate.interaction_id, duplicate_of,
@@ -49,19 +55,17 @@ SELECT namespace, duplicate.interaction_id, duplicate_of,
             'their append times lie too far apart',
         ''
     ) AS why
-FROM (SELECT * FROM {OUTCOMES} WHERE {_MINE} AND verdict = 'duplicate' AND {_BUCKET.format(id="duplicate_of")})
-    AS duplicate
-LEFT ANY JOIN (
-    SELECT * FROM (SELECT namespace, interaction_id, _topic, _partition, _offset, _event_time_ms, timestamp
-    FROM {INTERACTIONS} WHERE {_BUCKET.format(id="interaction_id")} ORDER BY _offset)
-) AS owner ON owner.namespace = duplicate.namespace AND owner.interaction_id = duplicate.duplicate_of
+FROM (SELECT * {_DUPLICATES}) AS duplicate
+LEFT ANY JOIN ({_OWNERS}) AS owner
+    ON owner.namespace = duplicate.namespace AND owner.interaction_id = duplicate.duplicate_of
 WHERE why != '' LIMIT {IDS_NAMED}
 """
+_SAMPLED = f"{_MINE} AND cityHash64(interaction_id) % {{one_in:UInt64}} = 0"
 _SAMPLE = f"""
 SELECT namespace, interaction_id, min(verdict) FROM (
-    SELECT namespace, interaction_id, 'a stored' AS verdict FROM {INTERACTIONS} FINAL WHERE {_MINE}
-    UNION ALL SELECT namespace, interaction_id, toString(verdict) FROM {OUTCOMES} WHERE {_MINE}
-) GROUP BY namespace, interaction_id ORDER BY cityHash64(interaction_id) LIMIT {LOOKUPS}
+    SELECT namespace, interaction_id, 'a stored' AS verdict FROM {INTERACTIONS} WHERE {_SAMPLED}
+    UNION ALL SELECT namespace, interaction_id, toString(verdict) FROM {OUTCOMES} WHERE {_SAMPLED}
+) GROUP BY namespace, interaction_id LIMIT {2 * LOOKUPS}
 """
 
 
@@ -89,12 +93,12 @@ async def deep_audit(
     """
     where: dict[str, Any] = {
         "topic": settings.topic,
-        "since_ms": 0 if since is None else int(since.timestamp() * 1000),
-        "until_ms": 2**43 if until is None else int(until.timestamp() * 1000),
+        "since_ms": 0 if since is None else to_epoch_ms(since),
+        "until_ms": 2**43 if until is None else to_epoch_ms(until),
         "window_ms": settings.dedup_window_ms,
     }
     ((rows,),) = await database.rows(_COUNT, where)
-    where["buckets"] = 1 + rows // IDS_PER_BUCKET
+    where["buckets"], where["one_in"] = 1 + rows // IDS_PER_BUCKET, 1 + rows // LOOKUPS
     result = DeepAudit()
     for bucket in range(where["buckets"]):
         where["bucket"] = bucket
@@ -107,7 +111,7 @@ async def deep_audit(
 
 
 async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepAudit) -> None:
-    lookups = Lookups(database, LOOKUPS)
+    lookups = Lookups(database, 2 * LOOKUPS)
     sample = await database.rows(_SAMPLE, where)
     result.looked_up = len(sample)
     answers = await asyncio.gather(*(lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample))

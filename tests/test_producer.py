@@ -108,7 +108,7 @@ async def test_a_broker_that_falls_silent_does_not_hold_emit_for_ever(lab: Lab, 
     async with Producer(impatient) as producer:
         await producer.emit(click("before"))
         os.kill(stack.pid("kafka"), signal.SIGSTOP)
-        os.waitid(os.P_PID, stack.pid("kafka"), os.WSTOPPED | os.WNOWAIT)  # until it really stands still
+        await asyncio.to_thread(os.waitid, os.P_PID, stack.pid("kafka"), os.WSTOPPED | os.WNOWAIT)  # it stands still
         try:
             with pytest.raises(Unavailable, match="did not acknowledge within 1000 ms"):
                 await producer.emit(click("during"))

@@ -13,7 +13,7 @@ from readers.audit import audit as run_audit
 from readers.deep_audit import DeepAudit, deep_audit
 from runtime import clickhouse
 from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json, out, parse_time, say
+from tally.cli.options import AsJson, DataDir, answer_json, out, parse_range, say
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
 _SELDOM = ("expired_unread", "expired_outcomes")
@@ -33,7 +33,7 @@ def audit(
     Examples: tally audit --json; tally audit --deep; tally audit --from 2026-11-22T14:00:00Z --to 2026-11-22T15:00:00Z
     """
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
-    begin, end = parse_time(since), parse_time(until)
+    begin, end = parse_range(since, until)
     partitions, found = asyncio.run(_run(settings, begin, end, deep=deep, quiet=as_json))
     balances = all(partition.balances for partition in partitions) and (found is None or found.balances)
     totals = {name: sum(getattr(partition, name) for partition in partitions) for name in (*_COUNTS, *_SELDOM)}

@@ -17,7 +17,7 @@ from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, err, out, parse_time
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, err, out, parse_range
 from tally.dead_letters import Replayed, Selection, read_letters, replay
 
 app = typer.Typer(help="Dead letters: find them, look at them, put them back.", no_args_is_help=True)
@@ -59,7 +59,7 @@ def list_letters(
     Examples: tally dlq list --reason wrong_type --since 2026-11-22; tally dlq list --json --limit 100000
     """
     settings = Settings.load(data_dir).need("kafka")
-    selection = Selection(reason, field, namespace, parse_time(since), parse_time(until))
+    selection = Selection(reason, field, namespace, *parse_range(since, until))
     table = Table("origin", "appended", "namespace", "reason", "field", "message", title=settings.letters_topic)
     counts: Counter[str] = Counter()
 
@@ -157,7 +157,7 @@ def replay_letters(
     """
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
     origins = frozenset(map(_origin, origin or ()))
-    selection = Selection(reason, field, namespace, parse_time(since), parse_time(until), origins)
+    selection = Selection(reason, field, namespace, *parse_range(since, until), origins)
     change = _patch(patch)
 
     if as_namespace and namespace is None and not origins:

@@ -41,6 +41,14 @@ def parse_time(text: str | None) -> datetime | None:
         raise typer.BadParameter(f"{text!r} {error}; write 2026-11-22T14:30:00Z or 2026-11-22") from None
 
 
+def parse_range(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    """Two time options that name a range; the end is not part of it."""
+    begin, end = parse_time(since), parse_time(until)
+    if begin is not None and end is not None and begin >= end:
+        raise typer.BadParameter(f"the range ends at {until}, before it begins at {since}")
+    return begin, end
+
+
 def checked_namespace(value: str | None) -> str | None:
     """A namespace option, as records may carry it."""
     try:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json, err, out, parse_time, say
+from tally.cli.options import AsJson, DataDir, answer_json, err, out, parse_range, say
 from tally.replay import Comparison, Replay, opened
 
 POLL_S = 0.25
@@ -32,7 +32,7 @@ def replay(
     Examples: tally replay --into tally_again; tally replay --into mended --from 2026-11-22T14:00:00Z --swap
     """
     settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
-    found = asyncio.run(_run(settings, into, parse_time(since), parse_time(until), swap=swap))
+    found = asyncio.run(_run(settings, into, *parse_range(since, until), swap=swap))
     _report(found, into, swapped=swap, as_json=as_json)
     if found.changed and not swap:
         raise typer.Exit(1)
