@@ -14,7 +14,9 @@ from deploy.embedded.stack import Stack
 from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.migrate import migrate
+from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
+from tests.claims_lab import W
 from tests.lab import Lab
 
 # No deadline: the machine is noisy, and how long an example takes is not what these tests are about.
@@ -50,3 +52,16 @@ async def lab(settings: Settings) -> AsyncIterator[Lab]:
         yield Lab(settings, database, raw)
     async with connect(settings, database="default") as server:
         await server.command(f"DROP DATABASE {settings.database}")
+
+
+@pytest.fixture
+def narrow(settings: Settings) -> Settings:
+    """Settings with a window of a second."""
+    return settings.model_copy(update={"dedup_window_ms": W, "clock_skew_ms": 0})
+
+
+@pytest.fixture
+async def redis(narrow: Settings) -> AsyncIterator[Redis]:
+    """A connection to Redis."""
+    async with connect_redis(narrow) as connected:
+        yield connected

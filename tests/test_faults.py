@@ -1,0 +1,68 @@
+"""What a store's error means: try again, reject the row, start again, or stop."""
+
+import pytest
+from aiokafka import errors as kafka_errors
+from clickhouse_connect.driver.exceptions import DatabaseError
+from redis import exceptions as redis_errors
+
+from runtime.errors import Fatal, Restart, Unavailable
+from runtime.faults import RowsRefused, StatementRefused, clickhouse_fault, kafka_fault, redis_fault
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (252, Unavailable),
+        (241, Unavailable),
+        (159, Unavailable),
+        (0, Unavailable),
+        (99_999, Unavailable),
+        (469, RowsRefused),
+        (131, RowsRefused),
+        (47, StatementRefused),
+        (60, Fatal),
+        (516, Fatal),
+    ],
+)
+def test_clickhouse(code: int, kind: type[Exception]) -> None:
+    error = DatabaseError("it said so")
+    error.code = code
+    assert type(clickhouse_fault(error)) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (redis_errors.ConnectionError("gone"), Unavailable),
+        (redis_errors.TimeoutError("slow"), Unavailable),
+        (redis_errors.BusyLoadingError("loading"), Unavailable),
+        (redis_errors.ReadOnlyError("a replica"), Unavailable),
+        (redis_errors.OutOfMemoryError("full"), Unavailable),
+        (redis_errors.ClusterDownError("CLUSTERDOWN"), Unavailable),
+        (redis_errors.SlotNotCoveredError("no node"), Unavailable),
+        (redis_errors.ResponseError("MISCONF cannot save"), Unavailable),
+        (redis_errors.ResponseError("unknown command EVAL"), Fatal),
+        (redis_errors.AuthenticationError("who?"), Fatal),
+        (redis_errors.NoPermissionError("not you"), Fatal),
+    ],
+)
+def test_redis(error: Exception, kind: type[Exception]) -> None:
+    assert type(redis_fault(error)) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (kafka_errors.NotLeaderForPartitionError(), Unavailable),
+        (kafka_errors.CoordinatorNotAvailableError(), Unavailable),
+        (kafka_errors.KafkaConnectionError(), Unavailable),
+        (kafka_errors.TopicAuthorizationFailedError(), Fatal),
+        (kafka_errors.CorruptRecordException(), Fatal),
+        (kafka_errors.OutOfOrderSequenceNumber(), Restart),
+        (kafka_errors.ProducerFenced(), Restart),
+    ],
+)
+def test_kafka(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
+    fault = kafka_fault(error, "doing something")
+    assert type(fault) is kind
+    assert "doing something" in str(fault)
