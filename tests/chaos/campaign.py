@@ -33,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2, help="processes, each with a stack of its own")
+    parser.add_argument("--jobs", type=int, default=4, help="processes, each with a stack of its own")
     parser.add_argument("--only", type=int, help="this run alone: how a failing one is looked at")
     parser.add_argument("--control", choices=sorted(CONTROLS), help="break a promise; the campaign must notice")
     parser.add_argument("--folder", type=Path, default=Path(".tally/chaos"), help="results, and logs of failed runs")
@@ -66,7 +66,10 @@ async def _shard(options: argparse.Namespace) -> int:
             if number in done:
                 continue
             run = Run(plan(number, options.seed, sample=bool(options.control)), stack, options.folder, options.control)
-            result = await run.execute()
+            try:
+                result = await run.execute()
+            except Exception as error:  # whatever it is, the next run must not suffer, and this one has failed
+                result = run.failed(error)
             failed += bool(result.problems)
             if not result.problems and options.only is None:
                 run.log_path.unlink(missing_ok=True)
@@ -102,7 +105,7 @@ def _campaign(options: argparse.Namespace) -> int:
         return 130
     results = _results(options)
     _report(Console(), options, results, time.monotonic() - begun, before)
-    complete = len(results) >= options.runs
+    complete = len(results) >= options.runs and all(shard.returncode in (0, 1) for shard in shards)
     has_failed = any(result.problems for result in results.values())
     return 0 if complete and has_failed == bool(options.control) else 1
 

@@ -3,8 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -90,7 +90,6 @@ class Run:
         self._admin: AIOKafkaAdminClient
         self._producer: AIOKafkaProducer
         self._database: ClickHouse
-        self._redis: Redis
 
     async def execute(self) -> Result:
         """Run it and look at what came of it."""
@@ -108,18 +107,25 @@ class Run:
                 await self._database.command(f"DROP DATABASE {self.settings.database}")
                 await self._admin.delete_topics([self.settings.topic, self.settings.letters_topic])
                 await self.forget_claims()
-        plan, seconds = self.plan, time.monotonic() - begun
+        return self._result(met, time.monotonic() - begun)
+
+    def failed(self, error: Exception) -> Result:
+        """The result of a run that the campaign itself could not bring to its end."""
+        self._problems.append(f"the campaign failed: {error!r}")
+        return self._result(met=False, seconds=0)
+
+    def _result(self, met: bool, seconds: float) -> Result:
         return Result(
-            plan.number,
-            plan.seed,
-            plan.seam,
-            plan.fault,
-            plan.store,
-            met,
-            self.crew.kills,
-            self._records,
-            round(seconds, 2),
-            self._problems,
+            number=self.plan.number,
+            seed=self.plan.seed,
+            seam=self.plan.seam,
+            fault=self.plan.fault,
+            store=self.plan.store,
+            met=met,
+            kills=self.crew.kills,
+            records=self._records,
+            seconds=round(seconds, 2),
+            problems=self._problems,
         )
 
     async def _open(self, opened: AsyncExitStack) -> None:
@@ -147,8 +153,6 @@ class Run:
         self._database = await opened.enter_async_context(
             connect(settings.model_copy(update={"query_timeout_ms": 30_000}))
         )
-        self._redis = Redis.from_url(settings.redis.get_secret_value())
-        opened.push_async_callback(self._redis.aclose)
         if self._narrowed:
             await self._database.command(NARROWED)
 
@@ -229,28 +233,40 @@ class Run:
         """Kill one part of the stack and start it again."""
         await asyncio.to_thread(self._stack.crash, self.plan.store)
 
+    @asynccontextmanager
+    async def _redis(self) -> AsyncIterator[Redis]:
+        """A fresh connection each time: the server may have been started anew since the last one."""
+        redis = Redis.from_url(self.settings.redis.get_secret_value())
+        try:
+            yield redis
+        finally:
+            await redis.aclose()
+
     async def forget_claims(self) -> None:
         """Redis has lost everything of this run."""
-        keys = [key async for key in self._redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000)]
-        if keys:
-            await self._redis.delete(*keys)
+        async with self._redis() as redis:
+            keys = [key async for key in redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000)]
+            if keys:
+                await redis.delete(*keys)
 
     async def restore_claims(self) -> None:
         """Redis has what it had a while ago."""
         if len(self._snapshots) > 1:
-            for key, (value, ttl_ms) in self._snapshots[-2].items():
-                await self._redis.restore(key, max(0, ttl_ms), value, replace=True)
+            async with self._redis() as redis:
+                for key, (value, ttl_ms) in self._snapshots[-2].items():
+                    await redis.restore(key, max(0, ttl_ms), value, replace=True)
 
     async def _keep_snapshots(self) -> None:
-        while True:
-            found: dict[bytes, tuple[bytes, int]] = {}
-            async for key in self._redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000):
-                value = await self._redis.dump(key)
-                if value is not None:
-                    found[key] = value, await self._redis.pttl(key)
-            if not self._snapshots or found != self._snapshots[-1]:
-                self._snapshots.append(found)
-            await asyncio.sleep(POLL_S)
+        async with self._redis() as redis:
+            while True:
+                found: dict[bytes, tuple[bytes, int]] = {}
+                async for key in redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000):
+                    value = await redis.dump(key)
+                    if value is not None:
+                        found[key] = value, await redis.pttl(key)
+                if not self._snapshots or found != self._snapshots[-1]:
+                    self._snapshots.append(found)
+                await asyncio.sleep(POLL_S)
 
     async def _compare_with_undisturbed(self) -> None:
         """Drain the same log once more, undisturbed, into an empty store: what comes out must be the same."""
