@@ -43,6 +43,6 @@ class RejectCeiling:
         if self._records >= self._window and 2 * self._rejected >= self._records:
             example = f", for example {first.reason} {first.field}: {first.message}" if first else ""
             raise TooManyRejects(
-                f"{self._rejected:,} of the last {self._records:,} records were rejected{example}. Nothing of this "
-                "batch was written. Mend what produces them, or go on with `tally consume --accept-rejects`"
+                f"{self._rejected:,} of the last {self._records:,} records were rejected{example}. This batch "
+                "is not committed. Mend what produces them, or go on with `tally consume --accept-rejects`"
             )

@@ -54,7 +54,7 @@ class Deduplication:
             span = span_of(part)
             if not is_last:
                 span = span._replace(last_offset=group[-1].offset, last_append_ms=group[-1].append_ms)
-            for claim, owner in zip(claims, await self._leases.claim(part, claims, span), strict=True):
+            for claim, owner in zip(claims, await self._leases.claim(part, span, claims), strict=True):
                 if owner is not None:
                     owners[claim.offset] = min(owner, owners.get(claim.offset, owner))
             for event in group:
@@ -103,10 +103,11 @@ def _cut_at_repeated_ids(events: list[Event], stored: set[_Identity]) -> Iterato
 
 
 def _claim_of(event: Event, owners: Mapping[int, Owner], done: set[int]) -> Claim | None:
-    if event.dedup_key is None:
+    key = event.dedup_key
+    if key is None:
         return None
     return Claim(
-        event.dedup_key,
+        key,
         event.offset,
         event.event_ms,
         event.append_ms,

@@ -39,12 +39,11 @@ class Leases:
             self._held.pop(partition, None)
             self._lost.discard(partition)
 
-    async def claim(self, part: Slice, events: Sequence[Claim], up_to: Span | None = None) -> list[Owner | None]:
-        """Claim the keys of events of `part`: of all its records, or up to some of them.
+    async def claim(self, part: Slice, span: Span, events: Sequence[Claim]) -> list[Owner | None]:
+        """Claim the keys of events of `part`, of its records from the first one to the end of `span`.
 
         Raises Fenced; and ClaimsLost, after which all events of `part` must be claimed once more.
         """
-        span = up_to or span_of(part)
         return await self._under_lease("claiming", part, lambda lease: self._claims.claim(lease, span, events))
 
     async def release(self, part: Slice, owner: Claim) -> None:

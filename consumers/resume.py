@@ -118,9 +118,9 @@ class Resume:
     async def drop_stored(self, batch: Batch, judged: Judged) -> int:
         """Take out of `judged` what is recorded already; returns how many records that were.
 
-        Events that have a row are kept apart as `judged.stored`.
+        Events that have a row are kept apart as `judged.stored`. Raises Fenced for a partition that is not prepared:
+        it went to another worker meanwhile.
         """
-        await self.prepare(part.partition for part in batch.slices)
         recorded: dict[tuple[int, int, str], bool] = {}
         for part in batch.slices:
             if part.first_offset < self._horizon(part.partition):

@@ -7,15 +7,15 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from runtime.errors import TallyError, Unavailable
+from runtime import kafka
+from runtime.errors import TallyError
 from runtime.faults import kafka_fault
 from runtime.kafka import LogBounds
 from schemas.event_time import iso_ms, to_epoch_ms
 
 _NEAR = 500
 """Offsets so close to one another are read together; for farther ones a new fetch is cheaper."""
-_POLL_MS = 2_000
-_POLLS_WITHOUT_RECORDS = 2
+_PATIENCE_MS = 4_000
 
 
 class LogRange(NamedTuple):
@@ -70,17 +70,9 @@ async def offsets_with_records(log: AIOKafkaConsumer, place: TopicPartition, off
     wanted = set(offsets)
     found: set[int] = set()
     for first, last in _clusters(offsets):
-        log.seek(place, first)
-        empty = 0
-        while await log.position(place) <= last:
-            if empty == _POLLS_WITHOUT_RECORDS:
-                raise Unavailable(f"Kafka (TALLY_KAFKA) does not give what lies at {place.partition}/{first}")
-            try:
-                records = (await log.getmany(place, timeout_ms=_POLL_MS)).get(place, [])
-            except KafkaError as error:
-                raise kafka_fault(error, "reading the log") from error
-            empty = 0 if records else empty + 1
-            found.update(record.offset for record in records if record.offset in wanted)
+        async for record in kafka.read_range(log, place, first, last + 1, patience_ms=_PATIENCE_MS):
+            if record.offset in wanted:
+                found.add(record.offset)
     return found
 
 

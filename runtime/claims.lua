@@ -2,7 +2,7 @@
 --
 -- KEYS[1]   the partition's head: which layout its claims have, who may take them, how far they reach
 -- KEYS[2..] claim keys, one per event, in offset order; all with the partition's hash tag
--- ARGV[1]   the operation: take, claim, restore or finish (below, each with its further arguments)
+-- ARGV[1]   the operation: take, restore, finish, claim or release (below, each with its further arguments)
 -- ARGV[2]   layout: 8 bytes that change whenever older claims must not be read by this version and these settings
 -- ARGV[3]   epoch: 16 bytes, another one each time a worker takes the partition
 -- ARGV[4]   space: 4 bytes that are part of every claim key; a rebuild begins a new one, and the old one expires
@@ -15,8 +15,9 @@
 -- A Redis that loses acknowledged writes (a failover to a replica that lagged) shows a lower count. One more than the
 -- caller knows of is its own call whose answer was lost; every call may be repeated.
 --
--- The head also has a floor: owners appended before it may have been forgotten. It ends with marks: (highest append time, Redis's clock at the first claim), both in ms, for stretches of
--- claims. They tell when claims that still matter may have expired, however slowly the log is read.
+-- The head also has a floor: owners appended before it may have been forgotten. It ends with marks: (highest append
+-- time, Redis's clock at the first claim), both in ms, for stretches of claims. They tell when claims that still matter
+-- may have expired, however slowly the log is read.
 local OWNER = 40
 local HEAD = "<c8c16c4i8i8i8"
 local HEAD_BYTES = 52
@@ -30,21 +31,24 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- What is remembered of the partition; nil when there is nothing.
+local head
+
 local function read_head()
   local raw = redis.call("GET", KEYS[1])
   if not raw or #raw < HEAD_BYTES then
     return nil
   end
-  local head = { marks = {} }
-  head.layout, head.epoch, head.space, head.last, head.count, head.floor = struct.unpack(HEAD, raw)
+  local found = { marks = {} }
+  found.layout, found.epoch, found.space, found.last, found.count, found.floor = struct.unpack(HEAD, raw)
   for at = HEAD_BYTES + 1, #raw, 16 do
     local append_ms, claimed_ms = struct.unpack("<i8i8", raw, at)
-    head.marks[#head.marks + 1] = { append_ms, claimed_ms }
+    found.marks[#found.marks + 1] = { append_ms, claimed_ms }
   end
-  return head
+  return found
 end
 
-local function write_head(head)
+local function write_head()
   local parts = { struct.pack(HEAD, layout, epoch, head.space, head.last, head.count, head.floor) }
   for _, mark in ipairs(head.marks) do
     parts[#parts + 1] = struct.pack("<i8i8", mark[1], mark[2])
@@ -52,8 +56,8 @@ local function write_head(head)
   redis.call("SET", KEYS[1], table.concat(parts))
 end
 
--- Why this caller may not touch the claims, or nil.
-local function refusal(head)
+-- Why this caller may not change the claims, or nil; then the change counts.
+local function refusal()
   if not head or head.layout ~= layout then
     return { "lost", "there are none of this layout" }
   end
@@ -68,52 +72,62 @@ local function refusal(head)
   return nil
 end
 
+-- The owners that `keeps` says yes to, asked with the owner and its append time.
+local function filtered(owners, keeps)
+  local kept = {}
+  for at = 1, #owners, OWNER do
+    local owner = string.sub(owners, at, at + OWNER - 1)
+    local _, _, append_ms = struct.unpack("<i8i8i8", owner)
+    if keeps(owner, append_ms) then
+      kept[#kept + 1] = owner
+    end
+  end
+  return table.concat(kept)
+end
+
+local function within_reach(owners, reach_ms)
+  return filtered(owners, function(_, append_ms) return append_ms >= reach_ms end)
+end
+
+local function without(owners, owner)
+  return filtered(owners, function(other) return other ~= owner end)
+end
+
+local function set_owners(key, owners, ...)
+  if owners == "" then
+    redis.call("DEL", key)
+  else
+    redis.call("SET", key, owners, ...)
+  end
+end
+
 -- take: become the one who claims. ARGV[6] the highest offset whose claims must be there, ARGV[7] the log's end,
 -- ARGV[8] "1" to begin anew in any case. Answers `held`, the space and the count; or `lost`: the space is then the
 -- caller's new and empty one, for `restore` and `finish`.
 local function take()
   local needed, log_end = tonumber(ARGV[6]), tonumber(ARGV[7])
-  local head = read_head()
   if head and head.layout == layout and ARGV[8] ~= "1" and head.last >= needed and head.last < log_end then
-    write_head(head)
     return { "held", head.space, head.count }
   end
-  write_head({ space = space, last = -2, count = 0, floor = 0, marks = { { 0, now_ms() } } })
+  head = { space = space, last = -2, count = 0, floor = 0, marks = { { 0, now_ms() } } }
   return { "lost", space, 0 }
 end
 
 -- restore: put owners back. ARGV[6] the claims' time to live in ms, [7] owners as claim has them.
 local function restore()
-  local head = read_head()
-  local refused = refusal(head)
-  if refused then
-    return refused
-  end
   local ttl, owners = ARGV[6], ARGV[7]
   for i = 2, #KEYS do
     local owner = string.sub(owners, (i - 2) * OWNER + 1, (i - 1) * OWNER)
-    local present = redis.call("GET", KEYS[i]) or ""
-    local known = false
-    for at = 1, #present, OWNER do
-      known = known or string.sub(present, at, at + OWNER - 1) == owner
-    end
-    redis.call("SET", KEYS[i], known and present or present .. owner, "PX", ttl)
+    set_owners(KEYS[i], without(redis.call("GET", KEYS[i]) or "", owner) .. owner, "PX", ttl)
   end
-  write_head(head)
   return { "ok", "" }
 end
 
 -- finish: what was restored is whole. ARGV[6] the last offset it covers, [7] its highest append time, [8] the append
 -- time before which nothing was restored.
 local function finish()
-  local head = read_head()
-  local refused = refusal(head)
-  if refused then
-    return refused
-  end
   head.last, head.floor = tonumber(ARGV[6]), tonumber(ARGV[8])
   head.marks[1][1] = tonumber(ARGV[7])
-  write_head(head)
   return { "ok", "" }
 end
 
@@ -124,7 +138,6 @@ end
 -- may find.
 -- Answers per event the owner's offset (8 bytes) and id (16), zeros for an event that is to be stored.
 local ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
-local head
 
 local function has(flags, flag)
   return math.floor(flags / flag) % 2 == 1
@@ -156,36 +169,6 @@ local function mark(append_ms, ttl)
   end
 end
 
-local function within_reach(owners, reach_ms)
-  local kept = {}
-  for at = 1, #owners, OWNER do
-    local _, _, append_ms = struct.unpack("<i8i8i8", owners, at)
-    if append_ms >= reach_ms then
-      kept[#kept + 1] = string.sub(owners, at, at + OWNER - 1)
-    end
-  end
-  return table.concat(kept)
-end
-
-local function without(owners, owner)
-  local kept = {}
-  for at = 1, #owners, OWNER do
-    local other = string.sub(owners, at, at + OWNER - 1)
-    if other ~= owner then
-      kept[#kept + 1] = other
-    end
-  end
-  return table.concat(kept)
-end
-
-local function set_owners(key, owners, ...)
-  if owners == "" then
-    redis.call("DEL", key)
-  else
-    redis.call("SET", key, owners, ...)
-  end
-end
-
 -- The owner that `event` is a duplicate of, as 24 bytes, or nil; and whether it is an owner itself. It may be both:
 -- since it was asked about, an event before it was refused by ClickHouse, and another one took that one's place.
 local function judge(owners, event, replayed, window)
@@ -205,11 +188,6 @@ local function judge(owners, event, replayed, window)
 end
 
 local function claim()
-  head = read_head()
-  local refused = refusal(head)
-  if refused then
-    return refused
-  end
   local last_offset, window, ttl, reach_ms = tonumber(ARGV[8]), tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
   local lost = still_whole(tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ttl), reach_ms)
   if lost then
@@ -233,21 +211,24 @@ local function claim()
   end
   head.last, head.floor = math.max(head.last, last_offset), math.max(head.floor, reach_ms)
   mark(tonumber(ARGV[9]), tonumber(ttl))
-  write_head(head)
   return { "ok", table.concat(verdicts) }
 end
 
 -- release: the event of ARGV[6] (an owner) will not be stored after all; nobody may be its duplicate.
 local function release()
-  local head = read_head()
-  local refused = refusal(head)
-  if refused then
-    return refused
-  end
   set_owners(KEYS[2], without(redis.call("GET", KEYS[2]) or "", ARGV[6]), "KEEPTTL")
-  write_head(head)
   return { "ok", "" }
 end
 
-local operations = { take = take, restore = restore, finish = finish, claim = claim, release = release }
-return operations[operation]()
+local changes = { restore = restore, finish = finish, claim = claim, release = release }
+head = read_head()
+local answer
+if operation == "take" then
+  answer = take()
+else
+  answer = refusal() or changes[operation]()
+end
+if answer[1] == "ok" or operation == "take" then
+  write_head()
+end
+return answer

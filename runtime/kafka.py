@@ -32,6 +32,7 @@ LOG_APPEND_TIME = "LogAppendTime"
 # Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
 PRODUCER_BATCH_BYTES = 128 * 1024
 LINGER_MS = 5
+POLL_MS = 500
 FETCH_BYTES = 32 * 1024 * 1024
 
 # The broker's limits count compressed bytes, this client's own count them before compression: a record that came
@@ -260,6 +261,30 @@ async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str)
     except KafkaError as error:
         raise kafka_fault(error, f"asking for the offsets of group {group}") from error
     return {place.partition: each.offset for place, each in found.items() if place.topic == topic and each.offset >= 0}
+
+
+async def read_range(
+    client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
+) -> AsyncIterator[Record]:
+    """The records from offset `first` up to, not including, `end`, of a partition that the client is assigned.
+
+    Raises Unavailable when nothing at all comes for about `patience_ms`: the client itself waits without a word.
+    """
+    client.seek(place, first)
+    silent_ms = 0
+    try:
+        while await client.position(place) < end:
+            found = (await client.getmany(place, timeout_ms=POLL_MS)).get(place, [])
+            silent_ms = 0 if found else silent_ms + POLL_MS
+            if silent_ms >= patience_ms:
+                raise Unavailable(
+                    f"Kafka (TALLY_KAFKA) gives nothing of {place.topic}/{place.partition} from {first} on"
+                )
+            for record in found:
+                if record.offset < end:
+                    yield record
+    except KafkaError as error:
+        raise kafka_fault(error, f"reading {place.topic}/{place.partition}") from error
 
 
 async def ping(settings: Settings) -> None:

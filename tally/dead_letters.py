@@ -40,8 +40,7 @@ from schemas.wire import (
 LETTERS_AT_ONCE = 500
 """Replayed letters that are in memory and unacknowledged, at most."""
 
-_POLL_MS = 500
-_SILENT_POLLS = 20
+_PATIENCE_MS = 10_000
 
 # A row inserted again replaces the one with the same key: verdict and place stay, the new id is added.
 _MARK = f"""
@@ -150,17 +149,8 @@ async def _partition(
     if since is not None:  # a letter is never older than its record
         found = (await consumer.offsets_for_times({place: to_epoch_ms(since)}))[place]
         begin = end if found is None else max(begin, found.offset)
-    consumer.seek(place, begin)
-    silent = 0
-    while begin < end:
-        found = (await consumer.getmany(place, timeout_ms=_POLL_MS)).get(place, [])
-        silent = 0 if found else silent + 1
-        if silent > _SILENT_POLLS:
-            raise Unavailable(f"Kafka (TALLY_KAFKA) gives nothing of {place.topic}/{place.partition} from {begin} on")
-        for record in found:
-            if record.offset < end:
-                yield record
-        begin = await consumer.position(place)
+    async for record in kafka.read_range(consumer, place, begin, end, patience_ms=_PATIENCE_MS):
+        yield record
 
 
 def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> Ready | Rejection:

@@ -80,15 +80,20 @@ async def test_a_row_inserted_again_counts_once(lab: Lab) -> None:
     assert all(each.balances for each in (await accounts(lab)).values())
 
 
-async def test_transaction_markers_are_no_events(lab: Lab) -> None:
+async def transactions(lab: Lab, count: int) -> None:
+    """So many records, each with a marker behind it, and a last one without."""
     producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
     await producer.start()
-    for number in range(3):
+    for number in range(count):
         async with producer.transaction():
             await producer.send(lab.settings.topic, as_json(execution=f"e{number}"), partition=0)
     await producer.stop()
     await lab.put(as_json(execution="last"), partition=0)
     await lab.drain()
+
+
+async def test_transaction_markers_are_no_events(lab: Lab) -> None:
+    await transactions(lab, 3)
     found = await accounts(lab)
     assert found[0].balances, found[0]
     assert (found[0].accepted, found[0].stored, found[0].not_records) == (4, 4, 3)
@@ -140,14 +145,7 @@ async def test_a_range_of_time_is_audited_alone(lab: Lab) -> None:
 
 async def test_many_markers_are_told_from_loss(lab: Lab) -> None:
     """Read in one go, and among them is one record that is lost."""
-    producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
-    await producer.start()
-    for number in range(150):
-        async with producer.transaction():
-            await producer.send(lab.settings.topic, as_json(execution=f"e{number}"), partition=0)
-    await producer.stop()
-    await lab.put(as_json(execution="last"), partition=0)
-    await lab.drain()
+    await transactions(lab, 150)
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset = 200 SETTINGS mutations_sync = 2")
     found = (await accounts(lab))[0]
     assert (found.accepted, found.stored, found.not_records) == (151, 150, 150)

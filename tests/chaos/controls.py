@@ -32,7 +32,6 @@ def _skip_by_maximum() -> None:
     """Everything up to the highest stored offset is taken for stored."""
 
     async def drop_below(self: Any, batch: Any, judged: Any) -> int:
-        await self.prepare(part.partition for part in batch.slices)
         before = len(judged.events) + len(judged.rejected)
         judged.events = [each for each in judged.events if each.offset >= self._horizon(each.partition)]
         judged.rejected = [each for each in judged.rejected if each.offset >= self._horizon(each.partition)]

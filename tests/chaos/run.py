@@ -107,14 +107,14 @@ class Run:
                 await self._database.command(f"DROP DATABASE {self.settings.database}")
                 await self._admin.delete_topics([self.settings.topic, self.settings.letters_topic])
                 await self.forget_claims()
-        return self._result(met, time.monotonic() - begun)
+        return self._result(met=met, kills=self.crew.kills, seconds=time.monotonic() - begun)
 
     def failed(self, error: Exception) -> Result:
         """The result of a run that the campaign itself could not bring to its end."""
         self._problems.append(f"the campaign failed: {error!r}")
-        return self._result(met=False, seconds=0)
+        return self._result(met=False, kills=0, seconds=0)
 
-    def _result(self, met: bool, seconds: float) -> Result:
+    def _result(self, *, met: bool, kills: int, seconds: float) -> Result:
         return Result(
             number=self.plan.number,
             seed=self.plan.seed,
@@ -122,7 +122,7 @@ class Run:
             fault=self.plan.fault,
             store=self.plan.store,
             met=met,
-            kills=self.crew.kills,
+            kills=kills,
             records=self._records,
             seconds=round(seconds, 2),
             problems=self._problems,
@@ -166,8 +166,9 @@ class Run:
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
         victim = crew.start(seam=plan.seam, passes=plan.passes, action=action, instance=instance)
+        # Not where claims have to be restored: the other worker might get the partition that needs it.
         if plan.seam != "restored" and self.random.random() < 0.5:
-            crew.start()  # which may get the partition that has to be restored
+            crew.start()
         met, deadline = False, time.monotonic() + MET_S
         while not met and time.monotonic() < deadline:
             met = await victim.met(0.5)
