@@ -1,6 +1,7 @@
 """A worker in a process of its own, that stops at a seam and does there what it was told."""
 
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -51,7 +52,7 @@ def main(orders: Orders, line: Connection) -> None:
     threading.Thread(target=_listen, args=(line, told), daemon=True).start()
     _Seam(orders, line, told)
     try:
-        asyncio.run(run_worker(orders.settings, instance=orders.instance, until_caught_up=orders.until_caught_up))
+        asyncio.run(_work(orders))
     except TallyError as error:
         logging.error("%s: %s", type(error).__name__, error)
         logging.shutdown()
@@ -61,6 +62,18 @@ def main(orders: Orders, line: Connection) -> None:
         logging.shutdown()
         os._exit(1)
     os._exit(0)
+
+
+async def _work(orders: Orders) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _log_where_it_waits)
+    await run_worker(orders.settings, instance=orders.instance, until_caught_up=orders.until_caught_up)
+
+
+def _log_where_it_waits() -> None:
+    for task in asyncio.all_tasks():
+        text = io.StringIO()
+        task.print_stack(file=text)
+        logging.error("%s", text.getvalue())
 
 
 def _listen(line: Connection, told: threading.Event) -> None:

@@ -107,6 +107,8 @@ class Crew:
         for member in self._members:
             if not await member.ended(STOP_S):
                 problems.append("a worker did not stop")
+                member.signal(signal.SIGUSR1)  # its log tells where it waits
+                await member.ended(1)
             elif member.process.exitcode in UNEXPECTED:
                 problems.append(f"a worker exited with {member.process.exitcode}")
         return problems
