@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from runtime.kafka import Record
-from schemas.dedup import DuplicateReason, dedup_key
+from schemas.dedup import DuplicateReason
 from schemas.rejection import Rejection
 from schemas.wire import WireEvent
 
@@ -72,17 +72,11 @@ class Event(Struct, gc=False):
     may_repeat_id: bool
     """The id came from outside (an import, a foreign producer), so another record may carry it too."""
     wire: WireEvent
+    key: bytes | None
+    """What it may be a duplicate by; None for an event that can be nobody's."""
     idempotency_key: str | None = None
     replayed: bool = False
     """A dead letter put on the topic again: `event_ms` is then of its first time, if it names none itself."""
-
-    @property
-    def dedup_key(self) -> bytes | None:
-        """What it may be a duplicate by; None for an event that can be nobody's."""
-        wire = self.wire
-        return dedup_key(
-            self.namespace, wire.execution_id, wire.feature_id, wire.interaction_type, self.idempotency_key
-        )
 
 
 class Rejected(Struct):

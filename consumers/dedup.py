@@ -6,8 +6,9 @@ from contextlib import suppress
 from consumers import seams
 from consumers.batch import Batch, Duplicate, Event, Judged, Slice, Verdicts
 from consumers.leases import Leases, span_of
-from consumers.owners import StoredOwners
-from runtime.claims import Claim, ClaimsLost, Owner
+from consumers.stored_owners import StoredOwners
+from runtime.claims import ClaimsLost
+from runtime.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, Rows, rows_of
 from schemas.dedup import DuplicateReason
 
 
@@ -46,17 +47,17 @@ class Deduplication:
         stored: set[_Identity] = set()
         for group, is_last in _cut_at_repeated_ids(events, stored):
             undecided = [event for event in group if event.offset not in done]
-            repeated = {event.offset for event in undecided if _identity(event) in stored}
+            repeated = {event.offset for event in undecided if _identity(event) in stored} if stored else set()
             repeated |= await self._owners.of_same_id(event for event in undecided if event.offset not in repeated)
             owners = await self._owners.of_replayed(event for event in undecided if event.offset not in repeated)
-            asking = [event for event in group if event.offset not in repeated]
-            claims = [claim for event in asking if (claim := _claim_of(event, owners, done))]
+            asking = [event for event in group if event.key is not None and event.offset not in repeated]
             span = span_of(part)
             if not is_last:
                 span = span._replace(last_offset=group[-1].offset, last_append_ms=group[-1].append_ms)
-            for claim, owner in zip(claims, await self._leases.claim(part, span, claims), strict=True):
-                if owner is not None:
-                    owners[claim.offset] = min(owner, owners.get(claim.offset, owner))
+            flags = {at: flag for at, event in enumerate(asking) if (flag := _flags(event, owners, done))}
+            for at, owner in (await self._leases.claim(part, span, _rows(asking), flags)).items():
+                offset = asking[at].offset
+                owners[offset] = min(owner, owners.get(offset, owner))
             for event in group:
                 if event.offset in done:
                     stored.add(_identity(event))
@@ -71,8 +72,8 @@ class Deduplication:
 
     async def release(self, part: Slice, event: Event) -> None:
         """Take back the claim of an event that ClickHouse will not store."""
-        claim = _claim_of(event, {}, set())
-        if claim is not None:
+        if event.key is not None:
+            claim = Claim(event.key, event.offset, event.event_ms, event.append_ms, event.interaction_id)
             with suppress(ClaimsLost):  # then it is gone with all others
                 await self._leases.release(part, claim)
 
@@ -90,6 +91,9 @@ def _cut_at_repeated_ids(events: list[Event], stored: set[_Identity]) -> Iterato
     Whether the second is a duplicate depends on whether the first gets stored, so `stored` is looked at anew
     after each group.
     """
+    if not any(event.may_repeat_id for event in events):
+        yield events, True
+        return
     group: list[Event] = []
     ids: set[_Identity] = set()
     for event in events:
@@ -102,17 +106,15 @@ def _cut_at_repeated_ids(events: list[Event], stored: set[_Identity]) -> Iterato
     yield group, True
 
 
-def _claim_of(event: Event, owners: Mapping[int, Owner], done: set[int]) -> Claim | None:
-    key = event.dedup_key
-    if key is None:
-        return None
-    return Claim(
-        key,
-        event.offset,
-        event.event_ms,
-        event.append_ms,
-        event.interaction_id,
-        asks_only=event.offset in owners,
-        replayed=event.replayed,
-        is_stored=event.offset in done,
+def _rows(events: list[Event]) -> Rows:
+    return rows_of(
+        [event.key or b"" for event in events],
+        [event.offset for event in events],
+        [event.event_ms for event in events],
+        [event.append_ms for event in events],
+        [event.interaction_id for event in events],
     )
+
+
+def _flags(event: Event, owners: Mapping[int, Owner], done: set[int]) -> int:
+    return ASKS_ONLY * (event.offset in owners) + REPLAYED * event.replayed + STORED * (event.offset in done)

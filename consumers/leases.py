@@ -2,7 +2,7 @@
 rebuilds them from ClickHouse when they are gone."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -10,7 +10,8 @@ from consumers import seams
 from consumers.batch import Slice
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
-from runtime.claims import Claim, Claims, ClaimsLost, Lease, Owner, Span
+from runtime.claims import Claims, ClaimsLost, Lease, Span
+from runtime.owners import Claim, Owner, Rows
 from runtime.retry import retrying
 
 Confirm = Callable[[dict[int, int]], Awaitable[None]]
@@ -39,12 +40,13 @@ class Leases:
             self._held.pop(partition, None)
             self._lost.discard(partition)
 
-    async def claim(self, part: Slice, span: Span, events: Sequence[Claim]) -> list[Owner | None]:
+    async def claim(self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int]) -> dict[int, Owner]:
         """Claim the keys of events of `part`, of its records from the first one to the end of `span`.
 
-        Raises Fenced; and ClaimsLost, after which all events of `part` must be claimed once more.
+        Returns whose duplicates some of them are, by position. Raises Fenced; and ClaimsLost, after which all events
+        of `part` must be claimed once more.
         """
-        return await self._under_lease("claiming", part, lambda lease: self._claims.claim(lease, span, events))
+        return await self._under_lease("claiming", part, lambda lease: self._claims.claim(lease, span, events, flags))
 
     async def release(self, part: Slice, owner: Claim) -> None:
         """Take back the claim of an event of `part` that will not be stored. Raises Fenced or ClaimsLost."""
@@ -52,8 +54,8 @@ class Leases:
 
     async def _under_lease(self, what: str, part: Slice, ask: Callable[[Lease], Awaitable[Result]]) -> Result:
         lost = part.partition in self._lost
-        lease = self._held.get(part.partition) or await self._take(part, anew=lost)
         try:
+            lease = self._held.get(part.partition) or await self._take(part, anew=lost)
             return await retrying(what, lambda: ask(lease))
         except ClaimsLost as why:
             log.warning("partition %d: claims are lost (%s)", part.partition, why)
@@ -66,14 +68,17 @@ class Leases:
         partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
         anew = anew or await self._rebuild.must_begin_anew(part)
-        take = partial(self._claims.take, partition, needed=before, log_end=log_end, anew=anew)
+        append_ms = part.records[0].timestamp
+        take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, anew=anew)
         lease = await retrying("taking claims", take)
         await seams.reached("taken")
         # Only now: had another worker been given the partition before, this would be refused; if it is given to
         # another one later, that one takes the claims later too.
         await self._confirm({partition: part.first_offset})
-        if not lease.whole:
-            await self._rebuild.run(lease, first_offset=part.first_offset, append_ms=part.records[0].timestamp)
+        if lease.whole:
+            await retrying("loading claims", partial(self._claims.load, lease))
+        else:
+            await self._rebuild.run(lease, first_offset=part.first_offset, append_ms=append_ms)
         self._held[partition] = lease
         self._lost.discard(partition)
         return lease

@@ -7,8 +7,9 @@ from typing import Any
 
 from consumers import seams
 from consumers.batch import Slice
-from runtime.claims import Claim, Claims, Lease
+from runtime.claims import CHUNK_OWNERS, Claims, Lease
 from runtime.clickhouse import ClickHouse
+from runtime.owners import Rows, rows_of
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key
@@ -78,7 +79,9 @@ class Rebuild:
         for start in range(first, last + 1, OFFSETS_PER_QUERY) if rows else ():
             span = {"first": start, "end": start + OFFSETS_PER_QUERY}
             found = await retrying("rebuilding claims", partial(self._database.rows, _OWNERS, {**where, **span}))
-            await retrying("rebuilding claims", partial(self._claims.restore, lease, [_claim_of(row) for row in found]))
+            for at in range(0, len(found), CHUNK_OWNERS):
+                owners = _owners_of(found[at : at + CHUNK_OWNERS])
+                await retrying("rebuilding claims", partial(self._claims.restore, lease, owners))
             await seams.reached("restored")
             done += len(found)
             log.info("partition %d: %s claims rebuilt", lease.partition, f"{done:,}")
@@ -92,9 +95,10 @@ class Rebuild:
         await retrying("rebuilding claims", finish)
 
 
-def _claim_of(row: Sequence[Any]) -> Claim:
-    namespace, execution_id, feature_id, types, idempotency_key, offset, event_ms, append_ms, interaction_id = row
-    key = dedup_key(namespace, execution_id, feature_id, types, idempotency_key)
-    if key is None:
-        raise AssertionError("the query leaves out rows without a key")
-    return Claim(key, offset, event_ms, append_ms, interaction_id)
+def _owners_of(found: Sequence[Sequence[Any]]) -> Rows:
+    namespaces, executions, features, types, idempotency_keys, offsets, event_ms, append_ms, ids = zip(
+        *found, strict=True
+    )
+    keys = map(dedup_key, namespaces, executions, features, types, idempotency_keys)
+    # The query leaves out rows without a key.
+    return rows_of([key for key in keys if key is not None], offsets, event_ms, append_ms, ids)

@@ -9,6 +9,7 @@ from aiokafka.partitioner import murmur2
 
 from consumers.batch import Batch, Event, Judged, Rejected
 from runtime.kafka import Record
+from schemas.dedup import dedup_key
 from schemas.fast_path import validate
 from schemas.identity import ID_LENGTH, derive_foreign_id, is_interaction_id
 from schemas.rejection import Reason, Rejection
@@ -88,6 +89,13 @@ class Validation:
                 interaction_id=_id_of(record, wire.interaction_id),
                 may_repeat_id=headers.derived_id or (headers.foreign and wire.interaction_id is not None),
                 wire=wire,
+                key=dedup_key(
+                    headers.namespace,
+                    wire.execution_id,
+                    wire.feature_id,
+                    wire.interaction_type,
+                    headers.idempotency_key,
+                ),
                 idempotency_key=headers.idempotency_key,
                 replayed=headers.origin_ms is not None,
             )

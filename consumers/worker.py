@@ -21,12 +21,12 @@ from consumers.dedup import Deduplication
 from consumers.intake import Intake
 from consumers.leases import Leases
 from consumers.letters import Letters
-from consumers.owners import StoredOwners
 from consumers.pipeline import Pipeline
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
 from consumers.retention import expire_outcomes
 from consumers.sink import Sink
+from consumers.stored_owners import StoredOwners
 from consumers.validation import Validation
 from runtime import kafka, log
 from runtime.claims import Claims, Fenced

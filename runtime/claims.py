@@ -1,32 +1,46 @@
 """The claims client: who owns a dedup key, in Redis, asked for a partition's whole batch at once."""
 
+import bisect
 import hashlib
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from runtime.claim_index import ClaimIndex
 from runtime.errors import Restart
 from runtime.faults import REDIS_FAILED, redis_fault
+from runtime.owners import (
+    OWNER_BYTES,
+    Claim,
+    Judge,
+    Owner,
+    Rows,
+    fingerprints,
+    keys_asked_twice,
+    last_append_ms,
+    rows_from,
+    rows_of_claims,
+)
 from runtime.redis import Redis
 from runtime.settings import Settings
-from schemas.identity import id_bytes, id_from_bytes
 
 _SCRIPT = (Path(__file__).parent / "claims.lua").read_text()
-_EVENT = struct.Struct("<qqq16sB")
-_OWNER = struct.Struct("<qqq16s")
-_VERDICT = struct.Struct("<q16s")
-_NOBODY = bytes(_VERDICT.size)
+_PLACE = struct.Struct("<II")
 
-LAYOUT = 3
+LAYOUT = 4
 """Of heads and claims in Redis; another number makes every partition's claims be rebuilt."""
 
-# One script call holds Redis for about 4 us an event, so 1,000 events are 4 ms that nobody else is served.
-EVENTS_PER_CALL = 1000
-
-_ASKS_ONLY, _REPLAYED, _STORED = 1, 2, 4
+CHUNK_OWNERS = 8_192
+"""Owners of one chunk, at most: 448 KiB, which Redis takes in a fraction of a millisecond."""
+READS_PER_CALL = 2_000
+"""Owners that one call reads, at most: it holds Redis for about 1 us each."""
+_MOST_NUMBERS = 2**31
 
 
 class Fenced(Restart):
@@ -35,28 +49,6 @@ class Fenced(Restart):
 
 class ClaimsLost(Exception):
     """The partition's claims are gone, or not whole: they have to be rebuilt. The message says what was noticed."""
-
-
-class Claim(NamedTuple):
-    """One event that asks for its key. Times in milliseconds since 1970."""
-
-    key: bytes
-    offset: int
-    event_ms: int
-    append_ms: int
-    interaction_id: str
-    asks_only: bool = False
-    """It is known not to be stored: it wants to know whose duplicate it is, and will own nothing."""
-    replayed: bool = False
-    is_stored: bool = False
-    """It has a row already, and owns its key whatever else does."""
-
-
-class Owner(NamedTuple):
-    """The stored event that another one is a duplicate of."""
-
-    offset: int
-    interaction_id: str
 
 
 class Span(NamedTuple):
@@ -68,9 +60,15 @@ class Span(NamedTuple):
     last_append_ms: int
 
 
+class _Chunk(NamedTuple):
+    number: int
+    first_claim: int
+    last_append_ms: int
+
+
 @dataclass
 class Lease:
-    """One worker's hold on a partition's claims, from taking it until another worker does."""
+    """One worker's hold on a partition's claims until another takes it, and what it knows of them."""
 
     partition: int
     epoch: bytes
@@ -79,6 +77,37 @@ class Lease:
     """How many calls have changed the claims, as this worker knows it."""
     whole: bool
     """False: the claims were lost, and have to be restored before anything is claimed."""
+    first_chunk: int
+    """The first of those that are to be loaded before anything is claimed."""
+    next_chunk: int
+    index: ClaimIndex = field(default_factory=ClaimIndex)
+    chunks: list[_Chunk] = field(default_factory=list)
+    """Those that still matter, in order."""
+    next_claim: int = 0
+
+    def add(self, chunk: int, rows: Rows, window_ms: int) -> None:
+        """Note the owners of a chunk."""
+        numbers = np.arange(self.next_claim, self.next_claim + len(rows), dtype=np.uint32)
+        self.index.add(fingerprints(rows, window_ms), numbers)
+        self.chunks.append(_Chunk(chunk, self.next_claim, last_append_ms(rows)))
+        self.next_claim += len(rows)
+
+    def forget_before(self, reach_ms: int) -> None:
+        """Owners appended before can match nothing any more."""
+        gone = 0
+        while gone < len(self.chunks) and self.chunks[gone].last_append_ms < reach_ms:
+            gone += 1
+        del self.chunks[:gone]
+        self.index.forget_before(self.chunks[0].first_claim if self.chunks else self.next_claim)
+        if self.next_claim > _MOST_NUMBERS:
+            lower = self.index.renumber()
+            self.chunks = [each._replace(first_claim=each.first_claim - lower) for each in self.chunks]
+            self.next_claim -= lower
+
+    def place(self, claim: int) -> tuple[int, int]:
+        """The chunk of a claim, and where in it the claim lies, in bytes."""
+        chunk = self.chunks[bisect.bisect_right(self.chunks, claim, key=lambda each: each.first_claim) - 1]
+        return chunk.number, (claim - chunk.first_claim) * OWNER_BYTES
 
 
 class Claims:
@@ -89,6 +118,7 @@ class Claims:
     """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
         self._script = redis.register_script(_SCRIPT)
         self._prefix = f"{settings.key_prefix}:{{{settings.topic}:"
         self._window_ms = settings.dedup_window_ms
@@ -97,45 +127,103 @@ class Claims:
         layout = b"%d %d %d" % (LAYOUT, self._window_ms, self._ttl_ms)
         self._layout = hashlib.blake2b(layout, digest_size=8).digest()
 
-    async def take(self, partition: int, *, needed: int, log_end: int, anew: bool = False) -> Lease:
+    async def take(self, partition: int, *, needed: int, log_end: int, append_ms: int, anew: bool = False) -> Lease:
         """Become the one who claims this partition's keys; who did before is fenced from here on.
 
-        The claims are whole if they cover every offset up to `needed` (-1: none) and are of a log that ends at
-        `log_end`. `anew` gives them up in any case. Taking alone proves nothing: a worker that slept through a
-        rebalance takes too. The caller must make sure that the group still counts it in.
+        The claims are whole if they cover every offset up to `needed` (-1: none) and all that a record appended at
+        `append_ms` may meet, and are of a log that ends at `log_end`. `anew` gives them up in any case. Taking alone
+        proves nothing: a worker that slept through a rebalance takes too. The caller must make sure that the group
+        still counts it in, and then `load`.
         """
-        epoch, space = secrets.token_bytes(16), secrets.token_bytes(4)
-        lease = Lease(partition, epoch, space, 0, whole=False)
-        state, lease.space, lease.count = await self._call("take", lease, [], needed, log_end, int(anew))
+        lease = Lease(partition, secrets.token_bytes(16), secrets.token_bytes(4), 0, False, 0, 0)
+        reach_ms = append_ms - self._reach_back_ms
+        state, lease.space, lease.count, lease.first_chunk, lease.next_chunk = await self._call(
+            "take", lease, [], needed, log_end, append_ms, self._ttl_ms, reach_ms, int(anew)
+        )
         lease.whole = state == b"held"
         return lease
 
-    async def claim(self, lease: Lease, span: Span, events: Sequence[Claim]) -> list[Owner | None]:
-        """Claim each event's key, in offset order. Per event: None to store it, or whose duplicate it is.
+    async def load(self, lease: Lease) -> None:
+        """Learn what is claimed. Raises ClaimsLost."""
+        for number in range(lease.first_chunk, lease.next_chunk):
+            try:
+                raw: Any = await self._redis.get(self._chunk_key(lease, number))
+            except REDIS_FAILED as error:
+                raise redis_fault(error) from error
+            if raw is None:
+                raise ClaimsLost("a chunk of them is gone")
+            lease.add(number, rows_from(raw), self._window_ms)
+            lease.first_chunk = number + 1
 
-        Owners that were appended 2W (and a clock's skew) before the span's first record can match nothing any more, and
-        are forgotten when their key is written: what comes before it must be committed. Asking again gives the same
-        answers. Raises ClaimsLost.
+    async def claim(
+        self, lease: Lease, span: Span, rows: Rows, flags: Mapping[int, int], uncommitted_ms: int | None = None
+    ) -> dict[int, Owner]:
+        """Claim the key of each event, in offset order. Returns whose duplicates some of them are, by position.
+
+        Owners that were appended 2W (and a clock's skew) before the first record which is not committed (at
+        `uncommitted_ms`, else the span's first one) can match nothing any more, and are forgotten. Asking again gives
+        the same answers. Raises ClaimsLost.
         """
-        verdicts: list[Owner | None] = []
+        reach_ms = (span.first_append_ms if uncommitted_ms is None else uncommitted_ms) - self._reach_back_ms
+        duplicates: dict[int, Owner] = {}
         # Without any event there is still a call: it is what keeps the last claimed offset up with what is stored.
-        for chunk in _chunks(events) or [[]]:
-            is_last = len(verdicts) + len(chunk) == len(events)
-            end = (span.last_offset, span.last_append_ms) if is_last else (chunk[-1].offset, chunk[-1].append_ms)
-            verdicts += await self._claim(lease, span._replace(last_offset=end[0], last_append_ms=end[1]), chunk)
-        return verdicts
+        for start in range(0, max(1, len(rows)), CHUNK_OWNERS):
+            some = rows[start : start + CHUNK_OWNERS]
+            if start + CHUNK_OWNERS < len(rows):
+                span_of_some = span._replace(last_offset=int(some[-1, 2]), last_append_ms=int(some[-1, 4]))
+            else:
+                span_of_some = span
+            flags_of_some = {at - start: flag for at, flag in flags.items() if start <= at < start + CHUNK_OWNERS}
+            found = await self._claim(lease, span_of_some, some, flags_of_some, reach_ms)
+            duplicates.update((start + at, owner) for at, owner in found.items())
+        return duplicates
 
-    async def _claim(self, lease: Lease, span: Span, events: Sequence[Claim]) -> list[Owner | None]:
-        limits = (self._window_ms, self._ttl_ms, span.first_append_ms - self._reach_back_ms)
-        packed = b"".join(map(_pack_event, events))
-        _, answer = await self._call("claim", lease, events, *span, *limits, packed)
-        return list(map(_read_owner, _pieces(answer, _VERDICT.size)))
+    async def _claim(
+        self, lease: Lease, span: Span, rows: Rows, flags: Mapping[int, int], reach_ms: int
+    ) -> dict[int, Owner]:
+        lease.forget_before(reach_ms)
+        positions, known = self._candidates(lease, rows)
+        doubtful = sorted({*positions.tolist(), *keys_asked_twice(rows).tolist(), *flags})
+        judge = Judge(self._window_ms)
+        judge.learn(await self._read(lease, known), known)
+        verdict = judge.judge(rows, doubtful, flags)
+        owners = np.delete(rows, verdict.not_owners, axis=0)
+        dead = [lease.place(number) for number in verdict.dead]
+        keys = [self._chunk_key(lease, number) for number in (lease.next_chunk, *(chunk for chunk, _ in dead))]
+        wheres = [where for _, where in dead]
+        times = (self._ttl_ms, reach_ms)
+        await self._call("claim", lease, keys, *span, *times, lease.next_chunk, owners.tobytes(), *wheres)
+        self._note(lease, owners)
+        return verdict.duplicates
 
-    async def restore(self, lease: Lease, owners: Sequence[Claim]) -> None:
-        """Put owners back into claims that were lost. Safe to repeat. Raises ClaimsLost."""
-        for chunk in _chunks(owners):
-            packed = b"".join(map(_pack_owner, chunk))
-            await self._call("restore", lease, chunk, self._ttl_ms, packed)
+    def _note(self, lease: Lease, owners: Rows) -> None:
+        if len(owners):
+            lease.add(lease.next_chunk, owners, self._window_ms)
+            lease.next_chunk += 1
+
+    def _candidates(self, lease: Lease, rows: Rows) -> tuple[npt.NDArray[np.int64], list[int]]:
+        """The positions of events that may have an owner, and the numbers of all claims that may be one."""
+        wanted = np.concatenate([fingerprints(rows, self._window_ms, away) for away in (0, -1, 1)])
+        positions, numbers = lease.index.find(wanted)
+        return positions % max(1, len(rows)), np.unique(numbers).tolist()
+
+    async def _read(self, lease: Lease, claims: Sequence[int]) -> bytes:
+        """The owners that lie at the places of these claims."""
+        found = []
+        for start in range(0, len(claims), READS_PER_CALL):
+            places = [lease.place(claim) for claim in claims[start : start + READS_PER_CALL]]
+            chunks = sorted({chunk for chunk, _ in places})
+            which = {chunk: at for at, chunk in enumerate(chunks)}
+            packed = b"".join(_PLACE.pack(which[chunk], where) for chunk, where in places)
+            _, owners = await self._call("read", lease, [self._chunk_key(lease, each) for each in chunks], packed)
+            found.append(owners)
+        return b"".join(found)
+
+    async def restore(self, lease: Lease, owners: Rows) -> None:
+        """Put some owners (up to CHUNK_OWNERS) back into claims that were lost, in offset order. Raises ClaimsLost."""
+        keys = [self._chunk_key(lease, lease.next_chunk)]
+        await self._call("restore", lease, keys, lease.next_chunk, self._ttl_ms, owners.tobytes())
+        self._note(lease, owners)
 
     async def finish(self, lease: Lease, *, last_offset: int, append_ms: int, reach_ms: int) -> None:
         """Declare the restored claims whole: up to an offset and its append time, from `reach_ms` on.
@@ -147,19 +235,31 @@ class Claims:
 
     async def release(self, lease: Lease, owner: Claim) -> None:
         """Take an event's claim back: it will not be stored after all."""
-        await self._call("release", lease, [owner], _pack_owner(owner))
+        rows = rows_of_claims([owner])
+        _, known = self._candidates(lease, rows)
+        raw = await self._read(lease, known)
+        found = [raw[at : at + OWNER_BYTES] for at in range(0, len(raw), OWNER_BYTES)]
+        mine = rows.tobytes()
+        places = [lease.place(number) for number, each in zip(known, found, strict=True) if each == mine]
+        keys = [self._chunk_key(lease, chunk) for chunk, _ in places]
+        await self._call("release", lease, keys, *(where for _, where in places))
 
-    async def forget_all(self, partitions: Sequence[int]) -> None:
+    async def forget_all(self, partitions: Iterable[int]) -> None:
         """Make every worker rebuild the claims of these partitions, because the stored rows have changed."""
         for partition in partitions:
-            await self.take(partition, needed=-1, log_end=0, anew=True)
+            await self.take(partition, needed=-1, log_end=0, append_ms=0, anew=True)
 
-    async def _call(self, operation: str, lease: Lease, events: Sequence[Claim], *arguments: int | bytes) -> Any:
-        tag = f"{self._prefix}{lease.partition}}}".encode()
-        keys = [tag, *(b"%b:%b%b" % (tag, lease.space, event.key) for event in events)]
+    def _head_key(self, lease: Lease) -> bytes:
+        return f"{self._prefix}{lease.partition}}}".encode()
+
+    def _chunk_key(self, lease: Lease, number: int) -> bytes:
+        return b"%b:%b%b" % (self._head_key(lease), lease.space, number.to_bytes(8, "big"))
+
+    async def _call(self, operation: str, lease: Lease, chunk_keys: Sequence[bytes], *arguments: int | bytes) -> Any:
         try:
             answer = await self._script(
-                keys=keys, args=[operation, self._layout, lease.epoch, lease.space, lease.count, *arguments]
+                keys=[self._head_key(lease), *chunk_keys],
+                args=[operation, self._layout, lease.epoch, lease.space, lease.count, *arguments],
             )
         except REDIS_FAILED as error:
             raise redis_fault(error) from error
@@ -167,30 +267,6 @@ class Claims:
             raise Fenced(f"partition {lease.partition} has been taken by another worker")
         if answer[0] == b"lost" and operation != "take":
             raise ClaimsLost(answer[1].decode())
-        if operation != "take":
+        if operation not in ("take", "read"):
             lease.count += 1
         return answer
-
-
-def _chunks(events: Sequence[Claim]) -> list[Sequence[Claim]]:
-    return [events[start : start + EVENTS_PER_CALL] for start in range(0, len(events), EVENTS_PER_CALL)]
-
-
-def _pieces(packed: bytes, size: int) -> Iterator[bytes]:
-    return (packed[at : at + size] for at in range(0, len(packed), size))
-
-
-def _pack_event(event: Claim) -> bytes:
-    flags = _ASKS_ONLY * event.asks_only + _REPLAYED * event.replayed + _STORED * event.is_stored
-    return _EVENT.pack(event.offset, event.event_ms, event.append_ms, id_bytes(event.interaction_id), flags)
-
-
-def _pack_owner(owner: Claim) -> bytes:
-    return _OWNER.pack(owner.offset, owner.event_ms, owner.append_ms, id_bytes(owner.interaction_id))
-
-
-def _read_owner(packed: bytes) -> Owner | None:
-    if packed == _NOBODY:
-        return None
-    offset, raw_id = _VERDICT.unpack(packed)
-    return Owner(offset, id_from_bytes(raw_id))

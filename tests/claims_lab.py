@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from runtime.claims import Claim, Claims, Lease, Span
+from runtime.claims import Claims, Lease, Span
+from runtime.owners import OWNER_BYTES, Claim, rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
@@ -51,11 +52,21 @@ def examples_of(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
     return found
 
 
-async def taken(claims: Claims, partition: int = 0) -> Lease:
+async def taken(claims: Claims, partition: int = 0, append_ms: int = 1_000) -> Lease:
     """A lease on claims of a partition of which nothing has been read."""
-    lease = await claims.take(partition, needed=-1, log_end=1_000_000)
+    lease = await retaken(claims, needed=-1, append_ms=append_ms, partition=partition)
     if not lease.whole:
         await claims.finish(lease, last_offset=-1, append_ms=0, reach_ms=-10 * W)
+    return lease
+
+
+async def retaken(
+    claims: Claims, *, needed: int, append_ms: int, log_end: int = 1_000_000, partition: int = 0
+) -> Lease:
+    """Another worker's lease, that knows what is claimed if it is all there."""
+    lease = await claims.take(partition, needed=needed, log_end=log_end, append_ms=append_ms)
+    if lease.whole:
+        await claims.load(lease)
     return lease
 
 
@@ -64,8 +75,13 @@ def fresh(redis: Redis, narrow: Settings, number: int) -> Claims:
 
 
 async def ask(claims: Claims, lease: Lease, log: list[Logged]) -> list[str | None]:
-    owners = await claims.claim(lease, span_of(log), claims_of(log))
-    return [owner.interaction_id if owner else None for owner in owners]
+    return await ask_with_flags(claims, lease, span_of(log), claims_of(log))
+
+
+async def ask_with_flags(claims: Claims, lease: Lease, span: Span, events: list[Claim]) -> list[str | None]:
+    flags = {at: event.flags for at, event in enumerate(events) if event.flags}
+    owners = await claims.claim(lease, span, rows_of_claims(events), flags)
+    return [owners[at].interaction_id if at in owners else None for at in range(len(events))]
 
 
 async def some_claims(claims: Claims) -> tuple[Lease, list[Logged]]:
@@ -81,3 +97,10 @@ async def keys_of(redis: Redis, settings: Settings) -> dict[bytes, bytes]:
     keys: list[Any] = [key async for key in redis.scan_iter(f"{settings.key_prefix}*")]
     values: list[Any] = [await redis.get(key) for key in keys]
     return dict(zip(keys, values, strict=True))
+
+
+async def owners_in(redis: Redis, settings: Settings) -> list[bytes]:
+    """The keys of all owners that own something, in order of their chunks."""
+    chunks = sorted((key, value) for key, value in (await keys_of(redis, settings)).items() if b"}:" in key)
+    owners = [value[at : at + OWNER_BYTES] for _, value in chunks for at in range(0, len(value), OWNER_BYTES)]
+    return [owner[:16] for owner in owners if owner[16:24] != b"\xff" * 8]

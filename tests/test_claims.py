@@ -3,12 +3,28 @@
 import pytest
 from hypothesis import strategies as st
 
-from runtime.claims import Claims, Fenced
+from runtime.claims import CHUNK_OWNERS, Claims, Fenced
 from runtime.errors import Fatal, Unavailable
+from runtime.owners import ASKS_ONLY, STORED, rows_of_claims
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
-from tests.claims_lab import KEYS, W, ask, claims_of, examples_of, fresh, keys_of, logs, some_claims, span_of, taken
+from tests.claims_lab import (
+    KEYS,
+    W,
+    ask,
+    ask_with_flags,
+    claims_of,
+    examples_of,
+    fresh,
+    keys_of,
+    logs,
+    owners_in,
+    retaken,
+    some_claims,
+    span_of,
+    taken,
+)
 from tests.reference import Logged, owners_by_the_rule
 
 
@@ -24,7 +40,7 @@ async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(narro
             for other_worker in again:
                 assert await ask(claims, lease, batch) == expected[at : at + size]
                 if other_worker:
-                    lease = await claims.take(0, needed=batch[0].offset - 1, log_end=1_000_000)
+                    lease = await retaken(claims, needed=batch[0].offset - 1, append_ms=batch[0].append_ms)
                     assert lease.whole
 
 
@@ -38,7 +54,7 @@ async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: R
     later = [log[0]._replace(offset=2, append_ms=9_000, event_ms=9_000)]
     for forbidden in (
         lambda: ask(claims, stale, later),
-        lambda: claims.restore(stale, claims_of(later)),
+        lambda: claims.restore(stale, rows_of_claims(claims_of(later))),
         lambda: claims.finish(stale, last_offset=7, append_ms=0, reach_ms=-10 * W),
         lambda: claims.release(stale, claims_of(log)[0]),
     ):
@@ -59,9 +75,9 @@ async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, r
     lease = await taken(claims)
     log = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     first, second = claims_of(log)
-    assert await claims.claim(lease, span_of(log), [first, second._replace(is_stored=True)]) == [None, None]
-    (value,) = [value for key, value in (await keys_of(redis, narrow)).items() if key.endswith(KEYS[0])]
-    assert len(value) == 2 * 40
+    events = [first, second._replace(flags=STORED)]
+    assert await ask_with_flags(claims, lease, span_of(log), events) == [None, None]
+    assert await owners_in(redis, narrow) == [KEYS[0]] * 2
 
 
 async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> None:
@@ -69,7 +85,8 @@ async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> Non
     lease = await taken(claims)
     log = [Logged(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     asks, claim = claims_of(log)
-    assert await claims.claim(lease, span_of(log), [asks._replace(asks_only=True), claim]) == [None, None]
+    events = [asks._replace(flags=ASKS_ONLY), claim]
+    assert await ask_with_flags(claims, lease, span_of(log), events) == [None, None]
 
 
 async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, redis: Redis) -> None:
@@ -77,21 +94,35 @@ async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, re
     lease = await taken(claims)
     for _ in range(3):
         await ask(claims, lease, [Logged(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])])
-    (value,) = [value for key, value in (await keys_of(redis, narrow)).items() if key.endswith(KEYS[0])]
-    assert len(value) == 40
+    assert await owners_in(redis, narrow) == [KEYS[0]]
 
 
-async def test_a_key_that_returns_for_ever_keeps_few_owners(narrow: Settings, redis: Redis) -> None:
+async def test_a_worker_that_goes_on_for_ever_knows_and_marks_little(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     for number in range(200):
         at_ms = 1_000_000 + number * W
         each = Logged(0, number, at_ms, at_ms, ("n", derive_foreign_id("t", 0, number, at_ms)), KEYS[0])
         assert await ask(claims, lease, [each]) == [None]
-    stored = await keys_of(redis, narrow)
-    assert max(len(value) for key, value in stored.items() if key.endswith(KEYS[0])) <= 3 * 40
-    assert len(stored) == 2
-    assert max(map(len, stored.values())) < 400, "the head is bounded too"
+    assert len(lease.chunks) <= 4
+    (head,) = [value for key, value in (await keys_of(redis, narrow)).items() if b"}:" not in key]
+    assert len(head) < 1_000
+    again = await retaken(claims, needed=199, append_ms=each.append_ms)
+    assert again.whole
+    assert len(again.chunks) <= 16, "what cannot matter any more is not loaded"
+
+
+async def test_a_key_with_many_owners_is_found_among_them(narrow: Settings, redis: Redis) -> None:
+    """An import under one execution: the same key at ever other event times, all appended at once."""
+    claims = Claims(redis, narrow)
+    lease = await taken(claims)
+    log = [
+        Logged(0, at, 90_000_000, 1_000 + at * W, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])
+        for at in range(3 * CHUNK_OWNERS)
+    ]
+    assert not any(await ask(claims, lease, log[:-1]))
+    again = [each._replace(offset=each.offset + 100_000) for each in log[::1_000]]
+    assert await ask(claims, lease, again) == [each.identity[1] for each in again]
 
 
 async def test_partitions_do_not_know_each_other(narrow: Settings, redis: Redis) -> None:
@@ -110,7 +141,7 @@ async def test_claims_share_their_partitions_hash_tag_and_expire(narrow: Setting
     await ask(claims, lease, [Logged(3, 1, 1000, 1000, ("n", derive_foreign_id("t", 3, 1, 1000)), KEYS[1])])
     head, key = sorted(await keys_of(redis, narrow))
     assert head == f"{narrow.key_prefix}:{{{narrow.topic}:3}}".encode()
-    assert key == head + b":" + lease.space + KEYS[1]
+    assert key == head + b":" + lease.space + bytes(8)
     assert 0 < await redis.pttl(key) <= narrow.claim_ttl_ms
 
 

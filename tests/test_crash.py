@@ -240,6 +240,7 @@ events = st.builds(
         derive_foreign_id("t", partition, offset, mark),
         False,
         WireEvent("f", ["view"], 0),
+        None,
     ),
     st.integers(0, 2),
     st.integers(0, 3),

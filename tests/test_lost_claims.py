@@ -4,10 +4,11 @@ import pytest
 from hypothesis import strategies as st
 
 from runtime.claims import Claims, ClaimsLost
+from runtime.owners import rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
-from tests.claims_lab import KEYS, W, ask, claims_of, examples_of, fresh, keys_of, logs, some_claims, taken
+from tests.claims_lab import KEYS, W, ask, claims_of, examples_of, fresh, keys_of, logs, retaken, some_claims, taken
 from tests.reference import Logged, owners_by_the_rule
 
 
@@ -28,9 +29,10 @@ async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(narrow: Sett
             await ask(claims, lease, after[:begun])
         rows = [each for each in stored if each.append_ms >= after[0].append_ms - 2 * W and each.offset % 2 == 0]
         rows += [each for each in before if each in stored and each not in rows]
-        lease = await claims.take(0, needed=after[0].offset - 1, log_end=1_000_000, anew=True)
-        await claims.restore(lease, claims_of(rows))
-        await claims.restore(lease, claims_of(rows))
+        lease = await claims.take(
+            0, needed=after[0].offset - 1, log_end=1_000_000, append_ms=after[0].append_ms, anew=True
+        )
+        await claims.restore(lease, rows_of_claims(claims_of(rows)))
         await claims.finish(
             lease, last_offset=after[0].offset - 1, append_ms=max(each.append_ms for each in log), reach_ms=0
         )
@@ -43,7 +45,7 @@ async def test_claims_that_vanished_are_noticed(narrow: Settings, redis: Redis) 
     await redis.delete(*await keys_of(redis, narrow))
     with pytest.raises(ClaimsLost):
         await ask(claims, lease, log[6:])
-    assert not (await claims.take(0, needed=5, log_end=10)).whole
+    assert not (await claims.take(0, needed=5, log_end=10, append_ms=1_000)).whole
 
 
 async def test_a_half_empty_replica_is_noticed(narrow: Settings, redis: Redis) -> None:
@@ -56,24 +58,26 @@ async def test_a_half_empty_replica_is_noticed(narrow: Settings, redis: Redis) -
         await redis.set(key, value)
     with pytest.raises(ClaimsLost, match="changed 2 times instead of 3"):
         await ask(claims, lease, log[8:])
-    assert not (await claims.take(0, needed=7, log_end=10)).whole
-    assert not (await claims.take(0, needed=0, log_end=10)).whole, "that one began to rebuild, and never finished"
+    assert not (await claims.take(0, needed=7, log_end=10, append_ms=1_000)).whole
+    assert not (await claims.take(0, needed=0, log_end=10, append_ms=1_000)).whole, (
+        "that one began to rebuild, and never finished"
+    )
 
 
 async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settings, redis: Redis) -> None:
     """A failover in the middle of a rebuild: the head is there, and the first of what was put back is not."""
     claims = Claims(redis, narrow)
-    lease = await claims.take(0, needed=5, log_end=10)
+    lease = await claims.take(0, needed=5, log_end=10, append_ms=1_000)
     log = [
         Logged(0, at, 1_000 + at, 1_000 + at, ("n", derive_foreign_id("t", 0, at, at)), KEYS[at % 3]) for at in range(6)
     ]
     replica = await keys_of(redis, narrow)
-    await claims.restore(lease, claims_of(log[:3]))
+    await claims.restore(lease, rows_of_claims(claims_of(log[:3])))
     await redis.delete(*await keys_of(redis, narrow))
     for key, value in replica.items():
         await redis.set(key, value)
     with pytest.raises(ClaimsLost, match="changed"):
-        await claims.restore(lease, claims_of(log[3:]))
+        await claims.restore(lease, rows_of_claims(claims_of(log[3:])))
         await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
     with pytest.raises(ClaimsLost, match="changed"):
         await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
@@ -91,12 +95,15 @@ async def test_an_answer_that_was_lost_may_be_asked_for_again(narrow: Settings, 
 async def test_claims_of_a_topic_of_the_same_name_are_noticed(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
-    assert not (await claims.take(0, needed=-1, log_end=5)).whole, "the log is shorter than what was claimed"
-    lease = await taken(claims)
-    await ask(claims, lease, log[:6])
+    assert not (await claims.take(0, needed=-1, log_end=5, append_ms=1_000)).whole, (
+        "the log is shorter than what was claimed"
+    )
+    await ask(claims, await taken(claims), log[:6])
     anew = [each._replace(append_ms=each.append_ms + 500) for each in log]
+    lease = await retaken(claims, needed=-1, append_ms=log[0].append_ms)
     with pytest.raises(ClaimsLost, match="another log"):
-        await ask(claims, await taken(claims), anew)
+        await ask(claims, lease, anew)
+    assert not (await retaken(claims, needed=-1, append_ms=anew[0].append_ms)).whole
 
 
 async def test_claims_that_may_have_expired_are_noticed(narrow: Settings, redis: Redis) -> None:
@@ -108,7 +115,7 @@ async def test_claims_that_may_have_expired_are_noticed(narrow: Settings, redis:
         Logged(0, at, 1_000 + at // 50, 1_000 + at // 50, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])
         for at in range(100)
     ]
-    with pytest.raises(ClaimsLost, match="time to live"):
+    with pytest.raises(ClaimsLost, match=r"time to live|a chunk of them is gone"):
         for each in log * 10_000:
             await ask(claims, lease, [each])
 
@@ -127,7 +134,7 @@ async def test_claims_that_matter_no_more_may_expire(narrow: Settings, redis: Re
 async def test_other_settings_are_another_layout(narrow: Settings, redis: Redis) -> None:
     await some_claims(Claims(redis, narrow))
     wider = narrow.model_copy(update={"dedup_window_ms": 2 * W})
-    assert not (await Claims(redis, wider).take(0, needed=5, log_end=10)).whole
+    assert not (await Claims(redis, wider).take(0, needed=5, log_end=10, append_ms=1_000)).whole
 
 
 async def test_a_release_that_redis_lost_is_noticed(narrow: Settings, redis: Redis) -> None:
@@ -147,8 +154,9 @@ async def test_who_comes_from_before_what_was_forgotten_is_told(narrow: Settings
     old = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     new = [Logged(0, 2, 90_000, 90_000, ("n", derive_foreign_id("t", 0, 2, 2)), KEYS[0])]
     await ask(claims, await taken(claims), old)
-    await ask(claims, await claims.take(0, needed=1, log_end=10), new)
-    lease = await claims.take(0, needed=0, log_end=10)
+    await ask(claims, await retaken(claims, needed=1, append_ms=90_000), new)
+    lease = await retaken(claims, needed=2, append_ms=90_000)
     assert lease.whole
     with pytest.raises(ClaimsLost, match="forgotten"):
         await ask(claims, lease, old[1:])
+    assert not (await retaken(claims, needed=0, append_ms=1_000)).whole

@@ -240,11 +240,12 @@ async def rebuild(stack: Stack, claims: int) -> None:
             {"topic": where.settings.topic, "claims": claims},
         )
         client = Claims(redis, where.settings)
-        lease = await client.take(0, needed=claims - 1, log_end=claims)
+        now_ms = time.time_ns() // 1_000_000
+        lease = await client.take(0, needed=claims - 1, log_end=claims, append_ms=now_ms)
         before: Any = await redis.info("memory")
         begun = time.monotonic()
         work = Rebuild(where.settings, client, where.database)
-        await work.run(lease, first_offset=claims, append_ms=time.time_ns() // 1_000_000)
+        await work.run(lease, first_offset=claims, append_ms=now_ms)
         took_s = time.monotonic() - begun
         after: Any = await redis.info("memory")
         used = (after["used_memory"] - before["used_memory"]) / claims

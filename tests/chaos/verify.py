@@ -33,7 +33,7 @@ def expected_outcomes(settings: Settings, records: list[Record], *, narrowed: bo
             event.append_ms,
             event.event_ms,
             (event.namespace, event.interaction_id),
-            event.dedup_key,
+            event.key,
             event.may_repeat_id,
             event.replayed,
         )

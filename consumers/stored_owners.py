@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from consumers.batch import Event
-from runtime.claims import Owner
 from runtime.clickhouse import ClickHouse
+from runtime.owners import Owner
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import Occurrence, dedup_key, is_duplicate_of
@@ -79,7 +79,7 @@ class StoredOwners:
 
     def _first_owner(self, event: Event, rows: _Rows) -> Owner | None:
         asked = Occurrence(event.offset, event.interaction_id, event.event_ms, event.append_ms)
-        for owner in rows.get(event.dedup_key, ()):
+        for owner in rows.get(event.key, ()):
             if is_duplicate_of(asked, owner, self._window_ms, replayed=True):
                 return Owner(owner.offset, owner.interaction_id)
         return None

@@ -1,0 +1,176 @@
+"""Owners of claims as they travel: rows of 7 signed 64-bit numbers, and the verdict on those that may have an owner."""
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.identity import id_bytes, id_from_bytes
+
+Rows = npt.NDArray[np.int64]
+"""One owner a row, as it lies in Redis: key (2 numbers), offset, event time, append time, id (2 numbers)."""
+
+OWNER_BYTES = 56
+_COLUMNS = OWNER_BYTES // 8
+_OFFSET, _EVENT_MS, _APPEND_MS = 2, 3, 4
+
+ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
+"""Flags of an event: it is known not to be stored, and wants to know whose duplicate it is; it is a dead letter put
+back; it has a row already, and owns its key whatever else does."""
+
+_OWNER = struct.Struct("<16sqqq16s")
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Claim(NamedTuple):
+    """One event that asks for its key. Times in milliseconds since 1970."""
+
+    key: bytes
+    offset: int
+    event_ms: int
+    append_ms: int
+    interaction_id: str
+    flags: int = 0
+
+
+class Owner(NamedTuple):
+    """The stored event that another one is a duplicate of."""
+
+    offset: int
+    interaction_id: str
+
+
+class Known(NamedTuple):
+    """An owner that was read from Redis, or has just come about: then it has no number yet."""
+
+    offset: int
+    event_ms: int
+    append_ms: int
+    raw_id: bytes
+    number: int | None
+
+
+def rows_of(
+    keys: Sequence[bytes],
+    offsets: Sequence[int],
+    event_ms: Sequence[int],
+    append_ms: Sequence[int],
+    interaction_ids: Iterable[str],
+) -> Rows:
+    """Events that ask, column by column, as rows."""
+    rows = np.empty((len(keys), _COLUMNS), np.int64)
+    rows[:, :2] = np.frombuffer(b"".join(keys), np.int64).reshape(-1, 2)
+    rows[:, _OFFSET] = offsets
+    rows[:, _EVENT_MS] = event_ms
+    rows[:, _APPEND_MS] = append_ms
+    rows[:, 5:] = np.frombuffer(b"".join(map(id_bytes, interaction_ids)), np.int64).reshape(-1, 2)
+    return rows
+
+
+def rows_of_claims(claims: Sequence[Claim]) -> Rows:
+    """The same of single claims."""
+    keys, offsets, event_ms, append_ms, ids, _ = zip(*claims, strict=True) if claims else [()] * 6
+    return rows_of(keys, offsets, event_ms, append_ms, ids)
+
+
+def rows_from(raw: bytes) -> Rows:
+    """Owners as they lie in Redis."""
+    return np.frombuffer(raw, np.int64).reshape(-1, _COLUMNS)
+
+
+def fingerprints(rows: Rows, window_ms: int, slices_away: int = 0) -> npt.NDArray[np.uint32]:
+    """A hash of key and time slice, never 0. Slices are W long: who is less than W away is in the next one at most.
+
+    The slice is part of it so that a key which returns for ever (an import under one execution) meets few owners.
+    """
+    keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
+    slices = (rows[:, _EVENT_MS] // window_ms + slices_away).astype(np.uint64)
+    return np.maximum(((keys + slices * _SPREAD) >> np.uint64(32)).astype(np.uint32), 1)
+
+
+def last_append_ms(rows: Rows) -> int:
+    """The highest append time."""
+    return int(rows[:, _APPEND_MS].max())
+
+
+def keys_asked_twice(rows: Rows) -> npt.NDArray[np.int64]:
+    """The positions of all rows whose key comes more than once."""
+    keys = rows[:, 0]
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    is_same_as_next = sorted_keys[1:] == sorted_keys[:-1]
+    repeated = np.zeros(len(keys), bool)
+    repeated[1:] |= is_same_as_next
+    repeated[:-1] |= is_same_as_next
+    return order[repeated]
+
+
+@dataclass
+class Verdict:
+    """What became of the events that may have an owner, by their position."""
+
+    duplicates: dict[int, Owner] = field(default_factory=dict)
+    not_owners: list[int] = field(default_factory=list)
+    """All but those that own their key from now on."""
+    dead: list[int] = field(default_factory=list)
+    """Numbers of claims that own nothing any more."""
+
+
+class Judge:
+    """Applies the rule (`schemas/dedup.py`) to events in offset order, given the owners that they may have."""
+
+    def __init__(self, window_ms: int) -> None:
+        self._window_ms = window_ms
+        self._owners: dict[tuple[bytes, int], list[Known]] = defaultdict(list)
+
+    def learn(self, raw: bytes, numbers: Iterable[int]) -> None:
+        """Owners that were read."""
+        for (key, offset, event_ms, append_ms, raw_id), number in zip(_OWNER.iter_unpack(raw), numbers, strict=True):
+            if offset >= 0:  # else it owns nothing any more
+                self._add(key, Known(offset, event_ms, append_ms, raw_id, number))
+
+    def _add(self, key: bytes, owner: Known) -> None:
+        self._owners[key, owner.event_ms // self._window_ms].append(owner)
+
+    def judge(self, rows: Rows, positions: Iterable[int], flags: Mapping[int, int]) -> Verdict:
+        """Judge the events at `positions`, which are in offset order; what they own is known to those behind them."""
+        verdict = Verdict()
+        for at in positions:
+            key, offset, event_ms, append_ms, raw_id = _OWNER.unpack(rows[at].tobytes())
+            self._judge(at, key, Known(offset, event_ms, append_ms, raw_id, None), flags.get(at, 0), verdict)
+        return verdict
+
+    def _judge(self, at: int, key: bytes, event: Known, flags: int, verdict: Verdict) -> None:
+        near = self._near(key, event)
+        mine = next((each for each in near if each[:4] == event[:4]), None)
+        owner = None if flags & STORED else self._owner_of(event, near, bool(flags & REPLAYED))
+        if owner is not None:
+            verdict.duplicates[at] = Owner(owner.offset, id_from_bytes(owner.raw_id))
+            if mine is not None and mine.number is not None:
+                # It was an owner until an event before it was refused by the table, and another took that one's place.
+                verdict.dead.append(mine.number)
+                self._owners[key, mine.event_ms // self._window_ms].remove(mine)
+        if owner is not None or mine is not None or flags & ASKS_ONLY:
+            verdict.not_owners.append(at)
+        else:
+            self._add(key, event)
+
+    def _near(self, key: bytes, event: Known) -> list[Known]:
+        """The owners of a key that are less than W away, and some more."""
+        at = event.event_ms // self._window_ms
+        return [each for number in (at - 1, at, at + 1) for each in self._owners.get((key, number), ())]
+
+    def _owner_of(self, event: Known, near: list[Known], replayed: bool) -> Known | None:
+        window_ms = self._window_ms
+        owners = (
+            each
+            for each in near
+            if each.offset < event.offset
+            and abs(event.event_ms - each.event_ms) < window_ms
+            and (replayed or event.append_ms - each.append_ms < 2 * window_ms)
+        )
+        return min(owners, default=None, key=lambda each: each.offset)

@@ -1,0 +1,52 @@
+"""The claim index names every claim that it was told of and has not forgotten, whatever its rows look like."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime import claim_index
+from runtime.claim_index import ClaimIndex
+
+fingerprints = st.one_of(st.integers(1, 4), st.integers(2**32 - 3, 2**32 - 1), st.integers(1, 2**32 - 1))
+steps = st.lists(st.tuples(st.lists(fingerprints, max_size=30), st.floats(0, 1), st.booleans()), max_size=12)
+
+
+@pytest.fixture(autouse=True)
+def tiny_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that rows overflow, wrap around, and tables are built anew."""
+    monkeypatch.setattr(claim_index, "SMALLEST", 2)
+    monkeypatch.setattr(claim_index, "_BLOCK_ROWS", 3)
+
+
+@given(steps)
+def test_it_finds_what_a_list_finds(steps: list[tuple[list[int], float, bool]]) -> None:
+    index = ClaimIndex()
+    known: list[int] = []
+    first = 0
+    for added, share, renumbers in steps:
+        index.add(np.array(added, np.uint32), np.arange(len(known), len(known) + len(added), dtype=np.uint32))
+        known += added
+        first = max(first, int(share * len(known) / 2))
+        index.forget_before(first)
+        if renumbers:
+            assert index.renumber() == first
+            known, first = known[first:], 0
+        wanted = np.array([1, 2, 3, 4, 2**32 - 1, *added], np.uint32)
+        positions, numbers = index.find(wanted)
+        found = sorted(zip(positions.tolist(), numbers.tolist(), strict=True))
+        assert found == [
+            (at, number)
+            for at, fingerprint in enumerate(wanted.tolist())
+            for number, each in enumerate(known)
+            if each == fingerprint and number >= first
+        ]
+
+
+def test_what_is_forgotten_makes_room() -> None:
+    index = ClaimIndex()
+    for start in range(0, 100_000, 100):
+        numbers = np.arange(start, start + 100, dtype=np.uint32)
+        index.add(numbers * np.uint32(2_654_435_761) | np.uint32(1), numbers)
+        index.forget_before(max(0, start - 1_000))
+    assert index.nbytes < 30_000
