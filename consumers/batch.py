@@ -3,7 +3,7 @@
 Offsets travel with the data: a batch knows the offsets to commit once all of it is stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,17 +19,17 @@ class Slice(NamedTuple):
     """The records of one partition, in offset order. In a batch never empty."""
 
     partition: int
-    records: list[Record]
+    records: Sequence[Record]
 
     @property
     def first_offset(self) -> int:
         """The lowest offset."""
-        return int(self.records[0].offset)
+        return self.records[0].offset
 
     @property
     def next_offset(self) -> int:
         """The offset to commit when these are done: Kafka's convention is the next one to read."""
-        return int(self.records[-1].offset) + 1
+        return self.records[-1].offset + 1
 
     def before(self, offset: int) -> "Slice":
         """Its records below an offset; there may be none."""
@@ -82,20 +82,16 @@ class Event(Struct, gc=False):
 class Rejected(Struct):
     """A record that can never be valid, kept whole for its dead letter."""
 
+    partition: int
     record: Record
     namespace: str
     interaction_id: str
     rejection: Rejection
 
     @property
-    def partition(self) -> int:
-        """The record's partition."""
-        return int(self.record.partition)
-
-    @property
     def offset(self) -> int:
         """The record's offset."""
-        return int(self.record.offset)
+        return self.record.offset
 
 
 class Duplicate(NamedTuple):
@@ -126,6 +122,16 @@ class Verdicts:
 
     stored: list[Event] = field(default_factory=list)
     duplicates: list[Duplicate] = field(default_factory=list)
+
+
+class Decided(NamedTuple):
+    """A batch whose events all have their verdicts, and whose claims are taken."""
+
+    batch: Batch
+    judged: Judged
+    verdicts: Verdicts
+    era: int
+    """It is void once an event before it was refused by the table: then it is no owner of anything."""
 
 
 @dataclass

@@ -1,18 +1,45 @@
 """Columns: events and outcomes as Arrow tables in the form of `schemas/tables.py`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import chain
+from operator import attrgetter
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 from msgspec import Raw
 
 from consumers.batch import Duplicate, Event, Rejected
 from schemas.event_time import from_epoch_ms
-from schemas.wire import NULL
+from schemas.wire import NULL, WireEvent
 
 MAX_MESSAGE_CHARACTERS = 2_000
 
 _MILLISECONDS = pa.timestamp("ms", tz="UTC")
+
+Column: TypeAlias = "pa.Array[Any]"
+
+
+def _of_event(field: str, kind: pa.DataType) -> Callable[[Sequence[Event]], Column]:
+    read = attrgetter(field)
+    return lambda events: pa.array(list(map(read, events)), kind)
+
+
+def _of_wire(field: str, kind: pa.DataType) -> Callable[[Sequence[WireEvent]], Column]:
+    read = attrgetter(field)
+    return lambda wires: pa.array(list(map(read, wires)), kind)
+
+
+def _types(wires: Sequence[WireEvent]) -> Column:
+    lists = [wire.interaction_type for wire in wires]
+    ends = np.zeros(len(lists) + 1, np.int32)
+    np.cumsum(list(map(len, lists)), out=ends[1:])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(list(chain.from_iterable(lists)), pa.string()))
+
+
+def _json_texts(field: str) -> Callable[[Sequence[WireEvent]], Column]:
+    read = attrgetter(field)
+    return lambda wires: pa.array([_json_text(read(wire)) for wire in wires], pa.binary())
 
 
 def _json_text(raw: Raw) -> bytes:
@@ -28,36 +55,49 @@ def _shown_occurred_at(event: Event) -> int | None:
     return None if event.wire.occurred_at is None else min(event.event_ms, event.append_ms)
 
 
-_INTERACTION_COLUMNS: dict[str, tuple[pa.DataType, Callable[[Event], Any]]] = {
-    "namespace": (pa.string(), lambda event: event.namespace),
-    "interaction_id": (pa.string(), lambda event: event.interaction_id),
-    "feature_id": (pa.string(), lambda event: event.wire.feature_id),
-    "interaction_type": (pa.list_(pa.string()), lambda event: event.wire.interaction_type),
-    "position": (pa.uint32(), lambda event: event.wire.position),
-    "metadata": (pa.binary(), lambda event: _json_text(event.wire.metadata)),
-    "user_id": (pa.string(), lambda event: event.wire.user_id),
-    "session_id": (pa.string(), lambda event: event.wire.session_id),
-    "execution_id": (pa.string(), lambda event: event.wire.execution_id),
-    "retriever_id": (pa.string(), lambda event: event.wire.retriever_id),
-    "query_snapshot": (pa.binary(), lambda event: _json_text(event.wire.query_snapshot)),
-    "document_score": (pa.float64(), lambda event: event.wire.document_score),
-    "result_set_size": (pa.uint32(), lambda event: event.wire.result_set_size),
-    "feature_uri": (pa.string(), lambda event: event.wire.feature_uri),
-    "occurred_at": (_MILLISECONDS, _shown_occurred_at),
-    "timestamp": (_MILLISECONDS, lambda event: event.append_ms),
-    "_event_time_ms": (pa.int64(), lambda event: event.event_ms),
-    "_idempotency_key": (pa.string(), lambda event: event.idempotency_key or ""),
-    "_partition": (pa.uint32(), lambda event: event.partition),
-    "_offset": (pa.uint64(), lambda event: event.offset),
+def _shown_occurred_ats(events: Sequence[Event]) -> Column:
+    return pa.array(list(map(_shown_occurred_at, events)), _MILLISECONDS)
+
+
+def _idempotency_keys(events: Sequence[Event]) -> Column:
+    return pa.array([event.idempotency_key or "" for event in events], pa.string())
+
+
+_OF_EVENT: dict[str, Callable[[Sequence[Event]], Column]] = {
+    "namespace": _of_event("namespace", pa.string()),
+    "interaction_id": _of_event("interaction_id", pa.string()),
+    "occurred_at": _shown_occurred_ats,
+    "timestamp": _of_event("append_ms", _MILLISECONDS),
+    "_event_time_ms": _of_event("event_ms", pa.int64()),
+    "_idempotency_key": _idempotency_keys,
+    "_partition": _of_event("partition", pa.uint32()),
+    "_offset": _of_event("offset", pa.uint64()),
+}
+
+_OF_WIRE: dict[str, Callable[[Sequence[WireEvent]], Column]] = {
+    "feature_id": _of_wire("feature_id", pa.string()),
+    "interaction_type": _types,
+    "position": _of_wire("position", pa.uint32()),
+    "metadata": _json_texts("metadata"),
+    "user_id": _of_wire("user_id", pa.string()),
+    "session_id": _of_wire("session_id", pa.string()),
+    "execution_id": _of_wire("execution_id", pa.string()),
+    "retriever_id": _of_wire("retriever_id", pa.string()),
+    "query_snapshot": _json_texts("query_snapshot"),
+    "document_score": _of_wire("document_score", pa.float64()),
+    "result_set_size": _of_wire("result_set_size", pa.uint32()),
+    "feature_uri": _of_wire("feature_uri", pa.string()),
 }
 
 
 def interaction_rows(topic: str, events: Sequence[Event]) -> pa.Table:
     """The rows of `interactions` for these events."""
-    columns = {
-        name: pa.array([read(event) for event in events], kind) for name, (kind, read) in _INTERACTION_COLUMNS.items()
-    }
-    return pa.table({**columns, "_topic": pa.array([topic] * len(events), pa.string())})
+    wires = [event.wire for event in events]
+    return pa.table(
+        {name: column(events) for name, column in _OF_EVENT.items()}
+        | {name: column(wires) for name, column in _OF_WIRE.items()}
+        | {"_topic": pa.repeat(topic, len(events))}
+    )
 
 
 _OUTCOME_COLUMNS: dict[str, pa.DataType] = {

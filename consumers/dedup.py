@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from consumers import seams
 from consumers.batch import Batch, Duplicate, Event, Judged, Slice, Verdicts
-from consumers.leases import Leases, span_of
+from consumers.leases import Leases, Unsettled, span_of
 from consumers.stored_owners import StoredOwners
 from runtime.claims import ClaimsLost
 from runtime.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, Rows, rows_of
@@ -19,30 +19,40 @@ class Deduplication:
         self._leases = leases
         self._owners = owners
 
-    async def decide(self, batch: Batch, judged: Judged) -> Verdicts:
-        """Claim every event's key, also of those that are stored. Raises Fenced when another worker has a partition."""
+    async def decide(self, batch: Batch, judged: Judged, before: Batch | None) -> Verdicts:
+        """Claim every event's key, also of those that are stored; `before` is the batch that is not committed yet.
+
+        Raises Fenced when another worker has a partition; and Unsettled when `before` has to be finished first.
+        """
+        if before is not None and any(event.may_repeat_id or event.replayed for event in judged.events):
+            raise Unsettled  # their owners are looked for among stored rows
         verdicts = Verdicts()
         for part in batch.slices:
             done = {event.offset for event in judged.stored if event.partition == part.partition}
             ours = [event for event in (*judged.events, *judged.stored) if event.partition == part.partition]
-            ours.sort(key=lambda event: event.offset)
-            found = await self._decide_again_when_lost(part, ours, done)
+            if done:
+                ours.sort(key=lambda event: event.offset)
+            found = await self._decide_again_when_lost(part, ours, done, before)
             verdicts.stored += found.stored
             verdicts.duplicates += found.duplicates
         await seams.reached("claimed")
         return verdicts
 
-    async def _decide_again_when_lost(self, part: Slice, events: list[Event], done: set[int]) -> Verdicts:
+    async def _decide_again_when_lost(
+        self, part: Slice, events: list[Event], done: set[int], before: Batch | None
+    ) -> Verdicts:
         """What is rebuilt knows only stored events: those of this slice that have claimed already claim again."""
         while True:
             verdicts = Verdicts()
             try:
-                await self._decide(part, events, done, verdicts)
+                await self._decide(part, events, done, before, verdicts)
             except ClaimsLost:
                 continue
             return verdicts
 
-    async def _decide(self, part: Slice, events: list[Event], done: set[int], into: Verdicts) -> None:
+    async def _decide(
+        self, part: Slice, events: list[Event], done: set[int], before: Batch | None, into: Verdicts
+    ) -> None:
         """`done` are the offsets of those that have a row: nothing is decided about them."""
         stored: set[_Identity] = set()
         for group, is_last in _cut_at_repeated_ids(events, stored):
@@ -55,7 +65,7 @@ class Deduplication:
             if not is_last:
                 span = span._replace(last_offset=group[-1].offset, last_append_ms=group[-1].append_ms)
             flags = {at: flag for at, event in enumerate(asking) if (flag := _flags(event, owners, done))}
-            for at, owner in (await self._leases.claim(part, span, _rows(asking), flags)).items():
+            for at, owner in (await self._leases.claim(part, span, _rows(asking), flags, before)).items():
                 offset = asking[at].offset
                 owners[offset] = min(owner, owners.get(offset, owner))
             for event in group:

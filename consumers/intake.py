@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from consumers.batch import Batch, Slice
+from consumers.plain_records import give_plain_records
 from runtime.errors import Fatal
 from runtime.faults import kafka_fault
 from runtime.kafka import Record
@@ -57,6 +58,7 @@ class Intake:
         try:
             # Past its own timeout the client may wait for an assignment without end; then stop would not be noticed.
             async with asyncio.timeout(wait_ms / 1000 + WITHOUT_ASSIGNMENT_S):
+                give_plain_records(self._consumer)
                 return dict(await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_rows - self._rows))
         except TimeoutError:
             return {}
@@ -86,7 +88,7 @@ class Intake:
         for partition, records in found.items():
             self._records.setdefault(partition, []).extend(records)
             self._rows += len(records)
-            self._bytes += sum(map(_size, records))
+            self._bytes += _bytes_of(records)
 
     def _give_back(self, found: dict[TopicPartition, list[Record]]) -> None:
         """A rebalance fell into the poll: read again what is still ours, from where this read began."""
@@ -107,12 +109,12 @@ class Intake:
         for partition in revoked:
             self._records.pop(partition, None)
         self._rows = sum(map(len, self._records.values()))
-        self._bytes = sum(_size(record) for records in self._records.values() for record in records)
+        self._bytes = sum(map(_bytes_of, self._records.values()))
 
     def _clear(self) -> None:
         self._records = {}
         self._rows = self._bytes = 0
 
 
-def _size(record: Record) -> int:
-    return len(record.value or b"") + len(record.key or b"") + sum(len(value or b"") for _, value in record.headers)
+def _bytes_of(records: Iterable[Record]) -> int:
+    return sum([len(record.value or b"") for record in records])

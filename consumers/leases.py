@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 from consumers import seams
-from consumers.batch import Slice
+from consumers.batch import Batch, Slice
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
 from runtime.claims import Claims, ClaimsLost, Lease, Span
@@ -20,6 +20,10 @@ Confirm = Callable[[dict[int, int]], Awaitable[None]]
 Result = TypeVar("Result")
 
 log = logging.getLogger("tally.worker")
+
+
+class Unsettled(Exception):
+    """What is in flight has to be stored and committed first."""
 
 
 class Leases:
@@ -40,22 +44,37 @@ class Leases:
             self._held.pop(partition, None)
             self._lost.discard(partition)
 
-    async def claim(self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int]) -> dict[int, Owner]:
+    async def claim(
+        self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Batch | None
+    ) -> dict[int, Owner]:
         """Claim the keys of events of `part`, of its records from the first one to the end of `span`.
 
-        Returns whose duplicates some of them are, by position. Raises Fenced; and ClaimsLost, after which all events
-        of `part` must be claimed once more.
+        Returns whose duplicates some of them are, by position. Raises Fenced; ClaimsLost, after which all events of
+        `part` must be claimed once more; and Unsettled when the claims have to be taken or rebuilt, which goes by what
+        is stored, while a batch `before` is not.
         """
-        return await self._under_lease("claiming", part, lambda lease: self._claims.claim(lease, span, events, flags))
+        ours = [each for each in before.slices if each.partition == part.partition] if before is not None else []
+        uncommitted_ms = ours[0].records[0].timestamp if ours else span.first_append_ms
+
+        async def ask(lease: Lease) -> dict[int, Owner]:
+            return await self._claims.claim(lease, span, events, flags, uncommitted_ms)
+
+        return await self._under_lease("claiming", part, before, ask)
 
     async def release(self, part: Slice, owner: Claim) -> None:
         """Take back the claim of an event of `part` that will not be stored. Raises Fenced or ClaimsLost."""
-        await self._under_lease("releasing a claim", part, lambda lease: self._claims.release(lease, owner))
+        await self._under_lease("releasing a claim", part, None, lambda lease: self._claims.release(lease, owner))
 
-    async def _under_lease(self, what: str, part: Slice, ask: Callable[[Lease], Awaitable[Result]]) -> Result:
+    async def _under_lease(
+        self, what: str, part: Slice, before: Batch | None, ask: Callable[[Lease], Awaitable[Result]]
+    ) -> Result:
         lost = part.partition in self._lost
         try:
-            lease = self._held.get(part.partition) or await self._take(part, anew=lost)
+            lease = self._held.get(part.partition)
+            if lease is None:
+                if before is not None:
+                    raise Unsettled
+                lease = await self._take(part, anew=lost)
             return await retrying(what, lambda: ask(lease))
         except ClaimsLost as why:
             log.warning("partition %d: claims are lost (%s)", part.partition, why)

@@ -20,7 +20,9 @@ LETTERS_IN_FLIGHT = 500
 class Letters:
     """Writes to the dead-letter topic."""
 
-    def __init__(self, topic: str, producer: AIOKafkaProducer) -> None:
+    def __init__(self, source: str, topic: str, producer: AIOKafkaProducer) -> None:
+        """Letters of records of the topic `source`, to `topic`."""
+        self._source = source
         self._topic = topic
         self._producer = producer
 
@@ -35,7 +37,7 @@ class Letters:
 
     async def _send(self, item: Rejected) -> None:
         record = item.record
-        letter = letter_of(item)
+        letter = letter_of(self._source, item)
         key = b"" if record.key is None and record.value is None else record.key
         headers = [*record.headers, *write_headers(letter)]
         try:
@@ -50,11 +52,11 @@ class Letters:
         return fault
 
 
-def letter_of(item: Rejected) -> Letter:
-    """The letter of a rejected record."""
+def letter_of(topic: str, item: Rejected) -> Letter:
+    """The letter of a rejected record of `topic`."""
     record, rejection = item.record, item.rejection
     return Letter(
-        origin=Origin(record.topic, record.partition, record.offset),
+        origin=Origin(topic, item.partition, record.offset),
         append_ms=record.timestamp,
         reason=rejection.reason,
         field=rejection.field,

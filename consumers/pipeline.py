@@ -1,5 +1,7 @@
 """The pipeline: what happens to one batch, in the order that makes a crash harmless.
 
+Two neighbouring batches overlap: while one is taken through steps 2 to 5, the next one goes through step 1.
+
 step                        a crash after it leaves            the next run
 1 claims taken              claims of events not stored yet    finds its own offsets as owners: same verdicts
 2 interactions inserted     rows without a commit              finds them stored, skips them
@@ -8,11 +10,12 @@ step                        a crash after it leaves            the next run
 5 offsets committed         nothing                            starts at the next record
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 from consumers import seams
-from consumers.batch import Batch, Counts, Event, Judged, Rejected, Verdicts
+from consumers.batch import Batch, Counts, Decided, Event, Judged, Rejected, Verdicts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.letters import Letters
@@ -52,31 +55,65 @@ class Pipeline:
         self._commit = commit
         self._hold = hold
         self.counts = Counts()
+        self._deciding = asyncio.Lock()
+        """Held while claims are asked for or taken back."""
+        self._era = 0
+        """How often an event was refused: what was decided about later ones before is void."""
+        self._finishing: Batch | None = None
 
-    async def process(self, batch: Batch) -> None:
-        """Take a batch through all steps. On return each of its events has its outcome, and is committed.
+    async def examine(self, records: Batch) -> tuple[Batch, Judged]:
+        """Judge records; returns those that may be gone on with, and what they are judged to be.
 
-        A partition that has come to a record of a newer schema is handed to `hold` with that record's offset, and
-        is committed up to there. Raises Fenced, Fatal or TooManyRejects; then nothing is committed.
+        A partition that has come to a record of a newer schema is handed to `hold` with that record's offset. Raises
+        Fenced, Fatal or TooManyRejects.
         """
-        judged = self._validation.judge(batch)
+        judged = self._validation.judge(records)
         if self._ceiling is not None:
             self._ceiling.check(judged)
-        batch = batch.before(judged.held)
+        if judged.held:
+            self._hold(judged.held)
+        batch = records.before(judged.held)
         await seams.reached("judged")
 
         await self._resume.prepare(part.partition for part in batch.slices)
         await self._resume.check_continuity(batch)
-        verdicts = await self._store(batch, judged)
-        await self._letters.send(judged.rejected)
-        await seams.reached("lettered")
-        await self._sink.record(verdicts.duplicates, judged.rejected)
-        await seams.reached("recorded")
-        await self._commit(batch.next_offsets)
-        await seams.reached("committed")
+        self.counts.already_recorded += await self._resume.drop_stored(batch, judged)
+        await seams.reached("resumed")
+        return batch, judged
 
-        if judged.held:
-            self._hold(judged.held)
+    async def decide(self, batch: Batch, judged: Judged) -> Decided:
+        """Take a batch through step 1; the one before it may be going through the others meanwhile.
+
+        Raises Fenced; and Unsettled when the batch before has to be finished first.
+        """
+        async with self._deciding:
+            verdicts = await self._deduplication.decide(batch, judged, self._finishing)
+            return Decided(batch, judged, verdicts, self._era)
+
+    def is_void(self, decided: Decided) -> bool:
+        """Whether it must be decided about again."""
+        return decided.era != self._era
+
+    def finish(self, decided: Decided) -> asyncio.Task[None]:
+        """Begin to take a batch through the other steps; then each of its events has its outcome, and is committed.
+
+        The batch before must be finished. Raises Fenced, Fatal or TooManyRejects; then nothing is committed.
+        """
+        self._finishing = decided.batch
+        return asyncio.create_task(self._finish(decided))
+
+    async def _finish(self, decided: Decided) -> None:
+        batch, judged = decided.batch, decided.judged
+        try:
+            verdicts = await self._store(decided)
+            await self._letters.send(judged.rejected)
+            await seams.reached("lettered")
+            await self._sink.record(verdicts.duplicates, judged.rejected)
+            await seams.reached("recorded")
+            await self._commit(batch.next_offsets)
+            await seams.reached("committed")
+        finally:
+            self._finishing = None
         counts = self.counts
         counts.stored += len(verdicts.stored)
         counts.duplicates += len(verdicts.duplicates)
@@ -84,25 +121,33 @@ class Pipeline:
         counts.misplaced += judged.misplaced
         counts.batches += 1
 
-    async def _store(self, batch: Batch, judged: Judged) -> Verdicts:
-        """Decide on what is not stored yet and store it; anew without each event that ClickHouse refuses."""
+    async def _store(self, decided: Decided) -> Verdicts:
+        """Store what is to be stored; decide anew without each event that ClickHouse refuses."""
+        verdicts = decided.verdicts
+        try:
+            await self._sink.store(verdicts.stored)
+        except RowsRefused:
+            async with self._deciding:
+                self._era += 1
+                verdicts = await self._store_without_refused(decided.batch, decided.judged, verdicts)
+        await seams.reached("stored")
+        return verdicts
+
+    async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:
         counts = self.counts
-        counts.already_recorded += await self._resume.drop_stored(batch, judged)
-        await seams.reached("resumed")
         while True:
-            verdicts = await self._deduplication.decide(batch, judged)
+            refused = await self._sink.first_refused(verdicts.stored)
+            if refused is not None:
+                await self._reject(batch, *refused)
+            self._resume.expect_stored(batch)
+            settled = await self._resume.drop_stored(batch, judged)
+            counts.stored += settled - (refused is not None)
+            verdicts = await self._deduplication.decide(batch, judged, None)
             try:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:
-                refused = await self._sink.first_refused(verdicts.stored)
-                if refused is not None:
-                    await self._reject(batch, *refused)
-                self._resume.expect_stored(batch)
-                settled = await self._resume.drop_stored(batch, judged)
-                counts.stored += settled - (refused is not None)
-            else:
-                await seams.reached("stored")
-                return verdicts
+                continue
+            return verdicts
 
     async def _reject(self, batch: Batch, event: Event, refused: RowsRefused) -> None:
         """Make a rejection of a valid event that the table will not take.
@@ -117,7 +162,7 @@ class Pipeline:
         await self._deduplication.release(part, event)
         await seams.reached("refused")
         record = batch.record(event.partition, event.offset)
-        rejected = [Rejected(record, event.namespace, event.interaction_id, rejection)]
+        rejected = [Rejected(event.partition, record, event.namespace, event.interaction_id, rejection)]
         await self._letters.send(rejected)
         await self._sink.record([], rejected)
         self.counts.rejected += 1

@@ -10,7 +10,7 @@ from aiokafka.partitioner import murmur2
 from consumers.batch import Batch, Event, Judged, Rejected
 from runtime.kafka import Record
 from schemas.dedup import dedup_key
-from schemas.fast_path import validate
+from schemas.fast_path import validate_all
 from schemas.identity import ID_LENGTH, derive_foreign_id, is_interaction_id
 from schemas.rejection import Reason, Rejection
 from schemas.wire import (
@@ -24,12 +24,16 @@ from schemas.wire import (
     check_namespace,
     partition_key,
 )
+from schemas.wire import Judged as Outcome
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
     {"empty", "tombstone", "not_utf8", "not_json", "too_deep", "not_an_object", "bad_header"}
 )
 """Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
 
+
+KNOWN_HEADERS = 1_024
+"""Headers of records that are remembered, read: nearly all records of a tenant have the same."""
 
 _MAX_DIGITS = 15
 
@@ -46,67 +50,88 @@ _decode_id = msgspec.json.Decoder(_IdOnly).decode
 class Validation:
     """Judges whole batches of one topic."""
 
-    def __init__(self, default_namespace: str, partitions: int) -> None:
+    def __init__(self, topic: str, default_namespace: str, partitions: int) -> None:
+        self._topic = topic
         self._default_namespace = default_namespace
         self._partitions = partitions
+        self._known_headers: dict[tuple[tuple[str, bytes], ...], _Headers] = {}
 
     def judge(self, batch: Batch) -> Judged:
         """Judge every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
         judged = Judged()
         for part in batch.slices:
-            for record in part.records:
+            outcomes = validate_all([record.value for record in part.records])
+            for record, outcome in zip(part.records, outcomes, strict=True):
                 try:
-                    self._judge(record, judged)
+                    self._judge(part.partition, record, outcome, judged)
                 except _NewerSchema as newer:
-                    log.error("%s", newer)
+                    log.error("partition %d waits at offset %d, which has %s", part.partition, record.offset, newer)
                     judged.held[part.partition] = record.offset
                     break
         return judged
 
-    def _judge(self, record: Record, into: Judged) -> None:
+    def _judge(self, partition: int, record: Record, outcome: Outcome | Rejection, into: Judged) -> None:
         try:
-            headers = self._read_headers(record)
+            headers = self._headers(record)
         except _BadHeader as bad:
             rejection = Rejection("bad_header", bad.name, str(bad))
-            into.rejected.append(Rejected(record, "", _id_of(record, None), rejection))
+            self._reject(partition, record, "", None, rejection, into)
             return
-        outcome = validate(record.value)
         if isinstance(outcome, Rejection):
             owner = "" if outcome.reason in UNPARSEABLE else headers.namespace
-            into.rejected.append(Rejected(record, owner, _id_of(record, _salvaged_id(record.value)), outcome))
+            self._reject(partition, record, owner, _salvaged_id(record.value), outcome, into)
             return
         wire, occurred_ms = outcome
-        if headers.foreign:
-            key = partition_key(headers.namespace, wire, headers.idempotency_key)
-            into.misplaced += _partition_of(key, self._partitions) != record.partition
+        namespace, foreign, derived_id, idempotency_key, origin_ms = headers
+        if foreign:
+            key = partition_key(namespace, wire, idempotency_key)
+            into.misplaced += _partition_of(key, self._partitions) != partition
+        if occurred_ms is None:
+            occurred_ms = record.timestamp if origin_ms is None else origin_ms
+        interaction_id = wire.interaction_id
         into.events.append(
             Event(
-                partition=record.partition,
-                offset=record.offset,
-                append_ms=record.timestamp,
-                event_ms=headers.happened_ms(record) if occurred_ms is None else occurred_ms,
-                namespace=headers.namespace,
-                interaction_id=_id_of(record, wire.interaction_id),
-                may_repeat_id=headers.derived_id or (headers.foreign and wire.interaction_id is not None),
-                wire=wire,
-                key=dedup_key(
-                    headers.namespace,
-                    wire.execution_id,
-                    wire.feature_id,
-                    wire.interaction_type,
-                    headers.idempotency_key,
-                ),
-                idempotency_key=headers.idempotency_key,
-                replayed=headers.origin_ms is not None,
+                partition,
+                record.offset,
+                record.timestamp,
+                occurred_ms,
+                namespace,
+                interaction_id or self._derived_id(partition, record),
+                derived_id or (foreign and interaction_id is not None),
+                wire,
+                dedup_key(namespace, wire.execution_id, wire.feature_id, wire.interaction_type, idempotency_key),
+                idempotency_key,
+                origin_ms is not None,
             )
         )
+
+    def _reject(
+        self, partition: int, record: Record, namespace: str, given: str | None, rejection: Rejection, into: Judged
+    ) -> None:
+        interaction_id = given or self._derived_id(partition, record)
+        into.rejected.append(Rejected(partition, record, namespace, interaction_id, rejection))
+
+    def _derived_id(self, partition: int, record: Record) -> str:
+        return derive_foreign_id(self._topic, partition, record.offset, record.timestamp)
+
+    def _headers(self, record: Record) -> "_Headers":
+        all_headers = tuple(record.headers)
+        known = self._known_headers.get(all_headers)
+        if known is not None:
+            return known
+        headers = self._read_headers(record)
+        if headers.idempotency_key is None and headers.origin_ms is None:  # else few others have the same
+            if len(self._known_headers) >= KNOWN_HEADERS:
+                self._known_headers.clear()
+            self._known_headers[all_headers] = headers
+        return headers
 
     def _read_headers(self, record: Record) -> "_Headers":
         headers = dict(record.headers)
         namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
         foreign = SCHEMA_HEADER not in headers
         if not foreign:
-            _check_schema(record, headers[SCHEMA_HEADER])
+            _check_schema(headers[SCHEMA_HEADER])
         return _Headers(
             namespace,
             foreign,
@@ -124,10 +149,6 @@ class _Headers(NamedTuple):
     derived_id: bool
     idempotency_key: str | None
     origin_ms: int | None
-
-    def happened_ms(self, record: Record) -> int:
-        """The event time of a record that names none."""
-        return record.timestamp if self.origin_ms is None else self.origin_ms
 
 
 class _NewerSchema(Exception):
@@ -163,20 +184,15 @@ def _origin_ms(record: Record, headers: Mapping[str, bytes | None]) -> int | Non
     return int(raw)
 
 
-def _check_schema(record: Record, raw: bytes | None) -> None:
+def _check_schema(raw: bytes | None) -> None:
     try:
         version = int(raw or b"")
     except ValueError:
         raise _BadHeader(SCHEMA_HEADER, "is no number") from None
     if version > SCHEMA_VERSION:
         raise _NewerSchema(
-            f"partition {record.partition} waits at offset {record.offset}, which has {SCHEMA_HEADER} {version}; this "
-            f"version reads up to {SCHEMA_VERSION}: upgrade this consumer"
+            f"{SCHEMA_HEADER} {version}; this version reads up to {SCHEMA_VERSION}: upgrade this consumer"
         )
-
-
-def _id_of(record: Record, given: str | None) -> str:
-    return given or derive_foreign_id(record.topic, record.partition, record.offset, record.timestamp)
 
 
 def _salvaged_id(value: bytes | None) -> str | None:

@@ -12,15 +12,15 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from consumers.batch import Batch, Counts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.intake import Intake
-from consumers.leases import Leases
+from consumers.leases import Leases, Unsettled
 from consumers.letters import Letters
+from consumers.offsets import Offsets
 from consumers.pipeline import Pipeline
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
@@ -32,7 +32,6 @@ from runtime import kafka, log
 from runtime.claims import Claims, Fenced
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, TallyError, Unavailable
-from runtime.faults import kafka_fault
 from runtime.migrate import check_partition_count, check_schema, partition_count_changed
 from runtime.redis import Redis, connect_redis
 from runtime.retry import retrying
@@ -62,8 +61,11 @@ class Worker(ConsumerRebalanceListener):
         self.counts = Counts()
         """What it has done so far."""
         self._stop = asyncio.Event()
+        self._stop_by = math.inf
         self._busy = asyncio.Lock()
-        """Held while a batch is in the pipeline: a rebalance waits for it."""
+        """Held while a batch is being decided about: a rebalance waits for it."""
+        self._finishing: asyncio.Task[None] | None = None
+        """The batch that is being stored."""
         self._joined = False
         self._held: dict[int, int] = {}
         """Partition -> offset it waits at: a record there is of a newer schema."""
@@ -74,6 +76,7 @@ class Worker(ConsumerRebalanceListener):
 
     def stop(self) -> None:
         """Finish what was read, commit, leave."""
+        self._stop_by = min(self._stop_by, time.monotonic() + self._settings.stop_timeout_ms / 1000)
         self._stop.set()
 
     async def run(self) -> Counts:
@@ -93,23 +96,28 @@ class Worker(ConsumerRebalanceListener):
             pipeline = self._assemble(database, redis, letters)
             self.counts = pipeline.counts
             self._consumer.subscribe([settings.topic], listener=self)
-            await self._loop(pipeline, database)
+            try:
+                await self._loop(pipeline, database)
+            finally:
+                if self._finishing is not None:
+                    self._finishing.cancel()
         logger.info("stopped: %s", self.counts.as_text())
         return self.counts
 
     def _assemble(self, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer) -> Pipeline:
         settings = self._settings
         claims = Claims(redis, settings)
+        offsets = Offsets(self._consumer, settings)
         self._resume = Resume(settings.topic, database, self._consumer)
-        self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), self._confirm)
+        self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), offsets.confirm)
         return Pipeline(
-            validation=Validation(settings.namespace, self._partitions),
+            validation=Validation(settings.topic, settings.namespace, self._partitions),
             ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
             sink=Sink(settings.topic, database),
-            letters=Letters(settings.letters_topic, letters),
-            commit=self._commit,
+            letters=Letters(settings.topic, settings.letters_topic, letters),
+            commit=offsets.commit,
             hold=self._hold,
         )
 
@@ -126,10 +134,40 @@ class Worker(ConsumerRebalanceListener):
                 await self._unless_stopped("the last batch was not stored", self._process(pipeline, batch))
             if not batch.slices and self._until_caught_up and await self._has_caught_up():
                 break
+        await self._unless_stopped("the last batch was not stored", self._finished())
         if self._held and self._until_caught_up:
             raise Fatal(
                 f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this consumer"
             )
+
+    async def _process(self, pipeline: Pipeline, records: Batch) -> None:
+        """Decide about a batch while the one before it is being stored, and then have it stored too."""
+        if not records.slices:
+            await self._finished()
+            await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
+            return
+        try:
+            batch, judged = await pipeline.examine(records)
+            try:
+                decided = await pipeline.decide(batch, judged)
+            except Unsettled:
+                await self._finished()
+                decided = await pipeline.decide(batch, judged)
+        except TallyError:
+            await self._finished()  # it is none of its business
+            raise
+        await self._finished()
+        if pipeline.is_void(decided):
+            decided = await pipeline.decide(batch, judged)
+        self._finishing = pipeline.finish(decided)
+
+    async def _finished(self) -> None:
+        """Until nothing is in flight. Raises what went wrong with it."""
+        if self._finishing is not None:
+            try:
+                await self._finishing
+            finally:
+                self._finishing = None
 
     async def _expire(self, database: ClickHouse) -> None:
         """Housekeeping: what it cannot do now it can do in an hour."""
@@ -143,19 +181,13 @@ class Worker(ConsumerRebalanceListener):
         if now not in (0, self._partitions):
             raise Fatal(partition_count_changed(self._settings.topic, self._partitions, now))
 
-    async def _process(self, pipeline: Pipeline, batch: Batch) -> None:
-        if batch.slices:
-            await pipeline.process(batch)
-        else:
-            await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
-
     async def _unless_stopped(self, failure: str, work: Coroutine[Any, Any, object]) -> None:
         """Await `work`; once the worker is to stop, it may take only so much longer."""
         working = asyncio.create_task(work)
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-            grace_s = self._settings.stop_timeout_ms / 1000 if self._stop.is_set() else None
+            grace_s = max(0.0, self._stop_by - time.monotonic()) if self._stop.is_set() else None
             await asyncio.wait((working,), timeout=grace_s)
             if not working.done():
                 raise Unavailable(
@@ -190,39 +222,6 @@ class Worker(ConsumerRebalanceListener):
             self._consumer.seek(place, offset)
             self._held[partition] = offset
 
-    async def _commit(self, next_offsets: dict[int, int]) -> None:
-        try:
-            await self._commit_now(next_offsets)
-        except Fenced as error:
-            # The partitions are somebody else's by now, who will find these records stored and skip them.
-            logger.warning("not committed: %s", error)
-
-    async def _confirm(self, first_offsets: dict[int, int]) -> None:
-        """Commit where this worker begins: Kafka refuses that when another one has been given the partition."""
-        await self._commit_now(first_offsets)
-
-    async def _commit_now(self, next_offsets: dict[int, int]) -> None:
-        topic = self._settings.topic
-        offsets = {
-            TopicPartition(topic, partition): OffsetAndMetadata(offset, "")
-            for partition, offset in next_offsets.items()
-        }
-
-        async def attempt() -> None:
-            try:
-                # With its own deadline: the client itself looks for a coordinator without end, and says nothing.
-                async with asyncio.timeout(self._settings.query_timeout_ms / 1000):
-                    await self._consumer.commit(offsets)
-            except TimeoutError as error:
-                raise Unavailable("Kafka (TALLY_KAFKA) takes no commit") from error
-            except (CommitFailedError, IllegalStateError) as error:
-                raise Fenced(f"the group has given partitions {sorted(next_offsets)} away: {error}") from error
-            except KafkaError as error:
-                raise kafka_fault(error, "committing") from error
-
-        if offsets:
-            await retrying("committing", attempt)
-
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let the batch in flight end and be committed, then forget what was only read.
 
@@ -232,8 +231,9 @@ class Worker(ConsumerRebalanceListener):
         try:
             # Less than the group waits: who comes back too late has been given up by it.
             async with asyncio.timeout(0.7 * self._settings.stop_timeout_ms / 1000):
-                await self._busy.acquire()
-            self._busy.release()
+                async with self._busy:
+                    if self._finishing is not None:
+                        await asyncio.wait((self._finishing,))
         except TimeoutError:
             logger.warning("the batch in flight outlasts the rebalance (TALLY_STOP_TIMEOUT_MS)")
         self._joined = False

@@ -156,15 +156,15 @@ class Claims:
             lease.first_chunk = number + 1
 
     async def claim(
-        self, lease: Lease, span: Span, rows: Rows, flags: Mapping[int, int], uncommitted_ms: int | None = None
+        self, lease: Lease, span: Span, rows: Rows, flags: Mapping[int, int], uncommitted_ms: int
     ) -> dict[int, Owner]:
         """Claim the key of each event, in offset order. Returns whose duplicates some of them are, by position.
 
-        Owners that were appended 2W (and a clock's skew) before the first record which is not committed (at
-        `uncommitted_ms`, else the span's first one) can match nothing any more, and are forgotten. Asking again gives
-        the same answers. Raises ClaimsLost.
+        Owners that were appended 2W (and a clock's skew) before the first record which is not committed, at
+        `uncommitted_ms`, can match nothing any more, and are forgotten. Asking again gives the same answers. Raises
+        ClaimsLost.
         """
-        reach_ms = (span.first_append_ms if uncommitted_ms is None else uncommitted_ms) - self._reach_back_ms
+        reach_ms = min(uncommitted_ms, span.first_append_ms) - self._reach_back_ms
         duplicates: dict[int, Owner] = {}
         # Without any event there is still a call: it is what keeps the last claimed offset up with what is stored.
         for start in range(0, max(1, len(rows)), CHUNK_OWNERS):

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -23,8 +23,24 @@ from runtime.settings import Settings
 
 log = logging.getLogger("tally.kafka")
 
-Record = ConsumerRecord[bytes | None, bytes | None]
-"""A record as it lies on a topic: bytes, or null."""
+
+class Record(Protocol):
+    """A record as it lies on a topic: bytes, or null. Its timestamp is the append time, in milliseconds since 1970."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+ReadRecord = ConsumerRecord[bytes | None, bytes | None]
+"""The same as this client gives it, with its topic and partition."""
 
 TIMESTAMP_TYPE = "message.timestamp.type"
 LOG_APPEND_TIME = "LogAppendTime"
@@ -265,7 +281,7 @@ async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str)
 
 async def read_range(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
-) -> AsyncIterator[Record]:
+) -> AsyncIterator[ReadRecord]:
     """The records from offset `first` up to, not including, `end`, of a partition that the client is assigned.
 
     Raises Unavailable when nothing at all comes for about `patience_ms`: the client itself waits without a word.

@@ -10,7 +10,7 @@ happened, so its append time says nothing: event times alone decide.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 DEFAULT_WINDOW_MS = 300_000
@@ -35,7 +35,7 @@ class Occurrence(NamedTuple):
 
 
 def dedup_key(
-    namespace: str, execution_id: str | None, feature_id: str, types: Iterable[str], idempotency_key: str | None = None
+    namespace: str, execution_id: str | None, feature_id: str, types: Sequence[str], idempotency_key: str | None = None
 ) -> bytes | None:
     """16 bytes that name (namespace, execution, feature, set of types), or (namespace, idempotency key), or None.
 
@@ -44,7 +44,7 @@ def dedup_key(
     another event vanish. Lengths are part of the input, so no two tuples read alike.
     """
     if execution_id:
-        names = ",".join(sorted(set(types)))
+        names = types[0] if len(types) == 1 else ",".join(sorted(set(types)))
         text = f"{len(namespace)} {len(execution_id)} {len(feature_id)} {namespace}{execution_id}{feature_id}{names}"
         return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest()
     if idempotency_key:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from schemas.event_time import iso_ms
-from schemas.identity import ID_LENGTH, ID_PATTERN
+from schemas.identity import ID_LENGTH
 from schemas.interaction import (
     MAX_INT32,
     MAX_NAMESPACE_BYTES,
@@ -60,10 +60,10 @@ class WireEvent(Struct, forbid_unknown_fields=True, gc=False):
     retriever_id: _Id | None = None
     query_snapshot: Raw = NULL
     document_score: float | None = None
-    result_set_size: Annotated[int, Meta(ge=1, le=MAX_INT32)] | None = None
+    result_set_size: Annotated[int, Meta(ge=0, le=MAX_INT32)] | None = None
     feature_uri: _Uri | None = None
     occurred_at: str | None = None
-    interaction_id: Annotated[str, Meta(pattern=ID_PATTERN, max_length=ID_LENGTH)] | None = None
+    interaction_id: Annotated[str, Meta(min_length=ID_LENGTH, max_length=ID_LENGTH)] | None = None
 
 
 class Judged(NamedTuple):

@@ -80,7 +80,7 @@ async def ask(claims: Claims, lease: Lease, log: list[Logged]) -> list[str | Non
 
 async def ask_with_flags(claims: Claims, lease: Lease, span: Span, events: list[Claim]) -> list[str | None]:
     flags = {at: event.flags for at, event in enumerate(events) if event.flags}
-    owners = await claims.claim(lease, span, rows_of_claims(events), flags)
+    owners = await claims.claim(lease, span, rows_of_claims(events), flags, span.first_append_ms)
     return [owners[at].interaction_id if at in owners else None for at in range(len(events))]
 
 

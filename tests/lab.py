@@ -11,7 +11,7 @@ from consumers.batch import Counts
 from consumers.worker import Worker
 from producers.producer import Imported, NotAccepted, Producer, Receipt
 from runtime.clickhouse import ClickHouse
-from runtime.kafka import Record
+from runtime.kafka import ReadRecord
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 
@@ -72,14 +72,14 @@ class Lab:
         ((count,),) = await self.rows(f"SELECT count() FROM {table} FINAL")
         return int(count)
 
-    async def letters(self) -> list[Record]:
+    async def letters(self) -> list[ReadRecord]:
         """Every record of the dead-letter topic."""
         async with reading(self.settings, self.settings.letters_topic) as records:
             return records
 
 
 @asynccontextmanager
-async def reading(settings: Settings, topic: str) -> AsyncIterator[list[Record]]:
+async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadRecord]]:
     """All records of a topic, up to its present end."""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, max_partition_fetch_bytes=8 * 1024 * 1024)
     await consumer.start()
@@ -89,7 +89,7 @@ async def reading(settings: Settings, topic: str) -> AsyncIterator[list[Record]]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        records: list[Record] = []
+        records: list[ReadRecord] = []
         while len(records) < sum(ends.values()):
             for found in (await consumer.getmany(timeout_ms=1000)).values():
                 records += found

@@ -43,6 +43,10 @@ class Running:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def status(self) -> Any:
+        """What `tally status` says, ready or not."""
+        return json.loads(self.tally("status", "--json").stdout)
+
     def is_ready(self) -> bool:
         """Whether it says so."""
         assert self.process.poll() is None, self.said()
@@ -120,7 +124,7 @@ def test_importing_twice_stores_once(up: Running) -> None:
 
 def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
     """30,000 events, 5 % duplicates, a worker killed twice on the way: stored + duplicates = 30,000."""
-    before = up.json("status")
+    before = up.status()
     simulate = subprocess.Popen(
         [TALLY, "simulate", "--events", "30000", "--rate", "0", "--json", "--data-dir", str(up.data_dir)],
         stdout=subprocess.PIPE,
@@ -129,15 +133,15 @@ def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
     )
     for killed in range(1, 3):
         lagging = before["stored"] + killed * 5_000
-        eventually(lambda least=lagging: up.json("status")["stored"] >= least)  # type: ignore[misc]
-        os.kill(up.json("status")["pids"]["workers"][0], signal.SIGKILL)
+        eventually(lambda least=lagging: up.status()["stored"] >= least)  # type: ignore[misc]
+        os.kill(up.status()["pids"]["workers"][0], signal.SIGKILL)
     out, _ = simulate.communicate(timeout=120)
     counted = json.loads(out)
     assert counted["stored"] + counted["duplicates"] == counted["accepted"] == 30_000
     assert 0.04 < counted["duplicates"] / 30_000 < 0.06
-    status = up.json("status")
+    status = up.status()
     assert status["stored"] + status["duplicates"] - before["stored"] - before["duplicates"] == 30_000
-    eventually(lambda: len(up.json("status")["pids"]["workers"]) == 2)
+    eventually(lambda: len(up.status()["pids"]["workers"]) == 2)
     accounts = up.json("audit")
     assert (accounts["balances"], accounts["difference"]) == (True, 0)
     assert up.said().count("was ended by signal 9; restarting in") == 2

@@ -264,7 +264,7 @@ def test_the_ceiling_looks_at_the_last_records_only(batches: list[tuple[int, int
         seen.append((good + bad, bad))
         last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
         too_many = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
-        judged = Judged([None] * good, [Rejected(None, "", "", rejection)] * bad)  # type: ignore[list-item, arg-type]
+        judged = Judged([None] * good, [Rejected(0, None, "", "", rejection)] * bad)  # type: ignore[list-item, arg-type]
         if too_many:
             with pytest.raises(TooManyRejects):
                 ceiling.check(judged)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from consumers import seams
 from consumers.batch import Event
 from consumers.intake import Intake
+from consumers.offsets import Offsets
 from consumers.sink import insert_token
 from consumers.worker import Worker
 from producers.simulator import Simulator
@@ -78,7 +79,7 @@ async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab, monke
     async def lose(*_args: Any) -> None:
         return None
 
-    monkeypatch.setattr(Worker, "_commit", lose)
+    monkeypatch.setattr(Offsets, "commit", lose)
     first = await lab.drain(batch_rows=400)
     monkeypatch.undo()
     second = await lab.drain(batch_rows=300)
@@ -93,7 +94,7 @@ async def test_an_insert_of_which_half_arrived_is_completed(lab: Lab, monkeypatc
     async def lose(*_args: Any) -> None:
         return None
 
-    monkeypatch.setattr(Worker, "_commit", lose)
+    monkeypatch.setattr(Offsets, "commit", lose)
     await lab.drain()
     monkeypatch.undo()
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset % 3 = 1 SETTINGS mutations_sync = 2")

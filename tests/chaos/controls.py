@@ -21,9 +21,9 @@ def _claims_without_owner() -> None:
 def _commit_before_insert() -> None:
     store = consumers.pipeline.Pipeline._store
 
-    async def commit_first(self: Any, batch: Any, judged: Any) -> Any:
-        await self._commit(batch.next_offsets)
-        return await store(self, batch, judged)
+    async def commit_first(self: Any, decided: Any) -> Any:
+        await self._commit(decided.batch.next_offsets)
+        return await store(self, decided)
 
     consumers.pipeline.Pipeline._store = commit_first  # type: ignore[method-assign]
 

@@ -6,7 +6,7 @@ from consumers.batch import Batch, Judged, Slice
 from consumers.validation import Validation
 from readers.audit import audit
 from runtime.clickhouse import ClickHouse
-from runtime.kafka import Record
+from runtime.kafka import ReadRecord
 from runtime.settings import Settings
 from schemas import letter
 from schemas.wire import NULL
@@ -17,13 +17,15 @@ from tests.reference import REFUSED, Logged, owners_by_the_rule
 Place = tuple[int, int]
 
 
-def expected_outcomes(settings: Settings, records: list[Record], *, narrowed: bool) -> dict[Place, str]:
+def expected_outcomes(settings: Settings, records: list[ReadRecord], *, narrowed: bool) -> dict[Place, str]:
     """By place in the log: `stored ID`, `duplicate of ID` or `rejected REASON`, from the log alone."""
     judged = Judged()
     for partition in range(settings.partitions):
         ours = sorted((each for each in records if each.partition == partition), key=lambda each: each.offset)
         if ours:
-            found = Validation(settings.namespace, settings.partitions).judge(Batch((Slice(partition, ours),)))
+            found = Validation(settings.topic, settings.namespace, settings.partitions).judge(
+                Batch((Slice(partition, ours),))
+            )
             judged.events += found.events
             judged.rejected += found.rejected
     log = [
