@@ -175,13 +175,17 @@ class Run:
         keeping = asyncio.create_task(self._keep_snapshots())
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
-        victim = crew.start(seam=plan.seam, passes=plan.passes, action=action, instance=instance)
+        orders: dict[str, object] = {"seam": plan.seam, "passes": plan.passes, "action": action, "instance": instance}
+        victim = crew.start(**orders)
         # Not where claims have to be restored: the other worker might get the partition that needs it.
         if plan.seam != "restored" and self.random.random() < 0.5:
             crew.start()
         met, deadline = False, time.monotonic() + MET_S
         while not met and time.monotonic() < deadline:
             met = await victim.met(0.5)
+            if not met and await victim.ended(0):  # as when the machine is slow, and the group gave it up
+                crew.dismiss(victim)
+                victim = crew.start(**orders)
             if not met:
                 await self.feed(MORE_RECORDS)
         keeping.cancel()
