@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test chaos recovery lint types format docs lock clean
+.PHONY: help up test chaos recovery bench bench-freshness bench-lookup lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -28,6 +28,18 @@ chaos: $(VENV)/.dev
 ## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory behind a lag
 recovery: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos.recovery $(ARGS)
+
+## make bench [QUICK=1]        Tally beside ClickHouse's Kafka engine, Quix Streams and a naive loop (ARGS=--help)
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.throughput $(if $(QUICK),--quick) $(ARGS)
+
+## make bench-freshness        from emit to queryable, at given rates
+bench-freshness: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.freshness $(ARGS)
+
+## make bench-lookup           whole records by id against ever more rows, alone and while writing
+bench-lookup: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.lookup $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev

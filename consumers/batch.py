@@ -56,9 +56,6 @@ class Batch(NamedTuple):
         (part,) = (part for part in self.slices if part.partition == partition)
         return next(record for record in part.records if record.offset == offset)
 
-    def __len__(self) -> int:
-        return sum(len(part.records) for part in self.slices)
-
 
 class Event(Struct, gc=False):
     """A valid event at its place in the log. Times are milliseconds since 1970."""

@@ -1,6 +1,7 @@
 """Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from consumers import seams
@@ -27,9 +28,10 @@ class Deduplication:
         if before is not None and any(event.may_repeat_id or event.replayed for event in judged.events):
             raise Unsettled  # their owners are looked for among stored rows
         verdicts = Verdicts()
+        events, stored = _by_partition(judged.events), _by_partition(judged.stored)
         for part in batch.slices:
-            done = {event.offset for event in judged.stored if event.partition == part.partition}
-            ours = [event for event in (*judged.events, *judged.stored) if event.partition == part.partition]
+            done = {event.offset for event in stored[part.partition]}
+            ours = events[part.partition] + stored[part.partition]
             if done:
                 ours.sort(key=lambda event: event.offset)
             found = await self._decide_again_when_lost(part, ours, done, before)
@@ -60,11 +62,11 @@ class Deduplication:
             repeated = {event.offset for event in undecided if _identity(event) in stored} if stored else set()
             repeated |= await self._owners.of_same_id(event for event in undecided if event.offset not in repeated)
             owners = await self._owners.of_replayed(event for event in undecided if event.offset not in repeated)
-            asking = [event for event in group if event.key is not None and event.offset not in repeated]
+            asking = [event for event in group if event.key is not None]
             span = span_of(part)
             if not is_last:
-                span = span._replace(last_offset=group[-1].offset, last_append_ms=group[-1].append_ms)
-            flags = {at: flag for at, event in enumerate(asking) if (flag := _flags(event, owners, done))}
+                span = span._replace(last_offset=group[-1].offset, last_append_ms=max(each.append_ms for each in group))
+            flags = {at: flag for at, event in enumerate(asking) if (flag := _flags(event, owners, repeated, done))}
             for at, owner in (await self._leases.claim(part, span, _rows(asking), flags, before)).items():
                 offset = asking[at].offset
                 owners[offset] = min(owner, owners.get(offset, owner))
@@ -73,6 +75,7 @@ class Deduplication:
                     stored.add(_identity(event))
                 elif event.offset in repeated:
                     into.duplicates.append(Duplicate(event, event.interaction_id, "same_id"))
+                    stored.add(_identity(event))
                 elif event.offset in owners:
                     why: DuplicateReason = "replayed" if event.replayed else "same_key"
                     into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id, why))
@@ -86,6 +89,13 @@ class Deduplication:
             claim = Claim(event.key, event.offset, event.event_ms, event.append_ms, event.interaction_id)
             with suppress(ClaimsLost):  # then it is gone with all others
                 await self._leases.release(part, claim)
+
+
+def _by_partition(events: Iterable[Event]) -> dict[int, list[Event]]:
+    found: dict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        found[event.partition].append(event)
+    return found
 
 
 _Identity = tuple[str, str]
@@ -126,5 +136,6 @@ def _rows(events: list[Event]) -> Rows:
     )
 
 
-def _flags(event: Event, owners: Mapping[int, Owner], done: set[int]) -> int:
-    return ASKS_ONLY * (event.offset in owners) + REPLAYED * event.replayed + STORED * (event.offset in done)
+def _flags(event: Event, owners: Mapping[int, Owner], repeated: set[int], done: set[int]) -> int:
+    asks_only = event.offset in owners or event.offset in repeated
+    return ASKS_ONLY * asks_only + REPLAYED * event.replayed + STORED * (event.offset in done)

@@ -66,7 +66,7 @@ class Intake:
             at = {str(partition): await self._consumer.position(partition) for partition in self._consumer.assignment()}
             raise Fatal(
                 f"a record's header has a name that is not UTF-8 ({error}), which this client cannot read. "
-                f"It is the first unread record of one of these partitions (offsets): {at}"
+                f"It is an unread record of one of these partitions, at these offsets or behind them: {at}"
             ) from error
         except KafkaError as error:
             fault = kafka_fault(error, "reading")
@@ -117,4 +117,4 @@ class Intake:
 
 
 def _bytes_of(records: Iterable[Record]) -> int:
-    return sum([len(record.value or b"") for record in records])
+    return sum([len(record.value or b"") + len(record.key or b"") for record in records])

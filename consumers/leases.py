@@ -106,4 +106,5 @@ class Leases:
 def span_of(part: Slice) -> Span:
     """All records of a slice."""
     first, last = part.records[0], part.records[-1]
-    return Span(first.offset, first.timestamp, last.offset, last.timestamp)
+    highest_ms = max([record.timestamp for record in part.records])  # a broker's clock may step back
+    return Span(first.offset, first.timestamp, last.offset, highest_ms)

@@ -21,6 +21,7 @@ from consumers.dedup import Deduplication
 from consumers.letters import Letters
 from consumers.resume import Resume
 from consumers.sink import Sink
+from consumers.stages import Stages
 from consumers.validation import Validation
 from runtime.faults import RowsRefused
 from schemas.rejection import Rejection
@@ -55,11 +56,13 @@ class Pipeline:
         self._commit = commit
         self._hold = hold
         self.counts = Counts()
+        self.stages = Stages()
         self._deciding = asyncio.Lock()
         """Held while claims are asked for or taken back."""
         self._era = 0
         """How often an event was refused: what was decided about later ones before is void."""
         self._finishing: Batch | None = None
+        """The batch that is not committed yet."""
 
     async def examine(self, records: Batch) -> tuple[Batch, Judged]:
         """Judge records; returns those that may be gone on with, and what they are judged to be.
@@ -67,7 +70,8 @@ class Pipeline:
         A partition that has come to a record of a newer schema is handed to `hold` with that record's offset. Raises
         Fenced, Fatal or TooManyRejects.
         """
-        judged = self._validation.judge(records)
+        with self.stages.of("validate"):
+            judged = self._validation.judge(records)
         if self._ceiling is not None:
             self._ceiling.check(judged)
         if judged.held:
@@ -75,9 +79,10 @@ class Pipeline:
         batch = records.before(judged.held)
         await seams.reached("judged")
 
-        await self._resume.prepare(part.partition for part in batch.slices)
-        await self._resume.check_continuity(batch)
-        self.counts.already_recorded += await self._resume.drop_stored(batch, judged)
+        with self.stages.of("resume"):
+            await self._resume.prepare(part.partition for part in batch.slices)
+            await self._resume.check_continuity(batch)
+            self.counts.already_recorded += await self._resume.drop_stored(batch, judged)
         await seams.reached("resumed")
         return batch, judged
 
@@ -87,7 +92,8 @@ class Pipeline:
         Raises Fenced; and Unsettled when the batch before has to be finished first.
         """
         async with self._deciding:
-            verdicts = await self._deduplication.decide(batch, judged, self._finishing)
+            with self.stages.of("claim"):
+                verdicts = await self._deduplication.decide(batch, judged, self._finishing)
             return Decided(batch, judged, verdicts, self._era)
 
     def is_void(self, decided: Decided) -> bool:
@@ -97,23 +103,26 @@ class Pipeline:
     def finish(self, decided: Decided) -> asyncio.Task[None]:
         """Begin to take a batch through the other steps; then each of its events has its outcome, and is committed.
 
-        The batch before must be finished. Raises Fenced, Fatal or TooManyRejects; then nothing is committed.
+        The batch before must be finished. The task raises Fenced, Fatal or TooManyRejects; then nothing is committed.
         """
         self._finishing = decided.batch
         return asyncio.create_task(self._finish(decided))
 
     async def _finish(self, decided: Decided) -> None:
         batch, judged = decided.batch, decided.judged
-        try:
+        with self.stages.of("store"):
             verdicts = await self._store(decided)
+        with self.stages.of("letters"):
             await self._letters.send(judged.rejected)
-            await seams.reached("lettered")
+        await seams.reached("lettered")
+        with self.stages.of("record"):
             await self._sink.record(verdicts.duplicates, judged.rejected)
-            await seams.reached("recorded")
+        await seams.reached("recorded")
+        with self.stages.of("commit"):
             await self._commit(batch.next_offsets)
-            await seams.reached("committed")
-        finally:
-            self._finishing = None
+        await seams.reached("committed")
+        # Not when it failed: then nothing behind this batch may be taken or committed any more.
+        self._finishing = None
         counts = self.counts
         counts.stored += len(verdicts.stored)
         counts.duplicates += len(verdicts.duplicates)

@@ -12,14 +12,13 @@ from aiokafka import AIOKafkaConsumer
 
 def give_plain_records(consumer: AIOKafkaConsumer) -> None:
     """Let the client hand out what it has fetched so far as it is. What it fetches later comes the public way."""
-    fetcher: Any = consumer._fetcher
+    client: Any = consumer
     try:
-        fetched = fetcher._records.values()
-        for each in fetched:
+        for each in client._fetcher._records.values():
             records = getattr(each, "_partition_records", None)
             if records is not None and "_consumer_record" not in vars(records):
                 records._consumer_record = _as_it_is
-    except AttributeError:
+    except (AttributeError, TypeError):
         return
 
 

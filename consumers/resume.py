@@ -59,9 +59,11 @@ class Resume:
         self._log_ends: dict[int, int] = {}
         self._next: dict[int, int] = {}
         """Partition -> the offset that its next record should have, unless what lies there is no record."""
+        self._times_forgotten = 0
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours: what is stored will have to be asked anew."""
+        self._times_forgotten += 1
         for partition in partitions:
             for known in (self._horizons, self._log_ends, self._next):
                 known.pop(partition, None)
@@ -97,11 +99,14 @@ class Resume:
         fresh = sorted(set(partitions) - set(self._horizons))
         if not fresh:
             return
+        times_forgotten = self._times_forgotten
         bounds = await self._log_bounds(fresh)
         for partition in fresh:
             _check_log(f"{self._topic}/{partition}", bounds[partition])
         firsts = {partition: bounds[partition].committed or 0 for partition in fresh}
         highest = await self._highest_stored(firsts)
+        if times_forgotten != self._times_forgotten:
+            return  # a rebalance did not wait for this: another worker may have gone on from here meanwhile
         for partition in fresh:
             self._horizons[partition] = highest.get(partition, firsts[partition] - 1) + 1
             self._log_ends[partition] = bounds[partition].end

@@ -1,7 +1,7 @@
 """Validation: records become events with a namespace, an id and times, or rejections with a reason."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from runtime.kafka import Record
 from schemas.dedup import dedup_key
 from schemas.fast_path import validate_all
 from schemas.identity import ID_LENGTH, derive_foreign_id, is_interaction_id
+from schemas.interaction import MAX_NAMESPACE_BYTES
 from schemas.rejection import Reason, Rejection
 from schemas.wire import (
     DERIVED_ID_HEADER,
@@ -35,6 +36,7 @@ UNPARSEABLE: frozenset[Reason] = frozenset(
 KNOWN_HEADERS = 1_024
 """Headers of records that are remembered, read: nearly all records of a tenant have the same."""
 
+_SHARED_HEADERS = frozenset({NAMESPACE_HEADER, SCHEMA_HEADER, DERIVED_ID_HEADER})
 _MAX_DIGITS = 15
 
 log = logging.getLogger("tally.worker")
@@ -120,7 +122,7 @@ class Validation:
         if known is not None:
             return known
         headers = self._read_headers(record)
-        if headers.idempotency_key is None and headers.origin_ms is None:  # else few others have the same
+        if _may_come_again(all_headers):
             if len(self._known_headers) >= KNOWN_HEADERS:
                 self._known_headers.clear()
             self._known_headers[all_headers] = headers
@@ -128,10 +130,10 @@ class Validation:
 
     def _read_headers(self, record: Record) -> "_Headers":
         headers = dict(record.headers)
-        namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
         foreign = SCHEMA_HEADER not in headers
-        if not foreign:
+        if not foreign:  # first: a newer version may allow what this one does not
             _check_schema(headers[SCHEMA_HEADER])
+        namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
         return _Headers(
             namespace,
             foreign,
@@ -139,6 +141,11 @@ class Validation:
             _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key),
             _origin_ms(record, headers),
         )
+
+
+def _may_come_again(headers: Iterable[tuple[str, bytes]]) -> bool:
+    """Whether other records are likely to have the same ones. Few and small, so that memory is bounded."""
+    return all(name in _SHARED_HEADERS and len(value or b"") <= MAX_NAMESPACE_BYTES for name, value in headers)
 
 
 class _Headers(NamedTuple):
@@ -185,10 +192,9 @@ def _origin_ms(record: Record, headers: Mapping[str, bytes | None]) -> int | Non
 
 
 def _check_schema(raw: bytes | None) -> None:
-    try:
-        version = int(raw or b"")
-    except ValueError:
-        raise _BadHeader(SCHEMA_HEADER, "is no number") from None
+    if not raw or not raw.isdigit() or len(raw) > _MAX_DIGITS:
+        raise _BadHeader(SCHEMA_HEADER, "is no number")
+    version = int(raw)
     if version > SCHEMA_VERSION:
         raise _NewerSchema(
             f"{SCHEMA_HEADER} {version}; this version reads up to {SCHEMA_VERSION}: upgrade this consumer"

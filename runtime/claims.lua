@@ -62,12 +62,17 @@ local function write_head()
   redis.call("SET", KEYS[1], table.concat(parts))
 end
 
+-- Whether another worker has taken the partition since.
+local function is_fenced()
+  return head and head.layout == layout and (head.epoch ~= epoch or head.space ~= space)
+end
+
 -- Why this caller may not change the claims, or nil; then the change counts.
 local function refusal()
   if not head or head.layout ~= layout then
     return { "lost", "there are none of this layout" }
   end
-  if head.epoch ~= epoch or head.space ~= space then
+  if is_fenced() then
     return { "fenced", "" }
   end
   local count = tonumber(ARGV[5])
@@ -88,13 +93,13 @@ local function out_of_reach(reach_ms)
 end
 
 -- Why the claims do not hold everything that a record may meet, given the first one's offset and append time, the
--- claims' time to live, and the append time from which owners may matter; or nil.
-local function what_is_missing(first_offset, first_append_ms, ttl, reach_ms)
+-- claims' time to live, the append time from which owners may matter, and how much of that is tolerance; or nil.
+local function what_is_missing(first_offset, first_append_ms, ttl, reach_ms, skew)
   local newest, oldest = head.marks[#head.marks], head.marks[out_of_reach(reach_ms) + 1]
   if newest and first_offset <= head.last and first_append_ms > newest.append_ms then
     return "they are of another log"
   end
-  if reach_ms < head.floor then
+  if reach_ms + skew < head.floor then
     return "older owners may be needed, and may have been forgotten"
   end
   if oldest and now_ms() - oldest.claimed_ms >= ttl then
@@ -116,12 +121,12 @@ end
 
 -- take: become the one who claims. ARGV[6] the highest offset whose claims must be there, [7] the log's end, [8] the
 -- append time of the first record to come, [9] the claims' time to live, [10] the append time from which owners may
--- matter, [11] "1" to begin anew in any case. Answers `held`, the space, the count, and the first chunk to load and the
+-- matter, [11] by how much append times may step back, [12] "1" to begin anew in any case. Answers `held`, the space, the count, and the first chunk to load and the
 -- one behind the last; or `lost`: the space is then the caller's new and empty one, for `restore` and `finish`.
 local function take()
   local needed, log_end, reach_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[10])
-  if head and head.layout == layout and ARGV[11] ~= "1" and head.last >= needed and head.last < log_end
-      and not what_is_missing(needed + 1, tonumber(ARGV[8]), tonumber(ARGV[9]), reach_ms) then
+  if head and head.layout == layout and ARGV[12] ~= "1" and head.last >= needed and head.last < log_end
+      and not what_is_missing(needed + 1, tonumber(ARGV[8]), tonumber(ARGV[9]), reach_ms, tonumber(ARGV[11])) then
     local oldest = head.marks[out_of_reach(reach_ms) + 1]
     return { "held", head.space, head.count, oldest and oldest.first_chunk or head.next_chunk, head.next_chunk }
   end
@@ -152,21 +157,22 @@ local function bury(chunk, at)
 end
 
 -- claim: of the records that are decided on, whether or not they have a key: ARGV[6] the first offset, [7] its append
--- time, [8] the last offset, [9] its append time; [10] the claims' time to live, [11] the append time before which no
--- owner can match anything any more (all ms); [12] the number of the new chunk KEYS[2], [13] its owners, perhaps none;
--- [14..] for each of KEYS[3..] where in that chunk an owner lies that owns nothing any more.
+-- time, [8] the last offset, [9] the highest append time; [10] the claims' time to live, [11] the append time before
+-- which no owner can match anything any more, [12] by how much append times may step back (all ms); [13] the number of
+-- the new chunk KEYS[2], [14] its owners, perhaps none; [15..] for each of KEYS[3..] where in that chunk an owner lies
+-- that owns nothing any more.
 local function claim()
-  local ttl, reach_ms, chunk = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-  local missing = what_is_missing(tonumber(ARGV[6]), tonumber(ARGV[7]), ttl, reach_ms)
+  local ttl, reach_ms, chunk = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[13])
+  local missing = what_is_missing(tonumber(ARGV[6]), tonumber(ARGV[7]), ttl, reach_ms, tonumber(ARGV[12]))
   if missing then
     return { "lost", missing }
   end
-  if #ARGV[13] > 0 then
-    redis.call("SET", KEYS[2], ARGV[13], "PX", ttl)
+  if #ARGV[14] > 0 then
+    redis.call("SET", KEYS[2], ARGV[14], "PX", ttl)
     head.next_chunk = chunk + 1
   end
   for i = 3, #KEYS do
-    bury(KEYS[i], ARGV[11 + i])
+    bury(KEYS[i], ARGV[12 + i])
   end
   for _ = 1, out_of_reach(reach_ms) do
     table.remove(head.marks, 1)
@@ -186,8 +192,11 @@ local function release()
 end
 
 -- read: owners, one behind the other. KEYS[2..] their chunks, ARGV[6] pairs of 32-bit numbers: which of those, and where
--- in it. Changes nothing, and needs no permission: whoever has lost the partition cannot do anything with it.
+-- in it. Changes nothing.
 local function read()
+  if is_fenced() then
+    return { "fenced", "" }
+  end
   local places, owners = ARGV[6], {}
   for at = 1, #places, 8 do
     local which, where = struct.unpack("<I4I4", places, at)
@@ -200,11 +209,11 @@ local function read()
   return { "ok", table.concat(owners) }
 end
 
+local changes = { restore = restore, finish = finish, claim = claim, release = release }
+head = read_head()
 if operation == "read" then
   return read()
 end
-local changes = { restore = restore, finish = finish, claim = claim, release = release }
-head = read_head()
 local answer
 if operation == "take" then
   answer = take()

@@ -1,5 +1,6 @@
 """Owners of claims as they travel: rows of 7 signed 64-bit numbers, and the verdict on those that may have an owner."""
 
+import secrets
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,11 @@ ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
 back; it has a row already, and owns its key whatever else does."""
 
 _OWNER = struct.Struct("<16sqqq16s")
+_DEAD = -1
+"""The offset of an owner that owns nothing any more."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_SECRET = np.uint64(secrets.randbits(64) | 1)
+"""Of this process: else a sender could choose event times that all fall into one place of the index."""
 
 
 class Claim(NamedTuple):
@@ -89,7 +94,7 @@ def fingerprints(rows: Rows, window_ms: int, slices_away: int = 0) -> npt.NDArra
     """
     keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
     slices = (rows[:, _EVENT_MS] // window_ms + slices_away).astype(np.uint64)
-    return np.maximum(((keys + slices * _SPREAD) >> np.uint64(32)).astype(np.uint32), 1)
+    return np.maximum((((keys + slices * _SPREAD) * _SECRET) >> np.uint64(32)).astype(np.uint32), 1)
 
 
 def last_append_ms(rows: Rows) -> int:
@@ -115,7 +120,7 @@ class Verdict:
 
     duplicates: dict[int, Owner] = field(default_factory=dict)
     not_owners: list[int] = field(default_factory=list)
-    """All but those that own their key from now on."""
+    """Those that do not begin to own their key now; they may own it already."""
     dead: list[int] = field(default_factory=list)
     """Numbers of claims that own nothing any more."""
 
@@ -130,7 +135,7 @@ class Judge:
     def learn(self, raw: bytes, numbers: Iterable[int]) -> None:
         """Owners that were read."""
         for (key, offset, event_ms, append_ms, raw_id), number in zip(_OWNER.iter_unpack(raw), numbers, strict=True):
-            if offset >= 0:  # else it owns nothing any more
+            if offset != _DEAD:
                 self._add(key, Known(offset, event_ms, append_ms, raw_id, number))
 
     def _add(self, key: bytes, owner: Known) -> None:
@@ -150,11 +155,12 @@ class Judge:
         owner = None if flags & STORED else self._owner_of(event, near, bool(flags & REPLAYED))
         if owner is not None:
             verdict.duplicates[at] = Owner(owner.offset, id_from_bytes(owner.raw_id))
-            if mine is not None and mine.number is not None:
-                # It was an owner until an event before it was refused by the table, and another took that one's place.
-                verdict.dead.append(mine.number)
-                self._owners[key, mine.event_ms // self._window_ms].remove(mine)
-        if owner is not None or mine is not None or flags & ASKS_ONLY:
+        owns_nothing = owner is not None or bool(flags & ASKS_ONLY)
+        if owns_nothing and mine is not None and mine.number is not None:
+            # It was an owner until an event before it was refused by the table, and another took that one's place.
+            verdict.dead.append(mine.number)
+            self._owners[key, mine.event_ms // self._window_ms].remove(mine)
+        if owns_nothing or mine is not None:
             verdict.not_owners.append(at)
         else:
             self._add(key, event)

@@ -37,10 +37,10 @@ async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries
         except StatementRefused as error:
             raise Fatal(f"{what}: {error}") from error
         except Unavailable as error:
-            why = error
-        tried += 1
-        if tried == tries:
-            raise why
+            tried += 1
+            if tried == tries:
+                raise
+            why = str(error)  # not the error itself: its traceback would keep what is being tried alive
         delay_s = _jitter.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tried))
         log.warning("%s failed (try %d), again in %.1f s: %s", what, tried, delay_s, why)
         await asyncio.sleep(delay_s)

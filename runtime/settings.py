@@ -95,6 +95,13 @@ class Settings(BaseSettings):
                 raise ValueError("write host:port[,host:port]")
         return value
 
+    @field_validator("key_prefix", "topic")
+    @classmethod
+    def _without_braces(cls, value: str) -> str:
+        if "{" in value or "}" in value:
+            raise ValueError("must not contain { or }: Redis Cluster places keys by what stands between them")
+        return value
+
     @field_validator("namespace")
     @classmethod
     def _namespace(cls, value: str) -> str:
@@ -122,8 +129,11 @@ class Settings(BaseSettings):
 
     @property
     def claim_ttl_ms(self) -> int:
-        """How long Redis keeps a claim: the rule looks back 2W; the slack is for a worker whose lag grows."""
-        return self.reach_back_ms + self.claim_slack_ms
+        """How long Redis keeps a claim: the rule looks back 2W; the slack is for a worker whose lag grows.
+
+        The age of claims is known in steps of a 16th of this, so that much is added.
+        """
+        return (self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms) * 16 // 15
 
     @classmethod
     def load(cls, data_dir: Path | None = None, **overrides: Any) -> Self:

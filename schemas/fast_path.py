@@ -18,7 +18,7 @@ from schemas.rejection import Rejection
 from schemas.wire import NULL, Judged, WireEvent
 
 TOGETHER = 128
-"""Values that are decoded in one go; a single one that is not sure makes all of them be looked at alone."""
+"""Values that are decoded in one go; a single one that cannot be decoded makes all of them be looked at alone."""
 KNOWN_OBJECTS = 4_096
 KNOWN_OBJECT_BYTES = 512
 

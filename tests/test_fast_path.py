@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.fast_path import decode_fast
+from schemas.fast_path import decode_fast, validate, validate_all
 from schemas.interaction import INTERACTION_TYPES
 from schemas.judge import judge
+from schemas.rejection import Rejection
 from schemas.wire import Judged, WireEvent
 
 scalars = (
@@ -117,3 +118,48 @@ def test_the_fast_path_agrees_with_the_judge(value: bytes) -> None:
 )
 def test_the_fast_path_takes_ordinary_events(fields: dict[str, Any]) -> None:
     assert decode_fast(json.dumps(fields | {"interaction_type": ["click"]}).encode()) is not None
+
+
+GOOD = base(metadata='{"a":[1,{"b":2}]}', interaction_id='"int_' + "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15 + '"')
+ordinary = st.builds(
+    lambda position, metadata: base(position=str(position), **({"metadata": metadata} if metadata else {})),
+    st.integers(0, 9),
+    st.sampled_from(["", "{}", '{"metadata":1}', '{"a":"}\\n{"}', '{"a":1e999}', "null", "7"]),
+)
+tricky = st.sampled_from(
+    [
+        GOOD,
+        GOOD + GOOD,
+        GOOD + b"\n" + GOOD,
+        b"\n" + GOOD,
+        GOOD + b" ",
+        GOOD[:-1],
+        base(metadata="{")[:-1],
+        b"{}}",
+        b"{}",
+        b"",
+        b" ",
+        b"}",
+        b'{"feature_id":"}',
+        base(metadata='{"a":1}')[:-9],
+        base(metadata='{"a":1e999},"metadata":{}'),
+        base(metadata='{"a":1e999},"\\u006detadata":{}'),
+        base(interaction_id='"int_' + "z" * 32 + '"'),
+        base(result_set_size="0"),
+        base(result_set_size="0", interaction_type='["zero_results"]'),
+        None,
+    ]
+)
+
+
+@given(st.lists(ordinary | tricky | values(), max_size=8))
+@example([base(metadata="{")[:-2], b"{}}", GOOD + GOOD])
+@example([base(metadata='{"a":"}'), b"{}}", GOOD + GOOD])
+@example([GOOD, b"{}\n{}"])
+@example([b"", GOOD + GOOD])
+@example([GOOD] * 300)
+def test_many_together_get_the_verdicts_that_each_gets_alone(values: list[bytes | None]) -> None:
+    def comparable(outcome: Judged | Rejection) -> object:
+        return outcome if isinstance(outcome, Rejection) else shown(outcome)
+
+    assert list(map(comparable, validate_all(values))) == [comparable(validate(value)) for value in values]

@@ -1,12 +1,17 @@
 """What cannot be stored, or not by this version: it waits or leaves with a reason, and nothing else suffers."""
 
+import asyncio
+
 import pytest
 from aiokafka.admin import NewPartitions
 
+from consumers import seams
 from consumers.ceiling import TooManyRejects
 from runtime import kafka
-from runtime.errors import Fatal
+from runtime.errors import Fatal, Unavailable
+from runtime.redis import Redis
 from schemas import letter
+from schemas.identity import mint_id
 from tests.lab import Lab, as_json, click
 
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
@@ -58,6 +63,58 @@ async def test_a_table_that_refuses_everything_stops_the_worker(lab: Lab) -> Non
     await lab.emit(*(click(f"doc-{number}", metadata=LONG) for number in range(30)))
     with pytest.raises(TooManyRejects, match="refused_by_table"):
         await lab.drain(reject_window=20)
+
+
+async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: Lab) -> None:
+    """It owned its key while the first one with its id was a duplicate, of an event that the table then refused."""
+    await lab.database.command(NARROWED)
+    first, second = mint_id(), mint_id()
+    for execution, interaction_id, metadata in (
+        ("k", second, LONG),
+        ("k", first, None),
+        ("l", first, None),
+        ("l", mint_id(), None),
+    ):
+        await lab.put(as_json(execution=execution, interaction_id=interaction_id, metadata=metadata), partition=0)
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates, counts.rejected) == (2, 1, 1)
+    assert await lab.rows("SELECT _offset FROM interactions ORDER BY _offset") == [(1,), (3,)]
+    assert await lab.rows("SELECT _offset, reason FROM outcomes ORDER BY _offset") == [
+        (0, "refused_by_table"),
+        (2, "same_id"),
+    ]
+
+
+async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, redis: Redis) -> None:
+    """The next batch waits for its claims, which are lost, while this one fails: nothing behind it may be committed."""
+    await lab.database.command(NARROWED)
+    for number in range(20):
+        metadata = LONG if number == 2 else None
+        await lab.put(as_json(execution=f"e{number}", metadata=metadata), partition=0)
+    examined = 0
+    is_refused = asyncio.Event()
+
+    async def fail_when_refused(name: str) -> None:
+        nonlocal examined
+        examined += name == "resumed"
+        if name == "resumed" and examined == 2:
+            await is_refused.wait()
+        if name == "refused":
+            await redis.flushdb()
+            is_refused.set()
+            for _ in range(100):  # the next batch comes to where it has to wait for this one
+                await asyncio.sleep(0)
+            raise Unavailable("as any error would")
+
+    seams.install(fail_when_refused)
+    try:
+        with pytest.raises(Unavailable):
+            await lab.drain(batch_rows=10)
+    finally:
+        seams.install(seams.pass_on)
+    counts = await lab.drain()
+    assert (counts.stored + counts.already_recorded, counts.rejected) == (19, 1)
+    assert await lab.count("interactions") == 19
 
 
 async def test_another_number_of_partitions_is_fatal(lab: Lab) -> None:

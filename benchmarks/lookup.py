@@ -1,0 +1,222 @@
+"""`make bench-lookup`: looking whole records up by id, against ever more rows, alone and while events are written.
+
+The rows are made in the engine, as wide as those of the throughput benchmark. `SELECT 1` goes the same way and is what
+a lookup is compared with.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.freshness import TICK_S, build
+from benchmarks.systems import Tally
+from deploy.embedded.stack import Stack
+from readers.lookup import Lookups, Stored
+from runtime import kafka
+from runtime.clickhouse import ClickHouse, connect
+from runtime.migrate import migrate
+from runtime.settings import Settings
+
+BEGIN_MS = 1_780_000_000_000
+PER_MS = 40
+ROWS_PER_INSERT = 500_000
+_SPREAD = 11_400_714_819_323_198_485
+_MASK = 2**60 - 1
+
+_FILL = f"""
+INSERT INTO interactions (namespace, interaction_id, feature_id, interaction_type, position, metadata, user_id,
+    session_id, execution_id, retriever_id, query_snapshot, document_score, result_set_size, feature_uri, timestamp,
+    _event_time_ms, _topic, _partition, _offset)
+SELECT 'default',
+    concat('int_', leftPad(lower(hex({BEGIN_MS} + intDiv(number, {PER_MS}))), 12, '0'), '7',
+        leftPad(lower(hex(number % 4096)), 3, '0'), '8',
+        leftPad(lower(hex(bitAnd(number * {_SPREAD}, {_MASK}))), 15, '0')),
+    concat('doc-', toString(cityHash64(number) % 50000), '-', toString(number % 10)),
+    [['impression', 'click', 'view', 'dwell'][1 + cityHash64(number, 1) % 4]], number % 20,
+    concat('{{"device":"ios","app_version":"4.', toString(number % 30), '","experiment":"', toString(number % 4),
+        '","request_id":"', lower(hex(cityHash64(number, 2))), '","viewport":[', toString(360 + number % 1000), ',',
+        toString(640 + number % 900), ']}}'),
+    concat('user-', toString(cityHash64(number, 3) % 1000000)),
+    concat('s-', lower(hex(bitShiftRight(cityHash64(number, 4), 16)))),
+    concat('exec-1-', lower(hex(intDiv(number, 10)))), ['hybrid', 'dense', 'keyword'][1 + number % 3],
+    concat('{{"text":"running shoes ', lower(hex(cityHash64(number, 5) % 16777216)),
+        '","top_k":20,"filters":{{"in_stock":true}}}}'),
+    (cityHash64(number, 6) % 10000) / 10000, 1 + number % 100, 'tally://text@v1/embedding',
+    fromUnixTimestamp64Milli(toInt64({BEGIN_MS} + intDiv(number, {PER_MS})), 'UTC'),
+    {BEGIN_MS} + intDiv(number, {PER_MS}),
+    'filled', number % 8, intDiv(number, 8)
+FROM numbers({{first:UInt64}}, {{count:UInt64}})
+"""
+
+
+def id_of(number: int) -> str:
+    """The id of a row that was made."""
+    low = (number * _SPREAD) & _MASK
+    return f"int_{BEGIN_MS + number // PER_MS:012x}7{number % 4096:03x}8{low:015x}"
+
+
+class Times(NamedTuple):
+    """Milliseconds of one kind of request."""
+
+    p50: float
+    p99: float
+
+
+class Lookup(NamedTuple):
+    """Against so many rows, alone or while events are written."""
+
+    rows: int
+    writing_per_s: float
+    select_1: Times
+    lookup: Times
+    per_s: float
+    """Lookups a second with 64 in flight."""
+
+
+async def fill(database: ClickHouse, first: int, rows: int) -> None:
+    """Make rows `first` up to `rows`."""
+    for start in range(first, rows, ROWS_PER_INSERT):
+        await database.command(_FILL, {"first": start, "count": min(ROWS_PER_INSERT, rows - start)})
+
+
+async def times(ask: Callable[[], Awaitable[object]], tries: int) -> Times:
+    """One after another."""
+    took = []
+    for _ in range(tries):
+        begun = time.perf_counter()
+        await ask()
+        took.append((time.perf_counter() - begun) * 1000)
+    took.sort()
+    return Times(statistics.median(took), took[int(len(took) * 0.99)])
+
+
+async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: int) -> Lookup:
+    """All figures at once."""
+    chance, lookups = random.Random(rows), Lookups(database, 2_000)
+
+    async def look() -> None:
+        wanted = id_of(chance.randrange(rows))
+        found = await lookups.get("default", wanted)
+        if not isinstance(found, Stored) or found.row["interaction_id"] != wanted:
+            raise RuntimeError(f"{wanted} is not found")
+
+    await times(look, 20)
+    select_1 = await times(lambda: database.rows("SELECT 1"), tries)
+    alone = await times(look, tries)
+    deadline, done = time.monotonic() + 5, 0
+
+    async def keep_looking() -> None:
+        nonlocal done
+        while time.monotonic() < deadline:
+            await look()
+            done += 1
+
+    await asyncio.gather(*(keep_looking() for _ in range(64)))
+    return Lookup(rows, writing_per_s, select_1, alone, done / 5)
+
+
+async def while_writing(
+    stack: Stack, settings: Settings, database: ClickHouse, rows: int, options: argparse.Namespace
+) -> Lookup:
+    """The same while two workers store events at a rate."""
+    async with kafka.producer(settings) as producer:
+        ticks = build(producer, settings, options.write, options.seconds, seed=rows)
+        system = Tally(stack, settings, database, 2, 0)
+        system.start()
+        stop = asyncio.Event()
+
+        async def write() -> None:
+            begun = time.monotonic()
+            for number, tick in enumerate(ticks):
+                if stop.is_set():
+                    return
+                await asyncio.sleep(max(0.0, begun + number * TICK_S - time.monotonic()))
+                for partition, batch in tick.batches:
+                    await producer.send_batch(batch, settings.topic, partition=partition)
+
+        writing = asyncio.create_task(write())
+        await asyncio.sleep(5)
+        found = await measure(database, rows, options.write, options.tries)
+        stop.set()
+        await writing
+        print(await system.stop(), flush=True)
+    return found
+
+
+async def run(options: argparse.Namespace) -> list[Lookup]:
+    """Each number of rows, alone and while writing."""
+    found: list[Lookup] = []
+    async with AsyncExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
+        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
+        own = {"topic": "lookups", "group": "lookups", "database": "lookups", "key_prefix": "lookups"}
+        settings = stack.settings().model_copy(update=own)
+        await kafka.create_topics(settings)
+        await migrate(settings)
+        database = await opened.enter_async_context(connect(settings))
+        before = 0
+        for rows in options.rows:
+            begun = time.monotonic()
+            await fill(database, before, rows)
+            before = rows
+            print(f"{rows:,} rows after {time.monotonic() - begun:.0f} s", flush=True)
+            found.append(await measure(database, rows, 0, options.tries))
+            print(found[-1], flush=True)
+            if options.write:
+                found.append(await while_writing(stack, settings, database, rows, options))
+                print(found[-1], flush=True)
+    return found
+
+
+def report(found: list[Lookup]) -> None:
+    """The table."""
+    table = Table(
+        "rows", "written/s", "SELECT 1 p50", "p99", "lookup p50", "p99", "p50 ratio", "p99 ratio", "lookups/s"
+    )
+    for each in found:
+        table.add_row(
+            f"{each.rows:,}",
+            f"{each.writing_per_s:,.0f}",
+            f"{each.select_1.p50:.1f}",
+            f"{each.select_1.p99:.1f}",
+            f"{each.lookup.p50:.1f}",
+            f"{each.lookup.p99:.1f}",
+            f"{each.lookup.p50 / each.select_1.p50:.1f}",
+            f"{each.lookup.p99 / each.select_1.p50:.1f}",
+            f"{each.per_s:,.0f}",
+        )
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="make bench-lookup",
+        description=__doc__,
+        epilog="Example: make bench-lookup ARGS='--rows 1000000 10000000'",
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--write", type=float, default=20_000, help="events a second written meanwhile; 0: none")
+    parser.add_argument("--seconds", type=float, default=40.0, help="for which events to write are made")
+    parser.add_argument("--tries", type=int, default=400)
+    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found = asyncio.run(run(options))
+    report(found)
+    (options.folder / "lookup.json").write_text(json.dumps([each._asdict() for each in found], indent=2))
+
+
+if __name__ == "__main__":
+    main()

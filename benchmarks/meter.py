@@ -1,0 +1,53 @@
+"""What processes cost: CPU time and peak memory, read from /proc."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Usage(NamedTuple):
+    """One process: CPU seconds since it started (user and system), and its peak memory in bytes."""
+
+    cpu_s: float
+    peak_bytes: int
+
+
+def usage(pid: int) -> Usage:
+    """What a process has used; nothing for one that has gone."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        # The name in parentheses may hold spaces; the fields behind it do not.
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        peak_kib = next(
+            (int(line.split()[1]) for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM")),
+            0,
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return Usage(0.0, 0)
+    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, peak_kib * 1024)
+
+
+class Meter:
+    """CPU of named groups of processes between `start` and `stop`."""
+
+    def __init__(self, pids: Mapping[str, list[int]]) -> None:
+        self._pids = pids
+        self._before: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Count from here."""
+        self._before = {pid: usage(pid).cpu_s for pids in self._pids.values() for pid in pids}
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds since `start`, by group."""
+        return {
+            name: sum(usage(pid).cpu_s - self._before.get(pid, 0.0) for pid in pids)
+            for name, pids in self._pids.items()
+        }
+
+    def peak_bytes(self) -> dict[str, int]:
+        """The largest peak memory in each group."""
+        return {name: max((usage(pid).peak_bytes for pid in pids), default=0) for name, pids in self._pids.items()}

@@ -1,0 +1,13 @@
+"""The table that the naive loop and Quix Streams write to. Imports nothing: their environments have nothing of ours."""
+
+COLUMNS = [
+    "interaction_id", "feature_id", "interaction_type", "position", "metadata", "user_id", "session_id",
+    "execution_id", "retriever_id", "query_snapshot", "document_score", "result_set_size", "feature_uri",
+]  # fmt: skip
+CREATE = """
+CREATE TABLE {table} (interaction_id String, feature_id String, interaction_type Array(LowCardinality(String)),
+position UInt32, metadata String, user_id Nullable(String), session_id Nullable(String), execution_id Nullable(String),
+retriever_id LowCardinality(Nullable(String)), query_snapshot String, document_score Nullable(Float64),
+result_set_size Nullable(UInt32), feature_uri LowCardinality(Nullable(String)))
+ENGINE = MergeTree ORDER BY interaction_id
+"""

@@ -1,0 +1,129 @@
+"""The systems that are compared: each reads the same topic into a place of its own, and says how far it is."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from consumers.supervisor import Supervisor
+from deploy.embedded.stack import Stack
+from readers.audit import audit
+from readers.overview import read_lag
+from runtime.clickhouse import ClickHouse
+from runtime.settings import Settings
+
+
+class System(ABC):
+    """One system at work."""
+
+    name: str
+    events: int
+    """Records of the topic that it is given to read, from the beginning."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to read."""
+
+    @abstractmethod
+    async def done(self) -> int:
+        """Records that it is done with: what it makes of them can be queried."""
+
+    @abstractmethod
+    def pids(self) -> dict[str, list[int]]:
+        """Its processes, by name."""
+
+    @abstractmethod
+    async def stop(self) -> str:
+        """End it; returns what is to be said about its result."""
+
+
+class Tally(System):
+    """Workers as `tally consume` runs them, everything on."""
+
+    def __init__(self, stack: Stack, settings: Settings, database: ClickHouse, workers: int, events: int) -> None:
+        self.name = f"tally, {workers} worker{'s' if workers > 1 else ''}"
+        self.events = events
+        self._stack, self._settings, self._database = stack, settings, database
+        self._supervisor = Supervisor(
+            stack.children,
+            settings,
+            workers=workers,
+            instance_prefix=settings.group,
+            log_dir=settings.data_dir / "bench-logs" / settings.group,
+            say=print,
+        )
+
+    def start(self) -> None:
+        self._supervisor.start()
+
+    async def done(self) -> int:
+        self._supervisor.poll()
+        return self.events - sum(each.lag for each in await read_lag(self._settings))
+
+    def pids(self) -> dict[str, list[int]]:
+        return {
+            "worker": self._supervisor.pids,
+            "broker": [self._stack.pid("kafka")],
+            "redis": [self._stack.pid("redis")],
+            "clickhouse": [self._stack.pid("clickhouse")],
+        }
+
+    async def stop(self) -> str:
+        self._supervisor.stop()
+        parts = [each async for each in audit(self._settings, self._database)]
+        total = {
+            name: sum(getattr(each, name) for each in parts)
+            for name in ("accepted", "stored", "duplicates", "rejected", "difference")
+        }
+        return f"{total}, audit {'balances' if all(each.balances for each in parts) else 'DOES NOT BALANCE'}"
+
+
+class Peer(System):
+    """Another system: a script in a process and an environment of its own, that says how many records it is done with.
+
+    It is given its options as one JSON object, and prints JSON lines: `{"done": 123, "pids": [...]}`.
+    """
+
+    def __init__(
+        self, name: str, python: Path, script: Path, stack: Stack, events: int, options: dict[str, object]
+    ) -> None:
+        self.name, self.events = name, events
+        self._stack = stack
+        self._command = [str(python), str(script), json.dumps({**options, "events": events})]
+        self._log_path = Path(tempfile.mkstemp(suffix=".jsonl")[1])
+        self._process: subprocess.Popen[bytes]
+        self._done, self._pids = 0, list[int]()
+
+    def start(self) -> None:
+        self._said = self._log_path.open("w+")
+        self._process = subprocess.Popen(self._command, stdout=self._said, stderr=sys.stderr)
+
+    async def done(self) -> int:
+        lines = self._log_path.read_text().splitlines(keepends=True)
+        if whole := [line for line in lines if line.endswith("\n")]:
+            said = json.loads(whole[-1])
+            self._done, self._pids = said["done"], said.get("pids", [])
+        if self._process.poll() not in (None, 0):
+            raise RuntimeError(f"{self.name} ended with {self._process.returncode}")
+        return self._done
+
+    def pids(self) -> dict[str, list[int]]:
+        return {
+            "worker": [self._process.pid, *self._pids],
+            "broker": [self._stack.pid("kafka")],
+            "redis": [self._stack.pid("redis")],
+            "clickhouse": [self._stack.pid("clickhouse")],
+        }
+
+    async def stop(self) -> str:
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+        self._log_path.unlink()
+        return ""

@@ -1,0 +1,242 @@
+"""`make bench`: Tally beside ClickHouse's Kafka engine, Quix Streams and the naive loop, on one topic, in turn.
+
+The time of a system runs from when the first 2 % of its records are done until all are. Claims are loaded before each
+run of Tally, so that it begins with a full window.
+"""
+
+import argparse
+import asyncio
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import topic
+from benchmarks.environments import python_of
+from benchmarks.meter import Meter
+from benchmarks.systems import Peer, System, Tally
+from deploy.embedded.stack import Stack
+from runtime import kafka
+from runtime.clickhouse import connect
+from runtime.migrate import migrate
+from runtime.redis import connect_redis
+from runtime.settings import Settings
+
+POLL_S = 0.05
+BEGIN_SHARE = 0.02
+LONGEST_S = 900.0
+PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass
+class Reading:
+    """One run of one system."""
+
+    system: str
+    events: int
+    seconds: float
+    """From the first 2 % to the last record."""
+    startup_s: float
+    cpu_us: dict[str, float] = field(default_factory=dict)
+    """CPU per event, by process."""
+    peak_mib: dict[str, int] = field(default_factory=dict)
+    remark: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Events a second."""
+        return self.events / self.seconds
+
+
+async def measure(system: System) -> Reading:
+    """Run a system from start to its last record."""
+    begun = time.monotonic()
+    system.start()
+    deadline = begun + LONGEST_S
+    while (first := await system.done()) < BEGIN_SHARE * system.events:
+        _check(deadline, system, first)
+        await asyncio.sleep(POLL_S)
+    started = time.monotonic()
+    meter = Meter(system.pids())
+    meter.start()
+    while (done := await system.done()) < system.events:
+        _check(deadline, system, done)
+        await asyncio.sleep(POLL_S)
+    seconds = time.monotonic() - started
+    events = done - first
+    cpu_us = {name: cpu_s / events * 1e6 for name, cpu_s in meter.cpu_s().items()}
+    peak = {name: peak >> 20 for name, peak in meter.peak_bytes().items()}
+    remark = await system.stop()
+    return Reading(system.name, events, seconds, started - begun, cpu_us, peak, remark)
+
+
+def _check(deadline: float, system: System, done: int) -> None:
+    if time.monotonic() > deadline:
+        raise RuntimeError(f"{system.name} did {done:,} of {system.events:,} records in {LONGEST_S:.0f} s")
+
+
+class Bench:
+    """A stack with a filled topic."""
+
+    def __init__(self, stack: Stack, options: argparse.Namespace, environments: Path) -> None:
+        self._stack, self._options, self._environments = stack, options, environments
+        self._settings = stack.settings().model_copy(update={"topic": "bench", "partitions": options.partitions})
+        self._number = itertools.count()
+        self._log_begin_ms = 0
+
+    async def fill(self) -> None:
+        """Put the events on the topic."""
+        await kafka.create_topics(self._settings)
+        begun, self._log_begin_ms = time.monotonic(), topic.now_ms()
+        size = await topic.fill(self._settings, self._options.events, self._options.seed)
+        print(f"{self._options.events:,} events of {size} bytes put on the topic in {time.monotonic() - begun:.0f} s")
+
+    @asynccontextmanager
+    async def tally(self, workers: int) -> AsyncIterator[System]:
+        """Tally with a database, group and claims of its own."""
+        name = f"bench{next(self._number)}"
+        settings = self._settings.model_copy(update={"group": name, "database": name, "key_prefix": name})
+        await migrate(settings)
+        async with connect(settings) as database, connect_redis(settings) as redis:
+            begun = time.monotonic()
+            if self._options.claims:
+                await topic.fill_claims(settings, redis, self._options.claims, self._options.seed, self._log_begin_ms)
+                used = (await redis.info("memory"))["used_memory"] / self._options.claims
+                print(
+                    f"claims: {used:.0f} bytes each in Valkey, loaded in {time.monotonic() - begun:.0f} s", flush=True
+                )
+            try:
+                yield Tally(self._stack, settings, database, workers, self._options.events)
+            finally:
+                await redis.flushall()
+                await database.command(f"DROP DATABASE {name} SYNC")
+
+    @asynccontextmanager
+    async def peer(self, name: str, label: str, events: int, **options: object) -> AsyncIterator[System]:
+        """A peer in an environment of its own."""
+        table = f"peer{next(self._number)}"
+        url = urlsplit(self._settings.clickhouse.get_secret_value())
+        where = {
+            "kafka": self._settings.kafka,
+            "topic": self._settings.topic,
+            "redis": self._settings.redis.get_secret_value(),
+            "clickhouse_port": url.port,
+            "group": table,
+            "table": f"default.{table}",
+        }
+        python = Path(sys.executable) if name == "naive" else python_of(name, self._environments)
+        system = Peer(label, python, PEERS / f"{name}.py", self._stack, events, {**where, **options})
+        async with connect(self._settings, database="default") as database, connect_redis(self._settings) as redis:
+            try:
+                yield system
+            finally:
+                await redis.flushall()
+                await database.command(f"DROP TABLE IF EXISTS default.{table} SYNC")
+
+
+async def run(options: argparse.Namespace) -> list[list[Reading]]:
+    """All rounds."""
+    rounds = []
+    async with AsyncExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
+        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
+        bench = Bench(stack, options, options.folder / "environments")
+        await bench.fill()
+        slice_ = min(options.events, options.slice)
+        turns: list[Callable[[], AbstractAsyncContextManager[System]]] = [
+            lambda: bench.peer("engine", "clickhouse kafka engine", options.events, consumers=options.engine_consumers),
+            lambda: bench.tally(2),
+            lambda: bench.tally(1),
+            lambda: bench.peer("quix", "quix, 1 process", slice_, processes=1),
+            lambda: bench.peer("quix", "quix, 2 processes", slice_, processes=2),
+            lambda: bench.peer("naive", "naive loop", min(options.events, options.slice // 4)),
+        ]
+        chosen = [turn for at, turn in enumerate(turns) if not options.only or at in options.only]
+        for number in range(options.rounds):
+            readings = []
+            for turn in chosen:
+                async with turn() as system:
+                    reading = await measure(system)
+                readings.append(reading)
+                cpu = ", ".join(f"{name} {us:.1f}" for name, us in reading.cpu_us.items())
+                print(f"round {number + 1}: {reading.system}: {reading.rate:,.0f} events/s {reading.remark}")
+                print(
+                    f"    start-up {reading.startup_s:.1f} s; CPU us per event: {cpu}; peak MiB {reading.peak_mib}",
+                    flush=True,
+                )
+            rounds.append(readings)
+    return rounds
+
+
+def report(rounds: list[list[Reading]]) -> dict[str, float]:
+    """The table, and the ratios of Tally with two workers to each peer, pair by pair."""
+    table = Table("system", "events/s", "spread", "CPU us per event", "peak MiB")
+    by_system: dict[str, list[Reading]] = {}
+    for reading in itertools.chain.from_iterable(rounds):
+        by_system.setdefault(reading.system, []).append(reading)
+    for name, readings in by_system.items():
+        rates = [reading.rate for reading in readings]
+        middle = sorted(readings, key=lambda each: each.rate)[len(readings) // 2]
+        table.add_row(
+            name,
+            f"{statistics.median(rates):,.0f}",
+            f"{min(rates):,.0f} - {max(rates):,.0f}",
+            " ".join(f"{part} {us:.1f}" for part, us in middle.cpu_us.items()),
+            " ".join(f"{part} {mib}" for part, mib in middle.peak_mib.items()),
+        )
+    Console(width=140).print(table)
+    ratios = {}
+    for word in ("engine", "naive", "quix"):
+        pairs = []
+        for readings in rounds:
+            ours = [each.rate for each in readings if each.system == "tally, 2 workers"]
+            theirs = [each.rate for each in readings if word in each.system]
+            if ours and theirs:
+                pairs.append(ours[0] / max(theirs))
+        if pairs:
+            ratios[word] = statistics.median(pairs)
+    print("ratio: " + " ".join(f"{word} {ratio:.2f}" for word, ratio in ratios.items()))
+    return ratios
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, epilog="Examples: make bench; make bench QUICK=1"
+    )
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--claims", type=int, default=20_000_000, help="of a full window, loaded first")
+    parser.add_argument(
+        "--slice", type=int, default=200_000, help="events for Quix Streams; a quarter for the naive loop"
+    )
+    parser.add_argument("--partitions", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--only", type=int, nargs="*", help="turns: 0 engine, 1 tally x2, 2 tally x1, 3-4 quix, 5 naive"
+    )
+    parser.add_argument("--engine-consumers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a look whether it works; its figures mean nothing")
+    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
+    options = parser.parse_args()
+    if options.quick:
+        options.events, options.claims, options.slice, options.rounds = 40_000, 100_000, 10_000, 1
+    options.folder.mkdir(parents=True, exist_ok=True)
+    rounds = asyncio.run(run(options))
+    ratios = report(rounds)
+    out = {"ratios": ratios, "rounds": [[vars(reading) for reading in readings] for readings in rounds]}
+    (options.folder / "throughput.json").write_text(json.dumps(out, indent=2))
+
+
+if __name__ == "__main__":
+    main()
