@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test chaos recovery bench bench-freshness bench-lookup lint types format docs lock clean
+.PHONY: help up test chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -40,6 +40,14 @@ bench-freshness: $(VENV)/.dev
 ## make bench-lookup           whole records by id against ever more rows, alone and while writing
 bench-lookup: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.lookup $(ARGS)
+
+## make bench-claims           what a claim costs in Redis and in the worker
+bench-claims: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.claims $(ARGS)
+
+## make bench-disk             bytes per event on disk, column by column
+bench-disk: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.disk $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev

@@ -1,0 +1,221 @@
+"""`make bench-claims`: what a claim costs, in chunks with an index as Tally has them, and as one Redis key each.
+
+A full window is loaded first. Then batches are asked for: all new, with duplicates of recent events, and with ones
+from all over the window. CPU is that of Valkey and of the asking process, per event.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from redis.asyncio import Redis as Server
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import topic
+from benchmarks.meter import usage
+from deploy.embedded.stack import Stack
+from runtime.claims import CHUNK_OWNERS, Claims, Lease, Span
+from runtime.owners import Rows
+from runtime.redis import connect_redis
+from runtime.settings import Settings
+
+BATCH = 4_000
+DUPLICATES = 0.05
+RECENT = 50_000
+
+
+class Cost(NamedTuple):
+    """Of one way, for one kind of batch: CPU microseconds an event, and events a second of wall-clock time."""
+
+    way: str
+    kind: str
+    bytes_each: float
+    valkey_us: float
+    client_us: float
+    per_s: float
+
+
+class Log:
+    """Events of one partition that follow one another; some repeat one of before."""
+
+    def __init__(self, window_ms: int, seed: int) -> None:
+        self._chance = np.random.default_rng(seed)
+        self._window_ms = window_ms
+        self._keys = np.zeros((0, 2), np.int64)
+        self._next = 0
+        self._now_ms = topic.now_ms()
+
+    def fresh(self, count: int) -> Rows:
+        """New events, appended within a tenth of a second."""
+        rows = np.frombuffer(self._chance.bytes(count * 56), np.int64).reshape(-1, 7).copy()
+        rows[:, 2] = np.arange(self._next, self._next + count)
+        rows[:, 3] = rows[:, 4] = self._now_ms
+        self._next += count
+        return rows
+
+    def window(self, count: int) -> Rows:
+        """So many events, spread over the last 9 tenths of a window."""
+        rows = self.fresh(count)
+        ages = np.sort(self._chance.integers(0, self._window_ms * 9 // 10, count))[::-1]
+        rows[:, 3] = rows[:, 4] = self._now_ms - ages
+        self._keys = rows[:, :2].copy()
+        return rows
+
+    def batch(self, reach: int | None) -> Rows:
+        """Events, 5 % of them duplicates of one of the last `reach` of the window; None: of none."""
+        rows = self.fresh(BATCH)
+        if reach is not None:
+            which = self._chance.choice(BATCH, int(BATCH * DUPLICATES), replace=False)
+            rows[which, :2] = self._keys[-self._chance.integers(1, reach, len(which))]
+        return rows
+
+
+async def measure(
+    way: str,
+    kind: str,
+    pid: int,
+    bytes_each: float,
+    batches: list[Rows],
+    ask: Callable[[Rows], Awaitable[int]],
+    found: int,
+) -> Cost:
+    """Ask for all batches, one after another."""
+
+    valkey, client, begun = usage(pid).cpu_s, usage(os.getpid()).cpu_s, time.monotonic()
+    duplicates = sum([await ask(batch) for batch in batches])
+    took = time.monotonic() - begun
+    if duplicates != found:
+        raise RuntimeError(f"{way}, {kind}: {duplicates} duplicates instead of {found}")
+    events = sum(map(len, batches))
+    return Cost(
+        way,
+        kind,
+        bytes_each,
+        (usage(pid).cpu_s - valkey) / events * 1e6,
+        (usage(os.getpid()).cpu_s - client) / events * 1e6,
+        events / took,
+    )
+
+
+async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
+    """As Tally keeps them."""
+    settings = stack.settings().model_copy(update={"key_prefix": "chunks"})
+    log = Log(settings.dedup_window_ms, options.seed)
+    async with connect_redis(settings) as redis:
+        client = Claims(redis, settings)
+        before = (await redis.info("memory"))["used_memory"]
+        rows = log.window(options.claims)
+        lease = await client.take(0, needed=-1, log_end=1, append_ms=int(rows[0, 4]), anew=True)
+        for start in range(0, len(rows), CHUNK_OWNERS):
+            await client.restore(lease, rows[start : start + CHUNK_OWNERS])
+        await client.finish(
+            lease,
+            last_offset=int(rows[-1, 2]),
+            append_ms=int(rows[-1, 4]),
+            reach_ms=int(rows[0, 4]) - settings.reach_back_ms,
+        )
+        each = ((await redis.info("memory"))["used_memory"] - before) / options.claims
+        print(f"index: {lease.index.nbytes / options.claims:.1f} bytes a claim in the worker")
+        await _reload(client, options.claims)
+
+        async def ask(batch: Rows) -> int:
+            span = Span(int(batch[0, 2]), int(batch[0, 4]), int(batch[-1, 2]), int(batch[-1, 4]))
+            return len(await client.claim(lease_now[0], span, batch, {}, int(batch[0, 4])))
+
+        lease_now = [await _taken(client, int(rows[-1, 2]), int(rows[-1, 4]))]
+        return await _kinds("chunks", stack, log, each, ask, options)
+
+
+async def _taken(client: Claims, last_offset: int, append_ms: int) -> Lease:
+    lease = await client.take(0, needed=last_offset, log_end=2**40, append_ms=append_ms)
+    await client.load(lease)
+    return lease
+
+
+async def _reload(client: Claims, claims: int) -> None:
+    begun = time.monotonic()
+    await _taken(client, -1, topic.now_ms())
+    print(f"taking the partition over: {claims:,} claims loaded in {time.monotonic() - begun:.1f} s")
+
+
+async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
+    """One key per claim, SET NX GET, packed a thousand at a time."""
+    settings = stack.settings()
+    log = Log(settings.dedup_window_ms, options.seed)
+    async with Server.from_url(settings.redis.get_secret_value()) as redis:
+
+        async def ask(batch: Rows) -> int:
+            duplicates = 0
+            for start in range(0, len(batch), 1_000):
+                pipeline = redis.pipeline(transaction=False)
+                for row in batch[start : start + 1_000]:
+                    raw = row.tobytes()
+                    pipeline.set(b"p:" + raw[:16], raw[16:], nx=True, get=True, px=settings.claim_ttl_ms)
+                duplicates += sum(answer is not None for answer in await pipeline.execute())
+            return duplicates
+
+        before = (await redis.info("memory"))["used_memory"]
+        rows = log.window(options.claims // 10)
+        await ask(rows)
+        each = ((await redis.info("memory"))["used_memory"] - before) / len(rows)
+        return await _kinds("plain keys", stack, log, each, ask, options)
+
+
+async def _kinds(
+    way: str, stack: Stack, log: Log, each: float, ask: Callable[[Rows], Awaitable[int]], options: argparse.Namespace
+) -> list[Cost]:
+    window = options.claims if way == "chunks" else options.claims // 10
+    found = []
+    for kind, reach in (("all new", None), ("5 % recent", min(RECENT, window)), ("5 % of all ages", window)):
+        batches = [log.batch(reach) for _ in range(options.batches)]
+        duplicates = 0 if reach is None else int(BATCH * DUPLICATES) * options.batches
+        found.append(await measure(way, kind, stack.pid("redis"), each, batches, ask, duplicates))
+        print(found[-1], flush=True)
+    return found
+
+
+async def run(options: argparse.Namespace) -> list[Cost]:
+    """Both ways."""
+    async with AsyncExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
+        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
+        return [*await chunks(stack, options), *await plain_keys(stack, options)]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="make bench-claims", description=__doc__, epilog="Example: make bench-claims ARGS='--claims 1000000'"
+    )
+    parser.add_argument("--claims", type=int, default=2_500_000, help="of one partition's full window")
+    parser.add_argument("--batches", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found = asyncio.run(run(options))
+    table = Table("way", "batch", "bytes a claim", "Valkey us", "client us", "events/s")
+    for each in found:
+        table.add_row(
+            each.way,
+            each.kind,
+            f"{each.bytes_each:.0f}",
+            f"{each.valkey_us:.2f}",
+            f"{each.client_us:.2f}",
+            f"{each.per_s:,.0f}",
+        )
+    Console(width=120).print(table)
+    (options.folder / "claims.json").write_text(json.dumps([each._asdict() for each in found], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`make bench-disk`: bytes per event on disk, column by column, of rows as wide as those of `make bench`."""
+
+import argparse
+import asyncio
+import json
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import lookup
+from deploy.embedded.stack import Stack
+from runtime.clickhouse import ClickHouse, connect
+from runtime.migrate import migrate
+from runtime.settings import Settings
+
+_COLUMNS = """
+SELECT column, sum(column_data_compressed_bytes), sum(column_data_uncompressed_bytes), sum(column_marks_bytes)
+FROM system.parts_columns WHERE database = {database:String} AND table = 'interactions' AND active
+GROUP BY column ORDER BY 2 DESC
+"""
+_WHOLE = """
+SELECT sum(bytes_on_disk), sum(rows), sum(secondary_indices_compressed_bytes), sum(primary_key_size), count()
+FROM system.parts WHERE database = {database:String} AND table = 'interactions' AND active
+"""
+
+
+class Column(NamedTuple):
+    """Bytes an event."""
+
+    name: str
+    compressed: float
+    uncompressed: float
+    marks: float
+
+
+async def columns(database: ClickHouse, name: str) -> tuple[list[Column], float]:
+    """Each column's bytes an event, and those of everything together."""
+    ((whole, rows, indices, primary, parts),) = await database.rows(_WHOLE, {"database": name})
+    print(f"{rows:,} rows in {parts} parts; indices {indices / rows:.2f}, primary key {primary / rows:.2f} bytes each")
+    found = await database.rows(_COLUMNS, {"database": name})
+    return [Column(str(column), *(size / rows for size in sizes)) for column, *sizes in found], whole / rows
+
+
+async def run(options: argparse.Namespace) -> tuple[list[Column], float]:
+    """Make rows, merge them, and look."""
+    async with AsyncExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
+        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
+        settings = stack.settings().model_copy(update={"database": "disk", "topic": "disk"})
+        await migrate(settings)
+        database = await opened.enter_async_context(connect(settings))
+        await lookup.fill(database, 0, options.rows)
+        await database.command("OPTIMIZE TABLE interactions FINAL")
+        return await columns(database, "disk")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="make bench-disk", description=__doc__, epilog="Example: make bench-disk ARGS='--rows 5000000'"
+    )
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found, whole = asyncio.run(run(options))
+    table = Table("column", "bytes an event", "uncompressed", "marks")
+    for each in found:
+        table.add_row(each.name, f"{each.compressed:.2f}", f"{each.uncompressed:.1f}", f"{each.marks:.2f}")
+    table.add_row("all", f"{whole:.1f}", f"{sum(each.uncompressed for each in found):.0f}", "")
+    Console(width=120).print(table)
+    out = {"bytes_an_event": whole, "columns": [each._asdict() for each in found]}
+    (options.folder / "disk.json").write_text(json.dumps(out, indent=2))
+
+
+if __name__ == "__main__":
+    main()
