@@ -41,7 +41,8 @@ class Member:
     def signal(self, number: int) -> None:
         """Send it a signal, if it is still there."""
         if self.process.pid is not None and self.process.exitcode is None:
-            os.kill(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended in this very moment
+                os.kill(self.process.pid, number)
 
     async def ended(self, timeout_s: float) -> bool:
         """Whether it has ended within the time."""

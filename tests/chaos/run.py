@@ -37,6 +37,8 @@ MET_S = 10.0
 CATCH_UP_S = 120.0
 POLL_S = 0.04
 UNDISTURBED_EVERY = 10
+PATIENT = {"query_timeout_ms": 30_000, "connect_timeout_ms": 30_000, "session_timeout_ms": 30_000}
+"""Of the campaign itself, and of undisturbed workers: a slow machine is not what they are about."""
 
 
 class Result(NamedTuple):
@@ -141,7 +143,7 @@ class Run:
     async def _open(self, opened: AsyncExitStack) -> None:
         settings = self.settings
         await kafka.create_topics(settings)
-        await migrate(settings)
+        await migrate(settings.model_copy(update=PATIENT))
         ports = {
             "kafka": int(settings.kafka.rpartition(":")[2]),
             "redis": urlsplit(settings.redis.get_secret_value()).port or 0,
@@ -160,9 +162,7 @@ class Run:
         self.crew = Crew(Orders(self.through, str(self.log_path), brokers, control=self._control))
         self._admin = await opened.enter_async_context(kafka.admin(settings))
         self._producer = await opened.enter_async_context(kafka.producer(settings, letters=True))
-        self._database = await opened.enter_async_context(
-            connect(settings.model_copy(update={"query_timeout_ms": 30_000}))
-        )
+        self._database = await opened.enter_async_context(connect(settings.model_copy(update=PATIENT)))
         if self._narrowed:
             await self._database.command(NARROWED)
 
@@ -290,14 +290,14 @@ class Run:
         disturbed, _ = await recorded_outcomes(self._database, self.settings.topic)
         again = f"{self.settings.database}u"
         other = {"database": again, "group": again, "key_prefix": again}
-        settings: Settings = self.settings.model_copy(update={**other, "query_timeout_ms": 30_000})
+        settings: Settings = self.settings.model_copy(update={**other, **PATIENT})
         await migrate(settings)
         async with connect(settings) as database:
             if self._narrowed:
                 await database.command(NARROWED)
             member = self.crew.start(settings=settings, kafka_ports={}, control=None, until_caught_up=True)
-            if not await member.ended(CATCH_UP_S):
-                self._problems.append("the undisturbed run did not end")
+            if not await member.ended(CATCH_UP_S) or member.process.exitcode != 0:
+                self._problems.append(f"the undisturbed run did not end well: {member.process.exitcode}")
             undisturbed, _ = await recorded_outcomes(database, settings.topic)
             self._problems += compared(undisturbed, disturbed)
             await database.command(f"DROP DATABASE {again}")
