@@ -1,11 +1,14 @@
 """A short slice of the campaign (`make chaos` runs all of it), and one control: it can fail."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from consumers.seams import SEAMS
 from deploy.embedded.stack import Stack
+from tests.chaos.controls import CONTROLS
 from tests.chaos.plan import FAULTS, Plan, plan
 from tests.chaos.run import Run
 
@@ -33,6 +36,13 @@ async def test_a_worker_that_commits_before_it_inserts_is_caught(stack: Stack, t
     planned = Plan(1, 4711, "resumed", "kill", 3, "kafka")
     result = await Run(planned, stack, tmp_path, control="commit-before-insert").execute()
     assert any("lost" in problem for problem in result.problems), result
+
+
+@pytest.mark.parametrize("control", sorted(CONTROLS))
+def test_a_control_still_finds_what_it_breaks(control: str) -> None:
+    """One that fails to begin would look like one that was caught."""
+    begin = f"from tests.chaos.controls import CONTROLS; CONTROLS[{control!r}]()"
+    subprocess.run([sys.executable, "-c", begin], check=True, timeout=60)
 
 
 def test_every_seam_meets_every_fault_at_least_five_times_in_a_thousand_runs() -> None:

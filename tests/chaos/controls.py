@@ -8,14 +8,17 @@ import consumers.sink
 import runtime.claims
 from consumers.resume import Resume
 from runtime import faults
+from runtime.owners import Judge
 
 
 def _claims_without_owner() -> None:
     """A redelivered event finds its key claimed, and not by whom: as with SET NX."""
-    script = runtime.claims._SCRIPT
-    broken = script.replace("if owner_offset < offset\n", "if owner_offset <= offset\n")
-    assert broken != script
-    runtime.claims._SCRIPT = broken
+    owner_of = Judge._owner_of
+
+    def any_owner_of(self: Any, event: Any, near: Any, replayed: bool) -> Any:
+        return owner_of(self, event._replace(offset=event.offset + 1), near, replayed)
+
+    Judge._owner_of = any_owner_of  # type: ignore[method-assign]
 
 
 def _commit_before_insert() -> None:
@@ -53,11 +56,12 @@ def _poison_on_too_many_parts() -> None:
 
 def _claims_that_forget() -> None:
     """Lost claims are taken for empty ones."""
-    script = runtime.claims._SCRIPT
-    broken = script.replace('return { "lost", space, 0 }', 'return { "held", space, 0 }')
-    broken = broken.replace("if head.count ~= count and", "if false and")
-    assert broken != script
-    runtime.claims._SCRIPT = broken
+    for text, broken in (
+        ('return { "lost", space, 0, 0, 0 }', 'return { "held", space, 0, 0, 0 }'),
+        ("if head.count ~= count and", "if false and"),
+    ):
+        assert text in runtime.claims._SCRIPT
+        runtime.claims._SCRIPT = runtime.claims._SCRIPT.replace(text, broken)
 
 
 CONTROLS: dict[str, Callable[[], None]] = {
