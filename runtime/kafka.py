@@ -253,15 +253,16 @@ async def log_bounds(
 ) -> dict[int, LogBounds]:
     """Ask for partitions' offsets, all at once: each request may queue behind a waiting fetch.
 
-    A client outside any group cannot ask for the committed ones: `in_group` is False then.
+    A client outside any group cannot ask for the committed ones: `in_group` is False then. The log's end is asked for
+    last: while these are asked for, another worker may still commit records that were not there a moment ago.
 
     Raises Unavailable when no broker answers.
     """
     asked = [TopicPartition(topic, number) for number in partitions]
     try:
         starts = await client.beginning_offsets(asked)
-        ends = await client.end_offsets(asked)
         committed = {tp: await client.committed(tp) if in_group else None for tp in asked}
+        ends = await client.end_offsets(asked)
         return {tp.partition: LogBounds(starts[tp], ends[tp], committed[tp]) for tp in asked}
     except KafkaError as error:
         raise kafka_fault(error, "asking for offsets") from error
