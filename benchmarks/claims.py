@@ -6,13 +6,9 @@ from all over the window. CPU is that of Valkey and of the asking process, per e
 
 import argparse
 import asyncio
-import json
 import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +16,12 @@ from redis.asyncio import Redis as Server
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import topic
+from benchmarks import command, topic
 from benchmarks.meter import usage
 from deploy.embedded.stack import Stack
-from runtime.claims import CHUNK_OWNERS, Claims, Lease, Span
+from runtime.claims import Claims, Lease, Span
 from runtime.owners import Rows
 from runtime.redis import connect_redis
-from runtime.settings import Settings
 
 BATCH = 4_000
 DUPLICATES = 0.05
@@ -108,21 +103,13 @@ async def measure(
 
 async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
     """As Tally keeps them."""
-    settings = stack.settings().model_copy(update={"key_prefix": "chunks"})
+    settings = command.named(stack, "chunks")
     log = Log(settings.dedup_window_ms, options.seed)
     async with connect_redis(settings) as redis:
         client = Claims(redis, settings)
         before = (await redis.info("memory"))["used_memory"]
         rows = log.window(options.claims)
-        lease = await client.take(0, needed=-1, log_end=1, append_ms=int(rows[0, 4]), anew=True)
-        for start in range(0, len(rows), CHUNK_OWNERS):
-            await client.restore(lease, rows[start : start + CHUNK_OWNERS])
-        await client.finish(
-            lease,
-            last_offset=int(rows[-1, 2]),
-            append_ms=int(rows[-1, 4]),
-            reach_ms=int(rows[0, 4]) - settings.reach_back_ms,
-        )
+        lease = await topic.restore_claims(client, 0, rows, append_ms=int(rows[-1, 4]))
         each = ((await redis.info("memory"))["used_memory"] - before) / options.claims
         print(f"index: {lease.index.nbytes / options.claims:.1f} bytes a claim in the worker")
         await _reload(client, options.claims)
@@ -185,23 +172,17 @@ async def _kinds(
 
 async def run(options: argparse.Namespace) -> list[Cost]:
     """Both ways."""
-    async with AsyncExitStack() as opened:
-        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
-        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
+    with command.temporary_stack(options.folder) as stack:
         return [*await chunks(stack, options), *await plain_keys(stack, options)]
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        prog="make bench-claims", description=__doc__, epilog="Example: make bench-claims ARGS='--claims 1000000'"
-    )
+    parser = command.parser_of("bench-claims", __doc__, "ARGS='--claims 1000000'")
     parser.add_argument("--claims", type=int, default=2_500_000, help="of one partition's full window")
     parser.add_argument("--batches", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     found = asyncio.run(run(options))
     table = Table("way", "batch", "bytes a claim", "Valkey us", "client us", "events/s")
     for each in found:
@@ -214,7 +195,12 @@ def main() -> None:
             f"{each.per_s:,.0f}",
         )
     Console(width=120).print(table)
-    (options.folder / "claims.json").write_text(json.dumps([each._asdict() for each in found], indent=2))
+    command.save(options.folder, "claims", [each._asdict() for each in found])
+    with command.plot(options.folder, "claims", "CPU of one claim, us") as axes:
+        names = [f"{each.way}\n{each.kind}" for each in found]
+        axes.bar(names, [each.valkey_us for each in found], label="Valkey")
+        axes.bar(names, [each.client_us for each in found], bottom=[each.valkey_us for each in found], label="worker")
+        axes.legend()
 
 
 if __name__ == "__main__":

@@ -2,20 +2,14 @@
 
 import argparse
 import asyncio
-import json
-import tempfile
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import lookup
-from deploy.embedded.stack import Stack
+from benchmarks import command, lookup
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
-from runtime.settings import Settings
 
 _COLUMNS = """
 SELECT column, sum(column_data_compressed_bytes), sum(column_data_uncompressed_bytes), sum(column_marks_bytes)
@@ -47,34 +41,29 @@ async def columns(database: ClickHouse, name: str) -> tuple[list[Column], float]
 
 async def run(options: argparse.Namespace) -> tuple[list[Column], float]:
     """Make rows, merge them, and look."""
-    async with AsyncExitStack() as opened:
-        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
-        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
-        settings = stack.settings().model_copy(update={"database": "disk", "topic": "disk"})
+    with command.temporary_stack(options.folder) as stack:
+        settings = command.named(stack, "disk")
         await migrate(settings)
-        database = await opened.enter_async_context(connect(settings))
-        await lookup.fill(database, 0, options.rows)
-        await database.command("OPTIMIZE TABLE interactions FINAL")
-        return await columns(database, "disk")
+        async with connect(settings) as database:
+            await lookup.fill(database, 0, options.rows)
+            await database.command("OPTIMIZE TABLE interactions FINAL")
+            return await columns(database, settings.database)
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        prog="make bench-disk", description=__doc__, epilog="Example: make bench-disk ARGS='--rows 5000000'"
-    )
+    parser = command.parser_of("bench-disk", __doc__, "ARGS='--rows 5000000'")
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     found, whole = asyncio.run(run(options))
     table = Table("column", "bytes an event", "uncompressed", "marks")
     for each in found:
         table.add_row(each.name, f"{each.compressed:.2f}", f"{each.uncompressed:.1f}", f"{each.marks:.2f}")
     table.add_row("all", f"{whole:.1f}", f"{sum(each.uncompressed for each in found):.0f}", "")
     Console(width=120).print(table)
-    out = {"bytes_an_event": whole, "columns": [each._asdict() for each in found]}
-    (options.folder / "disk.json").write_text(json.dumps(out, indent=2))
+    command.save(options.folder, "disk", {"bytes_an_event": whole, "columns": [each._asdict() for each in found]})
+    with command.plot(options.folder, "disk", f"Bytes an event on disk: {whole:.1f}") as axes:
+        axes.barh([each.name for each in reversed(found)], [each.compressed for each in reversed(found)])
 
 
 if __name__ == "__main__":

@@ -6,20 +6,18 @@ a lookup is compared with.
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.freshness import TICK_S, build
+from benchmarks import command
+from benchmarks.load import build, send
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
 from readers.lookup import Lookups, Stored
@@ -134,22 +132,13 @@ async def while_writing(
         ticks = build(producer, settings, options.write, options.seconds, seed=rows)
         system = Tally(stack, settings, database, 2, 0)
         system.start()
-        stop = asyncio.Event()
-
-        async def write() -> None:
-            begun = time.monotonic()
-            for number, tick in enumerate(ticks):
-                if stop.is_set():
-                    return
-                await asyncio.sleep(max(0.0, begun + number * TICK_S - time.monotonic()))
-                for partition, batch in tick.batches:
-                    await producer.send_batch(batch, settings.topic, partition=partition)
-
-        writing = asyncio.create_task(write())
+        writing = asyncio.create_task(send(producer, settings.topic, ticks))
         await asyncio.sleep(5)
         found = await measure(database, rows, options.write, options.tries)
-        stop.set()
-        await writing
+        if writing.done():
+            writing.result()
+            raise RuntimeError("it took longer than what is written: raise --seconds")
+        writing.cancel()
         print(await system.stop(), flush=True)
     return found
 
@@ -158,10 +147,8 @@ async def run(options: argparse.Namespace) -> list[Lookup]:
     """Each number of rows, alone and while writing."""
     found: list[Lookup] = []
     async with AsyncExitStack() as opened:
-        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
-        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
-        own = {"topic": "lookups", "group": "lookups", "database": "lookups", "key_prefix": "lookups"}
-        settings = stack.settings().model_copy(update=own)
+        stack = opened.enter_context(command.temporary_stack(options.folder))
+        settings = command.named(stack, "lookups")
         await kafka.create_topics(settings)
         await migrate(settings)
         database = await opened.enter_async_context(connect(settings))
@@ -201,21 +188,24 @@ def report(found: list[Lookup]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        prog="make bench-lookup",
-        description=__doc__,
-        epilog="Example: make bench-lookup ARGS='--rows 1000000 10000000'",
-    )
+    parser = command.parser_of("bench-lookup", __doc__, "ARGS='--rows 1000000 10000000'")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--write", type=float, default=20_000, help="events a second written meanwhile; 0: none")
     parser.add_argument("--seconds", type=float, default=40.0, help="for which events to write are made")
     parser.add_argument("--tries", type=int, default=400)
-    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     found = asyncio.run(run(options))
     report(found)
-    (options.folder / "lookup.json").write_text(json.dumps([each._asdict() for each in found], indent=2))
+    command.save(options.folder, "lookup", [each._asdict() for each in found])
+    with command.plot(options.folder, "lookup", "A whole record by id") as axes:
+        for label, some in (("alone", [each for each in found if not each.writing_per_s]),
+                            ("while writing", [each for each in found if each.writing_per_s])):  # fmt: skip
+            rows = [each.rows for each in some]
+            axes.plot(rows, [each.lookup.p50 for each in some], "o-", label=f"{label}, p50")
+            axes.plot(rows, [each.lookup.p99 for each in some], "o-", label=f"{label}, p99")
+        axes.plot([each.rows for each in found], [each.select_1.p50 for each in found], "k.", label="SELECT 1, p50")
+        axes.set(xlabel="rows", ylabel="ms", xscale="log", ylim=(0, None))
+        axes.legend()
 
 
 if __name__ == "__main__":

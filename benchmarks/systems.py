@@ -10,9 +10,11 @@ from pathlib import Path
 from consumers.supervisor import Supervisor
 from deploy.embedded.stack import Stack
 from readers.audit import audit
-from readers.overview import read_lag
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
+from schemas.tables import INTERACTIONS, OUTCOMES
+
+_ROWS = f"SELECT (SELECT count() FROM {INTERACTIONS}) + (SELECT count() FROM {OUTCOMES})"
 
 
 class System(ABC):
@@ -30,9 +32,10 @@ class System(ABC):
     async def done(self) -> int:
         """Records that it is done with: what it makes of them can be queried."""
 
+    @property
     @abstractmethod
-    def pids(self) -> dict[str, list[int]]:
-        """Its processes, by name."""
+    def worker_pids(self) -> list[int]:
+        """The processes that do its work."""
 
     @abstractmethod
     async def stop(self) -> str:
@@ -45,7 +48,7 @@ class Tally(System):
     def __init__(self, stack: Stack, settings: Settings, database: ClickHouse, workers: int, events: int) -> None:
         self.name = f"tally, {workers} worker{'s' if workers > 1 else ''}"
         self.events = events
-        self._stack, self._settings, self._database = stack, settings, database
+        self._settings, self._database = settings, database
         self._supervisor = Supervisor(
             stack.children,
             settings,
@@ -60,15 +63,12 @@ class Tally(System):
 
     async def done(self) -> int:
         self._supervisor.poll()
-        return self.events - sum(each.lag for each in await read_lag(self._settings))
+        ((rows,),) = await self._database.rows(_ROWS)
+        return int(rows)
 
-    def pids(self) -> dict[str, list[int]]:
-        return {
-            "worker": self._supervisor.pids,
-            "broker": [self._stack.pid("kafka")],
-            "redis": [self._stack.pid("redis")],
-            "clickhouse": [self._stack.pid("clickhouse")],
-        }
+    @property
+    def worker_pids(self) -> list[int]:
+        return self._supervisor.pids
 
     async def stop(self) -> str:
         self._supervisor.stop()
@@ -86,11 +86,8 @@ class Peer(System):
     It is given its options as one JSON object, and prints JSON lines: `{"done": 123, "pids": [...]}`.
     """
 
-    def __init__(
-        self, name: str, python: Path, script: Path, stack: Stack, events: int, options: dict[str, object]
-    ) -> None:
+    def __init__(self, name: str, python: Path, script: Path, events: int, options: dict[str, object]) -> None:
         self.name, self.events = name, events
-        self._stack = stack
         self._command = [str(python), str(script), json.dumps({**options, "events": events})]
         self._log_path = Path(tempfile.mkstemp(suffix=".jsonl")[1])
         self._process: subprocess.Popen[bytes]
@@ -109,13 +106,9 @@ class Peer(System):
             raise RuntimeError(f"{self.name} ended with {self._process.returncode}")
         return self._done
 
-    def pids(self) -> dict[str, list[int]]:
-        return {
-            "worker": [self._process.pid, *self._pids],
-            "broker": [self._stack.pid("kafka")],
-            "redis": [self._stack.pid("redis")],
-            "clickhouse": [self._stack.pid("clickhouse")],
-        }
+    @property
+    def worker_pids(self) -> list[int]:
+        return [self._process.pid, *self._pids]
 
     async def stop(self) -> str:
         self._process.terminate()

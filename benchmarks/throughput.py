@@ -7,13 +7,11 @@ run of Tally, so that it begins with a full window.
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +19,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import topic
+from benchmarks import command, topic
 from benchmarks.environments import python_of
 from benchmarks.meter import Meter
 from benchmarks.systems import Peer, System, Tally
@@ -30,9 +28,8 @@ from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
-from runtime.settings import Settings
 
-POLL_S = 0.05
+POLL_S = 0.1
 BEGIN_SHARE = 0.02
 LONGEST_S = 900.0
 PEERS = Path(__file__).parent / "peers"
@@ -58,7 +55,7 @@ class Reading:
         return self.events / self.seconds
 
 
-async def measure(system: System) -> Reading:
+async def measure(stack: Stack, system: System) -> Reading:
     """Run a system from start to its last record."""
     begun = time.monotonic()
     system.start()
@@ -67,7 +64,8 @@ async def measure(system: System) -> Reading:
         _check(deadline, system, first)
         await asyncio.sleep(POLL_S)
     started = time.monotonic()
-    meter = Meter(system.pids())
+    parts = {"broker": "kafka", "redis": "redis", "clickhouse": "clickhouse"}
+    meter = Meter({"worker": system.worker_pids, **{name: [stack.pid(part)] for name, part in parts.items()}})
     meter.start()
     while (done := await system.done()) < system.events:
         _check(deadline, system, done)
@@ -105,7 +103,7 @@ class Bench:
     async def tally(self, workers: int) -> AsyncIterator[System]:
         """Tally with a database, group and claims of its own."""
         name = f"bench{next(self._number)}"
-        settings = self._settings.model_copy(update={"group": name, "database": name, "key_prefix": name})
+        settings = command.named(self._stack, name, topic=self._settings.topic, partitions=self._settings.partitions)
         await migrate(settings)
         async with connect(settings) as database, connect_redis(settings) as redis:
             begun = time.monotonic()
@@ -135,7 +133,7 @@ class Bench:
             "table": f"default.{table}",
         }
         python = Path(sys.executable) if name == "naive" else python_of(name, self._environments)
-        system = Peer(label, python, PEERS / f"{name}.py", self._stack, events, {**where, **options})
+        system = Peer(label, python, PEERS / f"{name}.py", events, {**where, **options})
         async with connect(self._settings, database="default") as database, connect_redis(self._settings) as redis:
             try:
                 yield system
@@ -147,9 +145,7 @@ class Bench:
 async def run(options: argparse.Namespace) -> list[list[Reading]]:
     """All rounds."""
     rounds = []
-    async with AsyncExitStack() as opened:
-        folder = opened.enter_context(tempfile.TemporaryDirectory(dir=options.folder))
-        stack = opened.enter_context(Stack(Settings(data_dir=Path(folder))))
+    with command.temporary_stack(options.folder) as stack:
         bench = Bench(stack, options, options.folder / "environments")
         await bench.fill()
         slice_ = min(options.events, options.slice)
@@ -166,7 +162,7 @@ async def run(options: argparse.Namespace) -> list[list[Reading]]:
             readings = []
             for turn in chosen:
                 async with turn() as system:
-                    reading = await measure(system)
+                    reading = await measure(stack, system)
                 readings.append(reading)
                 cpu = ", ".join(f"{name} {us:.1f}" for name, us in reading.cpu_us.items())
                 print(f"round {number + 1}: {reading.system}: {reading.rate:,.0f} events/s {reading.remark}")
@@ -211,9 +207,7 @@ def report(rounds: list[list[Reading]]) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(
-        prog="make bench", description=__doc__, epilog="Examples: make bench; make bench QUICK=1"
-    )
+    parser = command.parser_of("bench", __doc__, "QUICK=1")
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--claims", type=int, default=20_000_000, help="of a full window, loaded first")
     parser.add_argument(
@@ -227,15 +221,18 @@ def main() -> None:
     )
     parser.add_argument("--engine-consumers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a look whether it works; its figures mean nothing")
-    parser.add_argument("--folder", type=Path, default=Path(".tally/bench"))
     options = parser.parse_args()
     if options.quick:
         options.events, options.claims, options.slice, options.rounds = 40_000, 100_000, 10_000, 1
-    options.folder.mkdir(parents=True, exist_ok=True)
     rounds = asyncio.run(run(options))
     ratios = report(rounds)
     out = {"ratios": ratios, "rounds": [[vars(reading) for reading in readings] for readings in rounds]}
-    (options.folder / "throughput.json").write_text(json.dumps(out, indent=2))
+    command.save(options.folder, "throughput", out)
+    with command.plot(options.folder, "throughput", "Events a second, each round") as axes:
+        for number, readings in enumerate(rounds):
+            axes.plot([each.system for each in readings], [each.rate for each in readings], "o", label=f"{number + 1}")
+        axes.set(ylim=(0, None))
+        axes.legend(title="round")
 
 
 if __name__ == "__main__":

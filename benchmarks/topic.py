@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from runtime import kafka
-from runtime.claims import CHUNK_OWNERS, Claims
+from runtime.claims import CHUNK_OWNERS, Claims, Lease
 from runtime.owners import OWNER_BYTES, Rows
+from runtime.partitioner import partition_of
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.dedup import dedup_key
@@ -81,9 +81,9 @@ def _numbers(events: int, seed: int) -> Iterator[int]:
             fresh += 1
 
 
-def partition_of(execution_id: str, partitions: int) -> int:
-    """Where an execution's events lie."""
-    return int(murmur2(f"{NAMESPACE}:{execution_id}".encode()) & 0x7FFFFFFF) % partitions
+def record_key(execution_id: str) -> bytes:
+    """The key of an execution's records."""
+    return f"{NAMESPACE}:{execution_id}".encode()
 
 
 class Placed:
@@ -97,7 +97,7 @@ class Placed:
         if execution_id not in self._known:
             if len(self._known) > 100_000:
                 self._known.clear()
-            self._known[execution_id] = partition_of(execution_id, self._partitions)
+            self._known[execution_id] = partition_of(record_key(execution_id), self._partitions)
         return self._known[execution_id]
 
 
@@ -111,7 +111,7 @@ async def fill(settings: Settings, events: int, seed: int) -> int:
             facts = facts_of(number, seed)
             value, _ = value_of(facts, chance)
             total += len(value)
-            key = f"{NAMESPACE}:{facts.execution_id}".encode()
+            key = record_key(facts.execution_id)
             partition = placed(facts.execution_id)
             batch = batches.setdefault(partition, producer.create_batch())
             if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
@@ -134,11 +134,16 @@ async def fill_claims(settings: Settings, redis: Redis, claims: int, seed: int, 
     named = _named_owners(settings, seed)
     for partition in range(settings.partitions):
         rows = _rows(named[partition], claims // settings.partitions, settings.dedup_window_ms, log_begin_ms, seed)
-        lease = await client.take(partition, needed=-1, log_end=1, append_ms=log_begin_ms, anew=True)
-        for start in range(0, len(rows), CHUNK_OWNERS):
-            await client.restore(lease, rows[start : start + CHUNK_OWNERS])
-        reach_ms = log_begin_ms - settings.reach_back_ms
-        await client.finish(lease, last_offset=-1, append_ms=log_begin_ms + _MARGIN_MS, reach_ms=reach_ms)
+        await restore_claims(client, partition, rows, append_ms=log_begin_ms + _MARGIN_MS)
+
+
+async def restore_claims(client: Claims, partition: int, rows: Rows, append_ms: int) -> Lease:
+    """Make these the whole claims of a partition, up to a time past the last of them."""
+    lease = await client.take(partition, needed=-1, log_end=1, append_ms=append_ms, anew=True)
+    for start in range(0, len(rows), CHUNK_OWNERS):
+        await client.restore(lease, rows[start : start + CHUNK_OWNERS])
+    await client.finish(lease, last_offset=max(-1, int(rows[-1, 2])), append_ms=append_ms, reach_ms=0)
+    return lease
 
 
 def _named_owners(settings: Settings, seed: int) -> list[list[bytes]]:

@@ -58,7 +58,7 @@ class Deduplication:
         """`done` are the offsets of those that have a row: nothing is decided about them."""
         stored: set[_Identity] = set()
         for group, is_last in _cut_at_repeated_ids(events, stored):
-            undecided = [event for event in group if event.offset not in done]
+            undecided = [event for event in group if event.offset not in done] if done else group
             repeated = {event.offset for event in undecided if _identity(event) in stored} if stored else set()
             repeated |= await self._owners.of_same_id(event for event in undecided if event.offset not in repeated)
             owners = await self._owners.of_replayed(event for event in undecided if event.offset not in repeated)
@@ -66,22 +66,15 @@ class Deduplication:
             span = span_of(part)
             if not is_last:
                 span = span._replace(last_offset=group[-1].offset, last_append_ms=max(each.append_ms for each in group))
-            flags = {at: flag for at, event in enumerate(asking) if (flag := _flags(event, owners, repeated, done))}
+            flags = _flags(asking, owners, repeated, done)
             for at, owner in (await self._leases.claim(part, span, _rows(asking), flags, before)).items():
                 offset = asking[at].offset
                 owners[offset] = min(owner, owners.get(offset, owner))
-            for event in group:
-                if event.offset in done:
-                    stored.add(_identity(event))
-                elif event.offset in repeated:
-                    into.duplicates.append(Duplicate(event, event.interaction_id, "same_id"))
-                    stored.add(_identity(event))
-                elif event.offset in owners:
-                    why: DuplicateReason = "replayed" if event.replayed else "same_key"
-                    into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id, why))
-                else:
-                    into.stored.append(event)
-                    stored.add(_identity(event))
+            _divide(undecided, owners, repeated, into)
+            if not is_last:
+                stored |= {
+                    _identity(event) for event in group if event.offset in repeated or event.offset not in owners
+                }
 
     async def release(self, part: Slice, event: Event) -> None:
         """Take back the claim of an event that ClickHouse will not store."""
@@ -136,6 +129,24 @@ def _rows(events: list[Event]) -> Rows:
     )
 
 
-def _flags(event: Event, owners: Mapping[int, Owner], repeated: set[int], done: set[int]) -> int:
-    asks_only = event.offset in owners or event.offset in repeated
-    return ASKS_ONLY * asks_only + REPLAYED * event.replayed + STORED * (event.offset in done)
+def _flags(events: list[Event], owners: Mapping[int, Owner], repeated: set[int], done: set[int]) -> dict[int, int]:
+    """Of those events that have any, by position."""
+    flags: dict[int, int] = {}
+    if owners or repeated or done or any(event.replayed for event in events):
+        for at, event in enumerate(events):
+            asks_only = event.offset in owners or event.offset in repeated
+            flag = ASKS_ONLY * asks_only + REPLAYED * event.replayed + STORED * (event.offset in done)
+            if flag:
+                flags[at] = flag
+    return flags
+
+
+def _divide(events: list[Event], owners: Mapping[int, Owner], repeated: set[int], into: Verdicts) -> None:
+    """Put each event where it belongs."""
+    into.stored += [event for event in events if event.offset not in owners and event.offset not in repeated]
+    for event in events if owners or repeated else ():
+        if event.offset in repeated:
+            into.duplicates.append(Duplicate(event, event.interaction_id, "same_id"))
+        elif event.offset in owners:
+            why: DuplicateReason = "replayed" if event.replayed else "same_key"
+            into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id, why))

@@ -1,4 +1,9 @@
-"""Intake: gathers records into batches, closed by rows, bytes or age."""
+"""Intake: gathers records into batches.
+
+A batch closes when it is full, or when its oldest record has waited so long; but an old one goes on being filled, for
+a while, as long as more waits at the broker than it has room for. So batches are small while the worker keeps up, which
+makes events visible soon, and large when it does not, which makes them cheap: ClickHouse merges fewer parts.
+"""
 
 import asyncio
 import logging
@@ -20,6 +25,8 @@ POLL_MS = 100
 
 
 WITHOUT_ASSIGNMENT_S = 1.0
+LONGEST_AGES = 10
+"""A batch stays open no longer than so many times its age, whatever waits: it may belong to an open transaction."""
 
 log = logging.getLogger("tally.worker")
 
@@ -36,23 +43,29 @@ class Intake:
         self._rows = 0
         self._bytes = 0
         self._oldest_at = 0.0
+        self._waiting: dict[TopicPartition, int] = {}
+        """Records behind those that were read, as the broker said with them."""
         self._generation = 0
 
     async def fill(self, stop: asyncio.Event) -> None:
         """Read until a batch is due, or until `stop` is set, or until one poll brought nothing at all."""
         while not stop.is_set() and not self._is_due():
-            wait_ms = POLL_MS
-            if self._rows:
-                age_s = time.monotonic() - self._oldest_at
-                wait_ms = max(1, min(POLL_MS, int((self._max_age_s - age_s) * 1000)))
             generation = self._generation
-            found = await self._poll(wait_ms)
+            found = await self._poll(self._wait_ms())
             if generation != self._generation:
                 self._give_back(found)
             elif found:
                 self._add(found)
             elif not self._rows:
                 return
+            else:
+                self._waiting.clear()
+
+    def _wait_ms(self) -> int:
+        if not self._rows or self._more_waits():
+            return POLL_MS
+        age_s = time.monotonic() - self._oldest_at
+        return max(1, min(POLL_MS, int((self._max_age_s - age_s) * 1000)))
 
     async def _poll(self, wait_ms: int) -> dict[TopicPartition, list[Record]]:
         try:
@@ -79,8 +92,13 @@ class Intake:
     def _is_due(self) -> bool:
         if not self._rows:
             return False
-        full = self._rows >= self._max_rows or self._bytes >= self._max_bytes
-        return full or time.monotonic() - self._oldest_at >= self._max_age_s
+        if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
+            return True
+        ages = (time.monotonic() - self._oldest_at) / self._max_age_s
+        return ages >= LONGEST_AGES or (ages >= 1 and not self._more_waits())
+
+    def _more_waits(self) -> bool:
+        return sum(self._waiting.values()) >= self._max_rows - self._rows
 
     def _add(self, found: dict[TopicPartition, list[Record]]) -> None:
         if not self._rows:
@@ -89,6 +107,9 @@ class Intake:
             self._records.setdefault(partition, []).extend(records)
             self._rows += len(records)
             self._bytes += _bytes_of(records)
+            if partition in self._consumer.assignment():  # it may have been taken away a moment ago
+                log_end = self._consumer.highwater(partition) or 0
+                self._waiting[partition] = max(0, log_end - records[-1].offset - 1)
 
     def _give_back(self, found: dict[TopicPartition, list[Record]]) -> None:
         """A rebalance fell into the poll: read again what is still ours, from where this read began."""
@@ -108,13 +129,17 @@ class Intake:
         self._generation += 1
         for partition in revoked:
             self._records.pop(partition, None)
+        self._waiting.clear()
         self._rows = sum(map(len, self._records.values()))
         self._bytes = sum(map(_bytes_of, self._records.values()))
 
     def _clear(self) -> None:
         self._records = {}
+        self._waiting.clear()
         self._rows = self._bytes = 0
 
 
 def _bytes_of(records: Iterable[Record]) -> int:
-    return sum([len(record.value or b"") + len(record.key or b"") for record in records])
+    values = filter(None, [record.value for record in records])
+    keys = filter(None, [record.key for record in records])
+    return sum(map(len, values)) + sum(map(len, keys))

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
-from aiokafka.partitioner import murmur2
 
 from consumers.batch import Batch, Event, Judged, Rejected
 from runtime.kafka import Record
+from runtime.partitioner import partition_of
 from schemas.dedup import dedup_key
 from schemas.fast_path import validate_all
 from schemas.identity import ID_LENGTH, derive_foreign_id, is_interaction_id
@@ -21,11 +21,11 @@ from schemas.wire import (
     ORIGIN_HEADER,
     SCHEMA_HEADER,
     SCHEMA_VERSION,
+    WireEvent,
     check_idempotency_key,
     check_namespace,
     partition_key,
 )
-from schemas.wire import Judged as Outcome
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
     {"empty", "tombstone", "not_utf8", "not_json", "too_deep", "not_an_object", "bad_header"}
@@ -65,47 +65,49 @@ class Validation:
             outcomes = validate_all([record.value for record in part.records])
             for record, outcome in zip(part.records, outcomes, strict=True):
                 try:
-                    self._judge(part.partition, record, outcome, judged)
+                    headers = self._headers(record)
                 except _NewerSchema as newer:
                     log.error("partition %d waits at offset %d, which has %s", part.partition, record.offset, newer)
                     judged.held[part.partition] = record.offset
                     break
+                except _BadHeader as bad:
+                    rejection = Rejection("bad_header", bad.name, str(bad))
+                    self._reject(part.partition, record, "", None, rejection, judged)
+                    continue
+                if isinstance(outcome, Rejection):
+                    namespace = "" if outcome.reason in UNPARSEABLE else headers.namespace
+                    self._reject(part.partition, record, namespace, _salvaged_id(record.value), outcome, judged)
+                else:
+                    judged.events.append(self._event(part.partition, record, headers, *outcome))
+                    if headers.foreign:
+                        judged.misplaced += self._is_misplaced(judged.events[-1])
         return judged
 
-    def _judge(self, partition: int, record: Record, outcome: Outcome | Rejection, into: Judged) -> None:
-        try:
-            headers = self._headers(record)
-        except _BadHeader as bad:
-            rejection = Rejection("bad_header", bad.name, str(bad))
-            self._reject(partition, record, "", None, rejection, into)
-            return
-        if isinstance(outcome, Rejection):
-            owner = "" if outcome.reason in UNPARSEABLE else headers.namespace
-            self._reject(partition, record, owner, _salvaged_id(record.value), outcome, into)
-            return
-        wire, occurred_ms = outcome
+    def _event(
+        self, partition: int, record: Record, headers: "_Headers", wire: WireEvent, occurred_ms: int | None
+    ) -> Event:
         namespace, foreign, derived_id, idempotency_key, origin_ms = headers
-        if foreign:
-            key = partition_key(namespace, wire, idempotency_key)
-            into.misplaced += _partition_of(key, self._partitions) != partition
+        append_ms = record.timestamp
         if occurred_ms is None:
-            occurred_ms = record.timestamp if origin_ms is None else origin_ms
+            occurred_ms = append_ms if origin_ms is None else origin_ms
         interaction_id = wire.interaction_id
-        into.events.append(
-            Event(
-                partition,
-                record.offset,
-                record.timestamp,
-                occurred_ms,
-                namespace,
-                interaction_id or self._derived_id(partition, record),
-                derived_id or (foreign and interaction_id is not None),
-                wire,
-                dedup_key(namespace, wire.execution_id, wire.feature_id, wire.interaction_type, idempotency_key),
-                idempotency_key,
-                origin_ms is not None,
-            )
+        return Event(
+            partition,
+            record.offset,
+            append_ms,
+            occurred_ms,
+            namespace,
+            interaction_id or self._derived_id(partition, record),
+            derived_id or (foreign and interaction_id is not None),
+            wire,
+            dedup_key(namespace, wire.execution_id, wire.feature_id, wire.interaction_type, idempotency_key),
+            idempotency_key,
+            origin_ms is not None,
         )
+
+    def _is_misplaced(self, event: Event) -> bool:
+        key = partition_key(event.namespace, event.wire, event.idempotency_key)
+        return partition_of(key, self._partitions) != event.partition
 
     def _reject(
         self, partition: int, record: Record, namespace: str, given: str | None, rejection: Rejection, into: Judged
@@ -166,11 +168,6 @@ class _BadHeader(Exception):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
-
-
-def _partition_of(key: bytes, partitions: int) -> int:
-    """Where Kafka's Java client puts a key: its murmur2, the sign bit masked off."""
-    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str], str]) -> str | None:

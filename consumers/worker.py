@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import math
 import os
@@ -13,11 +12,11 @@ from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
 
 from consumers.batch import Batch, Counts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
+from consumers.garbage import collected_at_intervals
 from consumers.intake import Intake
 from consumers.leases import Leases, Unsettled
 from consumers.letters import Letters
@@ -26,20 +25,19 @@ from consumers.pipeline import Pipeline
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
 from consumers.retention import expire_outcomes
+from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stored_owners import StoredOwners
 from consumers.validation import Validation
 from runtime import kafka, log
-from runtime.claims import Claims, Fenced
+from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
-from runtime.errors import Fatal, TallyError, Unavailable
-from runtime.migrate import check_partition_count, check_schema, partition_count_changed
+from runtime.errors import TallyError, Unavailable
+from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
-from runtime.retry import retrying
 from runtime.settings import Settings
 
 EXPIRE_EVERY_S = 3600.0
-COLLECT_EVERY_S = 10.0
 
 Result = TypeVar("Result")
 
@@ -70,11 +68,9 @@ class Worker(ConsumerRebalanceListener):
         """Held while a batch is being decided about: a rebalance waits for it."""
         self._finishing: asyncio.Task[None] | None = None
         """The batch that is being stored."""
-        self._joined = False
-        self._held: dict[int, int] = {}
-        """Partition -> offset it waits at: a record there is of a newer schema."""
         self._consumer: AIOKafkaConsumer
         self._intake: Intake
+        self._share: Share
         self._resume: Resume
         self._leases: Leases
 
@@ -93,11 +89,12 @@ class Worker(ConsumerRebalanceListener):
                 await kafka.check_topic(admin, settings.topic)
             redis = await stack.enter_async_context(connect_redis(settings))
             letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
-            self._partitions = len(await letters.partitions_for(settings.topic))
-            await check_partition_count(settings, database, self._partitions)
+            partitions = len(await letters.partitions_for(settings.topic))
+            await check_partition_count(settings, database, partitions)
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
             self._intake = Intake(self._consumer, settings)
-            pipeline = self._assemble(database, redis, letters)
+            self._share = Share(self._consumer, settings.topic, partitions, self._ends)
+            pipeline = self._assemble(partitions, database, redis, letters)
             self.counts = pipeline.counts
             self._consumer.subscribe([settings.topic], listener=self)
             try:
@@ -111,47 +108,42 @@ class Worker(ConsumerRebalanceListener):
         logger.info("stopped: %s", self.counts.as_text())
         return self.counts
 
-    def _assemble(self, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer) -> Pipeline:
+    def _assemble(self, partitions: int, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer) -> Pipeline:
         settings = self._settings
         claims = Claims(redis, settings)
         offsets = Offsets(self._consumer, settings)
         self._resume = Resume(settings.topic, database, self._consumer)
         self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), offsets.confirm)
         return Pipeline(
-            validation=Validation(settings.topic, settings.namespace, self._partitions),
+            validation=Validation(settings.topic, settings.namespace, partitions),
             ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
             sink=Sink(settings.topic, database),
             letters=Letters(settings.topic, settings.letters_topic, letters),
             commit=offsets.commit,
-            hold=self._hold,
+            hold=self._share.hold,
         )
 
     async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
-        expire_at = collect_at = 0.0
+        expire_at = 0.0
         while not self._stop.is_set():
-            if time.monotonic() >= collect_at:
-                gc.collect()
-                collect_at = time.monotonic() + COLLECT_EVERY_S
             if time.monotonic() >= expire_at:
                 await self._unless_stopped("outcomes were not expired", self._expire(database))
                 expire_at = time.monotonic() + EXPIRE_EVERY_S
             with pipeline.stages.of("read"):
                 await self._intake.fill(self._stop)
-            self._check_partitions()
+            self._share.check_partitions()
             async with self._busy:
                 batch = self._intake.take().before(self._ends)
                 await self._unless_stopped("the last batch was not stored", self._process(pipeline, batch))
             if not batch.slices and self._until_caught_up:
-                asking = self._has_caught_up()
+                asking = self._share.has_caught_up()
                 if await self._unless_stopped("whether everything is read could not be told", asking):
                     break
         await self._unless_stopped("the last batch was not stored", self._finished())
-        if self._held and self._until_caught_up:
-            raise Fatal(
-                f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this consumer"
-            )
+        if self._until_caught_up:
+            self._share.check_held()
 
     async def _process(self, pipeline: Pipeline, records: Batch) -> None:
         """Decide about a batch while the one before it is being stored, and then have it stored too."""
@@ -194,11 +186,6 @@ class Worker(ConsumerRebalanceListener):
         except TallyError as error:
             logger.warning("outcomes were not expired: %s", error)
 
-    def _check_partitions(self) -> None:
-        now = len(self._consumer.partitions_for_topic(self._settings.topic) or ())
-        if now not in (0, self._partitions):
-            raise Fatal(partition_count_changed(self._settings.topic, self._partitions, now))
-
     async def _unless_stopped(self, failure: str, work: Coroutine[Any, Any, Result]) -> Result:
         """Await `work`; once the worker is to stop, it may take only so much longer."""
         working = asyncio.create_task(work)
@@ -217,29 +204,6 @@ class Worker(ConsumerRebalanceListener):
             stopping.cancel()
             working.cancel()
 
-    async def _has_caught_up(self) -> bool:
-        if not self._joined:
-            return False
-        ours = {each for each in self._consumer.assignment() if each.partition not in self._held}
-        ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._consumer, ours))
-        try:
-            return all([await self._consumer.position(place) >= min(ends[place], self._end(place)) for place in ours])
-        except (IllegalStateError, KafkaError):
-            return False  # a rebalance came in between: look again
-
-    def _end(self, place: TopicPartition) -> float:
-        return self._ends.get(place.partition, math.inf)
-
-    def _hold(self, offsets: dict[int, int]) -> None:
-        """Leave partitions unread from these offsets on, until this worker is replaced by a newer one."""
-        for partition, offset in offsets.items():
-            place = TopicPartition(self._settings.topic, partition)
-            if place not in self._consumer.assignment():
-                raise Fenced(f"partition {partition} went to another worker while its records were worked on")
-            self._consumer.pause(place)
-            self._consumer.seek(place, offset)
-            self._held[partition] = offset
-
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let the batch in flight end and be committed, then forget what was only read.
 
@@ -254,17 +218,17 @@ class Worker(ConsumerRebalanceListener):
                         await asyncio.wait((self._finishing,))
         except TimeoutError:
             logger.warning("the batch in flight outlasts the rebalance (TALLY_STOP_TIMEOUT_MS)")
-        self._joined = False
+        self._share.is_settled = False
         gone = list(revoked)
         numbers = [partition.partition for partition in gone]
         self._intake.forget(gone)
         self._resume.forget(numbers)
         self._leases.forget(numbers)
-        self._held.clear()
+        self._share.held.clear()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the new share; what is stored ahead of it is asked for with its first batch."""
-        self._joined = True
+        self._share.is_settled = True
         # A batch that outlasted the last rebalance may have left something behind.
         self._resume.forget(partition.partition for partition in assigned)
         self._leases.forget(partition.partition for partition in assigned)
@@ -278,17 +242,8 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    return await worker.run()
-
-
-def _calm_garbage_collector() -> None:
-    """A batch makes and drops some 100,000 containers, which are no garbage until it is done.
-
-    Looked through every 700 of them, as by default, they cost 1.0 to 1.5 us an event.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 20)
+    async with collected_at_intervals():
+        return await worker.run()
 
 
 def main() -> None:
@@ -298,7 +253,6 @@ def main() -> None:
     parser.add_argument("--until-caught-up", action="store_true")
     options = parser.parse_args()
     log.configure()
-    _calm_garbage_collector()
     try:
         asyncio.run(run_worker(Settings.load(), instance=options.instance, until_caught_up=options.until_caught_up))
     except TallyError as error:

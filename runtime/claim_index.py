@@ -101,10 +101,6 @@ class ClaimIndex:
         """Memory of the table, in bytes."""
         return self._fingerprints.nbytes + self._numbers.nbytes + self._filled.nbytes
 
-    def __len__(self) -> int:
-        """How many claims it has, forgotten ones that were not dropped yet among them."""
-        return self._used
-
 
 def _rank_among_equals(rows: Positions) -> Positions:
     """For sorted rows: 0 for the first of each value, 1 for the second..."""

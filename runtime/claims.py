@@ -24,6 +24,7 @@ from runtime.owners import (
     fingerprints,
     keys_asked_twice,
     last_append_ms,
+    last_offset,
     rows_from,
     rows_of_claims,
 )
@@ -175,7 +176,7 @@ class Claims:
         for start in range(0, max(1, len(rows)), CHUNK_OWNERS):
             some = rows[start : start + CHUNK_OWNERS]
             if start + CHUNK_OWNERS < len(rows):
-                span_of_some = span._replace(last_offset=int(some[-1, 2]), last_append_ms=last_append_ms(some))
+                span_of_some = span._replace(last_offset=last_offset(some), last_append_ms=last_append_ms(some))
             else:
                 span_of_some = span
             flags_of_some = {at - start: flag for at, flag in flags.items() if start <= at < start + CHUNK_OWNERS}

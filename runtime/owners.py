@@ -39,7 +39,6 @@ class Claim(NamedTuple):
     event_ms: int
     append_ms: int
     interaction_id: str
-    flags: int = 0
 
 
 class Owner(NamedTuple):
@@ -78,7 +77,7 @@ def rows_of(
 
 def rows_of_claims(claims: Sequence[Claim]) -> Rows:
     """The same of single claims."""
-    keys, offsets, event_ms, append_ms, ids, _ = zip(*claims, strict=True) if claims else [()] * 6
+    keys, offsets, event_ms, append_ms, ids = zip(*claims, strict=True) if claims else [()] * 5
     return rows_of(keys, offsets, event_ms, append_ms, ids)
 
 
@@ -95,6 +94,11 @@ def fingerprints(rows: Rows, window_ms: int, slices_away: int = 0) -> npt.NDArra
     keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
     slices = (rows[:, _EVENT_MS] // window_ms + slices_away).astype(np.uint64)
     return np.maximum((((keys + slices * _SPREAD) * _SECRET) >> np.uint64(32)).astype(np.uint32), 1)
+
+
+def last_offset(rows: Rows) -> int:
+    """Of events in offset order."""
+    return int(rows[-1, _OFFSET])
 
 
 def last_append_ms(rows: Rows) -> int:

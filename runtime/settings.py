@@ -68,9 +68,14 @@ class Settings(BaseSettings):
         description="append times may step back by this, when a broker's clock is set or a leader moves",
     )
 
-    batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="a batch closes at this many records")
-    batch_bytes: int = Field(32 * MIB, ge=1, description="or at this many bytes of keys and values")
-    batch_age_ms: int = Field(200, ge=1, le=60_000, description="or when its oldest record has waited so long")
+    batch_rows: int = Field(32_000, ge=1, le=1_000_000, description="a batch closes at this many records")
+    batch_bytes: int = Field(32 * MIB, ge=1, le=1024 * MIB, description="or at this many bytes of keys and values")
+    batch_age_ms: int = Field(
+        60,
+        ge=1,
+        le=60_000,
+        description="or when its oldest record has waited so long, and what waits at the broker would not fill it",
+    )
 
     reject_window: int = Field(
         10_000, ge=1, description="a worker stops when at least half of so many records are rejected"

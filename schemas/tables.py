@@ -15,8 +15,9 @@ LEDGER = "ledger"
 TOPICS = "topics"
 MIGRATIONS_TABLE = "schema_migrations"
 
-DEDUPLICATION_WINDOW = 1000
-"""Insert tokens that each table remembers. A retry comes seconds after its first try, a hundred inserts at most."""
+DEDUPLICATION_WINDOW = 10_000
+"""Insert tokens that each table remembers. A retry comes a minute after its first try at most (TALLY_QUERY_TIMEOUT_MS);
+a worker that keeps up makes up to 16 inserts a second (TALLY_BATCH_AGE_MS): so this is enough for ten workers."""
 
 
 class Migration(NamedTuple):

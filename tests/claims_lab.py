@@ -75,11 +75,12 @@ def fresh(redis: Redis, narrow: Settings, number: int) -> Claims:
 
 
 async def ask(claims: Claims, lease: Lease, log: list[Logged]) -> list[str | None]:
-    return await ask_with_flags(claims, lease, span_of(log), claims_of(log))
+    return await ask_with_flags(claims, lease, span_of(log), claims_of(log), {})
 
 
-async def ask_with_flags(claims: Claims, lease: Lease, span: Span, events: list[Claim]) -> list[str | None]:
-    flags = {at: event.flags for at, event in enumerate(events) if event.flags}
+async def ask_with_flags(
+    claims: Claims, lease: Lease, span: Span, events: list[Claim], flags: dict[int, int]
+) -> list[str | None]:
     owners = await claims.claim(lease, span, rows_of_claims(events), flags, span.first_append_ms)
     return [owners[at].interaction_id if at in owners else None for at in range(len(events))]
 

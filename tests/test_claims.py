@@ -75,8 +75,7 @@ async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, r
     lease = await taken(claims)
     log = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     first, second = claims_of(log)
-    events = [first, second._replace(flags=STORED)]
-    assert await ask_with_flags(claims, lease, span_of(log), events) == [None, None]
+    assert await ask_with_flags(claims, lease, span_of(log), [first, second], {1: STORED}) == [None, None]
     assert await owners_in(redis, narrow) == [KEYS[0]] * 2
 
 
@@ -85,8 +84,7 @@ async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> Non
     lease = await taken(claims)
     log = [Logged(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     asks, claim = claims_of(log)
-    events = [asks._replace(flags=ASKS_ONLY), claim]
-    assert await ask_with_flags(claims, lease, span_of(log), events) == [None, None]
+    assert await ask_with_flags(claims, lease, span_of(log), [asks, claim], {0: ASKS_ONLY}) == [None, None]
 
 
 async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, redis: Redis) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from consumers import seams
 from consumers.batch import Event
-from consumers.intake import Intake
 from consumers.offsets import Offsets
 from consumers.sink import insert_token
 from consumers.worker import Worker
@@ -212,23 +211,23 @@ async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab, monkeypatch: 
     assert (await lab.drain()).stored == 1
 
 
-async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
-    """Whoever gets the partitions reads it again; the batch in hand must not hold it any more."""
-    await lab.emit(*(click(execution=f"e{number}") for number in range(40)))
+async def test_what_another_worker_commits_meanwhile_is_not_behind_the_log_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that the group had given up looks at its partitions while the one after it is still at work."""
+    place = TopicPartition(lab.settings.topic, 0)
     async with kafka.consumer(lab.settings, instance=None) as consumer:
-        intake = Intake(consumer, lab.settings)
-        consumer.subscribe([lab.settings.topic])
-        read: set[int] = set()
-        while len(read) < lab.settings.partitions:
-            await intake.fill(asyncio.Event())
-            batch = intake.take()
-            read |= {part.partition for part in batch.slices}
-        await consumer.seek_to_beginning()
-        await intake.fill(asyncio.Event())
-        revoked = [TopicPartition(lab.settings.topic, number) for number in (0, 1)]
-        intake.forget(revoked)
-        assert {part.partition for part in intake.take().slices} <= {2, 3}
-        assert intake.take().slices == ()
+        consumer.assign([place])
+        committed = consumer.committed
+
+        async def committed_a_moment_ago(asked: TopicPartition) -> Any:
+            landed = await lab.put(b"{}", partition=0)
+            await consumer.commit({place: landed.offset + 1})
+            return await committed(asked)  # type: ignore[no-untyped-call]
+
+        monkeypatch.setattr(consumer, "committed", committed_a_moment_ago)
+        bounds = (await kafka.log_bounds(consumer, lab.settings.topic, [0]))[0]
+    assert bounds.committed == bounds.end == 1
 
 
 events = st.builds(

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.fast_path import decode_fast, validate, validate_all
+from schemas.fast_path import Outcome, decode_fast, validate, validate_all
 from schemas.interaction import INTERACTION_TYPES
 from schemas.judge import judge
 from schemas.rejection import Rejection
@@ -91,6 +91,7 @@ def base(**fields: str) -> bytes:
 @example(base(feature_uri='"' + "é" * 1100 + '"'))
 @example(base(metadata='"text"'))
 @example(base(metadata='{"a":' * 31 + "1" + "}" * 31))
+@example(base(metadata='{"a":[' + ",".join(["{}"] * 40) + "]}"))
 @example(base(metadata='{"a":' * 32 + "1" + "}" * 32))
 @example(base(document_score="99999999999999999999999999"))
 @example(base(document_score="1" + "0" * 308))
@@ -159,7 +160,7 @@ tricky = st.sampled_from(
 @example([b"", GOOD + GOOD])
 @example([GOOD] * 300)
 def test_many_together_get_the_verdicts_that_each_gets_alone(values: list[bytes | None]) -> None:
-    def comparable(outcome: Judged | Rejection) -> object:
-        return outcome if isinstance(outcome, Rejection) else shown(outcome)
+    def comparable(outcome: Outcome) -> object:
+        return outcome if isinstance(outcome, Rejection) else shown(Judged(*outcome))
 
     assert list(map(comparable, validate_all(values))) == [comparable(validate(value)) for value in values]

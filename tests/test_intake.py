@@ -1,0 +1,43 @@
+"""Batches: small while the worker keeps up, as large as may be while it does not."""
+
+import asyncio
+
+from aiokafka import TopicPartition
+
+from consumers.intake import Intake
+from runtime import kafka
+from tests.lab import Lab, click
+
+
+async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: Lab) -> None:
+    """One fetch brings 13 of these; the others are there too, so the batch waits for them."""
+    for _ in range(50):
+        await lab.put(b"x" * 300_000, partition=0)
+    settings = lab.settings.model_copy(update={"batch_rows": 20, "batch_age_ms": 1})
+    async with kafka.consumer(settings, instance=None) as consumer:
+        intake = Intake(consumer, settings)
+        consumer.subscribe([settings.topic])
+        sizes: list[int] = []
+        while sum(sizes) < 50:
+            await intake.fill(asyncio.Event())
+            sizes += [len(part.records) for part in intake.take().slices]
+    assert sizes == [20, 20, 10]
+
+
+async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
+    """Whoever gets the partitions reads it again; the batch in hand must not hold it any more."""
+    await lab.emit(*(click(execution=f"e{number}") for number in range(40)))
+    async with kafka.consumer(lab.settings, instance=None) as consumer:
+        intake = Intake(consumer, lab.settings)
+        consumer.subscribe([lab.settings.topic])
+        read: set[int] = set()
+        while len(read) < lab.settings.partitions:
+            await intake.fill(asyncio.Event())
+            batch = intake.take()
+            read |= {part.partition for part in batch.slices}
+        await consumer.seek_to_beginning()
+        await intake.fill(asyncio.Event())
+        revoked = [TopicPartition(lab.settings.topic, number) for number in (0, 1)]
+        intake.forget(revoked)
+        assert {part.partition for part in intake.take().slices} <= {2, 3}
+        assert intake.take().slices == ()
