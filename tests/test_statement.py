@@ -14,6 +14,8 @@ from deploy.embedded.clickhouse_http.statement import first_word, is_insert, pla
         ("(select 1)", "select"),
         ("", ""),
         ("'select'", ""),
+        ("/* select", ""),
+        ("- select", ""),
         ("/**/" * 2_000 + "1", ""),
     ],
 )

@@ -26,9 +26,11 @@ STREAMABLE_OUTPUT = frozenset(
 )
 DEFAULT_FORMAT = "TabSeparated"
 
-_SKIP = r"""'(?:[^'\\]|\\.|'')*+'|"(?:[^"\\]|\\.)*+"|`(?:[^`\\]|\\.)*+`|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/"""
-# Possessive throughout: a text of many comments is read once, not once for every way to split it.
-_FIRST_WORD = re.compile(r"(?:\s|;|\(|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+([A-Za-z]+)")
+# Possessive: a text of many comments is read once, not once for every way to split it. What stands inside a possessive
+# group takes nothing before it fails: until Python 3.11.5 such a group keeps what it took.
+_COMMENT = r"(?=--)--[^\n]*+|(?=/\*)/\*[\s\S]*?(?:\*/|\Z)"
+_SKIP = rf"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|`(?:[^`\\]|\\.)*+`|{_COMMENT}"""
+_FIRST_WORD = re.compile(rf"(?:\s|;|\(|{_COMMENT})*+([A-Za-z]+)")
 _FORMAT = re.compile(rf"{_SKIP}|\bFORMAT\s+([A-Za-z]\w*)", re.DOTALL | re.IGNORECASE)
 _AFTER_FORMAT = re.compile(r"\s*(?:SETTINGS\b.*)?;?\s*", re.DOTALL | re.IGNORECASE)
 _INSERT_SOURCE = re.compile(
