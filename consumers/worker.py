@@ -38,6 +38,7 @@ from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 
 EXPIRE_EVERY_S = 3600.0
+CANCEL_EVERY_S = 1.0
 
 Result = TypeVar("Result")
 
@@ -168,7 +169,9 @@ class Worker(ConsumerRebalanceListener):
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
             await asyncio.wait((finishing,), timeout=timeout_s)
-            finishing.cancel()
+            while not finishing.done():  # a client may lose one cancellation
+                finishing.cancel()
+                await asyncio.wait((finishing,), timeout=CANCEL_EVERY_S)
             await asyncio.gather(finishing, return_exceptions=True)
 
     async def _finished(self) -> None:
