@@ -49,12 +49,13 @@ class Tally(System):
         self.name = f"tally, {workers} worker{'s' if workers > 1 else ''}"
         self.events = events
         self._settings, self._database = settings, database
+        self._log_dir = settings.data_dir / "bench-logs" / settings.group
         self._supervisor = Supervisor(
             stack.children,
             settings,
             workers=workers,
             instance_prefix=settings.group,
-            log_dir=settings.data_dir / "bench-logs" / settings.group,
+            log_dir=self._log_dir,
             say=print,
         )
 
@@ -77,7 +78,14 @@ class Tally(System):
             name: sum(getattr(each, name) for each in parts)
             for name in ("accepted", "stored", "duplicates", "rejected", "difference")
         }
-        return f"{total}, audit {'balances' if all(each.balances for each in parts) else 'DOES NOT BALANCE'}"
+        said = [
+            f"\n    {line.split(' tally.worker ')[-1]}"
+            for path in sorted(self._log_dir.iterdir())
+            for line in path.read_text().splitlines()
+            if " stages: " in line or " stopped: " in line
+        ]
+        balances = "balances" if all(each.balances for each in parts) else "DOES NOT BALANCE"
+        return f"{total}, audit {balances}{''.join(said)}"
 
 
 class Peer(System):

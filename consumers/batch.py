@@ -5,41 +5,70 @@ Offsets travel with the data: a batch knows the offsets to commit once all of it
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from msgspec import Struct
 
+from consumers.events import Events, Flags
+from consumers.records import PlainRecord, Records
 from runtime.kafka import Record
 from schemas.dedup import DuplicateReason
 from schemas.rejection import Rejection
-from schemas.wire import WireEvent
 
 
 class Slice(NamedTuple):
     """The records of one partition, in offset order. In a batch never empty."""
 
     partition: int
-    records: Sequence[Record]
+    records: Records
 
     @property
     def first_offset(self) -> int:
         """The lowest offset."""
-        return self.records[0].offset
+        return int(self.records.offsets[0])
+
+    @property
+    def first_append_ms(self) -> int:
+        """When the record there was appended, in ms since 1970."""
+        return int(self.records.append_ms[0])
 
     @property
     def next_offset(self) -> int:
         """The offset to commit when these are done: Kafka's convention is the next one to read."""
-        return self.records[-1].offset + 1
-
-    def before(self, offset: int) -> "Slice":
-        """Its records below an offset; there may be none."""
-        return self._replace(records=[record for record in self.records if record.offset < offset])
+        return int(self.records.offsets[-1]) + 1
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """Records of several partitions that go through the pipeline together."""
 
-    slices: tuple[Slice, ...]
+    records: Records
+    """Those of one partition behind those of another."""
+    partitions: npt.NDArray[np.uint32]
+    """Of each record."""
+
+    @classmethod
+    def of(cls, parts: Mapping[int, Records]) -> "Batch":
+        """The records of these partitions."""
+        counts = [len(records) for records in parts.values()]
+        partitions = np.repeat(np.array(list(parts), np.uint32), counts)
+        return cls(Records.joined(list(parts.values())), partitions)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @cached_property
+    def slices(self) -> tuple[Slice, ...]:
+        """The same, partition by partition."""
+        firsts = np.flatnonzero(np.diff(self.partitions.astype(np.int64), prepend=-1)).tolist()
+        return tuple(
+            Slice(int(self.partitions[first]), self.records[first:end])
+            for first, end in pairwise([*firsts, len(self.records)])
+        )
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -48,32 +77,15 @@ class Batch(NamedTuple):
 
     def before(self, ends: Mapping[int, int]) -> "Batch":
         """What of it lies below these offsets (per partition; all of a partition that has none)."""
-        cut = (part.before(ends[part.partition]) if part.partition in ends else part for part in self.slices)
-        return Batch(tuple(part for part in cut if part.records))
+        keep = np.ones(len(self), np.bool_)
+        for partition, end in ends.items():
+            keep &= (self.partitions != partition) | (self.records.offsets < end)
+        return self if keep.all() else Batch(self.records[keep], self.partitions[keep])
 
-    def record(self, partition: int, offset: int) -> Record:
+    def record(self, partition: int, offset: int) -> PlainRecord:
         """The record at a place of this batch."""
-        (part,) = (part for part in self.slices if part.partition == partition)
-        return next(record for record in part.records if record.offset == offset)
-
-
-class Event(Struct, gc=False):
-    """A valid event at its place in the log. Times are milliseconds since 1970."""
-
-    partition: int
-    offset: int
-    append_ms: int
-    event_ms: int
-    namespace: str
-    interaction_id: str
-    may_repeat_id: bool
-    """The id came from outside (an import, a foreign producer), so another record may carry it too."""
-    wire: WireEvent
-    key: bytes | None
-    """What it may be a duplicate by; None for an event that can be nobody's."""
-    idempotency_key: str | None = None
-    replayed: bool = False
-    """A dead letter put on the topic again: `event_ms` is then of its first time, if it names none itself."""
+        (line,) = np.flatnonzero((self.partitions == partition) & (self.records.offsets == offset))
+        return self.records.at(int(line))
 
 
 class Rejected(Struct):
@@ -91,34 +103,37 @@ class Rejected(Struct):
         return self.record.offset
 
 
-class Duplicate(NamedTuple):
-    """An event that is not stored, and the id of the stored one that it repeats."""
+@dataclass(frozen=True)
+class Duplicates:
+    """Events that are not stored; for each the id of the stored one that it repeats, and why."""
 
-    event: Event
-    duplicate_of: str
-    reason: DuplicateReason
+    events: Events
+    owners: Sequence[str]
+    reasons: Sequence[DuplicateReason]
+
+    def __len__(self) -> int:
+        return len(self.events)
 
 
 @dataclass
 class Judged:
-    """A batch after validation: valid events in offset order per partition, and rejections."""
+    """A batch after validation: valid events, and rejections."""
 
-    events: list[Event] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    stored: list[Event] = field(default_factory=list)
-    """Events that have a row already: they claim their keys, and are done."""
+    events: Events
+    done: Flags
+    """Which events have a row already: they claim their keys, and nothing is decided about them."""
+    rejected: list[Rejected]
     misplaced: int = 0
     """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
     held: dict[int, int] = field(default_factory=dict)
     """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
 
 
-@dataclass
-class Verdicts:
+class Verdicts(NamedTuple):
     """What becomes of a batch's valid events."""
 
-    stored: list[Event] = field(default_factory=list)
-    duplicates: list[Duplicate] = field(default_factory=list)
+    stored: Events
+    duplicates: Duplicates
 
 
 class Decided(NamedTuple):
@@ -141,7 +156,8 @@ class Counts:
     already_recorded: int = 0
     """Records found stored after a crash, and skipped."""
     misplaced: int = 0
-    batches: int = 0
+    inserts: int = 0
+    """Groups of batches that were stored together."""
 
     @property
     def total(self) -> int:
@@ -152,5 +168,5 @@ class Counts:
         """One line for people."""
         return (
             f"{self.stored} stored, {self.duplicates} duplicates, {self.rejected} rejected, "
-            f"{self.already_recorded} already recorded, in {self.batches} batches"
+            f"{self.already_recorded} already recorded, in {self.inserts} inserts"
         )

@@ -1,111 +1,121 @@
 """Columns: events and outcomes as Arrow tables in the form of `schemas/tables.py`."""
 
-from collections.abc import Callable, Sequence
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from consumers.batch import Duplicate, Event, Rejected
+from consumers.batch import Duplicates, Rejected
+from consumers.events import Events, Flags
+from runtime.owners import append_ms_of, event_ms_of, raw_ids_of
 from schemas.event_time import from_epoch_ms
-from schemas.wire import NULL, WireEvent
+from schemas.identity import ID_LENGTH
+from schemas.interaction import INTERACTION_TYPES
+from schemas.scan_event import NUMBER_FIELDS, SPAN_FIELDS
+from schemas.scan_texts import copy_spans, write_ids
+from schemas.wire import OBJECT_FIELDS
 
 MAX_MESSAGE_CHARACTERS = 2_000
 
 _MILLISECONDS = pa.timestamp("ms", tz="UTC")
 
+_SPANS = {name: number for number, name in enumerate(SPAN_FIELDS)}
+_NUMBERS = {name: number for number, name in enumerate(NUMBER_FIELDS)}
+
 Column: TypeAlias = "pa.Array[Any]"
 
 
-def _of_event(field: str, kind: pa.DataType) -> Callable[[Sequence[Event]], Column]:
-    read = attrgetter(field)
-    return lambda events: pa.array(list(map(read, events)), kind)
+def interaction_rows(topic: str, events: Events) -> pa.Table:
+    """The rows of `interactions` for these events."""
+    texts = _texts(events, SPAN_FIELDS)
+    occurred_ms = events.columns.numbers[:, _NUMBERS["occurred_at"]]
+    result_set_size = events.columns.numbers[:, _NUMBERS["result_set_size"]]
+    append_ms, event_ms = append_ms_of(events.rows), event_ms_of(events.rows)
+    return pa.table(
+        texts
+        | {
+            "namespace": _of_heads(events, [head.namespace for head in events.heads]),
+            "interaction_id": _ids(events),
+            "interaction_type": _types(events),
+            "position": _numbers(events.columns.numbers[:, _NUMBERS["position"]].astype(np.uint32)),
+            "document_score": pc.cast(texts["document_score"], pa.float64()),
+            "result_set_size": _numbers(result_set_size.astype(np.uint32), result_set_size < 0),
+            # A future event time is shown as the time of recording; deduplication keeps the real one.
+            "occurred_at": _times(np.minimum(event_ms, append_ms), occurred_ms < 0),
+            "timestamp": _times(append_ms),
+            "_event_time_ms": _numbers(event_ms),
+            "_idempotency_key": _of_heads(events, [head.idempotency_key or "" for head in events.heads]),
+            "_topic": _the_same(topic, len(events)),
+            "_partition": _numbers(events.partitions),
+            "_offset": _numbers(events.offsets.astype(np.uint64)),
+        }
+    )
 
 
-def _of_wire(field: str, kind: pa.DataType) -> Callable[[Sequence[WireEvent]], Column]:
-    read = attrgetter(field)
-    return lambda wires: pa.array(list(map(read, wires)), kind)
+def _texts(events: Events, names: Iterable[str]) -> dict[str, Column]:
+    """Texts without their escapes, null where there is none; objects as they were sent, empty where there is none."""
+    fields = np.array([_SPANS[name] for name in names])
+    spans = events.columns.spans
+    written = spans[:, fields, 2]
+    sizes = np.maximum(written, 0).sum(axis=0)
+    firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    ends = np.zeros((len(fields), len(spans) + 1), np.int64)
+    into = np.empty(int(sizes.sum()), np.uint8)
+    copy_spans(events.text, spans, fields, firsts, ends, into)
+    columns: dict[str, Column] = {}
+    for i, name in enumerate(names):
+        text = _buffer(into[firsts[i] : firsts[i] + sizes[i]])
+        if name in OBJECT_FIELDS:
+            columns[name] = pa.Array.from_buffers(pa.large_binary(), len(spans), [None, _buffer(ends[i]), text])
+            continue
+        absent = written[:, i] < 0
+        validity = _buffer(np.packbits(~absent, bitorder="little")) if absent.any() else None
+        buffers = [validity, _buffer(ends[i].astype(np.int32)), text]
+        columns[name] = pa.Array.from_buffers(pa.string(), len(spans), buffers)
+    return columns
 
 
-def _types(wires: Sequence[WireEvent]) -> Column:
-    lists = [wire.interaction_type for wire in wires]
-    ends = _ends(np.fromiter(map(len, lists), np.int64, len(lists)))
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(list(chain.from_iterable(lists)), pa.string()))
+def _ids(events: Events) -> Column:
+    text = np.empty(len(events) * ID_LENGTH, np.uint8)
+    write_ids(raw_ids_of(events.rows), text)
+    ends = np.arange(len(events) + 1, dtype=np.int32) * np.int32(ID_LENGTH)
+    return pa.Array.from_buffers(pa.string(), len(events), [None, _buffer(ends), _buffer(text)])
 
 
-def _json_texts(field: str) -> Callable[[Sequence[WireEvent]], Column]:
-    """Objects' own bytes, empty for null. Joined, because making `bytes` of a Raw takes longer than all the rest."""
-    read = attrgetter(field)
+def _types(events: Events) -> Column:
+    types = _numbered(events.columns.types[: events.columns.type_ends[-1]], INTERACTION_TYPES)
+    lists: Column = pa.ListArray.from_arrays(_numbers(events.columns.type_ends), types)
+    return lists
 
-    def column(wires: Sequence[WireEvent]) -> Column:
-        texts = [b"" if raw is NULL else raw for raw in map(read, wires)]
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        for at in np.flatnonzero(lengths == len(b"null")):
-            if bytes(texts[at]) == b"null":
-                texts[at], lengths[at] = b"", 0
-        buffers = [None, pa.py_buffer(_ends(lengths).data), pa.py_buffer(b"".join(texts))]
-        return pa.Array.from_buffers(pa.large_binary(), len(texts), buffers)
 
+def _of_heads(events: Events, texts: Sequence[str]) -> Column:
+    column: Column = _numbered(events.head_of, texts).cast(pa.string())  # texts may come twice: no dictionary
     return column
 
 
-def _ends(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    ends = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=ends[1:])
-    return ends
+def _the_same(text: str, count: int) -> Column:
+    return _numbered(np.zeros(count, np.int32), [text])
 
 
-def _shown_occurred_at(event: Event) -> int | None:
-    """A future event time is shown as the time of recording; deduplication keeps the real one."""
-    return None if event.wire.occurred_at is None else min(event.event_ms, event.append_ms)
+def _numbered(numbers: npt.NDArray[np.integer[Any]], texts: Sequence[str]) -> Column:
+    """For each number the text at that place."""
+    return pa.DictionaryArray.from_arrays(_numbers(numbers), pa.array(texts, pa.string()))
 
 
-def _shown_occurred_ats(events: Sequence[Event]) -> Column:
-    return pa.array(list(map(_shown_occurred_at, events)), _MILLISECONDS)
+def _numbers(numbers: npt.NDArray[np.integer[Any]], absent: Flags | None = None) -> Any:
+    return pa.array(numbers, mask=absent)
 
 
-def _idempotency_keys(events: Sequence[Event]) -> Column:
-    return pa.array([event.idempotency_key or "" for event in events], pa.string())
+def _buffer(array: Any) -> pa.Buffer:
+    return pa.py_buffer(array)
 
 
-_OF_EVENT: dict[str, Callable[[Sequence[Event]], Column]] = {
-    "namespace": _of_event("namespace", pa.string()),
-    "interaction_id": _of_event("interaction_id", pa.string()),
-    "occurred_at": _shown_occurred_ats,
-    "timestamp": _of_event("append_ms", _MILLISECONDS),
-    "_event_time_ms": _of_event("event_ms", pa.int64()),
-    "_idempotency_key": _idempotency_keys,
-    "_partition": _of_event("partition", pa.uint32()),
-    "_offset": _of_event("offset", pa.uint64()),
-}
-
-_OF_WIRE: dict[str, Callable[[Sequence[WireEvent]], Column]] = {
-    "feature_id": _of_wire("feature_id", pa.string()),
-    "interaction_type": _types,
-    "position": _of_wire("position", pa.uint32()),
-    "metadata": _json_texts("metadata"),
-    "user_id": _of_wire("user_id", pa.string()),
-    "session_id": _of_wire("session_id", pa.string()),
-    "execution_id": _of_wire("execution_id", pa.string()),
-    "retriever_id": _of_wire("retriever_id", pa.string()),
-    "query_snapshot": _json_texts("query_snapshot"),
-    "document_score": _of_wire("document_score", pa.float64()),
-    "result_set_size": _of_wire("result_set_size", pa.uint32()),
-    "feature_uri": _of_wire("feature_uri", pa.string()),
-}
-
-
-def interaction_rows(topic: str, events: Sequence[Event]) -> pa.Table:
-    """The rows of `interactions` for these events."""
-    wires = [event.wire for event in events]
-    return pa.table(
-        {name: column(events) for name, column in _OF_EVENT.items()}
-        | {name: column(wires) for name, column in _OF_WIRE.items()}
-        | {"_topic": pa.repeat(topic, len(events))}
-    )
+def _times(epoch_ms: npt.NDArray[np.int64], absent: Flags | None = None) -> Column:
+    times: Column = _numbers(epoch_ms, absent).cast(_MILLISECONDS)
+    return times
 
 
 _OUTCOME_COLUMNS: dict[str, pa.DataType] = {
@@ -124,30 +134,35 @@ _OUTCOME_COLUMNS: dict[str, pa.DataType] = {
     "timestamp": _MILLISECONDS,
     "_event_time_ms": pa.int64(),
 }
+_OUTCOMES = pa.schema(_OUTCOME_COLUMNS)
 
 
-def outcome_rows(topic: str, duplicates: Sequence[Duplicate], rejected: Sequence[Rejected]) -> pa.Table:
+def outcome_rows(topic: str, duplicates: Sequence[Duplicates], rejected: Sequence[Rejected]) -> pa.Table:
     """The rows of `outcomes`: one per event that was not stored."""
+    return pa.concat_tables([*(_duplicate_rows(topic, each) for each in duplicates), _rejected_rows(topic, rejected)])
+
+
+def _duplicate_rows(topic: str, duplicates: Duplicates) -> pa.Table:
+    events = duplicates.events
+    columns = _texts(events, ("user_id", "execution_id")) | {
+        "namespace": _of_heads(events, [head.namespace for head in events.heads]),
+        "interaction_id": _ids(events),
+        "_topic": _the_same(topic, len(events)),
+        "_partition": _numbers(events.partitions),
+        "_offset": _numbers(events.offsets.astype(np.uint64)),
+        "verdict": _the_same("duplicate", len(events)),
+        "duplicate_of": pa.array(duplicates.owners, pa.string()),
+        "reason": pa.array(duplicates.reasons, pa.string()),
+        "field": _the_same("", len(events)),
+        "message": _the_same("", len(events)),
+        "timestamp": _times(append_ms_of(events.rows)),
+        "_event_time_ms": _numbers(event_ms_of(events.rows)),
+    }
+    return pa.table(columns).select(_OUTCOMES.names).cast(_OUTCOMES)
+
+
+def _rejected_rows(topic: str, rejected: Sequence[Rejected]) -> pa.Table:
     rows: list[dict[str, Any]] = [
-        {
-            "namespace": event.namespace,
-            "interaction_id": event.interaction_id,
-            "_topic": topic,
-            "_partition": event.partition,
-            "_offset": event.offset,
-            "verdict": "duplicate",
-            "duplicate_of": duplicate_of,
-            "reason": reason,
-            "field": "",
-            "message": "",
-            "user_id": event.wire.user_id,
-            "execution_id": event.wire.execution_id,
-            "timestamp": from_epoch_ms(event.append_ms),
-            "_event_time_ms": event.event_ms,
-        }
-        for event, duplicate_of, reason in duplicates
-    ]
-    rows += [
         {
             "namespace": item.namespace,
             "interaction_id": item.interaction_id,
@@ -166,4 +181,4 @@ def outcome_rows(topic: str, duplicates: Sequence[Duplicate], rejected: Sequence
         }
         for item in rejected
     ]
-    return pa.Table.from_pylist(rows, schema=pa.schema(_OUTCOME_COLUMNS))
+    return pa.Table.from_pylist(rows, schema=_OUTCOMES)

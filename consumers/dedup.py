@@ -1,16 +1,30 @@
 """Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
 
 from consumers import seams
-from consumers.batch import Batch, Duplicate, Event, Judged, Slice, Verdicts
+from consumers.batch import Batch, Duplicates, Judged, Slice, Verdicts
+from consumers.events import Event, Events, Flags
 from consumers.leases import Leases, Unsettled, span_of
 from consumers.stored_owners import StoredOwners
 from runtime.claims import ClaimsLost
-from runtime.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, Rows, rows_of
+from runtime.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, append_ms_of, last_offset
 from schemas.dedup import DuplicateReason
+
+
+class _Owned(NamedTuple):
+    """Of a duplicate: the id of the stored event that it repeats."""
+
+    interaction_id: str
+    reason: DuplicateReason
+
+
+_Found = dict[int, _Owned]
+"""The duplicates among some events, by their lines."""
 
 
 class Deduplication:
@@ -20,61 +34,79 @@ class Deduplication:
         self._leases = leases
         self._owners = owners
 
-    async def decide(self, batch: Batch, judged: Judged, before: Batch | None) -> Verdicts:
-        """Claim every event's key, also of those that are stored; `before` is the batch that is not committed yet.
+    async def decide(self, batch: Batch, judged: Judged, before: Sequence[Batch]) -> Verdicts:
+        """Claim every event's key, also of those that are stored; `before` are the batches that are not committed yet.
 
-        Raises Fenced when another worker has a partition; and Unsettled when `before` has to be finished first.
+        Raises Fenced when another worker has a partition; and Unsettled when these have to be finished first.
         """
-        if before is not None and any(event.may_repeat_id or event.replayed for event in judged.events):
+        events, found = judged.events, _Found()
+        if before and (events.may_repeat_id | events.replayed).any():
             raise Unsettled  # their owners are looked for among stored rows
-        verdicts = Verdicts()
-        events, stored = _by_partition(judged.events), _by_partition(judged.stored)
         for part in batch.slices:
-            done = {event.offset for event in stored[part.partition]}
-            ours = events[part.partition] + stored[part.partition]
-            if done:
-                ours.sort(key=lambda event: event.offset)
-            found = await self._decide_again_when_lost(part, ours, done, before)
-            verdicts.stored += found.stored
-            verdicts.duplicates += found.duplicates
+            first, end = events.lines_of(part.partition)
+            of_part = await self._decide_again_when_lost(part, events[first:end], judged.done[first:end], before)
+            found.update((first + line, owned) for line, owned in of_part.items())
         await seams.reached("claimed")
-        return verdicts
+        return _verdicts(judged, found)
 
     async def _decide_again_when_lost(
-        self, part: Slice, events: list[Event], done: set[int], before: Batch | None
-    ) -> Verdicts:
+        self, part: Slice, events: Events, done: Flags, before: Sequence[Batch]
+    ) -> _Found:
         """What is rebuilt knows only stored events: those of this slice that have claimed already claim again."""
         while True:
-            verdicts = Verdicts()
             try:
-                await self._decide(part, events, done, before, verdicts)
+                return await self._decide(part, events, done, before)
             except ClaimsLost:
                 continue
-            return verdicts
 
-    async def _decide(
-        self, part: Slice, events: list[Event], done: set[int], before: Batch | None, into: Verdicts
-    ) -> None:
-        """`done` are the offsets of those that have a row: nothing is decided about them."""
-        stored: set[_Identity] = set()
-        for group, is_last in _cut_at_repeated_ids(events, stored):
-            undecided = [event for event in group if event.offset not in done] if done else group
-            repeated = {event.offset for event in undecided if _identity(event) in stored} if stored else set()
-            repeated |= await self._owners.of_same_id(event for event in undecided if event.offset not in repeated)
-            owners = await self._owners.of_replayed(event for event in undecided if event.offset not in repeated)
-            asking = [event for event in group if event.key is not None]
-            span = span_of(part)
-            if not is_last:
-                span = span._replace(last_offset=group[-1].offset, last_append_ms=max(each.append_ms for each in group))
-            flags = _flags(asking, owners, repeated, done)
-            for at, owner in (await self._leases.claim(part, span, _rows(asking), flags, before)).items():
-                offset = asking[at].offset
-                owners[offset] = min(owner, owners.get(offset, owner))
-            _divide(undecided, owners, repeated, into)
+    async def _decide(self, part: Slice, events: Events, done: Flags, before: Sequence[Batch]) -> _Found:
+        found, stored = _Found(), set[_Identity]()
+        for first, end in _cut_at_repeated_ids(events, stored):
+            group, is_last = events[first:end], end == len(events)
+            of_group = await self._decide_group(part, group, done[first:end], stored, is_last, before)
+            found.update((first + line, owned) for line, owned in of_group.items())
             if not is_last:
                 stored |= {
-                    _identity(event) for event in group if event.offset in repeated or event.offset not in owners
+                    _identity(group, line)
+                    for line in range(len(group))
+                    if line not in of_group or of_group[line].reason == "same_id"
                 }
+        return found
+
+    async def _decide_group(
+        self, part: Slice, group: Events, done: Flags, stored: "set[_Identity]", is_last: bool, before: Sequence[Batch]
+    ) -> _Found:
+        """No id comes twice in it that is not among `stored`."""
+        repeated, owners = await self._look_up(group, done, stored)
+        span = span_of(part)
+        if not is_last:
+            highest_ms = int(append_ms_of(group.rows).max())
+            span = span._replace(last_offset=last_offset(group.rows), last_append_ms=highest_ms)
+        asking = np.flatnonzero(group.keyed).tolist()
+        flags = _flags(asking, group, owners, repeated, done)
+        rows = group.rows if len(asking) == len(group) else group.rows[asking]
+        for at, owner in (await self._leases.claim(part, span, rows, flags, before)).items():
+            line = asking[at]
+            owners[line] = min(owner, owners.get(line, owner))
+        replayed = group.replayed
+        found = {
+            line: _Owned(owner.interaction_id, "replayed" if replayed[line] else "same_key")
+            for line, owner in owners.items()
+        }
+        return found | {line: _Owned(group.id_at(line), "same_id") for line in repeated}
+
+    async def _look_up(self, group: Events, done: Flags, stored: "set[_Identity]") -> tuple[set[int], dict[int, Owner]]:
+        """Of the few events whose owner may be older than any claim: who repeats an id, and the owners of others."""
+        repeated = set[int]()
+        if stored:
+            repeated = {line for line in range(len(group)) if not done[line] and _identity(group, line) in stored}
+        lines = np.flatnonzero((group.may_repeat_id | group.replayed) & ~done).tolist()
+        asked = {line: group.at(line) for line in lines if line not in repeated}
+        line_of = {event.offset: line for line, event in asked.items()}
+        repeated |= {line_of[offset] for offset in await self._owners.of_same_id(asked.values())}
+        others = [event for line, event in asked.items() if line not in repeated]
+        owners = {line_of[offset]: owner for offset, owner in (await self._owners.of_replayed(others)).items()}
+        return repeated, owners
 
     async def release(self, part: Slice, event: Event) -> None:
         """Take back the claim of an event that ClickHouse will not store."""
@@ -84,69 +116,50 @@ class Deduplication:
                 await self._leases.release(part, claim)
 
 
-def _by_partition(events: Iterable[Event]) -> dict[int, list[Event]]:
-    found: dict[int, list[Event]] = defaultdict(list)
-    for event in events:
-        found[event.partition].append(event)
-    return found
-
-
 _Identity = tuple[str, str]
 
 
-def _identity(event: Event) -> _Identity:
-    return event.namespace, event.interaction_id
+def _identity(events: Events, line: int) -> _Identity:
+    return events.namespace_at(line), events.id_at(line)
 
 
-def _cut_at_repeated_ids(events: list[Event], stored: set[_Identity]) -> Iterator[tuple[list[Event], bool]]:
-    """Cut where an id comes again that is not in `stored` yet, and say which group is the last; there is always one.
+def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tuple[int, int]]:
+    """Cut where an id comes again that is not in `stored` yet; there is always one group, from a line to another.
 
     Whether the second is a duplicate depends on whether the first gets stored, so `stored` is looked at anew
     after each group.
     """
-    if not any(event.may_repeat_id for event in events):
-        yield events, True
-        return
-    group: list[Event] = []
-    ids: set[_Identity] = set()
-    for event in events:
-        identity = _identity(event)
-        if event.may_repeat_id and identity in ids and identity not in stored:
-            yield group, False
-            group, ids = [], set()
-        group.append(event)
-        ids.add(identity)
-    yield group, True
+    begin = 0
+    if events.may_repeat_id.any():
+        ids = set[_Identity]()
+        for line in range(len(events)):
+            identity = _identity(events, line)
+            if events.may_repeat_id[line] and identity in ids and identity not in stored:
+                yield begin, line
+                begin, ids = line, set()
+            ids.add(identity)
+    yield begin, len(events)
 
 
-def _rows(events: list[Event]) -> Rows:
-    return rows_of(
-        [event.key or b"" for event in events],
-        [event.offset for event in events],
-        [event.event_ms for event in events],
-        [event.append_ms for event in events],
-        [event.interaction_id for event in events],
-    )
+def _flags(
+    asking: list[int], group: Events, owners: dict[int, Owner], repeated: set[int], done: Flags
+) -> dict[int, int]:
+    """Of those that have any, by their position among those that ask."""
+    replayed = group.replayed
+    if not (owners or repeated or done.any() or replayed.any()):
+        return {}
+    flags = {
+        at: ASKS_ONLY * (line in owners or line in repeated)
+        + REPLAYED * bool(replayed[line])
+        + STORED * bool(done[line])
+        for at, line in enumerate(asking)
+    }
+    return {at: flag for at, flag in flags.items() if flag}
 
 
-def _flags(events: list[Event], owners: Mapping[int, Owner], repeated: set[int], done: set[int]) -> dict[int, int]:
-    """Of those events that have any, by position."""
-    flags: dict[int, int] = {}
-    if owners or repeated or done or any(event.replayed for event in events):
-        for at, event in enumerate(events):
-            asks_only = event.offset in owners or event.offset in repeated
-            flag = ASKS_ONLY * asks_only + REPLAYED * event.replayed + STORED * (event.offset in done)
-            if flag:
-                flags[at] = flag
-    return flags
-
-
-def _divide(events: list[Event], owners: Mapping[int, Owner], repeated: set[int], into: Verdicts) -> None:
-    """Put each event where it belongs."""
-    into.stored += [event for event in events if event.offset not in owners and event.offset not in repeated]
-    for event in events if owners or repeated else ():
-        if event.offset in repeated:
-            into.duplicates.append(Duplicate(event, event.interaction_id, "same_id"))
-        elif event.offset in owners:
-            why: DuplicateReason = "replayed" if event.replayed else "same_key"
-            into.duplicates.append(Duplicate(event, owners[event.offset].interaction_id, why))
+def _verdicts(judged: Judged, found: _Found) -> Verdicts:
+    events, lines = judged.events, sorted(found)
+    is_stored = ~judged.done
+    is_stored[lines] = False
+    owners, reasons = [found[line].interaction_id for line in lines], [found[line].reason for line in lines]
+    return Verdicts(events[is_stored], Duplicates(events[np.array(lines, np.int64)], owners, reasons))

@@ -1,23 +1,22 @@
 """Intake: gathers records into batches.
 
-A batch closes when it is full, or when its oldest record has waited so long; but an old one goes on being filled, for
-a while, as long as more waits at the broker than it has room for. So batches are small while the worker keeps up, which
-makes events visible soon, and large when it does not, which makes them cheap: ClickHouse merges fewer parts.
+A batch closes when it is full, or when its oldest record has waited so long. It is small enough that what is made of it
+stays in the processor's caches; many of them are stored together (`consumers.group`).
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from consumers.batch import Batch, Slice
-from consumers.plain_records import give_plain_records
+from consumers.batch import Batch
+from consumers.records import Records
 from runtime.errors import Fatal
 from runtime.faults import kafka_fault
-from runtime.kafka import Record
 from runtime.settings import Settings
 
 POLL_MS = 100
@@ -25,8 +24,9 @@ POLL_MS = 100
 
 
 WITHOUT_ASSIGNMENT_S = 1.0
-LONGEST_AGES = 10
-"""A batch stays open no longer than so many times its age, whatever waits: it may belong to an open transaction."""
+MOST_RECORDS = 8_192
+"""A batch has no more; it is what takes the least time a record, by measurement."""
+MOST_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger("tally.worker")
 
@@ -36,12 +36,14 @@ class Intake:
 
     def __init__(self, consumer: AIOKafkaConsumer, settings: Settings) -> None:
         self._consumer = consumer
-        self._max_rows = settings.batch_rows
-        self._max_bytes = settings.batch_bytes
+        self._max_rows = min(MOST_RECORDS, settings.batch_rows)
+        self._max_bytes = min(MOST_BYTES, settings.batch_bytes)
         self._max_age_s = settings.batch_age_ms / 1000
-        self._records: dict[TopicPartition, list[Record]] = {}
+        self._records: dict[TopicPartition, list[Records]] = {}
         self._rows = 0
         self._bytes = 0
+        self._rows_an_item = 1.0
+        """How many records a whole batch of Kafka's had lately."""
         self._oldest_at = 0.0
         self._waiting: dict[TopicPartition, int] = {}
         """Records behind those that were read, as the broker said with them."""
@@ -53,26 +55,30 @@ class Intake:
             generation = self._generation
             found = await self._poll(self._wait_ms())
             if generation != self._generation:
-                self._give_back(found)
+                self._give_back({partition: int(records.offsets[0]) for partition, records in found.items()})
             elif found:
                 self._add(found)
-            elif not self._rows:
-                return
             else:
                 self._waiting.clear()
+                if not self._rows:
+                    return
 
     def _wait_ms(self) -> int:
-        if not self._rows or self._more_waits():
+        if not self._rows:
             return POLL_MS
         age_s = time.monotonic() - self._oldest_at
         return max(1, min(POLL_MS, int((self._max_age_s - age_s) * 1000)))
 
-    async def _poll(self, wait_ms: int) -> dict[TopicPartition, list[Record]]:
+    async def _poll(self, wait_ms: int) -> dict[TopicPartition, Records]:
         try:
             # Past its own timeout the client may wait for an assignment without end; then stop would not be noticed.
             async with asyncio.timeout(wait_ms / 1000 + WITHOUT_ASSIGNMENT_S):
-                give_plain_records(self._consumer)
-                return dict(await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_rows - self._rows))
+                items = max(1, int((self._max_rows - self._rows) / self._rows_an_item))
+                found: Any = await self._consumer.getmany(timeout_ms=wait_ms, max_records=items)
+            records = {partition: Records.read(items) for partition, items in found.items() if items}
+            if records:
+                self._rows_an_item = sum(map(len, records.values())) / sum(map(len, found.values()))
+            return {partition: some for partition, some in records.items() if len(some)}
         except TimeoutError:
             return {}
         except UnicodeDecodeError as error:
@@ -94,35 +100,40 @@ class Intake:
             return False
         if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
             return True
-        ages = (time.monotonic() - self._oldest_at) / self._max_age_s
-        return ages >= LONGEST_AGES or (ages >= 1 and not self._more_waits())
+        return time.monotonic() - self._oldest_at >= self._max_age_s
 
-    def _more_waits(self) -> bool:
-        return sum(self._waiting.values()) >= self._max_rows - self._rows
+    def more_waits(self) -> bool:
+        """Whether another full batch is here or at the broker, as far as it has said."""
+        return self._rows + sum(self._waiting.values()) >= self._max_rows
 
-    def _add(self, found: dict[TopicPartition, list[Record]]) -> None:
+    def _add(self, found: dict[TopicPartition, Records]) -> None:
         if not self._rows:
             self._oldest_at = time.monotonic()
         for partition, records in found.items():
-            self._records.setdefault(partition, []).extend(records)
+            self._records.setdefault(partition, []).append(records)
             self._rows += len(records)
-            self._bytes += _bytes_of(records)
+            self._bytes += records.nbytes
             if partition in self._consumer.assignment():  # it may have been taken away a moment ago
                 log_end = self._consumer.highwater(partition) or 0
-                self._waiting[partition] = max(0, log_end - records[-1].offset - 1)
+                self._waiting[partition] = max(0, log_end - int(records.offsets[-1]) - 1)
 
-    def _give_back(self, found: dict[TopicPartition, list[Record]]) -> None:
-        """A rebalance fell into the poll: read again what is still ours, from where this read began."""
+    def _give_back(self, firsts: dict[TopicPartition, int]) -> None:
+        """Read again from these offsets, where the partition is still ours."""
         assigned = self._consumer.assignment()
-        for partition, records in found.items():
+        for partition, offset in firsts.items():
             if partition in assigned:
-                self._consumer.seek(partition, records[0].offset)
+                self._consumer.seek(partition, offset)
 
     def take(self) -> Batch:
-        """Hand over everything read so far."""
-        slices = tuple(Slice(partition.partition, records) for partition, records in self._records.items() if records)
-        self._clear()
-        return Batch(slices)
+        """Hand over what was read so far, as much of it as a batch may have; the rest stays for the next one."""
+        taken, room = {}, self._max_rows
+        for partition, parts in list(self._records.items()):
+            records = Records.joined(parts)
+            taken[partition.partition] = records[:room]
+            self._records[partition] = [records[room:]] if len(records) > room else []
+            room -= len(taken[partition.partition])
+        self._count()
+        return Batch.of({partition: records for partition, records in taken.items() if len(records)})
 
     def forget(self, revoked: Iterable[TopicPartition]) -> None:
         """Drop what was read from partitions that are no longer ours; whoever gets them reads it again."""
@@ -130,16 +141,9 @@ class Intake:
         for partition in revoked:
             self._records.pop(partition, None)
         self._waiting.clear()
-        self._rows = sum(map(len, self._records.values()))
-        self._bytes = sum(map(_bytes_of, self._records.values()))
+        self._count()
 
-    def _clear(self) -> None:
-        self._records = {}
-        self._waiting.clear()
-        self._rows = self._bytes = 0
-
-
-def _bytes_of(records: Iterable[Record]) -> int:
-    values = filter(None, [record.value for record in records])
-    keys = filter(None, [record.key for record in records])
-    return sum(map(len, values)) + sum(map(len, keys))
+    def _count(self) -> None:
+        self._records = {partition: parts for partition, parts in self._records.items() if parts}
+        rest = [records for parts in self._records.values() for records in parts]
+        self._rows, self._bytes = sum(map(len, rest)), sum(records.nbytes for records in rest)

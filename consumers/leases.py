@@ -2,7 +2,7 @@
 rebuilds them from ClickHouse when they are gone."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -45,16 +45,16 @@ class Leases:
             self._lost.discard(partition)
 
     async def claim(
-        self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Batch | None
+        self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Sequence[Batch]
     ) -> dict[int, Owner]:
         """Claim the keys of events of `part`, of its records from the first one to the end of `span`.
 
         Returns whose duplicates some of them are, by position. Raises Fenced; ClaimsLost, after which all events of
         `part` must be claimed once more; and Unsettled when the claims have to be taken or rebuilt, which goes by what
-        is stored, while a batch `before` is not.
+        is stored, while batches `before` are not.
         """
-        ours = [each for each in before.slices if each.partition == part.partition] if before is not None else []
-        uncommitted_ms = ours[0].records[0].timestamp if ours else span.first_append_ms
+        ours = [each for batch in before for each in batch.slices if each.partition == part.partition]
+        uncommitted_ms = ours[0].first_append_ms if ours else span.first_append_ms
 
         async def ask(lease: Lease) -> dict[int, Owner]:
             return await self._claims.claim(lease, span, events, flags, uncommitted_ms)
@@ -63,16 +63,16 @@ class Leases:
 
     async def release(self, part: Slice, owner: Claim) -> None:
         """Take back the claim of an event of `part` that will not be stored. Raises Fenced or ClaimsLost."""
-        await self._under_lease("releasing a claim", part, None, lambda lease: self._claims.release(lease, owner))
+        await self._under_lease("releasing a claim", part, (), lambda lease: self._claims.release(lease, owner))
 
     async def _under_lease(
-        self, what: str, part: Slice, before: Batch | None, ask: Callable[[Lease], Awaitable[Result]]
+        self, what: str, part: Slice, before: Sequence[Batch], ask: Callable[[Lease], Awaitable[Result]]
     ) -> Result:
         lost = part.partition in self._lost
         try:
             lease = self._held.get(part.partition)
             if lease is None:
-                if before is not None:
+                if before:
                     raise Unsettled
                 lease = await self._take(part, anew=lost)
             return await retrying(what, lambda: ask(lease))
@@ -87,7 +87,7 @@ class Leases:
         partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
         anew = anew or await self._rebuild.must_begin_anew(part)
-        append_ms = part.records[0].timestamp
+        append_ms = part.first_append_ms
         take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, anew=anew)
         lease = await retrying("taking claims", take)
         await seams.reached("taken")
@@ -105,6 +105,5 @@ class Leases:
 
 def span_of(part: Slice) -> Span:
     """All records of a slice."""
-    first, last = part.records[0], part.records[-1]
-    highest_ms = max([record.timestamp for record in part.records])  # a broker's clock may step back
-    return Span(first.offset, first.timestamp, last.offset, highest_ms)
+    highest_ms = int(part.records.append_ms.max())  # a broker's clock may step back
+    return Span(part.first_offset, part.first_append_ms, part.next_offset - 1, highest_ms)

@@ -1,6 +1,7 @@
-"""The pipeline: what happens to one batch, in the order that makes a crash harmless.
+"""The pipeline: what happens to a batch, in the order that makes a crash harmless.
 
-Two neighbouring batches overlap: while one is taken through steps 2 to 5, the next one goes through step 1.
+Batches go through step 1 one by one, and through the others in groups. Neighbouring groups overlap: while one is
+stored, the batches of the next are decided about.
 
 step                        a crash after it leaves            the next run
 1 claims taken              claims of events not stored yet    finds its own offsets as owners: same verdicts
@@ -12,18 +13,21 @@ step                        a crash after it leaves            the next run
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from consumers import seams
-from consumers.batch import Batch, Counts, Decided, Event, Judged, Rejected, Verdicts
+from consumers.batch import Batch, Counts, Decided, Judged, Rejected, Verdicts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
+from consumers.events import Event
+from consumers.group import Group
 from consumers.letters import Letters
 from consumers.resume import Resume
 from consumers.sink import Sink
 from consumers.stages import Stages
 from consumers.validation import Validation
 from runtime.faults import RowsRefused
+from runtime.settings import Settings
 from schemas.rejection import Rejection
 
 Commit = Callable[[dict[int, int]], Awaitable[None]]
@@ -37,6 +41,7 @@ class Pipeline:
 
     def __init__(
         self,
+        settings: Settings,
         *,
         validation: Validation,
         ceiling: RejectCeiling | None,
@@ -47,6 +52,7 @@ class Pipeline:
         commit: Commit,
         hold: Hold,
     ) -> None:
+        self._settings = settings
         self._validation = validation
         self._ceiling = ceiling
         self._resume = resume
@@ -61,8 +67,9 @@ class Pipeline:
         """Held while claims are asked for or taken back."""
         self._era = 0
         """How often an event was refused: what was decided about later ones before is void."""
-        self._finishing: Batch | None = None
-        """The batch that is not committed yet."""
+        self._gathered = Group(settings)
+        self._finishing: Sequence[Decided] = ()
+        """Those that are being stored: they are not committed yet."""
 
     async def examine(self, records: Batch) -> tuple[Batch, Judged]:
         """Judge records; returns those that may be gone on with, and what they are judged to be.
@@ -86,60 +93,89 @@ class Pipeline:
         await seams.reached("resumed")
         return batch, judged
 
-    async def decide(self, batch: Batch, judged: Judged) -> Decided:
-        """Take a batch through step 1; the one before it may be going through the others meanwhile.
+    async def decide(self, batch: Batch, judged: Judged) -> None:
+        """Take a batch through step 1, and put it to those gathered; those before may go through the others meanwhile.
 
-        Raises Fenced; and Unsettled when the batch before has to be finished first.
+        Raises Fenced; and Unsettled when the batches before have to be finished first.
         """
         async with self._deciding:
-            with self.stages.of("claim"):
-                verdicts = await self._deduplication.decide(batch, judged, self._finishing)
-            return Decided(batch, judged, verdicts, self._era)
+            self._gathered.add(await self._decided(batch, judged, [*self._finishing, *self._gathered.decided]))
 
-    def is_void(self, decided: Decided) -> bool:
-        """Whether it must be decided about again."""
-        return decided.era != self._era
+    async def _decided(self, batch: Batch, judged: Judged, before: Sequence[Decided]) -> Decided:
+        with self.stages.of("claim"):
+            verdicts = await self._deduplication.decide(batch, judged, [each.batch for each in before])
+        return Decided(batch, judged, verdicts, self._era)
 
-    def finish(self, decided: Decided) -> asyncio.Task[None]:
-        """Begin to take a batch through the other steps; then each of its events has its outcome, and is committed.
+    @property
+    def gathered(self) -> Group:
+        """What is decided and waits to be stored."""
+        return self._gathered
 
-        The batch before must be finished. The task raises Fenced, Fatal or TooManyRejects; then nothing is committed.
+    def forget_gathered(self) -> None:
+        """Who gets these partitions comes to the same verdicts."""
+        self._gathered = Group(self._settings)
+
+    async def finish(self) -> asyncio.Task[None]:
+        """Begin to take what is gathered through the other steps; then each event has its outcome, and is committed.
+
+        The group before must be finished. The task raises Fenced, Fatal or TooManyRejects; then nothing is committed.
         """
-        self._finishing = decided.batch
-        return asyncio.create_task(self._finish(decided))
+        group = self._gathered
+        if any(each.era != self._era for each in group.decided):
+            async with self._deciding:
+                anew: list[Decided] = []
+                for each in group.decided:
+                    anew.append(await self._decided(each.batch, each.judged, anew))
+                group = Group(self._settings, anew)
+        self._gathered = Group(self._settings)
+        self._finishing = group.decided
+        return asyncio.create_task(self._finish(group))
 
-    async def _finish(self, decided: Decided) -> None:
-        batch, judged = decided.batch, decided.judged
+    async def _finish(self, group: Group) -> None:
         with self.stages.of("store"):
-            verdicts = await self._store(decided)
+            verdicts = await self._store(group)
+        rejected = [each for decided in group.decided for each in decided.judged.rejected]
         with self.stages.of("letters"):
-            await self._letters.send(judged.rejected)
+            await self._letters.send(rejected)
         await seams.reached("lettered")
+        duplicates = [each.duplicates for each in verdicts if len(each.duplicates)]
         with self.stages.of("record"):
-            await self._sink.record(verdicts.duplicates, judged.rejected)
+            await self._sink.record(duplicates, rejected)
         await seams.reached("recorded")
         with self.stages.of("commit"):
-            await self._commit(batch.next_offsets)
+            await self._commit(
+                {place: offset for each in group.decided for place, offset in each.batch.next_offsets.items()}
+            )
         await seams.reached("committed")
-        # Not when it failed: then nothing behind this batch may be taken or committed any more.
-        self._finishing = None
+        # Not when it failed: then nothing behind this group may be taken or committed any more.
+        self._finishing = ()
         counts = self.counts
-        counts.stored += len(verdicts.stored)
-        counts.duplicates += len(verdicts.duplicates)
-        counts.rejected += len(judged.rejected)
-        counts.misplaced += judged.misplaced
-        counts.batches += 1
+        counts.stored += sum(len(each.stored) for each in verdicts)
+        counts.duplicates += sum(map(len, duplicates))
+        counts.rejected += len(rejected)
+        counts.misplaced += sum(each.judged.misplaced for each in group.decided)
+        counts.inserts += 1
 
-    async def _store(self, decided: Decided) -> Verdicts:
+    async def _store(self, group: Group) -> list[Verdicts]:
         """Store what is to be stored; decide anew without each event that ClickHouse refuses."""
-        verdicts = decided.verdicts
+        verdicts = [each.verdicts for each in group.decided]
         try:
-            await self._sink.store(verdicts.stored)
+            await self._sink.insert(group.rows)
         except RowsRefused:
             async with self._deciding:
                 self._era += 1
-                verdicts = await self._store_without_refused(decided.batch, decided.judged, verdicts)
+                verdicts = [await self._store_alone(each) for each in group.decided]
         await seams.reached("stored")
+        return verdicts
+
+    async def _store_alone(self, decided: Decided) -> Verdicts:
+        """Store a batch of a group that was refused; all before it are stored."""
+        batch, judged = decided.batch, decided.judged
+        verdicts = await self._deduplication.decide(batch, judged, ())
+        try:
+            await self._sink.store(verdicts.stored)
+        except RowsRefused:
+            verdicts = await self._store_without_refused(batch, judged, verdicts)
         return verdicts
 
     async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:
@@ -151,7 +187,7 @@ class Pipeline:
             self._resume.expect_stored(batch)
             settled = await self._resume.drop_stored(batch, judged)
             counts.stored += settled - (refused is not None)
-            verdicts = await self._deduplication.decide(batch, judged, None)
+            verdicts = await self._deduplication.decide(batch, judged, ())
             try:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:

@@ -54,7 +54,7 @@ class Rebuild:
             "topic": self._topic,
             "partition": part.partition,
             # Twice as far: a batch that was decided about again may itself have reached 2W back.
-            "reach_ms": max(0, part.records[0].timestamp - 2 * self._reach_back_ms),
+            "reach_ms": max(0, part.first_append_ms - 2 * self._reach_back_ms),
         }
         ((refused,),) = await retrying("looking for refused events", partial(self._database.rows, _REFUSED, where))
         return bool(refused)

@@ -8,14 +8,16 @@ partition, offset and id are all in one of the two tables.
 from collections.abc import Iterable
 from functools import partial
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer
 
-from consumers.batch import Batch, Event, Judged, Rejected
+from consumers.batch import Batch, Judged
 from runtime import kafka
 from runtime.claims import Fenced
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Fatal
 from runtime.kafka import LogBounds
+from runtime.owners import id_of
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 
@@ -123,7 +125,7 @@ class Resume:
     async def drop_stored(self, batch: Batch, judged: Judged) -> int:
         """Take out of `judged` what is recorded already; returns how many records that were.
 
-        Events that have a row are kept apart as `judged.stored`. Raises Fenced for a partition that is not prepared:
+        Events that have a row stay, as `judged.done`. Raises Fenced for a partition that is not prepared:
         it went to another worker meanwhile.
         """
         recorded: dict[tuple[int, int, str], bool] = {}
@@ -133,14 +135,18 @@ class Resume:
         if not recorded:
             return 0
 
-        def place(item: Event | Rejected) -> tuple[int, int, str]:
-            return item.partition, item.offset, item.interaction_id
-
-        before = len(judged.events) + len(judged.rejected)
-        judged.stored += [event for event in judged.events if recorded.get(place(event))]
-        judged.events = [event for event in judged.events if place(event) not in recorded]
-        judged.rejected = [each for each in judged.rejected if place(each) not in recorded]
-        return before - len(judged.events) - len(judged.rejected)
+        events = judged.events
+        places = zip(events.partitions.tolist(), events.offsets.tolist(), map(id_of, events.rows), strict=True)
+        has_row = [recorded.get(place) for place in places]
+        has_outcome = np.array([each is False for each in has_row], np.bool_)
+        done = judged.done | np.array([each is True for each in has_row], np.bool_)
+        rejected = [
+            each for each in judged.rejected if (each.partition, each.offset, each.interaction_id) not in recorded
+        ]
+        found = np.count_nonzero(done & ~judged.done) + np.count_nonzero(has_outcome)
+        found += len(judged.rejected) - len(rejected)
+        judged.events, judged.done, judged.rejected = events[~has_outcome], done[~has_outcome], rejected
+        return int(found)
 
     async def _highest_stored(self, firsts: dict[int, int]) -> dict[int, int]:
         """Per partition the highest stored offset from its first one on; none when nothing is."""

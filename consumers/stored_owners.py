@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from consumers.batch import Event
+from consumers.events import Event
 from runtime.clickhouse import ClickHouse
 from runtime.owners import Owner
 from runtime.retry import retrying
@@ -63,7 +63,7 @@ class StoredOwners:
                 "partition": partition,
                 "after_ms": min(event.event_ms for event in group) - self._window_ms,
                 "before_ms": max(event.event_ms for event in group) + self._window_ms,
-                "executions": [event.wire.execution_id for event in group if event.wire.execution_id],
+                "executions": [event.execution_id for event in group if event.execution_id],
                 "keys": [event.idempotency_key for event in group if event.idempotency_key],
             }
             rows: _Rows = defaultdict(list)

@@ -1,19 +1,24 @@
 """Validation: records become events with a namespace, an id and times, or rejections with a reason."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-from consumers.batch import Batch, Event, Judged, Rejected
-from runtime.kafka import Record
+from consumers.batch import Batch, Judged, Rejected
+from consumers.events import Event, Events, Flags, Head
+from consumers.records import PlainRecord, Records
+from runtime.owners import make_rows
 from runtime.partitioner import partition_of
-from schemas.dedup import dedup_key
-from schemas.fast_path import validate_all
-from schemas.identity import ID_LENGTH, derive_foreign_id, is_interaction_id
-from schemas.interaction import MAX_NAMESPACE_BYTES
+from runtime.record_format import Headers
+from schemas.dedup import KEY_BYTES, dedup_key
+from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.rejection import Reason, Rejection
+from schemas.scan_event import NUMBER_FIELDS
+from schemas.scan_keys import execution_keys
+from schemas.scanner import Scanned, validate_all
 from schemas.wire import (
     DERIVED_ID_HEADER,
     IDEMPOTENCY_HEADER,
@@ -21,7 +26,6 @@ from schemas.wire import (
     ORIGIN_HEADER,
     SCHEMA_HEADER,
     SCHEMA_VERSION,
-    WireEvent,
     check_idempotency_key,
     check_namespace,
     partition_key,
@@ -32,12 +36,10 @@ UNPARSEABLE: frozenset[Reason] = frozenset(
 )
 """Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
 
-
-KNOWN_HEADERS = 1_024
-"""Headers of records that are remembered, read: nearly all records of a tenant have the same."""
-
-_SHARED_HEADERS = frozenset({NAMESPACE_HEADER, SCHEMA_HEADER, DERIVED_ID_HEADER})
 _MAX_DIGITS = 15
+_NO_ORIGIN = "is no time in milliseconds before the record's own"
+_NO_HEAD = Head("", False, False, None, None)
+"""In the place of one that no event has."""
 
 log = logging.getLogger("tally.worker")
 
@@ -56,118 +58,133 @@ class Validation:
         self._topic = topic
         self._default_namespace = default_namespace
         self._partitions = partitions
-        self._known_headers: dict[tuple[tuple[str, bytes], ...], _Headers] = {}
 
     def judge(self, batch: Batch) -> Judged:
         """Judge every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
-        judged = Judged()
-        for part in batch.slices:
-            outcomes = validate_all([record.value for record in part.records])
-            for record, outcome in zip(part.records, outcomes, strict=True):
-                try:
-                    headers = self._headers(record)
-                except _NewerSchema as newer:
-                    log.error("partition %d waits at offset %d, which has %s", part.partition, record.offset, newer)
-                    judged.held[part.partition] = record.offset
-                    break
-                except _BadHeader as bad:
-                    rejection = Rejection("bad_header", bad.name, str(bad))
-                    self._reject(part.partition, record, "", None, rejection, judged)
-                    continue
-                if isinstance(outcome, Rejection):
-                    namespace = "" if outcome.reason in UNPARSEABLE else headers.namespace
-                    self._reject(part.partition, record, namespace, _salvaged_id(record.value), outcome, judged)
-                else:
-                    judged.events.append(self._event(part.partition, record, headers, *outcome))
-                    if headers.foreign:
-                        judged.misplaced += self._is_misplaced(judged.events[-1])
-        return judged
+        heads = [self._head(headers) for headers in batch.records.headers]
+        held = _held_at(batch, heads)
+        batch = batch.before(held)
+        records = batch.records
+        bad = _bad_heads(records, heads)
+        values = records.values
+        if bad:  # whatever the value is, the record is not valid
+            values = values.copy()
+            values[list(bad), 1] = -1
+        scanned = validate_all(records.text, values)
+        why = scanned.rejections | bad
+        rejected = [
+            self._rejected(int(batch.partitions[line]), records.at(line), heads[records.headers_of[line]], why[line])
+            for line in sorted(scanned.rejections)
+        ]
+        events = self._events(batch, heads, scanned)
+        misplaced = sum(map(self._is_misplaced, events[_is_foreign(events)]))
+        return Judged(events, np.zeros(len(events), np.bool_), rejected, misplaced, held)
 
-    def _event(
-        self, partition: int, record: Record, headers: "_Headers", wire: WireEvent, occurred_ms: int | None
-    ) -> Event:
-        namespace, foreign, derived_id, idempotency_key, origin_ms = headers
-        append_ms = record.timestamp
-        if occurred_ms is None:
-            occurred_ms = append_ms if origin_ms is None else origin_ms
-        interaction_id = wire.interaction_id
-        return Event(
-            partition,
-            record.offset,
-            append_ms,
-            occurred_ms,
-            namespace,
-            interaction_id or self._derived_id(partition, record),
-            derived_id or (foreign and interaction_id is not None),
-            wire,
-            dedup_key(namespace, wire.execution_id, wire.feature_id, wire.interaction_type, idempotency_key),
-            idempotency_key,
-            origin_ms is not None,
-        )
+    def _events(self, batch: Batch, found: "list[Head | _NoHead]", scanned: Scanned) -> Events:
+        lines, columns = scanned.lines, scanned.columns
+        heads = [_NO_HEAD if isinstance(head, _NoHead) else head for head in found]
+        head_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
+        offsets, append_ms = batch.records.offsets[lines], batch.records.append_ms[lines]
+        origin_ms = _origins(heads)[head_of]
+        occurred_ms = columns.numbers[:, NUMBER_FIELDS.index("occurred_at")]
+        event_ms = np.where(occurred_ms >= 0, occurred_ms, np.where(origin_ms >= 0, origin_ms, append_ms))
+        for line in np.flatnonzero(~columns.has_id).tolist():
+            given = self._derived_id(int(partitions[line]), int(offsets[line]), int(append_ms[line]))
+            columns.ids[line] = np.frombuffer(id_bytes(given), np.uint8)
+        of_outside = np.array([head.derived_id for head in heads], np.bool_)[head_of]
+        of_outside |= np.array([head.foreign for head in heads], np.bool_)[head_of] & columns.has_id
+        keyed, keys = _keys(scanned, heads, head_of)
+        rows = make_rows(keys, offsets, event_ms, append_ms, columns.ids)
+        return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside)
 
     def _is_misplaced(self, event: Event) -> bool:
-        key = partition_key(event.namespace, event.wire, event.idempotency_key)
+        key = partition_key(event.namespace, event, event.idempotency_key)
         return partition_of(key, self._partitions) != event.partition
 
-    def _reject(
-        self, partition: int, record: Record, namespace: str, given: str | None, rejection: Rejection, into: Judged
-    ) -> None:
-        interaction_id = given or self._derived_id(partition, record)
-        into.rejected.append(Rejected(partition, record, namespace, interaction_id, rejection))
+    def _rejected(self, partition: int, record: PlainRecord, head: "Head | _NoHead", why: Rejection) -> Rejected:
+        if isinstance(head, _NoHead) or why.reason == "bad_header":
+            return Rejected(partition, record, "", self._derived_id(partition, record.offset, record.timestamp), why)
+        namespace = "" if why.reason in UNPARSEABLE else head.namespace
+        interaction_id = _salvaged_id(record.value) or self._derived_id(partition, record.offset, record.timestamp)
+        return Rejected(partition, record, namespace, interaction_id, why)
 
-    def _derived_id(self, partition: int, record: Record) -> str:
-        return derive_foreign_id(self._topic, partition, record.offset, record.timestamp)
+    def _derived_id(self, partition: int, offset: int, append_ms: int) -> str:
+        return derive_foreign_id(self._topic, partition, offset, append_ms)
 
-    def _headers(self, record: Record) -> "_Headers":
-        all_headers = tuple(record.headers)
-        known = self._known_headers.get(all_headers)
-        if known is not None:
-            return known
-        headers = self._read_headers(record)
-        if _may_come_again(all_headers):
-            if len(self._known_headers) >= KNOWN_HEADERS:
-                self._known_headers.clear()
-            self._known_headers[all_headers] = headers
-        return headers
-
-    def _read_headers(self, record: Record) -> "_Headers":
-        headers = dict(record.headers)
+    def _head(self, given: Headers) -> "Head | _NoHead":
+        headers = dict(given)
         foreign = SCHEMA_HEADER not in headers
-        if not foreign:  # first: a newer version may allow what this one does not
-            _check_schema(headers[SCHEMA_HEADER])
-        namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
-        return _Headers(
-            namespace,
-            foreign,
-            DERIVED_ID_HEADER in headers,
-            _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key),
-            _origin_ms(record, headers),
-        )
+        try:
+            if not foreign:  # first: a newer version may allow what this one does not
+                _check_schema(headers[SCHEMA_HEADER])
+            namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
+            idempotency_key = _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key)
+            return Head(namespace, foreign, DERIVED_ID_HEADER in headers, idempotency_key, _origin_ms(headers))
+        except _NoHead as none:
+            return none
 
 
-def _may_come_again(headers: Iterable[tuple[str, bytes]]) -> bool:
-    """Whether other records are likely to have the same ones. Few and small, so that memory is bounded."""
-    return all(name in _SHARED_HEADERS and len(value or b"") <= MAX_NAMESPACE_BYTES for name, value in headers)
+def _held_at(batch: Batch, heads: "Sequence[Head | _NoHead]") -> dict[int, int]:
+    """By partition the offset of its first record of a newer schema."""
+    is_newer = np.array([isinstance(head, _NewerSchema) for head in heads], np.bool_)
+    held = {}
+    for part in batch.slices if is_newer.any() else ():
+        lines = np.flatnonzero(is_newer[part.records.headers_of])
+        if len(lines):
+            offset = held[part.partition] = int(part.records.offsets[lines[0]])
+            newer = heads[part.records.headers_of[lines[0]]]
+            log.error("partition %d waits at offset %d, which has %s", part.partition, offset, newer)
+    return held
 
 
-class _Headers(NamedTuple):
-    """What a record's headers say; `foreign` is a record that no Tally producer wrote."""
+def _bad_heads(records: Records, heads: "Sequence[Head | _NoHead]") -> dict[int, Rejection]:
+    """By line, what is wrong with the headers of some."""
+    why = {number: head.rejection for number, head in enumerate(heads) if isinstance(head, _BadHeader)}
+    lines = np.flatnonzero(np.isin(records.headers_of, list(why))).tolist() if why else []
+    bad = {line: why[int(records.headers_of[line])] for line in lines}
+    origin_ms = _origins(heads)
+    if (origin_ms >= 0).any():
+        too_late = np.flatnonzero(origin_ms[records.headers_of] > records.append_ms).tolist()
+        bad |= dict.fromkeys(too_late, _BadHeader(ORIGIN_HEADER, _NO_ORIGIN).rejection)
+    return bad
 
-    namespace: str
-    foreign: bool
-    derived_id: bool
-    idempotency_key: str | None
-    origin_ms: int | None
+
+def _origins(heads: "Sequence[Head | _NoHead]") -> npt.NDArray[np.int64]:
+    known = (None if isinstance(head, _NoHead) else head.origin_ms for head in heads)
+    return np.array([-1 if origin_ms is None else origin_ms for origin_ms in known], np.int64)
 
 
-class _NewerSchema(Exception):
+def _is_foreign(events: Events) -> Flags:
+    return np.array([head.foreign for head in events.heads], np.bool_)[events.head_of]
+
+
+def _keys(scanned: Scanned, heads: Sequence[Head], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
+    """Which events may be duplicates, and the keys of all, one behind the other."""
+    keyed, of_executions = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
+    if keyed.all():
+        return keyed, of_executions
+    keys = np.zeros((len(keyed), KEY_BYTES), np.uint8)
+    keys[keyed] = np.frombuffer(of_executions, np.uint8).reshape(-1, KEY_BYTES)
+    for line in np.flatnonzero(~keyed).tolist():
+        head = heads[head_of[line]]
+        key = dedup_key(head.namespace, None, "", (), head.idempotency_key)
+        if key is not None:
+            keys[line], keyed[line] = np.frombuffer(key, np.uint8), True
+    return keyed, keys.tobytes()
+
+
+class _NoHead(Exception):
+    """No event can have such headers."""
+
+
+class _NewerSchema(_NoHead):
     pass
 
 
-class _BadHeader(Exception):
+class _BadHeader(_NoHead):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
-        self.name = name
+        self.rejection = Rejection("bad_header", name, message)
 
 
 def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str], str]) -> str | None:
@@ -179,12 +196,12 @@ def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str],
         raise _BadHeader(name, str(error)) from None
 
 
-def _origin_ms(record: Record, headers: Mapping[str, bytes | None]) -> int | None:
+def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
     if ORIGIN_HEADER not in headers:
         return None
     raw = headers[ORIGIN_HEADER] or b""
-    if not raw.isdigit() or len(raw) > _MAX_DIGITS or int(raw) > record.timestamp:
-        raise _BadHeader(ORIGIN_HEADER, "is no time in milliseconds before the record's own")
+    if not raw.isdigit() or len(raw) > _MAX_DIGITS:
+        raise _BadHeader(ORIGIN_HEADER, _NO_ORIGIN)
     return int(raw)
 
 

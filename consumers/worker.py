@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 
+from consumers.ahead import compile_ahead
 from consumers.batch import Batch, Counts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
@@ -74,6 +75,7 @@ class Worker(ConsumerRebalanceListener):
         self._share: Share
         self._resume: Resume
         self._leases: Leases
+        self._pipeline: Pipeline
 
     def stop(self) -> None:
         """Finish what was read, commit, leave."""
@@ -83,6 +85,7 @@ class Worker(ConsumerRebalanceListener):
     async def run(self) -> Counts:
         """Work until stopped, or with `until_caught_up` until nothing is left to read."""
         settings = self._settings
+        await asyncio.to_thread(compile_ahead)
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(connect(settings))
             await check_schema(settings, database)
@@ -95,7 +98,7 @@ class Worker(ConsumerRebalanceListener):
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
             self._intake = Intake(self._consumer, settings)
             self._share = Share(self._consumer, settings.topic, partitions, self._ends)
-            pipeline = self._assemble(partitions, database, redis, letters)
+            pipeline = self._pipeline = self._assemble(partitions, database, redis, letters)
             self.counts = pipeline.counts
             self._consumer.subscribe([settings.topic], listener=self)
             try:
@@ -116,6 +119,7 @@ class Worker(ConsumerRebalanceListener):
         self._resume = Resume(settings.topic, database, self._consumer)
         self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), offsets.confirm)
         return Pipeline(
+            settings,
             validation=Validation(settings.topic, settings.namespace, partitions),
             ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
             resume=self._resume,
@@ -123,8 +127,12 @@ class Worker(ConsumerRebalanceListener):
             sink=Sink(settings.topic, database),
             letters=Letters(settings.topic, settings.letters_topic, letters),
             commit=offsets.commit,
-            hold=self._share.hold,
+            hold=self._hold,
         )
+
+    def _hold(self, offsets: dict[int, int]) -> None:
+        self._share.hold(offsets)
+        self._intake.forget(TopicPartition(self._settings.topic, partition) for partition in offsets)
 
     async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
         expire_at = 0.0
@@ -142,27 +150,33 @@ class Worker(ConsumerRebalanceListener):
                 asking = self._share.has_caught_up()
                 if await self._unless_stopped("whether everything is read could not be told", asking):
                     break
-        await self._unless_stopped("the last batch was not stored", self._finished())
+        await self._unless_stopped("the last batch was not stored", self._finish_all(pipeline))
         if self._until_caught_up:
             self._share.check_held()
 
     async def _process(self, pipeline: Pipeline, records: Batch) -> None:
-        """Decide about a batch while the one before it is being stored, and then have it stored too."""
-        if not records.slices:
-            await self._finished()
+        """Decide about a batch while those before it are being stored, and have it stored when that is due."""
+        if len(records):
+            batch, judged = await pipeline.examine(records)
+            try:
+                await pipeline.decide(batch, judged)
+            except Unsettled:
+                await self._store_gathered(pipeline)
+                await self._finished()
+                await pipeline.decide(batch, judged)
+        else:
             await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
-            return
-        batch, judged = await pipeline.examine(records)
-        try:
-            decided = await pipeline.decide(batch, judged)
-        except Unsettled:
+        if not len(records) or pipeline.gathered.is_full or not self._intake.more_waits():
+            await self._store_gathered(pipeline)
+        if not len(records):
             await self._finished()
-            decided = await pipeline.decide(batch, judged)
-        with pipeline.stages.of("wait for the batch before"):
-            await self._finished()
-        if pipeline.is_void(decided):
-            decided = await pipeline.decide(batch, judged)
-        self._finishing = pipeline.finish(decided)
+
+    async def _store_gathered(self, pipeline: Pipeline) -> None:
+        """Begin with it, once what is before it is stored."""
+        if len(pipeline.gathered):
+            with pipeline.stages.of("wait for the group before"):
+                await self._finished()
+            self._finishing = await pipeline.finish()
 
     async def _let_finish(self, timeout_s: float) -> None:
         """An error elsewhere is none of the business of the batch in flight: it may end, but not for ever."""
@@ -173,6 +187,10 @@ class Worker(ConsumerRebalanceListener):
                 finishing.cancel()
                 await asyncio.wait((finishing,), timeout=CANCEL_EVERY_S)
             await asyncio.gather(finishing, return_exceptions=True)
+
+    async def _finish_all(self, pipeline: Pipeline) -> None:
+        await self._store_gathered(pipeline)
+        await self._finished()
 
     async def _finished(self) -> None:
         """Until nothing is in flight. Raises what went wrong with it."""
@@ -224,6 +242,7 @@ class Worker(ConsumerRebalanceListener):
         self._share.is_settled = False
         gone = list(revoked)
         numbers = [partition.partition for partition in gone]
+        self._pipeline.forget_gathered()
         self._intake.forget(gone)
         self._resume.forget(numbers)
         self._leases.forget(numbers)

@@ -8,6 +8,8 @@ a full row flows over into the next one. It never misses an owner; now and then 
 import numpy as np
 import numpy.typing as npt
 
+from schemas.compiled import compiled
+
 Numbers = npt.NDArray[np.uint32]
 Fingerprints = npt.NDArray[np.uint32]
 Positions = npt.NDArray[np.int64]
@@ -17,7 +19,6 @@ FULL = 0.75
 """A table this full is built anew; one that is fuller has long rows of full rows."""
 FRESH = 0.55
 SMALLEST = 1024
-_BLOCK_ROWS = 65_536
 
 
 class ClaimIndex:
@@ -36,39 +37,19 @@ class ClaimIndex:
 
     def find(self, wanted: Fingerprints) -> tuple[Positions, Numbers]:
         """Every claim with one of the fingerprints `wanted`: which of them (its position), and the claim's number."""
-        which: Positions = np.arange(len(wanted))
-        rows = self._home(wanted)
-        positions, numbers = [], []
-        while len(which):
-            hits, places = np.nonzero(self._fingerprints[rows] == wanted[which, None])
-            positions.append(which[hits])
-            numbers.append(self._numbers[rows[hits], places])
-            flows_over = self._filled[rows] == PLACES
-            which, rows = which[flows_over], (rows[flows_over] + 1) % len(self._filled)
-        if not positions:
-            return which, np.zeros(0, np.uint32)
-        found = np.concatenate(numbers)
-        is_known = found >= self._first
-        return np.concatenate(positions)[is_known], found[is_known]
+        room, found = len(wanted), len(wanted) + 1
+        while found > room:
+            room = 2 * found
+            positions, numbers = np.empty(room, np.int64), np.empty(room, np.uint32)
+            found = _find(self._fingerprints, self._numbers, self._filled, self._first, wanted, positions, numbers)
+        return positions[:found], numbers[:found]
 
     def add(self, fingerprints: Fingerprints, numbers: Numbers) -> None:
         """Note claims, whose numbers are higher than all before."""
         if self._used + len(numbers) > FULL * self._fingerprints.size:
             self._build_anew(room_for=len(numbers))
-        self._put(fingerprints, numbers)
-
-    def _put(self, fingerprints: Fingerprints, numbers: Numbers) -> None:
+        _put(self._fingerprints, self._numbers, self._filled, fingerprints, numbers)
         self._used += len(numbers)
-        rows = self._home(fingerprints)
-        while len(rows):
-            order = np.argsort(rows, kind="stable")
-            rows, fingerprints, numbers = rows[order], fingerprints[order], numbers[order]
-            places = self._filled[rows] + _rank_among_equals(rows)
-            fits = places < PLACES
-            self._fingerprints[rows[fits], places[fits]] = fingerprints[fits]
-            self._numbers[rows[fits], places[fits]] = numbers[fits]
-            self._filled[rows[fits]] = places[fits] + 1  # of equal rows the last one counts, which has the highest
-            rows, fingerprints, numbers = (rows[~fits] + 1) % len(self._filled), fingerprints[~fits], numbers[~fits]
 
     def forget_before(self, number: int) -> None:
         """Claims below `number` are of no interest any more."""
@@ -84,17 +65,9 @@ class ClaimIndex:
 
     def _build_anew(self, room_for: int) -> None:
         old_fingerprints, old_numbers = self._fingerprints, self._numbers
-        is_known = (old_fingerprints != 0) & (old_numbers >= self._first)
-        room = int(is_known.sum()) + room_for
-        self._used = 0
-        self._make_table(max(SMALLEST, int(room / FRESH / PLACES) + 1))
-        for start in range(0, len(old_fingerprints), _BLOCK_ROWS):
-            block = slice(start, start + _BLOCK_ROWS)
-            self._put(old_fingerprints[block][is_known[block]], old_numbers[block][is_known[block]])
-
-    def _home(self, fingerprints: Fingerprints) -> Positions:
-        """The row where a fingerprint belongs: rows lie in the order of fingerprints."""
-        return ((fingerprints.astype(np.uint64) * np.uint64(len(self._filled))) >> np.uint64(32)).astype(np.int64)
+        self._used = int(np.count_nonzero((old_fingerprints != 0) & (old_numbers >= self._first)))
+        self._make_table(max(SMALLEST, int((self._used + room_for) / FRESH / PLACES) + 1))
+        _move(old_fingerprints, old_numbers, self._first, self._fingerprints, self._numbers, self._filled)
 
     @property
     def nbytes(self) -> int:
@@ -102,9 +75,66 @@ class ClaimIndex:
         return self._fingerprints.nbytes + self._numbers.nbytes + self._filled.nbytes
 
 
-def _rank_among_equals(rows: Positions) -> Positions:
-    """For sorted rows: 0 for the first of each value, 1 for the second..."""
-    at = np.arange(len(rows))
-    begins = np.ones(len(rows), bool)
-    begins[1:] = rows[1:] != rows[:-1]
-    return at - np.maximum.accumulate(np.where(begins, at, 0))
+@compiled
+def _home(fingerprint: np.uint32, rows: int) -> int:
+    """The row where a fingerprint belongs: rows lie in the order of fingerprints."""
+    return np.int64(np.uint64(fingerprint) * np.uint64(rows) >> np.uint64(32))  # type: ignore[return-value]
+
+
+@compiled
+def _find(
+    table: Fingerprints,
+    table_numbers: Numbers,
+    filled: npt.NDArray[np.uint8],
+    first: int,
+    wanted: Fingerprints,
+    positions: Positions,
+    numbers: Numbers,
+) -> int:
+    """How many there are; those for which there is room are noted."""
+    found = 0
+    for position in range(len(wanted)):
+        row = _home(wanted[position], len(filled))
+        while True:
+            for place in range(filled[row]):
+                if table[row, place] == wanted[position] and table_numbers[row, place] >= first:
+                    if found < len(positions):
+                        positions[found], numbers[found] = position, table_numbers[row, place]
+                    found += 1
+            if filled[row] < PLACES:
+                break
+            row = (row + 1) % len(filled)
+    return found
+
+
+@compiled
+def _put(
+    table: Fingerprints,
+    table_numbers: Numbers,
+    filled: npt.NDArray[np.uint8],
+    fingerprints: Fingerprints,
+    numbers: Numbers,
+) -> None:
+    """Each into the first row from its home on that is not full: a row that is not ends every search."""
+    for i in range(len(fingerprints)):
+        row = _home(fingerprints[i], len(filled))
+        while filled[row] == PLACES:
+            row = (row + 1) % len(filled)
+        table[row, filled[row]], table_numbers[row, filled[row]] = fingerprints[i], numbers[i]
+        filled[row] += 1
+
+
+@compiled
+def _move(
+    old: Fingerprints,
+    old_numbers: Numbers,
+    first: int,
+    table: Fingerprints,
+    table_numbers: Numbers,
+    filled: npt.NDArray[np.uint8],
+) -> None:
+    """Put what is not forgotten into a new table."""
+    for row in range(len(old)):
+        for place in range(PLACES):
+            if old[row, place] != 0 and old_numbers[row, place] >= first:
+                _put(table, table_numbers, filled, old[row, place : place + 1], old_numbers[row, place : place + 1])

@@ -34,7 +34,7 @@ from runtime.settings import Settings
 _SCRIPT = (Path(__file__).parent / "claims.lua").read_text()
 _PLACE = struct.Struct("<II")
 
-LAYOUT = 4
+LAYOUT = 5
 """Of heads and claims in Redis; another number makes every partition's claims be rebuilt."""
 
 CHUNK_OWNERS = 8_190

@@ -17,6 +17,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from runtime import whole_batches
 from runtime.errors import Fatal, Unavailable
 from runtime.faults import kafka_fault
 from runtime.settings import Settings
@@ -36,7 +37,7 @@ class Record(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 ReadRecord = ConsumerRecord[bytes | None, bytes | None]
@@ -109,12 +110,17 @@ async def _stop_producer(client: AIOKafkaProducer, settings: Settings) -> None:
 
 @asynccontextmanager
 async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator[AIOKafkaConsumer]:
-    """A group member that commits only when told to. `instance` makes its membership static."""
+    """A group member that commits only when told to, and gives whole batches where it can.
+
+    `instance` makes its membership static.
+    """
     settings.need("kafka")
+    whole_batches.install()
     client = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka,
         group_id=settings.group,
         group_instance_id=instance,
+        key_deserializer=whole_batches.whole,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         metadata_max_age_ms=60_000,

@@ -15,6 +15,8 @@ from schemas.identity import id_bytes, id_from_bytes
 Rows = npt.NDArray[np.int64]
 """One owner a row, as it lies in Redis: key (2 numbers), offset, event time, append time, id (2 numbers)."""
 
+Numbers = npt.NDArray[np.int64]
+
 OWNER_BYTES = 56
 _COLUMNS = OWNER_BYTES // 8
 _OFFSET, _EVENT_MS, _APPEND_MS = 2, 3, 4
@@ -66,13 +68,49 @@ def rows_of(
     interaction_ids: Iterable[str],
 ) -> Rows:
     """Events that ask, column by column, as rows."""
-    rows = np.empty((len(keys), _COLUMNS), np.int64)
-    rows[:, :2] = np.frombuffer(b"".join(keys), np.int64).reshape(-1, 2)
+    ids = np.frombuffer(b"".join(map(id_bytes, interaction_ids)), np.uint8)
+    return make_rows(b"".join(keys), np.array(offsets), np.array(event_ms), np.array(append_ms), ids)
+
+
+def make_rows(keys: bytes, offsets: Numbers, event_ms: Numbers, append_ms: Numbers, ids: npt.NDArray[np.uint8]) -> Rows:
+    """The same, keys and ids as bytes, one behind the other."""
+    rows = np.empty((len(offsets), _COLUMNS), np.int64)
+    rows[:, :2] = np.frombuffer(keys, np.int64).reshape(-1, 2)
     rows[:, _OFFSET] = offsets
     rows[:, _EVENT_MS] = event_ms
     rows[:, _APPEND_MS] = append_ms
-    rows[:, 5:] = np.frombuffer(b"".join(map(id_bytes, interaction_ids)), np.int64).reshape(-1, 2)
+    rows[:, 5:] = np.ascontiguousarray(ids).reshape(-1).view(np.int64).reshape(-1, 2)
     return rows
+
+
+def offsets_of(rows: Rows) -> Numbers:
+    """Offsets of rows, or of one row."""
+    return rows[..., _OFFSET]
+
+
+def event_ms_of(rows: Rows) -> Numbers:
+    """Event times of rows, or of one row."""
+    return rows[..., _EVENT_MS]
+
+
+def append_ms_of(rows: Rows) -> Numbers:
+    """Append times of rows, or of one row."""
+    return rows[..., _APPEND_MS]
+
+
+def raw_ids_of(rows: Rows) -> npt.NDArray[np.uint8]:
+    """Ids of rows, 16 bytes each."""
+    return np.ascontiguousarray(rows[:, 5:]).view(np.uint8)
+
+
+def id_of(row: Numbers) -> str:
+    """The id in one row."""
+    return id_from_bytes(row[5:].tobytes())
+
+
+def key_of(row: Numbers) -> bytes:
+    """The key in one row."""
+    return row[:2].tobytes()
 
 
 def rows_of_claims(claims: Sequence[Claim]) -> Rows:

@@ -9,7 +9,7 @@ A record without headers is a foreign producer's: its namespace is the consumer'
 chosen by murmur2 of the key, as Kafka's own Java client does.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -112,7 +112,20 @@ def encode_headers(
     return headers
 
 
-def partition_key(namespace: str, event: Interaction | WireEvent, idempotency_key: str | None = None) -> bytes:
+class Grouped(Protocol):
+    """What a partition key is made from."""
+
+    @property
+    def feature_id(self) -> str: ...
+    @property
+    def execution_id(self) -> str | None: ...
+    @property
+    def session_id(self) -> str | None: ...
+    @property
+    def user_id(self) -> str | None: ...
+
+
+def partition_key(namespace: str, event: Grouped, idempotency_key: str | None = None) -> bytes:
     """What decides an event's partition, so that everything it could be a duplicate of shares its partition."""
     grouping = event.execution_id or idempotency_key or event.session_id or event.user_id or event.feature_id
     return f"{namespace}:{grouping}".encode()

@@ -20,8 +20,8 @@ from runtime.kafka import Record
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
-from schemas.fast_path import validate
 from schemas.identity import derive_replay_id
+from schemas.judge import judge
 from schemas.letter import Letter, Origin, read_letter
 from schemas.merge_patch import merge_patch
 from schemas.rejection import Rejection
@@ -174,7 +174,7 @@ def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str |
     value = letter.value
     with suppress(ValueError):  # what is no object, the judge words better
         value = merge_patch(value or b"", {**(patch or {}), "interaction_id": new_id})
-    judged = validate(value)
+    judged = judge(value)
     if isinstance(judged, Rejection):
         return judged
     token = "" if judged.event.execution_id else token

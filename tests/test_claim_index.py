@@ -16,7 +16,6 @@ steps = st.lists(st.tuples(st.lists(fingerprints, max_size=30), st.floats(0, 1),
 def tiny_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that rows overflow, wrap around, and tables are built anew."""
     monkeypatch.setattr(claim_index, "SMALLEST", 2)
-    monkeypatch.setattr(claim_index, "_BLOCK_ROWS", 3)
 
 
 @given(steps)

@@ -9,7 +9,6 @@ from aiokafka.admin import NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.batch import Judged, Rejected
 from consumers.ceiling import RejectCeiling, TooManyRejects
 from consumers.worker import Worker
 from producers.producer import Producer
@@ -19,12 +18,13 @@ from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
 from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
-from schemas.rejection import Rejection
 from schemas.wire import encode_headers, encode_value
+from tests.judging import judged
 from tests.lab import Lab, as_json, click
-from tests.test_judge import REFUSED
+from tests.test_judge import REFUSED, good_with
 
 W = timedelta(milliseconds=300_000)
+GOOD = good_with()
 
 
 async def test_every_field_is_stored_as_it_was_sent(lab: Lab) -> None:
@@ -259,17 +259,15 @@ async def test_a_topic_of_rejects_stops_the_worker_before_it_is_drained(lab: Lab
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
 def test_the_ceiling_looks_at_the_last_records_only(batches: list[tuple[int, int]]) -> None:
     ceiling, seen = RejectCeiling(window=10), []
-    rejection = Rejection("empty", "", "")
     for good, bad in batches:
         seen.append((good + bad, bad))
         last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
         too_many = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
-        judged = Judged([None] * good, [Rejected(0, None, "", "", rejection)] * bad)  # type: ignore[list-item, arg-type]
         if too_many:
             with pytest.raises(TooManyRejects):
-                ceiling.check(judged)
+                ceiling.check(judged([GOOD] * good + [b""] * bad))
             return
-        ceiling.check(judged)
+        ceiling.check(judged([GOOD] * good + [b""] * bad))
 
 
 async def test_a_topic_with_the_producers_clock_is_refused(lab: Lab) -> None:

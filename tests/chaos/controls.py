@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import consumers.pipeline
 import consumers.sink
 import runtime.claims
@@ -24,9 +26,10 @@ def _claims_without_owner() -> None:
 def _commit_before_insert() -> None:
     store = consumers.pipeline.Pipeline._store
 
-    async def commit_first(self: Any, decided: Any) -> Any:
-        await self._commit(decided.batch.next_offsets)
-        return await store(self, decided)
+    async def commit_first(self: Any, group: Any) -> Any:
+        for decided in group.decided:
+            await self._commit(decided.batch.next_offsets)
+        return await store(self, group)
 
     consumers.pipeline.Pipeline._store = commit_first  # type: ignore[method-assign]
 
@@ -36,7 +39,8 @@ def _skip_by_maximum() -> None:
 
     async def drop_below(self: Any, batch: Any, judged: Any) -> int:
         before = len(judged.events) + len(judged.rejected)
-        judged.events = [each for each in judged.events if each.offset >= self._horizon(each.partition)]
+        kept = [event.offset >= self._horizon(event.partition) for event in judged.events]
+        judged.events, judged.done = judged.events[np.array(kept, np.bool_)], judged.done[kept]
         judged.rejected = [each for each in judged.rejected if each.offset >= self._horizon(each.partition)]
         return before - len(judged.events) - len(judged.rejected)
 
@@ -44,8 +48,9 @@ def _skip_by_maximum() -> None:
 
 
 def _token_by_first_offset() -> None:
-    def token(topic: str, events: Any) -> str:
-        return f"{topic} {events[0].partition} {events[0].offset}"
+    def token(topic: str, inserted: Any) -> str:
+        first = next((each.at(0) for each in inserted if len(each)), None)
+        return f"{topic} {first and (first.partition, first.offset)}"
 
     consumers.sink.insert_token = token
 

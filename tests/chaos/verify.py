@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from consumers.batch import Batch, Judged, Slice
+from consumers.batch import Batch
+from consumers.events import Event
+from consumers.records import Records
 from consumers.validation import Validation
 from readers.audit import audit
 from runtime.clickhouse import ClickHouse
 from runtime.kafka import ReadRecord
 from runtime.settings import Settings
 from schemas import letter
-from schemas.wire import NULL
+from schemas.scan_event import SPAN_FIELDS
 from tests.chaos.traffic import NARROWED_BYTES
 from tests.lab import reading
 from tests.reference import REFUSED, Logged, owners_by_the_rule
@@ -19,15 +21,23 @@ Place = tuple[int, int]
 
 def expected_outcomes(settings: Settings, records: list[ReadRecord], *, narrowed: bool) -> dict[Place, str]:
     """By place in the log: `stored ID`, `duplicate of ID` or `rejected REASON`, from the log alone."""
-    judged = Judged()
+    events: list[Event] = []
+    too_long: set[Place] = set()
+    outcomes: dict[Place, str] = {}
     for partition in range(settings.partitions):
         ours = sorted((each for each in records if each.partition == partition), key=lambda each: each.offset)
         if ours:
             found = Validation(settings.topic, settings.namespace, settings.partitions).judge(
-                Batch((Slice(partition, ours),))
+                Batch.of({partition: Records.read(ours)})
             )
-            judged.events += found.events
-            judged.rejected += found.rejected
+            events += found.events
+            outcomes |= {(partition, each.offset): f"rejected {each.rejection.reason}" for each in found.rejected}
+            metadata_bytes = found.events.columns.spans[:, list(SPAN_FIELDS).index("metadata"), 2]
+            too_long |= {
+                (partition, offset)
+                for offset in found.events.offsets[metadata_bytes > NARROWED_BYTES].tolist()
+                if narrowed
+            }
     log = [
         Logged(
             event.partition,
@@ -39,16 +49,10 @@ def expected_outcomes(settings: Settings, records: list[ReadRecord], *, narrowed
             event.may_repeat_id,
             event.replayed,
         )
-        for event in judged.events
+        for event in events
     ]
-    too_long = {
-        (event.partition, event.offset)
-        for event in judged.events
-        if narrowed and event.wire.metadata is not NULL and len(bytes(event.wire.metadata)) > NARROWED_BYTES
-    }
     verdicts = owners_by_the_rule(log, settings.dedup_window_ms, too_long)
-    outcomes = {(each.partition, each.offset): f"rejected {each.rejection.reason}" for each in judged.rejected}
-    for event in judged.events:
+    for event in events:
         place = event.partition, event.offset
         owner = verdicts[place]
         outcomes[place] = (

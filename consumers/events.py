@@ -1,0 +1,159 @@
+"""Events of a batch, as columns: one line each, the order being that of their partitions and offsets."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.owners import Rows, append_ms_of, event_ms_of, id_of, key_of, offsets_of
+from schemas.scan_event import SPAN_FIELDS, Columns
+from schemas.scan_json import Bytes
+
+Flags = npt.NDArray[np.bool_]
+Lines = slice | npt.NDArray[np.int64] | Flags
+
+_SPANS = {name: number for number, name in enumerate(SPAN_FIELDS)}
+
+
+class Head(NamedTuple):
+    """What a record's headers say."""
+
+    namespace: str
+    foreign: bool
+    """No Tally producer wrote the record."""
+    derived_id: bool
+    idempotency_key: str | None
+    origin_ms: int | None
+    """Of a dead letter put on the topic again: when it was first appended."""
+
+
+class Event(NamedTuple):
+    """One event by itself, for what happens rarely. Times are milliseconds since 1970."""
+
+    partition: int
+    offset: int
+    append_ms: int
+    event_ms: int
+    namespace: str
+    interaction_id: str
+    may_repeat_id: bool
+    replayed: bool
+    key: bytes | None
+    idempotency_key: str | None
+    feature_id: str
+    user_id: str | None
+    session_id: str | None
+    execution_id: str | None
+
+
+@dataclass(frozen=True)
+class Events:
+    """Some valid events of a batch."""
+
+    text: Bytes
+    """The values of the batch's records; spans are places in it."""
+    columns: Columns
+    partitions: npt.NDArray[np.uint32]
+    rows: Rows
+    """Keys, offsets, times and ids, as claims hold them."""
+    heads: list[Head]
+    head_of: npt.NDArray[np.int32]
+    keyed: Flags
+    """Whether it may be a duplicate of another: only then has its row a key."""
+    may_repeat_id: Flags
+    """The id came from outside (an import, a foreign producer), so another record may carry it too."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, lines: Lines) -> "Events":
+        """Those on these lines: a slice, their numbers in order, or a flag for each."""
+        if not isinstance(lines, slice) and lines.dtype == np.bool_:
+            if lines.all():
+                return self
+            lines = np.flatnonzero(lines)
+        return Events(
+            self.text,
+            _columns_of(self.columns, lines),
+            self.partitions[lines],
+            self.rows[lines],
+            self.heads,
+            self.head_of[lines],
+            self.keyed[lines],
+            self.may_repeat_id[lines],
+        )
+
+    def lines_of(self, partition: int) -> tuple[int, int]:
+        """Where the events of a partition begin, and where they end; they lie one behind the other."""
+        lines = np.flatnonzero(self.partitions == partition)
+        return (int(lines[0]), int(lines[-1]) + 1) if len(lines) else (0, 0)
+
+    def id_at(self, line: int) -> str:
+        """An event's id."""
+        return id_of(self.rows[line])
+
+    def namespace_at(self, line: int) -> str:
+        """An event's namespace."""
+        namespace: str = self.heads[self.head_of[line]].namespace
+        return namespace
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Their offsets."""
+        return offsets_of(self.rows)
+
+    @property
+    def replayed(self) -> Flags:
+        """Which are dead letters put on the topic again: `event_ms` is then of its first time, if it names none."""
+        return np.array([head.origin_ms is not None for head in self.heads], np.bool_)[self.head_of]
+
+    def at(self, line: int) -> Event:
+        """One by itself."""
+        row, head = self.rows[line], self.heads[self.head_of[line]]
+        return Event(
+            int(self.partitions[line]),
+            int(offsets_of(row)),
+            int(append_ms_of(row)),
+            int(event_ms_of(row)),
+            head.namespace,
+            id_of(row),
+            bool(self.may_repeat_id[line]),
+            head.origin_ms is not None,
+            key_of(row) if self.keyed[line] else None,
+            head.idempotency_key,
+            self.text_of("feature_id", line) or "",
+            self.text_of("user_id", line),
+            self.text_of("session_id", line),
+            self.text_of("execution_id", line),
+        )
+
+    def __iter__(self) -> Iterator[Event]:
+        return map(self.at, range(len(self)))
+
+    def text_of(self, field: str, line: int) -> str | None:
+        """What an event has in a field of text."""
+        first, size, written = self.columns.spans[line, _SPANS[field]].tolist()
+        if written < 0:
+            return None
+        raw = self.text[first : first + size].tobytes()
+        text: str = json.loads(b'"%b"' % raw) if size != written else raw.decode()
+        return text
+
+
+def _columns_of(columns: Columns, lines: Lines) -> Columns:
+    firsts, ends = columns.type_ends[:-1][lines], columns.type_ends[1:][lines]
+    counts = ends - firsts
+    new_ends = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=new_ends[1:])
+    places = np.arange(new_ends[-1]) + np.repeat(firsts - new_ends[:-1], counts)
+    return Columns(
+        columns.spans[lines],
+        columns.numbers[lines],
+        columns.ids[lines],
+        columns.has_id[lines],
+        columns.types[places],
+        new_ends,
+    )

@@ -1,0 +1,94 @@
+"""The one place that touches private parts of aiokafka: Kafka's own batches, handed out whole.
+
+The client takes each batch apart into objects, which takes longer than everything else that is done with a record. A
+consumer that is made with `key_deserializer=whole` gets each batch as one WholeBatch instead; checksums, aborted
+transactions, control batches and positions stay the client's. Where its insides look otherwise than in the version this
+was written for, records come as ConsumerRecords: who reads must take both.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from aiokafka import __version__
+from aiokafka.consumer import fetcher
+from aiokafka.record.memory_records import MemoryRecords
+
+WRITTEN_FOR = "0.14."
+
+_private: Any = fetcher
+
+_LENGTH_AT, _LENGTH_BYTES, _MAGIC_AT = 8, 4, 16
+_OVERHEAD = _LENGTH_AT + _LENGTH_BYTES
+_MAGIC = 2
+
+
+class WholeBatch(NamedTuple):
+    """A batch of format 2, as it came. Its checksum is right, and it is no control batch."""
+
+    raw: memoryview
+    offset: int
+    """The first record that was asked for: the batch may begin before it."""
+    next_offset: int
+
+
+def whole(key: Any) -> Any:
+    """Marks a consumer that wants whole batches; as a deserializer it changes nothing."""
+    return key
+
+
+class _Batch:
+    """A batch of the client's, which has one record: itself."""
+
+    def __init__(self, batch: Any, raw: memoryview) -> None:
+        self._batch = batch
+        self.raw = raw
+        self.offset: int = batch.next_offset - 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __iter__(self) -> Iterator["_Batch"]:
+        yield self
+
+
+class _MemoryRecords:
+    """What was fetched, as the client's own class has it, and the bytes of it."""
+
+    def __init__(self, raw: Any) -> None:
+        self._records = MemoryRecords(raw)
+        self._raw = memoryview(raw)
+        self._at = 0
+        self.gives_whole = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    def next_batch(self) -> Any:
+        """The next batch; one of this class's when that is wanted and possible."""
+        batch: Any = self._records.next_batch()
+        begin = self._at
+        length = self._raw[begin + _LENGTH_AT : begin + _OVERHEAD]
+        self._at = begin + _OVERHEAD + int.from_bytes(length, "big")
+        if not self.gives_whole or self._raw[begin + _MAGIC_AT] != _MAGIC or batch.is_control_batch:
+            return batch
+        return _Batch(batch, self._raw[begin : self._at])
+
+
+class _PartitionRecords(fetcher.PartitionRecords):
+    def __init__(
+        self, tp: Any, records: Any, aborted: Any, fetch_offset: Any, key_deserializer: Any, *rest: Any
+    ) -> None:
+        records.gives_whole = key_deserializer is whole
+        super().__init__(tp, records, aborted, fetch_offset, key_deserializer, *rest)  # type: ignore[no-untyped-call]
+
+    def _consumer_record(self, tp: Any, record: Any) -> Any:
+        if isinstance(record, _Batch):
+            return WholeBatch(record.raw, self.next_fetch_offset, record.next_offset)
+        return super()._consumer_record(tp, record)  # type: ignore[no-untyped-call]
+
+
+def install() -> None:
+    """Let consumers that are made from now on heed `whole`. Nothing changes for others."""
+    if __version__.startswith(WRITTEN_FOR):
+        _private.MemoryRecords = _MemoryRecords
+        _private.PartitionRecords = _PartitionRecords

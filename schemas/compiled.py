@@ -1,0 +1,52 @@
+"""Functions compiled to machine code when they are first called, and kept on disk for the next process.
+
+They are plain loops over arrays, in the part of Python that the compiler knows: for what has to look at every byte.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+_config: Any = numba.config
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MARK = b"@compiled\n"
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function without bounds checks: it must not reach outside its arrays. It lets other threads run.
+
+    It may call other such functions of its own folder.
+    """
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = str(_folder_for(Path(sys.modules[function.__module__].__file__ or "").parent))
+    try:
+        return _compile(function)
+    finally:
+        _config.CACHE_DIR = before
+
+
+def _compile(function: Function) -> Function:
+    compiling: Any = numba.njit
+    try:
+        made: Function = compiling(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep it: every process compiles it anew
+        made = compiling(nogil=True)(function)
+    return made
+
+
+@cache
+def _folder_for(sources: Path) -> Path:
+    """Another one whenever any of the functions in a folder changes: each contains those that it calls."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for path in sorted(sources.glob("*.py")):
+        text = path.read_bytes()
+        if _MARK in text:
+            hashed.update(text)
+    return sources / "__pycache__" / f"compiled-{hashed.hexdigest()}"

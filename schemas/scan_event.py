@@ -1,0 +1,225 @@
+"""Reading one interaction from its JSON text, into the places of columns."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.compiled import compiled
+from schemas.identity import ID_LENGTH
+from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, MAX_OBJECT_BYTES, MAX_TYPES, MAX_URI_BYTES
+from schemas.scan_fields import NOT_FOUND, find_word, scan_id, scan_int32, scan_time, vocabulary
+from schemas.scan_json import (
+    CLOSE_ARRAY,
+    CLOSE_OBJECT,
+    COMMA,
+    OPEN_ARRAY,
+    OPEN_OBJECT,
+    QUOTE,
+    UNSURE,
+    Bytes,
+    is_null,
+    scan_key,
+    scan_number,
+    scan_object,
+    scan_string,
+    skip_space,
+)
+
+Integers = npt.NDArray[np.int64]
+
+SPAN_FIELDS = {
+    "feature_id": MAX_ID_BYTES,
+    "user_id": MAX_ID_BYTES,
+    "session_id": MAX_ID_BYTES,
+    "execution_id": MAX_ID_BYTES,
+    "retriever_id": MAX_ID_BYTES,
+    "feature_uri": MAX_URI_BYTES,
+    "document_score": 400,
+    "metadata": MAX_OBJECT_BYTES,
+    "query_snapshot": MAX_OBJECT_BYTES,
+}
+"""Fields of which the place in the text is noted, and how many bytes of UTF-8 they may have."""
+NUMBER_FIELDS = ("position", "result_set_size", "occurred_at")
+
+_NAMES = (*SPAN_FIELDS, *NUMBER_FIELDS, "interaction_id", "interaction_type", "document_id")
+_FIELDS = vocabulary(_NAMES)
+_TYPES = vocabulary(INTERACTION_TYPES)
+_LIMITS = np.array(list(SPAN_FIELDS.values()))
+
+_FEATURE_ID, _DOCUMENT_ID = _NAMES.index("feature_id"), _NAMES.index("document_id")
+_DOCUMENT_SCORE, _METADATA = _NAMES.index("document_score"), _NAMES.index("metadata")
+_FIRST_NUMBER, _OCCURRED_AT = _NAMES.index("position"), _NAMES.index("occurred_at")
+_RESULT_SET_SIZE = NUMBER_FIELDS.index("result_set_size")
+_INTERACTION_ID, _INTERACTION_TYPE = _NAMES.index("interaction_id"), _NAMES.index("interaction_type")
+_ZERO_RESULTS = INTERACTION_TYPES.index("zero_results")
+_REQUIRED = 1 << _FEATURE_ID | 1 << _INTERACTION_TYPE | 1 << _FIRST_NUMBER
+
+SHORTEST_TYPE_BYTES = min(map(len, INTERACTION_TYPES)) + len('"",')
+
+
+class Columns(NamedTuple):
+    """Where the scanner puts what it reads. One line per text; what an event does not have is -1."""
+
+    spans: Integers
+    """By line and field of SPAN_FIELDS: where it begins, how many bytes it has, how many as UTF-8 without escapes."""
+    numbers: Integers
+    """By line and field of NUMBER_FIELDS: the number; times are milliseconds since 1970."""
+    ids: Bytes
+    """By line: the 16 bytes of its id."""
+    has_id: npt.NDArray[np.bool_]
+    types: npt.NDArray[np.int8]
+    """Those of all events, one behind the other, as numbers of INTERACTION_TYPES."""
+    type_ends: npt.NDArray[np.int32]
+    """Where the types of a line end, behind a 0."""
+
+
+@compiled
+def scan_events(
+    text: Bytes, firsts: Integers, ends: Integers, trusted: npt.NDArray[np.bool_], into: Columns
+) -> npt.NDArray[np.bool_]:
+    """Read the texts that lie in `text`. Answers which of them are valid events; the judge must look at the others."""
+    valid = np.zeros(len(firsts), np.bool_)
+    for line in range(len(firsts)):
+        begun = into.type_ends[line]
+        for field in range(len(_LIMITS)):
+            into.spans[line, field, 2] = -1
+        for field in range(into.numbers.shape[1]):
+            into.numbers[line, field] = -1
+        into.has_id[line] = False
+        into.type_ends[line + 1] = begun
+        valid[line] = scan_event(text, firsts[line], ends[line], trusted[line], line, into)
+        if not valid[line]:
+            into.type_ends[line + 1] = begun
+    return valid
+
+
+@compiled
+def scan_event(text: Bytes, at: int, end: int, trusted: bool, line: int, into: Columns) -> bool:
+    """Read one event. `trusted` texts were written by the judge: numbers need no second look."""
+    seen = 0
+    at = skip_space(text, at, end)
+    if at >= end or text[at] != OPEN_OBJECT:
+        return False
+    while at < end and (text[at] == COMMA or seen == 0):
+        first = skip_space(text, at + 1, end)
+        at = scan_key(text, first, end)
+        if at == UNSURE:
+            return False
+        field = find_word(text, first + 1, key_end(text, at), _FIELDS)
+        if field == _DOCUMENT_ID:
+            field = _FEATURE_ID
+        if field == NOT_FOUND or seen >> field & 1:
+            return False
+        seen |= 1 << field
+        at = skip_space(text, at, end)
+        if is_null(text, at, end) and not _REQUIRED >> field & 1:
+            at += len("null")
+        else:
+            at = scan_field(text, at, end, field, trusted, line, into)
+            if at == UNSURE:
+                return False
+        at = skip_space(text, at, end)
+    if at >= end or text[at] != CLOSE_OBJECT or skip_space(text, at + 1, end) != end:
+        return False
+    return seen & _REQUIRED == _REQUIRED and (
+        into.numbers[line, _RESULT_SET_SIZE] != 0 or has_type(into, line, _ZERO_RESULTS)
+    )
+
+
+@compiled
+def key_end(text: Bytes, at: int) -> int:
+    """The closing quote of the key whose colon is just before `at`."""
+    at -= 1
+    while text[at] != QUOTE:
+        at -= 1
+    return at
+
+
+@compiled
+def scan_field(text: Bytes, at: int, end: int, field: int, trusted: bool, line: int, into: Columns) -> int:
+    """Behind the value of a field."""
+    if at >= end:
+        return UNSURE
+    if field < _FIRST_NUMBER:
+        return scan_span(text, at, end, field, trusted, line, into.spans)
+    if field == _OCCURRED_AT:
+        return scan_occurred_at(text, at, end, line, into.numbers)
+    if field < _INTERACTION_ID:
+        at, into.numbers[line, field - _FIRST_NUMBER] = scan_int32(text, at, end)
+        return at
+    if field == _INTERACTION_TYPE:
+        return scan_types(text, at, end, line, into)
+    if text[at] != QUOTE or not scan_id(text, at + 1, end, line, into.ids):
+        return UNSURE
+    into.has_id[line] = True
+    at += 1 + ID_LENGTH
+    return at + 1 if at < end and text[at] == QUOTE else UNSURE
+
+
+@compiled
+def scan_span(text: Bytes, at: int, end: int, field: int, trusted: bool, line: int, spans: Integers) -> int:
+    """Behind a text, an object or the score."""
+    first = at
+    if field < _DOCUMENT_SCORE:
+        if text[at] != QUOTE:
+            return UNSURE
+        first = at + 1
+        behind, size = scan_string(text, first, end)
+        at = behind + 1
+    elif field == _DOCUMENT_SCORE:
+        behind = at = scan_number(text, at, end, trusted)
+        size = behind - first
+    else:
+        behind = at = scan_object(text, at, end, trusted) if text[at] == OPEN_OBJECT else UNSURE
+        size = behind - first
+    if behind == UNSURE or size > _LIMITS[field]:
+        return UNSURE
+    spans[line, field, 0], spans[line, field, 1], spans[line, field, 2] = first, behind - first, size
+    return at
+
+
+@compiled
+def scan_occurred_at(text: Bytes, at: int, end: int, line: int, numbers: Integers) -> int:
+    """Behind a time."""
+    if text[at] != QUOTE:
+        return UNSURE
+    first = at + 1
+    at, size = scan_string(text, first, end)
+    if at == UNSURE or size != at - first:
+        return UNSURE
+    time_ms = scan_time(text, first, at)
+    numbers[line, _OCCURRED_AT - _FIRST_NUMBER] = time_ms
+    return UNSURE if time_ms == UNSURE else at + 1
+
+
+@compiled
+def scan_types(text: Bytes, at: int, end: int, line: int, into: Columns) -> int:
+    """Behind the list of types."""
+    if text[at] != OPEN_ARRAY:
+        return UNSURE
+    for count in range(MAX_TYPES):
+        first = skip_space(text, at + 1, end) + 1
+        if first > end or text[first - 1] != QUOTE:
+            return UNSURE
+        at, _ = scan_string(text, first, end)
+        kind = NOT_FOUND if at == UNSURE else find_word(text, first, at, _TYPES)
+        if kind == NOT_FOUND:
+            return UNSURE
+        into.types[into.type_ends[line] + count] = kind
+        into.type_ends[line + 1] += 1
+        at = skip_space(text, at + 1, end)
+        if at < end and text[at] == CLOSE_ARRAY:
+            return at + 1
+        if at >= end or text[at] != COMMA:
+            return UNSURE
+    return UNSURE
+
+
+@compiled
+def has_type(into: Columns, line: int, kind: int) -> bool:
+    """Whether a type is among those of a line."""
+    for i in range(into.type_ends[line], into.type_ends[line + 1]):
+        if into.types[i] == kind:
+            return True
+    return False

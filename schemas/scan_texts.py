@@ -1,0 +1,105 @@
+"""Taking texts out of what was scanned: without their escapes, one behind the other, as columns want them."""
+
+import numpy as np
+
+from schemas.compiled import compiled
+from schemas.identity import ID_LENGTH, PREFIX
+from schemas.scan_event import Integers
+from schemas.scan_json import BACKSLASH, Bytes, scan_escape, scan_unit
+
+_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+_PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
+_MEANING = np.arange(256, dtype=np.uint8)
+for _escape, _meant in zip(b"bfnrt", b"\b\f\n\r\t", strict=True):
+    _MEANING[_escape] = _meant
+
+
+@compiled
+def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
+    """Copy bytes; answers where they end."""
+    for i in range(size):
+        into[np.uint64(at + i)] = text[np.uint64(first + i)]
+    return at + size
+
+
+@compiled
+def write_character(code: int, into: Bytes, at: int) -> int:
+    """Write a character as UTF-8; answers where it ends."""
+    if code < 0x80:
+        into[at] = code
+        return at + 1
+    size = 2 if code < 0x800 else 3 if code < 0x10000 else 4
+    for i in range(size - 1, 0, -1):
+        into[at + i] = 0x80 | (code & 0x3F)
+        code >>= 6
+    into[at] = (0xF00 >> size & 0xFF) | code
+    return at + size
+
+
+@compiled
+def copy_without_escapes(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
+    """Copy what a JSON string stands for; answers where it ends."""
+    behind = first + size
+    while first < behind:
+        if text[first] != BACKSLASH:
+            into[at] = text[first]
+            first, at = first + 1, at + 1
+            continue
+        size, _ = scan_escape(text, first, behind)
+        if size == 2:
+            into[at] = _MEANING[text[first + 1]]
+            at += 1
+        else:
+            code = scan_unit(text, first, behind)
+            if size == 12:
+                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, behind) - 0xDC00
+            at = write_character(code, into, at)
+        first += size
+    return at
+
+
+@compiled
+def copy_span(text: Bytes, span: Integers, into: Bytes, at: int) -> int:
+    """Copy what lies in a span; answers where it ends."""
+    if span[1] == span[2]:
+        return copy(text, span[0], span[1], into, at)
+    return copy_without_escapes(text, span[0], span[1], into, at)
+
+
+@compiled
+def copy_spans(text: Bytes, spans: Integers, fields: Integers, firsts: Integers, ends: Integers, into: Bytes) -> None:
+    """Copy some fields of every line: each field's texts one behind the other, from its place in `firsts` on.
+
+    `ends` (by field and line, behind a 0) become places relative to that. All fields of a line together, because a line
+    that is looked at once more later has to be fetched from memory once more.
+    """
+    at = firsts.copy()
+    for line in range(len(spans)):
+        for i in range(len(fields)):
+            span = spans[line, fields[i]]
+            if span[2] > 0:
+                at[i] = copy_span(text, span, into, at[i])
+            ends[i, line + 1] = at[i] - firsts[i]
+
+
+@compiled
+def write_ids(raw: Bytes, into: Bytes) -> None:
+    """Write ids of 16 bytes each as text, all of ID_LENGTH."""
+    for line in range(len(raw)):
+        at = copy(_PREFIX, 0, len(_PREFIX), into, line * ID_LENGTH)
+        for i in range(16):
+            into[at + 2 * i] = _HEX_DIGITS[raw[line, i] >> 4]
+            into[at + 2 * i + 1] = _HEX_DIGITS[raw[line, i] & 15]
+
+
+@compiled
+def write_decimal(number: int, into: Bytes, at: int) -> int:
+    """Write a number from 0 on, and a space; answers where that ends."""
+    digits, rest = 1, number // 10
+    while rest > 0:
+        digits, rest = digits + 1, rest // 10
+    for i in range(digits - 1, -1, -1):
+        into[at + i] = 48 + number % 10
+        number //= 10
+    into[at + digits] = 32
+    return at + digits + 1

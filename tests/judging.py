@@ -1,0 +1,58 @@
+"""Records and events without a topic, for tests of what is a function of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from consumers.batch import Batch, Judged
+from consumers.events import Events, Head
+from consumers.records import PlainRecord, Records
+from consumers.validation import Validation
+from runtime.owners import rows_of
+from schemas.scan_event import Columns
+from schemas.scanner import scan
+from schemas.wire import encode_headers
+
+NAMESPACE = "tenänt"
+APPEND_MS = 1_800_000_000_000
+
+
+def judged(values: Sequence[bytes | None]) -> Judged:
+    """What these values are judged to be, at the offsets from 0 of partition 3 of topic t."""
+    headers = tuple(encode_headers(NAMESPACE))
+    records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
+    return Validation("t", "default", 8).judge(Batch.of({3: Records.read(records)}))
+
+
+def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:
+    """What the scanner alone reads, and which of them it takes."""
+    sizes = np.array([len(value or b"") for value in values], np.int64)
+    text = np.frombuffer(b"".join(value or b"" for value in values), np.uint8)
+    ends = np.cumsum(sizes)
+    columns, valid = scan(text, ends - sizes, ends, np.zeros(len(values), np.bool_))
+    return columns, list(map(bool, valid))
+
+
+def is_sure(*values: bytes | None) -> list[bool]:
+    """Which of them the scanner alone takes."""
+    return scanned(*values)[1]
+
+
+def events_at(places: Sequence[tuple[int, int, str]]) -> Events:
+    """Events of which only the partition, the offset and the id matter."""
+    partitions, offsets, ids = zip(*places, strict=True) if places else ((), (), ())
+    nothing = [0] * len(places)
+    columns, _ = scanned(*[b""] * len(places))
+    no = np.zeros(len(places), np.bool_)
+    rows = rows_of([b"\0" * 16] * len(places), offsets, nothing, nothing, ids)
+    heads = [Head(NAMESPACE, False, False, None, None)]
+    return Events(
+        np.zeros(0, np.uint8),
+        columns,
+        np.array(partitions, np.uint32),
+        rows,
+        heads,
+        np.array(nothing, np.int32),
+        no,
+        no,
+    )

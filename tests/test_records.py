@@ -1,0 +1,127 @@
+"""Records read from whole batches are what the client makes of them, whatever is in them and wherever it begins."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.records import PlainRecord, Records
+from runtime import kafka, whole_batches
+from runtime.record_format import read_headers
+from runtime.whole_batches import WholeBatch
+from tests.lab import Lab
+
+some_bytes = st.none() | st.binary(max_size=200)
+headers = st.lists(st.tuples(st.text(max_size=5), some_bytes), max_size=3)
+record = st.tuples(st.integers(0, 2**40), some_bytes, some_bytes, headers)
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+
+
+def plain(records: Records) -> list[PlainRecord]:
+    return list(map(records.at, range(len(records))))
+
+
+def batch_of(records: Sequence[tuple[int, bytes | None, bytes | None, Any]], codec: int) -> WholeBatch:
+    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, 0, 1 << 20)
+    for offset, (timestamp, key, value, named) in enumerate(records):
+        builder.append(offset, timestamp, key, value, named)
+    raw: Any = builder.build()
+    return WholeBatch(memoryview(bytes(raw)), 0, len(records))
+
+
+@given(st.lists(st.lists(record, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from(sorted(CODECS)))
+def test_what_is_written_is_read(batches: list[list[tuple[int, Any, Any, Any]]], codec: str) -> None:
+    read = Records.read([batch_of(records, CODECS[codec]) for records in batches])
+    assert plain(read) == [
+        PlainRecord(offset, timestamp, key, value, tuple(named))
+        for records in batches
+        for offset, (timestamp, key, value, named) in enumerate(records)
+    ]
+    sizes = [len(key or b"") + len(value or b"") for records in batches for _, key, value, _ in records]
+    assert read.nbytes == sum(sizes)
+
+
+@given(st.lists(record, min_size=1, max_size=3), st.data())
+def test_a_damaged_batch_is_refused_or_read_but_never_read_beyond(records: list[Any], data: st.DataObject) -> None:
+    raw = bytearray(batch_of(records, 0).raw)
+    at = data.draw(st.integers(61, len(raw) - 1))
+    raw[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(at, len(raw)))
+    with suppress(CorruptRecordException, UnicodeDecodeError):
+        plain(Records.read([WholeBatch(memoryview(bytes(raw[:cut])), 0, 1)]))
+
+
+def test_headers_that_do_not_end_are_refused() -> None:
+    with pytest.raises(CorruptRecordException):
+        read_headers(b"\x02\x20a")
+
+
+async def read_all(client: AIOKafkaConsumer, place: TopicPartition, begin: int, count: int) -> Records:
+    """So many records from an offset on, and what the client gave."""
+    client.seek(place, begin)
+    parts: list[Records] = []
+    while sum(map(len, parts)) < count:
+        items: Any = (await client.getmany(place, timeout_ms=5_000, max_records=2)).get(place, [])
+        parts += [Records.read(items)] if items else []
+    return Records.joined(parts)
+
+
+async def fill(lab: Lab) -> int:
+    """A partition with batches of several records, a transaction given up, one kept, and odd records."""
+    place = {"topic": lab.settings.topic, "partition": 0}
+    async with AIOKafkaProducerOf(lab, compression_type="lz4", linger_ms=50) as producer:
+        sent = [await producer.send(value=b"%d" % number * 50, key=b"k", **place) for number in range(30)]
+        await producer.flush()
+    for keep in (False, True):
+        async with AIOKafkaProducerOf(lab, transactional_id=f"{lab.settings.topic}{keep}") as producer:
+            await producer.begin_transaction()
+            await producer.send_and_wait(value=b"kept" if keep else b"given up", **place)
+            await (producer.commit_transaction() if keep else producer.abort_transaction())
+    await lab.put(None, partition=0, headers=[("a", b"1"), ("a", b"")])
+    return len(sent) + 2
+
+
+def AIOKafkaProducerOf(lab: Lab, **options: Any) -> AIOKafkaProducer:  # noqa: N802
+    return AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, **options)
+
+
+@pytest.mark.parametrize("begin", [0, 17])
+async def test_whole_batches_say_what_the_client_says(lab: Lab, begin: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when reading begins within a batch, and when it is cut into pieces."""
+    count = await fill(lab) - begin
+    place = TopicPartition(lab.settings.topic, 0)
+    async with kafka.consumer(lab.settings, instance=None) as client:
+        client.assign([place])
+        client.seek(place, begin)
+        items: Any = (await client.getmany(place, timeout_ms=5_000))[place]
+        assert isinstance(items[0], WholeBatch), "the faster way is not taken any more: look at the new version"
+        whole = await read_all(client, place, begin, count)
+    async with kafka.offset_reader(lab.settings) as client:
+        client.assign([place])
+        assert plain(whole) == plain(await read_all(client, place, begin, count))
+    values = [each.value for each in plain(whole)]
+    assert len(values) == count
+    assert b"kept" in values
+    assert b"given up" not in values
+
+
+async def test_another_version_of_the_client_is_read_the_public_way(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await lab.put(b'{"feature_id":"f","interaction_type":["view"],"position":0}', partition=0)
+    for name in ("MemoryRecords", "PartitionRecords"):
+        public = getattr(whole_batches, name, None) or whole_batches._PartitionRecords.__base__
+        monkeypatch.setattr(whole_batches._private, name, public)
+    monkeypatch.setattr(whole_batches, "WRITTEN_FOR", "9.")
+    place = TopicPartition(lab.settings.topic, 0)
+    async with kafka.consumer(lab.settings, instance=None) as client:
+        client.assign([place])
+        client.seek(place, 0)
+        items: Any = (await client.getmany(place, timeout_ms=5_000))[place]
+        assert not isinstance(items[0], WholeBatch)
+        assert len(Records.read(items)) == 1
+    assert (await lab.drain()).stored == 1
