@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from consumers.batch import Duplicates, Rejected
 from consumers.events import Events, Flags
 from runtime.owners import append_ms_of, event_ms_of, raw_ids_of
-from schemas.event_time import from_epoch_ms
 from schemas.identity import ID_LENGTH
 from schemas.interaction import INTERACTION_TYPES
 from schemas.scan_event import NUMBER_FIELDS, SPAN_FIELDS
@@ -71,9 +70,7 @@ def _texts(events: Events, names: Iterable[str]) -> dict[str, Column]:
         if name in OBJECT_FIELDS:
             columns[name] = pa.Array.from_buffers(pa.large_binary(), len(spans), [None, _buffer(ends[i]), text])
             continue
-        absent = written[:, i] < 0
-        validity = _buffer(np.packbits(~absent, bitorder="little")) if absent.any() else None
-        buffers = [validity, _buffer(ends[i].astype(np.int32)), text]
+        buffers = [_validity(written[:, i] < 0), _buffer(ends[i].astype(np.int32)), text]
         columns[name] = pa.Array.from_buffers(pa.string(), len(spans), buffers)
     return columns
 
@@ -102,11 +99,23 @@ def _the_same(text: str, count: int) -> Column:
 
 def _numbered(numbers: npt.NDArray[np.integer[Any]], texts: Sequence[str]) -> Column:
     """For each number the text at that place."""
-    return pa.DictionaryArray.from_arrays(_numbers(numbers), pa.array(texts, pa.string()))
+    return pa.DictionaryArray.from_arrays(_numbers(numbers), _strings(texts))
 
 
-def _numbers(numbers: npt.NDArray[np.integer[Any]], absent: Flags | None = None) -> Any:
-    return pa.array(numbers, mask=absent)
+def _strings(texts: Sequence[str]) -> Column:
+    raw = [text.encode(errors="replace") for text in texts]
+    ends = np.cumsum([0, *map(len, raw)]).astype(np.int32)
+    return pa.Array.from_buffers(pa.string(), len(raw), [None, _buffer(ends), pa.py_buffer(b"".join(raw))])
+
+
+def _numbers(numbers: npt.NDArray[np.integer[Any]], absent: Flags | None = None, kind: Any = None) -> Any:
+    """Arrays are made of buffers: `pa.array` imports pandas, where that is installed, which takes half a second."""
+    buffers = [_validity(absent), _buffer(np.ascontiguousarray(numbers))]
+    return pa.Array.from_buffers(kind or pa.from_numpy_dtype(numbers.dtype), len(numbers), buffers)
+
+
+def _validity(absent: Flags | None) -> pa.Buffer | None:
+    return _buffer(np.packbits(~absent, bitorder="little")) if absent is not None and absent.any() else None
 
 
 def _buffer(array: Any) -> pa.Buffer:
@@ -114,7 +123,7 @@ def _buffer(array: Any) -> pa.Buffer:
 
 
 def _times(epoch_ms: npt.NDArray[np.int64], absent: Flags | None = None) -> Column:
-    times: Column = _numbers(epoch_ms, absent).cast(_MILLISECONDS)
+    times: Column = _numbers(epoch_ms, absent, _MILLISECONDS)
     return times
 
 
@@ -151,8 +160,8 @@ def _duplicate_rows(topic: str, duplicates: Duplicates) -> pa.Table:
         "_partition": _numbers(events.partitions),
         "_offset": _numbers(events.offsets.astype(np.uint64)),
         "verdict": _the_same("duplicate", len(events)),
-        "duplicate_of": pa.array(duplicates.owners, pa.string()),
-        "reason": pa.array(duplicates.reasons, pa.string()),
+        "duplicate_of": _strings(duplicates.owners),
+        "reason": _strings(duplicates.reasons),
         "field": _the_same("", len(events)),
         "message": _the_same("", len(events)),
         "timestamp": _times(append_ms_of(events.rows)),
@@ -162,23 +171,21 @@ def _duplicate_rows(topic: str, duplicates: Duplicates) -> pa.Table:
 
 
 def _rejected_rows(topic: str, rejected: Sequence[Rejected]) -> pa.Table:
-    rows: list[dict[str, Any]] = [
-        {
-            "namespace": item.namespace,
-            "interaction_id": item.interaction_id,
-            "_topic": topic,
-            "_partition": item.partition,
-            "_offset": item.offset,
-            "verdict": "rejected",
-            "duplicate_of": "",
-            "reason": item.rejection.reason,
-            "field": item.rejection.field,
-            "message": item.rejection.message[:MAX_MESSAGE_CHARACTERS],
-            "user_id": None,
-            "execution_id": None,
-            "timestamp": from_epoch_ms(item.record.timestamp),
-            "_event_time_ms": 0,
-        }
-        for item in rejected
-    ]
-    return pa.Table.from_pylist(rows, schema=_OUTCOMES)
+    records = [item.record for item in rejected]
+    columns = {
+        "namespace": _strings([item.namespace for item in rejected]),
+        "interaction_id": _strings([item.interaction_id for item in rejected]),
+        "_topic": _the_same(topic, len(rejected)),
+        "_partition": _numbers(np.array([item.partition for item in rejected], np.uint32)),
+        "_offset": _numbers(np.array([record.offset for record in records], np.uint64)),
+        "verdict": _the_same("rejected", len(rejected)),
+        "duplicate_of": _the_same("", len(rejected)),
+        "reason": _strings([item.rejection.reason for item in rejected]),
+        "field": _strings([item.rejection.field for item in rejected]),
+        "message": _strings([item.rejection.message[:MAX_MESSAGE_CHARACTERS] for item in rejected]),
+        "user_id": pa.nulls(len(rejected), pa.string()),
+        "execution_id": pa.nulls(len(rejected), pa.string()),
+        "timestamp": _times(np.array([record.timestamp for record in records], np.int64)),
+        "_event_time_ms": _numbers(np.zeros(len(rejected), np.int64)),
+    }
+    return pa.table(columns).cast(_OUTCOMES)

@@ -11,10 +11,11 @@ from schemas.tables import INTERACTIONS, OUTCOMES, PUBLIC_COLUMNS
 IDS_PER_QUERY = 256
 QUERIES_AT_ONCE = 2
 
-# The newest version of a row wins, as FINAL would have it, without merging anything but these few rows.
+# The newest version of a row wins, as FINAL would have it, without merging anything but these few rows. ClickHouse does
+# not move conditions on the key to PREWHERE by itself: it would read every column of the blocks that it looks into.
 _STORED = f"""
 SELECT {", ".join(PUBLIC_COLUMNS)}, is_deleted FROM {INTERACTIONS}
-WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
+PREWHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
 ORDER BY version DESC, _topic, _partition, _offset LIMIT 1 BY interaction_id
 """
 _NOT_STORED = f"""

@@ -183,11 +183,11 @@ class Judge:
     def _add(self, key: bytes, owner: Known) -> None:
         self._owners[key, owner.event_ms // self._window_ms].append(owner)
 
-    def judge(self, rows: Rows, positions: Iterable[int], flags: Mapping[int, int]) -> Verdict:
+    def judge(self, rows: Rows, positions: Sequence[int], flags: Mapping[int, int]) -> Verdict:
         """Judge the events at `positions`, which are in offset order; what they own is known to those behind them."""
         verdict = Verdict()
-        for at in positions:
-            key, offset, event_ms, append_ms, raw_id = _OWNER.unpack(rows[at].tobytes())
+        asking = _OWNER.iter_unpack(rows[np.array(positions, np.int64)].tobytes())
+        for at, (key, offset, event_ms, append_ms, raw_id) in zip(positions, asking, strict=True):
             self._judge(at, key, Known(offset, event_ms, append_ms, raw_id, None), flags.get(at, 0), verdict)
         return verdict
 

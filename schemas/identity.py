@@ -9,7 +9,6 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Sequence
 
 PREFIX = "int_"
 ID_PATTERN = r"^int_[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}$"
@@ -22,17 +21,11 @@ _RAND_A_BITS = 12
 _RAND_B_BITS = 62
 
 _is_id = re.compile(ID_PATTERN).fullmatch
-_are_ids = re.compile(f"(?:{ID_PATTERN[1:-1]})*").fullmatch
 
 
 def is_interaction_id(text: str) -> bool:
     """Whether `text` has the shape of an id; says nothing about whether it was ever given out."""
     return len(text) == ID_LENGTH and _is_id(text) is not None
-
-
-def are_interaction_ids(texts: Sequence[str]) -> bool:
-    """Whether every one of `texts`, all of which have ID_LENGTH characters, has the shape of an id."""
-    return _are_ids("".join(texts)) is not None
 
 
 def id_bytes(interaction_id: str) -> bytes:

@@ -9,17 +9,14 @@ A record without headers is a foreign producer's: its namespace is the consumer'
 chosen by murmur2 of the key, as Kafka's own Java client does.
 """
 
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from schemas.event_time import iso_ms
-from schemas.identity import ID_LENGTH
 from schemas.interaction import (
-    MAX_INT32,
     MAX_NAMESPACE_BYTES,
-    MAX_TYPES,
     Interaction,
     InteractionType,
     encode_object,
@@ -38,32 +35,24 @@ MAX_IDEMPOTENCY_BYTES = 512
 NULL = Raw(b"null")
 OBJECT_FIELDS = ("metadata", "query_snapshot")
 
-# UTF-8 takes at most 4 bytes a character, so these lengths lie safely inside the model's byte limits. Longer
-# text may be valid too; only the judge counts its bytes.
-_Id = Annotated[str, Meta(max_length=128)]
-_Uri = Annotated[str, Meta(max_length=512)]
 
+class WireEvent(Struct, gc=False):
+    """A record value that the judge let pass. Objects stay the JSON text they were; an absent one is `NULL`."""
 
-class WireEvent(Struct, forbid_unknown_fields=True, gc=False):
-    """The value of one record, decoded. Objects stay the JSON text they were; an absent one is `null`.
-
-    `Raw` must stand alone: in a union (`Raw | None`) the decoder drops it and takes only null.
-    """
-
-    feature_id: _Id
-    interaction_type: Annotated[list[InteractionType], Meta(min_length=1, max_length=MAX_TYPES)]
-    position: Annotated[int, Meta(ge=0, le=MAX_INT32)]
+    feature_id: str
+    interaction_type: list[InteractionType]
+    position: int
     metadata: Raw = NULL
-    user_id: _Id | None = None
-    session_id: _Id | None = None
-    execution_id: _Id | None = None
-    retriever_id: _Id | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    execution_id: str | None = None
+    retriever_id: str | None = None
     query_snapshot: Raw = NULL
     document_score: float | None = None
-    result_set_size: Annotated[int, Meta(ge=0, le=MAX_INT32)] | None = None
-    feature_uri: _Uri | None = None
+    result_set_size: int | None = None
+    feature_uri: str | None = None
     occurred_at: str | None = None
-    interaction_id: Annotated[str, Meta(min_length=ID_LENGTH, max_length=ID_LENGTH)] | None = None
+    interaction_id: str | None = None
 
 
 class Judged(NamedTuple):

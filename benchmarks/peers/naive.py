@@ -35,8 +35,8 @@ class Interaction(BaseModel):
 
 async def work(options: dict[str, Any]) -> None:
     """Read, check, deduplicate, insert, commit."""
-    client = await clickhouse_connect.get_async_client(host="127.0.0.1", port=options["clickhouse_port"])
-    await client.command(CREATE.format(table=options["table"]))
+    client = clickhouse_connect.get_client(host="127.0.0.1", port=options["clickhouse_port"])
+    client.command(CREATE.format(table=options["table"]))
     claims = redis.asyncio.from_url(options["redis"])
     consumer = AIOKafkaConsumer(
         options["topic"],
@@ -55,7 +55,7 @@ async def work(options: dict[str, Any]) -> None:
             fields = event.model_dump()
             rows.append([json.dumps(v) if isinstance(v := fields[name], dict) else v for name in COLUMNS])
         if len(rows) >= 1_000 or done >= options["events"]:
-            await client.insert(options["table"], rows, column_names=COLUMNS)
+            await asyncio.to_thread(client.insert, options["table"], rows, column_names=COLUMNS)
             await consumer.commit()
             rows = []
             print(json.dumps({"done": done}), flush=True)

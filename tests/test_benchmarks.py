@@ -1,0 +1,19 @@
+"""The benchmarks run, on little: their figures mean nothing here."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+
+async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path) -> None:
+    """As `make bench QUICK=1`, without the peers that need an environment of their own."""
+    command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--only", "1", "5", "--folder", str(tmp_path)]
+    running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said = (await running.communicate())[0].decode()
+    assert running.returncode == 0, said
+    assert "audit balances" in said
+    assert said.splitlines()[-1].startswith("ratio: naive ")
+    assert (tmp_path / "throughput.png").stat().st_size > 10_000
+    ((tally, naive),) = json.loads((tmp_path / "throughput.json").read_text())["rounds"]
+    assert (tally["system"], naive["system"]) == ("tally, 2 workers", "naive loop")
