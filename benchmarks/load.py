@@ -35,20 +35,24 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
     due = 0.0
     for _ in range(int(seconds / TICK_S)):
         due += rate * TICK_S
-        builders: dict[int, BatchBuilder] = {}
+        open_: dict[int, BatchBuilder] = {}
+        batches: list[tuple[int, BatchBuilder]] = []
         sample = ""
         while due >= 1:
             due -= 1
             facts = topic.facts_of(number, seed)
             number += 1
             value, sample = topic.value_of(facts, chance)
-            builder = builders.setdefault(placed(facts.execution_id), producer.create_batch())
-            key = topic.record_key(facts.execution_id)
-            if builder.append(key=key, value=value, timestamp=None, headers=headers) is None:
-                raise ValueError("a tick does not fit in one batch a partition: take more partitions or a lower rate")
-        for builder in builders.values():
+            partition, key = placed(facts.execution_id), topic.record_key(facts.execution_id)
+            while (
+                partition not in open_
+                or open_[partition].append(key=key, value=value, timestamp=None, headers=headers) is None
+            ):
+                open_[partition] = producer.create_batch()
+                batches.append((partition, open_[partition]))
+        for _, builder in batches:
             builder.close()
-        ticks.append(Tick(list(builders.items()), sample))
+        ticks.append(Tick(batches, sample))
     return ticks
 
 

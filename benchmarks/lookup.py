@@ -38,8 +38,8 @@ INSERT INTO interactions (namespace, interaction_id, feature_id, interaction_typ
     _event_time_ms, _topic, _partition, _offset)
 SELECT 'default',
     concat('int_', leftPad(lower(hex({BEGIN_MS} + intDiv(number, {PER_MS}))), 12, '0'), '7',
-        leftPad(lower(hex(number % 4096)), 3, '0'), '8',
-        leftPad(lower(hex(bitAnd(number * {_SPREAD}, {_MASK}))), 15, '0')),
+        right(concat('000', lower(hex(number % 4096))), 3), '8',
+        right(concat(repeat('0', 15), lower(hex(bitAnd(number * {_SPREAD}, {_MASK})))), 15)),
     concat('doc-', toString(cityHash64(number) % 50000), '-', toString(number % 10)),
     [['impression', 'click', 'view', 'dwell'][1 + cityHash64(number, 1) % 4]], number % 20,
     concat('{{"device":"ios","app_version":"4.', toString(number % 30), '","experiment":"', toString(number % 4),
