@@ -27,7 +27,8 @@ TICKS_A_SAMPLE = 5
 LOOKED_FOR = 16
 """Events that one query looks for: the oldest of those that wait."""
 COUNT_PARTS_EVERY_S = 0.5
-WARM_UP_S = 3.0
+WARM_UP_S = 10.0
+"""Workers start, and catch up with what was sent meanwhile."""
 LONGEST_S = 60.0
 
 _PARTS = "SELECT count() FROM system.parts WHERE database = {database:String} AND table = 'interactions' AND active"
