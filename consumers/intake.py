@@ -7,7 +7,7 @@ stays in the processor's caches; many of them are stored together (`consumers.gr
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,7 +17,9 @@ from consumers.batch import Batch
 from consumers.records import Records
 from runtime.errors import Fatal
 from runtime.faults import kafka_fault
+from runtime.kafka import Record
 from runtime.settings import Settings
+from runtime.whole_batches import WholeBatch
 
 POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
@@ -27,6 +29,8 @@ WITHOUT_ASSIGNMENT_S = 1.0
 MOST_RECORDS = 8_192
 """A batch has no more; it is what takes the least time a record, by measurement."""
 MOST_BYTES = 16 * 1024 * 1024
+MOST_ITEMS = 256
+"""Kafka's own batches that one poll takes: how large they are shows only once they are uncompressed."""
 
 log = logging.getLogger("tally.worker")
 
@@ -42,8 +46,8 @@ class Intake:
         self._records: dict[TopicPartition, list[Records]] = {}
         self._rows = 0
         self._bytes = 0
-        self._rows_an_item = 1.0
-        """How many records a whole batch of Kafka's had lately."""
+        self._rows_an_item = float(self._max_rows)
+        """How many records a whole batch of Kafka's had lately; at first as many as a batch has room for."""
         self._oldest_at = 0.0
         self._waiting: dict[TopicPartition, int] = {}
         """Records behind those that were read, as the broker said with them."""
@@ -73,20 +77,12 @@ class Intake:
         try:
             # Past its own timeout the client may wait for an assignment without end; then stop would not be noticed.
             async with asyncio.timeout(wait_ms / 1000 + WITHOUT_ASSIGNMENT_S):
-                items = max(1, int((self._max_rows - self._rows) / self._rows_an_item))
-                found: Any = await self._consumer.getmany(timeout_ms=wait_ms, max_records=items)
-            records = {partition: Records.read(items) for partition, items in found.items() if items}
-            if records:
-                self._rows_an_item = sum(map(len, records.values())) / sum(map(len, found.values()))
-            return {partition: some for partition, some in records.items() if len(some)}
+                found: Any = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._most_items())
         except TimeoutError:
             return {}
         except UnicodeDecodeError as error:
             at = {str(partition): await self._consumer.position(partition) for partition in self._consumer.assignment()}
-            raise Fatal(
-                f"a record's header has a name that is not UTF-8 ({error}), which this client cannot read. "
-                f"It is an unread record of one of these partitions, at these offsets or behind them: {at}"
-            ) from error
+            raise _unreadable(error, f"one of these partitions, at these offsets or behind them: {at}") from error
         except KafkaError as error:
             fault = kafka_fault(error, "reading")
             if isinstance(fault, Fatal):
@@ -94,6 +90,14 @@ class Intake:
             log.warning("%s", fault)
             await asyncio.sleep(POLL_MS / 1000)
             return {}
+        records = {partition: _read(partition, items) for partition, items in found.items() if items}
+        if records:
+            self._rows_an_item = max(len(records[each]) / len(found[each]) for each in records)
+        return {partition: some for partition, some in records.items() if len(some)}
+
+    def _most_items(self) -> int:
+        """Whole batches, or records: how many of them it takes to fill the batch, by what the last ones held."""
+        return max(1, min(MOST_ITEMS, int((self._max_rows - self._rows) / self._rows_an_item)))
 
     def _is_due(self) -> bool:
         if not self._rows:
@@ -147,3 +151,16 @@ class Intake:
         self._records = {partition: parts for partition, parts in self._records.items() if parts}
         rest = [records for parts in self._records.values() for records in parts]
         self._rows, self._bytes = sum(map(len, rest)), sum(records.nbytes for records in rest)
+
+
+def _read(partition: TopicPartition, items: Sequence[WholeBatch | Record]) -> Records:
+    """What was polled. The client is behind it already: what cannot be read must not be passed over."""
+    try:
+        return Records.read(items)
+    except (UnicodeDecodeError, KafkaError) as error:
+        raise _unreadable(error, f"{partition.topic}/{partition.partition}, at {items[0].offset} or behind") from error
+
+
+def _unreadable(error: Exception, where: str) -> Fatal:
+    what = "a record's header has a name that is not UTF-8" if isinstance(error, ValueError) else "a batch is damaged"
+    return Fatal(f"{what} ({error}), which this client cannot read. It is an unread record of {where}")

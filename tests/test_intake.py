@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 from consumers.intake import Intake
-from runtime import kafka
+from runtime import kafka, record_format
+from runtime.errors import Fatal
 from tests.lab import Lab, click
 
 
@@ -22,6 +25,20 @@ async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: L
             await intake.fill(asyncio.Event())
             sizes += [len(part.records) for part in intake.take().slices]
     assert sizes == [20, 20, 10]
+
+
+async def test_a_batch_that_cannot_be_read_is_not_passed_over(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's position is behind it already: going on would lose its records without a word."""
+    await lab.emit(*(click(execution=f"e{number}") for number in range(20)))
+
+    def damaged(_codec: int, _raw: memoryview) -> bytes:
+        raise CorruptRecordException("as a codec would")
+
+    monkeypatch.setattr(record_format, "_decompressed", damaged)
+    with pytest.raises(Fatal, match=r"damaged .*as a codec would.* at 0 or behind"):
+        await lab.drain()
+    monkeypatch.undo()
+    assert (await lab.drain()).stored == 20
 
 
 async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
