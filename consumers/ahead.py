@@ -3,10 +3,14 @@
 import logging
 import time
 
+import numpy as np
+
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
 from consumers.records import PlainRecord, Records
 from consumers.validation import Validation
+from runtime.claim_index import PLACES, SMALLEST, ClaimIndex
+from runtime.record_format import read_batches, read_headers, runs_of_headers
 from schemas.identity import derive_foreign_id
 
 WORTH_TELLING_S = 1.0
@@ -21,5 +25,13 @@ def compile_ahead() -> None:
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())
     judged = Validation("", "default", 1).judge(Batch.of({0: Records.read([record])}))
     interaction_rows("", judged.events)
+    runs_of_headers(*read_batches([]), np.empty(0, np.int32))
+    read_headers(b"\0")
+    index = ClaimIndex()
+    for number in range(2):  # the second fills it beyond what it holds, so that it is built anew
+        index.add(
+            np.ones(SMALLEST * PLACES, np.uint32) + np.uint32(number), np.arange(SMALLEST * PLACES, dtype=np.uint32)
+        )
+    index.find(np.ones(1, np.uint32))
     if time.monotonic() - begun > WORTH_TELLING_S:
         log.info("the scanner was compiled in %.1f s; later starts find it done", time.monotonic() - begun)

@@ -49,6 +49,7 @@ def validate_all(text: Bytes, values: Integers) -> Scanned:
             trusted[at], firsts[at], ends[at] = True, behind, behind + len(value)
             behind += len(value)
         text = np.concatenate([text, np.frombuffer(b"".join(written.values()), np.uint8)])
+        text.flags.writeable = False  # as all texts are: for another kind of array everything is compiled once more
         columns, valid = scan(text, firsts, ends, trusted)
         if np.count_nonzero(~valid) != len(rejections):
             raise AssertionError("the scanner does not take what the judge wrote")

@@ -1,0 +1,47 @@
+"""What is compiled is compiled before a worker joins its group, and nothing later, when heartbeats would be missed."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import numba
+from consumers.ahead import compile_ahead
+from runtime import claim_index, record_format
+from schemas import scan_event, scan_fields, scan_json, scan_keys, scan_texts
+from tests.judging import judged
+from tests.test_records import batch_of
+from consumers.batch import Batch
+from consumers.columns import interaction_rows
+from consumers.records import Records
+from consumers.validation import Validation
+from runtime.claims import Lease
+from runtime.owners import make_rows
+import numpy as np
+
+def compiled():
+    modules = (claim_index, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_texts)
+    found = {value for module in modules for value in vars(module).values() if hasattr(value, "signatures")}
+    return {(each.__name__, str(signature)) for each in found for signature in each.signatures}
+
+compile_ahead()
+before = compiled()
+rare = b'{"document_id":"\\\\u00e9","interaction_type":["view"],"position":0,"occurred_at":"2026-01-01 00:00"}'
+plain = b'{"feature_id":"f","interaction_type":["click","view"],"position":1,"metadata":{"a":1},"user_id":null}'
+values = [rare, plain, b"{}", None]
+records = Records.read([batch_of([(1, b"k", value, [("a", b"1")]) for value in values], 3)])
+events = Validation("t", "default", 1).judge(Batch.of({0: records, 1: records})).events
+assert len(events) == 4
+interaction_rows("t", events[np.array([True, False, True, True])])
+interaction_rows("t", events[1:3])
+lease = Lease(0, b"", b"", 0, True, 0, 0)
+for start in range(0, 40_000, 8_000):
+    lease.add(start, events.rows[np.zeros(8_000, np.int64)], 1_000)
+    lease.index.find(np.arange(1, 9, dtype=np.uint32))
+print(sorted(compiled() - before))
+"""
+
+
+def test_nothing_is_compiled_later() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "[]"
