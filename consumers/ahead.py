@@ -23,9 +23,10 @@ def compile_ahead() -> None:
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())
-    judged = Validation("", "default", 1).judge(Batch.of({0: Records.read([record])}))
+    judged = Validation("", "default", 1).judge(Batch(Records.read({0: [record]})))
     interaction_rows("", judged.events)
-    runs_of_headers(*read_batches([]), np.empty(0, np.int32))
+    text, lines, _ = read_batches([])
+    runs_of_headers(text, lines, np.empty(0, np.int32))
     read_headers(b"\0")
     index = ClaimIndex()
     for number in range(2):  # the second fills it beyond what it holds, so that it is built anew

@@ -47,16 +47,11 @@ class Batch:
     """Records of several partitions that go through the pipeline together."""
 
     records: Records
-    """Those of one partition behind those of another."""
-    partitions: npt.NDArray[np.uint32]
-    """Of each record."""
 
-    @classmethod
-    def of(cls, parts: Mapping[int, Records]) -> "Batch":
-        """The records of these partitions."""
-        counts = [len(records) for records in parts.values()]
-        partitions = np.repeat(np.array(list(parts), np.uint32), counts)
-        return cls(Records.joined(list(parts.values())), partitions)
+    @property
+    def partitions(self) -> npt.NDArray[np.uint32]:
+        """The partition of each record."""
+        return self.records.partitions
 
     def __len__(self) -> int:
         return len(self.records)
@@ -80,7 +75,7 @@ class Batch:
         keep = np.ones(len(self), np.bool_)
         for partition, end in ends.items():
             keep &= (self.partitions != partition) | (self.records.offsets < end)
-        return self if keep.all() else Batch(self.records[keep], self.partitions[keep])
+        return self if keep.all() else Batch(self.records[keep])
 
     def record(self, partition: int, offset: int) -> PlainRecord:
         """The record at a place of this batch."""

@@ -15,6 +15,7 @@ from schemas.identity import ID_LENGTH
 from schemas.interaction import INTERACTION_TYPES
 from schemas.scan_event import NUMBER_FIELDS, SPAN_FIELDS
 from schemas.scan_texts import copy_spans, write_ids
+from schemas.wide import WIDE
 from schemas.wire import OBJECT_FIELDS
 
 MAX_MESSAGE_CHARACTERS = 2_000
@@ -60,10 +61,11 @@ def _texts(events: Events, names: Iterable[str]) -> dict[str, Column]:
     spans = events.columns.spans
     written = spans[:, fields, 2]
     sizes = np.maximum(written, 0).sum(axis=0)
-    firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    behind = np.cumsum(sizes + WIDE)  # copying runs over the end of what is copied
+    firsts = np.concatenate([[0], behind[:-1]])
     ends = np.zeros((len(fields), len(spans) + 1), np.int64)
-    into = np.empty(int(sizes.sum()), np.uint8)
-    copy_spans(events.text, spans, fields, firsts, ends, into)
+    into = np.empty(int(behind[-1]), np.uint8)
+    copy_spans(events.text, spans, fields, firsts, firsts.copy(), ends, into)
     columns: dict[str, Column] = {}
     for i, name in enumerate(names):
         text = _buffer(into[firsts[i] : firsts[i] + sizes[i]])

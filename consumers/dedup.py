@@ -1,5 +1,6 @@
 """Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -42,9 +43,16 @@ class Deduplication:
         events, found = judged.events, _Found()
         if before and (events.may_repeat_id | events.replayed).any():
             raise Unsettled  # their owners are looked for among stored rows
-        for part in batch.slices:
-            first, end = events.lines_of(part.partition)
-            of_part = await self._decide_again_when_lost(part, events[first:end], judged.done[first:end], before)
+        places = [events.lines_of(part.partition) for part in batch.slices]
+        deciding = (
+            self._decide_again_when_lost(part, events[first:end], judged.done[first:end], before)
+            for part, (first, end) in zip(batch.slices, places, strict=True)
+        )
+        # Partitions have no key in common. Whatever happens to one, nothing goes on behind the caller's back.
+        of_parts = await asyncio.gather(*deciding, return_exceptions=True)
+        for (first, _), of_part in zip(places, of_parts, strict=True):
+            if isinstance(of_part, BaseException):
+                raise of_part
             found.update((first + line, owned) for line, owned in of_part.items())
         await seams.reached("claimed")
         return _verdicts(judged, found)

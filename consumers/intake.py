@@ -7,9 +7,10 @@ stays in the processor's caches; many of them are stored together (`consumers.gr
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -20,6 +21,8 @@ from runtime.faults import kafka_fault
 from runtime.kafka import Record
 from runtime.settings import Settings
 from runtime.whole_batches import WholeBatch
+
+Items = Sequence[WholeBatch | Record]
 
 POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
@@ -43,7 +46,7 @@ class Intake:
         self._max_rows = min(MOST_RECORDS, settings.batch_rows)
         self._max_bytes = min(MOST_BYTES, settings.batch_bytes)
         self._max_age_s = settings.batch_age_ms / 1000
-        self._records: dict[TopicPartition, list[Records]] = {}
+        self._polled: list[Records] = []
         self._rows = 0
         self._bytes = 0
         self._rows_an_item = float(self._max_rows)
@@ -59,7 +62,7 @@ class Intake:
             generation = self._generation
             found = await self._poll(self._wait_ms())
             if generation != self._generation:
-                self._give_back({partition: int(records.offsets[0]) for partition, records in found.items()})
+                self._give_back({partition: items[0].offset for partition, items in found.items()})
             elif found:
                 self._add(found)
             else:
@@ -73,7 +76,7 @@ class Intake:
         age_s = time.monotonic() - self._oldest_at
         return max(1, min(POLL_MS, int((self._max_age_s - age_s) * 1000)))
 
-    async def _poll(self, wait_ms: int) -> dict[TopicPartition, Records]:
+    async def _poll(self, wait_ms: int) -> dict[TopicPartition, Items]:
         try:
             # Past its own timeout the client may wait for an assignment without end; then stop would not be noticed.
             async with asyncio.timeout(wait_ms / 1000 + WITHOUT_ASSIGNMENT_S):
@@ -90,10 +93,7 @@ class Intake:
             log.warning("%s", fault)
             await asyncio.sleep(POLL_MS / 1000)
             return {}
-        records = {partition: _read(partition, items) for partition, items in found.items() if items}
-        if records:
-            self._rows_an_item = max(len(records[each]) / len(found[each]) for each in records)
-        return {partition: some for partition, some in records.items() if len(some)}
+        return {partition: items for partition, items in found.items() if items}
 
     def _most_items(self) -> int:
         """Whole batches, or records: how many of them it takes to fill the batch, by what the last ones held."""
@@ -110,16 +110,17 @@ class Intake:
         """Whether another full batch is here or at the broker, as far as it has said."""
         return self._rows + sum(self._waiting.values()) >= self._max_rows
 
-    def _add(self, found: dict[TopicPartition, Records]) -> None:
+    def _add(self, found: dict[TopicPartition, Items]) -> None:
         if not self._rows:
             self._oldest_at = time.monotonic()
-        for partition, records in found.items():
-            self._records.setdefault(partition, []).append(records)
-            self._rows += len(records)
-            self._bytes += records.nbytes
+        records = _read(found)
+        self._rows_an_item = max(1, len(records)) / sum(map(len, found.values()))
+        self._keep([*self._polled, records])
+        for partition, items in found.items():
             if partition in self._consumer.assignment():  # it may have been taken away a moment ago
-                log_end = self._consumer.highwater(partition) or 0
-                self._waiting[partition] = max(0, log_end - int(records.offsets[-1]) - 1)
+                last = items[-1]
+                following = last.next_offset if isinstance(last, WholeBatch) else last.offset + 1
+                self._waiting[partition] = max(0, (self._consumer.highwater(partition) or 0) - following)
 
     def _give_back(self, firsts: dict[TopicPartition, int]) -> None:
         """Read again from these offsets, where the partition is still ours."""
@@ -130,34 +131,31 @@ class Intake:
 
     def take(self) -> Batch:
         """Hand over what was read so far, as much of it as a batch may have; the rest stays for the next one."""
-        taken, room = {}, self._max_rows
-        for partition, parts in list(self._records.items()):
-            records = Records.joined(parts)
-            taken[partition.partition] = records[:room]
-            self._records[partition] = [records[room:]] if len(records) > room else []
-            room -= len(taken[partition.partition])
-        self._count()
-        return Batch.of({partition: records for partition, records in taken.items() if len(records)})
+        records = Records.joined(self._polled)
+        self._keep([records[self._max_rows :]])
+        return Batch(records[: self._max_rows])
 
     def forget(self, revoked: Iterable[TopicPartition]) -> None:
         """Drop what was read from partitions that are no longer ours; whoever gets them reads it again."""
         self._generation += 1
-        for partition in revoked:
-            self._records.pop(partition, None)
+        gone = [partition.partition for partition in revoked]
+        self._keep([records[~np.isin(records.partitions, gone)] for records in self._polled])
         self._waiting.clear()
-        self._count()
 
-    def _count(self) -> None:
-        self._records = {partition: parts for partition, parts in self._records.items() if parts}
-        rest = [records for parts in self._records.values() for records in parts]
-        self._rows, self._bytes = sum(map(len, rest)), sum(records.nbytes for records in rest)
+    def _keep(self, polled: Sequence[Records]) -> None:
+        self._polled = [records for records in polled if len(records)]
+        self._rows, self._bytes = sum(map(len, self._polled)), sum(records.nbytes for records in self._polled)
 
 
-def _read(partition: TopicPartition, items: Sequence[WholeBatch | Record]) -> Records:
+def _read(found: Mapping[TopicPartition, Items]) -> Records:
     """What was polled. The client is behind it already: what cannot be read must not be passed over."""
     try:
-        return Records.read(items)
+        return Records.read({partition.partition: items for partition, items in found.items()})
     except (UnicodeDecodeError, KafkaError) as error:
+        if len(found) > 1:
+            for partition, items in found.items():
+                _read({partition: items})
+        ((partition, items),) = found.items()
         raise _unreadable(error, f"{partition.topic}/{partition.partition}, at {items[0].offset} or behind") from error
 
 

@@ -1,6 +1,7 @@
 """Leases: this worker's hold on the claims of its partitions. It takes them with a partition's first records, and
 rebuilds them from ClickHouse when they are gone."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ class Leases:
         self._held: dict[int, Lease] = {}
         self._lost: set[int] = set()
         """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
+        self._taking = asyncio.Lock()
+        """Held while claims are loaded or rebuilt, so that the memory it takes is that of one partition."""
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours."""
@@ -74,7 +77,8 @@ class Leases:
             if lease is None:
                 if before:
                     raise Unsettled
-                lease = await self._take(part, anew=lost)
+                async with self._taking:
+                    lease = await self._take(part, anew=lost)
             return await retrying(what, lambda: ask(lease))
         except ClaimsLost as why:
             log.warning("partition %d: claims are lost (%s)", part.partition, why)

@@ -13,7 +13,7 @@ from consumers.records import PlainRecord, Records
 from runtime.owners import make_rows
 from runtime.partitioner import partition_of
 from runtime.record_format import Headers
-from schemas.dedup import KEY_BYTES, dedup_key
+from schemas.dedup import dedup_key
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.rejection import Reason, Rejection
 from schemas.scan_event import NUMBER_FIELDS
@@ -160,11 +160,7 @@ def _is_foreign(events: Events) -> Flags:
 
 def _keys(scanned: Scanned, heads: Sequence[Head], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
     """Which events may be duplicates, and the keys of all, one behind the other."""
-    keyed, of_executions = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
-    if keyed.all():
-        return keyed, of_executions
-    keys = np.zeros((len(keyed), KEY_BYTES), np.uint8)
-    keys[keyed] = np.frombuffer(of_executions, np.uint8).reshape(-1, KEY_BYTES)
+    keyed, keys = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
     for line in np.flatnonzero(~keyed).tolist():
         head = heads[head_of[line]]
         key = dedup_key(head.namespace, None, "", (), head.idempotency_key)

@@ -1,8 +1,11 @@
 """The claim index: where, among a partition's claims in Redis, owners of a key may be.
 
 The worker that holds a partition keeps it in memory, so that Redis is asked about the few events that may have an
-owner and not about all of them. It knows 4 bytes of a hash and the claim's number, in a table of rows of 8 places;
-a full row flows over into the next one. It never misses an owner; now and then it names one of another key.
+owner and not about all of them. It knows a fingerprint of 4 bytes and the claim's number, in a table of rows of 8
+places; a full row flows over into the next one. It never misses an owner; now and then it names one of another key.
+
+The last bits of a fingerprint are a time slice, the others a hash. Claims of one hash lie in one row, so that one look
+finds those of the same slice and of its neighbours: memory is slow, and for each event some other row is looked at.
 """
 
 import numpy as np
@@ -20,6 +23,9 @@ FULL = 0.75
 FRESH = 0.55
 SMALLEST = 1024
 
+SLICE_BITS = 3
+_SLICE = (1 << SLICE_BITS) - 1
+
 
 class ClaimIndex:
     """Fingerprints of claims that are numbered from 0 in the order they are made."""
@@ -33,22 +39,24 @@ class ClaimIndex:
     def _make_table(self, rows: int) -> None:
         self._fingerprints: Fingerprints = np.zeros((rows, PLACES), np.uint32)
         self._numbers: Numbers = np.zeros((rows, PLACES), np.uint32)
-        self._filled = np.zeros(rows, np.uint8)
 
     def find(self, wanted: Fingerprints) -> tuple[Positions, Numbers]:
-        """Every claim with one of the fingerprints `wanted`: which of them (its position), and the claim's number."""
+        """Every claim with the hash of one of the fingerprints `wanted`, its slice at most one away.
+
+        Says which of them (its position), and the claim's number.
+        """
         room, found = len(wanted), len(wanted) + 1
         while found > room:
             room = 2 * found
             positions, numbers = np.empty(room, np.int64), np.empty(room, np.uint32)
-            found = _find(self._fingerprints, self._numbers, self._filled, self._first, wanted, positions, numbers)
+            found = _find(self._fingerprints, self._numbers, self._first, wanted, positions, numbers)
         return positions[:found], numbers[:found]
 
     def add(self, fingerprints: Fingerprints, numbers: Numbers) -> None:
         """Note claims, whose numbers are higher than all before."""
         if self._used + len(numbers) > FULL * self._fingerprints.size:
             self._build_anew(room_for=len(numbers))
-        _put(self._fingerprints, self._numbers, self._filled, fingerprints, numbers)
+        _put(self._fingerprints, self._numbers, fingerprints, numbers)
         self._used += len(numbers)
 
     def forget_before(self, number: int) -> None:
@@ -67,25 +75,31 @@ class ClaimIndex:
         old_fingerprints, old_numbers = self._fingerprints, self._numbers
         self._used = int(np.count_nonzero((old_fingerprints != 0) & (old_numbers >= self._first)))
         self._make_table(max(SMALLEST, int((self._used + room_for) / FRESH / PLACES) + 1))
-        _move(old_fingerprints, old_numbers, self._first, self._fingerprints, self._numbers, self._filled)
+        _move(old_fingerprints, old_numbers, self._first, self._fingerprints, self._numbers)
 
     @property
     def nbytes(self) -> int:
         """Memory of the table, in bytes."""
-        return self._fingerprints.nbytes + self._numbers.nbytes + self._filled.nbytes
+        return self._fingerprints.nbytes + self._numbers.nbytes
 
 
 @compiled
 def _home(fingerprint: np.uint32, rows: int) -> int:
-    """The row where a fingerprint belongs: rows lie in the order of fingerprints."""
-    return np.int64(np.uint64(fingerprint) * np.uint64(rows) >> np.uint64(32))  # type: ignore[return-value]
+    """The row where a fingerprint belongs, whatever its slice: rows lie in the order of hashes."""
+    hashed = np.uint64(fingerprint) & ~np.uint64(_SLICE)
+    return np.int64(hashed * np.uint64(rows) >> np.uint64(32))  # type: ignore[return-value]
+
+
+@compiled
+def _is_near(one: np.uint32, other: np.uint32) -> bool:
+    apart = np.int64(one) - np.int64(other)
+    return bool(one >> SLICE_BITS == other >> SLICE_BITS and -1 <= apart <= 1)
 
 
 @compiled
 def _find(
     table: Fingerprints,
     table_numbers: Numbers,
-    filled: npt.NDArray[np.uint8],
     first: int,
     wanted: Fingerprints,
     positions: Positions,
@@ -94,47 +108,38 @@ def _find(
     """How many there are; those for which there is room are noted."""
     found = 0
     for position in range(len(wanted)):
-        row = _home(wanted[position], len(filled))
+        row = _home(wanted[position], len(table))
         while True:
-            for place in range(filled[row]):
-                if table[row, place] == wanted[position] and table_numbers[row, place] >= first:
-                    if found < len(positions):
-                        positions[found], numbers[found] = position, table_numbers[row, place]
-                    found += 1
-            if filled[row] < PLACES:
+            for place in range(PLACES):
+                if _is_near(table[row, place], wanted[position]) and table[row, place] != 0:
+                    number = table_numbers[row, place]
+                    if number >= first:
+                        if found < len(positions):
+                            positions[found], numbers[found] = position, number
+                        found += 1
+            if table[row, PLACES - 1] == 0:
                 break
-            row = (row + 1) % len(filled)
+            row = (row + 1) % len(table)
     return found
 
 
 @compiled
-def _put(
-    table: Fingerprints,
-    table_numbers: Numbers,
-    filled: npt.NDArray[np.uint8],
-    fingerprints: Fingerprints,
-    numbers: Numbers,
-) -> None:
+def _put(table: Fingerprints, table_numbers: Numbers, fingerprints: Fingerprints, numbers: Numbers) -> None:
     """Each into the first row from its home on that is not full: a row that is not ends every search."""
     for i in range(len(fingerprints)):
-        row = _home(fingerprints[i], len(filled))
-        while filled[row] == PLACES:
-            row = (row + 1) % len(filled)
-        table[row, filled[row]], table_numbers[row, filled[row]] = fingerprints[i], numbers[i]
-        filled[row] += 1
+        row = _home(fingerprints[i], len(table))
+        while table[row, PLACES - 1] != 0:
+            row = (row + 1) % len(table)
+        place = 0
+        while table[row, place] != 0:
+            place += 1
+        table[row, place], table_numbers[row, place] = fingerprints[i], numbers[i]
 
 
 @compiled
-def _move(
-    old: Fingerprints,
-    old_numbers: Numbers,
-    first: int,
-    table: Fingerprints,
-    table_numbers: Numbers,
-    filled: npt.NDArray[np.uint8],
-) -> None:
+def _move(old: Fingerprints, old_numbers: Numbers, first: int, table: Fingerprints, table_numbers: Numbers) -> None:
     """Put what is not forgotten into a new table."""
     for row in range(len(old)):
         for place in range(PLACES):
             if old[row, place] != 0 and old_numbers[row, place] >= first:
-                _put(table, table_numbers, filled, old[row, place : place + 1], old_numbers[row, place : place + 1])
+                _put(table, table_numbers, old[row, place : place + 1], old_numbers[row, place : place + 1])

@@ -22,6 +22,7 @@ from runtime.owners import (
     Owner,
     Rows,
     fingerprints,
+    fingerprints_near,
     keys_asked_twice,
     last_append_ms,
     last_offset,
@@ -209,9 +210,9 @@ class Claims:
 
     def _candidates(self, lease: Lease, rows: Rows) -> tuple[npt.NDArray[np.int64], list[int]]:
         """The positions of events that may have an owner, and the numbers of all claims that may be one."""
-        wanted = np.concatenate([fingerprints(rows, self._window_ms, away) for away in (0, -1, 1)])
+        of, wanted = fingerprints_near(rows, self._window_ms)
         positions, numbers = lease.index.find(wanted)
-        return positions % max(1, len(rows)), np.unique(numbers).tolist()
+        return of[positions], np.unique(numbers).tolist()
 
     async def _read(self, lease: Lease, claims: Sequence[int]) -> bytes:
         """The owners that lie at the places of these claims."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from runtime.claim_index import SLICE_BITS, Fingerprints
 from schemas.identity import id_bytes, id_from_bytes
 
 Rows = npt.NDArray[np.int64]
@@ -124,14 +125,33 @@ def rows_from(raw: bytes) -> Rows:
     return np.frombuffer(raw, np.int64).reshape(-1, _COLUMNS)
 
 
-def fingerprints(rows: Rows, window_ms: int, slices_away: int = 0) -> npt.NDArray[np.uint32]:
-    """A hash of key and time slice, never 0. Slices are W long: who is less than W away is in the next one at most.
+def fingerprints(rows: Rows, window_ms: int) -> Fingerprints:
+    """What the claim index knows of keys and time slices, never 0. Slices are W long: who is less than W away is in
+    the next one at most.
 
-    The slice is part of it so that a key which returns for ever (an import under one execution) meets few owners.
+    Some slices together are part of the hash, so that a key which returns for ever (an import under one execution)
+    meets few owners.
     """
+    return _fingerprints(rows, rows[:, _EVENT_MS] // window_ms)
+
+
+def fingerprints_near(rows: Rows, window_ms: int) -> tuple[npt.NDArray[np.int64], Fingerprints]:
+    """By what the index finds all owners of events: fingerprints, and which event each is of."""
+    slices = rows[:, _EVENT_MS] // window_ms
+    last = (1 << SLICE_BITS) - 1
+    before, behind = np.flatnonzero(slices & last == 0), np.flatnonzero(slices & last == last)
+    of = np.concatenate([np.arange(len(rows)), before, behind])
+    away = np.repeat([0, -1, 1], [len(rows), len(before), len(behind)])
+    return of, _fingerprints(rows[of], slices[of] + away)
+
+
+def _fingerprints(rows: Rows, slices: Numbers) -> Fingerprints:
     keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
-    slices = (rows[:, _EVENT_MS] // window_ms + slices_away).astype(np.uint64)
-    return np.maximum((((keys + slices * _SPREAD) * _SECRET) >> np.uint64(32)).astype(np.uint32), 1)
+    spread = (slices >> SLICE_BITS).astype(np.uint64) * _SPREAD
+    hashed = (((keys + spread) * _SECRET) >> np.uint64(32 + SLICE_BITS)).astype(np.uint32)
+    of_slice = (slices & (1 << SLICE_BITS) - 1).astype(np.uint32)
+    made: Fingerprints = np.maximum(hashed << np.uint32(SLICE_BITS) | of_slice, 1)
+    return made
 
 
 def last_offset(rows: Rows) -> int:

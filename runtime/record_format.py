@@ -30,10 +30,10 @@ _DECODERS: dict[int, Callable[[memoryview], bytes]] = {
 }
 
 
-def read_batches(batches: Sequence[WholeBatch]) -> tuple[Bytes, Lines]:
+def read_batches(batches: Sequence[WholeBatch]) -> tuple[Bytes, Lines, npt.NDArray[np.int64]]:
     """The batches' uncompressed bytes, one behind the other, and a line for each record that was asked for.
 
-    Raises aiokafka's KafkaError for what cannot be read.
+    The last is the batch that each line is of. Raises aiokafka's KafkaError for what cannot be read.
     """
     payloads, table = [], np.empty((len(batches), 5), np.int64)
     end = 0
@@ -47,9 +47,10 @@ def read_batches(batches: Sequence[WholeBatch]) -> tuple[Bytes, Lines]:
     lines = np.empty((int(table[:, 2].sum()), WIDTH), np.int64)
     if not _read_records(text, table, lines):
         raise CorruptRecordException(f"a batch from offset {batches[0].offset} on is not of Kafka's format")
-    wanted = np.repeat([batch.offset for batch in batches], table[:, 2])
-    unwanted = lines[:, OFFSET] < wanted
-    return text, lines[~unwanted] if unwanted.any() else lines
+    batch_of = np.repeat(np.arange(len(batches)), table[:, 2])
+    wanted = np.array([batch.offset for batch in batches], np.int64)
+    asked = lines[:, OFFSET] >= wanted[batch_of]
+    return (text, lines, batch_of) if asked.all() else (text, lines[asked], batch_of[asked])
 
 
 def _decompressed(codec: int, raw: memoryview) -> bytes:

@@ -16,7 +16,8 @@ _config: Any = numba.config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_MARK = b"@compiled\n"
+_OPTIONS: Any = {"nogil": True, "_nrt": False, "forceinline": True}
+_MARKS = b"@compiled\n", b"@intrinsic\n"
 
 
 def compiled(function: Function) -> Function:
@@ -35,9 +36,9 @@ def compiled(function: Function) -> Function:
 def _compile(function: Function) -> Function:
     compiling: Any = numba.njit
     try:
-        made: Function = compiling(nogil=True, cache=True)(function)
+        made: Function = compiling(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # nowhere to keep it: every process compiles it anew
-        made = compiling(nogil=True)(function)
+        made = compiling(**_OPTIONS)(function)
     return made
 
 
@@ -47,6 +48,6 @@ def _folder_for(sources: Path) -> Path:
     hashed = hashlib.blake2b(digest_size=8)
     for path in sorted(sources.glob("*.py")):
         text = path.read_bytes()
-        if _MARK in text:
+        if any(mark in text for mark in _MARKS):
             hashed.update(text)
     return sources / "__pycache__" / f"compiled-{hashed.hexdigest()}"

@@ -10,6 +10,7 @@ from schemas.compiled import compiled
 from schemas.identity import PREFIX
 from schemas.interaction import MAX_INT32
 from schemas.scan_json import MINUS, POINT, UNSURE, Bytes, is_digit, is_word, skip_digits
+from schemas.wide import WIDE, same_bytes
 
 NOT_FOUND = -1
 
@@ -22,13 +23,14 @@ _FIRST_YEAR, _LAST_YEAR = 1971, 2260
 
 
 class Vocabulary(NamedTuple):
-    """Words, to be told apart by their length, first and last byte, and then compared."""
+    """Words of up to WIDE bytes, to be told apart by their length, first and last byte, and then compared."""
 
     length_factor: int
     first_factor: int
     slots: npt.NDArray[np.int8]
-    ends: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
     letters: Bytes
+    """Each word has WIDE bytes."""
 
 
 def vocabulary(words: Sequence[str]) -> Vocabulary:
@@ -42,8 +44,8 @@ def vocabulary(words: Sequence[str]) -> Vocabulary:
         for number, word in enumerate(words):
             slots[slot(word, *factors)] = number
         if np.count_nonzero(slots != NOT_FOUND) == len(words):
-            ends = np.cumsum([0, *map(len, words)])
-            return Vocabulary(*factors, slots, ends, np.frombuffer("".join(words).encode(), np.uint8))
+            letters = b"".join(word.encode().ljust(WIDE) for word in words)
+            return Vocabulary(*factors, slots, np.array([*map(len, words)]), np.frombuffer(letters, np.uint8))
     raise ValueError("words that are too alike")
 
 
@@ -55,10 +57,13 @@ def find_word(text: Bytes, first: int, behind: int, words: Vocabulary) -> int:
         return NOT_FOUND
     slot = size * words.length_factor + int(text[first]) * words.first_factor + int(text[behind - 1])
     number = words.slots[slot % _SLOTS]
-    if number == NOT_FOUND or words.ends[number + 1] - words.ends[number] != size:
+    if number == NOT_FOUND or words.sizes[number] != size:
         return NOT_FOUND
+    letters = np.int64(number) * WIDE
+    if first + WIDE <= len(text):
+        return int(number) if same_bytes(text, first, words.letters, letters) >= size else NOT_FOUND
     for i in range(size):
-        if text[first + i] != words.letters[words.ends[number] + i]:
+        if text[first + i] != words.letters[letters + i]:
             return NOT_FOUND
     return int(number)
 

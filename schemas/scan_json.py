@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from schemas.compiled import compiled
 from schemas.json_bounds import MAX_DEPTH
+from schemas.wide import WIDE, plain_bytes
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -39,12 +40,24 @@ def skip_space(text: Bytes, at: int, end: int) -> int:
 
 
 @compiled
+def skip_plain(text: Bytes, at: int, end: int) -> int:
+    """The next byte that needs a look inside a string, or some place from the end on."""
+    while at < end and at + WIDE <= len(text):
+        plain = plain_bytes(text, at)
+        at += plain
+        if plain < WIDE:
+            return at
+    while at < end and _PLAIN[text[np.uint64(at)]]:
+        at += 1
+    return at
+
+
+@compiled
 def scan_string(text: Bytes, at: int, end: int) -> tuple[int, int]:
     """From behind its opening quote: where its closing quote is, and how many bytes of UTF-8 it stands for."""
     first, saved = at, 0
-    while at < end:
-        while at < end and _PLAIN[text[np.uint64(at)]]:
-            at += 1
+    while True:
+        at = skip_plain(text, at, end)
         if at >= end:
             return UNSURE, 0
         byte = text[at]
@@ -61,7 +74,6 @@ def scan_string(text: Bytes, at: int, end: int) -> tuple[int, int]:
             if size == 0:
                 return UNSURE, 0
             at += size
-    return UNSURE, 0
 
 
 @compiled

@@ -1,18 +1,18 @@
 """Deduplication keys of many events at once: the same as `schemas.dedup.dedup_key`, which says what they are."""
 
 from collections.abc import Sequence
-from hashlib import blake2b
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from schemas.blake2b import BLOCK_BYTES, Words, hash_words
 from schemas.compiled import compiled
 from schemas.dedup import KEY_BYTES
 from schemas.interaction import INTERACTION_TYPES
 from schemas.scan_event import SPAN_FIELDS, Columns, Integers
 from schemas.scan_json import Bytes
 from schemas.scan_texts import copy, copy_span, write_decimal
+from schemas.wide import WIDE
 
 _EXECUTION_ID, _FEATURE_ID = list(SPAN_FIELDS).index("execution_id"), list(SPAN_FIELDS).index("feature_id")
 _DECIMALS = 3 * 6
@@ -21,55 +21,59 @@ _DECIMALS = 3 * 6
 _BY_NAME = sorted(range(len(INTERACTION_TYPES)), key=INTERACTION_TYPES.__getitem__)
 _RANKS = np.argsort(np.array(_BY_NAME))
 _NAMES = np.frombuffer("".join(INTERACTION_TYPES[kind] for kind in _BY_NAME).encode(), np.uint8)
-_LONGEST_NAME = max(map(len, INTERACTION_TYPES))
+_LONGEST_TYPES = len(",".join(INTERACTION_TYPES))
 _NAME_ENDS = np.cumsum([0, *(len(INTERACTION_TYPES[kind]) for kind in _BY_NAME)])
 
 
 def execution_keys(
     text: Bytes, columns: Columns, namespaces: Sequence[str], namespace_of: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.bool_], bytes]:
-    """Which events have an execution, and the keys of these, one behind the other."""
+) -> tuple[npt.NDArray[np.bool_], Bytes]:
+    """Which events have an execution, and the keys of these; the others' are zeros. A line of KEY_BYTES for each."""
     raw = [namespace.encode() for namespace in namespaces]
-    namespace_ends = np.cumsum([0, *map(len, raw)])
+    ends = np.cumsum([0, *map(len, raw)])
     spans = columns.spans
-    sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(namespace_ends)[namespace_of]
-    types_bytes = int(columns.type_ends[-1]) * (_LONGEST_NAME + 1)
-    into = np.empty(int(sizes.sum()) + len(sizes) * _DECIMALS + types_bytes, np.uint8)
-    keyed = spans[:, _EXECUTION_ID, 2] > 0
-    ends = np.zeros(len(sizes) + 1, np.int64)
+    sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(ends)[namespace_of]
+    longest = int(sizes.max(initial=0)) + _DECIMALS + _LONGEST_TYPES + WIDE
+    scratch = np.zeros((longest // BLOCK_BYTES + 1) * BLOCK_BYTES, np.uint8)
+    keys = np.zeros((len(sizes), KEY_BYTES), np.uint8)
     joined = np.frombuffer(b"".join(raw), np.uint8)
-    _write_key_texts(text, columns, joined, namespace_ends, namespace_of, ends, into)
-    texts, bounds = memoryview(into), ends.tolist()  # type: ignore[arg-type]
-    hashed = [
-        blake2b(texts[first:end], digest_size=KEY_BYTES).digest() for first, end in pairwise(bounds) if end > first
-    ]
-    return keyed, b"".join(hashed)
+    _hash_keys(
+        text, columns, joined, ends, namespace_of, scratch, scratch.view(np.uint64), np.empty(8, np.uint64), keys
+    )
+    return spans[:, _EXECUTION_ID, 2] > 0, keys
 
 
 @compiled
-def _write_key_texts(
+def _hash_keys(
     text: Bytes,
     columns: Columns,
     namespaces: Bytes,
     namespace_ends: Integers,
     namespace_of: npt.NDArray[np.int32],
-    ends: Integers,
-    into: Bytes,
+    scratch: Bytes,
+    words: Words,
+    state: Words,
+    keys: Bytes,
 ) -> None:
-    at = 0
-    for line in range(len(namespace_of)):
+    """`words` is `scratch` once more."""
+    for line in range(len(keys)):
         execution, feature = columns.spans[line, _EXECUTION_ID], columns.spans[line, _FEATURE_ID]
-        if execution[2] > 0:
-            namespace = namespace_ends[namespace_of[line]]
-            size = namespace_ends[namespace_of[line] + 1] - namespace
-            at = write_decimal(size, into, at)
-            at = write_decimal(execution[2], into, at)
-            at = write_decimal(feature[2], into, at)
-            at = copy(namespaces, namespace, size, into, at)
-            at = copy_span(text, execution, into, at)
-            at = copy_span(text, feature, into, at)
-            at = _write_types(columns.types[columns.type_ends[line] : columns.type_ends[line + 1]], into, at)
-        ends[line + 1] = at
+        if execution[2] <= 0:
+            continue
+        namespace = namespace_ends[namespace_of[line]]
+        size = namespace_ends[namespace_of[line] + 1] - namespace
+        at = write_decimal(size, scratch, 0)
+        at = write_decimal(execution[2], scratch, at)
+        at = write_decimal(feature[2], scratch, at)
+        at = copy(namespaces, namespace, size, scratch, at)
+        at = copy_span(text, execution, scratch, at)
+        at = copy_span(text, feature, scratch, at)
+        at = _write_types(columns.types[columns.type_ends[line] : columns.type_ends[line + 1]], scratch, at)
+        for behind in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
+            scratch[behind] = 0
+        hash_words(words, at, KEY_BYTES, state)
+        for i in range(KEY_BYTES):
+            keys[line, i] = state[i // 8] >> np.uint64(i % 8 * 8) & np.uint64(255)
 
 
 @compiled

@@ -21,7 +21,7 @@ def judged(values: Sequence[bytes | None]) -> Judged:
     """What these values are judged to be, at the offsets from 0 of partition 3 of topic t."""
     headers = tuple(encode_headers(NAMESPACE))
     records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
-    return Validation("t", "default", 8).judge(Batch.of({3: Records.read(records)}))
+    return Validation("t", "default", 8).judge(Batch(Records.read({3: records})))
 
 
 def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:

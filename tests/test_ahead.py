@@ -28,8 +28,8 @@ before = compiled()
 rare = b'{"document_id":"\\\\u00e9","interaction_type":["view"],"position":0,"occurred_at":"2026-01-01 00:00"}'
 plain = b'{"feature_id":"f","interaction_type":["click","view"],"position":1,"metadata":{"a":1},"user_id":null}'
 values = [rare, plain, b"{}", None]
-records = Records.read([batch_of([(1, b"k", value, [("a", b"1")]) for value in values], 3)])
-events = Validation("t", "default", 1).judge(Batch.of({0: records, 1: records})).events
+batches = [batch_of([(1, b"k", value, [("a", b"1")]) for value in values], 3)]
+events = Validation("t", "default", 1).judge(Batch(Records.read({0: batches, 1: batches}))).events
 assert len(events) == 4
 interaction_rows("t", events[np.array([True, False, True, True])])
 interaction_rows("t", events[1:3])

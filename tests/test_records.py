@@ -37,7 +37,7 @@ def batch_of(records: Sequence[tuple[int, bytes | None, bytes | None, Any]], cod
 
 @given(st.lists(st.lists(record, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from(sorted(CODECS)))
 def test_what_is_written_is_read(batches: list[list[tuple[int, Any, Any, Any]]], codec: str) -> None:
-    read = Records.read([batch_of(records, CODECS[codec]) for records in batches])
+    read = Records.read({0: [batch_of(records, CODECS[codec]) for records in batches]})
     assert plain(read) == [
         PlainRecord(offset, timestamp, key, value, tuple(named))
         for records in batches
@@ -54,7 +54,7 @@ def test_a_damaged_batch_is_refused_or_read_but_never_read_beyond(records: list[
     raw[at] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(at, len(raw)))
     with suppress(CorruptRecordException, UnicodeDecodeError):
-        plain(Records.read([WholeBatch(memoryview(bytes(raw[:cut])), 0, 1)]))
+        plain(Records.read({0: [WholeBatch(memoryview(bytes(raw[:cut])), 0, 1)]}))
 
 
 def test_headers_that_do_not_end_are_refused() -> None:
@@ -68,7 +68,7 @@ async def read_all(client: AIOKafkaConsumer, place: TopicPartition, begin: int, 
     parts: list[Records] = []
     while sum(map(len, parts)) < count:
         items: Any = (await client.getmany(place, timeout_ms=5_000, max_records=2)).get(place, [])
-        parts += [Records.read(items)] if items else []
+        parts += [Records.read({0: items})] if items else []
     return Records.joined(parts)
 
 
@@ -123,5 +123,5 @@ async def test_another_version_of_the_client_is_read_the_public_way(lab: Lab, mo
         client.seek(place, 0)
         items: Any = (await client.getmany(place, timeout_ms=5_000))[place]
         assert not isinstance(items[0], WholeBatch)
-        assert len(Records.read(items)) == 1
+        assert len(Records.read({0: items})) == 1
     assert (await lab.drain()).stored == 1

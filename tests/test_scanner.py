@@ -229,4 +229,4 @@ def test_every_byte_that_is_cut_off_is_missed() -> None:
 def test_words_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(ValueError, match="alike"):
         vocabulary([f"a{letter}b" for letter in "xyz"])
-    assert len(vocabulary(INTERACTION_TYPES).letters) == sum(map(len, INTERACTION_TYPES))
+    assert vocabulary(INTERACTION_TYPES).sizes.tolist() == [len(word) for word in INTERACTION_TYPES]

@@ -28,7 +28,7 @@ def expected_outcomes(settings: Settings, records: list[ReadRecord], *, narrowed
         ours = sorted((each for each in records if each.partition == partition), key=lambda each: each.offset)
         if ours:
             found = Validation(settings.topic, settings.namespace, settings.partitions).judge(
-                Batch.of({partition: Records.read(ours)})
+                Batch(Records.read({partition: ours}))
             )
             events += found.events
             outcomes |= {(partition, each.offset): f"rejected {each.rejection.reason}" for each in found.rejected}

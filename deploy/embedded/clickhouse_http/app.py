@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
 from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
-from deploy.embedded.clickhouse_http.engine import RESULT_BOUNDS, Engine, Session, summary
+from deploy.embedded.clickhouse_http.engine import Engine, Session, summary
 from deploy.embedded.clickhouse_http.errors import (
     READONLY,
     TOO_MANY_SIMULTANEOUS_QUERIES,
@@ -103,14 +103,13 @@ class Front:
         receive: Receive,
         answer: "Answer",
     ) -> None:
-        settings = request.settings if statement.kind != "at_once" else {**RESULT_BOUNDS, **request.settings}
-        session = await self._call(self._engine.session, request.query_id, request.database, settings)
+        if statement.kind != "stream_in":
+            async with self._killed_when_gone(request.query_id, statement, receive, answer):
+                await self._read(statement, request, answer)
+            return
+        session = await self._call(self._engine.session, request.query_id, request.database, request.settings)
         try:
-            if statement.kind == "stream_in":
-                await self._insert(session, statement, body, request, answer)
-            else:
-                async with self._killed_when_gone(request.query_id, statement, receive):
-                    await self._read(session, statement, request, answer)
+            await self._insert(session, statement, body, request, answer)
         finally:
             await self._call(session.close)
 
@@ -138,29 +137,31 @@ class Front:
             raise
         await answer.whole(200, b"", _headers(request, statement) | {"x-clickhouse-summary": summary(written_rows)})
 
-    async def _read(self, session: Session, statement: Statement, request: Request, answer: "Answer") -> None:
+    async def _read(self, statement: Statement, request: Request, answer: "Answer") -> None:
         encoding, encoder = compressor(request.accept_encoding)
         answer.encoder = encoder
         headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
-        if statement.kind == "at_once":
-            result = await self._call(session.query, statement.sql, statement.format, request.params)
-            await answer.whole(200, encoder.feed(result) + encoder.finish() if result else b"", headers)
-            return
-        blocks = session.stream(statement.sql, statement.format, request.params)
+        result = self._engine.result(request.query_id, request.database, request.settings, statement, request.params)
+        is_last = False
         try:
             # Headers leave with the first piece, so an error before it still gets its own status.
-            pending, keep = b"", PIECE_BYTES if request.wait_end_of_query else 1
-            while (block := await self._call(_next_block, blocks)) is not None:
-                pending += encoder.feed(block)
-                if len(pending) >= keep:
-                    await answer.piece(200, pending, headers)
-                    pending = b""
-            await answer.last_piece(200, pending + encoder.finish(), headers)
+            piece, is_last = await self._call(_next_piece, result)
+            if is_last:
+                packed = encoder.feed(piece) + encoder.finish() if piece or statement.kind == "stream_out" else b""
+                await answer.whole(200, packed, headers)
+                return
+            while not is_last:
+                await answer.piece(200, encoder.feed(piece), headers)
+                piece, is_last = await self._call(_next_piece, result)
+            await answer.last_piece(200, encoder.feed(piece) + encoder.finish(), headers)
         finally:
-            await self._call(blocks.close)  # type: ignore[attr-defined]
+            if not is_last:
+                await self._call(result.close)
 
     @asynccontextmanager
-    async def _killed_when_gone(self, query_id: str, statement: Statement, receive: Receive) -> AsyncIterator[None]:
+    async def _killed_when_gone(
+        self, query_id: str, statement: Statement, receive: Receive, answer: "Answer"
+    ) -> AsyncIterator[None]:
         """Watch the connection while a reading statement runs, and end the query when the client leaves."""
         if not is_reading(statement.sql):
             yield
@@ -169,7 +170,8 @@ class Front:
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            await asyncio.get_running_loop().run_in_executor(self._killers, partial(self._engine.kill, query_id))
+            if not answer.is_complete:  # a client that has its answer counts as gone, too
+                await asyncio.get_running_loop().run_in_executor(self._killers, partial(self._engine.kill, query_id))
 
         watcher = asyncio.create_task(watch())
         try:
@@ -192,6 +194,8 @@ class Answer:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._started = False
+        self.is_complete = False
+        """Its last byte is on its way."""
         self._tag = secrets.token_hex(8)
         self.encoder = IDENTITY
         """What the pieces are encoded with; an error that comes late must be encoded alike."""
@@ -208,6 +212,7 @@ class Answer:
     async def last_piece(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         """Send the last piece."""
         await self._start(status, headers)
+        self.is_complete = True
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def failed(self, failed: ClickHouseError) -> None:
@@ -235,8 +240,14 @@ class Answer:
             await self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-def _next_block(blocks: Iterator[bytes]) -> bytes | None:
-    return next(blocks, None)
+def _next_piece(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
+    """Blocks of up to PIECE_BYTES together, or more of a single one; and whether they are the last."""
+    piece = b""
+    for block in blocks:
+        piece += block
+        if len(piece) >= PIECE_BYTES:
+            return piece, False
+    return piece, True
 
 
 def _is_greeting(scope: Any) -> bool:

@@ -5,14 +5,14 @@ A session costs about 0.3 ms. Its methods block; `app.py` calls them from thread
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import chdb
 
 from deploy.embedded.clickhouse_http.errors import from_engine
-from deploy.embedded.clickhouse_http.statement import split_settings
+from deploy.embedded.clickhouse_http.statement import Statement, split_settings
 
 _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
 """What one query may hold, its formatted result included."""
@@ -127,6 +127,28 @@ class Engine:
     def session(self, query_id: str, database: str | None, settings: Mapping[str, str]) -> Session:
         """A fresh session. Raises ClickHouseError for an unknown setting or database."""
         return Session(self._path, query_id, database, settings, self._spool)
+
+    def result(
+        self,
+        query_id: str,
+        database: str | None,
+        settings: Mapping[str, str],
+        statement: Statement,
+        params: Mapping[str, str],
+    ) -> Generator[bytes, None, None]:
+        """Run a statement in a session of its own and yield its result: block by block, or at once.
+
+        All of it happens in the thread that asks for the first block, and closing the iterator ends it.
+        """
+        at_once = statement.kind == "at_once"
+        session = self.session(query_id, database, {**RESULT_BOUNDS, **settings} if at_once else settings)
+        try:
+            if at_once:
+                yield session.query(statement.sql, statement.format, params)
+            else:
+                yield from session.stream(statement.sql, statement.format, params)
+        finally:
+            session.close()
 
     def kill(self, query_id: str) -> None:
         """End a query whose client has gone; does nothing when it has ended by itself."""

@@ -58,7 +58,6 @@ class Request(NamedTuple):
     params: dict[str, str]
     content_encoding: str
     accept_encoding: str
-    wait_end_of_query: bool
     only_reads: bool
     """A GET: following a link must not change data."""
     form_type: str
@@ -100,7 +99,6 @@ def read_request(scope: Mapping[str, Any]) -> Request:
         params=params,
         content_encoding=headers.get("content-encoding", "").strip().lower(),
         accept_encoding=headers.get("accept-encoding", "") if wants_compression else "",
-        wait_end_of_query=url.get("wait_end_of_query", "0") == "1",
         only_reads=scope["method"] != "POST",
         form_type=content_type if content_type.startswith("multipart/") else "",
     )
