@@ -20,6 +20,15 @@ from schemas.dedup import DuplicateReason
 from schemas.rejection import Rejection
 
 
+class Range(NamedTuple):
+    """Where records of one partition lie that were read and are not committed yet."""
+
+    partition: int
+    first_offset: int
+    next_offset: int
+    first_append_ms: int
+
+
 class Slice(NamedTuple):
     """The records of one partition, in offset order. In a batch never empty."""
 
@@ -66,9 +75,11 @@ class Batch:
         )
 
     @property
-    def next_offsets(self) -> dict[int, int]:
-        """What to commit, per partition."""
-        return {part.partition: part.next_offset for part in self.slices}
+    def ranges(self) -> tuple[Range, ...]:
+        """Where they lie."""
+        return tuple(
+            Range(part.partition, part.first_offset, part.next_offset, part.first_append_ms) for part in self.slices
+        )
 
     def before(self, ends: Mapping[int, int]) -> "Batch":
         """What of it lies below these offsets (per partition; all of a partition that has none)."""
@@ -120,6 +131,8 @@ class Judged:
     rejected: list[Rejected]
     misplaced: int = 0
     """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
+    recorded: int = 0
+    """Records that were in one of the tables already, and are none of these any more; or events that are `done`."""
     held: dict[int, int] = field(default_factory=dict)
     """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
 
@@ -132,11 +145,14 @@ class Verdicts(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A batch whose events all have their verdicts, and whose claims are taken."""
+    """What stays of a batch whose events all have their verdicts, and whose claims are taken, until it is committed."""
 
-    batch: Batch
-    judged: Judged
-    verdicts: Verdicts
+    ranges: tuple[Range, ...]
+    stored: int
+    duplicates: int
+    misplaced: int
+    recorded: int
+    """Records that were recorded before."""
     era: int
     """It is void once an event before it was refused by the table: then it is no owner of anything."""
 

@@ -148,12 +148,8 @@ _OUTCOME_COLUMNS: dict[str, pa.DataType] = {
 _OUTCOMES = pa.schema(_OUTCOME_COLUMNS)
 
 
-def outcome_rows(topic: str, duplicates: Sequence[Duplicates], rejected: Sequence[Rejected]) -> pa.Table:
-    """The rows of `outcomes`: one per event that was not stored."""
-    return pa.concat_tables([*(_duplicate_rows(topic, each) for each in duplicates), _rejected_rows(topic, rejected)])
-
-
-def _duplicate_rows(topic: str, duplicates: Duplicates) -> pa.Table:
+def duplicate_rows(topic: str, duplicates: Duplicates) -> pa.Table:
+    """The rows of `outcomes` for duplicates."""
     events = duplicates.events
     columns = _texts(events, ("user_id", "execution_id")) | {
         "namespace": _of_heads(events, [head.namespace for head in events.heads]),
@@ -172,7 +168,8 @@ def _duplicate_rows(topic: str, duplicates: Duplicates) -> pa.Table:
     return pa.table(columns).select(_OUTCOMES.names).cast(_OUTCOMES)
 
 
-def _rejected_rows(topic: str, rejected: Sequence[Rejected]) -> pa.Table:
+def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> pa.Table:
+    """The rows of `outcomes` for rejections."""
     records = [item.record for item in rejected]
     columns = {
         "namespace": _strings([item.namespace for item in rejected]),

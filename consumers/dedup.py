@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from consumers import seams
-from consumers.batch import Batch, Duplicates, Judged, Slice, Verdicts
+from consumers.batch import Batch, Duplicates, Judged, Range, Slice, Verdicts
 from consumers.events import Event, Events, Flags
 from consumers.leases import Leases, Unsettled, span_of
 from consumers.stored_owners import StoredOwners
@@ -35,8 +35,8 @@ class Deduplication:
         self._leases = leases
         self._owners = owners
 
-    async def decide(self, batch: Batch, judged: Judged, before: Sequence[Batch]) -> Verdicts:
-        """Claim every event's key, also of those that are stored; `before` are the batches that are not committed yet.
+    async def decide(self, batch: Batch, judged: Judged, before: Sequence[Range]) -> Verdicts:
+        """Claim every event's key, also of those that are stored; `before` is what is not committed yet.
 
         Raises Fenced when another worker has a partition; and Unsettled when these have to be finished first.
         """
@@ -58,7 +58,7 @@ class Deduplication:
         return _verdicts(judged, found)
 
     async def _decide_again_when_lost(
-        self, part: Slice, events: Events, done: Flags, before: Sequence[Batch]
+        self, part: Slice, events: Events, done: Flags, before: Sequence[Range]
     ) -> _Found:
         """What is rebuilt knows only stored events: those of this slice that have claimed already claim again."""
         while True:
@@ -67,7 +67,7 @@ class Deduplication:
             except ClaimsLost:
                 continue
 
-    async def _decide(self, part: Slice, events: Events, done: Flags, before: Sequence[Batch]) -> _Found:
+    async def _decide(self, part: Slice, events: Events, done: Flags, before: Sequence[Range]) -> _Found:
         found, stored = _Found(), set[_Identity]()
         for first, end in _cut_at_repeated_ids(events, stored):
             group, is_last = events[first:end], end == len(events)
@@ -82,7 +82,7 @@ class Deduplication:
         return found
 
     async def _decide_group(
-        self, part: Slice, group: Events, done: Flags, stored: "set[_Identity]", is_last: bool, before: Sequence[Batch]
+        self, part: Slice, group: Events, done: Flags, stored: "set[_Identity]", is_last: bool, before: Sequence[Range]
     ) -> _Found:
         """No id comes twice in it that is not among `stored`."""
         repeated, owners = await self._look_up(group, done, stored)

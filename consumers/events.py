@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.owners import Rows, append_ms_of, event_ms_of, id_of, key_of, offsets_of
+from runtime.owners import Rows, append_ms_of, event_ms_of, id_of, key_of, offsets_of, raw_ids_of
 from schemas.scan_event import SPAN_FIELDS, Columns
 from schemas.scan_json import Bytes
 
@@ -47,6 +47,14 @@ class Event(NamedTuple):
     user_id: str | None
     session_id: str | None
     execution_id: str | None
+
+
+class Places(NamedTuple):
+    """Of some events, where they lie and their ids: what an insert of them is named by."""
+
+    partitions: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+    raw_ids: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,11 @@ class Events:
     def offsets(self) -> npt.NDArray[np.int64]:
         """Their offsets."""
         return offsets_of(self.rows)
+
+    @property
+    def places(self) -> Places:
+        """Where they lie, copied."""
+        return Places(self.partitions.copy(), self.offsets.copy(), raw_ids_of(self.rows).copy())
 
     @property
     def replayed(self) -> Flags:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from consumers import seams
-from consumers.batch import Batch, Slice
+from consumers.batch import Range, Slice
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
 from runtime.claims import Claims, ClaimsLost, Lease, Span
@@ -48,16 +48,16 @@ class Leases:
             self._lost.discard(partition)
 
     async def claim(
-        self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Sequence[Batch]
+        self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Sequence[Range]
     ) -> dict[int, Owner]:
         """Claim the keys of events of `part`, of its records from the first one to the end of `span`.
 
         Returns whose duplicates some of them are, by position. Raises Fenced; ClaimsLost, after which all events of
         `part` must be claimed once more; and Unsettled when the claims have to be taken or rebuilt, which goes by what
-        is stored, while batches `before` are not.
+        is stored, while what is `before` is not.
         """
-        ours = [each for batch in before for each in batch.slices if each.partition == part.partition]
-        uncommitted_ms = ours[0].first_append_ms if ours else span.first_append_ms
+        ours = (each.first_append_ms for each in before if each.partition == part.partition)
+        uncommitted_ms = next(ours, span.first_append_ms)
 
         async def ask(lease: Lease) -> dict[int, Owner]:
             return await self._claims.claim(lease, span, events, flags, uncommitted_ms)
@@ -69,7 +69,7 @@ class Leases:
         await self._under_lease("releasing a claim", part, (), lambda lease: self._claims.release(lease, owner))
 
     async def _under_lease(
-        self, what: str, part: Slice, before: Sequence[Batch], ask: Callable[[Lease], Awaitable[Result]]
+        self, what: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[Result]]
     ) -> Result:
         lost = part.partition in self._lost
         try:

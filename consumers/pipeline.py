@@ -16,22 +16,24 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from consumers import seams
-from consumers.batch import Batch, Counts, Decided, Judged, Rejected, Verdicts
+from consumers.batch import Batch, Counts, Decided, Judged, Range, Rejected, Verdicts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.events import Event
 from consumers.group import Group
 from consumers.letters import Letters
 from consumers.resume import Resume
-from consumers.sink import Sink
+from consumers.sink import OutcomeRows, Sink
 from consumers.stages import Stages
 from consumers.validation import Validation
 from runtime.faults import RowsRefused
+from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.rejection import Rejection
 
 Commit = Callable[[dict[int, int]], Awaitable[None]]
 Hold = Callable[[dict[int, int]], None]
+ReadAgain = Callable[[Sequence[Range]], Awaitable[Batch]]
 
 log = logging.getLogger("tally.worker")
 
@@ -49,6 +51,7 @@ class Pipeline:
         deduplication: Deduplication,
         sink: Sink,
         letters: Letters,
+        read_again: ReadAgain,
         commit: Commit,
         hold: Hold,
     ) -> None:
@@ -59,6 +62,7 @@ class Pipeline:
         self._deduplication = deduplication
         self._sink = sink
         self._letters = letters
+        self._read_again = read_again
         self._commit = commit
         self._hold = hold
         self.counts = Counts()
@@ -89,7 +93,8 @@ class Pipeline:
         with self.stages.of("resume"):
             await self._resume.prepare(part.partition for part in batch.slices)
             await self._resume.check_continuity(batch)
-            self.counts.already_recorded += await self._resume.drop_stored(batch, judged)
+            judged.recorded = await self._resume.drop_stored(batch, judged)
+        self.counts.already_recorded += judged.recorded
         await seams.reached("resumed")
         return batch, judged
 
@@ -99,12 +104,18 @@ class Pipeline:
         Raises Fenced; and Unsettled when the batches before have to be finished first.
         """
         async with self._deciding:
-            self._gathered.add(await self._decided(batch, judged, [*self._finishing, *self._gathered.decided]))
+            await self._decide(batch, judged, [*self._finishing, *self._gathered.decided], self._gathered)
 
-    async def _decided(self, batch: Batch, judged: Judged, before: Sequence[Decided]) -> Decided:
+    async def _decide(self, batch: Batch, judged: Judged, before: Sequence[Decided], into: Group) -> None:
         with self.stages.of("claim"):
-            verdicts = await self._deduplication.decide(batch, judged, [each.batch for each in before])
-        return Decided(batch, judged, verdicts, self._era)
+            ranges = [each for decided in before for each in decided.ranges]
+            verdicts = await self._deduplication.decide(batch, judged, ranges)
+        with self.stages.of("encode"):
+            into.add(self._decided(batch, judged, verdicts), verdicts, judged.rejected, is_stored=False)
+
+    def _decided(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Decided:
+        stored, duplicates = len(verdicts.stored), len(verdicts.duplicates)
+        return Decided(batch.ranges, stored, duplicates, judged.misplaced, judged.recorded, self._era)
 
     @property
     def gathered(self) -> Group:
@@ -123,60 +134,65 @@ class Pipeline:
         group = self._gathered
         if any(each.era != self._era for each in group.decided):
             async with self._deciding:
-                anew: list[Decided] = []
-                for each in group.decided:
-                    anew.append(await self._decided(each.batch, each.judged, anew))
-                group = Group(self._settings, anew)
+                group = Group(self._settings)
+                for each in self._gathered.decided:
+                    await self._decide(*await self._again(each), group.decided, group)
         self._gathered = Group(self._settings)
         self._finishing = group.decided
         return asyncio.create_task(self._finish(group))
 
+    async def _again(self, decided: Decided) -> tuple[Batch, Judged]:
+        """A batch and what it was judged to be: that was given up when it was decided about."""
+        batch = await retrying("reading again", lambda: self._read_again(decided.ranges))
+        judged = self._validation.judge(batch)
+        self._resume.expect_stored(batch)
+        judged.recorded = await self._resume.drop_stored(batch, judged)
+        self.counts.stored += judged.recorded - decided.recorded
+        return batch, judged
+
     async def _finish(self, group: Group) -> None:
         with self.stages.of("store"):
-            verdicts = await self._store(group)
-        rejected = [each for decided in group.decided for each in decided.judged.rejected]
+            group = await self._store(group)
         with self.stages.of("letters"):
-            await self._letters.send(rejected)
+            await self._letters.send(group.rejected)
         await seams.reached("lettered")
-        duplicates = [each.duplicates for each in verdicts if len(each.duplicates)]
         with self.stages.of("record"):
-            await self._sink.record(duplicates, rejected)
+            await self._sink.record(group.outcomes)
         await seams.reached("recorded")
         with self.stages.of("commit"):
-            await self._commit(
-                {place: offset for each in group.decided for place, offset in each.batch.next_offsets.items()}
-            )
+            await self._commit(group.next_offsets)
         await seams.reached("committed")
         # Not when it failed: then nothing behind this group may be taken or committed any more.
         self._finishing = ()
         counts = self.counts
-        counts.stored += sum(len(each.stored) for each in verdicts)
-        counts.duplicates += sum(map(len, duplicates))
-        counts.rejected += len(rejected)
-        counts.misplaced += sum(each.judged.misplaced for each in group.decided)
+        counts.stored += sum(each.stored for each in group.decided)
+        counts.duplicates += sum(each.duplicates for each in group.decided)
+        counts.rejected += len(group.rejected)
+        counts.misplaced += sum(each.misplaced for each in group.decided)
         counts.inserts += 1
 
-    async def _store(self, group: Group) -> list[Verdicts]:
+    async def _store(self, group: Group) -> Group:
         """Store what is to be stored; decide anew without each event that ClickHouse refuses."""
-        verdicts = [each.verdicts for each in group.decided]
         try:
             await self._sink.insert(group.rows)
         except RowsRefused:
             async with self._deciding:
                 self._era += 1
-                verdicts = [await self._store_alone(each) for each in group.decided]
+                group = await self._stored_one_by_one(group)
         await seams.reached("stored")
-        return verdicts
+        return group
 
-    async def _store_alone(self, decided: Decided) -> Verdicts:
-        """Store a batch of a group that was refused; all before it are stored."""
-        batch, judged = decided.batch, decided.judged
-        verdicts = await self._deduplication.decide(batch, judged, ())
-        try:
-            await self._sink.store(verdicts.stored)
-        except RowsRefused:
-            verdicts = await self._store_without_refused(batch, judged, verdicts)
-        return verdicts
+    async def _stored_one_by_one(self, refused: Group) -> Group:
+        group = Group(self._settings)
+        for each in refused.decided:
+            batch, judged = await self._again(each)
+            verdicts = await self._deduplication.decide(batch, judged, ())
+            try:
+                await self._sink.store(verdicts.stored)
+            except RowsRefused:
+                verdicts = await self._store_without_refused(batch, judged, verdicts)
+            group.add(self._decided(batch, judged, verdicts), verdicts, judged.rejected, is_stored=True)
+        return group
 
     async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:
         counts = self.counts
@@ -209,5 +225,7 @@ class Pipeline:
         record = batch.record(event.partition, event.offset)
         rejected = [Rejected(event.partition, record, event.namespace, event.interaction_id, rejection)]
         await self._letters.send(rejected)
-        await self._sink.record([], rejected)
+        outcomes = OutcomeRows(self._settings.topic)
+        outcomes.add(None, rejected)
+        await self._sink.record(outcomes)
         self.counts.rejected += 1

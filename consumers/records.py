@@ -81,7 +81,7 @@ class Records:
         return int(firsts.min(initial=len(self.text))), int((firsts + sizes).max(initial=0))
 
     def _by_partition(self) -> "Records":
-        """Each partition's records together; the partition that came first first, so that none is left behind for ever."""
+        """Each partition's records together, that which came first in front: so none is left behind for ever."""
         if np.count_nonzero(np.diff(self.partitions)) < len(np.unique(self.partitions)):
             return self
         _, firsts, which = np.unique(self.partitions, return_index=True, return_inverse=True)

@@ -6,45 +6,100 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from consumers.batch import Duplicates, Rejected
-from consumers.columns import interaction_rows, outcome_rows
-from consumers.events import Event, Events
-from runtime.clickhouse import ClickHouse, Encoded, encode
+from consumers.columns import duplicate_rows, interaction_rows, rejected_rows
+from consumers.events import Event, Events, Places
+from runtime.clickhouse import ClickHouse, Encoded
 from runtime.faults import RowsRefused
-from runtime.owners import raw_ids_of
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 
+class Rows:
+    """Rows for one insert, encoded as they are added: so they take a quarter of their memory."""
+
+    def __init__(self) -> None:
+        self._buffer = pa.BufferOutputStream()
+        self._writer: pa.RecordBatchStreamWriter | None = None
+        self._columns: list[str] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self._buffer.tell()
+
+    def add(self, rows: pa.Table) -> None:
+        """Put more behind those that are there."""
+        if rows.num_rows:
+            if self._writer is None:
+                self._columns = rows.schema.names
+                options = pa.ipc.IpcWriteOptions(compression="lz4")
+                self._writer = pa.ipc.new_stream(self._buffer, rows.schema, options=options)
+            self._writer.write_table(rows)
+            self._count += rows.num_rows
+
+    def encoded(self, token: str) -> Encoded:
+        """All of them. Nothing may be added any more."""
+        if self._writer is not None:
+            self._writer.close()
+        stream, self._buffer = self._buffer.getvalue().to_pybytes(), pa.BufferOutputStream()
+        return Encoded(self._columns, stream, token)
+
+
 class InteractionRows:
-    """Rows of `interactions` for one insert, encoded as they are added: so they take a quarter of their memory."""
+    """Rows of `interactions` for one insert."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._encoded = pa.BufferOutputStream()
-        self._writer: pa.RecordBatchStreamWriter | None = None
-        self._columns: list[str] = []
-        self._added: list[Events] = []
+        self._rows = Rows()
+        self._places: list[Places] = []
 
     def __len__(self) -> int:
-        return sum(map(len, self._added))
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return self._rows.nbytes
 
     def add(self, events: Events) -> None:
         """Put more behind those that are there."""
         if len(events):
-            rows = interaction_rows(self._topic, events)
-            if self._writer is None:
-                self._columns = rows.schema.names
-                options = pa.ipc.IpcWriteOptions(compression="lz4")
-                self._writer = pa.ipc.new_stream(self._encoded, rows.schema, options=options)
-            self._writer.write_table(rows)
-            self._added.append(events)
+            self._rows.add(interaction_rows(self._topic, events))
+            self._places.append(events.places)
 
     def encoded(self) -> Encoded:
         """All of them. Nothing may be added any more."""
-        if self._writer is not None:
-            self._writer.close()
-        token = insert_token(self._topic, self._added)
-        return Encoded(self._columns, self._encoded.getvalue().to_pybytes(), token)
+        return self._rows.encoded(insert_token(self._topic, self._places))
+
+
+class OutcomeRows:
+    """Rows of `outcomes` for one insert: what was not stored, and why."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._rows = Rows()
+        self._places: list[Places] = []
+        self._rejected: list[tuple[int, int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> None:
+        """Put more behind those that are there."""
+        if duplicates:
+            self._rows.add(duplicate_rows(self._topic, duplicates))
+            self._places.append(duplicates.events.places)
+        self._rows.add(rejected_rows(self._topic, rejected))
+        self._rejected += [(item.partition, item.offset, item.interaction_id) for item in rejected]
+
+    def encoded(self) -> Encoded:
+        """All of them. Nothing may be added any more."""
+        token = f"{insert_token(self._topic, self._places)} {_hash(repr(self._rejected).encode())}"
+        return self._rows.encoded(token)
 
 
 class Sink:
@@ -84,26 +139,20 @@ class Sink:
                 begin, end = end, min(len(events), end + max(1, end - begin))
         return None
 
-    async def record(self, duplicates: Sequence[Duplicates], rejected: Sequence[Rejected]) -> None:
-        """Insert what was not stored, and why, into `outcomes`; durable on return."""
-        rows = outcome_rows(self._topic, duplicates, rejected)
-        if rows.num_rows:
-            places = [(item.partition, item.offset, item.interaction_id) for item in rejected]
-            token = f"{insert_token(self._topic, [each.events for each in duplicates])} {_hash(repr(places).encode())}"
-            encoded = encode(rows, token)
+    async def record(self, rows: OutcomeRows) -> None:
+        """Insert rows into `outcomes`; durable on return."""
+        if len(rows):
+            encoded = rows.encoded()
             await retrying("recording outcomes", lambda: self._database.insert(OUTCOMES, encoded))
 
 
-def insert_token(topic: str, inserted: Sequence[Events]) -> str:
+def insert_token(topic: str, inserted: Sequence[Places]) -> str:
     """Names an insert by exactly what is in it: the place and the id of each row, in their order.
 
     A batch cut differently after a crash is another insert and gets another token: one named by its first
     offset alone would be taken for the earlier, shorter insert, and its further rows would be dropped unseen.
     """
-    parts = [topic.encode()]
-    for events in inserted:
-        parts += [events.partitions.tobytes(), events.offsets.tobytes(), raw_ids_of(events.rows).tobytes()]
-    return _hash(*parts)
+    return _hash(topic.encode(), *(column.tobytes() for places in inserted for column in places))
 
 
 def _hash(*parts: bytes) -> str:

@@ -78,7 +78,7 @@ class Validation:
         ]
         events = self._events(batch, heads, scanned)
         misplaced = sum(map(self._is_misplaced, events[_is_foreign(events)]))
-        return Judged(events, np.zeros(len(events), np.bool_), rejected, misplaced, held)
+        return Judged(events, np.zeros(len(events), np.bool_), rejected, misplaced, held=held)
 
     def _events(self, batch: Batch, found: "list[Head | _NoHead]", scanned: Scanned) -> Events:
         lines, columns = scanned.lines, scanned.columns

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -24,6 +25,7 @@ from consumers.letters import Letters
 from consumers.offsets import Offsets
 from consumers.pipeline import Pipeline
 from consumers.rebuild import Rebuild
+from consumers.rereading import read_again
 from consumers.resume import Resume
 from consumers.retention import expire_outcomes
 from consumers.share import Share
@@ -126,6 +128,7 @@ class Worker(ConsumerRebalanceListener):
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
             sink=Sink(settings.topic, database),
             letters=Letters(settings.topic, settings.letters_topic, letters),
+            read_again=partial(read_again, settings),
             commit=offsets.commit,
             hold=self._hold,
         )

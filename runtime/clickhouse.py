@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import clickhouse_connect
-import pyarrow as pa
 import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -35,14 +34,6 @@ class Encoded(NamedTuple):
     """An Arrow stream."""
     token: str
     """Names the insert: see `ClickHouse.insert`."""
-
-
-def encode(rows: pa.Table, token: str) -> Encoded:
-    """Rows of a table that is small."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_table(rows)
-    return Encoded(rows.schema.names, sink.getvalue().to_pybytes(), token)
 
 
 class ClickHouse:

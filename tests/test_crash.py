@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from consumers import seams
 from consumers.offsets import Offsets
-from consumers.sink import insert_token
+from consumers.sink import Rows, insert_token
 from consumers.worker import Worker
 from producers.simulator import Simulator
 from runtime import kafka
-from runtime.clickhouse import encode
 from runtime.errors import Fatal, Unavailable
 from schemas import letter
 from schemas.identity import derive_foreign_id
@@ -243,8 +242,10 @@ def test_a_token_names_exactly_its_rows_in_their_order(
     one: list[tuple[int, int, str]], other: list[tuple[int, int, str]]
 ) -> None:
     """A batch cut differently after a crash must get another token, or its further rows are swallowed."""
-    assert (insert_token("t", [events_at(one)]) == insert_token("t", [events_at(other)])) == (one == other)
-    assert insert_token("t", [events_at(one)]) != insert_token("u", [events_at(one)])
+    assert (insert_token("t", [events_at(one).places]) == insert_token("t", [events_at(other).places])) == (
+        one == other
+    )
+    assert insert_token("t", [events_at(one).places]) != insert_token("u", [events_at(one).places])
 
 
 async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
@@ -252,6 +253,7 @@ async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
     rows = [[{"interaction_id": str(number), "timestamp": 0} for number in range(count)] for count in (1, 3)]
     schema = pa.schema({"interaction_id": pa.string(), "timestamp": pa.timestamp("ms", tz="UTC")})  # type: ignore[arg-type]
     for batch in rows:
-        encoded = encode(pa.Table.from_pylist(batch, schema=schema), "partition 0 offset 0")
-        await lab.database.insert("interactions", encoded)
+        encoded = Rows()
+        encoded.add(pa.Table.from_pylist(batch, schema=schema))
+        await lab.database.insert("interactions", encoded.encoded("partition 0 offset 0"))
     assert await lab.count("interactions") == 1

@@ -27,8 +27,7 @@ def _commit_before_insert() -> None:
     store = consumers.pipeline.Pipeline._store
 
     async def commit_first(self: Any, group: Any) -> Any:
-        for decided in group.decided:
-            await self._commit(decided.batch.next_offsets)
+        await self._commit(group.next_offsets)
         return await store(self, group)
 
     consumers.pipeline.Pipeline._store = commit_first  # type: ignore[method-assign]
@@ -49,8 +48,8 @@ def _skip_by_maximum() -> None:
 
 def _token_by_first_offset() -> None:
     def token(topic: str, inserted: Any) -> str:
-        first = next((each.at(0) for each in inserted if len(each)), None)
-        return f"{topic} {first and (first.partition, first.offset)}"
+        first = next(((each.partitions[0], each.offsets[0]) for each in inserted if len(each.offsets)), None)
+        return f"{topic} {first}"
 
     consumers.sink.insert_token = token
 
