@@ -29,7 +29,7 @@ from runtime.clickhouse import connect
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
 
-POLL_S = 0.1
+POLL_S = 0.25
 BEGIN_SHARE = 0.02
 LONGEST_S = 900.0
 PEERS = Path(__file__).parent / "peers"

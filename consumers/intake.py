@@ -29,7 +29,7 @@ POLL_MS = 100
 
 
 WITHOUT_ASSIGNMENT_S = 1.0
-MOST_RECORDS = 16_384
+MOST_RECORDS = 8_192
 """A batch has no more; it is what takes the least time a record, by measurement."""
 MOST_BYTES = 16 * 1024 * 1024
 MOST_ITEMS = 256

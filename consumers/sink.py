@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from io import BytesIO
 
 import pyarrow as pa
 
@@ -18,18 +19,16 @@ class Rows:
     """Rows for one insert, encoded as they are added: so they take a quarter of their memory."""
 
     def __init__(self) -> None:
-        self._buffer = pa.BufferOutputStream()
+        self._chunks: list[bytes] = []
+        self._written = BytesIO()
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._columns: list[str] = []
         self._count = 0
+        self.nbytes = 0
+        """Bytes that are held."""
 
     def __len__(self) -> int:
         return self._count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held."""
-        return self._buffer.tell()
 
     def add(self, rows: pa.Table) -> None:
         """Put more behind those that are there."""
@@ -37,16 +36,24 @@ class Rows:
             if self._writer is None:
                 self._columns = rows.schema.names
                 options = pa.ipc.IpcWriteOptions(compression="lz4")
-                self._writer = pa.ipc.new_stream(self._buffer, rows.schema, options=options)
+                self._writer = pa.ipc.new_stream(pa.PythonFile(self._written), rows.schema, options=options)
             self._writer.write_table(rows)
             self._count += rows.num_rows
+            self._keep_written()
+
+    def _keep_written(self) -> None:
+        """As pieces: one buffer for all would be moved to a larger one again and again, both in memory at a time."""
+        self._chunks.append(self._written.getvalue())
+        self.nbytes += len(self._chunks[-1])
+        self._written.seek(0)
+        self._written.truncate()
 
     def encoded(self, token: str) -> Encoded:
         """All of them. Nothing may be added any more."""
         if self._writer is not None:
             self._writer.close()
-        stream, self._buffer = self._buffer.getvalue().to_pybytes(), pa.BufferOutputStream()
-        return Encoded(self._columns, stream, token)
+            self._keep_written()
+        return Encoded(self._columns, self._chunks, token)
 
 
 class InteractionRows:

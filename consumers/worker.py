@@ -22,6 +22,7 @@ from consumers.garbage import collected_at_intervals
 from consumers.intake import Intake
 from consumers.leases import Leases, Unsettled
 from consumers.letters import Letters
+from consumers.memory import use_few_heaps
 from consumers.offsets import Offsets
 from consumers.pipeline import Pipeline
 from consumers.rebuild import Rebuild
@@ -278,6 +279,7 @@ def main() -> None:
     parser.add_argument("--until-caught-up", action="store_true")
     options = parser.parse_args()
     log.configure()
+    use_few_heaps()
     try:
         asyncio.run(run_worker(Settings.load(), instance=options.instance, until_caught_up=options.until_caught_up))
     except TallyError as error:

@@ -18,9 +18,9 @@ Fingerprints = npt.NDArray[np.uint32]
 Positions = npt.NDArray[np.int64]
 
 PLACES = 8
-FULL = 0.75
+FULL = 0.88
 """A table this full is built anew; one that is fuller has long rows of full rows."""
-FRESH = 0.55
+FRESH = 0.7
 SMALLEST = 1024
 
 SLICE_BITS = 3

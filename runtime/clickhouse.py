@@ -1,7 +1,7 @@
 """Connections to ClickHouse. The client's calls block, so they run in a few threads of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -30,10 +30,24 @@ class Encoded(NamedTuple):
     """Rows of one insert."""
 
     columns: Sequence[str]
-    stream: bytes
-    """An Arrow stream."""
+    chunks: Sequence[bytes]
+    """An Arrow stream, in pieces."""
     token: str
     """Names the insert: see `ClickHouse.insert`."""
+
+
+class _Once:
+    """A body in pieces. Sent a second time by a client that means well, half of it would be missing."""
+
+    def __init__(self, chunks: Sequence[bytes]) -> None:
+        self._chunks = chunks
+        self._is_sent = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._is_sent:
+            raise RuntimeError("a body is sent twice")
+        self._is_sent = True
+        return iter(self._chunks)
 
 
 class ClickHouse:
@@ -54,7 +68,8 @@ class ClickHouse:
     async def insert(self, table: str, rows: Encoded) -> None:
         """Insert rows once: the same token again, within the table's deduplication window, inserts nothing."""
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": rows.token}
-        await self._call(lambda: self._client.raw_insert(table, rows.columns, rows.stream, settings, "ArrowStream"))
+        body: Any = _Once(rows.chunks)
+        await self._call(lambda: self._client.raw_insert(table, rows.columns, body, settings, "ArrowStream"))
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:

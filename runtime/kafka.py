@@ -50,7 +50,7 @@ LOG_APPEND_TIME = "LogAppendTime"
 PRODUCER_BATCH_BYTES = 128 * 1024
 LINGER_MS = 5
 POLL_MS = 500
-FETCH_BYTES = 32 * 1024 * 1024
+FETCH_BYTES = 16 * 1024 * 1024
 
 # The broker's limits count compressed bytes, this client's own count them before compression: a record that came
 # in well compressed is larger here than any limit of its topic, and its letter must still go out.

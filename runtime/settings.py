@@ -68,7 +68,7 @@ class Settings(BaseSettings):
         description="append times may step back by this, when a broker's clock is set or a leader moves",
     )
 
-    batch_rows: int = Field(200_000, ge=1, le=1_000_000, description="so many records are stored together, at most")
+    batch_rows: int = Field(150_000, ge=1, le=1_000_000, description="so many records are stored together, at most")
     batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB, description="or so many bytes of what is to be stored")
     batch_age_ms: int = Field(
         60,
