@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
 from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
-from deploy.embedded.clickhouse_http.engine import Engine, Session, summary
+from deploy.embedded.clickhouse_http.engine import Engine, summary
 from deploy.embedded.clickhouse_http.errors import (
     READONLY,
     TOO_MANY_SIMULTANEOUS_QUERIES,
@@ -107,21 +107,7 @@ class Front:
             async with self._killed_when_gone(request.query_id, statement, receive, answer):
                 await self._read(statement, request, answer)
             return
-        session = await self._call(self._engine.session, request.query_id, request.database, request.settings)
-        try:
-            await self._insert(session, statement, body, request, answer)
-        finally:
-            await self._call(session.close)
-
-    async def _insert(
-        self,
-        session: Session,
-        statement: Statement,
-        body: AsyncIterator[bytes],
-        request: Request,
-        answer: "Answer",
-    ) -> None:
-        insert = await self._call(session.insert, statement.sql, statement.format)
+        insert = self._engine.insert(request.query_id, request.database, request.settings, statement)
         try:
             pending = statement.data
             async for piece in body:
@@ -129,9 +115,7 @@ class Front:
                 if len(pending) >= PIECE_BYTES:  # a thread hop costs as much as parsing 100 KB
                     await self._call(insert.append, pending)
                     pending = b""
-            if pending:
-                await self._call(insert.append, pending)
-            written_rows = await self._call(insert.finish)
+            written_rows = await self._call(insert.finish, pending)
         except BaseException:
             await self._call(insert.cancel)
             raise

@@ -5,9 +5,11 @@ A session costs about 0.3 ms. Its methods block; `app.py` calls them from thread
 
 import json
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 import chdb
 
@@ -26,10 +28,7 @@ _FAILED = (chdb.ChdbError, RuntimeError)
 class Session:
     """One request's view of the engine."""
 
-    def __init__(
-        self, path: str, query_id: str, database: str | None, settings: Mapping[str, str], spool: Path
-    ) -> None:
-        self._spool = spool
+    def __init__(self, path: str, query_id: str, database: str | None, settings: Mapping[str, str]) -> None:
         self._connection = chdb.connect(path)
         try:
             # The comment is what `kill` finds the query by: an embedded engine chooses query ids itself.
@@ -74,10 +73,6 @@ class Session:
         finally:
             result.close()
 
-    def insert(self, sql: str, input_format: str) -> "Insert":
-        """Begin an INSERT whose rows are appended as bytes of `input_format`."""
-        return Insert(self, sql, input_format, self._spool)
-
     def close(self) -> None:
         """End the session. Safe to call twice."""
         self._connection.close()
@@ -90,28 +85,39 @@ class Insert:
     constraint. A statement does.
     """
 
-    def __init__(self, session: Session, sql: str, input_format: str, spool: Path) -> None:
-        self._session = session
-        self._sql, self._settings = split_settings(sql)
-        self._format = input_format
-        self._file = NamedTemporaryFile(dir=spool, suffix=".rows")  # noqa: SIM115  (closed by finish and cancel)
+    def __init__(self, open_session: Callable[[], Session], statement: Statement, spool: Path) -> None:
+        self._open_session = open_session
+        self._sql, self._settings = split_settings(statement.sql)
+        self._format = statement.format
+        self._spool = spool
+        self._file: IO[bytes] | None = None
 
     def append(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        self._file.write(chunk)
+        self._spooled().write(chunk)
 
-    def finish(self) -> int:
-        """Write the rows and return their number."""
+    def _spooled(self) -> IO[bytes]:
+        if self._file is None:
+            self._file = NamedTemporaryFile(dir=self._spool, suffix=".rows")  # noqa: SIM115  (closed by cancel)
+        return self._file
+
+    def finish(self, last: bytes) -> int:
+        """Take the last bytes, write the rows and return their number."""
+        session = self._open_session()
         try:
-            self._file.flush()
-            source = f"FROM INFILE {_literal(self._file.name)} COMPRESSION 'none'"
-            return self._session.write(f"{self._sql} {source} {self._settings} FORMAT {self._format}")
+            file = self._spooled()
+            file.write(last)
+            file.flush()
+            source = f"FROM INFILE {_literal(file.name)} COMPRESSION 'none'"
+            return session.write(f"{self._sql} {source} {self._settings} FORMAT {self._format}")
         finally:
-            self._file.close()
+            session.close()
+            self.cancel()
 
     def cancel(self) -> None:
         """Forget what was appended. Safe after `finish`."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class Engine:
@@ -126,7 +132,11 @@ class Engine:
 
     def session(self, query_id: str, database: str | None, settings: Mapping[str, str]) -> Session:
         """A fresh session. Raises ClickHouseError for an unknown setting or database."""
-        return Session(self._path, query_id, database, settings, self._spool)
+        return Session(self._path, query_id, database, settings)
+
+    def insert(self, query_id: str, database: str | None, settings: Mapping[str, str], statement: Statement) -> Insert:
+        """Begin an INSERT whose rows are appended as bytes of its format."""
+        return Insert(partial(self.session, query_id, database, settings), statement, self._spool)
 
     def result(
         self,
@@ -152,7 +162,7 @@ class Engine:
 
     def kill(self, query_id: str) -> None:
         """End a query whose client has gone; does nothing when it has ended by itself."""
-        session = Session(self._path, f"kill {query_id}", None, {}, self._spool)
+        session = Session(self._path, f"kill {query_id}", None, {})
         try:
             session.query("KILL QUERY WHERE Settings['log_comment'] = {id:String} ASYNC", "Null", {"id": query_id})
         finally:
