@@ -30,7 +30,7 @@ from runtime.migrate import migrate
 from runtime.redis import connect_redis
 
 POLL_S = 0.25
-BEGIN_SHARE = 0.02
+BEGIN_SHARE = 0.10
 LONGEST_S = 900.0
 PEERS = Path(__file__).parent / "peers"
 
@@ -42,7 +42,7 @@ class Reading:
     system: str
     events: int
     seconds: float
-    """From the first 2 % to the last record."""
+    """From the first tenth to the last record: before, systems start, and a worker takes over the claims of its partitions."""
     startup_s: float
     cpu_us: dict[str, float] = field(default_factory=dict)
     """CPU per event, by process."""

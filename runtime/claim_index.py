@@ -54,10 +54,14 @@ class ClaimIndex:
 
     def add(self, fingerprints: Fingerprints, numbers: Numbers) -> None:
         """Note claims, whose numbers are higher than all before."""
-        if self._used + len(numbers) > FULL * self._fingerprints.size:
-            self._build_anew(room_for=len(numbers))
+        self.make_room_for(len(numbers))
         _put(self._fingerprints, self._numbers, fingerprints, numbers)
         self._used += len(numbers)
+
+    def make_room_for(self, count: int) -> None:
+        """So many are going to be noted: all of them at once, not table after table, each a little larger."""
+        if self._used + count > FULL * self._fingerprints.size:
+            self._build_anew(count)
 
     def forget_before(self, number: int) -> None:
         """Claims below `number` are of no interest any more."""

@@ -158,6 +158,8 @@ class Claims:
                 raise redis_fault(error) from error
             if None in found:
                 raise ClaimsLost("a chunk of them is gone")
+            owners = sum(map(len, found)) / OWNER_BYTES
+            lease.index.make_room_for(int(owners / len(numbers) * (lease.next_chunk - lease.first_chunk)))
             for number, raw in zip(numbers, found, strict=True):
                 lease.add(number, rows_from(raw), self._window_ms)
             lease.first_chunk += len(numbers)
