@@ -1,6 +1,6 @@
 """`make bench`: Tally beside ClickHouse's Kafka engine, Quix Streams and the naive loop, on one topic, in turn.
 
-The time of a system runs from when the first 2 % of its records are done until all are. Claims are loaded before each
+The time of a system runs from when the first tenth of its records is done until all are. Claims are loaded before each
 run of Tally, so that it begins with a full window.
 """
 
@@ -42,7 +42,7 @@ class Reading:
     system: str
     events: int
     seconds: float
-    """From the first tenth to the last record: before, systems start, and a worker takes over the claims of its partitions."""
+    """From the first tenth to the last record: before that, systems start, and workers take claims over."""
     startup_s: float
     cpu_us: dict[str, float] = field(default_factory=dict)
     """CPU per event, by process."""
