@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from readers.reports import REPORTS, run_report
+from schemas.views import VIEWS
 from schemas.wire import encode_headers
 from tally.plot import draw
 from tests.lab import Lab, as_json, click
@@ -82,3 +83,19 @@ async def test_a_report_is_drawn(lab: Lab, tmp_path: Path) -> None:
         found = await run_report(lab.database, name, "default", now - timedelta(hours=1), now + timedelta(minutes=1))
         draw(found, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+async def test_a_day_does_not_read_a_year(lab: Lab) -> None:
+    """Each view over one day reads a small part of what a tenant has."""
+    days = 365
+    await lab.database.command(
+        "INSERT INTO interactions (namespace, interaction_id, timestamp, _event_time_ms, _offset) "
+        f"SELECT 'default', concat('int_', leftPad(toString(number), 32, '0')), "
+        f"toDateTime64('2026-01-01', 3, 'UTC') + toIntervalSecond(intDiv(number * 86400 * {days}, 1000000)), 0, number "
+        "FROM numbers(1000000)"
+    )
+    range_ = "namespace = 'default', since = '2026-06-01 00:00:00', until = '2026-06-02 00:00:00'"
+    for view in VIEWS:
+        rows = await lab.database.rows(f"EXPLAIN ESTIMATE SELECT * FROM {view}({range_})")
+        read = sum(row[3] for row in rows if row[1] == "interactions")
+        assert 0 < read < 1_000_000 / 20, view
