@@ -17,6 +17,8 @@ from runtime.settings import Settings
 from schemas.wire import encode_headers
 
 TICK_S = 0.01
+SAMPLES = "samples"
+"""The namespace of samples: apart from the others, they are found without looking through these."""
 
 
 class Tick(NamedTuple):
@@ -24,12 +26,13 @@ class Tick(NamedTuple):
 
     batches: list[tuple[int, BatchBuilder]]
     sample: str
-    """The id of one of its events; none when it has no events."""
+    """The id of its last event, which is in a namespace of its own; none when it has no events."""
 
 
 def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: float, seed: int) -> list[Tick]:
     """All batches of so many seconds at `rate` events a second."""
-    chance, headers, number = random.Random(seed), encode_headers(topic.NAMESPACE), 0
+    chance, number = random.Random(seed), 0
+    others, of_sample = encode_headers(topic.NAMESPACE), encode_headers(SAMPLES)
     placed = topic.Placed(settings.partitions)
     ticks = []
     due = 0.0
@@ -40,6 +43,7 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
         sample = ""
         while due >= 1:
             due -= 1
+            headers = others if due >= 1 else of_sample
             facts = topic.facts_of(number, seed)
             number += 1
             value, sample = topic.value_of(facts, chance)

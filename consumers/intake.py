@@ -1,7 +1,8 @@
 """Intake: gathers records into batches.
 
-A batch closes when it is full, or when its oldest record has waited so long. It is small enough that what is made of it
-stays in the processor's caches; many of them are stored together (`consumers.group`).
+A batch closes when it is full, or when its oldest record has waited so long and what waits at the broker would not
+fill it. It is small enough that what is made of it stays in the processor's caches; many of them are stored together
+(`consumers.group`).
 """
 
 import asyncio
@@ -30,7 +31,9 @@ POLL_MS = 100
 
 WITHOUT_ASSIGNMENT_S = 1.0
 MOST_RECORDS = 8_192
-"""A batch has no more; it is what takes the least time a record, by measurement."""
+"""A batch is full with so many; it is what takes the least time a record, by measurement."""
+SPILL = 1.125
+"""By so much a batch may be fuller than full: how many records Kafka's batches have is known once they are read."""
 MOST_BYTES = 16 * 1024 * 1024
 MOST_ITEMS = 256
 """Kafka's own batches that one poll takes: how large they are shows only once they are uncompressed."""
@@ -54,6 +57,8 @@ class Intake:
         self._oldest_at = 0.0
         self._waiting: dict[TopicPartition, int] = {}
         """Records behind those that were read, as the broker said with them."""
+        self._is_fed = False
+        """Whether the last poll brought anything."""
         self._generation = 0
 
     async def fill(self, stop: asyncio.Event) -> None:
@@ -61,6 +66,7 @@ class Intake:
         while not stop.is_set() and not self._is_due():
             generation = self._generation
             found = await self._poll(self._wait_ms())
+            self._is_fed = bool(found)
             if generation != self._generation:
                 self._give_back({partition: items[0].offset for partition, items in found.items()})
             elif found:
@@ -104,7 +110,8 @@ class Intake:
             return False
         if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
             return True
-        return time.monotonic() - self._oldest_at >= self._max_age_s
+        is_old = time.monotonic() - self._oldest_at >= self._max_age_s
+        return is_old and not (self._is_fed and self.more_waits())
 
     def more_waits(self) -> bool:
         """Whether another full batch is here or at the broker, as far as it has said."""
@@ -132,8 +139,11 @@ class Intake:
     def take(self) -> Batch:
         """Hand over what was read so far, as much of it as a batch may have; the rest stays for the next one."""
         records = Records.joined(self._polled)
-        self._keep([records[self._max_rows :]])
-        return Batch(records[: self._max_rows])
+        # What goes a little beyond would be a batch of its own, which costs nearly as much as a full one.
+        room = self._max_rows if len(records) > self._max_rows * SPILL else len(records)
+        self._keep([records[room:]])
+        self._oldest_at = time.monotonic()
+        return Batch(records[:room])
 
     def forget(self, revoked: Iterable[TopicPartition]) -> None:
         """Drop what was read from partitions that are no longer ours; whoever gets them reads it again."""
