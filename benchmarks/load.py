@@ -1,22 +1,29 @@
-"""Load at a rate: batches of records that are built before the clock starts, and sent tick by tick.
+"""Load at a rate, from a process of its own: batches of records that are built before it begins, sent tick by tick.
 
-On two cores building them meanwhile would take the time that is to be measured.
+On two cores building them meanwhile would take the time that is to be measured. `python -m benchmarks.load` is that
+process: its settings come through the environment, and it sends once its input ends.
 """
 
+import argparse
 import asyncio
+import json
+import os
 import random
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from benchmarks import topic
+from runtime import kafka
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 
-TICK_S = 0.01
+TICK_S = 0.02
 SAMPLES = "samples"
 """The namespace of samples: apart from the others, they are found without looking through these."""
 
@@ -60,10 +67,8 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
     return ticks
 
 
-async def send(
-    producer: AIOKafkaProducer, to: str, ticks: list[Tick], sent: Callable[[int, Tick, float], None] | None = None
-) -> float:
-    """Send each tick at its time; returns events a second. `sent` is told its number, it, and when that was."""
+async def _send(producer: AIOKafkaProducer, to: str, ticks: list[Tick], sent: Callable[[str, float], None]) -> float:
+    """Send each tick at its time; returns events a second. `sent` is told of its sample, and when it was sent."""
     begun, events = time.monotonic(), 0
     for number, tick in enumerate(ticks):
         await asyncio.sleep(max(0.0, begun + number * TICK_S - time.monotonic()))
@@ -71,6 +76,67 @@ async def send(
         for partition, batch in tick.batches:
             await producer.send_batch(batch, to, partition=partition)
             events += batch.record_count()
-        if sent is not None:
-            sent(number, tick, at)
+        if tick.sample:
+            sent(tick.sample, at)
     return events / (time.monotonic() - begun)
+
+
+class Sender:
+    """The process, ready to send."""
+
+    def __init__(self, begin: asyncio.StreamWriter, said: asyncio.StreamReader) -> None:
+        self._begin, self._said = begin, said
+
+    async def send(self, sent: Callable[[str, float], None] | None = None) -> float:
+        """Send all of it; returns events a second. `sent` is told each sample's id, and when it was sent."""
+        self._begin.close()
+        async for line in self._said:
+            said = json.loads(line)
+            if "sent_per_s" in said:
+                return float(said["sent_per_s"])
+            if sent is not None:
+                sent(said["sample"], said["at"])
+        raise RuntimeError("what sends the load has ended before its time")
+
+
+@asynccontextmanager
+async def sender(settings: Settings, rate: float, seconds: float, seed: int) -> AsyncIterator[Sender]:
+    """A sender that has built so many seconds at `rate` events a second. Leaving ends it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.load", str(rate), str(seconds), str(seed)),
+        env=os.environ | settings.as_environment(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("a process without pipes")
+        await process.stdout.readline()
+        yield Sender(process.stdin, process.stdout)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _run(rate: float, seconds: float, seed: int) -> None:
+    settings = Settings.load()
+    async with kafka.producer(settings) as producer:
+        ticks = build(producer, settings, rate, seconds, seed)
+        _say({"ready": True})
+        await asyncio.to_thread(sys.stdin.read)
+        sent_per_s = await _send(producer, settings.topic, ticks, lambda sample, at: _say({"sample": sample, "at": at}))
+    _say({"sent_per_s": sent_per_s})
+
+
+def _say(what: dict[str, object]) -> None:
+    print(json.dumps(what), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rate", type=float)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("seed", type=int)
+    asked = parser.parse_args()
+    asyncio.run(_run(asked.rate, asked.seconds, asked.seed))

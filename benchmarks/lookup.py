@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command
-from benchmarks.load import build, send
+from benchmarks.load import sender
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
 from readers.lookup import Lookups, Stored
@@ -128,11 +128,10 @@ async def while_writing(
     stack: Stack, settings: Settings, database: ClickHouse, rows: int, options: argparse.Namespace
 ) -> Lookup:
     """The same while two workers store events at a rate."""
-    async with kafka.producer(settings) as producer:
-        ticks = build(producer, settings, options.write, options.seconds, seed=rows)
+    async with sender(settings, options.write, options.seconds, seed=rows) as load:
         system = Tally(stack, settings, database, 2, 0)
         system.start()
-        writing = asyncio.create_task(send(producer, settings.topic, ticks))
+        writing = asyncio.create_task(load.send())
         await asyncio.sleep(5)
         found = await measure(database, rows, options.write, options.tries)
         if writing.done():

@@ -132,7 +132,7 @@ class Judged:
     misplaced: int = 0
     """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
     recorded: int = 0
-    """Records that were in one of the tables already, and are none of these any more; or events that are `done`."""
+    """How many records were in one of the tables already: events that are `done`, and rejections that are gone."""
     held: dict[int, int] = field(default_factory=dict)
     """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
 

@@ -1,7 +1,7 @@
 """Events of a batch, as columns: one line each, the order being that of their partitions and offsets."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.owners import Rows, append_ms_of, event_ms_of, id_of, key_of, offsets_of, raw_ids_of
-from schemas.scan_event import SPAN_FIELDS, Columns
+from schemas.scan_event import SPAN_AT, Columns, select
 from schemas.scan_json import Bytes
 
 Flags = npt.NDArray[np.bool_]
 Lines = slice | npt.NDArray[np.int64] | Flags
-
-_SPANS = {name: number for number, name in enumerate(SPAN_FIELDS)}
 
 
 class Head(NamedTuple):
@@ -28,6 +26,11 @@ class Head(NamedTuple):
     idempotency_key: str | None
     origin_ms: int | None
     """Of a dead letter put on the topic again: when it was first appended."""
+
+
+def flags_of_heads(heads: Sequence[Head], head_of: npt.NDArray[np.int32], is_so: Callable[[Head], bool]) -> Flags:
+    """By line, whether something is so of its head."""
+    return np.array([is_so(head) for head in heads], np.bool_)[head_of]
 
 
 class Event(NamedTuple):
@@ -85,7 +88,7 @@ class Events:
             lines = np.flatnonzero(lines)
         return Events(
             self.text,
-            _columns_of(self.columns, lines),
+            select(self.columns, lines),
             self.partitions[lines],
             self.rows[lines],
             self.heads,
@@ -116,12 +119,12 @@ class Events:
     @property
     def places(self) -> Places:
         """Where they lie, copied."""
-        return Places(self.partitions.copy(), self.offsets.copy(), raw_ids_of(self.rows).copy())
+        return Places(self.partitions.copy(), self.offsets.copy(), raw_ids_of(self.rows))
 
     @property
     def replayed(self) -> Flags:
         """Which are dead letters put on the topic again: `event_ms` is then of its first time, if it names none."""
-        return np.array([head.origin_ms is not None for head in self.heads], np.bool_)[self.head_of]
+        return flags_of_heads(self.heads, self.head_of, lambda head: head.origin_ms is not None)
 
     def at(self, line: int) -> Event:
         """One by itself."""
@@ -148,25 +151,9 @@ class Events:
 
     def text_of(self, field: str, line: int) -> str | None:
         """What an event has in a field of text."""
-        first, size, written = self.columns.spans[line, _SPANS[field]].tolist()
+        first, size, written = self.columns.spans[line, SPAN_AT[field]].tolist()
         if written < 0:
             return None
         raw = self.text[first : first + size].tobytes()
         text: str = json.loads(b'"%b"' % raw) if size != written else raw.decode()
         return text
-
-
-def _columns_of(columns: Columns, lines: Lines) -> Columns:
-    firsts, ends = columns.type_ends[:-1][lines], columns.type_ends[1:][lines]
-    counts = ends - firsts
-    new_ends = np.zeros(len(counts) + 1, np.int32)
-    np.cumsum(counts, out=new_ends[1:])
-    places = np.arange(new_ends[-1]) + np.repeat(firsts - new_ends[:-1], counts)
-    return Columns(
-        columns.spans[lines],
-        columns.numbers[lines],
-        columns.ids[lines],
-        columns.has_id[lines],
-        columns.types[places],
-        new_ends,
-    )

@@ -37,8 +37,8 @@ class Group:
             self._begun_at = time.monotonic()
         self.decided.append(decided)
         if not is_stored:
-            self.rows.add(verdicts.stored)
-        self.outcomes.add(verdicts.duplicates, rejected)
+            self.rows.add_events(verdicts.stored)
+        self.outcomes.add_outcomes(verdicts.duplicates, rejected)
         self.rejected += rejected
         self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)
         self._rejected_bytes += sum(len(each.record.key or b"") + len(each.record.value or b"") for each in rejected)
@@ -55,6 +55,6 @@ class Group:
         longest_s = LONGEST_AGES * settings.batch_age_ms / 1000
         return (
             self._records >= settings.batch_rows
-            or self.rows.nbytes + self._rejected_bytes >= settings.batch_bytes
+            or self.rows.nbytes + self.outcomes.nbytes + self._rejected_bytes >= settings.batch_bytes
             or (len(self) > 0 and time.monotonic() - self._begun_at >= longest_s)
         )

@@ -1,14 +1,16 @@
 """Intake: gathers records into batches.
 
-A batch closes when it is full, or when its oldest record has waited so long and what waits at the broker would not
-fill it. It is small enough that what is made of it stays in the processor's caches; many of them are stored together
+A batch closes when it is full, or so long after the one before, when what waits at the broker would not fill it. It is
+small enough that what is made of it stays in the processor's caches; many of them are stored together
 (`consumers.group`).
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,11 @@ Items = Sequence[WholeBatch | Record]
 
 POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
-
-
 WITHOUT_ASSIGNMENT_S = 1.0
+FRESH_MS = 20
+"""How long the broker has to answer when it is asked for more of a batch."""
+LAST_QUESTIONS = 2
+"""How often it is asked once a batch is due: the client asks ahead, so the first answer is an old one."""
 MOST_RECORDS = 8_192
 """A batch is full with so many; it is what takes the least time a record, by measurement."""
 SPILL = 1.125
@@ -54,33 +58,44 @@ class Intake:
         self._bytes = 0
         self._rows_an_item = float(self._max_rows)
         """How many records a whole batch of Kafka's had lately; at first as many as a batch has room for."""
-        self._oldest_at = 0.0
+        self._taken_at = -math.inf
+        """When the last batch was."""
         self._waiting: dict[TopicPartition, int] = {}
         """Records behind those that were read, as the broker said with them."""
-        self._is_fed = False
-        """Whether the last poll brought anything."""
         self._generation = 0
 
     async def fill(self, stop: asyncio.Event) -> None:
         """Read until a batch is due, or until `stop` is set, or until one poll brought nothing at all."""
-        while not stop.is_set() and not self._is_due():
-            generation = self._generation
-            found = await self._poll(self._wait_ms())
-            self._is_fed = bool(found)
-            if generation != self._generation:
-                self._give_back({partition: items[0].offset for partition, items in found.items()})
-            elif found:
-                self._add(found)
-            else:
-                self._waiting.clear()
-                if not self._rows:
+        await self._read(POLL_MS)
+        times_asked = 0
+        while self._rows and not self._is_full and not stop.is_set():
+            if not self.more_waits():
+                if times_asked == LAST_QUESTIONS:
                     return
+                await self._until_due(stop)
+                times_asked += 1
+            if not await self._read(FRESH_MS) and times_asked:
+                return
 
-    def _wait_ms(self) -> int:
-        if not self._rows:
-            return POLL_MS
-        age_s = time.monotonic() - self._oldest_at
-        return max(1, min(POLL_MS, int((self._max_age_s - age_s) * 1000)))
+    async def _until_due(self, stop: asyncio.Event) -> None:
+        """Let records gather at the broker: whenever it is asked it answers with whatever there is.
+
+        What is read may have waited there since the last batch was taken, so that is from when its age counts.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), self._taken_at + self._max_age_s - time.monotonic())
+
+    async def _read(self, wait_ms: int) -> bool:
+        """Poll once; whether that brought anything."""
+        generation = self._generation
+        found = await self._poll(wait_ms)
+        if generation != self._generation:
+            self._give_back({partition: items[0].offset for partition, items in found.items()})
+        elif found:
+            self._add(found)
+        else:
+            self._waiting.clear()
+        return bool(found)
 
     async def _poll(self, wait_ms: int) -> dict[TopicPartition, Items]:
         try:
@@ -105,21 +120,15 @@ class Intake:
         """Whole batches, or records: how many of them it takes to fill the batch, by what the last ones held."""
         return max(1, min(MOST_ITEMS, int((self._max_rows - self._rows) / self._rows_an_item)))
 
-    def _is_due(self) -> bool:
-        if not self._rows:
-            return False
-        if self._rows >= self._max_rows or self._bytes >= self._max_bytes:
-            return True
-        is_old = time.monotonic() - self._oldest_at >= self._max_age_s
-        return is_old and not (self._is_fed and self.more_waits())
+    @property
+    def _is_full(self) -> bool:
+        return self._rows >= self._max_rows or self._bytes >= self._max_bytes
 
     def more_waits(self) -> bool:
         """Whether another full batch is here or at the broker, as far as it has said."""
         return self._rows + sum(self._waiting.values()) >= self._max_rows
 
     def _add(self, found: dict[TopicPartition, Items]) -> None:
-        if not self._rows:
-            self._oldest_at = time.monotonic()
         records = _read(found)
         self._rows_an_item = max(1, len(records)) / sum(map(len, found.values()))
         self._keep([*self._polled, records])
@@ -142,7 +151,8 @@ class Intake:
         # What goes a little beyond would be a batch of its own, which costs nearly as much as a full one.
         room = self._max_rows if len(records) > self._max_rows * SPILL else len(records)
         self._keep([records[room:]])
-        self._oldest_at = time.monotonic()
+        if room:
+            self._taken_at = time.monotonic()
         return Batch(records[:room])
 
     def forget(self, revoked: Iterable[TopicPartition]) -> None:

@@ -226,6 +226,6 @@ class Pipeline:
         rejected = [Rejected(event.partition, record, event.namespace, event.interaction_id, rejection)]
         await self._letters.send(rejected)
         outcomes = OutcomeRows(self._settings.topic)
-        outcomes.add(None, rejected)
+        outcomes.add_outcomes(None, rejected)
         await self._sink.record(outcomes)
         self.counts.rejected += 1

@@ -2,27 +2,32 @@
 
 import hashlib
 from collections.abc import Sequence
-from io import BytesIO
+from typing import Any
 
-import pyarrow as pa
+import lz4.frame
 
 from consumers.batch import Duplicates, Rejected
 from consumers.columns import duplicate_rows, interaction_rows, rejected_rows
 from consumers.events import Event, Events, Places
 from runtime.clickhouse import ClickHouse, Encoded
 from runtime.faults import RowsRefused
+from runtime.native_format import Block
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 
+LZ4_LEVEL = -5
+"""Negative levels are faster: this takes a fifth less time than 0, for rows that are 8 % larger."""
+
 
 class Rows:
-    """Rows for one insert, encoded as they are added: so they take a quarter of their memory."""
+    """Rows for one insert, compressed as they are added: so they take a third of their memory."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
-        self._written = BytesIO()
-        self._writer: pa.RecordBatchStreamWriter | None = None
-        self._columns: list[str] = []
+        self._compressor: Any = lz4.frame.LZ4FrameCompressor(
+            compression_level=LZ4_LEVEL, block_size=lz4.frame.BLOCKSIZE_MAX256KB, block_linked=False
+        )
+        self._columns: Sequence[str] = ()
         self._count = 0
         self.nbytes = 0
         """Bytes that are held."""
@@ -30,83 +35,68 @@ class Rows:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, rows: pa.Table) -> None:
-        """Put more behind those that are there."""
-        if rows.num_rows:
-            if self._writer is None:
-                self._columns = rows.schema.names
-                options = pa.ipc.IpcWriteOptions(compression="lz4")
-                self._writer = pa.ipc.new_stream(pa.PythonFile(self._written), rows.schema, options=options)
-            self._writer.write_table(rows)
-            self._count += rows.num_rows
-            self._keep_written()
+    def add(self, block: Block) -> None:
+        """Put more behind those that are there: every block has the same columns."""
+        if block.rows:
+            if not self._count:
+                self._columns = block.columns
+                self._keep(self._compressor.begin())
+            self._keep(self._compressor.compress(block.raw))
+            self._count += block.rows
 
-    def _keep_written(self) -> None:
+    def _keep(self, chunk: bytes) -> None:
         """As pieces: one buffer for all would be moved to a larger one again and again, both in memory at a time."""
-        self._chunks.append(self._written.getvalue())
-        self.nbytes += len(self._chunks[-1])
-        self._written.seek(0)
-        self._written.truncate()
+        self._chunks.append(chunk)
+        self.nbytes += len(chunk)
 
     def encoded(self, token: str) -> Encoded:
         """All of them. Nothing may be added any more."""
-        if self._writer is not None:
-            self._writer.close()
-            self._keep_written()
+        if self._count:
+            self._keep(self._compressor.flush())
         return Encoded(self._columns, self._chunks, token)
 
 
-class InteractionRows:
+class InteractionRows(Rows):
     """Rows of `interactions` for one insert."""
 
     def __init__(self, topic: str) -> None:
+        super().__init__()
         self._topic = topic
-        self._rows = Rows()
         self._places: list[Places] = []
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are held."""
-        return self._rows.nbytes
-
-    def add(self, events: Events) -> None:
-        """Put more behind those that are there."""
+    def add_events(self, events: Events) -> None:
+        """Put events behind those that are there."""
         if len(events):
-            self._rows.add(interaction_rows(self._topic, events))
+            self.add(interaction_rows(self._topic, events))
             self._places.append(events.places)
 
-    def encoded(self) -> Encoded:
-        """All of them. Nothing may be added any more."""
-        return self._rows.encoded(insert_token(self._topic, self._places))
+    @property
+    def token(self) -> str:
+        """Names the insert by exactly what is in it."""
+        return insert_token(self._topic, self._places)
 
 
-class OutcomeRows:
+class OutcomeRows(Rows):
     """Rows of `outcomes` for one insert: what was not stored, and why."""
 
     def __init__(self, topic: str) -> None:
+        super().__init__()
         self._topic = topic
-        self._rows = Rows()
         self._places: list[Places] = []
         self._rejected: list[tuple[int, int, str]] = []
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> None:
+    def add_outcomes(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> None:
         """Put more behind those that are there."""
         if duplicates:
-            self._rows.add(duplicate_rows(self._topic, duplicates))
+            self.add(duplicate_rows(self._topic, duplicates))
             self._places.append(duplicates.events.places)
-        self._rows.add(rejected_rows(self._topic, rejected))
+        self.add(rejected_rows(self._topic, rejected))
         self._rejected += [(item.partition, item.offset, item.interaction_id) for item in rejected]
 
-    def encoded(self) -> Encoded:
-        """All of them. Nothing may be added any more."""
-        token = f"{insert_token(self._topic, self._places)} {_hash(repr(self._rejected).encode())}"
-        return self._rows.encoded(token)
+    @property
+    def token(self) -> str:
+        """Names the insert by exactly what is in it."""
+        return f"{insert_token(self._topic, self._places)} {_hash(repr(self._rejected).encode())}"
 
 
 class Sink:
@@ -119,13 +109,13 @@ class Sink:
     async def insert(self, rows: InteractionRows) -> None:
         """Insert rows into `interactions`; durable on return. Raises RowsRefused."""
         if len(rows):
-            encoded = rows.encoded()
+            encoded = rows.encoded(rows.token)
             await retrying("storing events", lambda: self._database.insert(INTERACTIONS, encoded))
 
     async def store(self, events: Events) -> None:
         """Insert events into `interactions`; durable on return. Raises RowsRefused."""
         rows = InteractionRows(self._topic)
-        rows.add(events)
+        rows.add_events(events)
         await self.insert(rows)
 
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
@@ -149,7 +139,7 @@ class Sink:
     async def record(self, rows: OutcomeRows) -> None:
         """Insert rows into `outcomes`; durable on return."""
         if len(rows):
-            encoded = rows.encoded()
+            encoded = rows.encoded(rows.token)
             await retrying("recording outcomes", lambda: self._database.insert(OUTCOMES, encoded))
 
 

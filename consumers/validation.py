@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.batch import Batch, Judged, Rejected
-from consumers.events import Event, Events, Flags, Head
+from consumers.events import Event, Events, Flags, Head, flags_of_heads
 from consumers.records import PlainRecord, Records
 from runtime.owners import make_rows
 from runtime.partitioner import partition_of
@@ -16,7 +16,7 @@ from runtime.record_format import Headers
 from schemas.dedup import dedup_key
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.rejection import Reason, Rejection
-from schemas.scan_event import NUMBER_FIELDS
+from schemas.scan_event import NUMBER_AT
 from schemas.scan_keys import execution_keys
 from schemas.scanner import Scanned, validate_all
 from schemas.wire import (
@@ -77,7 +77,8 @@ class Validation:
             for line in sorted(scanned.rejections)
         ]
         events = self._events(batch, heads, scanned)
-        misplaced = sum(map(self._is_misplaced, events[_is_foreign(events)]))
+        is_foreign = flags_of_heads(events.heads, events.head_of, lambda head: head.foreign)
+        misplaced = sum(map(self._is_misplaced, events[is_foreign]))
         return Judged(events, np.zeros(len(events), np.bool_), rejected, misplaced, held=held)
 
     def _events(self, batch: Batch, found: "list[Head | _NoHead]", scanned: Scanned) -> Events:
@@ -86,13 +87,13 @@ class Validation:
         head_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
         offsets, append_ms = batch.records.offsets[lines], batch.records.append_ms[lines]
         origin_ms = _origins(heads)[head_of]
-        occurred_ms = columns.numbers[:, NUMBER_FIELDS.index("occurred_at")]
+        occurred_ms = columns.numbers[:, NUMBER_AT["occurred_at"]]
         event_ms = np.where(occurred_ms >= 0, occurred_ms, np.where(origin_ms >= 0, origin_ms, append_ms))
         for line in np.flatnonzero(~columns.has_id).tolist():
             given = self._derived_id(int(partitions[line]), int(offsets[line]), int(append_ms[line]))
             columns.ids[line] = np.frombuffer(id_bytes(given), np.uint8)
-        of_outside = np.array([head.derived_id for head in heads], np.bool_)[head_of]
-        of_outside |= np.array([head.foreign for head in heads], np.bool_)[head_of] & columns.has_id
+        of_outside = flags_of_heads(heads, head_of, lambda head: head.derived_id)
+        of_outside |= flags_of_heads(heads, head_of, lambda head: head.foreign) & columns.has_id
         keyed, keys = _keys(scanned, heads, head_of)
         rows = make_rows(keys, offsets, event_ms, append_ms, columns.ids)
         return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside)
@@ -152,10 +153,6 @@ def _bad_heads(records: Records, heads: "Sequence[Head | _NoHead]") -> dict[int,
 def _origins(heads: "Sequence[Head | _NoHead]") -> npt.NDArray[np.int64]:
     known = (None if isinstance(head, _NoHead) else head.origin_ms for head in heads)
     return np.array([-1 if origin_ms is None else origin_ms for origin_ms in known], np.int64)
-
-
-def _is_foreign(events: Events) -> Flags:
-    return np.array([head.foreign for head in events.heads], np.bool_)[events.head_of]
 
 
 def _keys(scanned: Scanned, heads: Sequence[Head], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:

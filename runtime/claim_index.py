@@ -24,7 +24,7 @@ FRESH = 0.7
 SMALLEST = 1024
 
 SLICE_BITS = 3
-_SLICE = (1 << SLICE_BITS) - 1
+SLICE_MASK = (1 << SLICE_BITS) - 1
 
 
 class ClaimIndex:
@@ -90,7 +90,7 @@ class ClaimIndex:
 @compiled
 def _home(fingerprint: np.uint32, rows: int) -> int:
     """The row where a fingerprint belongs, whatever its slice: rows lie in the order of hashes."""
-    hashed = np.uint64(fingerprint) & ~np.uint64(_SLICE)
+    hashed = np.uint64(fingerprint) & ~np.uint64(SLICE_MASK)
     return np.int64(hashed * np.uint64(rows) >> np.uint64(32))  # type: ignore[return-value]
 
 

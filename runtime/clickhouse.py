@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
     columns: Sequence[str]
     chunks: Sequence[bytes]
-    """An Arrow stream, in pieces."""
+    """Blocks of Native, as one LZ4 frame in pieces."""
     token: str
     """Names the insert: see `ClickHouse.insert`."""
 
@@ -69,7 +69,7 @@ class ClickHouse:
         """Insert rows once: the same token again, within the table's deduplication window, inserts nothing."""
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": rows.token}
         body: Any = _Once(rows.chunks)
-        await self._call(lambda: self._client.raw_insert(table, rows.columns, body, settings, "ArrowStream"))
+        await self._call(lambda: self._client.raw_insert(table, rows.columns, body, settings, "Native", "lz4"))
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         try:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.claim_index import SLICE_BITS, Fingerprints
+from runtime.claim_index import SLICE_BITS, SLICE_MASK, Fingerprints
 from schemas.identity import id_bytes, id_from_bytes
 
 Rows = npt.NDArray[np.int64]
@@ -138,8 +138,8 @@ def fingerprints(rows: Rows, window_ms: int) -> Fingerprints:
 def fingerprints_near(rows: Rows, window_ms: int) -> tuple[npt.NDArray[np.int64], Fingerprints]:
     """By what the index finds all owners of events: fingerprints, and which event each is of."""
     slices = rows[:, _EVENT_MS] // window_ms
-    last = (1 << SLICE_BITS) - 1
-    before, behind = np.flatnonzero(slices & last == 0), np.flatnonzero(slices & last == last)
+    at = slices & SLICE_MASK
+    before, behind = np.flatnonzero(at == 0), np.flatnonzero(at == SLICE_MASK)
     of = np.concatenate([np.arange(len(rows)), before, behind])
     away = np.repeat([0, -1, 1], [len(rows), len(before), len(behind)])
     return of, _fingerprints(rows[of], slices[of] + away)
@@ -149,7 +149,7 @@ def _fingerprints(rows: Rows, slices: Numbers) -> Fingerprints:
     keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
     spread = (slices >> SLICE_BITS).astype(np.uint64) * _SPREAD
     hashed = (((keys + spread) * _SECRET) >> np.uint64(32 + SLICE_BITS)).astype(np.uint32)
-    of_slice = (slices & (1 << SLICE_BITS) - 1).astype(np.uint32)
+    of_slice = (slices & SLICE_MASK).astype(np.uint32)
     made: Fingerprints = np.maximum(hashed << np.uint32(SLICE_BITS) | of_slice, 1)
     return made
 

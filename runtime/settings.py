@@ -71,10 +71,10 @@ class Settings(BaseSettings):
     batch_rows: int = Field(150_000, ge=1, le=1_000_000, description="so many records are stored together, at most")
     batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB, description="or so many bytes of what is to be stored")
     batch_age_ms: int = Field(
-        60,
+        100,
         ge=1,
         le=60_000,
-        description="or when its oldest record has waited so long, and what waits at the broker would not fill it",
+        description="or so long after the batch before, when what waits at the broker would not fill one",
     )
 
     reject_window: int = Field(

@@ -59,21 +59,22 @@ def hash_words(words: Words, size: int, digest_bytes: int, state: Words) -> None
 
 
 @compiled
+def _rotated(word: np.uint64, bits: int) -> np.uint64:
+    return word >> np.uint64(bits) | word << np.uint64(64 - bits)
+
+
+@compiled
 def _mix(
     a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, one: np.uint64, other: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     a = a + b + one
-    d ^= a
-    d = d >> np.uint64(32) | d << np.uint64(32)
+    d = _rotated(d ^ a, 32)
     c = c + d
-    b ^= c
-    b = b >> np.uint64(24) | b << np.uint64(40)
+    b = _rotated(b ^ c, 24)
     a = a + b + other
-    d ^= a
-    d = d >> np.uint64(16) | d << np.uint64(48)
+    d = _rotated(d ^ a, 16)
     c = c + d
-    b ^= c
-    b = b >> np.uint64(63) | b << np.uint64(1)
+    b = _rotated(b ^ c, 63)
     return a, b, c, d
 
 

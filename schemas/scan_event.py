@@ -1,6 +1,6 @@
 """Reading one interaction from its JSON text, into the places of columns."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,8 @@ SPAN_FIELDS = {
 }
 """Fields of which the place in the text is noted, and how many bytes of UTF-8 they may have."""
 NUMBER_FIELDS = ("position", "result_set_size", "occurred_at")
+SPAN_AT = {name: number for number, name in enumerate(SPAN_FIELDS)}
+NUMBER_AT = {name: number for number, name in enumerate(NUMBER_FIELDS)}
 
 _NAMES = (*SPAN_FIELDS, *NUMBER_FIELDS, "interaction_id", "interaction_type", "document_id")
 _FIELDS = vocabulary(_NAMES)
@@ -53,7 +55,7 @@ _LIMITS = np.array(list(SPAN_FIELDS.values()))
 _FEATURE_ID, _DOCUMENT_ID = _NAMES.index("feature_id"), _NAMES.index("document_id")
 _DOCUMENT_SCORE, _METADATA = _NAMES.index("document_score"), _NAMES.index("metadata")
 _FIRST_NUMBER, _OCCURRED_AT = _NAMES.index("position"), _NAMES.index("occurred_at")
-_RESULT_SET_SIZE = NUMBER_FIELDS.index("result_set_size")
+_RESULT_SET_SIZE = NUMBER_AT["result_set_size"]
 _INTERACTION_ID, _INTERACTION_TYPE = _NAMES.index("interaction_id"), _NAMES.index("interaction_type")
 _ZERO_RESULTS = INTERACTION_TYPES.index("zero_results")
 _REQUIRED = 1 << _FEATURE_ID | 1 << _INTERACTION_TYPE | 1 << _FIRST_NUMBER
@@ -75,6 +77,23 @@ class Columns(NamedTuple):
     """Those of all events, one behind the other, as numbers of INTERACTION_TYPES."""
     type_ends: npt.NDArray[np.int32]
     """Where the types of a line end, behind a 0."""
+
+
+def select(columns: Columns, lines: slice | npt.NDArray[Any]) -> Columns:
+    """The columns of some lines: a slice, their numbers, or a flag for each."""
+    firsts, ends = columns.type_ends[:-1][lines], columns.type_ends[1:][lines]
+    counts = ends - firsts
+    new_ends = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=new_ends[1:])
+    places = np.arange(new_ends[-1]) + np.repeat(firsts - new_ends[:-1], counts)
+    return Columns(
+        columns.spans[lines],
+        columns.numbers[lines],
+        columns.ids[lines],
+        columns.has_id[lines],
+        columns.types[places],
+        new_ends,
+    )
 
 
 def scan_events(

@@ -9,12 +9,12 @@ from schemas.blake2b import BLOCK_BYTES, Words, hash_words
 from schemas.compiled import compiled
 from schemas.dedup import KEY_BYTES
 from schemas.interaction import INTERACTION_TYPES
-from schemas.scan_event import SPAN_FIELDS, Columns, Integers
+from schemas.scan_event import SPAN_AT, Columns, Integers
 from schemas.scan_json import Bytes
 from schemas.scan_texts import copy, copy_span, write_decimal
 from schemas.wide import WIDE
 
-_EXECUTION_ID, _FEATURE_ID = list(SPAN_FIELDS).index("execution_id"), list(SPAN_FIELDS).index("feature_id")
+_EXECUTION_ID, _FEATURE_ID = SPAN_AT["execution_id"], SPAN_AT["feature_id"]
 _DECIMALS = 3 * 6
 """Bytes that three lengths take, at most: each is below 100,000."""
 
@@ -35,12 +35,12 @@ def execution_keys(
     sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(ends)[namespace_of]
     longest = int(sizes.max(initial=0)) + _DECIMALS + _LONGEST_TYPES + WIDE
     scratch = np.zeros((longest // BLOCK_BYTES + 1) * BLOCK_BYTES, np.uint8)
-    keys = np.zeros((len(sizes), KEY_BYTES), np.uint8)
+    keys = np.zeros((len(sizes), KEY_BYTES // 8), np.uint64)
     joined = np.frombuffer(b"".join(raw), np.uint8)
     _hash_keys(
         text, columns, joined, ends, namespace_of, scratch, scratch.view(np.uint64), np.empty(8, np.uint64), keys
     )
-    return spans[:, _EXECUTION_ID, 2] > 0, keys
+    return spans[:, _EXECUTION_ID, 2] > 0, keys.view(np.uint8)
 
 
 @compiled
@@ -53,7 +53,7 @@ def _hash_keys(
     scratch: Bytes,
     words: Words,
     state: Words,
-    keys: Bytes,
+    keys: Words,
 ) -> None:
     """`words` is `scratch` once more."""
     for line in range(len(keys)):
@@ -72,8 +72,7 @@ def _hash_keys(
         for behind in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
             scratch[behind] = 0
         hash_words(words, at, KEY_BYTES, state)
-        for i in range(KEY_BYTES):
-            keys[line, i] = state[i // 8] >> np.uint64(i % 8 * 8) & np.uint64(255)
+        keys[line, 0], keys[line, 1] = state[0], state[1]
 
 
 @compiled

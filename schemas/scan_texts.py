@@ -1,4 +1,5 @@
-"""Taking texts out of what was scanned: without their escapes, one behind the other, as columns want them."""
+"""Taking texts out of what was scanned: without their escapes, one behind the other, as columns want them
+(`runtime/native_format.py`)."""
 
 import numpy as np
 
@@ -72,27 +73,44 @@ def copy_span(text: Bytes, span: Integers, into: Bytes, at: int) -> int:
 
 
 @compiled
-def copy_spans(
-    text: Bytes, spans: Integers, fields: Integers, firsts: Integers, at: Integers, ends: Integers, into: Bytes
-) -> None:
-    """Copy some fields of every line: each field's texts one behind the other, from its place in `firsts` on.
+def write_size(size: int, into: Bytes, at: int) -> int:
+    """Write a number as LEB128; answers where it ends."""
+    while size >= 0x80:
+        into[at] = size & 0x7F | 0x80
+        size >>= 7
+        at += 1
+    into[at] = size
+    return at + 1
 
-    `ends` (by field and line, behind a 0) become places relative to that; `at` begins as `firsts`. All fields of a line
-    together, because a line that is looked at once more later has to be fetched from memory once more.
+
+MAX_SIZE_BYTES = 3
+"""That the size of a span takes: each is below 2 MiB."""
+
+
+@compiled
+def write_spans(text: Bytes, spans: Integers, fields: Integers, at: Integers, into: Bytes) -> None:
+    """Write some fields of every line, each text behind its size; what a line does not have is an empty text.
+
+    `at` says where the first of each field goes, and then where its last ends. All fields of a line together, because
+    a line that is looked at once more later has to be fetched from memory once more.
     """
     for line in range(len(spans)):
         for i in range(len(fields)):
             span = spans[line, fields[i]]
             if span[2] > 0:
-                at[i] = copy_span(text, span, into, at[i])
-            ends[i, line + 1] = at[i] - firsts[i]
+                at[i] = copy_span(text, span, into, write_size(span[2], into, at[i]))
+            else:
+                into[at[i]] = 0
+                at[i] += 1
 
 
 @compiled
 def write_ids(raw: Bytes, into: Bytes) -> None:
-    """Write ids of 16 bytes each as text, all of ID_LENGTH."""
+    """Write ids of 16 bytes each as text of ID_LENGTH, its size before it."""
     for line in range(len(raw)):
-        at = copy(_PREFIX, 0, len(_PREFIX), into, line * ID_LENGTH)
+        at = line * (1 + ID_LENGTH)
+        into[at] = ID_LENGTH
+        at = copy(_PREFIX, 0, len(_PREFIX), into, at + 1)
         for i in range(16):
             into[at + 2 * i] = _HEX_DIGITS[raw[line, i] >> 4]
             into[at + 2 * i + 1] = _HEX_DIGITS[raw[line, i] & 15]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events
+from schemas.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events, select
 from schemas.scan_json import Bytes
 from schemas.wire import NULL, Judged, WireEvent
 
@@ -54,7 +54,7 @@ def validate_all(text: Bytes, values: Integers) -> Scanned:
         if np.count_nonzero(~valid) != len(rejections):
             raise AssertionError("the scanner does not take what the judge wrote")
     lines = np.flatnonzero(valid)
-    return Scanned(text, lines, _select(columns, lines), rejections)
+    return Scanned(text, lines, select(columns, lines), rejections)
 
 
 def scan(
@@ -73,18 +73,6 @@ def _columns(lines: int, text_bytes: int) -> Columns:
         has_id=np.empty(lines, np.bool_),
         types=np.empty(text_bytes // SHORTEST_TYPE_BYTES + 1, np.int8),
         type_ends=np.zeros(lines + 1, np.int32),
-    )
-
-
-def _select(columns: Columns, lines: npt.NDArray[np.int64]) -> Columns:
-    """The columns of some lines. Others have no types: so those of the rest still lie one behind the other."""
-    return Columns(
-        spans=columns.spans[lines],
-        numbers=columns.numbers[lines],
-        ids=columns.ids[lines],
-        has_id=columns.has_id[lines],
-        types=columns.types,
-        type_ends=np.concatenate([columns.type_ends[:1], columns.type_ends[lines + 1]]),
     )
 
 

@@ -7,7 +7,7 @@ SCRIPT = """
 import numba
 from consumers.ahead import compile_ahead
 from runtime import claim_index, record_format
-from schemas import blake2b, scan_event, scan_fields, scan_json, scan_keys, scan_texts
+from schemas import blake2b, scan_event, scan_fields, scan_json, scan_keys, scan_scores, scan_texts
 from tests.judging import judged
 from tests.test_records import batch_of
 from consumers.batch import Batch
@@ -19,7 +19,9 @@ from runtime.owners import make_rows
 import numpy as np
 
 def compiled():
-    modules = (blake2b, claim_index, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_texts)
+    modules = (
+        blake2b, claim_index, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_scores, scan_texts
+    )
     found = {value for module in modules for value in vars(module).values() if hasattr(value, "signatures")}
     return {(each.__name__, str(signature)) for each in found for signature in each.signatures}
 

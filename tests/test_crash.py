@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
@@ -18,6 +18,7 @@ from consumers.worker import Worker
 from producers.simulator import Simulator
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
+from runtime.native_format import block, texts, times
 from schemas import letter
 from schemas.identity import derive_foreign_id
 from tests.judging import events_at
@@ -250,10 +251,9 @@ def test_a_token_names_exactly_its_rows_in_their_order(
 
 async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
     """Why: the table takes the longer insert for the shorter one that it has seen."""
-    rows = [[{"interaction_id": str(number), "timestamp": 0} for number in range(count)] for count in (1, 3)]
-    schema = pa.schema({"interaction_id": pa.string(), "timestamp": pa.timestamp("ms", tz="UTC")})  # type: ignore[arg-type]
-    for batch in rows:
+    for count in (1, 3):
+        columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}
         encoded = Rows()
-        encoded.add(pa.Table.from_pylist(batch, schema=schema))
+        encoded.add(block(columns, count))
         await lab.database.insert("interactions", encoded.encoded("partition 0 offset 0"))
     assert await lab.count("interactions") == 1

@@ -16,10 +16,11 @@ from schemas.identity import derive_foreign_id
 from schemas.interaction import INTERACTION_TYPES
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.scan_event import NUMBER_FIELDS
+from schemas.scan_event import NUMBER_AT
 from schemas.scan_fields import vocabulary
 from schemas.wire import NULL, Judged, WireEvent
 from tests.judging import APPEND_MS, NAMESPACE, is_sure, judged, scanned
+from tests.native import rows_of
 
 scalars = (
     st.none()
@@ -91,7 +92,7 @@ def shown(value: object) -> str:
 def found_in(events: Events) -> dict[int, dict[str, Any]]:
     """By offset, all that would be stored, and the key."""
     rows: dict[int, dict[str, Any]] = {}
-    for event, row in zip(events, interaction_rows("t", events).to_pylist(), strict=True):
+    for event, row in zip(events, rows_of(interaction_rows("t", events)), strict=True):
         rows[event.offset] = {name: shown(value) for name, value in row.items()} | {"key": shown(event.key)}
         assert (event.feature_id, event.user_id, event.session_id, event.execution_id) == tuple(
             row[name] for name in ("feature_id", "user_id", "session_id", "execution_id")
@@ -104,7 +105,7 @@ def expected(offset: int, verdict: Judged) -> dict[str, str]:
     event, occurred_ms = verdict
     row = {name: getattr(event, name) for name in WireEvent.__struct_fields__}
     for name in ("metadata", "query_snapshot"):
-        row[name] = b"" if row[name] is NULL else bytes(row[name])
+        row[name] = "" if row[name] is NULL else bytes(row[name]).decode()
     event_ms = APPEND_MS if occurred_ms is None else occurred_ms
     row |= {
         "namespace": NAMESPACE,
@@ -203,7 +204,7 @@ def test_document_id_stands_for_feature_id() -> None:
 def test_times_are_read_as_the_judge_reads_them(moment: str, zone: str) -> None:
     columns, (valid,) = scanned(base(occurred_at=json.dumps(moment + zone)))
     if valid:
-        found = columns.numbers[0, NUMBER_FIELDS.index("occurred_at")]
+        found = columns.numbers[0, NUMBER_AT["occurred_at"]]
         assert found == to_epoch_ms(parse_occurred_at(moment + zone))
 
 

@@ -11,7 +11,7 @@ from runtime.clickhouse import ClickHouse
 from runtime.kafka import ReadRecord
 from runtime.settings import Settings
 from schemas import letter
-from schemas.scan_event import SPAN_FIELDS
+from schemas.scan_event import SPAN_AT
 from tests.chaos.traffic import NARROWED_BYTES
 from tests.lab import reading
 from tests.reference import REFUSED, Logged, owners_by_the_rule
@@ -32,7 +32,7 @@ def expected_outcomes(settings: Settings, records: list[ReadRecord], *, narrowed
             )
             events += found.events
             outcomes |= {(partition, each.offset): f"rejected {each.rejection.reason}" for each in found.rejected}
-            metadata_bytes = found.events.columns.spans[:, list(SPAN_FIELDS).index("metadata"), 2]
+            metadata_bytes = found.events.columns.spans[:, SPAN_AT["metadata"], 2]
             too_long |= {
                 (partition, offset)
                 for offset in found.events.offsets[metadata_bytes > NARROWED_BYTES].tolist()
