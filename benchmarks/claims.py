@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks import command, topic
 from benchmarks.meter import usage
 from deploy.embedded.stack import Stack
-from runtime.claims import Claims, Lease, Span
+from runtime.claims import Claims, Span
 from runtime.owners import Rows
 from runtime.redis import connect_redis
 
@@ -112,26 +112,16 @@ async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
         lease = await topic.restore_claims(client, 0, rows, append_ms=int(rows[-1, 4]))
         each = ((await redis.info("memory"))["used_memory"] - before) / options.claims
         print(f"index: {lease.index.nbytes / options.claims:.1f} bytes a claim in the worker")
-        await _reload(client, options.claims)
 
         async def ask(batch: Rows) -> int:
             span = Span(int(batch[0, 2]), int(batch[0, 4]), int(batch[-1, 2]), int(batch[-1, 4]))
-            return len(await client.claim(lease_now[0], span, batch, {}, int(batch[0, 4])))
+            return len(await client.claim(lease, span, batch, {}, int(batch[0, 4])))
 
-        lease_now = [await _taken(client, int(rows[-1, 2]), int(rows[-1, 4]))]
+        begun = time.monotonic()
+        lease = await client.take(0, needed=int(rows[-1, 2]), log_end=2**40, append_ms=int(rows[-1, 4]))
+        await client.load(lease)
+        print(f"taking the partition over: {len(rows):,} claims loaded in {time.monotonic() - begun:.1f} s")
         return await _kinds("chunks", stack, log, each, ask, options)
-
-
-async def _taken(client: Claims, last_offset: int, append_ms: int) -> Lease:
-    lease = await client.take(0, needed=last_offset, log_end=2**40, append_ms=append_ms)
-    await client.load(lease)
-    return lease
-
-
-async def _reload(client: Claims, claims: int) -> None:
-    begun = time.monotonic()
-    await _taken(client, -1, topic.now_ms())
-    print(f"taking the partition over: {claims:,} claims loaded in {time.monotonic() - begun:.1f} s")
 
 
 async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import command, lookup
+from benchmarks import command, filled_rows
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
 
@@ -45,7 +45,7 @@ async def run(options: argparse.Namespace) -> tuple[list[Column], float]:
         settings = command.named(stack, "disk")
         await migrate(settings)
         async with connect(settings) as database:
-            await lookup.fill(database, 0, options.rows)
+            await filled_rows.fill(database, 0, options.rows)
             await database.command("OPTIMIZE TABLE interactions FINAL")
             return await columns(database, settings.database)
 

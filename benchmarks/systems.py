@@ -45,10 +45,19 @@ class System(ABC):
 class Tally(System):
     """Workers as `tally consume` runs them, everything on."""
 
-    def __init__(self, stack: Stack, settings: Settings, database: ClickHouse, workers: int, events: int) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        settings: Settings,
+        database: ClickHouse,
+        workers: int,
+        events: int,
+        *,
+        rows_before: int = 0,
+    ) -> None:
         self.name = f"tally, {workers} worker{'s' if workers > 1 else ''}"
         self.events = events
-        self._settings, self._database = settings, database
+        self._settings, self._database, self._rows_before = settings, database, rows_before
         self._log_dir = settings.data_dir / "bench-logs" / settings.group
         self._supervisor = Supervisor(
             stack.children,
@@ -65,7 +74,7 @@ class Tally(System):
     async def done(self) -> int:
         self._supervisor.poll()
         ((rows,),) = await self._database.rows(_ROWS)
-        return int(rows)
+        return int(rows) - self._rows_before
 
     @property
     def worker_pids(self) -> list[int]:

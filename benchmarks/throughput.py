@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import command, topic
+from benchmarks import command, filled_rows, topic
 from benchmarks.environments import python_of
 from benchmarks.meter import Meter
 from benchmarks.systems import Peer, System, Tally
@@ -113,8 +113,11 @@ class Bench:
                 print(
                     f"claims: {used:.0f} bytes each in Valkey, loaded in {time.monotonic() - begun:.0f} s", flush=True
                 )
+            await filled_rows.fill(database, 0, self._options.stored)
             try:
-                yield Tally(self._stack, settings, database, workers, self._options.events)
+                yield Tally(
+                    self._stack, settings, database, workers, self._options.events, rows_before=self._options.stored
+                )
             finally:
                 await redis.flushall()
                 await database.command(f"DROP DATABASE {name} SYNC")
@@ -210,6 +213,7 @@ def main() -> None:
     parser = command.parser_of("bench", __doc__, "QUICK=1")
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--claims", type=int, default=20_000_000, help="of a full window, loaded first")
+    parser.add_argument("--stored", type=int, default=0, help="rows of others, put into Tally's table first")
     parser.add_argument(
         "--slice", type=int, default=200_000, help="events for Quix Streams; a quarter for the naive loop"
     )

@@ -17,3 +17,16 @@ async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path
     assert (tmp_path / "throughput.png").stat().st_size > 10_000
     ((tally, naive),) = json.loads((tmp_path / "throughput.json").read_text())["rounds"]
     assert (tally["system"], naive["system"]) == ("tally, 2 workers", "naive loop")
+
+
+async def test_claims_are_measured_as_chunks_and_as_plain_keys(tmp_path: Path) -> None:
+    """It checks how many duplicates each way finds."""
+    options = ["--claims", "60000", "--batches", "2", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.claims", *options]
+    running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said = (await running.communicate())[0].decode()
+    assert running.returncode == 0, said
+    found = json.loads((tmp_path / "claims.json").read_text())
+    assert {(each["way"], each["kind"]) for each in found} == {
+        (way, kind) for way in ("chunks", "plain keys") for kind in ("all new", "5 % recent", "5 % of all ages")
+    }
