@@ -66,7 +66,8 @@ class Intake:
 
     async def fill(self, stop: asyncio.Event) -> None:
         """Read until a batch is due, or until `stop` is set, or until one poll brought nothing at all."""
-        await self._read(POLL_MS)
+        if not self._rows:
+            await self._read(POLL_MS)
         times_asked = 0
         while self._rows and not self._is_full and not stop.is_set():
             if not self.more_waits():

@@ -27,6 +27,26 @@ async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: L
     assert sizes == [20, 20, 10]
 
 
+async def test_nothing_is_read_while_a_batch_is_here(lab: Lab) -> None:
+    """One of Kafka's batches makes five of ours: were more read with each of them, memory would grow without bound."""
+    place = TopicPartition(lab.settings.topic, 0)
+    async with kafka.producer(lab.settings) as producer:
+        for _ in range(6):
+            builder = producer.create_batch()
+            for _ in range(100):
+                builder.append(key=None, value=b"{}", timestamp=None)
+            await (await producer.send_batch(builder, place.topic, partition=0))
+    settings = lab.settings.model_copy(update={"batch_rows": 20, "batch_age_ms": 1})
+    async with kafka.consumer(settings, instance=None) as consumer:
+        intake = Intake(consumer, settings)
+        consumer.subscribe([settings.topic])
+        taken = 0
+        while taken < 600:
+            await intake.fill(asyncio.Event())
+            assert not taken or await consumer.position(place) - taken <= 120
+            taken += len(intake.take())
+
+
 async def test_a_batch_that_cannot_be_read_is_not_passed_over(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's position is behind it already: going on would lose its records without a word."""
     await lab.emit(*(click(execution=f"e{number}") for number in range(20)))
