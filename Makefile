@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk lint types format docs lock clean
+.PHONY: help up test chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -48,6 +48,10 @@ bench-claims: $(VENV)/.dev
 ## make bench-disk             bytes per event on disk, column by column
 bench-disk: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.disk $(ARGS)
+
+## make bench-http             requests a second of the API, beside an endpoint that does nothing
+bench-http: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.http $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev

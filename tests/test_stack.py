@@ -1,5 +1,6 @@
 """The embedded stack: it starts, says what is wrong, survives a restart and leaves nothing behind."""
 
+import itertools
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from runtime.clickhouse import connect
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
+from runtime.ports import free_port
 from runtime.settings import Settings
 from runtime.stack_file import process_exists
 from tests.lab import Lab, click, reading
@@ -80,6 +82,18 @@ def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Pat
     (tmp_path / "valkey" / "dump.rdb").write_bytes(b"this is no snapshot")
     with pytest.raises(ChildFailed, match=r"redis exited with 1 while starting(.|\n)*Wrong signature"):
         Stack(Settings(data_dir=tmp_path)).__enter__()
+
+
+def test_a_port_that_another_program_takes_is_left_to_it(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Valkey's, the third that is asked for: it was free when it was looked for."""
+    taken = int(stack.stack_file().endpoints.redis.rpartition(":")[2].partition("/")[0])
+    ports = itertools.chain([free_port(), free_port(), taken], iter(free_port, None))
+    monkeypatch.setattr("deploy.embedded.stack.free_port", lambda: next(ports))
+    with Stack(Settings(data_dir=tmp_path)) as other:
+        other.check()
+        assert f":{taken}" not in other.stack_file().endpoints.redis
 
 
 def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:

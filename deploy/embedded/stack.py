@@ -11,11 +11,15 @@ from pydantic import SecretStr
 
 from deploy.embedded import jars
 from deploy.embedded.parts import Part, clickhouse_part, kafka_part, valkey_part, wait_until
-from runtime.children import Child, Children
+from runtime.children import Child, ChildFailed, Children
 from runtime.errors import TallyError
 from runtime.ports import free_port
 from runtime.settings import Settings
 from runtime.stack_file import Endpoints, Pids, StackFile
+
+ATTEMPTS = 3
+_PORT_TAKEN = "address already in use"
+"""What Kafka, Valkey and the front of ClickHouse say alike, but for capitals."""
 
 Progress = Callable[[str], None]
 
@@ -42,7 +46,7 @@ class Stack:
         self._lock()
         self.children = Children()
         try:
-            self._start_all()
+            self._start_on_free_ports()
         except BaseException:
             self.stop()
             raise
@@ -64,6 +68,19 @@ class Stack:
                 f"a stack already runs in {self._settings.data_dir}: stop it, or choose another --data-dir"
             ) from None
 
+    def _start_on_free_ports(self) -> None:
+        """Between the look at a port and its part's start another program may take it: then on other ports."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                self._start_all()
+            except ChildFailed as failed:
+                if _PORT_TAKEN not in str(failed).lower():
+                    raise
+                self._stop_parts()
+            else:
+                return
+        self._start_all()
+
     def _start_all(self) -> None:
         folder = jars.fetch(self._settings.cache_dir, self._progress)
         # Started together, waited for in order: the JVM takes longest and needs the least from us.
@@ -75,6 +92,7 @@ class Stack:
             self._start(part)
         for part, child in self._running.values():
             self._wait(part, child)
+        self.check()  # else what answers on a part's port may be another program
 
     def _start(self, part: Part) -> None:
         log_path = self.log_dir / f"{part.name}.log"
@@ -134,9 +152,12 @@ class Stack:
         """Stop every part, last started first, and leave nothing behind. Safe to call twice."""
         if self._lock_descriptor is None:
             return
-        for part, child in reversed(self._running.values()):
-            self.children.stop(child, part.stop_timeout_s)
-        self._running.clear()
+        self._stop_parts()
         self.children.close()
         os.close(self._lock_descriptor)
         self._lock_descriptor = None
+
+    def _stop_parts(self) -> None:
+        for part, child in reversed(self._running.values()):
+            self.children.stop(child, part.stop_timeout_s)
+        self._running.clear()
