@@ -12,6 +12,7 @@ from rich.table import Table
 
 from benchmarks import command, filled_rows
 from benchmarks.http_load import Served, get, load
+from deploy.embedded.parts import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
 from runtime.children import Child
@@ -24,20 +25,18 @@ READY_S = 30.0
 Round = dict[str, Served]
 
 
-async def started(stack: Stack, name: str, settings: Settings, arguments: list[str], path: str) -> tuple[Child, int]:
-    """A server in a process of its own, and its port, once it answers at `path`."""
+def started(stack: Stack, name: str, settings: Settings, module: list[str], path: str) -> tuple[Child, int]:
+    """A server in a process of its own, and its port (the command's last argument), once it answers at `path`."""
     port = ports.free_port()
     child = stack.children.start(
         name,
-        [sys.executable, "-m", *(each.format(port=port) for each in arguments)],
+        [sys.executable, "-m", *module, str(port)],
         log_path=settings.data_dir / f"{name}.log",
         environment=settings.as_environment(),
     )
-    async with asyncio.timeout(READY_S):
-        while not await asyncio.to_thread(ports.http_answers, f"http://127.0.0.1:{port}{path}"):
-            if child.exit_code is not None:
-                raise child.failure("did not start")
-            await asyncio.sleep(0.05)
+    url = f"http://127.0.0.1:{port}{path}"
+    if not wait_until(lambda: ports.http_answers(url), lambda: child.exit_code is None, READY_S):
+        raise child.failure("did not start")
     return child, port
 
 
@@ -49,10 +48,8 @@ async def run(options: argparse.Namespace) -> list[Round]:
         await migrate(settings)
         async with connect(settings) as database:
             await filled_rows.fill(database, 0, options.rows)
-        bare, bare_port = await started(stack, "bare", settings, ["benchmarks.bare", "{port}"], "/x")
-        reader, reader_port = await started(
-            stack, "reader", settings, ["readers.serve", "--port", "{port}"], "/v1/health"
-        )
+        bare, bare_port = started(stack, "bare", settings, ["benchmarks.bare"], "/x")
+        reader, reader_port = started(stack, "reader", settings, ["readers.serve", "--port"], "/v1/health")
         authorization = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
 
         def by_id() -> bytes:

@@ -14,6 +14,7 @@ from runtime.native_format import (
     lists,
     nullable,
     numbers,
+    same_text,
     texts,
     texts_by_number,
     times,
@@ -51,7 +52,7 @@ def interaction_rows(topic: str, events: Events) -> Block:
         "timestamp": times(append_ms),
         "_event_time_ms": numbers(event_ms),
         "_idempotency_key": _of_heads(events, [head.idempotency_key or "" for head in events.heads]),
-        "_topic": _the_same(topic, len(events)),
+        "_topic": same_text(topic, len(events)),
         "_partition": numbers(events.partitions),
         "_offset": numbers(events.offsets.astype(np.uint64)),
     }
@@ -95,10 +96,6 @@ def _of_heads(events: Events, values: Sequence[str]) -> Column:
     return texts_by_number(events.head_of, values)
 
 
-def _the_same(value: str, rows: int) -> Column:
-    return texts_by_number(np.zeros(rows, np.int32), [value])
-
-
 def duplicate_rows(topic: str, duplicates: Duplicates) -> Block:
     """The rows of `outcomes` for duplicates."""
     events = duplicates.events
@@ -111,7 +108,7 @@ def duplicate_rows(topic: str, duplicates: Duplicates) -> Block:
             "interaction_id": _ids(events),
             "_partition": numbers(events.partitions),
             "_offset": numbers(events.offsets.astype(np.uint64)),
-            "verdict": _the_same("duplicate", len(events)),
+            "verdict": same_text("duplicate", len(events)),
             "duplicate_of": texts(duplicates.owners),
             "reason": texts(duplicates.reasons),
             "timestamp": times(append_ms_of(events.rows)),
@@ -131,7 +128,7 @@ def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
             "interaction_id": texts(item.interaction_id for item in rejected),
             "_partition": numbers(np.array([item.partition for item in rejected], np.uint32)),
             "_offset": numbers(np.array([record.offset for record in records], np.uint64)),
-            "verdict": _the_same("rejected", len(rejected)),
+            "verdict": same_text("rejected", len(rejected)),
             "reason": texts(rejection.reason for rejection in rejections),
             "field": texts(rejection.field for rejection in rejections),
             "message": texts(rejection.message[:MAX_MESSAGE_CHARACTERS] for rejection in rejections),
@@ -146,9 +143,9 @@ _NULL_OUTCOME = ("user_id", "execution_id")
 
 def _outcomes(topic: str, rows: int, given: dict[str, Column]) -> Block:
     """With what is the same for all of them: every block of an insert has the same columns."""
-    nothing = _the_same("", rows)
+    nothing = same_text("", rows)
     columns = (
-        {"_topic": _the_same(topic, rows), "_event_time_ms": numbers(np.zeros(rows, np.int64))}
+        {"_topic": same_text(topic, rows), "_event_time_ms": numbers(np.zeros(rows, np.int64))}
         | dict.fromkeys(_EMPTY_OUTCOME, nothing)
         | dict.fromkeys(_NULL_OUTCOME, nullable(nothing, np.ones(rows, np.bool_)))
     )

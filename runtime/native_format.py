@@ -64,11 +64,16 @@ def texts(values: Iterable[str]) -> Column:
     return Column(TEXT, [b"".join(map(text, values))])
 
 
+def same_text(value: str, rows: int) -> Column:
+    """The same text in every row."""
+    return Column(TEXT, [text(value) * rows])
+
+
 def texts_by_number(numbers: Integers, values: Sequence[str]) -> Column:
     """For each row the text of its number."""
+    if len(values) == 1:
+        return same_text(values[0], len(numbers))
     written = [text(value) for value in values]
-    if len(written) == 1:
-        return Column(TEXT, [written[0] * len(numbers)])
     return Column(TEXT, [b"".join(map(written.__getitem__, numbers.tolist()))])
 
 

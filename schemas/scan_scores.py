@@ -12,14 +12,14 @@ Floats = npt.NDArray[np.float64]
 _MINUS, _DOT, _ZERO, _NINE = ord("-"), ord("."), ord("0"), ord("9")
 _LARGEST_MANTISSA = 2**53
 _MOST_DIGITS = 18
-_EXACT_POWERS: Floats = np.array([10.0**power for power in range(23)])
+_EXACT_POWERS = np.array([10.0**power for power in range(23)])
 """Powers of ten that binary64 has exactly."""
 
 
 def read_scores(text: Bytes, spans: Integers) -> Floats:
     """What stands in each span (first byte, size, size or -1 for nothing), a JSON number; 0 for nothing."""
     values, unread = np.zeros(len(spans), np.float64), np.zeros(len(spans), np.bool_)
-    _read_short(text, spans, _EXACT_POWERS, values, unread)
+    _read_short(text, spans, values, unread)
     for line in np.flatnonzero(unread).tolist():
         first, size, _ = spans[line].tolist()
         values[line] = float(text[first : first + size].tobytes())
@@ -27,7 +27,7 @@ def read_scores(text: Bytes, spans: Integers) -> Floats:
 
 
 @compiled
-def _read_short(text: Bytes, spans: Integers, powers: Floats, values: Floats, unread: npt.NDArray[np.bool_]) -> None:
+def _read_short(text: Bytes, spans: Integers, values: Floats, unread: npt.NDArray[np.bool_]) -> None:
     """Read those of few digits and no exponent.
 
     A mantissa and a power of ten that are both exact make one rounding, which is the right one (W. D. Clinger, "How to
@@ -54,5 +54,5 @@ def _read_short(text: Bytes, spans: Integers, powers: Floats, values: Floats, un
         if at < end or digits > _MOST_DIGITS or mantissa > _LARGEST_MANTISSA:
             unread[line] = True
         else:
-            value = float(mantissa) / powers[behind_dot]
+            value = float(mantissa) / _EXACT_POWERS[behind_dot]
             values[line] = -value if is_negative else value

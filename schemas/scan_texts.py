@@ -9,6 +9,9 @@ from schemas.scan_event import Integers
 from schemas.scan_json import BACKSLASH, Bytes, scan_escape, scan_unit
 from schemas.wide import WIDE, copy_wide
 
+MAX_SIZE_BYTES = 3
+"""That the size of a span takes: each is below 2 MiB."""
+
 _HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 _PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
 _MEANING = np.arange(256, dtype=np.uint8)
@@ -81,10 +84,6 @@ def write_size(size: int, into: Bytes, at: int) -> int:
         at += 1
     into[at] = size
     return at + 1
-
-
-MAX_SIZE_BYTES = 3
-"""That the size of a span takes: each is below 2 MiB."""
 
 
 @compiled
