@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-browser mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -17,7 +17,15 @@ up: $(VENV)/.run
 
 ## make test [ARGS="-k sink"]  linter, types, all tests (two processes, a stack each)
 test: lint types
-	@$(BIN)/pytest --numprocesses 2 $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --ignore tests/browser $(ARGS)
+
+## make test-browser           the snippet for pages in headless Chromium (apt-get install chromium chromium-driver)
+test-browser: $(VENV)/.dev
+	@$(BIN)/pytest tests/browser $(ARGS)
+
+## make mix                    50 clients for a minute, all calls mixed; then again with Kafka stopped for 10 s
+mix: $(VENV)/.dev
+	@$(BIN)/python -m tests.mix $(ARGS)
 
 ## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it goes on where it was (ARGS=--help)
 RUNS ?= 100

@@ -3,7 +3,7 @@
 import sys
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 app = FastAPI()
 
@@ -11,6 +11,13 @@ app = FastAPI()
 @app.get("/{interaction_id}")
 async def nothing(interaction_id: str) -> dict[str, str]:
     """Answer the path."""
+    return {"interaction_id": interaction_id}
+
+
+@app.post("/{interaction_id}")
+async def nothing_of_a_body(interaction_id: str, request: Request) -> dict[str, str]:
+    """Read the body, and answer the path."""
+    await request.body()
     return {"interaction_id": interaction_id}
 
 

@@ -2,25 +2,32 @@
 
 import argparse
 import asyncio
+import itertools
 import random
 import statistics
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import command, filled_rows
-from benchmarks.http_load import Served, get, load
+from benchmarks import command, filled_rows, topic
+from benchmarks.http_load import Served, get, load, post
 from deploy.embedded.parts import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
 from runtime.children import Child
 from runtime.clickhouse import connect
+from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.settings import Settings
 
 READY_S = 30.0
+PATH = "/v1/retrievers/interactions"
+PER_BATCH = 1_000
+BATCHES = 16
+BATCH_CONNECTIONS = 8
 
 Round = dict[str, Served]
 
@@ -40,45 +47,78 @@ def started(stack: Stack, name: str, settings: Settings, module: list[str], path
     return child, port
 
 
+class Turn(NamedTuple):
+    """What is measured by itself: requests over so many connections, each of so many events."""
+
+    name: str
+    port: int
+    request: Callable[[], bytes]
+    connections: int
+    events: int = 1
+
+
+def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare: int) -> list[Turn]:
+    """The turns of a round. Rate limits count, and are far away."""
+    chance, numbers = random.Random(options.seed), itertools.count()
+    authorization = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
+
+    def event() -> bytes:
+        value, _ = topic.value_of(topic.facts_of(next(numbers), options.seed), chance)
+        return value[: value.rindex(b',"interaction_id"')] + b"}"
+
+    def by_id() -> bytes:
+        wanted = filled_rows.id_of(chance.randrange(options.rows))
+        return get(f"{PATH}/{wanted}", authorization)
+
+    def batch() -> bytes:
+        events = b",".join(event() for _ in range(PER_BATCH))
+        return post(f"{PATH}/batch", authorization, b'{"interactions":[%b]}' % events)
+
+    # Built before: 1,000 events take as long to make as a few requests.
+    batches = itertools.cycle([batch() for _ in range(BATCHES)])
+    nothing, echo = get("/x", authorization), post("/x", authorization, event())
+    return [
+        Turn("a bare GET", bare, lambda: nothing, options.connections),
+        Turn("a bare POST", bare, lambda: echo, options.connections),
+        Turn("get by id", api, by_id, options.connections),
+        Turn("create", api, lambda: post(PATH, authorization, event()), options.connections),
+        Turn("batch of 1,000", api, lambda: next(batches), BATCH_CONNECTIONS, PER_BATCH),
+    ]
+
+
 async def run(options: argparse.Namespace) -> list[Round]:
     """All rounds."""
-    chance = random.Random(options.seed)
     with command.temporary_stack(options.folder) as stack:
-        settings = command.named(stack, "http")
+        settings = command.named(stack, "http").model_copy(update={"rate_limit_per_s": 1_000_000})
+        await create_topics(settings)
         await migrate(settings)
         async with connect(settings) as database:
             await filled_rows.fill(database, 0, options.rows)
         bare, bare_port = started(stack, "bare", settings, ["benchmarks.bare"], "/x")
-        reader, reader_port = started(stack, "reader", settings, ["readers.serve", "--port"], "/v1/health")
-        authorization = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
-
-        def by_id() -> bytes:
-            wanted = filled_rows.id_of(chance.randrange(options.rows))
-            return get(f"/v1/retrievers/interactions/{wanted}", authorization)
-
-        nothing = get("/x", authorization)
-        turns: list[tuple[str, int, Callable[[], bytes]]] = [
-            ("a bare endpoint", bare_port, lambda: nothing),
-            ("get by id", reader_port, by_id),
-        ]
+        api, api_port = started(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
         rounds = []
         for number in range(options.rounds):
             found = {}
-            for name, port, request in turns:
-                found[name] = await load(port, request, connections=options.connections, seconds=options.seconds)
-                print(f"round {number + 1}: {name}: {found[name]}", flush=True)
+            for turn in requests_of(options, settings, api_port, bare_port):
+                if options.only and not any(word in turn.name for word in options.only):
+                    continue
+                served = await load(turn.port, turn.request, connections=turn.connections, seconds=options.seconds)
+                found[turn.name] = served._replace(per_s=served.per_s * turn.events)
+                print(f"round {number + 1}: {turn.name}: {found[turn.name]}", flush=True)
             rounds.append(found)
-        stack.children.stop_all([bare, reader], READY_S)
+        stack.children.stop_all([bare, api], READY_S)
     return rounds
 
 
 def report(rounds: list[Round]) -> None:
-    """The table: medians of the rounds, and how many bare requests one costs, pair by pair."""
+    """The table: medians of the rounds, and the rate as a share of the bare endpoint's, pair by pair."""
     table = Table("request", "a second", "p50 ms", "p99 ms", "of the bare endpoint's rate")
     for name in rounds[0]:
-        share = statistics.median(each[name].per_s / each["a bare endpoint"].per_s for each in rounds)
+        bare = "a bare GET" if "get" in name.lower() else "a bare POST"
         medians = [statistics.median(each[name][at] for each in rounds) for at in range(3)]
-        table.add_row(name, f"{medians[0]:,.0f}", f"{medians[1]:.1f}", f"{medians[2]:.1f}", f"{share:.2f}")
+        shares = [each[name].per_s / each[bare].per_s for each in rounds if bare in each]
+        share = f"{statistics.median(shares):.2f}" if shares else "-"
+        table.add_row(name, f"{medians[0]:,.0f}", f"{medians[1]:.1f}", f"{medians[2]:.1f}", share)
     Console(width=120).print(table)
 
 
@@ -88,6 +128,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="in the table; ids are asked for uniformly")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--only", nargs="*", help="turns whose names have one of these words")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -21,11 +21,12 @@ from benchmarks.filled_rows import fill, id_of
 from benchmarks.load import sender
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
-from readers.lookup import Lookups, Stored
+from readers.lookup import Lookups
 from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
 from runtime.settings import Settings
+from schemas.outcome import Stored
 
 
 class Times(NamedTuple):

@@ -7,7 +7,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from consumers.supervisor import Supervisor
+from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from readers.audit import audit
 from runtime.clickhouse import ClickHouse
@@ -59,7 +59,7 @@ class Tally(System):
         self.events = events
         self._settings, self._database, self._rows_before = settings, database, rows_before
         self._log_dir = settings.data_dir / "bench-logs" / settings.group
-        self._supervisor = Supervisor(
+        self._supervisor = supervised_workers(
             stack.children,
             settings,
             workers=workers,

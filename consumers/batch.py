@@ -102,6 +102,8 @@ class Rejected(Struct):
     namespace: str
     interaction_id: str
     rejection: Rejection
+    user_id: str | None = None
+    execution_id: str | None = None
 
     @property
     def offset(self) -> int:
@@ -142,6 +144,8 @@ class Verdicts(NamedTuple):
 
     stored: Events
     duplicates: Duplicates
+    done: Events
+    """Those that have a row already."""
 
 
 class Decided(NamedTuple):

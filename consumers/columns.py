@@ -1,11 +1,12 @@
 """Columns: events and outcomes as blocks of ClickHouse's own format, for the tables of `schemas/tables.py`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from consumers.batch import Duplicates, Rejected
-from consumers.events import Events
+from consumers.events import Events, Flags
 from runtime.native_format import (
     TEXT,
     Block,
@@ -25,6 +26,7 @@ from schemas.interaction import INTERACTION_TYPES
 from schemas.scan_event import NUMBER_AT, SPAN_AT
 from schemas.scan_scores import read_scores
 from schemas.scan_texts import MAX_SIZE_BYTES, write_ids, write_spans
+from schemas.tables import ERASED_COLUMNS
 from schemas.wide import WIDE
 from schemas.wire import OBJECT_FIELDS
 
@@ -35,8 +37,11 @@ _TEXTS = tuple(name for name in SPAN_AT if name != _SCORE)
 _NEVER_NULL = {"feature_id", *OBJECT_FIELDS}
 
 
-def interaction_rows(topic: str, events: Events) -> Block:
-    """The rows of `interactions` for these events."""
+def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -> Block:
+    """The rows of `interactions` for these events; tombstones for those that are deleted."""
+    deleted = np.zeros(len(events), np.bool_) if deleted is None else deleted
+    if deleted.any():
+        events = _erased(events, deleted)
     found = events.columns.numbers
     position, result_set_size = found[:, NUMBER_AT["position"]], found[:, NUMBER_AT["result_set_size"]]
     append_ms, event_ms = append_ms_of(events.rows), event_ms_of(events.rows)
@@ -52,11 +57,25 @@ def interaction_rows(topic: str, events: Events) -> Block:
         "timestamp": times(append_ms),
         "_event_time_ms": numbers(event_ms),
         "_idempotency_key": _of_heads(events, [head.idempotency_key or "" for head in events.heads]),
+        "_keyed": numbers(events.keyed.astype(np.uint8)),
+        "version": numbers(deleted.astype(np.uint64)),
+        "is_deleted": numbers(deleted.astype(np.uint8)),
         "_topic": same_text(topic, len(events)),
         "_partition": numbers(events.partitions),
         "_offset": numbers(events.offsets.astype(np.uint64)),
     }
     return block(columns, len(events))
+
+
+def _erased(events: Events, deleted: Flags) -> Events:
+    """The same without what a tombstone does not keep."""
+    spans, found = events.columns.spans.copy(), events.columns.numbers.copy()
+    for name in ERASED_COLUMNS:
+        if name in SPAN_AT:
+            spans[deleted, SPAN_AT[name]] = (0, 0, -1)
+        elif name in NUMBER_AT:
+            found[deleted, NUMBER_AT[name]] = 0 if name == "position" else -1
+    return replace(events, columns=events.columns._replace(spans=spans, numbers=found))
 
 
 def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
@@ -132,9 +151,16 @@ def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
             "reason": texts(rejection.reason for rejection in rejections),
             "field": texts(rejection.field for rejection in rejections),
             "message": texts(rejection.message[:MAX_MESSAGE_CHARACTERS] for rejection in rejections),
+            "user_id": _maybe([item.user_id for item in rejected]),
+            "execution_id": _maybe([item.execution_id for item in rejected]),
             "timestamp": times(np.array([record.timestamp for record in records], np.int64)),
         },
     )
+
+
+def _maybe(values: Sequence[str | None]) -> Column:
+    nulls = np.array([value is None for value in values], np.bool_)
+    return nullable(texts(value or "" for value in values), nulls)
 
 
 _EMPTY_OUTCOME = ("duplicate_of", "reason", "field", "message")

@@ -170,4 +170,5 @@ def _verdicts(judged: Judged, found: _Found) -> Verdicts:
     is_stored = ~judged.done
     is_stored[lines] = False
     owners, reasons = [found[line].interaction_id for line in lines], [found[line].reason for line in lines]
-    return Verdicts(events[is_stored], Duplicates(events[np.array(lines, np.int64)], owners, reasons))
+    duplicates = Duplicates(events[np.array(lines, np.int64)], owners, reasons)
+    return Verdicts(events[is_stored], duplicates, events[judged.done])

@@ -1,6 +1,5 @@
 """Events of a batch, as columns: one line each, the order being that of their partitions and offsets."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.owners import Rows, append_ms_of, event_ms_of, id_of, key_of, offsets_of, raw_ids_of
-from schemas.scan_event import SPAN_AT, Columns, select
+from schemas.scan_event import Columns, select, text_at
 from schemas.scan_json import Bytes
 
 Flags = npt.NDArray[np.bool_]
@@ -26,6 +25,8 @@ class Head(NamedTuple):
     idempotency_key: str | None
     origin_ms: int | None
     """Of a dead letter put on the topic again: when it was first appended."""
+    deduplicate: bool = True
+    """False: its sender wants it stored whatever it repeats, and nothing to be a duplicate of it."""
 
 
 def flags_of_heads(heads: Sequence[Head], head_of: npt.NDArray[np.int32], is_so: Callable[[Head], bool]) -> Flags:
@@ -151,9 +152,4 @@ class Events:
 
     def text_of(self, field: str, line: int) -> str | None:
         """What an event has in a field of text."""
-        first, size, written = self.columns.spans[line, SPAN_AT[field]].tolist()
-        if written < 0:
-            return None
-        raw = self.text[first : first + size].tobytes()
-        text: str = json.loads(b'"%b"' % raw) if size != written else raw.decode()
-        return text
+        return text_at(self.text, self.columns, field, line)

@@ -9,7 +9,10 @@ import time
 from collections.abc import Sequence
 
 from consumers.batch import Decided, Rejected, Verdicts
+from consumers.erasure import RawIds
+from consumers.events import Flags
 from consumers.sink import InteractionRows, OutcomeRows
+from runtime.owners import raw_ids_of
 from runtime.settings import Settings
 
 LONGEST_AGES = 50
@@ -25,19 +28,30 @@ class Group:
         self.rows = InteractionRows(settings.topic)
         self.outcomes = OutcomeRows(settings.topic)
         self.rejected: list[Rejected] = []
+        self.stored_ids: list[RawIds] = []
+        """Of all events that have rows once it is stored."""
         self._records = self._rejected_bytes = 0
         self._begun_at = 0.0
 
     def __len__(self) -> int:
         return len(self.decided)
 
-    def add(self, decided: Decided, verdicts: Verdicts, rejected: Sequence[Rejected], *, is_stored: bool) -> None:
-        """Take one more. `is_stored`: its rows are in the table already."""
+    def add(
+        self,
+        decided: Decided,
+        verdicts: Verdicts,
+        rejected: Sequence[Rejected],
+        *,
+        deleted: Flags | None = None,
+        is_stored: bool = False,
+    ) -> None:
+        """Take one more. `deleted`: which of those to store; `is_stored`: its rows are in the table already."""
         if not self.decided:
             self._begun_at = time.monotonic()
         self.decided.append(decided)
         if not is_stored:
-            self.rows.add_events(verdicts.stored)
+            self.rows.add_events(verdicts.stored, deleted)
+        self.stored_ids += [raw_ids_of(events.rows).copy() for events in (verdicts.stored, verdicts.done)]
         self.outcomes.add_outcomes(verdicts.duplicates, rejected)
         self.rejected += rejected
         self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)

@@ -5,7 +5,7 @@ stored, the batches of the next are decided about.
 
 step                        a crash after it leaves            the next run
 1 claims taken              claims of events not stored yet    finds its own offsets as owners: same verdicts
-2 interactions inserted     rows without a commit              finds them stored, skips them
+2 interactions inserted     rows without a commit              finds them stored, skips them, erases what is deleted
 3 dead letters written      letters without a commit           writes them again; their origin makes them one
 4 outcomes inserted         outcomes without a commit          finds them recorded, skips them
 5 offsets committed         nothing                            starts at the next record
@@ -14,11 +14,13 @@ step                        a crash after it leaves            the next run
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from consumers import seams
 from consumers.batch import Batch, Counts, Decided, Judged, Range, Rejected, Verdicts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
+from consumers.erasure import Erasure
 from consumers.events import Event
 from consumers.group import Group
 from consumers.letters import Letters
@@ -38,6 +40,14 @@ ReadAgain = Callable[[Sequence[Range]], Awaitable[Batch]]
 log = logging.getLogger("tally.worker")
 
 
+class Outlets(NamedTuple):
+    """Where it goes what is decided."""
+
+    sink: Sink
+    erasure: Erasure
+    letters: Letters
+
+
 class Pipeline:
     """One worker's path from records to rows."""
 
@@ -49,8 +59,7 @@ class Pipeline:
         ceiling: RejectCeiling | None,
         resume: Resume,
         deduplication: Deduplication,
-        sink: Sink,
-        letters: Letters,
+        outlets: Outlets,
         read_again: ReadAgain,
         commit: Commit,
         hold: Hold,
@@ -60,8 +69,7 @@ class Pipeline:
         self._ceiling = ceiling
         self._resume = resume
         self._deduplication = deduplication
-        self._sink = sink
-        self._letters = letters
+        self._sink, self._erasure, self._letters = outlets
         self._read_again = read_again
         self._commit = commit
         self._hold = hold
@@ -110,8 +118,10 @@ class Pipeline:
         with self.stages.of("claim"):
             ranges = [each for decided in before for each in decided.ranges]
             verdicts = await self._deduplication.decide(batch, judged, ranges)
+        with self.stages.of("erase"):
+            deleted = await self._erasure.deleted(verdicts.stored)
         with self.stages.of("encode"):
-            into.add(self._decided(batch, judged, verdicts), verdicts, judged.rejected, is_stored=False)
+            into.add(self._decided(batch, judged, verdicts), verdicts, judged.rejected, deleted=deleted)
 
     def _decided(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Decided:
         stored, duplicates = len(verdicts.stored), len(verdicts.duplicates)
@@ -153,6 +163,9 @@ class Pipeline:
     async def _finish(self, group: Group) -> None:
         with self.stages.of("store"):
             group = await self._store(group)
+        with self.stages.of("erase"):
+            await self._erasure.erase(group.stored_ids)
+        await seams.reached("erased")
         with self.stages.of("letters"):
             await self._letters.send(group.rejected)
         await seams.reached("lettered")

@@ -27,7 +27,7 @@ _OWNERS = (
     "SELECT namespace, execution_id, feature_id, interaction_type, _idempotency_key, _offset, _event_time_ms, "
     f"toUnixTimestamp64Milli(timestamp), interaction_id FROM {INTERACTIONS} "
     f"WHERE {_IN_REACH} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}} "
-    "AND (ifNull(execution_id, '') != '' OR _idempotency_key != '') ORDER BY _offset"
+    "AND _keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '') ORDER BY _offset LIMIT 1 BY _offset"
 )
 
 _REFUSED = (

@@ -12,6 +12,7 @@ SEAMS = (
     "restored",  # part of lost claims was put back
     "claimed",
     "stored",  # rows are in `interactions`
+    "erased",  # and what is deleted of them is gone
     "refused",  # ClickHouse refused a row; its claim was taken back, its letter not written yet
     "lettered",
     "recorded",  # rows are in `outcomes`

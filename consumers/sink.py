@@ -8,7 +8,7 @@ import lz4.frame
 
 from consumers.batch import Duplicates, Rejected
 from consumers.columns import duplicate_rows, interaction_rows, rejected_rows
-from consumers.events import Event, Events, Places
+from consumers.events import Event, Events, Flags, Places
 from runtime.clickhouse import ClickHouse, Encoded
 from runtime.faults import RowsRefused
 from runtime.native_format import Block
@@ -64,10 +64,10 @@ class InteractionRows(Rows):
         self._topic = topic
         self._places: list[Places] = []
 
-    def add_events(self, events: Events) -> None:
-        """Put events behind those that are there."""
+    def add_events(self, events: Events, deleted: Flags | None = None) -> None:
+        """Put events behind those that are there, the deleted ones as tombstones."""
         if len(events):
-            self.add(interaction_rows(self._topic, events))
+            self.add(interaction_rows(self._topic, events, deleted))
             self._places.append(events.places)
 
     @property

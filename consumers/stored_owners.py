@@ -27,7 +27,7 @@ _NEAR = (
     "SELECT execution_id, feature_id, interaction_type, _idempotency_key, _offset, _event_time_ms, interaction_id "
     f"FROM {INTERACTIONS} WHERE namespace = {{namespace:String}} AND _topic = {{topic:String}} "
     "AND _partition = {partition:UInt32} AND _event_time_ms > {after_ms:Int64} AND _event_time_ms < {before_ms:Int64} "
-    "AND (execution_id IN {executions:Array(String)} OR _idempotency_key IN {keys:Array(String)}) "
+    "AND _keyed AND (execution_id IN {executions:Array(String)} OR _idempotency_key IN {keys:Array(String)}) "
     "ORDER BY _offset"
 )
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,11 +16,13 @@ from runtime.partitioner import partition_of
 from runtime.record_format import Headers
 from schemas.dedup import dedup_key
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
+from schemas.interaction import MAX_ID_BYTES
 from schemas.rejection import Reason, Rejection
 from schemas.scan_event import NUMBER_AT
 from schemas.scan_keys import execution_keys
 from schemas.scanner import Scanned, validate_all
 from schemas.wire import (
+    DEDUPLICATE_HEADER,
     DERIVED_ID_HEADER,
     IDEMPOTENCY_HEADER,
     NAMESPACE_HEADER,
@@ -44,11 +47,15 @@ _NO_HEAD = Head("", False, False, None, None)
 log = logging.getLogger("tally.worker")
 
 
-class _IdOnly(msgspec.Struct):
-    interaction_id: str = ""
+class _Salvaged(msgspec.Struct):
+    """What a rejected record says of itself, as far as it can be read: so that it can be found by that."""
+
+    interaction_id: Any = None
+    user_id: Any = None
+    execution_id: Any = None
 
 
-_decode_id = msgspec.json.Decoder(_IdOnly).decode
+_decode_salvaged = msgspec.json.Decoder(_Salvaged).decode
 
 
 class Validation:
@@ -106,8 +113,9 @@ class Validation:
         if isinstance(head, _NoHead) or why.reason == "bad_header":
             return Rejected(partition, record, "", self._derived_id(partition, record.offset, record.timestamp), why)
         namespace = "" if why.reason in UNPARSEABLE else head.namespace
-        interaction_id = _salvaged_id(record.value) or self._derived_id(partition, record.offset, record.timestamp)
-        return Rejected(partition, record, namespace, interaction_id, why)
+        salvaged = _salvaged(record.value)
+        interaction_id = salvaged.interaction_id or self._derived_id(partition, record.offset, record.timestamp)
+        return Rejected(partition, record, namespace, interaction_id, why, salvaged.user_id, salvaged.execution_id)
 
     def _derived_id(self, partition: int, offset: int, append_ms: int) -> str:
         return derive_foreign_id(self._topic, partition, offset, append_ms)
@@ -120,7 +128,8 @@ class Validation:
                 _check_schema(headers[SCHEMA_HEADER])
             namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
             idempotency_key = _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key)
-            return Head(namespace, foreign, DERIVED_ID_HEADER in headers, idempotency_key, _origin_ms(headers))
+            derived_id, origin_ms = DERIVED_ID_HEADER in headers, _origin_ms(headers)
+            return Head(namespace, foreign, derived_id, idempotency_key, origin_ms, _deduplicate(headers))
         except _NoHead as none:
             return none
 
@@ -163,6 +172,8 @@ def _keys(scanned: Scanned, heads: Sequence[Head], head_of: npt.NDArray[np.int32
         key = dedup_key(head.namespace, None, "", (), head.idempotency_key)
         if key is not None:
             keys[line], keyed[line] = np.frombuffer(key, np.uint8), True
+    if not all(head.deduplicate for head in heads):
+        keyed &= flags_of_heads(heads, head_of, lambda head: head.deduplicate)
     return keyed, keys.tobytes()
 
 
@@ -198,6 +209,13 @@ def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
     return int(raw)
 
 
+def _deduplicate(headers: Mapping[str, bytes | None]) -> bool:
+    said = headers.get(DEDUPLICATE_HEADER, b"1")
+    if said not in (b"0", b"1"):
+        raise _BadHeader(DEDUPLICATE_HEADER, "is neither 0 nor 1")
+    return said == b"1"
+
+
 def _check_schema(raw: bytes | None) -> None:
     if not raw or not raw.isdigit() or len(raw) > _MAX_DIGITS:
         raise _BadHeader(SCHEMA_HEADER, "is no number")
@@ -208,12 +226,17 @@ def _check_schema(raw: bytes | None) -> None:
         )
 
 
-def _salvaged_id(value: bytes | None) -> str | None:
-    """The id that a rejected record carries, so that asking for it tells why it was rejected."""
-    if not value:
-        return None
+def _salvaged(value: bytes | None) -> _Salvaged:
     try:
-        found = _decode_id(value).interaction_id
+        found = _decode_salvaged(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return found if len(found) == ID_LENGTH and is_interaction_id(found) else None
+        return _Salvaged()
+    interaction_id = found.interaction_id
+    is_id = isinstance(interaction_id, str) and len(interaction_id) == ID_LENGTH and is_interaction_id(interaction_id)
+    return _Salvaged(
+        interaction_id if is_id else None, _within_bounds(found.user_id), _within_bounds(found.execution_id)
+    )
+
+
+def _within_bounds(text: object) -> str | None:
+    return text if isinstance(text, str) and len(text.encode()) <= MAX_ID_BYTES else None

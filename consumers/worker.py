@@ -18,13 +18,14 @@ from consumers.ahead import compile_ahead
 from consumers.batch import Batch, Counts
 from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
+from consumers.erasure import Erasure
 from consumers.garbage import collected_at_intervals
 from consumers.intake import Intake
 from consumers.leases import Leases, Unsettled
 from consumers.letters import Letters
 from consumers.memory import use_few_heaps
 from consumers.offsets import Offsets
-from consumers.pipeline import Pipeline
+from consumers.pipeline import Outlets, Pipeline
 from consumers.rebuild import Rebuild
 from consumers.rereading import read_again
 from consumers.resume import Resume
@@ -36,6 +37,7 @@ from consumers.validation import Validation
 from runtime import kafka, log
 from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
+from runtime.deletions import Deletions
 from runtime.errors import TallyError, Unavailable
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
@@ -127,8 +129,11 @@ class Worker(ConsumerRebalanceListener):
             ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
-            sink=Sink(settings.topic, database),
-            letters=Letters(settings.topic, settings.letters_topic, letters),
+            outlets=Outlets(
+                Sink(settings.topic, database),
+                Erasure(Deletions(database)),
+                Letters(settings.topic, settings.letters_topic, letters),
+            ),
             read_again=partial(read_again, settings),
             commit=offsets.commit,
             hold=self._hold,

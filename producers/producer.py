@@ -7,30 +7,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidTopicError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-)
-
+from producers.topic import Outgoing, Sent, Topic
 from runtime import kafka
-from runtime.errors import RefusedByBroker, TallyError, Unavailable
+from runtime.errors import TallyError
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms
 from schemas.identity import mint_id
 from schemas.interaction import Interaction, warning_for
 from schemas.wire import check_idempotency_key, check_namespace, encode_headers, encode_value, partition_key
-
-_REFUSALS = (
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    InvalidTopicError,
-)
-
 
 ITEMS_BETWEEN_PAUSES = 64
 
@@ -76,11 +60,13 @@ class Producer:
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self._settings = settings or Settings.load(**overrides)
         self._open = AsyncExitStack()
-        self._client: AIOKafkaProducer
+        self._topic: Topic
 
     async def __aenter__(self) -> Self:
         await kafka.require_topic(self._settings)  # the client would wait long for a topic that is not there
-        self._client = await self._open.enter_async_context(kafka.producer(self._settings))
+        client = await self._open.enter_async_context(kafka.producer(self._settings))
+        settings = self._settings
+        self._topic = Topic(client, settings.topic, settings.delivery_timeout_ms, settings.max_record_bytes)
         return self
 
     async def __aexit__(
@@ -141,39 +127,28 @@ class Producer:
     async def _send(
         self, item: Interaction | Imported, namespace: str | None, idempotency_key: str | None = None
     ) -> "_Sent":
-        """Hand one record to the client; a refusal becomes the future's exception, like a late one."""
         imported = isinstance(item, Imported)
         interaction, interaction_id = item if isinstance(item, Imported) else (item, mint_id())
         space = check_namespace(namespace or self._settings.namespace)
         token = None if idempotency_key is None or interaction.execution_id else check_idempotency_key(idempotency_key)
-        deadline = asyncio.get_running_loop().time() + self._settings.delivery_timeout_ms / 1000
-        try:
-            future = await self._client.send(
-                self._settings.topic,
-                value=encode_value(interaction, interaction_id),
-                key=partition_key(space, interaction, token),
-                headers=encode_headers(space, derived_id=imported, idempotency_key=token),
-            )
-        except KafkaError as error:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
-        return _Sent(interaction, interaction_id, future, deadline)
+        record = Outgoing(
+            interaction_id,
+            partition_key(space, interaction, token),
+            encode_value(interaction, interaction_id),
+            encode_headers(space, derived_id=imported, idempotency_key=token),
+        )
+        return _Sent(interaction, interaction_id, await self._topic.send(record))
 
     async def _outcome(self, sent: "_Sent") -> Receipt | NotAccepted:
         try:
-            async with asyncio.timeout_at(sent.deadline):
-                stored = await asyncio.shield(sent.future)
-        except _REFUSALS as error:
-            return NotAccepted(sent.interaction, RefusedByBroker(f"Kafka refused the record: {error}"))
-        except (KafkaError, TimeoutError) as error:
-            # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
-            why = f"Kafka (TALLY_KAFKA) did not acknowledge within {self._settings.delivery_timeout_ms} ms: {error!r}"
-            return NotAccepted(sent.interaction, Unavailable(why))
+            landed = await self._topic.landed(sent.record)
+        except TallyError as error:
+            return NotAccepted(sent.interaction, error)
         return Receipt(
             interaction_id=sent.interaction_id,
-            timestamp=from_epoch_ms(stored.timestamp),
-            partition=stored.partition,
-            offset=stored.offset,
+            timestamp=from_epoch_ms(landed.append_ms),
+            partition=landed.partition,
+            offset=landed.offset,
             warning=warning_for(sent.interaction.feature_uri),
         )
 
@@ -181,8 +156,7 @@ class Producer:
 class _Sent(NamedTuple):
     interaction: Interaction
     interaction_id: str
-    future: "asyncio.Future[Any]"
-    deadline: float
+    record: Sent
 
 
 _Items = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]

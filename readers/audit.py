@@ -1,6 +1,6 @@
 """The audit: what became of every offset of the topic, proven from the log and the tables.
 
-    accepted = stored + duplicates + rejected + in flight        and every offset is in exactly one of them
+    accepted = stored + duplicates + rejected + deleted + in flight        and every offset is in exactly one of them
 
 Accepted are the records that were ever appended: the offsets up to the log's end, less those that never were
 records (transaction markers). In flight is what lies at or past the committed offset without an outcome. What is
@@ -35,11 +35,13 @@ OFFSETS_NAMED = 1_000
 _IN_PARTITION = "_topic = {topic:String} AND _partition = {partition:UInt32}"
 _IN_RANGE = f"{_IN_PARTITION} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}}"
 _RECORDED = (
-    f"SELECT _offset, 'stored' AS verdict FROM {INTERACTIONS} WHERE {_IN_RANGE} "
+    f"SELECT _offset, if(max(is_deleted), 'deleted', 'stored') AS verdict FROM {INTERACTIONS} WHERE {_IN_RANGE} "
+    "GROUP BY _offset "
     f"UNION DISTINCT SELECT _offset, toString(verdict) FROM {OUTCOMES} WHERE {_IN_RANGE}"
 )
 _COUNTS = (
     "SELECT countIf(verdict = 'stored'), countIf(verdict = 'duplicate'), countIf(verdict = 'rejected'), "
+    "countIf(verdict = 'deleted'), "
     f"uniqExact(_offset) FROM ({_RECORDED})"
 )
 _TWICE = f"SELECT _offset FROM ({_RECORDED}) GROUP BY _offset HAVING count() > 1 ORDER BY _offset LIMIT {OFFSETS_NAMED}"
@@ -61,6 +63,7 @@ class PartitionAudit(BaseModel):
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
+    deleted: int = 0
     in_flight: int = 0
     expired_unread: int = 0
     """Removed by the topic's retention before anybody had read them."""
@@ -144,7 +147,7 @@ class _Accounts:
         for piece in self._asked.cut(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
             result.in_flight += len(piece) - await self._add_recorded(piece)
         result.accepted = len(self._asked) - result.not_records
-        accounted = result.stored + result.duplicates + result.rejected + result.in_flight
+        accounted = result.stored + result.duplicates + result.rejected + result.deleted + result.in_flight
         result.difference = result.accepted - accounted - result.expired_unread - result.expired_outcomes
         return result
 
@@ -163,11 +166,12 @@ class _Accounts:
     async def _add_recorded(self, part: LogRange) -> int:
         """Add what the tables hold of a range; returns how many of its offsets they hold."""
         result = self._result
-        ((stored, duplicates, rejected, offsets),) = await self._rows(_COUNTS, part)
+        ((stored, duplicates, rejected, deleted, offsets),) = await self._rows(_COUNTS, part)
         result.stored += stored
         result.duplicates += duplicates
         result.rejected += rejected
-        if stored + duplicates + rejected > offsets:
+        result.deleted += deleted
+        if stored + duplicates + rejected + deleted > offsets:
             result.recorded_twice += [offset for (offset,) in await self._rows(_TWICE, part)]
             del result.recorded_twice[OFFSETS_NAMED:]
         return offsets

@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
+from readers.lookup import Lookups
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
+from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 IDS_PER_BUCKET = 2_000_000
@@ -122,4 +123,4 @@ async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepA
 
 def _agrees(answer: Outcome | None, verdict: str) -> bool:
     kinds = {"a stored": Stored, "duplicate": DuplicateOf, "rejected": RejectedFor}
-    return isinstance(answer, kinds[verdict])
+    return isinstance(answer, (kinds[verdict], Deleted))

@@ -1,12 +1,13 @@
 """Lookup by id. Lookups that wait at the same moment share one query."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable
-from schemas.tables import INTERACTIONS, OUTCOMES, PUBLIC_COLUMNS
+from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
+from schemas.tables import DELETIONS, INTERACTIONS, OUTCOMES, PUBLIC_COLUMNS
 
 IDS_PER_QUERY = 256
 QUERIES_AT_ONCE = 2
@@ -18,36 +19,22 @@ SELECT {", ".join(PUBLIC_COLUMNS)}, is_deleted FROM {INTERACTIONS}
 PREWHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
 ORDER BY version DESC, _topic, _partition, _offset LIMIT 1 BY interaction_id
 """
+_VISIBLE = f"""
+SELECT interaction_id FROM {INTERACTIONS}
+PREWHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
+GROUP BY interaction_id HAVING argMax(is_deleted, version) = 0
+"""
 _NOT_STORED = f"""
-SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message, replayed_as FROM {OUTCOMES}
+SELECT * FROM (
+    SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message, replayed_as FROM {OUTCOMES}
+    WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
+    ORDER BY _offset, replayed_as DESC LIMIT 1 BY interaction_id
+) UNION ALL
+SELECT interaction_id, 'deleted', '', '', '', '', '' FROM {DELETIONS}
 WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
-ORDER BY _offset, replayed_as DESC LIMIT 1 BY interaction_id
 """
 
 
-class Stored(NamedTuple):
-    """The event is stored; `row` has the public columns."""
-
-    row: dict[str, Any]
-
-
-class DuplicateOf(NamedTuple):
-    """The event repeats a stored one."""
-
-    interaction_id: str
-
-
-class RejectedFor(NamedTuple):
-    """The event could never be valid."""
-
-    reason: str
-    field: str
-    message: str
-    replayed_as: str
-    """The id under which it was put on the topic again; empty if it was not."""
-
-
-Outcome = Stored | DuplicateOf | RejectedFor
 _Key = tuple[str, str]
 
 
@@ -97,24 +84,36 @@ class Lookups:
                 future.set_result(found.get(interaction_id))
 
     async def _query(self, namespace: str, ids: list[str]) -> dict[str, Outcome]:
-        found: dict[str, Outcome] = {}
-        deleted: set[str] = set()
-        for row in await self._database.rows(_STORED, {"namespace": namespace, "ids": ids}):
-            *values, is_deleted = row
-            stored = dict(zip(PUBLIC_COLUMNS, values, strict=True))
-            if is_deleted:
-                deleted.add(stored["interaction_id"])
-            else:
-                found[stored["interaction_id"]] = Stored(stored)
-        missing = [wanted for wanted in ids if wanted not in found and wanted not in deleted]
-        if missing:
+        found = await _read_rows(self._database, namespace, ids)
+        if missing := [wanted for wanted in ids if wanted not in found]:
             rows = await self._database.rows(_NOT_STORED, {"namespace": namespace, "ids": missing})
-            found.update(_outcomes(rows))
+            # What was deleted is that, whatever it was before: it comes last.
+            found |= {row[0]: _outcome(row) for row in sorted(rows, key=lambda row: bool(row[1] == "deleted"))}
         return found
 
 
-def _outcomes(rows: Iterable[Any]) -> dict[str, Outcome]:
-    return {
-        interaction_id: DuplicateOf(duplicate_of) if verdict == "duplicate" else RejectedFor(*why)
-        for interaction_id, verdict, duplicate_of, *why in rows
-    }
+async def visible_ids(database: ClickHouse, namespace: str, ids: Sequence[str]) -> set[str]:
+    """Those that are stored and not deleted, without reading their records. Raises Unavailable."""
+    rows = await database.rows(_VISIBLE, {"namespace": namespace, "ids": list(ids)}) if ids else ()
+    return {interaction_id for (interaction_id,) in rows}
+
+
+async def read_stored(database: ClickHouse, namespace: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The rows of those ids that are stored and not deleted. Raises Unavailable."""
+    found = await _read_rows(database, namespace, ids) if ids else {}
+    return {interaction_id: each.row for interaction_id, each in found.items() if isinstance(each, Stored)}
+
+
+async def _read_rows(database: ClickHouse, namespace: str, ids: Sequence[str]) -> dict[str, Outcome]:
+    found: dict[str, Outcome] = {}
+    for *values, is_deleted in await database.rows(_STORED, {"namespace": namespace, "ids": list(ids)}):
+        row = dict(zip(PUBLIC_COLUMNS, values, strict=True))
+        found[row["interaction_id"]] = Deleted() if is_deleted else Stored(row)
+    return found
+
+
+def _outcome(row: Sequence[Any]) -> Outcome:
+    _, verdict, duplicate_of, *why = row
+    if verdict == "deleted":
+        return Deleted()
+    return DuplicateOf(duplicate_of) if verdict == "duplicate" else RejectedFor(*why)

@@ -16,6 +16,7 @@ from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
 OFFSETS_PER_QUERY = 1_000
 
 _STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE _topic = {{topic:String}}"
+_DELETED = f"SELECT uniqExact(_partition, _offset) FROM {INTERACTIONS} WHERE _topic = {{topic:String}} AND is_deleted"
 _OUTCOMES = (
     f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected') FROM {OUTCOMES} FINAL "
     "WHERE _topic = {topic:String}"
@@ -25,7 +26,7 @@ _LEDGER = (
     "WHERE _topic = {topic:String}"
 )
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
-_STORED_AT = f"SELECT uniqExact(_offset) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
+_STORED_AT = f"SELECT uniqExact(_offset), uniqExactIf(_offset, is_deleted) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
 _OUTCOMES_AT = (
     "SELECT uniqExactIf(_offset, verdict = 'duplicate'), uniqExactIf(_offset, verdict = 'rejected') "
     f"FROM {OUTCOMES} WHERE {_AT_OFFSETS}"
@@ -47,11 +48,12 @@ class VerdictCounts(BaseModel):
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
+    deleted: int = 0
 
     @property
     def total(self) -> int:
         """All that have an outcome."""
-        return self.stored + self.duplicates + self.rejected
+        return self.stored + self.duplicates + self.rejected + self.deleted
 
 
 class Overview(BaseModel):
@@ -96,7 +98,10 @@ async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCou
     ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
     ((duplicates, rejected),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
     ((old_duplicates, old_rejected),) = await database.rows(_LEDGER, {"topic": settings.topic})
-    return VerdictCounts(stored=stored, duplicates=duplicates + old_duplicates, rejected=rejected + old_rejected)
+    ((deleted,),) = await database.rows(_DELETED, {"topic": settings.topic})
+    return VerdictCounts(
+        stored=stored, duplicates=duplicates + old_duplicates, rejected=rejected + old_rejected, deleted=deleted
+    )
 
 
 async def count_verdicts_at(
@@ -108,9 +113,10 @@ async def count_verdicts_at(
         for start in range(0, len(wanted), OFFSETS_PER_QUERY):
             some = list(wanted[start : start + OFFSETS_PER_QUERY])
             parameters = {"topic": settings.topic, "partition": partition, "offsets": some}
-            ((stored,),) = await database.rows(_STORED_AT, parameters)
+            ((with_row, deleted),) = await database.rows(_STORED_AT, parameters)
             ((duplicates, rejected),) = await database.rows(_OUTCOMES_AT, parameters)
-            counts.stored += stored
+            counts.stored += with_row - deleted
+            counts.deleted += deleted
             counts.duplicates += duplicates
             counts.rejected += rejected
     return counts

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -53,34 +54,59 @@ class _Once:
 class ClickHouse:
     """Queries and inserts of one process."""
 
-    def __init__(self, client: Client, threads: ThreadPoolExecutor) -> None:
-        self._client = client
+    def __init__(self, open_client: Callable[[], Client], threads: ThreadPoolExecutor) -> None:
+        self._open_client = open_client
+        self._opened: Client | None = None
+        self._opening = Lock()
         self._threads = threads
 
-    async def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        """Run a query with bound parameters and return its rows."""
-        return await self._call(lambda: self._client.query(sql, parameters=dict(parameters or {})).result_rows)
+    async def rows(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, limits: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """Run a query with bound parameters and return its rows. `limits` are settings of this query alone."""
+        values, own = dict(parameters or {}), dict(limits or {})
+        return await self._call(lambda client: client.query(sql, parameters=values, settings=own).result_rows)
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that answers nothing."""
-        await self._call(lambda: self._client.command(sql, parameters=dict(parameters or {})))
+        await self._call(lambda client: client.command(sql, parameters=dict(parameters or {})))
+
+    async def open(self) -> None:
+        """Connect now, and not with the first statement."""
+        await self._call(lambda _client: None)
+
+    def close(self) -> None:
+        """Disconnect, if connected."""
+        if self._opened is not None:
+            self._opened.close()
 
     async def insert(self, table: str, rows: Encoded) -> None:
         """Insert rows once: the same token again, within the table's deduplication window, inserts nothing."""
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": rows.token}
         body: Any = _Once(rows.chunks)
-        await self._call(lambda: self._client.raw_insert(table, rows.columns, body, settings, "Native", "lz4"))
+        await self._call(lambda client: client.raw_insert(table, rows.columns, body, settings, "Native", "lz4"))
 
-    async def _call(self, function: Callable[[], Result]) -> Result:
+    async def _call(self, function: Callable[[Client], Result]) -> Result:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(self._client()))
         except ClickHouseError as error:
             raise clickhouse_fault(error) from error
 
+    def _client(self) -> Client:
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._open_client()
+            return self._opened
+
 
 @asynccontextmanager
-async def connect(settings: Settings, *, database: str | None = None, threads: int = 4) -> AsyncIterator[ClickHouse]:
-    """Connect to a database (default: the configured one). Raises Unavailable or Fatal when that fails."""
+async def connect(
+    settings: Settings, *, database: str | None = None, threads: int = 4, lazily: bool = False
+) -> AsyncIterator[ClickHouse]:
+    """Connect to a database (default: the configured one). Raises Unavailable or Fatal when that fails.
+
+    `lazily`: connect with the first statement, which then raises these.
+    """
     settings.need("clickhouse")
     url = _parsed(settings)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
@@ -102,16 +128,13 @@ async def connect(settings: Settings, *, database: str | None = None, threads: i
             tz_mode="aware",
         )
 
+    opened = ClickHouse(open_client, pool)
     try:
-        try:
-            client = await asyncio.get_running_loop().run_in_executor(pool, open_client)
-        except ClickHouseError as error:
-            raise clickhouse_fault(error) from error
-        try:
-            yield ClickHouse(client, pool)
-        finally:
-            client.close()
+        if not lazily:
+            await opened.open()
+        yield opened
     finally:
+        opened.close()
         # A statement that hangs must not hold up a stop: its thread is left to end by its own timeout.
         pool.shutdown(wait=False, cancel_futures=True)
         sockets.clear()

@@ -5,6 +5,7 @@ TallyError              something a person can act on; the command ends with `ex
  +-- Fatal              going on would lose or double events: stop, say why, exit 3
  +-- Restart            this process cannot go on, a new one can: exit 4, and be started again
  +-- Unavailable        a dependency did not answer in time; trying again may help
+ |    +-- TookTooLong   ClickHouse gave a statement up for its time: asking for less may help
  +-- RefusedByBroker    Kafka will never take this record
 """
 
@@ -37,6 +38,10 @@ class Unavailable(TallyError):
     """A dependency could not be reached or did not answer before its deadline."""
 
     exit_code = 4
+
+
+class TookTooLong(Unavailable):
+    """A statement took longer than it may."""
 
 
 class RefusedByBroker(TallyError):

@@ -37,7 +37,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from runtime.errors import Fatal, Restart, TallyError, Unavailable
+from runtime.errors import Fatal, Restart, TallyError, TookTooLong, Unavailable
 
 CLICKHOUSE_POISON = {
     6: "CANNOT_PARSE_TEXT",
@@ -58,6 +58,8 @@ CLICKHOUSE_POISON = {
     469: "VIOLATED_CONSTRAINT",
 }
 CLICKHOUSE_CREDENTIALS = (192, 193, 194, 497, 516)
+CLICKHOUSE_TIMEOUT = 159
+CLICKHOUSE_BAD_PATTERN = 427
 CLICKHOUSE_MISSING = {60: "UNKNOWN_TABLE", 81: "UNKNOWN_DATABASE"}
 CLICKHOUSE_FATAL = {
     8: "THERE_IS_NO_COLUMN",
@@ -77,6 +79,7 @@ CLICKHOUSE_FATAL = {
     115: "UNKNOWN_SETTING",
     164: "READONLY",
     386: "NO_COMMON_TYPE",
+    427: "CANNOT_COMPILE_REGEXP",
     457: "BAD_QUERY_PARAMETER",
 }
 """Our statement or their table is wrong. Every other code is tried again: 252 too many parts, 241 memory, 159 timeout,
@@ -140,9 +143,10 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
     if code in CLICKHOUSE_MISSING:
         return Fatal(f"ClickHouse lacks what Tally needs (`tally init` creates it; TALLY_DATABASE): {error}")
     if code in CLICKHOUSE_POISON or code in CLICKHOUSE_FATAL:
-        kind = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
-        return kind(code, f"ClickHouse refused a statement: {error}")
-    return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
+        refused = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
+        return refused(code, f"ClickHouse refused a statement: {error}")
+    kind = TookTooLong if code == CLICKHOUSE_TIMEOUT else Unavailable
+    return kind(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
 
 
 def redis_fault(error: Exception) -> TallyError:

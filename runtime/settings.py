@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from runtime.errors import SettingsError
 from runtime.stack_file import StackFile
 from schemas.dedup import DEFAULT_WINDOW_MS
+from schemas.interaction import MAX_OBJECT_BYTES
+from schemas.json_bounds import MAX_DEPTH
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
@@ -35,7 +37,10 @@ class Settings(BaseSettings):
     clickhouse: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port")
 
     namespace: str = Field("default", description="of records without a header, and of commands")
-    api_key: SecretStr = Field(SecretStr(DEFAULT_KEY), description="the Bearer token of the API")
+    api_key: SecretStr = Field(
+        SecretStr(DEFAULT_KEY),
+        description="a key of the API with all scopes, beside those of `tally keys`; empty: none",
+    )
     api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         ("default",), min_length=1, description="what the key may read, separated by commas; the first is the default"
     )
@@ -90,6 +95,38 @@ class Settings(BaseSettings):
     stop_timeout_ms: int = Field(30_000, ge=1_000, description="for finishing what is in flight on stop")
 
     lookup_in_flight: int = Field(2_000, ge=1, description="lookups waiting in the reader, at most; then 503")
+    read_wait_ms: int = Field(2_000, ge=0, le=60_000, description="until a GET of a young id that is not stored is 404")
+    prefer_wait_ms: int = Field(10_000, ge=0, le=60_000, description="what `Prefer: wait` may ask for, at most")
+    waiters: int = Field(
+        1_000, ge=1, description="requests that wait for an outcome, at most; further ones do not wait"
+    )
+    lists_in_flight: int = Field(64, ge=1, description="lists of one API process, at most; then 503")
+    list_timeout_ms: int = Field(20_000, ge=100, description="until a list that reads too much is given up")
+
+    http_in_flight: int = Field(2_000, ge=1, description="requests of one API process, at most; then 503")
+    http_body_bytes: int = Field(MIB, ge=1024, le=64 * MIB, description="of a request, uncompressed; then 413")
+    http_batch_bytes: int = Field(10 * MIB, ge=1024, le=256 * MIB, description="of a batch, uncompressed; then 413")
+    http_batch_items: int = Field(1_000, ge=1, le=10_000, description="of a batch; then 422")
+    http_object_bytes: int = Field(
+        MAX_OBJECT_BYTES, ge=2, le=MAX_OBJECT_BYTES, description="metadata and query_snapshot, each; then 422"
+    )
+    http_depth: int = Field(MAX_DEPTH, ge=2, le=MAX_DEPTH, description="levels of JSON in an event; then 422")
+    http_body_timeout_ms: int = Field(30_000, ge=100, description="until a body that does not arrive is 408")
+    http_access_log: bool = Field(True, description="a line for each request, without its query")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="pages that may call the API from a browser, separated by commas"
+    )
+
+    collector_in_flight: int = Field(20_000, ge=1, description="events Kafka has not acknowledged, at most; then 503")
+    collector_in_flight_bytes: int = Field(64 * MIB, ge=MIB, description="and their bytes, at most; then 503")
+    collector_ack_ms: int = Field(
+        10_000, ge=100, description="until an event that Kafka has not acknowledged is 503; it may still arrive"
+    )
+
+    keys_refresh_ms: int = Field(1_000, ge=50, description="until a key that was made or revoked acts")
+    redis_patience_ms: int = Field(200, ge=1, description="until the API goes on without Redis: rate limits, hints")
+    rate_limit_per_s: int = Field(2_000, ge=0, description="requests of one key, unless it has its own; 0: no limit")
+    rate_limit_burst_ms: int = Field(2_000, ge=1, description="so much of the rate may be spent at once")
 
     @field_validator("kafka")
     @classmethod
@@ -111,6 +148,11 @@ class Settings(BaseSettings):
     @classmethod
     def _namespace(cls, value: str) -> str:
         return check_namespace(value)
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("api_namespaces", mode="before")
     @classmethod
@@ -178,7 +220,7 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             if isinstance(value, SecretStr):
                 value = value.get_secret_value()
-            if name == "api_namespaces":
+            if isinstance(value, tuple):
                 value = ",".join(value)
             plain[f"TALLY_{name.upper()}"] = str(value)
         return plain

@@ -21,6 +21,11 @@ _ISO_8601 = re.compile(
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+def parse_time_or_day(text: str) -> datetime:
+    """The same, and a date alone, which is its midnight. Raises as `parse_occurred_at` does."""
+    return parse_occurred_at(text if "T" in text.upper() or " " in text else f"{text}T00:00")
+
+
 def parse_occurred_at(text: str) -> datetime:
     """Read an ISO 8601 time, with or without an offset (without: UTC).
 

@@ -1,6 +1,7 @@
 """The judge: the slow path that has the last word and words every rejection."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Never
 
 import msgspec
@@ -12,7 +13,7 @@ from schemas.identity import is_interaction_id
 from schemas.interaction import MAX_OBJECT_BYTES, Interaction
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
-from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, Judged, WireEvent
+from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, REQUEST_KEYS, Judged, WireEvent
 
 _REASONS: dict[str, Reason] = {
     "missing": "missing_field",
@@ -36,29 +37,48 @@ _REASONS: dict[str, Reason] = {
 
 
 class _Refused(Exception):
-    def __init__(self, reason: Reason, field: str, message: str) -> None:
-        super().__init__(message)
-        self.rejection = Rejection(reason, field, message)
+    """`args` are rejections."""
+
+    @classmethod
+    def because(cls, reason: Reason, field: str, message: str) -> "_Refused":
+        return cls(Rejection(reason, field, message))
 
 
 def judge(value: bytes | None) -> Judged | Rejection:
     """Decide about one record value: the event to store, or why it can never be valid. Never raises."""
     try:
-        return _judge(value)
+        fields = _parse(_decode(value))
+        return _judge(value or b"", fields, _take_id(fields))
     except _Refused as refused:
-        return refused.rejection
+        return first_of(refused.args)
 
 
-def _judge(value: bytes | None) -> Judged:
-    fields = _parse(_decode(value))
+def judge_request(value: bytes) -> Judged | Sequence[Rejection]:
+    """Decide about an event that somebody asks to have recorded: the event, or all that is wrong with it.
+
+    The same judgement, but that an id is not the sender's to choose. Never raises.
+    """
+    try:
+        return _judge(value, _parse(_decode(value)), None, accepted=REQUEST_KEYS)
+    except _Refused as refused:
+        return refused.args
+
+
+def _take_id(fields: dict[str, Any]) -> str | None:
     interaction_id = fields.pop("interaction_id", None)
-    if interaction_id is not None and not (isinstance(interaction_id, str) and is_interaction_id(interaction_id)):
-        raise _Refused("bad_id", "interaction_id", "is not int_ and the 32 hex digits of a UUIDv7")
-    objects = _take_objects(value or b"", fields)
+    if interaction_id is None or (isinstance(interaction_id, str) and is_interaction_id(interaction_id)):
+        return interaction_id
+    raise _Refused.because("bad_id", "interaction_id", "is not int_ and the 32 hex digits of a UUIDv7")
+
+
+def _judge(
+    value: bytes, fields: dict[str, Any], interaction_id: str | None, accepted: Sequence[str] = ACCEPTED_KEYS
+) -> Judged:
+    objects = _take_objects(value, fields)
     try:
         interaction = Interaction.model_validate(fields)
     except ValidationError as error:
-        raise _Refused(*rejection_of(error)) from None
+        raise _Refused(*_rejections(error, accepted)) from None
     occurred_at = interaction.occurred_at
     event = WireEvent(
         feature_id=interaction.feature_id,
@@ -81,19 +101,19 @@ def _judge(value: bytes | None) -> Judged:
 
 def _decode(value: bytes | None) -> str:
     if value is None:
-        raise _Refused("tombstone", "", "the record has no value")
+        raise _Refused.because("tombstone", "", "the record has no value")
     if not value:
-        raise _Refused("empty", "", "the record's value is empty")
+        raise _Refused.because("empty", "", "the record's value is empty")
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise _Refused("not_utf8", "", f"invalid UTF-8 at byte {error.start}") from None
+        raise _Refused.because("not_utf8", "", f"invalid UTF-8 at byte {error.start}") from None
 
 
 def _parse(text: str) -> dict[str, Any]:
     depth = depth_of_text(text)
     if depth > MAX_DEPTH:
-        raise _Refused("too_deep", "", f"nests {depth} levels, at most {MAX_DEPTH} are allowed")
+        raise _Refused.because("too_deep", "", f"nests {depth} levels, at most {MAX_DEPTH} are allowed")
     shadowed: list[Any] = []
 
     def last_counts(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,24 +133,24 @@ def _parse(text: str) -> dict[str, Any]:
             parse_int=_integer,
         )
     except json.JSONDecodeError as error:
-        raise _Refused("not_json", "", f"{error.msg} at character {error.pos}") from None
+        raise _Refused.because("not_json", "", f"{error.msg} at character {error.pos}") from None
     except RecursionError:
-        raise _Refused("too_deep", "", f"nests deeper than {MAX_DEPTH} levels") from None
+        raise _Refused.because("too_deep", "", f"nests deeper than {MAX_DEPTH} levels") from None
     if not isinstance(fields, dict):
-        raise _Refused("not_an_object", "", "the value must be a JSON object")
+        raise _Refused.because("not_an_object", "", "the value must be a JSON object")
     if "\\u" in text:
         _refuse_half_surrogates([fields, shadowed])
     return fields
 
 
 def _no_constant(name: str) -> Never:
-    raise _Refused("not_json", "", f"{name} is not JSON")
+    raise _Refused.because("not_json", "", f"{name} is not JSON")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if number - number != 0:  # infinite
-        raise _Refused("number_out_of_range", "", f"{digits[:40]} is larger than any double")
+        raise _Refused.because("number_out_of_range", "", f"{digits[:40]} is larger than any double")
     return number
 
 
@@ -138,14 +158,14 @@ def _integer(digits: str) -> int:
     try:
         return int(digits)
     except ValueError:  # the interpreter's bound on digits, against quadratic time
-        raise _Refused("number_out_of_range", "", f"an integer of {len(digits)} digits") from None
+        raise _Refused.because("number_out_of_range", "", f"an integer of {len(digits)} digits") from None
 
 
 def _refuse_half_surrogates(everything: list[Any]) -> None:
     try:
         json.dumps(everything, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise _Refused("not_utf8", "", "an escape is half of a surrogate pair") from None
+        raise _Refused.because("not_utf8", "", "an escape is half of a surrogate pair") from None
 
 
 def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
@@ -162,19 +182,27 @@ def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
             size = len(raw[name])
             if size > MAX_OBJECT_BYTES:
                 limit = f"is {size} bytes of JSON, at most {MAX_OBJECT_BYTES} are allowed"
-                raise _Refused("too_large", name, limit)
+                raise _Refused.because("too_large", name, limit)
             objects[name], fields[name] = raw[name], {}
     return objects
 
 
 def rejection_of(error: ValidationError) -> Rejection:
     """What the model refused, as a rejection: its first error, and how many more there are."""
-    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
-    reason = _REASONS.get(first["type"], "wrong_type")
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"]
-    if reason == "unknown_field":
-        message = f"is not a key of an interaction; accepted are {', '.join(ACCEPTED_KEYS)}"
-    if others:
-        message += f" (and {len(others)} more errors)"
-    return Rejection(reason, field[:200], message)
+    return first_of(_rejections(error, ACCEPTED_KEYS))
+
+
+def first_of(rejections: Sequence[Rejection]) -> Rejection:
+    """The first of several, and how many more there are."""
+    first, *others = rejections
+    return first._replace(message=f"{first.message} (and {len(others)} more errors)") if others else first
+
+
+def _rejections(error: ValidationError, accepted: Sequence[str]) -> list[Rejection]:
+    found = []
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        reason, message = _REASONS.get(each["type"], "wrong_type"), each["msg"]
+        if reason == "unknown_field":
+            message = f"is not a key of an interaction; accepted are {', '.join(accepted)}"
+        found.append(Rejection(reason, ".".join(str(part) for part in each["loc"])[:200], message))
+    return found

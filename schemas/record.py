@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, structs
 from pydantic import BaseModel, ConfigDict
 
-from schemas.event_time import iso_ms
+from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.interaction import InteractionType, warning_for
+from schemas.wire import Judged
 
 
 class InteractionRecord(BaseModel):
@@ -48,6 +49,21 @@ def record_from_row(row: Mapping[str, Any], *, deduplicated: bool = False) -> di
     record["deduplicated"] = deduplicated
     record["interaction_id"] = None if deduplicated else row["interaction_id"]
     record["warning"] = warning_for(row["feature_uri"])
+    return record
+
+
+def record_from_event(
+    judged: Judged, interaction_id: str, append_ms: int, *, deduplicated: bool = False
+) -> dict[str, Any]:
+    """The record of an accepted event as it will be stored; `append_ms` is its time of recording, since 1970."""
+    event, occurred_ms = judged
+    record = structs.asdict(event)
+    # A future event time is shown as the time of recording.
+    record["occurred_at"] = None if occurred_ms is None else iso_ms(from_epoch_ms(min(occurred_ms, append_ms)))
+    record["timestamp"] = iso_ms(from_epoch_ms(append_ms))
+    record["deduplicated"] = deduplicated
+    record["interaction_id"] = None if deduplicated else interaction_id
+    record["warning"] = warning_for(event.feature_uri)
     return record
 
 

@@ -1,5 +1,6 @@
 """Reading one interaction from its JSON text, into the places of columns."""
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +78,16 @@ class Columns(NamedTuple):
     """Those of all events, one behind the other, as numbers of INTERACTION_TYPES."""
     type_ends: npt.NDArray[np.int32]
     """Where the types of a line end, behind a 0."""
+
+
+def text_at(text: Bytes, columns: "Columns", field: str, line: int) -> str | None:
+    """What the event on a line has in a field of text."""
+    first, size, written = columns.spans[line, SPAN_AT[field]].tolist()
+    if written < 0:
+        return None
+    raw = text[first : first + size].tobytes()
+    found: str = json.loads(b'"%b"' % raw) if size != written else raw.decode()
+    return found
 
 
 def select(columns: Columns, lines: slice | npt.NDArray[Any]) -> Columns:

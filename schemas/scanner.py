@@ -4,18 +4,19 @@ It may say yes only where the judge says yes, and must then find the same values
 yes to is written plainly and scanned again: every event comes out of the scanner.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.judge import judge
 from schemas.rejection import Rejection
 from schemas.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events, select
 from schemas.scan_json import Bytes
-from schemas.wire import NULL, Judged, WireEvent
+from schemas.wire import Judged
 
 
 class Scanned(NamedTuple):
@@ -79,11 +80,5 @@ def _columns(lines: int, text_bytes: int) -> Columns:
 def _written(judged: Judged) -> bytes:
     """An event as the scanner reads it."""
     event, occurred_ms = judged
-    fields: dict[str, Any] = {
-        name: value
-        for name in WireEvent.__struct_fields__
-        if (value := getattr(event, name)) is not None and value is not NULL
-    }
-    if occurred_ms is not None:
-        fields["occurred_at"] = iso_ms(from_epoch_ms(occurred_ms))
-    return msgspec.json.encode(fields)
+    occurred_at = None if occurred_ms is None else iso_ms(from_epoch_ms(occurred_ms))
+    return msgspec.json.encode(structs.replace(event, occurred_at=occurred_at))

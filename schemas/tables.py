@@ -13,6 +13,8 @@ OUTCOMES = "outcomes"
 EXPIRING = "outcomes_expiring"
 LEDGER = "ledger"
 TOPICS = "topics"
+DELETIONS = "deletions"
+API_KEYS = "api_keys"
 MIGRATIONS_TABLE = "schema_migrations"
 
 DEDUPLICATION_WINDOW = 10_000
@@ -143,10 +145,45 @@ _WIDEN_OUTCOMES = tuple(
 # parts that large are soon merged into larger ones.
 _COMPACT_PARTS = f"ALTER TABLE {INTERACTIONS} MODIFY SETTING min_bytes_for_wide_part = {COMPACT_PART_BYTES}"
 
+# By id first: ids sort by time, so what is deleted of a batch of new events lies together. Never emptied, and never
+# part of a replay: what is deleted stays deleted.
+_CREATE_DELETIONS = f"""
+CREATE TABLE IF NOT EXISTS {DELETIONS} (
+    interaction_id String,
+    namespace LowCardinality(String),
+    deleted_at DateTime64(3, 'UTC') DEFAULT now64(3)
+) ENGINE = ReplacingMergeTree
+ORDER BY (interaction_id, namespace)
+SETTINGS index_granularity = {ROWS_PER_MARK}
+"""
+
+_CREATE_API_KEYS = f"""
+CREATE TABLE IF NOT EXISTS {API_KEYS} (
+    key_id String,
+    name String COMMENT 'for people',
+    hashed String COMMENT 'SHA-256 of the key, in hex; the key itself is nowhere',
+    scopes Array(LowCardinality(String)),
+    namespaces Array(String),
+    rate_per_s UInt32 COMMENT 'requests; 0 for the setting',
+    created_at DateTime64(3, 'UTC') DEFAULT now64(3),
+    revoked_at Nullable(DateTime64(3, 'UTC')),
+    version UInt64
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY key_id
+"""
+
+# What a sender may ask for (`?deduplicate=false`), and what a rebuild must know.
+_ADD_KEYED = f"""
+ALTER TABLE {INTERACTIONS}
+    ADD COLUMN IF NOT EXISTS _keyed UInt8 DEFAULT 1 COMMENT 'whether it may be a duplicate, or the owner of one'
+    AFTER _idempotency_key
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values())),
     Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES)),
     Migration(3, (_COMPACT_PARTS,)),
+    Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED)),
 )
 BOOTSTRAP = _CREATE_MIGRATIONS
 LATEST_VERSION = MIGRATIONS[-1].version
@@ -169,3 +206,32 @@ PUBLIC_COLUMNS = (
     "timestamp",
 )
 """The columns of `interactions` that a record of the API is made from."""
+
+KEPT_COLUMNS = (
+    "namespace",
+    "interaction_id",
+    "feature_id",
+    "interaction_type",
+    "execution_id",
+    "timestamp",
+    "_event_time_ms",
+    "_idempotency_key",
+    "_keyed",
+    "_topic",
+    "_partition",
+    "_offset",
+)
+"""What a tombstone keeps of its row: its place in the accounts, and what deduplication compares."""
+ERASED_COLUMNS = {
+    "position": "0",
+    "metadata": "''",
+    "user_id": "NULL",
+    "session_id": "NULL",
+    "retriever_id": "NULL",
+    "query_snapshot": "''",
+    "document_score": "NULL",
+    "result_set_size": "NULL",
+    "feature_uri": "NULL",
+    "occurred_at": "NULL",
+}
+"""What it does not keep, and what stands there instead."""

@@ -3,7 +3,8 @@
     key      namespace ":" execution_id (else idempotency key, session_id, user_id or feature_id), UTF-8
     value    the interaction as a JSON object, with `interaction_id` unless a foreign producer left it out
     headers  tally-namespace, tally-schema (format version, decimal), tally-derived-id ("1" on imported rows),
-             tally-idempotency-key, tally-origin-ms (on a replayed dead letter: when it was first appended)
+             tally-idempotency-key, tally-origin-ms (on a replayed dead letter: when it was first appended),
+             tally-deduplicate ("0": neither a duplicate of another event, nor another one a duplicate of it)
 
 A record without headers is a foreign producer's: its namespace is the consumer's default one. Partitions are
 chosen by murmur2 of the key, as Kafka's own Java client does.
@@ -22,13 +23,16 @@ from schemas.interaction import (
     encode_object,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest that is understood here. A record says the lowest that does it justice: 2 where it must not be
+deduplicated, which a consumer of version 1 would not know."""
 
 NAMESPACE_HEADER = "tally-namespace"
 SCHEMA_HEADER = "tally-schema"
 DERIVED_ID_HEADER = "tally-derived-id"
 IDEMPOTENCY_HEADER = "tally-idempotency-key"
 ORIGIN_HEADER = "tally-origin-ms"
+DEDUPLICATE_HEADER = "tally-deduplicate"
 
 MAX_IDEMPOTENCY_BYTES = 512
 
@@ -36,7 +40,7 @@ NULL = Raw(b"null")
 OBJECT_FIELDS = ("metadata", "query_snapshot")
 
 
-class WireEvent(Struct, gc=False):
+class WireEvent(Struct, gc=False, omit_defaults=True):
     """A record value that the judge let pass. Objects stay the JSON text they were; an absent one is `NULL`."""
 
     feature_id: str
@@ -63,6 +67,9 @@ class Judged(NamedTuple):
 
 
 ACCEPTED_KEYS = ("document_id", *WireEvent.__struct_fields__)
+"""Of a record's value."""
+REQUEST_KEYS = tuple(key for key in ACCEPTED_KEYS if key != "interaction_id")
+"""Of an event that somebody asks to have recorded."""
 
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
@@ -88,16 +95,23 @@ def _plain(value: object) -> object:
 
 
 def encode_headers(
-    namespace: str, *, derived_id: bool = False, idempotency_key: str | None = None, origin_ms: int | None = None
+    namespace: str,
+    *,
+    derived_id: bool = False,
+    idempotency_key: str | None = None,
+    origin_ms: int | None = None,
+    deduplicate: bool = True,
 ) -> list[tuple[str, bytes]]:
     """The headers of a record that this version writes."""
-    headers = [(NAMESPACE_HEADER, namespace.encode()), (SCHEMA_HEADER, b"%d" % SCHEMA_VERSION)]
+    headers = [(NAMESPACE_HEADER, namespace.encode()), (SCHEMA_HEADER, b"1" if deduplicate else b"2")]
     if derived_id:
         headers.append((DERIVED_ID_HEADER, b"1"))
     if idempotency_key:
         headers.append((IDEMPOTENCY_HEADER, idempotency_key.encode()))
     if origin_ms is not None:
         headers.append((ORIGIN_HEADER, b"%d" % origin_ms))
+    if not deduplicate:
+        headers.append((DEDUPLICATE_HEADER, b"0"))
     return headers
 
 

@@ -27,6 +27,7 @@ from schemas.merge_patch import merge_patch
 from schemas.rejection import Rejection
 from schemas.tables import INTERACTIONS, OUTCOMES
 from schemas.wire import (
+    DEDUPLICATE_HEADER,
     DERIVED_ID_HEADER,
     IDEMPOTENCY_HEADER,
     NAMESPACE_HEADER,
@@ -183,7 +184,13 @@ def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str |
         new_id,
         partition_key(namespace, judged.event, token),
         value or b"",
-        encode_headers(namespace, derived_id=True, idempotency_key=token, origin_ms=origin_ms),
+        encode_headers(
+            namespace,
+            derived_id=True,
+            idempotency_key=token,
+            origin_ms=origin_ms,
+            deduplicate=headers.get(DEDUPLICATE_HEADER) != b"0",
+        ),
     )
 
 

@@ -183,6 +183,7 @@ class Replay:
         self.worker = Worker(self._target, instance=None, until_caught_up=True, ends=ends)
         await self.worker.run()
         await self._copier().keep_replayed_as()
+        await self._copier().copy_deletions(erase=True)
 
     async def compare(self) -> Comparison:
         """Compare the outcome of every replayed offset with the one that is stored."""
@@ -226,6 +227,7 @@ class Replay:
             if (await self._tables(live))[table] == self._state.live_tables[table]:
                 await self._database.command(f"EXCHANGE TABLES {live}.{table} AND {into}.{table}")
         await copier.copy_what_came(back=True)
+        await copier.copy_deletions(erase=True)
         await self._forget_claims(self._live)
         await self._save(self._state.model_copy(update={"phase": "swapped"}))
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from readers.log_range import LogRange
 from runtime.clickhouse import ClickHouse
+from runtime.deletions import erase_all
 from runtime.errors import TallyError
 from runtime.retry import FEW, retrying
-from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
+from schemas.tables import DELETIONS, INTERACTIONS, LEDGER, OUTCOMES
 
 OFFSETS_PER_COPY = 500_000
 
@@ -48,7 +49,16 @@ class TableCopy:
             f"INSERT INTO {self._target}.{LEDGER} SELECT * FROM {self._live}.{LEDGER} WHERE _topic != {{topic:String}}"
         )
         await self._run(ledger, others)
+        await self.copy_deletions()
         await self.copy_what_came()
+
+    async def copy_deletions(self, *, erase: bool = False) -> None:
+        """What is deleted stays deleted. `erase`: also among the rows that are there by now."""
+        deletions = f"INSERT INTO {self._target}.{DELETIONS} SELECT * FROM {self._live}.{DELETIONS}"
+        await self._run(deletions, {})
+        if erase:
+            for database in (self._target, self._live):
+                await self._run(erase_all(database), {})
 
     async def copy_what_came(self, *, back: bool = False) -> None:
         """Behind the ranges, and of other topics: what one side has and the other has not yet. `back`: into live."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from consumers.supervisor import Supervisor
+from consumers.supervised import supervised_workers
 from deploy.embedded.parts import HOST
 from deploy.embedded.stack import Stack
 from producers.open_bandit import read_log
@@ -27,6 +27,7 @@ from runtime.migrate import migrate
 from runtime.ports import http_answers, is_free
 from runtime.settings import Settings
 from runtime.stack_file import StackFile
+from runtime.supervisor import Supervisor
 from tally.feed import Fed, feed, paced, wait_for_verdicts
 
 API_PORTS_TRIED = 50
@@ -143,7 +144,7 @@ class Up:
         return self._settings.api_key.get_secret_value()
 
     def _start_workers(self) -> None:
-        self._workers = Supervisor(
+        self._workers = supervised_workers(
             self._stack.children,
             self._settings,
             workers=self._options.workers,
@@ -161,7 +162,7 @@ class Up:
         if port != wanted:
             self._say(f"port {wanted} is taken: the API answers on {port}")
         self._api_url = f"http://{HOST}:{port}"
-        command = [sys.executable, "-m", "readers.serve", "--host", HOST, "--port", str(port)]
+        command = [sys.executable, "-m", "tally.serve", "all", "--host", HOST, "--port", str(port)]
         self._api = self._stack.children.start(
             "api",
             command,

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from runtime.errors import Fatal, SettingsError
+from runtime.ports import free_port, http_answers
 from tests.test_stack import is_running
 from tests.waiting import eventually
 
@@ -116,7 +117,7 @@ def test_an_event_goes_in_and_its_record_comes_out(up: Running) -> None:
 
 def test_importing_twice_stores_once(up: Running) -> None:
     command = ("import", "open-bandit", "--policy", "bts", "--campaign", "men", "--limit", "500")
-    none = {"rejected": 0, "pending": 0, "failed": 0}
+    none = {"rejected": 0, "deleted": 0, "pending": 0, "failed": 0}
     assert up.json(*command) == {"accepted": 500, "stored": 500, "duplicates": 0} | none
     assert up.json(*command) == {"accepted": 500, "stored": 0, "duplicates": 500} | none
     assert "500 duplicates" in up.tally(*command).stdout
@@ -211,6 +212,62 @@ def test_a_consumer_with_the_wrong_table_stops_for_good(up: Running) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_key_is_made_shown_once_and_revoked(up: Running) -> None:
+    made = up.json("keys", "create", "a test's", "--scopes", "write,read", "--namespaces", "shop")
+    api = up.json("status")["endpoints"]["api"]
+    event = {"feature_id": "d", "interaction_type": ["click"], "position": 0}
+    headers = {"Authorization": f"Bearer {made['key']}"}
+
+    def answers(status: int) -> bool:
+        return httpx.post(f"{api}/v1/retrievers/interactions", json=event, headers=headers).status_code == status
+
+    eventually(lambda: answers(200))
+    (listed,) = (each for each in up.json("keys", "list") if each["key_id"] == made["key_id"])
+    assert (listed["name"], listed["namespaces"], listed["revoked_at"]) == ("a test's", ["shop"], None)
+    assert made["key"] not in up.tally("keys", "list").stdout
+    token = up.json("keys", "token", "https://shop.example", "--key", made["key"], "--namespace", "shop")["token"]
+    beacon = f"{api}/v1/retrievers/interactions/beacon?token={token}"
+    assert httpx.post(beacon, json=event, headers={"Origin": "https://shop.example"}).status_code == 204
+    assert up.tally("keys", "revoke", made["key_id"]).returncode == 0
+    eventually(lambda: answers(401))
+    assert up.tally("keys", "revoke", "nothing").returncode == 1
+
+
+def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Running) -> None:
+    port = free_port()
+    command = [TALLY, "serve", "all", "--workers", "2", "--port", str(port), "--data-dir", str(up.data_dir)]
+    event = {"feature_id": "d", "interaction_type": ["click"], "position": 0}
+    key = {"Authorization": "Bearer tally-dev"}
+
+    def children() -> set[int]:
+        found = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
+        names = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in found}
+        return {pid for pid, name in names.items() if "tally.serve" in name}
+
+    with subprocess.Popen(command, env=CLEAN, stderr=subprocess.PIPE, text=True) as serving:
+        eventually(lambda: http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        first = children()
+        assert len(first) == 2
+        again = subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=False, timeout=60)
+        assert (again.returncode, "is taken" in again.stderr) == (1, True)
+        os.kill(min(first), signal.SIGKILL)
+        eventually(lambda: len(children() | first) == 3 and http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=key) as api:
+            made = api.post("/v1/retrievers/interactions", json=event)
+            assert api.get(f"/v1/retrievers/interactions/{made.json()['interaction_id']}").json() == made.json()
+        serving.send_signal(signal.SIGTERM)
+        said = serving.stderr.read() if serving.stderr else ""
+        assert serving.wait(60) == 0, said
+        assert "Traceback" not in said
+        assert "tally-dev" not in said
+        assert "POST /v1/retrievers/interactions 200 " in said
+
+
+def test_the_tail_ends_by_itself(up: Running) -> None:
+    done = up.tally("tail", "--for", "1", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
     done = up.tally("up", "--no-demo")
     assert done.returncode == 1
@@ -228,6 +285,11 @@ def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
         (["import", "open-bandit", "--policy", "best"], 2, "is not one of random, bts"),
         (["consume", "--workers", "0"], 2, "--workers"),
         (["report", "types", "--hours", "1e300"], 2, "--hours"),
+        (["serve", "writer"], 2, "is not one of collector, reader, all"),
+        (["serve"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
+        (["tail", "--verdict", "lost"], 2, "--verdict"),
+        (["keys", "create", "x", "--scopes", "write,fly"], 2, "--scopes"),
+        (["keys", "create", "x", "--namespaces", "a,,b"], 2, "--namespaces"),
         (["simulate", "--rate", "inf"], 2, "--rate"),
         (["simulate", "--namespace", "x" * 129], 2, "1 to 128 bytes"),
     ],
@@ -246,7 +308,9 @@ def test_errors_name_what_to_change(tmp_path: Path, arguments: list[str], code: 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "init", "consume", "serve", "emit", "simulate", "lookup", "report", "audit"])
+@pytest.mark.parametrize(
+    "command", ["up", "init", "consume", "serve", "emit", "simulate", "lookup", "tail", "report", "audit"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     done = subprocess.run(
         [TALLY, command, "--help"], check=False, capture_output=True, text=True, env=CLEAN, timeout=60

@@ -66,6 +66,7 @@ async def test_every_field_is_stored_as_it_was_sent(lab: Lab) -> None:
         receipt.timestamp,
         int(occurred_at.timestamp() * 1000),
         "",
+        1,
         lab.settings.topic,
         receipt.partition,
         receipt.offset,

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from readers.audit import audit
-from readers.lookup import Lookups, RejectedFor, Stored
+from readers.lookup import Lookups
 from schemas.event_time import from_epoch_ms
 from schemas.identity import derive_replay_id, mint_id
 from schemas.letter import Letter, Origin, read_letter, write_headers
 from schemas.merge_patch import merge_patch
+from schemas.outcome import RejectedFor, Stored
 from schemas.wire import encode_headers
 from tally.cli.app import app
 from tally.dead_letters import Replayed, Selection, read_letters, replay
@@ -248,3 +249,12 @@ async def test_the_commands(lab: Lab, run: Callable[..., Awaitable[Any]]) -> Non
     assert (real["letters"], real["replayed"]) == (1, 1)
     await lab.drain()
     assert await lab.rows("SELECT position FROM interactions") == [(3,)]
+
+
+async def test_what_is_not_deduplicated_stays_so_when_it_is_put_back(lab: Lab) -> None:
+    await lab.emit(click("doc-1", "exec-1"))
+    await lab.put(BAD, key=b"default:exec-1", headers=encode_headers("default", deduplicate=False))
+    await lab.drain()
+    assert (await replayed(lab, patch={"position": 1})).passing == 1
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates) == (1, 0)

@@ -5,7 +5,7 @@ from aiokafka import errors as kafka_errors
 from clickhouse_connect.driver.exceptions import DatabaseError
 from redis import exceptions as redis_errors
 
-from runtime.errors import Fatal, Restart, Unavailable
+from runtime.errors import Fatal, Restart, TookTooLong, Unavailable
 from runtime.faults import RowsRefused, StatementRefused, clickhouse_fault, kafka_fault, redis_fault
 
 
@@ -14,7 +14,7 @@ from runtime.faults import RowsRefused, StatementRefused, clickhouse_fault, kafk
     [
         (252, Unavailable),
         (241, Unavailable),
-        (159, Unavailable),
+        (159, TookTooLong),
         (0, Unavailable),
         (99_999, Unavailable),
         (469, RowsRefused),

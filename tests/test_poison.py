@@ -22,7 +22,7 @@ LONG = {"longer": "than that"}
 async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab) -> None:
     for partition in (0, 1):
         await lab.put(as_json(execution=f"before {partition}"), partition=partition)
-    await lab.put(as_json(execution="newer"), headers=[("tally-schema", b"2")], partition=0)
+    await lab.put(as_json(execution="newer"), headers=[("tally-schema", b"3")], partition=0)
     for partition in (0, 1):
         await lab.put(as_json(execution=f"after {partition}"), partition=partition)
     with pytest.raises(Fatal, match=r"newer schema .*{0: 1}; upgrade this consumer"):

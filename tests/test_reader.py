@@ -6,56 +6,38 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
 from producers.producer import Producer
-from readers.app import create_app
-from readers.lookup import IDS_PER_QUERY, Lookups, Stored
+from readers.lookup import IDS_PER_QUERY, Lookups
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable
-from schemas.identity import mint_id
+from schemas.identity import PREFIX, mint_id
 from schemas.interaction import NO_FEATURE_URI
+from schemas.outcome import Stored
 from schemas.record import InteractionRecord
 from schemas.wire import encode_headers
+from tests.http_lab import BEARER, KEY, PATH, api_of, assert_error, until_keys_are_known, with_key
 from tests.lab import Lab, as_json, click
+from tests.waiting import eventually_async
 
-KEY = "a-secret-key"
-BEARER = {"Authorization": f"Bearer {KEY}"}
-PATH = "/v1/retrievers/interactions"
+OLD_ID = f"{PREFIX}016ebec1914e763e9d5c8ecf468390b5"
 
 
 @pytest.fixture
 async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on this test's database."""
-    settings = lab.settings.model_copy(update={"api_key": SecretStr(KEY), "api_namespaces": ("default", "shop")})
-    app = create_app(settings)
-    async with running(app) as client:
+    """The API on this test's database, which knows how far the consumers are. It sends no key by itself."""
+    async with api_of(with_key(lab.settings)) as client:
+
+        async def is_known() -> bool:
+            status = await client.get(f"{PATH}/{OLD_ID}/status", headers=BEARER)
+            return bool(status.json()["status"] == "unknown")
+
+        del client.headers["Authorization"]
+        await eventually_async(is_known)
+        await until_keys_are_known(client)
         yield client
-
-
-def running(app: FastAPI) -> Any:
-    from contextlib import asynccontextmanager
-
-    @asynccontextmanager
-    async def context() -> AsyncIterator[httpx.AsyncClient]:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as c:
-            yield c
-
-    return context()
-
-
-def assert_error(answer: httpx.Response, status: int, kind: str, code: str | None) -> None:
-    body = answer.json()
-    assert answer.status_code == body["status"] == status
-    assert body["success"] is False
-    assert set(body) == {"success", "status", "error"}
-    assert set(body["error"]) == {"message", "type", "code", "details"}
-    assert (body["error"]["type"], body["error"]["code"]) == (kind, code)
-    assert answer.headers["x-request-id"]
 
 
 async def test_the_record_has_all_17_fields(lab: Lab, api: httpx.AsyncClient) -> None:
@@ -163,8 +145,8 @@ async def test_an_id_of_any_shape_is_404_at_worst(api: httpx.AsyncClient) -> Non
         answer = await api.get(f"{PATH}/{encoded}", headers=BEARER)
         assert answer.status_code in (404, 405), text
         assert answer.json()["success"] is False
-    assert_error(await api.get(f"{PATH}/{mint_id()}", headers=BEARER), 404, "NotFoundError", "unknown")
-    assert_error(await api.get("/nowhere"), 404, "NotFoundError", None)
+    assert_error(await api.get(f"{PATH}/{OLD_ID}", headers=BEARER), 404, "NotFoundError", "unknown")
+    assert_error(await api.get("/nowhere"), 404, "NotFoundError")
     assert_error(await api.post("/v1/health"), 405, "MethodNotAllowedError", None)
 
 
@@ -184,7 +166,7 @@ async def test_an_unexpected_error_is_a_500_with_an_id_and_no_trace(
 async def test_a_database_that_is_gone_is_a_503(
     lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_args: Any) -> None:
+    async def away(*_args: Any, **_named: Any) -> None:
         raise Unavailable("ClickHouse at http://somewhere")
 
     monkeypatch.setattr(ClickHouse, "rows", away)

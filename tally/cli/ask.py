@@ -1,7 +1,9 @@
 """Commands that answer."""
 
 import asyncio
+import contextlib
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +13,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from readers.lookup import DuplicateOf, Lookups, Outcome, RejectedFor, Stored
+from readers.lookup import Lookups
 from readers.overview import Overview, read_overview
 from readers.reports import REPORTS, Report, run_report
+from readers.tail import Seen, Skipped, Wanted
+from readers.tail import tail as follow
 from runtime import clickhouse
 from runtime.errors import TallyError
 from runtime.ports import http_answers
@@ -21,9 +25,10 @@ from runtime.redis import connect_redis
 from runtime.settings import Settings, without_password
 from runtime.stack_file import StackFile, process_exists
 from schemas.identity import is_interaction_id
+from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.record import record_from_row
 from schemas.tables import INTERACTIONS
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, out
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, out, say
 
 
 def lookup(
@@ -62,6 +67,8 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
             return {"outcome": "duplicate", "duplicate_of": owner_id}
         case RejectedFor() as rejected:
             return {"outcome": "rejected", **rejected._asdict()}
+        case Deleted():
+            return {"outcome": "deleted"}
     return None
 
 
@@ -107,6 +114,53 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+
+
+def tail(
+    namespace: Annotated[str | None, typer.Option(help="Only of this one.", callback=checked_namespace)] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Only this interaction type.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only of this user_id.")] = None,
+    execution: Annotated[str | None, typer.Option(help="Only of this execution_id.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="Only stored, duplicate, rejected or deleted ones.")] = None,
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0.1)] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Events as they come in, each with what became of it, until Ctrl-C.
+
+    Examples: tally tail --type purchase; tally tail --verdict rejected --json
+    """
+    if verdict not in (None, "stored", "duplicate", "rejected", "deleted"):
+        raise typer.BadParameter(f"{verdict!r}: stored, duplicate, rejected or deleted", param_hint="--verdict")
+    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    wanted = Wanted(namespace, kind, user, execution, verdict)
+
+    async def show() -> None:
+        async with clickhouse.connect(settings) as database, asyncio.timeout(seconds):
+            async for each in follow(settings, database, wanted):
+                if isinstance(each, Skipped):
+                    say(f"{each.events:,} events came too fast to be shown: narrow what is shown")
+                elif as_json:
+                    answer_json(each.model_dump())
+                    sys.stdout.flush()
+                else:
+                    out.print(Text(_line(each)), soft_wrap=True)
+
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(show())
+
+
+def _line(seen: Seen) -> str:
+    what = f"{seen.verdict or 'in flight':<9} {seen.interaction_id or f'{seen.partition}/{seen.offset}'}"
+    told = [
+        ",".join(seen.interaction_type),
+        seen.feature_id,
+        seen.user_id and f"user {seen.user_id}",
+        seen.execution_id and f"execution {seen.execution_id}",
+        seen.duplicate_of and f"duplicate of {seen.duplicate_of}",
+        seen.reason if seen.verdict == "rejected" else None,
+    ]
+    return " ".join([seen.timestamp, what, seen.namespace, *filter(None, told)])
 
 
 def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:

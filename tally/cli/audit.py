@@ -16,7 +16,7 @@ from runtime.settings import Settings
 from tally.cli.options import AsJson, DataDir, answer_json, out, parse_range, say
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
-_SELDOM = ("expired_unread", "expired_outcomes")
+_SELDOM = ("deleted", "expired_unread", "expired_outcomes")
 
 
 def audit(
@@ -26,7 +26,7 @@ def audit(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Prove from offsets what became of every event: accepted = stored + duplicates + rejected + in flight.
+    """Prove from offsets what became of every event: accepted = stored + duplicates + rejected + deleted + in flight.
 
     Exits 1 and names the offsets when it does not balance.
 

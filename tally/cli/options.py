@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from schemas.event_time import iso_ms, parse_occurred_at
+from schemas.event_time import iso_ms, parse_time_or_day
 from schemas.wire import check_namespace
 
 out = Console()
@@ -36,7 +36,7 @@ def parse_time(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return parse_occurred_at(text if "T" in text or " " in text else f"{text}T00:00")
+        return parse_time_or_day(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} {error}; write 2026-11-22T14:30:00Z or 2026-11-22") from None
 

@@ -11,14 +11,16 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from consumers.supervisor import Supervisor
+from consumers.supervised import supervised_workers
 from readers.overview import Overview, read_overview
 from runtime import clickhouse, log
 from runtime.children import Children
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
+from runtime.ports import is_free
 from runtime.settings import Settings
+from runtime.supervisor import Supervisor
 from schemas.tables import LATEST_VERSION
 from tally.cli.options import AsJson, DataDir, answer_json, err, out, say
 
@@ -138,11 +140,8 @@ def consume(
     chosen = {"accept_rejects": True} if accept_rejects else {}
     settings = Settings.load(data_dir, **chosen).need("kafka", "redis", "clickhouse")
     log.configure()
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: stopping.append(received))
     children = Children()
-    supervisor = Supervisor(
+    supervisor = supervised_workers(
         children,
         settings,
         workers=workers,
@@ -153,11 +152,8 @@ def consume(
         say=say,
     )
     try:
-        supervisor.start()
-        while not stopping and supervisor.poll():
-            time.sleep(POLL_S)
+        _run_until_told(supervisor)
     finally:
-        supervisor.stop()
         children.close()
     _print_counts(settings, as_json=as_json)
 
@@ -180,17 +176,41 @@ def _print_counts(settings: Settings, *, as_json: bool) -> None:
 
 
 def serve(
+    role: Annotated[str, typer.Argument(help="collector (takes in), reader (answers), or all.")] = "all",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes that share the port.", min=1, max=64)] = 1,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve the HTTP API in this process.
+    """Serve the HTTP API: all of it, or only the part that takes in or the part that answers.
 
-    Example: TALLY_CLICKHOUSE=http://127.0.0.1:8123 TALLY_API_KEY=secret tally serve --port 8080
+    Examples: tally serve; tally serve collector --port 8081 --workers 2; TALLY_API_KEY=... tally serve --host 0.0.0.0
     """
     try:
-        from readers import serve as reader  # noqa: PLC0415  (FastAPI is a group of its own)
+        from tally import serve as api  # noqa: PLC0415  (FastAPI is a group of its own)
     except ImportError as error:
         raise TallyError(f"`tally serve` needs the API's parts ({error.name}): pip install 'tally[api]'") from error
+    if role not in api.ROLES:
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(api.ROLES)}", param_hint="ROLE")
+    settings = Settings.load(data_dir)
+    api.check(settings, role, host)
+    if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
+        raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
     log.configure()
-    asyncio.run(reader.serve(Settings.load(data_dir), host, port))
+    children = Children()
+    try:
+        _run_until_told(api.supervised(children, settings, role, host, port, processes=workers, log_dir=None, say=say))
+    finally:
+        children.close()
+
+
+def _run_until_told(supervisor: Supervisor) -> None:
+    stopping: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    try:
+        supervisor.start()
+        while not stopping and supervisor.poll():
+            time.sleep(POLL_S)
+    finally:
+        supervisor.stop()

@@ -21,7 +21,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from consumers.rebuild import Rebuild
-from consumers.supervisor import Supervisor
+from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from producers.producer import Producer
 from producers.simulator import Simulator
@@ -34,6 +34,7 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
 from runtime.settings import Settings
+from runtime.supervisor import Supervisor
 from tally.feed import feed, paced
 
 POLL_S = 0.02
@@ -50,7 +51,7 @@ class Site:
 
     def workers(self, count: int) -> Supervisor:
         """Static members under a supervisor, as `tally consume --workers` runs them."""
-        supervisor = Supervisor(
+        supervisor = supervised_workers(
             self.stack.children,
             self.settings,
             workers=count,

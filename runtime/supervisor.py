@@ -1,29 +1,28 @@
-"""The supervisor: keeps a number of worker processes running."""
+"""The supervisor: keeps a number of processes running."""
 
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumers.ceiling import TooManyRejects
 from runtime.children import Child, Children
 from runtime.errors import Fatal, SettingsError
-from runtime.settings import Settings
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 STABLE_AFTER_S = 30.0
-"""A worker that ran this long and died is restarted at once again."""
+"""A process that ran this long and died is restarted at once again."""
 
-_FOR_GOOD = {Fatal.exit_code, SettingsError.exit_code, TooManyRejects.exit_code}
+FOR_GOOD = frozenset({Fatal.exit_code, SettingsError.exit_code})
+"""How a process ends that starting again cannot mend."""
 
 
 @dataclass
 class _Slot:
-    """One worker's place: who fills it, and when it may be filled again."""
+    """One process's place: who fills it, and when it may be filled again."""
 
     name: str
+    command: Sequence[str]
     child: Child | None = None
     started_at: float = 0.0
     restart_at: float = 0.0
@@ -32,47 +31,42 @@ class _Slot:
 
 
 class Supervisor:
-    """Starts workers, restarts what dies, and stops them all. Drive it by calling `poll` often."""
+    """Starts processes, restarts what dies, and stops them all. Drive it by calling `poll` often."""
 
     def __init__(
         self,
         children: Children,
-        settings: Settings,
+        commands: Mapping[str, Sequence[str]],
         *,
-        workers: int,
-        instance_prefix: str | None,
+        environment: Mapping[str, str],
+        stop_timeout_s: float,
         log_dir: Path | None,
-        until_caught_up: bool = False,
+        for_good: Collection[int] = FOR_GOOD,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
+        """`commands` by the names of their processes."""
         self._children = children
-        self._environment = settings.as_environment()
-        self._stop_timeout_s = settings.stop_timeout_ms / 1000 + 5
-        self._instance_prefix = instance_prefix
+        self._environment = environment
+        self._stop_timeout_s = stop_timeout_s
         self._log_dir = log_dir
-        self._until_caught_up = until_caught_up
+        self._for_good = for_good
         self._say = say
-        self._slots = [_Slot(f"worker-{number}") for number in range(workers)]
+        self._slots = [_Slot(name, command) for name, command in commands.items()]
 
     def start(self) -> None:
-        """Start every worker."""
+        """Start every process."""
         for slot in self._slots:
             self._start(slot)
 
     def _start(self, slot: _Slot) -> None:
-        command = [sys.executable, "-m", "consumers.worker"]
-        if self._instance_prefix is not None:
-            command += ["--instance", f"{self._instance_prefix}-{slot.name}"]
-        if self._until_caught_up:
-            command += ["--until-caught-up"]
         log_path = self._log_dir / f"{slot.name}.log" if self._log_dir else None
-        slot.child = self._children.start(slot.name, command, log_path=log_path, environment=self._environment)
+        slot.child = self._children.start(slot.name, slot.command, log_path=log_path, environment=self._environment)
         slot.started_at = time.monotonic()
 
     def poll(self) -> bool:
-        """Look after every worker; returns whether any is still to run.
+        """Look after every process; returns whether any is still to run.
 
-        Raises ChildFailed when a worker ended in a way that starting it again cannot mend.
+        Raises ChildFailed when one ended in a way that starting it again cannot mend.
         """
         now = time.monotonic()
         for slot in self._slots:
@@ -88,7 +82,7 @@ class Supervisor:
         if child.exit_code == 0:
             slot.done = True
             return
-        if child.exit_code is not None and child.exit_code in _FOR_GOOD:
+        if child.exit_code is not None and child.exit_code in self._for_good:
             failure = child.failure(f"{child.describe_exit()} and will not be restarted")
             failure.exit_code = child.exit_code
             raise failure
@@ -99,11 +93,11 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """The workers that run now."""
+        """Those that run now."""
         return [slot.child.pid for slot in self._slots if slot.child is not None]
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Let every worker finish its batch, commit and leave. Safe to call twice.
+        """Let every process finish what it is at. Safe to call twice.
 
         What takes longer than `timeout_s` (default: the stop timeout and a little more) is killed.
         """

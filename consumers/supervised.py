@@ -1,0 +1,40 @@
+"""Worker processes under a supervisor."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from consumers.ceiling import TooManyRejects
+from runtime.children import Children
+from runtime.settings import Settings
+from runtime.supervisor import FOR_GOOD, Supervisor
+
+
+def supervised_workers(
+    children: Children,
+    settings: Settings,
+    *,
+    workers: int,
+    instance_prefix: str | None,
+    log_dir: Path | None,
+    until_caught_up: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Supervisor:
+    """So many workers, not started yet. `instance_prefix` makes their membership static."""
+    commands = {}
+    for number in range(workers):
+        name = f"worker-{number}"
+        commands[name] = [sys.executable, "-m", "consumers.worker"]
+        if instance_prefix is not None:
+            commands[name] += ["--instance", f"{instance_prefix}-{name}"]
+        if until_caught_up:
+            commands[name] += ["--until-caught-up"]
+    return Supervisor(
+        children,
+        commands,
+        environment=settings.as_environment(),
+        stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
+        log_dir=log_dir,
+        for_good=FOR_GOOD | {TooManyRejects.exit_code},
+        say=say,
+    )

@@ -1,0 +1,54 @@
+"""How much the collector holds at a time. What is more is refused before it is taken in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runtime.http.errors import unavailable
+from runtime.settings import Settings
+
+
+class Budget:
+    """Bytes and events of the requests that are in flight."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most_bytes = settings.collector_in_flight_bytes
+        self._most_events = settings.collector_in_flight
+        self._bytes = self._events = 0
+
+    @contextmanager
+    def share(self) -> Iterator["Share"]:
+        """One request's share of it, given back at the end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self._bytes -= share.bytes
+            self._events -= share.events
+
+    def take(self, events: int, size: int) -> None:
+        """Raises 503 when this would be more than there is."""
+        if self._bytes + size > self._most_bytes:
+            raise unavailable("too much waits for Kafka (TALLY_COLLECTOR_IN_FLIGHT_BYTES): again in a moment")
+        if self._events + events > self._most_events:
+            raise unavailable("too much waits for Kafka (TALLY_COLLECTOR_IN_FLIGHT): again in a moment")
+        self._bytes += size
+        self._events += events
+
+
+class Share:
+    """What one request holds."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.bytes = 0
+        self.events = 0
+
+    def take_bytes(self, size: int) -> None:
+        """Hold so many more bytes. Raises 503."""
+        self._budget.take(0, size)
+        self.bytes += size
+
+    def take_events(self, count: int) -> None:
+        """Hold so many more events. Raises 503."""
+        self._budget.take(count, 0)
+        self.events += count

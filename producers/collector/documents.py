@@ -1,0 +1,62 @@
+"""What the OpenAPI document says of bodies that the collector reads itself."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from runtime.http.openapi import body_of
+from runtime.keys import MAX_TOKEN_LIFE_S
+from schemas.interaction import Interaction
+
+EXAMPLE = {
+    "feature_id": "doc-17",
+    "interaction_type": ["click"],
+    "position": 2,
+    "execution_id": "search-4711",
+    "user_id": "ada",
+    "metadata": {"device": "phone"},
+    "feature_uri": "tally://text@v1/embedding",
+}
+
+
+class TokenRequest(BaseModel, extra="forbid", strict=True):
+    """Which pages may write, and for how long."""
+
+    origin: str = Field(min_length=8, max_length=512, pattern="^https?://[^/?#]+$", examples=["https://shop.example"])
+    expires_in_s: int = Field(3_600, ge=1, le=MAX_TOKEN_LIFE_S)
+
+
+class ItemResult(BaseModel):
+    """What became of one of many."""
+
+    index: int
+    interaction_id: str = Field(description="empty when it failed")
+    status: str = Field(examples=["created"], description="created or failed")
+
+
+class BulkResponse(BaseModel):
+    """What became of many."""
+
+    created: int
+    failed: int
+    errors: list[str] | None = None
+    results: list[ItemResult]
+
+
+_ONE: dict[str, Any] = Interaction.model_json_schema() | {"title": "Interaction"}
+# Either name of the feature will do, which "required" alone cannot say.
+_ONE["properties"]["document_id"] = {"type": "string", "description": "The older name of feature_id."}
+_ONE["required"] = [name for name in _ONE["required"] if name != "feature_id"]
+_ONE["anyOf"] = [{"required": ["feature_id"]}, {"required": ["document_id"]}]
+_MANY = {"type": "array", "minItems": 1, "items": {"type": "object"}, "description": "Each is judged by itself."}
+_BATCH = {
+    "type": "object",
+    "properties": {"interactions": _MANY},
+    "required": ["interactions"],
+    "additionalProperties": False,
+}
+
+CREATE = body_of(_ONE, EXAMPLE)
+BATCH = body_of(_BATCH, {"interactions": [EXAMPLE]})
+TOKEN = body_of(TokenRequest.model_json_schema(), {"origin": "https://shop.example"})
+BEACON = body_of({"anyOf": [_ONE, _MANY, _BATCH]}, [EXAMPLE], kinds=("text/plain", "application/json"))

@@ -1,0 +1,184 @@
+"""From what somebody sends to records for the topic. Pure: the judge decides, this words it for HTTP."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Raw
+
+from producers.topic import Outgoing
+from runtime.http.errors import ApiError, invalid, problem
+from runtime.settings import Settings
+from schemas.identity import mint_id
+from schemas.interaction import MAX_OBJECT_BYTES
+from schemas.json_bounds import MAX_DEPTH, commas_at_depth, depth_of_text
+from schemas.judge import first_of, judge_request
+from schemas.rejection import Reason, Rejection
+from schemas.scan_event import text_at
+from schemas.scanner import scan
+from schemas.wire import OBJECT_FIELDS, Judged, encode_headers, partition_key
+
+MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
+"""What is no JSON at all is a bad request; all else is well understood, and not valid."""
+
+
+USUAL_COMMAS = 50
+"""Of an event. A batch with more is counted first."""
+MOST_AS_WRITTEN_BYTES = 16 * 1024
+WHITESPACE = b" \t\r\n"
+_ID_KEY = b'"interaction_id"'
+
+
+class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+    interactions: list[Raw]
+
+
+class Entered(NamedTuple):
+    """An event that may go on the topic: its JSON text, which has no id yet, and what it is grouped by."""
+
+    text: bytes
+    feature_id: str
+    execution_id: str | None
+    session_id: str | None
+    user_id: str | None
+
+    @classmethod
+    def judged(cls, judged: Judged) -> "Entered":
+        """One that the judge let pass."""
+        event = judged.event
+        grouping = event.feature_id, event.execution_id, event.session_id, event.user_id
+        return cls(msgspec.json.encode(event), *grouping)
+
+
+class Door:
+    """Decides what may go on the topic: what the judge lets pass, within bounds that settings may draw narrower."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._object_bytes = settings.http_object_bytes
+        self._depth = settings.http_depth
+        self._most_items = settings.http_batch_items
+        self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
+
+    def judge(self, value: bytes) -> Judged | Sequence[Rejection]:
+        """One event: valid, or all that is wrong with it."""
+        judged = judge_request(value)
+        if not self._is_narrower or not isinstance(judged, Judged):
+            return judged
+        if (depth := depth_of_text(value.decode())) > self._depth:
+            return [Rejection("too_deep", "", f"nests {depth} levels, at most {self._depth} are allowed here")]
+        for name in OBJECT_FIELDS:
+            size = len(getattr(judged.event, name))
+            if size > self._object_bytes:
+                limit = f"is {size} bytes of JSON, at most {self._object_bytes} are allowed here"
+                return [Rejection("too_large", name, limit)]
+        return judged
+
+    async def judge_all(self, items: Sequence[Raw]) -> list[Entered | Sequence[Rejection]]:
+        """Many, each by itself. What the scanner is sure of need not be judged, and goes on the topic as written."""
+        found: list[Entered | Sequence[Rejection] | None] = [None] * len(items)
+        if not self._is_narrower:
+            found = list(_scanned(items))
+        for index, item in enumerate(items):
+            if found[index] is None:
+                judged = self.judge(bytes(item))
+                found[index] = Entered.judged(judged) if isinstance(judged, Judged) else judged
+                await asyncio.sleep(0)  # judging takes 50 us; others wait
+        return [each for each in found if each is not None]
+
+    def items(self, body: bytes) -> list[Raw]:
+        """The events of a batch, not judged yet. Raises ApiError when the body is none."""
+        # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
+        if body.count(b",") > USUAL_COMMAS * self._most_items:
+            self._check_count(1 + commas_at_depth(body, 2))
+        try:
+            items = msgspec.json.decode(body, type=_Batch).interactions
+        except msgspec.ValidationError as error:
+            raise invalid([problem("malformed_batch", ["body"], str(error))]) from None
+        except RecursionError:
+            raise invalid([problem("too_deep", ["body"], f"nests deeper than {MAX_DEPTH} levels")]) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise invalid([problem("not_json", ["body"], str(error))], status=400) from None
+        self._check_count(len(items))
+        return items
+
+    def page_items(self, body: bytes) -> list[Raw]:
+        """What a page sends: one event, a list of them, or a batch. Raises ApiError."""
+        start = body.lstrip(WHITESPACE)[:1]
+        if start == b"[":
+            return self.items(b'{"interactions":' + body + b"}")
+        try:
+            return self.items(body)
+        except ApiError:
+            return [Raw(body.strip(WHITESPACE))]  # the judge says what is wrong with it, or that nothing is
+
+    def _check_count(self, count: int) -> None:
+        if not 1 <= count <= self._most_items:
+            message = f"1 to {self._most_items} are allowed, these are {count}"
+            raise invalid([problem("too_many" if count else "too_few", ["body", "interactions"], message)])
+
+
+def refusal(rejections: Sequence[Rejection]) -> ApiError:
+    """The answer to an event that is not valid."""
+    status = 400 if rejections[0].reason in MALFORMED else 422
+    return invalid([_problem(each) for each in rejections], status=status)
+
+
+def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:
+    """The answer to several events, by their index, of which none is valid."""
+    if len(refused) == 1:
+        return refusal(next(iter(refused.values())))
+    return invalid([_problem(each, index) for index, rejections in refused.items() for each in rejections])
+
+
+def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
+    parts = rejection.field.split(".") if rejection.field else []
+    places = [int(part) if part.isascii() and part.isdigit() else part for part in parts]
+    return problem(rejection.reason, ["body", *index, *places], rejection.message)
+
+
+def worded(index: int, rejections: Sequence[Rejection]) -> str:
+    """What is wrong with one of many."""
+    first = first_of(rejections)
+    return f"{index}: {first.field}{': ' if first.field else ''}{first.message}"
+
+
+def record_of(
+    namespace: str, event: Entered, *, idempotency_key: str | None = None, deduplicate: bool = True
+) -> Outgoing:
+    """The record of an event, under a new id. An event with an execution is named by that, and by no key."""
+    interaction_id = mint_id()
+    token = None if event.execution_id else idempotency_key
+    return Outgoing(
+        interaction_id,
+        partition_key(namespace, event, token),
+        b'{"interaction_id":"%b",%b' % (interaction_id.encode(), event.text[1:]),
+        encode_headers(namespace, idempotency_key=token, deduplicate=deduplicate),
+    )
+
+
+def compile_ahead() -> None:
+    """Compile what is compiled at first use, so that no request waits for it."""
+    list(_scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')]))
+
+
+def _scanned(items: Sequence[Raw]) -> Iterator[Entered | None]:
+    """Those that the scanner is sure of; None for the others, for large ones, and for one that may bring an id.
+
+    Whatever is put on the topic as it was written is small: blanks cost nothing to send, and much to read.
+    """
+    texts = [bytes(item) for item in items]
+    ends = np.cumsum([len(each) for each in texts])
+    joined = np.frombuffer(b"".join(texts), np.uint8)
+    firsts = ends - np.array([len(each) for each in texts])
+    columns, sure = scan(joined, firsts, ends, np.zeros(len(texts), np.bool_))
+    for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
+        if is_sure and len(text) <= MOST_AS_WRITTEN_BYTES and text[:1] == b"{" and _ID_KEY not in text:
+            execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)
+            yield Entered(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
+        else:
+            yield None
+
+
+_GROUPING = ("execution_id", "session_id", "user_id")

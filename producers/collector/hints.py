@@ -1,0 +1,73 @@
+"""Hints: whether an event that was just accepted repeats one of the last minutes, as far as this API has seen.
+
+The verdict is the consumer's, from the log. A hint knows only what came in by itself over this API (a batch, an import
+and the Python producer leave none), and two requests of one moment may be hinted in another order than they lie.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from runtime.http.best_effort import BestEffort
+from runtime.redis import Redis
+from runtime.settings import Settings
+from schemas.dedup import dedup_key
+from schemas.identity import id_bytes, id_from_bytes
+from schemas.wire import WireEvent
+
+MOST_TOGETHER = 500
+_ID_BYTES = 16
+
+
+class _Question(NamedTuple):
+    key: bytes
+    raw_id: bytes
+    answer: "asyncio.Future[str | None]"
+
+
+class Hints:
+    """Remembers each key's first event for as long as one like it is a duplicate of it: about 130 bytes in Redis.
+
+    Questions of one moment go to Redis together: one by one, its client would take a sixth of a request's time.
+    """
+
+    def __init__(self, settings: Settings, redis: BestEffort) -> None:
+        self._prefix = f"{settings.key_prefix}:hint:".encode()
+        self._window_ms = settings.dedup_window_ms
+        self._redis = redis
+        self._waiting: list[_Question] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def first(
+        self, namespace: str, event: WireEvent, idempotency_key: str | None, interaction_id: str
+    ) -> str | None:
+        """The id of the event that this one probably repeats; None when it is the first, or nobody can tell."""
+        key = dedup_key(namespace, event.execution_id, event.feature_id, event.interaction_type, idempotency_key)
+        if key is None:
+            return None
+        question = _Question(self._prefix + key, id_bytes(interaction_id), asyncio.get_running_loop().create_future())
+        self._waiting.append(question)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_all())
+        return await question.answer
+
+    async def _ask_all(self) -> None:
+        while self._waiting:
+            asked, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+            known: Sequence[Any] | None = None
+            try:
+                known = await self._redis.ask("hint", partial(self._ask, asked))
+            finally:  # whatever happens, nobody waits for ever
+                for question, first in zip(asked, known or [None] * len(asked), strict=True):
+                    if not question.answer.done():  # who asked may have left
+                        is_id = isinstance(first, bytes) and len(first) == _ID_BYTES
+                        question.answer.set_result(id_from_bytes(first) if is_id else None)
+        self._asking = None
+
+    async def _ask(self, asked: Sequence[_Question], redis: Redis) -> list[Any]:
+        pipeline = redis.pipeline(transaction=False)
+        for question in asked:
+            pipeline.set(question.key, question.raw_id, nx=True, get=True, px=self._window_ms)
+        found: list[Any] = await pipeline.execute()
+        return found

@@ -1,0 +1,190 @@
+"""Taking events in: read, judge, put on the topic, wait for Kafka's acknowledgement, answer."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from fastapi import Request, Response
+
+from producers.collector.budget import Budget, Share
+from producers.collector.documents import TokenRequest
+from producers.collector.events import Door, Entered, record_of, refusal, refusal_of_all, worded
+from producers.collector.hints import Hints
+from producers.topic import Landed, Outgoing, Topic
+from runtime.errors import RefusedByBroker, TallyError, Unavailable
+from runtime.http.best_effort import BestEffort
+from runtime.http.body import json_response, read_body, read_model
+from runtime.http.errors import ApiError, invalid, problem, unavailable
+from runtime.http.metrics import ACCEPTED, REFUSED
+from runtime.http.prefer import applied
+from runtime.settings import Settings
+from schemas.outcome import DuplicateOf, Outcome, RejectedFor
+from schemas.record import record_from_event
+from schemas.rejection import Rejection
+from schemas.wire import Judged
+
+WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
+"""Gives the outcome of (namespace, id), or None when it is not final within so many seconds."""
+
+NOT_ACKNOWLEDGED = (
+    "Kafka has not acknowledged it in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the same "
+    "execution_id or Idempotency-Key"
+)
+
+
+class _Sending(NamedTuple):
+    """Of many, the events that may go on the topic, and what is wrong with the others, by their index."""
+
+    records: dict[int, Outgoing]
+    refused: dict[int, Sequence[Rejection]]
+
+
+class Collector:
+    """One process's way from requests to the topic."""
+
+    def __init__(
+        self, settings: Settings, client: AIOKafkaProducer, redis: BestEffort, wait_for: WaitFor | None
+    ) -> None:
+        self._settings = settings
+        self.topic = Topic(client, settings.topic, settings.collector_ack_ms, settings.max_record_bytes)
+        self._budget = Budget(settings)
+        self._door = Door(settings)
+        self._hints = Hints(settings, redis)
+        self._wait_for = wait_for
+
+    async def create(
+        self, request: Request, namespace: str, idempotency_key: str | None, seconds: float | None
+    ) -> Response:
+        """Take one event in."""
+        with self._budget.share() as share:
+            body = await self._read(request, self._settings.http_body_bytes, share)
+            judged = self._door.judge(body)
+            if not isinstance(judged, Judged):
+                REFUSED.labels("create", judged[0].reason).inc()
+                raise refusal(judged)
+            share.take_events(1)
+            record = record_of(namespace, Entered.judged(judged), idempotency_key=idempotency_key)
+            landed = await self._put(record)
+        ACCEPTED.labels("create").inc()
+        final = waited = None
+        if seconds is not None and self._wait_for is not None:
+            # Kafka has it: whatever keeps the outcome from being known, it must not be sent again.
+            with suppress(TallyError):
+                final, waited = await self._wait_for(namespace, record.interaction_id, seconds), seconds
+        first = (
+            await self._first(namespace, judged, idempotency_key, record.interaction_id)
+            if final is None
+            else _owner(final)
+        )
+        return _created(judged, record.interaction_id, landed.append_ms, first, applied(waited))
+
+    async def _first(self, namespace: str, judged: Judged, key: str | None, interaction_id: str) -> str | None:
+        """A hint at what the event repeats. What carries its own time is a backfill, which no hint knows of."""
+        if judged.occurred_ms is not None:
+            return None
+        return await self._hints.first(namespace, judged.event, key, interaction_id)
+
+    async def batch(
+        self, request: Request, namespace: str, idempotency_key: str | None, *, deduplicate: bool
+    ) -> Response:
+        """Take many in, each by itself. Item i of a batch with a key has the key KEY#i."""
+        with self._budget.share() as share:
+            body = await self._read(request, self._settings.http_batch_bytes, share)
+            items = self._door.items(body)
+
+            def record(index: int, event: Entered) -> Outgoing:
+                own = idempotency_key and f"{idempotency_key}#{index}"
+                return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
+
+            sending = await self._judged(items, record, "batch")
+            response, _ = await self._send_all(sending, len(items), share, "batch")
+        return response
+
+    async def token_request(self, request: Request) -> TokenRequest:
+        """What a page's token is to be for."""
+        with self._budget.share() as share:
+            return read_model(TokenRequest, await self._read(request, self._settings.http_body_bytes, share))
+
+    async def page(self, request: Request, namespace: str) -> Response:
+        """Take in what a page sends: 204, or what failed when some did, or 422 when none is valid."""
+        with self._budget.share() as share:
+            body = await self._read(request, self._settings.http_body_bytes, share)
+            items = self._door.page_items(body)
+            sending = await self._judged(items, lambda _index, event: record_of(namespace, event), "beacon")
+            if not sending.records:
+                raise refusal_of_all(sending.refused)
+            response, not_taken = await self._send_all(sending, len(items), share, "beacon")
+        if not_taken is not None:  # a page looks at the status only, and sends all of it again
+            raise _not_taken(not_taken)
+        return response if sending.refused else Response(status_code=204)
+
+    async def _read(self, request: Request, limit_bytes: int, share: Share) -> bytes:
+        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, share.take_bytes)
+
+    async def _judged(
+        self, items: Sequence[msgspec.Raw], record: Callable[[int, Entered], Outgoing], route: str
+    ) -> _Sending:
+        sending = _Sending({}, {})
+        for index, judged in enumerate(await self._door.judge_all(items)):
+            if isinstance(judged, Entered):
+                sending.records[index] = record(index, judged)
+            else:
+                sending.refused[index] = judged
+                REFUSED.labels(route, judged[0].reason).inc()
+        return sending
+
+    async def _send_all(
+        self, sending: _Sending, count: int, share: Share, route: str
+    ) -> tuple[Response, TallyError | None]:
+        """Send what may go on the topic; also what kept some of it from there. Raises 503 when Kafka has taken none."""
+        records = sending.records
+        failed = {index: worded(index, why) for index, why in sending.refused.items()}
+        share.take_events(len(records))
+        not_taken: TallyError | None = None
+        for index, error in zip(records, await self.topic.put_all(list(records.values())), strict=True):
+            if error is not None:
+                not_taken = error
+                failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(error, Unavailable) else error}"
+        ACCEPTED.labels(route).inc(count - len(failed))
+        if not_taken is not None and len(failed) == count:
+            raise _not_taken(not_taken)
+        results = [
+            {"index": index, "interaction_id": "", "status": "failed"}
+            if index in failed
+            else {"index": index, "interaction_id": records[index].interaction_id, "status": "created"}
+            for index in range(count)
+        ]
+        errors = [failed[index] for index in sorted(failed)] or None
+        answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
+        return json_response(answer), not_taken
+
+    async def _put(self, record: Outgoing) -> Landed:
+        try:
+            return await self.topic.put(record)
+        except TallyError as error:
+            raise _not_taken(error) from error
+
+
+def _not_taken(error: Exception) -> ApiError:
+    if isinstance(error, RefusedByBroker):
+        return ApiError(422, str(error), code="refused_by_broker")
+    return unavailable(NOT_ACKNOWLEDGED)
+
+
+def _owner(final: Outcome) -> str | None:
+    """Whose duplicate it is for good. Raises 422 for what was rejected after all."""
+    if isinstance(final, RejectedFor):
+        raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
+    return final.interaction_id if isinstance(final, DuplicateOf) else None
+
+
+def _created(
+    judged: Judged, interaction_id: str, append_ms: int, first: str | None, headers: dict[str, str]
+) -> Response:
+    record = record_from_event(judged, interaction_id, append_ms, deduplicated=first is not None)
+    headers |= {"X-Interaction-Id": interaction_id}
+    if first is not None:
+        headers |= {"X-Duplicate-Of": first}
+    return json_response(record, headers)

@@ -1,0 +1,163 @@
+"""The collector's endpoints."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated, Any, Self
+
+from aiokafka import AIOKafkaProducer
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BaseModel
+
+from producers.collector import documents
+from producers.collector.events import compile_ahead
+from producers.collector.intake import Collector, WaitFor
+from producers.topic import Topic
+from runtime import kafka
+from runtime.errors import TallyError
+from runtime.http import openapi
+from runtime.http.access import Caller
+from runtime.http.admission import admit, admitted
+from runtime.http.middleware import FURTHER_HEADERS
+from runtime.http.prefer import wait_s
+from runtime.http.service import Base, Check, Stores
+from runtime.settings import Settings
+from schemas.record import InteractionRecord
+from schemas.wire import MAX_IDEMPOTENCY_BYTES
+
+MEND_EVERY_S = 0.5
+PATH = "/v1/retrievers/interactions"
+
+log = logging.getLogger("tally.api")
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=MAX_IDEMPOTENCY_BYTES - 12,  # an item's place in its batch is put behind it
+        pattern="^[!-~]+$",
+        description="For events without an execution: the same key again, within the window, is the same event",
+    ),
+]
+
+
+class TokenResponse(BaseModel):
+    """A token for `beacon?token=`."""
+
+    token: str
+    expires_in_s: int
+
+
+class CollectorPart:
+    """The collector, as a part of an API. With `wait_for` it can wait for outcomes: where a reader is at hand."""
+
+    def __init__(self, wait_for: WaitFor | None = None) -> None:
+        self._wait_for = wait_for
+        self._collector: Collector
+
+    @asynccontextmanager
+    async def opened(self, base: Base, _stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
+        """Connect to Kafka; leaving waits for what is unsent."""
+        await asyncio.to_thread(compile_ahead)
+        await kafka.require_topic(base.settings)
+        async with _Clients(base.settings) as clients:
+            self._collector = Collector(base.settings, await clients.another(), base.redis, self._wait_for)
+            mending = asyncio.create_task(_mend(self._collector.topic, clients))
+            try:
+                yield {"kafka": Check(self._collector.topic.check)}
+            finally:
+                mending.cancel()
+
+    def routes(self, base: Base) -> APIRouter:
+        """Create, batch, beacon, and tokens for pages."""
+        router = APIRouter(prefix=PATH, tags=["interactions"])
+        writer = admitted(base, "write")
+
+        @router.post(
+            "",
+            responses=openapi.answers(408, 413, 415, ok=InteractionRecord),
+            openapi_extra=documents.CREATE,
+        )
+        async def create_interaction(
+            request: Request, caller: Annotated[Caller, Depends(writer)], idempotency_key: IdempotencyKey = None
+        ) -> Response:
+            """Record one interaction. 200 once Kafka has it; `Prefer: wait=2` answers when its outcome is final."""
+            seconds = wait_s(request, base.settings.prefer_wait_ms)
+            return await self._collector.create(request, caller.namespace, idempotency_key, seconds)
+
+        @router.post(
+            "/batch",
+            responses=openapi.answers(408, 413, 415, ok=documents.BulkResponse),
+            openapi_extra=documents.BATCH,
+        )
+        async def create_interactions_batch(
+            request: Request,
+            caller: Annotated[Caller, Depends(writer)],
+            idempotency_key: IdempotencyKey = None,
+            deduplicate: Annotated[bool, Query(description="false: store them even if they repeat others")] = True,
+        ) -> Response:
+            """Record up to 1,000 interactions, each judged by itself. 200 once Kafka has those that are valid."""
+            return await self._collector.batch(request, caller.namespace, idempotency_key, deduplicate=deduplicate)
+
+        @router.post(
+            "/beacon",
+            status_code=204,
+            response_class=Response,
+            responses=openapi.answers(408, 413, 415, ok=documents.BulkResponse),
+            openapi_extra=documents.BEACON,
+        )
+        async def beacon(request: Request, token: Annotated[str, Query(max_length=2_048)]) -> Response:
+            """What a page sends: one interaction, a list of them, or a batch. 204; 200 says which were not valid."""
+            # So that the page can tell whether to send it again. It is the token that says who may write.
+            request.scope[FURTHER_HEADERS] = {"Access-Control-Allow-Origin": "*"}
+            caller = await admit(base, request, base.access.page(request, token))
+            return await self._collector.page(request, caller.namespace)
+
+        @router.post(
+            "/beacon-token",
+            response_model=TokenResponse,
+            responses=openapi.answers(408, 413, 415),
+            openapi_extra=documents.TOKEN,
+        )
+        async def beacon_token(request: Request, caller: Annotated[Caller, Depends(writer)]) -> dict[str, Any]:
+            """A token that lets pages of one origin write into this namespace, and nothing else, for a while."""
+            wanted = await self._collector.token_request(request)
+            token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
+            return {"token": base.access.signed(token), "expires_in_s": wanted.expires_in_s}
+
+        return router
+
+
+class _Clients:
+    """One Kafka client at a time. Leaving waits for what the last one has not sent yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._open.aclose()
+
+    async def another(self) -> AIOKafkaProducer:
+        """A new client; the one before is closed behind everybody's back. Raises Unavailable and Fatal."""
+        fresh = AsyncExitStack()
+        client = await fresh.enter_async_context(kafka.producer(self._settings))
+        before, self._open = self._open, fresh
+        fresh.push_async_callback(asyncio.wait, [asyncio.create_task(before.aclose())])
+        return client
+
+
+async def _mend(topic: Topic, clients: _Clients) -> None:
+    """Put a new client in the place of one that is beyond mending."""
+    while True:
+        await asyncio.sleep(MEND_EVERY_S)
+        if topic.broken is not None:
+            log.warning("the Kafka client is beyond mending: opening another one")
+            try:
+                topic.use(await clients.another())
+            except TallyError as error:
+                log.warning("no other Kafka client yet: %s", error)

@@ -1,0 +1,190 @@
+"""Putting records on the topic, and waiting until Kafka has them."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from runtime.errors import RefusedByBroker, TallyError, Unavailable
+from runtime.partitioner import partition_of
+
+_REFUSALS = (
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    InvalidTopicError,
+)
+
+
+_PASSING = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
+"""Errors that say nothing of the client, besides those it tries again: it has refused a record before numbering it."""
+_OVERHEAD_BYTES = 1_024
+"""Of a record, at most: what stands around it, and its headers."""
+
+
+class Outgoing(NamedTuple):
+    """A record as it is put on the topic, and the id in it."""
+
+    interaction_id: str
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Landed(NamedTuple):
+    """Where a record is that Kafka has, and when it was appended, in ms since 1970."""
+
+    partition: int
+    offset: int
+    append_ms: int
+
+
+class Sent(NamedTuple):
+    """A record that is on its way."""
+
+    future: "asyncio.Future[Any]"
+    deadline: float
+
+
+class _Batch(NamedTuple):
+    """Records of one partition, by their numbers among all."""
+
+    partition: int
+    builder: BatchBuilder
+    numbers: list[int]
+
+    def add(self, number: int, record: Outgoing) -> bool:
+        """Whether there is room for one more; the first has it, however large it is."""
+        key, value, headers = record.key, record.value, list(record.headers)
+        if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
+            return False
+        self.numbers.append(number)
+        return True
+
+
+class Topic:
+    """One topic to write to. `timeout_ms` is how long an acknowledgement may take, `max_bytes` its largest record."""
+
+    def __init__(self, client: AIOKafkaProducer, name: str, timeout_ms: int, max_bytes: int) -> None:
+        self._client = client
+        self._name = name
+        self._timeout_ms = timeout_ms
+        self._max_bytes = max_bytes
+        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.broken: AIOKafkaProducer | None = None
+        """A client that will never write again: its numbering of a partition has a gap, or what sends has ended."""
+
+    def use(self, client: AIOKafkaProducer) -> None:
+        """From now on write with this client."""
+        self._client, self.broken = client, None
+
+    async def check(self) -> None:
+        """Raise Unavailable unless a broker answers and the client can write."""
+        try:
+            if self.broken is not None or not await self._client.client.force_metadata_update():
+                raise Unavailable("Kafka (TALLY_KAFKA) does not answer")
+        except KafkaError as error:
+            raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+
+    async def put_all(self, records: Sequence[Outgoing]) -> Sequence[TallyError | None]:
+        """Put many on the topic, and wait until Kafka has them; for each what kept it from there, or None.
+
+        They go as whole batches of the client's: a future for each of them would cost more than all the rest.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
+        found: list[TallyError | None] = [None] * len(records)
+        try:
+            async with asyncio.timeout_at(deadline):
+                partitions = len(await self._client.partitions_for(self._name))
+        except (KafkaError, TimeoutError) as error:
+            return [self._fault(error)] * len(records)
+        batches: list[_Batch] = []
+        open_: dict[int, _Batch] = {}
+        placed = cache(partial(partition_of, partitions=partitions))
+        for number, record in enumerate(records):
+            if len(record.value) + len(record.key) + _OVERHEAD_BYTES > self._max_bytes:
+                # The client looks at the size of single records only, and cannot go on once a broker has refused one.
+                found[number] = RefusedByBroker(f"the record is larger than {self._max_bytes} bytes")
+                continue
+            partition = placed(record.key)
+            if partition not in open_ or not open_[partition].add(number, record):
+                open_[partition] = _Batch(partition, self._client.create_batch(), [])
+                open_[partition].add(number, record)
+                batches.append(open_[partition])
+        faults = await asyncio.gather(*(self._put(batch, deadline) for batch in batches))
+        for batch, fault in zip(batches, faults, strict=True):
+            for number in batch.numbers if fault else ():
+                found[number] = fault
+        return found
+
+    async def _put(self, batch: "_Batch", deadline: float) -> TallyError | None:
+        client = self._client
+        try:
+            async with asyncio.timeout_at(deadline):
+                batch.builder.close()
+                # One at a time: of many that wait for a place the client soon gives up half.
+                async with self._turns[batch.partition]:
+                    sent = await client.send_batch(batch.builder, self._name, partition=batch.partition)
+                await sent
+        except (KafkaError, TimeoutError) as error:
+            return self._fault(error, client)
+        except (AssertionError, TypeError) as error:  # the client knows no such partition at this moment
+            return self._fault(error)
+        return None
+
+    def _fault(self, error: Exception, client: AIOKafkaProducer | None = None) -> TallyError:
+        """What an error means for the sender; with the client that had it, also what it means for that."""
+        passes = isinstance(error, _PASSING) or getattr(error, "retriable", False)
+        if client is self._client and isinstance(error, KafkaError) and not passes:
+            self.broken = client
+        if isinstance(error, _REFUSALS):
+            return RefusedByBroker(f"Kafka refused the record: {error}")
+        # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
+        return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {error!r}")
+
+    async def put(self, record: Outgoing) -> Landed:
+        """Put one on the topic, and wait until Kafka has it. Raises as `landed` does."""
+        value, key, headers, client = record.value, record.key, list(record.headers), self._client
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                stored = await asyncio.shield(await client.send(self._name, value=value, key=key, headers=headers))
+        except (KafkaError, TimeoutError) as error:
+            raise self._fault(error, client) from error
+        return Landed(stored.partition, stored.offset, stored.timestamp)
+
+    async def send(self, record: Outgoing) -> Sent:
+        """Hand a record to the client; a refusal becomes the future's exception, like a late one."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
+        try:
+            async with asyncio.timeout_at(deadline):
+                future = await self._client.send(
+                    self._name, value=record.value, key=record.key, headers=list(record.headers)
+                )
+        except (KafkaError, TimeoutError) as error:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(error)
+        return Sent(future, deadline)
+
+    async def landed(self, sent: Sent) -> Landed:
+        """Wait until Kafka has it on all in-sync replicas.
+
+        Raises RefusedByBroker when it never will, Unavailable when it did not say so in time: it may still arrive.
+        """
+        try:
+            async with asyncio.timeout_at(sent.deadline):
+                stored = await asyncio.shield(sent.future)
+        except (KafkaError, TimeoutError) as error:
+            raise self._fault(error) from error
+        return Landed(stored.partition, stored.offset, stored.timestamp)

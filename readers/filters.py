@@ -1,0 +1,268 @@
+"""Filters of a list: what may be asked, read strictly, with every bound; what it means in SQL stands in `filter_sql`.
+
+A condition is about one field and is true or false, never unknown: what is null or missing is equal to nothing, so only
+`ne`, `nin`, `is_null` and NOT hold for it. Of an array (interaction_type, or an array in an object) it is enough
+that one element meets the condition. Text operators ignore case unless `case_sensitive`; eq, ne, in and nin never do.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, get_args
+
+from schemas.event_time import parse_time_or_day
+from schemas.wire import OBJECT_FIELDS
+
+Operator = Literal[
+    "eq",
+    "ne",
+    "gt",
+    "lt",
+    "gte",
+    "lte",
+    "in",
+    "nin",
+    "contains",
+    "starts_with",
+    "ends_with",
+    "regex",
+    "exists",
+    "is_null",
+    "text",
+    "phrase",
+    "words",
+]
+OPERATORS: tuple[Operator, ...] = get_args(Operator)
+TEXT_OPERATORS = frozenset({"contains", "starts_with", "ends_with", "regex", "text", "phrase", "words"})
+LIST_OPERATORS = frozenset({"in", "nin"})
+PRESENCE_OPERATORS = frozenset({"exists", "is_null"})
+
+Kind = Literal["text", "number", "time", "texts", "json"]
+
+FIELDS: dict[str, Kind] = {
+    "interaction_id": "text",
+    "feature_id": "text",
+    "interaction_type": "texts",
+    "position": "number",
+    "user_id": "text",
+    "session_id": "text",
+    "execution_id": "text",
+    "retriever_id": "text",
+    "document_score": "number",
+    "result_set_size": "number",
+    "feature_uri": "text",
+    "occurred_at": "time",
+    "timestamp": "time",
+}
+ALIASES = {"document_id": "feature_id", "created_at": "timestamp"}
+
+MAX_DEPTH = 8
+MAX_CONDITIONS = 100
+MAX_VALUES = 1_000
+MAX_VALUE_BYTES = 64 * 1024
+MAX_PATH = 16
+MAX_PATTERN_BYTES = 1_024
+MAX_WORDS = 32
+MAX_NAME_BYTES = 512
+_BIGGEST = 2**63 - 1
+
+Value = str | int | float | bool | datetime
+
+
+class FilterError(ValueError):
+    """A filter that cannot be asked; `where` names the place in the body."""
+
+    def __init__(self, where: Sequence[str | int], message: str) -> None:
+        super().__init__(message)
+        self.where = list(where)
+
+
+class Field(NamedTuple):
+    """A column, or a place in an object: then `path` leads there."""
+
+    column: str
+    kind: Kind
+    path: tuple[str, ...] = ()
+
+
+class Condition(NamedTuple):
+    """One field compared with values: one, or for in and nin several; none for exists and is_null."""
+
+    field: Field
+    operator: Operator
+    values: tuple[Value, ...]
+    case_sensitive: bool
+
+
+class Group(NamedTuple):
+    """All of `all_of`, one of `any_of` (unless there is none), and none of `none_of`."""
+
+    all_of: "tuple[Filter, ...]" = ()
+    any_of: "tuple[Filter, ...]" = ()
+    none_of: "tuple[Filter, ...]" = ()
+
+
+Filter = Condition | Group
+
+
+def is_plain(text: str) -> bool:
+    """Whether a stored text may hold it: no NUL, no half of a surrogate pair."""
+    return "\0" not in text and text.encode(errors="replace").decode() == text
+
+
+def field_named(name: str, where: Sequence[str | int]) -> Field:
+    """A field by its name, dotted for a place in an object. Raises FilterError."""
+    if not is_plain(name) or len(name.encode()) > MAX_NAME_BYTES:
+        raise FilterError(where, f"a name is plain text of at most {MAX_NAME_BYTES} bytes")
+    column, *path = ALIASES.get(name, name).split(".")
+    if column in OBJECT_FIELDS:
+        if len(path) > MAX_PATH:
+            raise FilterError(where, f"{name[:100]!r} leads deeper than {MAX_PATH} levels")
+        return Field(column, "json", tuple(path))
+    if path or column not in FIELDS:
+        known = ", ".join([*FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
+        raise FilterError(where, f"{name[:100]!r} is not a field; known are {known}")
+    return Field(column, FIELDS[column])
+
+
+def read_filters(body: Any) -> Group:
+    """The filters of a request's body. Raises FilterError."""
+    return _Reader().group(body, ["filters"], 1, case_sensitive=False)
+
+
+class _Reader:
+    """Reads one request's filters, and counts."""
+
+    def __init__(self) -> None:
+        self._conditions = 0
+        self._bytes = 0
+
+    def group(self, body: Any, where: list[str | int], depth: int, *, case_sensitive: bool) -> Group:
+        if not isinstance(body, dict):
+            raise FilterError(where, "must be an object")
+        if depth > MAX_DEPTH:
+            raise FilterError(where, f"nests deeper than {MAX_DEPTH} levels")
+        sensitive = self._sensitive(body, where, case_sensitive)
+        found: dict[str, tuple[Filter, ...]] = {}
+        for name in ("AND", "OR", "NOT"):
+            members = body.get(name)
+            if members is None:
+                continue
+            if not isinstance(members, list):
+                raise FilterError([*where, name], "must be a list")
+            found[name] = tuple(
+                self._member(member, [*where, name, index], depth + 1, sensitive)
+                for index, member in enumerate(members)
+            )
+        short = tuple(
+            condition
+            for name, value in body.items()
+            if name not in ("AND", "OR", "NOT", "case_sensitive")
+            for condition in self._short(name, value, [*where, name], sensitive)
+        )
+        if "OR" in found and not found["OR"]:
+            raise FilterError([*where, "OR"], "must not be empty")
+        return Group((*found.get("AND", ()), *short), found.get("OR", ()), found.get("NOT", ()))
+
+    def _member(self, body: Any, where: list[str | int], depth: int, case_sensitive: bool) -> Filter:
+        if isinstance(body, dict) and "field" in body:
+            if unknown := sorted(set(body) - {"field", "operator", "value", "case_sensitive"}):
+                raise FilterError([*where, str(unknown[0])], "is not a key of a condition: field, operator, value")
+            case_sensitive = self._sensitive(body, where, case_sensitive)
+            name, operator = body["field"], body.get("operator") or "eq"
+            if not isinstance(name, str):
+                raise FilterError([*where, "field"], "must be a string")
+            return self._condition(name, operator, body.get("value"), where, case_sensitive)
+        return self.group(body, where, depth, case_sensitive=case_sensitive)
+
+    def _sensitive(self, body: dict[str, Any], where: list[str | int], outside: bool) -> bool:
+        """Inside of what is case-sensitive everything is: the published client writes false wherever nobody said so."""
+        inside = body.get("case_sensitive") or False
+        if not isinstance(inside, bool):
+            raise FilterError([*where, "case_sensitive"], "must be true or false")
+        return outside or inside
+
+    def _short(self, name: str, value: Any, where: list[str | int], case_sensitive: bool) -> list[Filter]:
+        """`{"user_id": "u1"}` and `{"position": {"gte": 1, "lte": 5}}`."""
+        if isinstance(value, dict):
+            if not value:
+                raise FilterError(where, f"names no operator; known are {', '.join(OPERATORS)}")
+            return [self._condition(name, operator, each, where, case_sensitive) for operator, each in value.items()]
+        operator = "in" if isinstance(value, list) else "is_null" if value is None else "eq"
+        return [self._condition(name, operator, value, where, case_sensitive)]
+
+    def _condition(
+        self, name: str, operator: Any, value: Any, where: list[str | int], case_sensitive: bool
+    ) -> Condition:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise FilterError(where, f"more than {MAX_CONDITIONS} conditions")
+        if operator not in OPERATORS:
+            raise FilterError(where, f"{str(operator)[:40]!r} is no operator; known are {', '.join(OPERATORS)}")
+        field = field_named(name, where)
+        if field.kind == "json" and not field.path and operator not in ("text", "exists", "is_null"):
+            raise FilterError(
+                where, f"of a whole object only text, exists and is_null can be asked: {name}.key for more"
+            )
+        if operator in PRESENCE_OPERATORS:
+            return self._presence(field, operator, value, where)
+        if value is None and operator in ("eq", "ne"):
+            return Condition(field, "is_null" if operator == "eq" else "exists", (), case_sensitive)
+        if operator in LIST_OPERATORS:
+            if not isinstance(value, list) or len(value) > MAX_VALUES:
+                raise FilterError(where, f"{operator} takes a list of at most {MAX_VALUES} values")
+            values = tuple(self._value(field, each, where) for each in value)
+        else:
+            values = (self._value(field, value, where),)
+        if operator in TEXT_OPERATORS:
+            _check_text(field, operator, values[0], where)
+        return Condition(field, operator, values, case_sensitive)
+
+    def _presence(self, field: Field, operator: Operator, value: Any, where: list[str | int]) -> Condition:
+        if value not in (True, False, None):
+            raise FilterError(where, f"{operator} takes true or false")
+        if value is False:
+            operator = "is_null" if operator == "exists" else "exists"
+        return Condition(field, operator, (), case_sensitive=False)
+
+    def _value(self, field: Field, value: Any, where: list[str | int]) -> Value:
+        if isinstance(value, str):
+            self._bytes += len(value.encode(errors="replace"))
+            if self._bytes > MAX_VALUE_BYTES:
+                raise FilterError(where, f"all values together are larger than {MAX_VALUE_BYTES} bytes")
+            if not is_plain(value):
+                raise FilterError(where, "holds what no stored text can hold")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and ((isinstance(value, int) and abs(value) > _BIGGEST) or not math.isfinite(value)):
+            raise FilterError(where, "is out of range")
+        if field.kind == "time" and isinstance(value, str):
+            return _time(value, where)
+        wanted = {"text": isinstance(value, str), "texts": isinstance(value, str), "number": is_number}
+        if not wanted.get(field.kind, field.kind == "json" and (is_number or isinstance(value, str | bool))):
+            raise FilterError(
+                where, f"{field.column} cannot be compared with {type(value).__name__} {str(value)[:40]!r}"
+            )
+        found: Value = value
+        return found
+
+
+def _time(value: str, where: list[str | int]) -> datetime:
+    try:
+        return parse_time_or_day(value)
+    except ValueError as error:
+        raise FilterError(where, f"{value[:40]!r} {error}") from None
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text: runs of letters, digits and _."""
+    return re.findall(r"\w+", text)
+
+
+def _check_text(field: Field, operator: Operator, value: Value, where: list[str | int]) -> None:
+    if not isinstance(value, str):
+        raise FilterError(where, f"{operator} is for texts, and not for {field.column}")
+    if operator == "regex" and not 0 < len(value.encode()) <= MAX_PATTERN_BYTES:
+        raise FilterError(where, f"a pattern has 1 to {MAX_PATTERN_BYTES} bytes")
+    if operator in ("phrase", "words") and not 0 < len(words_of(value)) <= MAX_WORDS:
+        raise FilterError(where, f"holds no word, or more than {MAX_WORDS}")

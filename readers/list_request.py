@@ -1,0 +1,175 @@
+"""A list, as it is asked for over HTTP: the published service's body and query."""
+
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlencode
+
+import msgspec
+from fastapi import Request, Response
+from msgspec import Raw
+from pydantic import BaseModel, ConfigDict, Field
+
+from readers.filters import Condition, Filter, FilterError, field_named, read_filters
+from readers.listing import Listing, Order, Page, Place, read_cursor, write_cursor
+from runtime.clickhouse import ClickHouse
+from runtime.errors import TookTooLong
+from runtime.faults import CLICKHOUSE_BAD_PATTERN, StatementRefused
+from runtime.http.body import json_response, read_body, read_model
+from runtime.http.errors import invalid, problem, unavailable
+from runtime.http.openapi import body_of
+from runtime.settings import Settings
+from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES
+from schemas.record import InteractionRecord, record_from_row
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1_000
+MAX_OFFSET = 10_000
+MAX_SEARCH = 1_024
+_EXACT = ("execution_id", "retriever_id", "session_id", "user_id", "feature_id", "interaction_type")
+
+Text = Annotated[str | None, Field(max_length=MAX_ID_BYTES)]
+
+
+class Sort(BaseModel):
+    """By which field, and which way."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    field: str = Field(max_length=200, examples=["position"])
+    direction: Literal["asc", "desc"] | None = None
+
+
+class ListRequest(BaseModel):
+    """What is wanted: each of them must hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    execution_id: Text = None
+    retriever_id: Text = None
+    session_id: Text = None
+    user_id: Text = None
+    feature_id: Text = None
+    interaction_type: Text = Field(default=None, examples=["click"])
+    filters: dict[str, Any] | None = None
+    sort: Sort | None = None
+    search: str | None = Field(default=None, min_length=1, max_length=MAX_SEARCH, description="text in metadata")
+
+
+class ListQuery(BaseModel):
+    """Which page. `limit` and `page_size` are one, as are `cursor`, `next_cursor` and `after`."""
+
+    limit: int | None = Field(None, ge=1, le=MAX_PAGE)
+    page_size: int | None = Field(None, ge=1, le=MAX_PAGE)
+    offset: int | None = Field(None, ge=0, le=MAX_OFFSET)
+    page: int | None = Field(None, ge=1)
+    cursor: str | None = Field(None, max_length=4_096)
+    next_cursor: str | None = Field(None, max_length=4_096)
+    after: str | None = Field(None, max_length=4_096)
+    include_total: bool = False
+
+
+class Pagination(BaseModel):
+    """Where the page stands. Totals are null unless `include_total`."""
+
+    total: int | None
+    page: int | None
+    page_size: int
+    total_pages: int | None
+    next_page: str | None
+    previous_page: str | None
+    next_cursor: str | None
+
+
+class ListResponse(BaseModel):
+    """A page. `items` is the older name of `results`."""
+
+    results: list[InteractionRecord]
+    items: list[InteractionRecord]
+    pagination: Pagination
+
+
+_EXAMPLE = {"user_id": "ada", "filters": {"position": {"lte": 5}}, "sort": {"field": "position", "direction": "asc"}}
+DESCRIPTION = body_of(ListRequest.model_json_schema(), _EXAMPLE)
+DESCRIPTION["requestBody"]["required"] = False
+
+
+class _Where(NamedTuple):
+    size: int
+    offset: int
+    page: int | None
+    after: Place | None
+
+
+async def answer_list(
+    request: Request, settings: Settings, database: ClickHouse, namespace: str, query: ListQuery
+) -> Response:
+    """A page of a namespace's records. Raises ApiError."""
+    body = await read_body(request, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _size: None)
+    asked = read_model(ListRequest, body)
+    try:
+        order = Order() if asked.sort is None else _order(asked.sort)
+        place = _where(query, order)
+        listing = Listing(database, settings.list_timeout_ms, namespace, _filters(asked), order)
+    except FilterError as error:
+        raise invalid([problem("bad_filter", ["body", *error.where], str(error))]) from None
+    try:
+        page = await listing.page(place.size, after=place.after, offset=place.offset)
+        total = await listing.total() if query.include_total else None
+    except TookTooLong:
+        raise unavailable("this list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
+    except StatementRefused as error:
+        if error.code != CLICKHOUSE_BAD_PATTERN:
+            raise
+        raise invalid(
+            [problem("bad_filter", ["body", "filters"], "a pattern is no regular expression (RE2)")]
+        ) from None
+    return _answer(page, place, order, total)
+
+
+def _order(sort: Sort) -> Order:
+    return Order.by(sort.field, descending=sort.direction != "asc")
+
+
+def _filters(asked: ListRequest) -> list[Filter]:
+    filters: list[Filter] = []
+    for name in _EXACT:
+        value = getattr(asked, name)
+        if value is not None:
+            if name == "interaction_type" and value not in INTERACTION_TYPES:
+                raise FilterError([name], f"is none of {', '.join(INTERACTION_TYPES)}")
+            filters.append(Condition(field_named(name, [name]), "eq", (value,), case_sensitive=True))
+    if asked.filters is not None:
+        filters.append(read_filters(asked.filters))
+    if asked.search is not None:
+        filters.append(Condition(field_named("metadata", ["search"]), "text", (asked.search,), case_sensitive=False))
+    return filters
+
+
+def _where(query: ListQuery, order: Order) -> _Where:
+    cursors = [each for each in (query.cursor, query.next_cursor, query.after) if each]
+    size = query.limit or query.page_size or DEFAULT_PAGE
+    offset = query.offset or 0
+    if query.page is not None:
+        offset = offset or (query.page - 1) * size
+    if cursors and offset:
+        raise invalid([problem("conflict", ["query"], "a cursor goes on where it was: without offset or page")])
+    if offset > MAX_OFFSET:
+        raise invalid([problem("too_large", ["query", "page"], f"lies behind {MAX_OFFSET} records: use a cursor")])
+    after = read_cursor(order, cursors[0]) if cursors else None
+    return _Where(size, offset, None if cursors else offset // size + 1, after)
+
+
+def _answer(page: Page, place: _Where, order: Order, total: int | None) -> Response:
+    cursor = None if page.next_place is None else write_cursor(order, page.next_place)
+    before = place.offset - place.size
+    pagination = Pagination(
+        total=total,
+        page=place.page,
+        page_size=place.size,
+        total_pages=None if total is None else -(-total // place.size),
+        next_page=None if cursor is None else f"?{urlencode({'limit': place.size, 'cursor': cursor})}",
+        previous_page=f"?{urlencode({'limit': place.size, 'offset': max(0, before)})}" if place.offset else None,
+        next_cursor=cursor,
+    )
+    records = Raw(msgspec.json.encode([record_from_row(row) for row in page.rows]))
+    body = {"results": records, "items": records, "pagination": pagination.model_dump()}
+    return json_response(body)

@@ -1,0 +1,121 @@
+"""What did not get stored: duplicates and rejections, newest first, with the reason in words."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from readers.filter_sql import Parameters
+from runtime.clickhouse import ClickHouse
+from schemas.dedup import DuplicateReason
+from schemas.event_time import iso_ms
+from schemas.rejection import Reason
+from schemas.tables import DELETIONS, OUTCOMES
+
+DUPLICATE_REASONS: dict[DuplicateReason, str] = {
+    "same_key": "the same execution, feature and types (or idempotency key) were recorded within the window",
+    "same_id": "stored already under this id",
+    "replayed": "a replayed dead letter whose like was recorded in its window back then",
+}
+REJECTION_REASONS: dict[Reason, str] = {
+    "empty": "the record has no bytes",
+    "tombstone": "the record has no value",
+    "not_utf8": "the record is not UTF-8",
+    "not_json": "the record is not JSON",
+    "too_deep": "the record nests too deep",
+    "number_out_of_range": "a number is out of range",
+    "not_an_object": "the record is no JSON object",
+    "unknown_field": "a key is not one of an interaction's",
+    "missing_field": "a required field is missing",
+    "wrong_type": "a field has the wrong type",
+    "unknown_interaction_type": "a type of interaction is not known",
+    "too_large": "a field is too large",
+    "bad_time": "occurred_at is no time",
+    "bad_id": "interaction_id is no id",
+    "bad_header": "a header of ours cannot be read",
+    "conflict": "fields contradict one another",
+    "refused_by_table": "ClickHouse does not take the row",
+}
+_WORDED = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
+
+_COLUMNS = (
+    "interaction_id",
+    "verdict",
+    "duplicate_of",
+    "reason",
+    "field",
+    "message",
+    "replayed_as",
+    "user_id",
+    "execution_id",
+    "timestamp",
+)
+
+
+class OutcomeRecord(BaseModel):
+    """What became of an event that was not stored."""
+
+    interaction_id: str
+    verdict: str
+    duplicate_of: str | None
+    reason: str
+    explanation: str
+    field: str | None
+    message: str | None
+    replayed_as: str | None
+    user_id: str | None
+    execution_id: str | None
+    timestamp: datetime
+
+
+class OutcomePage(BaseModel):
+    """Some of them; `next_cursor` leads to the next ones."""
+
+    results: list[OutcomeRecord]
+    next_cursor: str | None
+
+
+class Wanted(NamedTuple):
+    """Which outcomes: each that is given must fit. Times are of recording, `until` not included."""
+
+    verdict: str | None = None
+    reason: str | None = None
+    user_id: str | None = None
+    execution_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def read_outcomes(
+    database: ClickHouse, timeout_ms: int, namespace: str, wanted: Wanted, size: int, after: str | None
+) -> tuple[Sequence[dict[str, Any]], str | None]:
+    """A page of outcomes behind an id, and the id to go on behind. Raises Unavailable."""
+    bind = Parameters()
+    # What was deleted is nothing any more that can be found.
+    gone = f"SELECT interaction_id FROM {DELETIONS} WHERE namespace = {bind.bind(namespace, 'String')}"
+    conditions = [f"namespace = {bind.bind(namespace, 'String')}", f"interaction_id NOT IN ({gone})"]
+    for test, value in (
+        ("verdict = ", wanted.verdict),
+        ("reason = ", wanted.reason),
+        ("user_id = ", wanted.user_id),
+        ("execution_id = ", wanted.execution_id),
+        ("timestamp >= ", wanted.since),
+        ("timestamp < ", wanted.until),
+        ("interaction_id < ", after),
+    ):
+        if value is not None:
+            conditions.append(test + bind.bind(value, "String"))
+    sql = (
+        f"SELECT {', '.join(_COLUMNS)} FROM {OUTCOMES} WHERE {' AND '.join(conditions)} "
+        f"ORDER BY interaction_id DESC, _offset, replayed_as DESC LIMIT 1 BY interaction_id LIMIT {size + 1:d}"
+    )
+    rows = await database.rows(sql, bind.values, limits={"max_execution_time": timeout_ms / 1000})
+    found = [_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows[:size]]
+    return found, found[-1]["interaction_id"] if len(rows) > size else None
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("duplicate_of", "field", "message", "replayed_as"):
+        row[name] = row[name] or None
+    return row | {"explanation": _WORDED.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}

@@ -1,0 +1,104 @@
+"""Progress: up to when everything that was accepted has come to its outcome.
+
+The log's ends are noted from time to time. Once all partitions are committed up to the ends of a moment, whatever was
+acknowledged before that moment has an outcome: so an id of that time that has none was never accepted.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+
+from runtime import kafka
+from runtime.errors import Unavailable
+from runtime.settings import Settings
+from schemas.identity import id_time_ms
+
+LOOK_EVERY_S = 0.5
+MOST_MOMENTS = 5_000
+"""Noted at a time; with more, every second one is forgotten, so a long lag is known less exactly."""
+WARN_EVERY_S = 30.0
+STALE_S = 10.0
+
+log = logging.getLogger("tally.api")
+
+
+class _Moment(NamedTuple):
+    at_ms: int
+    ends: Mapping[int, int]
+
+
+class Progress:
+    """Follows one topic and its consumer group, as long as Kafka answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        # An event is on the topic that long after its id was minted, at most, whatever the clocks say.
+        self._slack_ms = max(settings.delivery_timeout_ms, settings.collector_ack_ms) + settings.clock_skew_ms
+        self._moments: deque[_Moment] = deque()
+        self._looked_at = -STALE_S
+        self.settled_ms = 0
+        """Whatever was on the topic at this time (ms since 1970) has its outcome; 0 while that is not known."""
+
+    def may_be_in_flight(self, interaction_id: str) -> bool:
+        """Whether an event without an outcome may have been accepted under this id."""
+        minted_ms = id_time_ms(interaction_id)
+        if minted_ms > time.time() * 1000 + self._settings.clock_skew_ms:
+            return False
+        return minted_ms + self._slack_ms >= self.settled_ms
+
+    async def check(self) -> None:
+        """Raise Unavailable while it is not known how far the consumers are."""
+        if time.monotonic() - self._looked_at > STALE_S:
+            raise Unavailable("how far the consumers are is not known")
+
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Follow it until left."""
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+
+    async def _follow(self) -> None:
+        warned_at = -WARN_EVERY_S
+        while True:
+            try:
+                await self._look_again_and_again()
+            except Exception as error:  # whatever it is: without this task nothing is ever `unknown`
+                if time.monotonic() - warned_at >= WARN_EVERY_S:
+                    warned_at = time.monotonic()
+                    log.warning("how far the consumers are is not known: %r", error)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _look_again_and_again(self) -> None:
+        settings = self._settings
+        async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
+            numbers = await kafka.partition_numbers(admin, settings.topic)
+            places = [TopicPartition(settings.topic, number) for number in numbers]
+            while True:
+                at_ms = int(time.time() * 1000)
+                ends = await kafka.end_offsets(offsets, places)
+                committed = await kafka.committed_offsets(admin, settings.group, settings.topic)
+                self.note(at_ms, {place.partition: end for place, end in ends.items()}, committed)
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    def note(self, at_ms: int, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
+        """Take in the log's ends as they were at a moment or later, and what is committed by now."""
+        self._looked_at = time.monotonic()
+        self._moments.append(_Moment(at_ms, ends))
+        while self._moments and _is_settled(self._moments[0], committed):
+            self.settled_ms = self._moments.popleft().at_ms
+        if len(self._moments) > MOST_MOMENTS:
+            self._moments = deque(moment for number, moment in enumerate(self._moments) if number % 2 == 0)
+
+
+def _is_settled(moment: _Moment, committed: Mapping[int, int]) -> bool:
+    return all(end == 0 or committed.get(partition, 0) >= end for partition, end in moment.ends.items())

@@ -1,0 +1,165 @@
+"""The tail: events as they come in, each with what becomes of it."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import BaseModel
+
+from runtime import kafka
+from runtime.clickhouse import ClickHouse
+from runtime.faults import kafka_fault
+from runtime.kafka import ReadRecord
+from runtime.settings import Settings
+from schemas.event_time import from_epoch_ms, iso_ms
+from schemas.judge import judge
+from schemas.tables import INTERACTIONS, OUTCOMES
+from schemas.wire import NAMESPACE_HEADER, Judged
+
+LOOK_EVERY_MS = 200
+MOST_PENDING = 2_000
+"""Events that wait for their outcome, at most; what comes beside them is counted and not shown."""
+WAIT_S = 30.0
+"""Then an event is shown without its outcome."""
+
+_SINCE = "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')"
+_VERDICTS = (
+    "SELECT _partition, _offset, interaction_id, if(max(is_deleted), 'deleted', 'stored'), '', '' "
+    f"FROM {INTERACTIONS} WHERE {_SINCE} AND _offset IN {{offsets:Array(UInt64)}} "
+    "GROUP BY _partition, _offset, interaction_id "
+    "UNION ALL SELECT _partition, _offset, interaction_id, toString(verdict), duplicate_of, reason "
+    f"FROM {OUTCOMES} WHERE {_SINCE} AND _offset IN {{offsets:Array(UInt64)}}"
+)
+
+
+class Seen(BaseModel):
+    """One event, and what became of it: `verdict` is null when that took too long to wait for."""
+
+    timestamp: str
+    partition: int
+    offset: int
+    namespace: str
+    interaction_id: str | None = None
+    verdict: str | None = None
+    duplicate_of: str | None = None
+    reason: str | None = None
+    interaction_type: list[str] = []
+    feature_id: str | None = None
+    user_id: str | None = None
+    execution_id: str | None = None
+
+
+class Wanted(NamedTuple):
+    """Which events are shown: each that is given must fit."""
+
+    namespace: str | None = None
+    interaction_type: str | None = None
+    user_id: str | None = None
+    execution_id: str | None = None
+    verdict: str | None = None
+
+    def may_be(self, seen: Seen) -> bool:
+        """Whether an event fits, its verdict aside."""
+        return (
+            self.namespace in (None, seen.namespace)
+            and (self.interaction_type is None or self.interaction_type in seen.interaction_type)
+            and self.user_id in (None, seen.user_id)
+            and self.execution_id in (None, seen.execution_id)
+        )
+
+
+class Skipped(NamedTuple):
+    """So many events came faster than their outcomes could be looked up, and are not shown."""
+
+    events: int
+
+
+async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> AsyncIterator[Seen | Skipped]:
+    """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
+    async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as log:
+        numbers = await kafka.partition_numbers(admin, settings.topic)
+        places = [TopicPartition(settings.topic, number) for number in numbers]
+        log.assign(places)
+        await log.seek_to_end(*places)
+        pending = _Pending(settings, database)
+        while True:
+            try:
+                found = await log.getmany(timeout_ms=LOOK_EVERY_MS, max_records=MOST_PENDING)
+            except KafkaError as error:
+                raise kafka_fault(error, f"reading {settings.topic}") from error
+            skipped = 0
+            for record in (record for records in found.values() for record in records):
+                seen = _seen(record, settings.namespace)
+                skipped += wanted.may_be(seen) and not pending.add(record.timestamp, seen)
+            if skipped:
+                yield Skipped(skipped)
+            for seen in await pending.settled():
+                if wanted.verdict in (None, seen.verdict):
+                    yield seen
+
+
+class _Waiting(NamedTuple):
+    since: float
+    append_ms: int
+    seen: Seen
+
+
+class _Pending:
+    """Events that were seen and have no outcome yet."""
+
+    def __init__(self, settings: Settings, database: ClickHouse) -> None:
+        self._topic = settings.topic
+        self._database = database
+        self._events: dict[tuple[int, int], _Waiting] = {}
+
+    def add(self, append_ms: int, seen: Seen) -> bool:
+        """Wait for this one, too; False when there are too many."""
+        if len(self._events) >= MOST_PENDING:
+            return False
+        self._events[seen.partition, seen.offset] = _Waiting(time.monotonic(), append_ms, seen)
+        return True
+
+    async def settled(self) -> list[Seen]:
+        """Those that need not be waited for any more, in the order in which they came."""
+        if not self._events:
+            return []
+        where = {
+            "topic": self._topic,
+            "since_ms": min(each.append_ms for each in self._events.values()),
+            "offsets": [offset for _, offset in self._events],
+        }
+        verdicts = {(row[0], row[1]): row[2:] for row in await self._database.rows(_VERDICTS, where)}
+        now, done = time.monotonic(), []
+        for place, waiting in list(self._events.items()):
+            if place in verdicts:
+                done.append(_judged(waiting.seen, verdicts[place]))
+            elif now - waiting.since >= WAIT_S:
+                done.append(waiting.seen)
+            else:
+                continue
+            del self._events[place]
+        return done
+
+
+def _judged(seen: Seen, verdict: Sequence[Any]) -> Seen:
+    interaction_id, name, duplicate_of, reason = verdict
+    found = {"interaction_id": interaction_id, "verdict": name}
+    return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
+
+
+def _seen(record: ReadRecord, default_namespace: str) -> Seen:
+    namespace = dict(record.headers).get(NAMESPACE_HEADER)
+    seen = Seen(
+        timestamp=iso_ms(from_epoch_ms(record.timestamp)),
+        partition=record.partition,
+        offset=record.offset,
+        namespace=default_namespace if namespace is None else namespace.decode(errors="replace"),
+    )
+    judged = judge(record.value)
+    if not isinstance(judged, Judged):
+        return seen
+    event = judged.event
+    told = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
+    return seen.model_copy(update={name: getattr(event, name) for name in told})

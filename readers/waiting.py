@@ -1,0 +1,63 @@
+"""Waiting for an outcome: so that who has just sent an event can read it."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from readers.lookup import Lookups
+from readers.progress import Progress
+from schemas.outcome import Outcome
+
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.2
+
+
+class Looked(NamedTuple):
+    """What became of an event, and if nothing has, whether something still may."""
+
+    outcome: Outcome | None
+    in_flight: bool
+
+
+class Waiting:
+    """Looks an id up again and again, for few enough at a time."""
+
+    def __init__(self, lookups: Lookups, progress: Progress, most: int) -> None:
+        self._lookups = lookups
+        self._progress = progress
+        self._most = most
+        self._waiters = 0
+
+    async def look(self, namespace: str, interaction_id: str) -> Looked:
+        """How it is now. Raises Unavailable."""
+        # Asked before: what had come to its outcome by then, the look finds.
+        in_flight = self._progress.may_be_in_flight(interaction_id)
+        return Looked(await self._lookups.get(namespace, interaction_id), in_flight)
+
+    async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Looked:
+        """The same, waiting so long at most for what may be in flight; not at all with too many waiters."""
+        looked = await self.look(namespace, interaction_id)
+        if looked.outcome is not None or not looked.in_flight:
+            return looked
+        deadline, pause_s = time.monotonic() + seconds, FIRST_PAUSE_S
+        with self.place() as has_place:
+            while looked.outcome is None and looked.in_flight and has_place:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    break
+                await asyncio.sleep(min(pause_s, left_s))
+                looked = await self.look(namespace, interaction_id)
+                pause_s = min(LONGEST_PAUSE_S, pause_s * 1.5)
+        return looked
+
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """One of the places for those that wait; False when all are taken."""
+        has_place = self._waiters < self._most
+        self._waiters += has_place
+        try:
+            yield has_place
+        finally:
+            self._waiters -= has_place

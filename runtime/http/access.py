@@ -1,0 +1,133 @@
+"""Who asks: the key, what it may do, and its namespace. Every endpoint takes its namespace from here, and only here."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+from fastapi import Request
+
+from runtime.clickhouse import ClickHouse
+from runtime.errors import Unavailable
+from runtime.http.errors import ApiError, forbidden, unauthorized, unavailable
+from runtime.http.middleware import CALLER
+from runtime.key_store import KeyStore
+from runtime.keys import ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
+from runtime.settings import Settings
+
+STALE_S = 10.0
+FIRST_LOOK_S = 5.0
+
+log = logging.getLogger("tally.api")
+
+
+class Caller(NamedTuple):
+    """Who asks. `namespace` is the one this request is about, and the only one it can reach."""
+
+    key_id: str
+    namespace: str
+    scopes: tuple[Scope, ...]
+    rate_per_s: int
+
+
+class Access:
+    """The keys that count. Those of the table are looked at every TALLY_KEYS_REFRESH_MS, so a revocation acts then."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._refresh_s = settings.keys_refresh_ms / 1000
+        self._root: dict[str, ApiKey] = {}
+        if key := settings.api_key.get_secret_value():
+            self._root[ROOT] = ApiKey(ROOT, hash_of(key), SCOPES, settings.api_namespaces)
+        self._keys = self._root
+        self._stamp: object = None
+        self._read_at = -math.inf
+        self.is_known = False
+        """Whether the table has been read. Until then only the settings' key counts."""
+
+    @asynccontextmanager
+    async def kept_fresh(self, database: ClickHouse) -> AsyncIterator[None]:
+        """Look at the table until left. While ClickHouse is away, the keys that were known go on to count."""
+        store = KeyStore(database)
+        # A process that is started again knows its keys before its first request, if ClickHouse answers at all.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._look(store)
+        refreshing = asyncio.create_task(self._keep_fresh(store))
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+
+    async def _keep_fresh(self, store: KeyStore) -> None:
+        while True:
+            await asyncio.sleep(self._refresh_s)
+            await self._look(store)
+
+    async def _look(self, store: KeyStore) -> None:
+        try:
+            stamp = await store.stamp()
+            if stamp != self._stamp:
+                self._keys = await store.valid() | self._root
+                self._stamp, self.is_known = stamp, True
+            self._read_at = time.monotonic()
+        except Exception as error:  # whatever it is: without these looks what is revoked would count for ever
+            log.warning("the keys were not read: %r", error)
+
+    def caller(self, request: Request, scope: Scope) -> Caller:
+        """Who sends this request. Raises 401 without a key that counts, 403 when it may not do this."""
+        given, _, token = request.headers.get("authorization", "").partition(" ")
+        if given.lower() != "bearer" or not token:
+            raise unauthorized("send your key as `Authorization: Bearer <key>`")
+        token = token.strip()
+        key = self._keys.get(key_id_of(token)) or self._root.get(ROOT)
+        if key is None or not key.is_of(token):
+            raise self._unknown("the key is not known")
+        if scope not in key.scopes:
+            raise forbidden(f"the key lacks the scope {scope!r}")
+        return _noted(request, key, request.headers.get("x-namespace"))
+
+    def page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
+        """What a page of this origin may do with the caller's key."""
+        return PageToken.until(caller.key_id, caller.namespace, origin, life_s)
+
+    def signed(self, token: PageToken) -> str:
+        """The token, as the page sends it. Raises 401 when its key has just been revoked."""
+        key = self._keys.get(token.key_id)
+        if key is None:
+            raise unauthorized("the key is not known")
+        return token.signed(key.hashed)
+
+    def _unknown(self, message: str) -> ApiError:
+        """401, which is final; while the keys have not been read yet nothing is."""
+        return unauthorized(message) if self.is_known else unavailable("the keys are not known yet: again in a moment")
+
+    async def check(self) -> None:
+        """Raise Unavailable when the keys were not read lately: what was revoked since goes on to count."""
+        if time.monotonic() - self._read_at > max(STALE_S, 10 * self._refresh_s):
+            raise Unavailable("the keys were not read lately")
+
+    def page(self, request: Request, token: str) -> Caller:
+        """Who sends what a page sends. Raises 401 or 403."""
+        read = PageToken.read(token)
+        if read is None:
+            raise unauthorized("send the page's token as ?token=")
+        claims, signature = read
+        key = self._keys.get(claims.key_id)
+        if key is None or not claims.is_signed(token, signature, key.hashed) or claims.is_over():
+            raise self._unknown("the token is not known, or its time is up")
+        if "write" not in key.scopes or claims.namespace not in key.namespaces:
+            raise forbidden("the token's key may not write into this namespace")
+        if request.headers.get("origin") != claims.origin:
+            raise forbidden("the token is for pages of another origin")
+        return _noted(request, key, claims.namespace)
+
+
+def _noted(request: Request, key: ApiKey, namespace: str | None) -> Caller:
+    chosen = key.namespaces[0] if namespace is None else namespace
+    if chosen not in key.namespaces:
+        raise forbidden("the key is not bound to this namespace")
+    caller = request.scope[CALLER] = Caller(key.key_id, chosen, key.scopes, key.rate_per_s)
+    return caller

@@ -1,0 +1,25 @@
+"""What an endpoint asks for first: a caller with a scope, within its rate."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request
+
+from runtime.http.access import Caller
+from runtime.http.middleware import FURTHER_HEADERS
+from runtime.http.service import Base
+from runtime.keys import Scope
+
+
+def admitted(base: Base, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency: the caller, who has this scope and has not asked too often. Raises 401, 403, 429."""
+
+    async def caller(request: Request) -> Caller:
+        return await admit(base, request, base.access.caller(request, scope))
+
+    return caller
+
+
+async def admit(base: Base, request: Request, caller: Caller) -> Caller:
+    """Count a request of a known caller. Raises 429."""
+    request.scope.setdefault(FURTHER_HEADERS, {}).update(await base.limits.spend(caller))
+    return caller

@@ -1,0 +1,77 @@
+"""What the API asks of Redis and can do without: while Redis is away or slow requests go on, and that is counted."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
+
+from runtime.errors import TallyError
+from runtime.faults import REDIS_FAILED
+from runtime.http.metrics import WITHOUT_REDIS
+from runtime.redis import Redis, connect_redis
+from runtime.settings import Settings
+
+PAUSE_S = 1.0
+"""After a failure nobody waits for Redis for so long."""
+
+Answer = TypeVar("Answer")
+
+log = logging.getLogger("tally.api")
+
+
+class BestEffort:
+    """A connection that is opened when it is needed, and again after a failure."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.model_copy(update={"connect_timeout_ms": max(100, settings.redis_patience_ms)})
+        self._patience_s = settings.redis_patience_ms / 1000
+        self._open = AsyncExitStack()
+        self._redis: Redis | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["BestEffort"]:
+        """Use it; leaving closes the connection."""
+        self._connect()
+        try:
+            yield self
+        finally:
+            if self._connecting is not None:
+                self._connecting.cancel()
+            await self._open.aclose()
+
+    async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Answer]]) -> Answer | None:
+        """What Redis answers; None when it does not within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
+        if self._redis is None or time.monotonic() < self._not_before:
+            self._connect()
+            WITHOUT_REDIS.labels(purpose).inc()
+            return None
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await question(self._redis)
+        except (*REDIS_FAILED, OSError, TimeoutError) as error:
+            self._not_before = time.monotonic() + PAUSE_S
+            log.warning("%s: going on without Redis (TALLY_REDIS): %r", purpose, error)
+            WITHOUT_REDIS.labels(purpose).inc()
+            return None
+
+    @property
+    def answers(self) -> bool:
+        """Whether it did when it was last asked."""
+        return self._redis is not None and time.monotonic() >= self._not_before
+
+    def _connect(self) -> None:
+        if self._redis is None and self._connecting is None and time.monotonic() >= self._not_before:
+            self._connecting = asyncio.create_task(self._try_to_connect())
+
+    async def _try_to_connect(self) -> None:
+        try:
+            self._redis = await self._open.enter_async_context(connect_redis(self._settings))
+        except TallyError as error:
+            log.warning("going on without Redis: %s", error)
+            self._not_before = time.monotonic() + PAUSE_S
+        finally:
+            self._connecting = None

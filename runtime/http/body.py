@@ -1,0 +1,100 @@
+"""Request bodies: read whole, within a bound, whether their size is announced, chunked or compressed."""
+
+import asyncio
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any, Never, TypeVar
+
+import msgspec
+from fastapi import Request, Response
+from pydantic import BaseModel, ValidationError
+
+from runtime.http.errors import ApiError, invalid, problem
+from schemas.json_bounds import MAX_DEPTH, depth_of_text
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# zlib's `wbits`: 16 more is gzip's frame.
+_ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: Callable[[int], None]) -> bytes:
+    """The body, uncompressed. `take` is told of every byte that is kept, and may raise.
+
+    Raises ApiError: 413 when it is larger, 408 when it comes too slowly, 400, 415.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", *_ENCODINGS):
+        raise ApiError(415, f"Content-Encoding {encoding[:40]!r}: send it plain, gzip or deflate")
+    try:
+        async with asyncio.timeout(timeout_ms / 1000):
+            body = await _read(request, limit_bytes, take)
+    except TimeoutError:
+        raise ApiError(408, f"the body did not arrive within {timeout_ms} ms") from None
+    if encoding in _ENCODINGS:
+        body = _inflated(body, _ENCODINGS[encoding], limit_bytes)
+        take(len(body))
+    return body
+
+
+async def _read(request: Request, limit_bytes: int, take: Callable[[int], None]) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        take(len(chunk))
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _inflated(body: bytes, wbits: int, limit_bytes: int) -> bytes:
+    stream = zlib.decompressobj(wbits)
+    try:
+        plain = stream.decompress(body, limit_bytes + 1)
+    except zlib.error:
+        raise ApiError(400, "the body is not compressed as its Content-Encoding says") from None
+    if len(plain) > limit_bytes:
+        raise _too_large(limit_bytes)
+    if not stream.eof:
+        raise ApiError(400, "the compressed body ends too early")
+    return plain
+
+
+def _too_large(limit_bytes: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {limit_bytes} bytes")
+
+
+def read_json(body: bytes) -> Any:
+    """The JSON value of a body; None for an empty one. Raises ApiError: 400 when it is no JSON, 422 when too deep."""
+    try:
+        text = body.decode()
+        if not text.strip():
+            return None
+        depth = depth_of_text(text)
+        if depth > MAX_DEPTH:
+            raise invalid([problem("too_deep", ["body"], f"nests {depth} levels, at most {MAX_DEPTH} are allowed")])
+        return json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:  # also an integer of more digits than the interpreter reads
+        raise invalid([problem("not_json", ["body"], str(error)[:200])], status=400) from None
+
+
+def read_model(model: type[Model], body: bytes) -> Model:
+    """A body as a model, strictly, whatever content type it claims; an empty one is `{}`. Raises ApiError."""
+    try:
+        return model.model_validate(read_json(body) or {})
+    except ValidationError as error:
+        raise invalid([problem(each["type"], ["body", *each["loc"]], each["msg"]) for each in error.errors()]) from None
+
+
+def json_response(value: Any, headers: dict[str, str] | None = None) -> Response:
+    """A 200 with a value as JSON; objects stay the text they were."""
+    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
+
+
+def _no_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,119 @@
+"""Around every request: an id, an access log, a bound on how many are in flight, and no stack trace for anybody."""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.http.errors import ApiError, unavailable
+from runtime.http.metrics import REQUESTS, SECONDS
+
+REQUEST_ID = "X-Request-Id"
+CALLER = "tally.caller"
+"""Where in the scope the one who asks stands, once it is known."""
+FURTHER_HEADERS = "tally.headers"
+"""Where in the scope headers stand that the answer is to have, whatever it is."""
+
+ALWAYS_ANSWERED = ("/v1/health", "/v1/ready", "/metrics")
+"""However much is in flight: who is taken for dead under load is killed, and with it what it has taken in."""
+
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_CLIENT_LEFT = 499
+
+log = logging.getLogger("tally.api")
+access_log = logging.getLogger("tally.access")
+
+
+class Observed:
+    """The outermost part of the application. `most_in_flight` requests are worked on; further ones are answered 503."""
+
+    def __init__(self, app: ASGIApp, *, most_in_flight: int, access_log: bool) -> None:
+        self._app = app
+        self._most_in_flight = most_in_flight
+        self._logs = access_log
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        observed = _Request(scope, send)
+        self._in_flight += 1
+        try:
+            await self._serve(scope, receive, observed)
+        finally:
+            self._in_flight -= 1
+            observed.note(access=self._logs)
+
+    async def _serve(self, scope: Scope, receive: Receive, observed: "_Request") -> None:
+        try:
+            if self._in_flight > self._most_in_flight and scope["path"] not in ALWAYS_ANSWERED:
+                error = unavailable(f"{self._most_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
+                await error.response()(scope, receive, observed.send)
+            else:
+                await self._app(scope, receive, observed.send)
+        except ClientDisconnect:
+            observed.status = _CLIENT_LEFT
+        except Exception:
+            # The last resort: the client gets an id, the trace stays in the log.
+            log.exception("request %s failed", observed.id)
+            if observed.begun:
+                raise
+            message = f"an unexpected error; quote request {observed.id} to whoever runs this service"
+            await ApiError(500, message).response()(scope, receive, observed.send)
+
+
+class _Request:
+    def __init__(self, scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
+        self._scope = scope
+        self._send = send
+        self._at = time.perf_counter()
+        self._bytes = 0
+        self.id = _given_id(scope) or uuid.uuid4().hex
+        self.status = 0
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun, self.status = True, message["status"]
+            further = {REQUEST_ID: self.id} | self._scope.get(FURTHER_HEADERS, {})
+            given = message.get("headers", ())
+            headers = ((name.lower().encode(), value.encode()) for name, value in further.items())
+            message["headers"] = [*given, *(each for each in headers if each[0] not in dict(given))]
+        else:
+            self._bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    def note(self, *, access: bool) -> None:
+        scope, seconds = self._scope, time.perf_counter() - self._at
+        # Never the path as it was sent: anybody can make up as many of those as he likes.
+        route = getattr(scope.get("route"), "path", "none")
+        REQUESTS.labels(scope["method"], route, self.status).inc()
+        SECONDS.labels(scope["method"], route).observe(seconds)
+        if access:
+            caller: Any = scope.get(CALLER)
+            who = f"{caller.key_id} {caller.namespace!r}" if caller else "-"
+            # Without the query: a token may stand in it.
+            access_log.info(
+                "%s %s %s %d %.1f ms %d bytes %s",
+                self.id,
+                scope["method"],
+                scope["path"][:200].encode("unicode_escape").decode(),
+                self.status,
+                seconds * 1000,
+                self._bytes,
+                who,
+            )
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
+            return str(value.decode())
+    return None

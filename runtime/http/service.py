@@ -1,0 +1,223 @@
+"""The application: parts (collector, reader) on one base of health, readiness, metrics, errors and limits."""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, NamedTuple, Protocol
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from runtime.clickhouse import ClickHouse, connect
+from runtime.errors import TallyError, Unavailable
+from runtime.http import openapi
+from runtime.http.access import Access
+from runtime.http.best_effort import BestEffort
+from runtime.http.errors import ApiError, invalid, problem, unavailable
+from runtime.http.limits import RateLimits
+from runtime.http.middleware import REQUEST_ID, Observed
+from runtime.settings import Settings
+
+log = logging.getLogger("tally.api")
+
+CHECK_S = 2.0
+"""A dependency that takes longer to say that it is there is not."""
+CHECKED_FOR_S = 0.5
+"""So long an answer of readiness is given again: who asks often must not be a load."""
+
+OPEN = ("/v1/health", "/v1/ready", "/metrics", "/v1/retrievers/interactions/beacon")
+"""Paths without a key; a beacon brings a token."""
+EXPOSED = (
+    REQUEST_ID,
+    "X-Interaction-Id",
+    "X-Duplicate-Of",
+    "Retry-After",
+    "Preference-Applied",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
+
+
+class Check(NamedTuple):
+    """How to tell whether a dependency is there; without one that is not `needed` requests go on."""
+
+    ask: Callable[[], Awaitable[None]]
+    needed: bool = True
+
+
+class Base(NamedTuple):
+    """What every part stands on."""
+
+    settings: Settings
+    access: Access
+    limits: RateLimits
+    redis: BestEffort
+
+
+class Stores(NamedTuple):
+    """Connections to ClickHouse, each with threads of its own: what takes long must not keep others waiting."""
+
+    lookups: ClickHouse
+    lists: ClickHouse
+    watched: ClickHouse
+    """For keys and readiness."""
+
+
+class Part(Protocol):
+    """A part of the API."""
+
+    def routes(self, base: Base) -> APIRouter:
+        """Its endpoints."""
+
+    def opened(self, base: Base, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
+        """Connect; gives what readiness looks at, by name. Leaving disconnects, after what was taken in is done."""
+
+
+def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
+    """The application; it connects when it starts and disconnects when it stops."""
+    redis = BestEffort(settings)
+    base = Base(settings, Access(settings), RateLimits(settings, redis), redis)
+    readiness = _Readiness()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            opened = [connect(settings, lazily=True, threads=threads) for threads in (4, 2, 2)]
+            stores = Stores(*[await stack.enter_async_context(each) for each in opened])
+            await stack.enter_async_context(base.access.kept_fresh(stores.watched))
+            if settings.redis.get_secret_value():
+                await stack.enter_async_context(redis.opened())
+            checks = {
+                "redis": Check(_redis_answers(redis), needed=False),
+                "keys": Check(base.access.check, needed=False),
+            }
+            for part in parts:
+                checks |= await stack.enter_async_context(part.opened(base, stores))
+            readiness.checks = checks
+            # What is there by now stays: looking through all of it again and again takes 100 ms of some requests.
+            gc.collect()
+            gc.freeze()
+            yield
+            readiness.checks = {"process": Check(_stopping)}
+
+    app = FastAPI(
+        title="Tally",
+        version="0.1.0",
+        summary="Every interaction, accounted for.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(Unavailable, _answer_unavailable)
+    for part in parts:
+        app.include_router(part.routes(base))
+    app.include_router(_operations(readiness))
+    app.openapi = openapi.document(app, open_paths=OPEN)  # type: ignore[method-assign]
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Namespace", REQUEST_ID],
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Observed, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log)
+    return app
+
+
+def _operations(readiness: "_Readiness") -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/v1/health", response_model=openapi.Health)
+    async def health() -> dict[str, str]:
+        """The process lives; it says nothing of what it depends on."""
+        return {"status": "ok"}
+
+    @router.get("/v1/ready", response_model=openapi.Ready, responses={503: {"model": openapi.Ready}})
+    async def ready() -> JSONResponse:
+        """Whether requests can be answered now, and the state of each dependency: ok, away, or missing (not needed)."""
+        answer = await readiness.look()
+        return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """What this process has counted, for Prometheus."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+class _Readiness:
+    def __init__(self) -> None:
+        self.checks: Mapping[str, Check] = {"process": Check(_starting)}
+        self._lock = asyncio.Lock()
+        self._answer: dict[str, Any] = {}
+        self._until = 0.0
+
+    async def look(self) -> dict[str, Any]:
+        async with self._lock:
+            if time.monotonic() >= self._until:
+                states = await asyncio.gather(*map(_state, self.checks.values()))
+                named = dict(zip(self.checks, states, strict=True))
+                self._answer = {"ready": "away" not in named.values(), "dependencies": named}
+                self._until = time.monotonic() + CHECKED_FOR_S
+            return self._answer
+
+
+async def _state(check: Check) -> Literal["ok", "away", "missing"]:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            await check.ask()
+    except (TallyError, TimeoutError):
+        return "away" if check.needed else "missing"
+    return "ok"
+
+
+def _redis_answers(redis: BestEffort) -> Callable[[], Awaitable[None]]:
+    async def ask() -> None:
+        if await redis.ask("readiness", lambda connected: connected.ping()) is None:
+            raise Unavailable("Redis does not answer")
+
+    return ask
+
+
+async def _starting() -> None:
+    raise Unavailable("the process is starting")
+
+
+async def _stopping() -> None:
+    raise Unavailable("the process is stopping")
+
+
+async def _answer_api_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)  # noqa: S101  (FastAPI calls it for nothing else)
+    return error.response()
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (methods := openapi.methods_of(request.app.openapi(), request.scope["path"])):
+        headers["Allow"] = ", ".join(sorted(methods))  # the router itself names those of one of its endpoints only
+    return ApiError(error.status_code, str(error.detail), headers=headers).response()
+
+
+async def _answer_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return invalid([problem(each["type"], each["loc"], each["msg"]) for each in error.errors()]).response()
+
+
+async def _answer_unavailable(_request: Request, error: Exception) -> Response:
+    # Not its text: addresses stand in it.
+    log.warning("%s", error)
+    return unavailable("a store behind this service does not answer, try again").response()

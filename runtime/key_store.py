@@ -1,0 +1,84 @@
+"""Where keys are kept: a table of ClickHouse. Only hashes of them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from runtime.clickhouse import ClickHouse
+from runtime.errors import TallyError
+from runtime.keys import ApiKey, Scope, hash_of, new_key
+from schemas.tables import API_KEYS
+
+_INSERT = f"""
+INSERT INTO {API_KEYS} (key_id, name, hashed, scopes, namespaces, rate_per_s, version)
+SELECT {{key_id:String}}, {{name:String}}, {{hashed:String}}, {{scopes:Array(String)}}, {{namespaces:Array(String)}},
+    {{rate_per_s:UInt32}}, 1
+"""
+_LIST = f"""
+SELECT key_id, name, scopes, namespaces, rate_per_s, created_at, revoked_at FROM {API_KEYS} FINAL ORDER BY created_at
+"""
+_VALID = f"SELECT key_id, hashed, scopes, namespaces, rate_per_s FROM {API_KEYS} FINAL WHERE revoked_at IS NULL"
+_CHANGED = f"SELECT count(), sum(version) FROM {API_KEYS} FINAL"
+_REVOKE = f"""
+INSERT INTO {API_KEYS} SELECT * REPLACE (now64(3) AS revoked_at, version + 1 AS version)
+FROM (SELECT * FROM {API_KEYS} FINAL WHERE key_id = {{key_id:String}} AND revoked_at IS NULL)
+"""
+
+
+class ListedKey(NamedTuple):
+    """A key, as people see it."""
+
+    key_id: str
+    name: str
+    scopes: Sequence[Scope]
+    namespaces: Sequence[str]
+    rate_per_s: int
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class KeyStore:
+    """The keys of one database. Every method raises Unavailable when ClickHouse does not answer."""
+
+    def __init__(self, database: ClickHouse) -> None:
+        self._database = database
+
+    async def create(
+        self, name: str, scopes: Sequence[Scope], namespaces: Sequence[str], rate_per_s: int = 0
+    ) -> tuple[str, str]:
+        """Make a key; returns its name and the key, which cannot be had again."""
+        key_id, key = new_key()
+        values = {
+            "key_id": key_id,
+            "name": name,
+            "hashed": hash_of(key).hex(),
+            "scopes": list(scopes),
+            "namespaces": list(namespaces),
+            "rate_per_s": rate_per_s,
+        }
+        await self._database.command(_INSERT, values)
+        return key_id, key
+
+    async def list(self) -> Sequence[ListedKey]:
+        """All keys, revoked ones too, oldest first."""
+        return [ListedKey(*row) for row in await self._database.rows(_LIST)]
+
+    async def revoke(self, key_id: str) -> None:
+        """Make a key worthless, and the tokens that it has signed. Raises TallyError for a name that no key has."""
+        known = [key for key in await self.list() if key.key_id == key_id]
+        if not known:
+            raise TallyError(f"no key {key_id!r}; `tally keys list` shows them")
+        await self._database.command(_REVOKE, {"key_id": key_id})
+
+    async def valid(self) -> dict[str, ApiKey]:
+        """The keys that count, by name."""
+        rows = await self._database.rows(_VALID)
+        return {
+            key_id: ApiKey(key_id, bytes.fromhex(hashed), tuple(scopes), tuple(namespaces), rate)
+            for key_id, hashed, scopes, namespaces, rate in rows
+        }
+
+    async def stamp(self) -> Sequence[int]:
+        """Another one whenever a key was made or revoked."""
+        ((count, versions),) = await self._database.rows(_CHANGED)
+        return count, versions

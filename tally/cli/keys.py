@@ -1,0 +1,125 @@
+"""`tally keys`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from runtime import clickhouse
+from runtime.errors import TallyError
+from runtime.key_store import KeyStore
+from runtime.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
+from runtime.settings import Settings
+from schemas.wire import check_namespace
+from tally.cli.options import AsJson, DataDir, answer_json, out, say
+
+Answer = TypeVar("Answer")
+
+app = typer.Typer(help="API keys: who may write, read and delete, in which namespaces.", no_args_is_help=True)
+
+
+def _scopes(text: str) -> list[Scope]:
+    named = [each.strip() for each in text.split(",")]
+    found = [scope for scope in SCOPES if scope in named]
+    if unknown := sorted(set(named) - set(SCOPES)):
+        raise typer.BadParameter(f"{', '.join(unknown)!r}: known are {', '.join(SCOPES)}", param_hint="--scopes")
+    return found
+
+
+def _namespaces(text: str) -> list[str]:
+    try:
+        return [check_namespace(each.strip()) for each in text.split(",")]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--namespaces") from None
+
+
+async def _with_store(settings: Settings, ask: Callable[[KeyStore], Awaitable[Answer]]) -> Answer:
+    async with clickhouse.connect(settings) as database:
+        return await ask(KeyStore(database))
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="For people: who uses it.")],
+    scopes: Annotated[str, typer.Option(help="What it may do, separated by commas.")] = "write,read",
+    namespaces: Annotated[str, typer.Option(help="Where, separated by commas; the first is the default.")] = "default",
+    rate: Annotated[int, typer.Option(help="Requests a second; 0: TALLY_RATE_LIMIT_PER_S.", min=0, max=1_000_000)] = 0,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key. It is shown once; only its hash is kept.
+
+    Examples: tally keys create shop-backend --namespaces shop; tally keys create analyst --scopes read --json
+    """
+    chosen, spaces = _scopes(scopes), _namespaces(namespaces)
+    settings = Settings.load(data_dir)
+    key_id, key = asyncio.run(_with_store(settings, lambda store: store.create(name, chosen, spaces, rate)))
+    if as_json:
+        answer_json({"key_id": key_id, "key": key, "scopes": chosen, "namespaces": spaces})
+        return
+    out.print(Text(key), soft_wrap=True)
+    say(f"key {key_id} may {', '.join(chosen)} in {', '.join(spaces)}; it will not be shown again")
+
+
+@app.command("list")
+def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """All keys, revoked ones too; never the keys themselves.
+
+    Example: tally keys list --json
+    """
+    found = asyncio.run(_with_store(Settings.load(data_dir), lambda store: store.list()))
+    if as_json:
+        answer_json([each._asdict() for each in found])
+        return
+    table = Table("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked", title="Keys")
+    for each in found:
+        revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
+        cells = (
+            each.key_id,
+            each.name,
+            ", ".join(each.scopes),
+            ", ".join(each.namespaces),
+            str(each.rate_per_s or "default"),
+            f"{each.created_at:%Y-%m-%d %H:%M}",
+            revoked,
+        )
+        table.add_row(*map(Text, cells))
+    out.print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The eight characters behind tk_.")], data_dir: DataDir = None
+) -> None:
+    """Make a key worthless, and the page tokens it has signed. Acts within TALLY_KEYS_REFRESH_MS.
+
+    Example: tally keys revoke 1f2e3d4c
+    """
+    asyncio.run(_with_store(Settings.load(data_dir), lambda store: store.revoke(key_id)))
+    say(f"key {key_id} is revoked")
+
+
+@app.command()
+def token(
+    origin: Annotated[str, typer.Argument(help="Whose pages may use it: https://shop.example")],
+    key: Annotated[str, typer.Option(envvar="TALLY_KEY", help="The key that signs it; better in TALLY_KEY.")] = "",
+    namespace: Annotated[str, typer.Option(help="Into which the pages write.")] = "default",
+    seconds: Annotated[int, typer.Option("--for", help="For so many seconds.", min=1, max=MAX_TOKEN_LIFE_S)] = 3_600,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """A token with which pages of one origin may write, and nothing else. It needs no connection to anything.
+
+    Example: TALLY_KEY=tk_... tally keys token https://shop.example --namespace shop --for 900
+    """
+    key = key or Settings.load(data_dir).api_key.get_secret_value()
+    if not key:
+        raise TallyError("name the key that signs it: --key, or TALLY_KEY")
+    signed = PageToken.until(key_id_of(key), namespace, origin, seconds).signed(hash_of(key))
+    if as_json:
+        answer_json({"token": signed, "expires_in_s": seconds})
+    else:
+        out.print(Text(signed), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What needs a browser: `make test-browser`."""

@@ -1,0 +1,104 @@
+"""The API on a test's own topic and tables: in this process, or as a process of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from consumers.worker import Worker
+from runtime.ports import free_port
+from runtime.settings import Settings
+from tally.serve import Role, app_of
+from tests.waiting import eventually_async
+
+KEY = "a-secret-key"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+PATH = "/v1/retrievers/interactions"
+NAMESPACES = ("default", "shop")
+
+
+def with_key(settings: Settings, **overrides: Any) -> Settings:
+    """The settings of a test's API; nothing waits long, and nobody is limited unless a test wants it."""
+    own = {
+        "api_key": SecretStr(KEY),
+        "api_namespaces": NAMESPACES,
+        "read_wait_ms": 50,
+        "delivery_timeout_ms": 1_000,
+        "clock_skew_ms": 0,
+        "rate_limit_per_s": 0,
+        "keys_refresh_ms": 50,
+        "redis_patience_ms": 5_000,
+    }
+    return settings.model_copy(update=own | overrides)
+
+
+@asynccontextmanager
+async def api_of(settings: Settings, role: Role = "all") -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application in this process, without a network in between."""
+    app = app_of(settings, role)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://t", headers=BEARER) as client:
+        yield client
+
+
+async def until_keys_are_known(api: httpx.AsyncClient) -> None:
+    """Until then an unknown key is no reason for a 401."""
+
+    async def are_known() -> bool:
+        return bool((await api.get("/v1/ready")).json()["dependencies"]["keys"] == "ok")
+
+    await eventually_async(are_known)
+
+
+def lifespan(app: FastAPI) -> Any:
+    """The application's start and stop."""
+    return app.router.lifespan_context(app)
+
+
+@asynccontextmanager
+async def served(settings: Settings, role: Role = "all", port: int = 0) -> AsyncIterator[str]:
+    """The address of the application behind a real server, in this process."""
+    port = port or free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app_of(settings, role), host="127.0.0.1", port=port, log_config=None, access_log=False)
+    )
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        assert not serving.done(), "the server did not start"
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@asynccontextmanager
+async def consuming(settings: Settings, workers: int = 1) -> AsyncIterator[None]:
+    """Workers on the topic, in this process."""
+    running = [Worker(settings, instance=None, until_caught_up=False) for _ in range(workers)]
+    tasks = [asyncio.create_task(worker.run()) for worker in running]
+    try:
+        yield
+    finally:
+        for worker in running:
+            worker.stop()
+        await asyncio.gather(*tasks)
+
+
+def assert_error(answer: httpx.Response, status: int, kind: str, code: str | None = None) -> dict[str, Any]:
+    """An error is in the published shape; returns it."""
+    body = answer.json()
+    assert answer.status_code == body["status"] == status, answer.text
+    assert body["success"] is False
+    assert set(body) == {"success", "status", "error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "code", "details"}
+    assert (error["type"], error["code"]) == (kind, code)
+    assert answer.headers["x-request-id"]
+    return error

@@ -1,0 +1,76 @@
+"""Every call that docs/api.md shows, as curl and as Python, run as it stands there."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.http_lab import consuming, served, with_key
+from tests.lab import Lab
+
+PAGE = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+HERE = "http://127.0.0.1:8080"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def run(command: list[str], text: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, check=False, capture_output=True, text=True, input=text, env=os.environ, timeout=120)
+
+
+async def test_the_calls_of_the_page_run(lab: Lab) -> None:
+    settings = with_key(lab.settings, read_wait_ms=60_000, delivery_timeout_ms=60_000, api_namespaces=("default",))
+    async with served(settings) as url, consuming(lab.settings):
+
+        def here(text: str) -> str:
+            return text.replace(HERE, url).replace("tally-dev", "a-secret-key")
+
+        shell = here("set -e\n" + "\necho\n".join(blocks("bash")).replace("curl -s", "curl -sS --fail"))
+        done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell)
+        assert done.returncode == 0, done.stderr
+        answers = [json.loads(line) for line in re.findall(r"\{.*\}", done.stdout.replace("}{", "}\n{"))]
+        created, batch, record, status, ada, found, deleted, outcomes, token = answers
+        assert created["feature_id"] == "doc-17"
+        assert (batch["created"], batch["failed"]) == (1, 1)
+        assert record["feature_id"] == "doc-3"
+        assert status["status"] == "stored"
+        assert [each["user_id"] for each in ada["results"]] == ["ada"]
+        assert found["pagination"]["total"] == 1
+        assert deleted["success"] is True
+        assert outcomes["results"] == []
+        assert token["token"].startswith("tb_")
+
+        done = await asyncio.to_thread(run, [sys.executable, "-"], here("\n".join(blocks("python"))))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [
+            "True no feature_uri: this interaction cannot take part in learned fusion",
+            "3 0 ['created', 'created', 'created']",
+            "doc-17 stored",
+            "True",
+            "True",
+            "deleted",
+            "dict_keys(['results', 'next_cursor'])",
+            "204",
+        ]
+
+
+async def test_the_error_of_the_page_is_what_is_answered(lab: Lab) -> None:
+    (shown,) = blocks("json")
+    async with served(with_key(lab.settings)) as url:
+        event = '{"feature_id": "d", "interaction_type": ["click"], "position": "x"}'
+        command = [
+            "curl",
+            "-sS",
+            f"{url}/v1/retrievers/interactions",
+            "-H",
+            "Authorization: Bearer a-secret-key",
+            "-d",
+            event,
+        ]
+        done = await asyncio.to_thread(run, command, "")
+    assert json.loads(done.stdout) == json.loads(shown)

@@ -1,0 +1,453 @@
+"""The collector over HTTP: what is answered, what lies on the topic, and what is refused before it costs anything."""
+
+import asyncio
+import gzip
+import json
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import OutOfOrderSequenceNumber
+from pydantic import SecretStr
+
+from producers.topic import Topic
+from runtime.errors import RefusedByBroker, Unavailable
+from runtime.keys import ROOT, PageToken, hash_of
+from schemas.interaction import NO_FEATURE_URI
+from schemas.record import InteractionRecord
+from tests.http_lab import BEARER, KEY, PATH, api_of, assert_error, consuming, served, with_key
+from tests.lab import Lab, reading
+from tests.waiting import eventually_async
+
+EVENT: dict[str, Any] = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
+
+
+@pytest.fixture
+async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on this test's topic."""
+    async with api_of(with_key(lab.settings)) as client:
+        yield client
+
+
+async def test_what_is_answered_is_what_will_be_stored(lab: Lab, api: httpx.AsyncClient) -> None:
+    sent = EVENT | {
+        "metadata": {"n": 1.10, "ü": [None, {"deep": True}]},
+        "document_score": 1,
+        "occurred_at": "2199-01-02T03:04:05.678+02:00",
+    }
+    answer = await api.post(PATH, json=sent)
+    assert answer.status_code == 200
+    created = answer.json()
+    assert set(created) == set(InteractionRecord.model_fields)
+    assert created["interaction_id"] == answer.headers["x-interaction-id"]
+    assert created["warning"] == NO_FEATURE_URI
+    assert created["occurred_at"] == created["timestamp"], "a future time is shown as the time of recording"
+    await lab.drain()
+    assert (await api.get(f"{PATH}/{created['interaction_id']}")).json() == created
+
+
+async def test_objects_stay_as_they_were_written(lab: Lab, api: httpx.AsyncClient) -> None:
+    body = (
+        b'{"document_id":"d","interaction_type":["view"],"position":1,"metadata":{"big":12345678901234567890,"f":1.10}}'
+    )
+    answer = await api.post(PATH, content=body)
+    assert '"metadata":{"big":12345678901234567890,"f":1.10}' in answer.text
+    assert answer.json()["feature_id"] == "d"
+    async with reading(lab.settings, lab.settings.topic) as (record,):
+        assert b'{"big":12345678901234567890,"f":1.10}' in (record.value or b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "reason", "location"),
+    [
+        (b"", 400, "BadRequestError", "empty", ["body"]),
+        (b"{", 400, "BadRequestError", "not_json", ["body"]),
+        (b'{"a": NaN}', 400, "BadRequestError", "not_json", ["body"]),
+        (b'{"feature_id": "\xff"}', 400, "BadRequestError", "not_utf8", ["body"]),
+        (b"[]", 422, "ValidationError", "not_an_object", ["body"]),
+        (b'{"a":' * 5_000, 422, "ValidationError", "too_deep", ["body"]),
+        (b'{"feature_id":"f","interaction_type":["click"],"position":1e999}', 422, "ValidationError", None, ["body"]),
+        (
+            b'{"feature_id":"f","interaction_type":["click"]}',
+            422,
+            "ValidationError",
+            "missing_field",
+            ["body", "position"],
+        ),
+        (
+            b'{"feature_id":"f","interaction_type":["click"],"position":"3"}',
+            422,
+            "ValidationError",
+            "wrong_type",
+            ["body", "position"],
+        ),
+        (
+            b'{"feature_id":"f","interaction_type":["clik"],"position":3}',
+            422,
+            "ValidationError",
+            "unknown_interaction_type",
+            ["body", "interaction_type", 0],
+        ),
+        (
+            b'{"feature_id":"f","interaction_type":["click"],"position":99999999999999999999}',
+            422,
+            "ValidationError",
+            "number_out_of_range",
+            ["body", "position"],
+        ),
+        (
+            b'{"feature_id":"f","document_id":"g","interaction_type":["click"],"position":3}',
+            422,
+            "ValidationError",
+            "conflict",
+            ["body"],
+        ),
+    ],
+)
+async def test_what_cannot_be_valid_is_refused(
+    lab: Lab, api: httpx.AsyncClient, body: bytes, status: int, kind: str, reason: str | None, location: list[Any]
+) -> None:
+    error = assert_error(await api.post(PATH, content=body), status, kind)
+    first = error["details"]["validation_errors"][0]
+    assert first["location"] == location
+    assert reason is None or first["type"] == reason
+    assert first["message"]
+    async with reading(lab.settings, lab.settings.topic) as records:
+        assert not records
+
+
+async def test_a_key_that_is_not_declared_is_named_with_those_that_are(api: httpx.AsyncClient) -> None:
+    for key in ("interaction_id", "timestamp", "foo"):
+        error = assert_error(await api.post(PATH, json=EVENT | {key: None}), 422, "ValidationError")
+        (problem,) = error["details"]["validation_errors"]
+        assert problem["location"] == ["body", key]
+        assert "accepted are document_id, feature_id" in problem["message"]
+        assert "interaction_id" not in problem["message"]
+
+
+async def test_a_body_has_a_bound_however_it_comes(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings, http_body_bytes=2_000)) as api:
+        large = json.dumps(EVENT | {"metadata": {"x": "y" * 2_000}}).encode()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(large), 100):
+                yield large[start : start + 100]
+
+        for content, headers in (
+            (large, {}),
+            (chunks(), {}),
+            (gzip.compress(large), {"Content-Encoding": "gzip"}),
+            (zlib.compress(b" " * 10_000_000), {"Content-Encoding": "deflate"}),
+        ):
+            answer = await api.post(PATH, content=content, headers=headers)
+            assert_error(answer, 413, "PayloadTooLargeError")
+        small = gzip.compress(json.dumps(EVENT).encode())
+        assert (await api.post(PATH, content=small, headers={"Content-Encoding": "gzip"})).status_code == 200
+        assert_error(
+            await api.post(PATH, content=small, headers={"Content-Encoding": "br"}), 415, "UnsupportedMediaTypeError"
+        )
+        for broken in (small[:-5], b"no gzip"):
+            answer = await api.post(PATH, content=broken, headers={"Content-Encoding": "gzip"})
+            assert_error(answer, 400, "BadRequestError")
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(lab: Lab) -> None:
+    async with served(with_key(lab.settings, http_body_timeout_ms=200)) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        lines = (f"POST {PATH} HTTP/1.1", "Host: t", f"Authorization: {BEARER['Authorization']}", "Content-Length: 9")
+        writer.write("\r\n".join([*lines, "", "{"]).encode())
+        assert b" 408 " in await reader.readline()
+        writer.close()
+
+
+async def test_settings_may_draw_bounds_narrower(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings, http_object_bytes=50, http_depth=3, http_batch_items=2)) as api:
+        for changed, reason in (
+            ({"metadata": {"x": "y" * 50}}, "too_large"),
+            ({"metadata": {"x": {"y": {}}}}, "too_deep"),
+        ):
+            error = assert_error(await api.post(PATH, json=EVENT | changed), 422, "ValidationError")
+            assert error["details"]["validation_errors"][0]["type"] == reason
+        assert_error(await api.post(f"{PATH}/batch", json={"interactions": [EVENT] * 3}), 422, "ValidationError")
+        assert (await api.post(PATH, json=EVENT | {"metadata": {"x": 1}})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 422),
+        (b"{}", 422),
+        (b'{"interactions":[]}', 422),
+        (b'{"interactions":{}}', 422),
+        (b'{"interactions":[{}],"more":1}', 422),
+        (b'{"interactions":[' + b"[" * 5_000, 422),
+    ],
+)
+async def test_a_malformed_batch_is_refused_as_a_whole(api: httpx.AsyncClient, body: bytes, status: int) -> None:
+    kind = {400: "BadRequestError", 422: "ValidationError"}[status]
+    assert_error(await api.post(f"{PATH}/batch", content=body), status, kind)
+
+
+async def test_items_of_a_batch_fail_by_themselves(lab: Lab, api: httpx.AsyncClient) -> None:
+    items = [EVENT, 5, EVENT | {"position": "3"}, EVENT | {"feature_id": "other"}, None, {"a": 1e3}]
+    answer = (await api.post(f"{PATH}/batch", json={"interactions": items})).json()
+    assert (answer["created"], answer["failed"]) == (2, 4)
+    assert [each["status"] for each in answer["results"]] == [
+        "created",
+        "failed",
+        "failed",
+        "created",
+        "failed",
+        "failed",
+    ]
+    assert [error.split(":")[0] for error in answer["errors"]] == ["1", "2", "4", "5"]
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (2, 0), "what the judge refuses never gets on the topic"
+
+
+async def test_a_batch_may_ask_not_to_be_deduplicated(lab: Lab, api: httpx.AsyncClient) -> None:
+    """Neither are its events duplicates, nor is anything a duplicate of them."""
+    for query in ("?deduplicate=false", "", ""):
+        await api.post(f"{PATH}/batch{query}", json={"interactions": [EVENT, EVENT]})
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates) == (3, 3)
+    rows = await lab.rows("SELECT _keyed FROM interactions FINAL ORDER BY _offset")
+    assert rows == [(0,), (0,), (1,)]
+
+
+async def test_claims_are_rebuilt_without_what_is_not_deduplicated(lab: Lab, api: httpx.AsyncClient) -> None:
+    await api.post(f"{PATH}/batch?deduplicate=false", json={"interactions": [EVENT]})
+    await lab.drain()
+    await api.post(f"{PATH}/batch", json={"interactions": [EVENT]})
+    counts = await lab.drain(key_prefix=f"{lab.settings.key_prefix}-anew")
+    assert (counts.stored, counts.duplicates) == (1, 0)
+
+
+async def test_a_repeat_is_hinted_at_and_the_verdict_agrees(lab: Lab, api: httpx.AsyncClient) -> None:
+    first = (await api.post(PATH, json=EVENT)).json()["interaction_id"]
+    answer = await api.post(PATH, json=EVENT | {"position": 9})
+    assert (answer.json()["deduplicated"], answer.json()["interaction_id"]) == (True, None)
+    assert answer.headers["x-duplicate-of"] == first
+    minted = answer.headers["x-interaction-id"]
+    backfill = await api.post(PATH, json=EVENT | {"occurred_at": "2026-01-01T00:00:00Z"})
+    assert backfill.json()["deduplicated"] is False, "a backfill bypasses what is remembered of live events"
+    await lab.drain()
+    assert (await api.get(f"{PATH}/{minted}/status")).json()["duplicate_of"] == first
+    assert (await api.get(f"{PATH}/{first}/status")).json()["status"] == "stored"
+
+
+async def test_an_idempotency_key_names_an_event_without_execution(lab: Lab, api: httpx.AsyncClient) -> None:
+    event = {name: value for name, value in EVENT.items() if name != "execution_id"}
+    key = {"Idempotency-Key": "order-1"}
+    first = (await api.post(PATH, json=event, headers=key)).json()["interaction_id"]
+    again = await api.post(PATH, json=event, headers=key)
+    assert again.headers["x-duplicate-of"] == first
+    elsewhere = await api.post(PATH, json=event, headers=key | {"X-Namespace": "shop"})
+    assert elsewhere.json()["deduplicated"] is False
+    for _ in range(2):
+        batch = {"interactions": [event, event]}
+        await api.post(f"{PATH}/batch", json=batch, headers={"Idempotency-Key": "cart"})
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates) == (4, 3)
+    assert_error(await api.post(PATH, json=event, headers={"Idempotency-Key": "x" * 513}), 422, "ValidationError")
+
+
+async def test_prefer_wait_answers_the_final_outcome(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings, prefer_wait_ms=60_000)) as api, consuming(lab.settings):
+        wait = {"Prefer": "respond-async, wait=60"}
+        first = await api.post(PATH, json=EVENT, headers=wait)
+        assert first.headers["preference-applied"] == "wait=60"
+        stored = first.json()["interaction_id"]
+        assert (await api.get(f"{PATH}/{stored}/status")).json()["status"] == "stored"
+        # Of its own time, so there is no hint; the verdict is waited for.
+        same_time = {"occurred_at": first.json()["timestamp"]}
+        again = await api.post(PATH, json=EVENT | same_time, headers=wait)
+        assert again.json()["deduplicated"] is True
+        assert again.headers["x-duplicate-of"] == stored
+        got = await api.get(f"{PATH}/{again.headers['x-interaction-id']}", headers=wait)
+        assert got.headers["preference-applied"] == "wait=60"
+
+
+async def test_a_broker_that_does_not_answer_is_a_503(
+    lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_args: Any) -> None:
+        raise Unavailable("Kafka at http://somewhere")
+
+    async def none_of_them(_self: Topic, records: Any) -> Any:
+        return [Unavailable("Kafka at http://somewhere") for _ in records]
+
+    monkeypatch.setattr(Topic, "put", silent)
+    monkeypatch.setattr(Topic, "put_all", none_of_them)
+    for answer in (
+        await api.post(PATH, json=EVENT),
+        await api.post(f"{PATH}/batch", json={"interactions": [EVENT]}),
+    ):
+        error = assert_error(answer, 503, "ServiceUnavailableError")
+        assert answer.headers["retry-after"] == "1"
+        assert "may still arrive" in error["message"]
+        assert "somewhere" not in answer.text
+
+    async def refused(*_args: Any) -> None:
+        raise RefusedByBroker("Kafka refused the record: too large")
+
+    monkeypatch.setattr(Topic, "put", refused)
+    assert_error(await api.post(PATH, json=EVENT), 422, "ValidationError", "refused_by_broker")
+
+
+async def test_what_waits_for_kafka_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By events and by bytes; what was held is given back."""
+    released = asyncio.Event()
+    real = Topic.put
+
+    async def held(self: Topic, sent: Any) -> Any:
+        await released.wait()
+        return await real(self, sent)
+
+    monkeypatch.setattr(Topic, "put", held)
+    limits = {"collector_in_flight": 4, "collector_in_flight_bytes": 1_000}
+    async with api_of(with_key(lab.settings, **limits)) as api:
+        tasks = [asyncio.create_task(api.post(PATH, json=EVENT | {"position": n})) for n in range(12)]
+        refused = [await next(asyncio.as_completed(tasks))]
+
+        async def only_held_ones_are_left() -> bool:
+            return sum(task.done() for task in tasks) == 8
+
+        await eventually_async(only_held_ones_are_left)
+        assert [answer.status_code for answer in refused] == [503]
+        large = await api.post(PATH, json=EVENT | {"metadata": {"x": "y" * 900}})
+        assert "TALLY_COLLECTOR_IN_FLIGHT_BYTES" in assert_error(large, 503, "ServiceUnavailableError")["message"]
+        released.set()
+        answers = await asyncio.gather(*tasks)
+        assert [answer.status_code for answer in answers].count(200) == 4
+        assert (await api.post(PATH, json=EVENT)).status_code == 200
+
+
+async def test_a_stop_answers_what_was_taken_in(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = asyncio.Event()
+    real = Topic.put
+
+    async def held(self: Topic, sent: Any) -> Any:
+        begun.set()
+        await released.wait()
+        return await real(self, sent)
+
+    begun = asyncio.Event()
+    monkeypatch.setattr(Topic, "put", held)
+    async with httpx.AsyncClient(headers=BEARER) as client:
+        async with served(with_key(lab.settings)) as url:
+            asking = asyncio.create_task(client.post(f"{url}{PATH}", json=EVENT))
+            await begun.wait()
+            asyncio.get_running_loop().call_later(0.2, released.set)
+        assert (await asking).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"interaction_id":null,"feature_id":"f","interaction_type":["view"],"position":0}',
+        b'{"feature_id":"f","interaction_type":["view"],"position":0,"interaction_id":null}',
+        b'{"feature_id":"f","interaction_type":["view"],"position":0,"interaction\\u005fid":null}',
+        b'{"feature_id":"f","interaction_type":["view"],"position":0,"\xc2\xb2":1}',
+    ],
+)
+async def test_no_way_of_writing_it_lets_a_sender_choose_an_id(api: httpx.AsyncClient, item: bytes) -> None:
+    assert_error(await api.post(PATH, content=item), 422, "ValidationError")
+    answer = (await api.post(f"{PATH}/batch", content=b'{"interactions":[%b]}' % item)).json()
+    assert (answer["created"], answer["failed"]) == (0, 1)
+
+
+async def test_every_accepted_event_is_found_under_its_id_however_it_was_written(
+    lab: Lab, api: httpx.AsyncClient
+) -> None:
+    """Blanks around and inside, a large one, one that only the judge is sure of: alone, in a batch, from a page."""
+    plain = b'{"feature_id":"f","interaction_type":["view"],"position":0}'
+    written = [
+        plain,
+        b"\n\t " + plain + b" \r\n",
+        plain.replace(b",", b" ,\n  "),
+        plain.replace(b":", b" : " + b" " * 20_000, 1),
+        plain.replace(b'"f"', b'"\\u0066"'),
+        plain.replace(b"}", b',"metadata":{"x":"%b"}}' % (b"y" * 60_000)),
+        plain.replace(b"}", b',"metadata":{"interaction_id":"mine"}}'),
+    ]
+    ids = [(await api.post(PATH, content=each)).json()["interaction_id"] for each in written]
+    answer = (await api.post(f"{PATH}/batch", content=b'{"interactions":[%b]}' % b",".join(written))).json()
+    ids += [each["interaction_id"] for each in answer["results"]]
+    token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
+    for each in written:
+        sent = await api.post(f"{PATH}/beacon?token={token}", content=each, headers={"Origin": "https://a.example"})
+        assert sent.status_code == 204
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (3 * len(written), 0)
+    for interaction_id in ids:
+        assert (await api.get(f"{PATH}/{interaction_id}")).json()["feature_id"] == "f"
+    async with reading(lab.settings, lab.settings.topic) as records:
+        assert max(len(record.value or b"") for record in records) < 70_000, "blanks are not put on the topic"
+
+
+async def test_a_page_is_told_when_kafka_has_not_taken_all(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def all_but_one(_self: Topic, records: Any) -> Any:
+        return [None] * (len(records) - 1) + [Unavailable("one leader is away")]
+
+    monkeypatch.setattr(Topic, "put_all", all_but_one)
+    token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
+    for content in ([EVENT, EVENT], [EVENT, {}, EVENT]):
+        sent = await api.post(f"{PATH}/beacon?token={token}", json=content, headers={"Origin": "https://a.example"})
+        assert_error(sent, 503, "ServiceUnavailableError")
+    batch = (await api.post(f"{PATH}/batch", json={"interactions": [EVENT, EVENT]})).json()
+    assert (batch["created"], batch["failed"]) == (1, 1)
+
+
+async def test_an_outcome_that_cannot_be_known_makes_no_accepted_event_fail(lab: Lab) -> None:
+    nowhere = with_key(lab.settings, clickhouse=SecretStr("http://127.0.0.1:1"), connect_timeout_ms=100)
+    async with api_of(nowhere) as api:
+        answer = await api.post(PATH, json=EVENT, headers={"Prefer": "wait=2"})
+        assert answer.status_code == 200
+        assert "preference-applied" not in answer.headers
+
+
+async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbering of a partition has a gap: Kafka will refuse whatever it sends there."""
+    async with api_of(with_key(lab.settings)) as api:
+        real: Any = AIOKafkaProducer.send
+        gap: Any = OutOfOrderSequenceNumber()
+        failed = asyncio.Event()
+
+        async def send(self: AIOKafkaProducer, *args: Any, **named: Any) -> Any:
+            if not failed.is_set():
+                failed.set()
+                raise gap
+            return await real(self, *args, **named)
+
+        monkeypatch.setattr(AIOKafkaProducer, "send", send)
+        assert (await api.post(PATH, json=EVENT)).status_code == 503
+        assert (await api.get("/v1/ready")).json()["dependencies"]["kafka"] == "away"
+
+        async def is_mended() -> bool:
+            return (await api.get("/v1/ready")).status_code == 200
+
+        await eventually_async(is_mended)
+        assert (await api.post(PATH, json=EVENT)).status_code == 200
+
+
+async def test_items_are_counted_before_they_are_made(api: httpx.AsyncClient) -> None:
+    """Whatever stands in their strings and objects."""
+    many = b'{"interactions":[%b1]}' % (b"1," * 4_000_000)
+    error = assert_error(await api.post(f"{PATH}/batch", content=many), 422, "ValidationError")
+    assert error["details"]["validation_errors"][0]["type"] == "too_many"
+    objects = [EVENT | {"feature_id": f"d{n},[,{{", "metadata": {"v": list(range(8_000))}} for n in range(20)]
+    answer = (await api.post(f"{PATH}/batch", json={"interactions": objects})).json()
+    assert (answer["created"], answer["failed"]) == (20, 0)
+
+
+async def test_many_batches_of_one_partition_all_arrive(lab: Lab, api: httpx.AsyncClient) -> None:
+    batch = {"interactions": [EVENT | {"feature_id": f"d{n}", "metadata": {"x": "y" * 2_000}} for n in range(50)]}
+    answers = await asyncio.gather(*(api.post(f"{PATH}/batch", json=batch) for _ in range(60)))
+    assert {(answer.status_code, answer.json().get("created")) for answer in answers} == {(200, 50)}

@@ -1,0 +1,266 @@
+"""Deletion: gone at once and for good, whether the event is stored, on its way, comes again or is replayed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from consumers import seams
+from consumers.erasure import MOST
+from consumers.sink import InteractionRows, Sink
+from producers.producer import Receipt
+from readers.audit import audit
+from readers.overview import count_verdicts
+from readers.reports import run_report
+from runtime.deletions import Deletion, Deletions
+from runtime.settings import Settings
+from schemas.event_time import from_epoch_ms
+from schemas.identity import mint_id
+from schemas.wire import encode_headers
+from tally.replay import Replay
+from tests.http_lab import PATH, api_of, assert_error, with_key
+from tests.lab import Lab, as_json, click
+
+PRIVATE: dict[str, Any] = {
+    "user_id": "ada",
+    "session_id": "s-1",
+    "metadata": {"mail": "ada@example.org"},
+    "query_snapshot": {"text": "private"},
+    "document_score": 0.5,
+    "retriever_id": "r",
+    "feature_uri": "tally://x",
+    "position": 3,
+    "result_set_size": 4,
+}
+
+
+@pytest.fixture
+def api_settings(lab: Lab) -> Settings:
+    return with_key(lab.settings)
+
+
+@pytest.fixture
+async def api(api_settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on this test's tables."""
+    async with api_of(api_settings) as client:
+        yield client
+
+
+async def delete(api: httpx.AsyncClient, interaction_id: str) -> None:
+    answer = await api.delete(f"{PATH}/{interaction_id}")
+    assert (answer.status_code, answer.json()["success"]) == (200, True), answer.text
+
+
+async def assert_gone(lab: Lab, api: httpx.AsyncClient, interaction_id: str) -> None:
+    """From lookups, lists and views."""
+    assert_error(await api.get(f"{PATH}/{interaction_id}"), 404, "NotFoundError", "deleted")
+    assert (await api.get(f"{PATH}/{interaction_id}/status")).json()["status"] == "deleted"
+    listed = (await api.post(f"{PATH}/list", params={"include_total": True})).json()
+    assert interaction_id not in [each["interaction_id"] for each in listed["results"]]
+    assert listed["pagination"]["total"] == len(listed["results"])
+    report = await run_report(lab.database, "types", "default", from_epoch_ms(0), from_epoch_ms(2**42))
+    assert sum(row[2] for row in report.rows) == len(listed["results"])
+
+
+async def assert_audited(lab: Lab, stored: int, duplicates: int, deleted: int) -> None:
+    parts = [each async for each in audit(lab.settings, lab.database)]
+    assert all(each.balances for each in parts), parts
+    found = [sum(getattr(each, name) for each in parts) for name in ("stored", "duplicates", "deleted", "in_flight")]
+    assert found == [stored, duplicates, deleted, 0]
+    counts = await count_verdicts(lab.settings, lab.database)
+    assert (counts.stored, counts.duplicates, counts.deleted) == (stored, duplicates, deleted)
+
+
+async def stored_text(lab: Lab) -> str:
+    """Everything that the table says of rows that a query would find."""
+    return str(
+        await lab.rows("SELECT * FROM interactions FINAL SETTINGS do_not_merge_across_partitions_select_final = 0")
+    )
+
+
+async def test_a_stored_event_is_gone_at_once(lab: Lab, api: httpx.AsyncClient) -> None:
+    kept, gone = await lab.emit(click("kept"), click("gone", **PRIVATE))
+    await lab.drain()
+    await delete(api, gone.interaction_id)
+    await assert_gone(lab, api, gone.interaction_id)
+    await delete(api, gone.interaction_id)
+    await assert_gone(lab, api, gone.interaction_id)
+    assert (await api.get(f"{PATH}/{kept.interaction_id}")).status_code == 200
+    await assert_audited(lab, stored=1, duplicates=0, deleted=1)
+
+
+async def test_a_merge_leaves_nothing_that_its_sender_said(lab: Lab, api: httpx.AsyncClient) -> None:
+    (gone,) = await lab.emit(click("gone", **PRIVATE))
+    await lab.drain()
+    await delete(api, gone.interaction_id)
+    await lab.database.command("OPTIMIZE TABLE interactions FINAL")
+    (row,) = await lab.rows("SELECT * FROM interactions")
+    for private in ("ada", "s-1", "private", "0.5", "tally://x"):
+        assert private not in str(row), row
+    await assert_gone(lab, api, gone.interaction_id)
+    await assert_audited(lab, stored=0, duplicates=0, deleted=1)
+
+
+async def test_an_event_on_its_way_is_stored_as_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+    kept, gone = await lab.emit(click("kept"), click("gone", **PRIVATE))
+    await delete(api, gone.interaction_id)
+    await assert_gone(lab, api, gone.interaction_id)
+    await lab.drain()
+    assert await lab.rows("SELECT interaction_id FROM interactions WHERE NOT is_deleted") == [(kept.interaction_id,)]
+    rows = await lab.rows("SELECT * FROM interactions WHERE is_deleted")
+    assert "ada" not in str(rows), "it was never there"
+    await assert_gone(lab, api, gone.interaction_id)
+    await assert_audited(lab, stored=1, duplicates=0, deleted=1)
+
+
+async def deleting_at(seam: str, lab: Lab, api: httpx.AsyncClient, gone: Receipt) -> Any:
+    """A hook that deletes at a seam, and then dies there."""
+
+    async def hook(name: str) -> None:
+        if name == seam and gone.interaction_id not in deleted:
+            deleted.append(gone.interaction_id)
+            await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
+            raise RuntimeError("killed here")
+
+    deleted: list[str] = []
+    return hook
+
+
+@pytest.mark.parametrize("seam", [each for each in seams.SEAMS if each not in ("taken", "restored", "refused")])
+async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.AsyncClient, seam: str) -> None:
+    """Written down while a worker is at it, which then dies: made true by the one that comes after, or before."""
+    (gone,) = await lab.emit(click("gone", **PRIVATE))
+    seams.install(await deleting_at(seam, lab, api, gone))
+    try:
+        with pytest.raises(RuntimeError, match="killed here"):
+            await lab.drain()
+    finally:
+        seams.install(seams.pass_on)
+    await lab.drain()
+    if seam in ("erased", "lettered", "recorded", "committed"):
+        # What was looked at already is the deleter's to erase: it sees the row.
+        await delete(api, gone.interaction_id)
+    await assert_gone(lab, api, gone.interaction_id)
+    await assert_audited(lab, stored=0, duplicates=0, deleted=1)
+
+
+async def test_a_deletion_waits_for_the_event_that_is_being_stored(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the answer comes the event is gone, although nothing but the deleter erases it here."""
+    about_to_store, looked = asyncio.Event(), asyncio.Event()
+    real_insert, real_look = Sink.insert, Deletions.is_recorded
+
+    async def insert_late_and_die(self: Sink, rows: InteractionRows) -> None:
+        about_to_store.set()
+        await looked.wait()
+        await real_insert(self, rows)
+        raise RuntimeError("killed before it erases")
+
+    async def look(self: Deletions, deletion: Deletion) -> bool:
+        found = await real_look(self, deletion)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(Sink, "insert", insert_late_and_die)
+    monkeypatch.setattr(Deletions, "is_recorded", look)
+    (gone,) = await lab.emit(click("gone"))
+    async with api_of(with_key(lab.settings, read_wait_ms=30_000, delivery_timeout_ms=30_000)) as api:
+        draining = asyncio.create_task(lab.drain())
+        await about_to_store.wait()
+        await delete(api, gone.interaction_id)
+        with pytest.raises(RuntimeError, match="killed before"):
+            await draining
+        assert_error(await api.get(f"{PATH}/{gone.interaction_id}"), 404, "NotFoundError", "deleted")
+
+
+async def test_its_claim_outlives_it(lab: Lab, api: httpx.AsyncClient) -> None:
+    """A repeat is a duplicate of what was deleted, also when claims are rebuilt from rows."""
+    (first,) = await lab.emit(click())
+    await lab.drain()
+    await delete(api, first.interaction_id)
+    for anew in ({}, {"key_prefix": f"{lab.settings.key_prefix}-anew"}):
+        (again,) = await lab.emit(click())
+        await lab.drain(**anew)
+        status = (await api.get(f"{PATH}/{again.interaction_id}/status")).json()
+        assert (status["status"], status["duplicate_of"]) == ("duplicate", first.interaction_id)
+        assert_error(await api.get(f"{PATH}/{again.interaction_id}"), 404, "NotFoundError", "deleted")
+    await assert_audited(lab, stored=0, duplicates=2, deleted=1)
+
+
+async def test_a_redelivered_event_stays_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+    """Under another group everything is read once more, into the same tables."""
+    _kept, gone = await lab.emit(click("kept"), click("gone"))
+    await lab.drain()
+    await delete(api, gone.interaction_id)
+    await lab.drain(group=f"{lab.settings.group}-again", key_prefix=f"{lab.settings.key_prefix}-again")
+    await assert_gone(lab, api, gone.interaction_id)
+    await assert_audited(lab, stored=1, duplicates=0, deleted=1)
+
+
+async def test_an_import_of_what_was_deleted_stays_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+    """An id that comes from outside, first before it was ever stored, then again."""
+    minted = mint_id()
+    await delete(api, minted)
+    headers = encode_headers("default", derived_id=True)
+    for _ in range(2):
+        await lab.put(as_json(interaction_id=minted), headers=headers, key=b"default:exec-1")
+    await lab.drain()
+    await assert_gone(lab, api, minted)
+    await assert_audited(lab, stored=0, duplicates=1, deleted=1)
+
+
+async def test_a_replay_leaves_deleted_what_is_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+    """What was deleted before it, and what is deleted between judging and swapping."""
+    kept, before, between = await lab.emit(click("kept"), click("before"), click("between"))
+    await lab.drain()
+    await delete(api, before.interaction_id)
+    into = f"{lab.settings.database}_again"
+    replay = Replay(lab.settings, into, lab.database)
+    await replay.prepare(None, None)
+    await replay.judge()
+    compared = await replay.compare()
+    assert (compared.same, compared.changed) == (2, 0)
+    await delete(api, between.interaction_id)
+    await replay.swap()
+    await lab.database.command(f"DROP DATABASE {into}")
+    for gone in (before, between):
+        await assert_gone(lab, api, gone.interaction_id)
+    assert (await api.get(f"{PATH}/{kept.interaction_id}")).status_code == 200
+    await assert_audited(lab, stored=1, duplicates=0, deleted=2)
+
+
+async def test_a_deletion_is_of_one_namespace(lab: Lab, api: httpx.AsyncClient) -> None:
+    (mine,) = await lab.emit(click())
+    answer = await api.delete(f"{PATH}/{mine.interaction_id}", headers={"X-Namespace": "shop"})
+    assert answer.status_code == 200, "it tells nothing of other namespaces"
+    await lab.drain()
+    assert (await api.get(f"{PATH}/{mine.interaction_id}")).status_code == 200
+
+
+async def test_more_deletions_than_are_looked_at_together(lab: Lab, api: httpx.AsyncClient) -> None:
+    kept, gone = await lab.emit(click("kept"), click("gone"))
+    await lab.database.command(
+        "INSERT INTO deletions (interaction_id, namespace) "
+        f"SELECT concat('{gone.interaction_id[:16]}', leftPad(lower(hex(number)), 20, '0')), 'default' "
+        f"FROM numbers({2 * MOST})"
+    )
+    await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
+    await lab.drain()
+    assert await lab.rows("SELECT interaction_id FROM interactions WHERE NOT is_deleted") == [(kept.interaction_id,)]
+
+
+async def test_outcomes_of_what_was_deleted_are_not_told(lab: Lab, api: httpx.AsyncClient) -> None:
+    await lab.emit(click())
+    (repeat,) = await lab.emit(click())
+    await lab.drain()
+    assert [each["interaction_id"] for each in (await api.get("/v1/outcomes")).json()["results"]] == [
+        repeat.interaction_id
+    ]
+    await delete(api, repeat.interaction_id)
+    assert (await api.get("/v1/outcomes")).json()["results"] == []
+    assert_error(await api.get(f"{PATH}/{repeat.interaction_id}"), 404, "NotFoundError", "deleted")
+
+
+async def test_what_is_no_id_cannot_be_deleted(api: httpx.AsyncClient) -> None:
+    assert_error(await api.delete(f"{PATH}/no-id"), 404, "NotFoundError", "unknown")

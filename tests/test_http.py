@@ -1,0 +1,271 @@
+"""What every part of the API shares: rate limits, readiness, request ids, logs, pages of other origins, its schema."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Request
+from pydantic import SecretStr
+
+from runtime.errors import SettingsError, Unavailable
+from runtime.http.access import Caller
+from runtime.http.best_effort import BestEffort
+from runtime.http.errors import ApiError
+from runtime.http.limits import RateLimits
+from runtime.http.prefer import wait_s
+from runtime.keys import ROOT, SCOPES, PageToken, hash_of
+from runtime.redis import Redis
+from runtime.settings import Settings
+from tally.serve import check
+from tests.http_lab import BEARER, KEY, PATH, api_of, assert_error, served, with_key
+from tests.lab import Lab
+from tests.waiting import eventually_async
+
+EVENT = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
+
+
+async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redis) -> None:
+    settings = lab.settings.model_copy(update={"rate_limit_per_s": 1, "rate_limit_burst_ms": 50_000})
+    caller = Caller("k", "default", SCOPES, 0)
+    passed = 0
+    async with BestEffort(settings).opened() as first, BestEffort(settings).opened() as second:
+        processes = [RateLimits(settings, each) for each in (first, second)]
+
+        async def answers() -> bool:
+            return first.answers and second.answers
+
+        await eventually_async(answers)
+        with pytest.raises(ApiError) as raised:
+            for number in range(100):
+                headers = await processes[number % 2].spend(caller)
+                assert headers["X-RateLimit-Limit"] == "50"
+                passed += 1
+        assert 50 <= passed < 60, "what comes back in the meantime, too"
+        assert raised.value.status == 429
+        assert int(raised.value.headers["Retry-After"]) >= 1
+        assert raised.value.headers["X-RateLimit-Remaining"] == "0"
+        assert await processes[0].spend(caller._replace(key_id="another"))
+
+
+async def test_tokens_come_back(lab: Lab) -> None:
+    settings = lab.settings.model_copy(update={"rate_limit_per_s": 20, "rate_limit_burst_ms": 50})
+    caller = Caller("k", "default", SCOPES, 0)
+    async with BestEffort(settings).opened() as redis:
+        limits = RateLimits(settings, redis)
+
+        async def passes() -> bool:
+            try:
+                return bool(await limits.spend(caller))
+            except ApiError:
+                return False
+
+        for _ in range(5):
+            await eventually_async(passes)
+
+
+async def test_too_many_requests_are_429(lab: Lab) -> None:
+    settings = with_key(lab.settings, rate_limit_per_s=1, rate_limit_burst_ms=3_000)
+    async with api_of(settings) as api:
+
+        async def is_limited() -> bool:
+            answer = await api.get("/v1/outcomes")
+            if answer.status_code != 429:
+                return False
+            assert_error(answer, 429, "RateLimitError")
+            assert answer.headers["x-ratelimit-limit"] == "3"
+            return True
+
+        await eventually_async(is_limited)
+        assert (await api.get("/v1/health")).status_code == 200
+        token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
+        paged = await api.post(f"{PATH}/beacon?token={token}", json=EVENT, headers={"Origin": "https://a.example"})
+        assert paged.status_code == 429, "a page's token spends of its key"
+
+
+async def test_without_redis_requests_pass_and_are_counted(lab: Lab) -> None:
+    away = with_key(lab.settings, redis=SecretStr("redis://127.0.0.1:1"), rate_limit_per_s=1, rate_limit_burst_ms=1)
+    async with api_of(away) as api:
+        for _ in range(5):
+            assert (await api.post(PATH, json=EVENT)).status_code == 200
+        counted = (await api.get("/metrics")).text
+        assert 'tally_http_without_redis_total{purpose="rate limit"}' in counted
+        assert 'tally_http_without_redis_total{purpose="hint"}' in counted
+        ready = await api.get("/v1/ready")
+        assert (ready.status_code, ready.json()["dependencies"]["redis"]) == (200, "missing")
+
+
+async def test_readiness_tells_the_truth_about_each_dependency(lab: Lab) -> None:
+    settings = with_key(lab.settings)
+    for role, names in (
+        ("collector", {"kafka", "keys", "redis"}),
+        ("reader", {"clickhouse", "keys", "progress", "redis"}),
+        ("all", {"kafka", "clickhouse", "keys", "progress", "redis"}),
+    ):
+        async with api_of(settings, role) as api:  # type: ignore[arg-type]
+
+            async def is_ready(api: httpx.AsyncClient = api, names: set[str] = names) -> bool:
+                answer = await api.get("/v1/ready")
+                assert set(answer.json()["dependencies"]) == names
+                return answer.status_code == 200 and set(answer.json()["dependencies"].values()) == {"ok"}
+
+            await eventually_async(is_ready)
+    nowhere = with_key(lab.settings, clickhouse=SecretStr("http://127.0.0.1:1"), connect_timeout_ms=100)
+    async with api_of(nowhere) as api:
+        answer = await api.get("/v1/ready")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert answer.json()["dependencies"]["clickhouse"] == "away"
+        assert (await api.get("/v1/health")).status_code == 200
+        assert (await api.post(PATH, json=EVENT)).status_code == 200, "what is taken in needs no ClickHouse"
+        error = assert_error(await api.post(f"{PATH}/list", json={}), 503, "ServiceUnavailableError")
+        assert "127.0.0.1" not in str(error)
+
+
+async def test_a_part_serves_its_own_calls_only(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings), "collector") as api:
+        assert (await api.post(PATH, json=EVENT)).status_code == 200
+        assert (await api.get(f"{PATH}/x")).status_code in (404, 405)
+    async with api_of(with_key(lab.settings), "reader") as api:
+        assert (await api.post(PATH, json=EVENT)).status_code == 404
+        assert (await api.post(f"{PATH}/list")).status_code == 200
+
+
+async def test_request_ids_go_through_and_into_the_log(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tally.access")
+    async with api_of(with_key(lab.settings)) as api:
+        mine = await api.get("/v1/outcomes", headers={"X-Request-Id": "my-id_1"})
+        assert mine.headers["x-request-id"] == "my-id_1"
+        for odd in ("", "a b", "x" * 65, "a\x7f", "ü"):
+            answer = await api.get("/v1/health", headers=[(b"X-Request-Id", odd.encode())])
+            assert answer.headers["x-request-id"] != odd
+            assert len(answer.headers["x-request-id"]) == 32
+        await api.post(f"{PATH}/beacon?token=a-secret-token", json=EVENT)
+        await api.get("/no%01where%E2%80%A8%0Aforged%20line")
+    lines = [record.getMessage() for record in caplog.records if record.name == "tally.access"]
+    assert lines[0].startswith("my-id_1 GET /v1/outcomes 200 ")
+    assert lines[0].endswith(" root 'default'")
+    assert not any("a-secret" in line or "\n" in line or "\u2028" in line for line in lines)
+    assert KEY not in str(lines)
+
+
+async def test_requests_in_flight_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, entered = asyncio.Event(), asyncio.Event()
+
+    async def hold(*_args: Any, **_named: Any) -> Any:
+        entered.set()
+        await held.wait()
+        raise Unavailable("enough")
+
+    monkeypatch.setattr("readers.part.read_outcomes", hold)
+    async with api_of(with_key(lab.settings, http_in_flight=1)) as api:
+        first = asyncio.create_task(api.get("/v1/outcomes"))
+        await entered.wait()
+        assert (await api.get("/v1/health")).status_code == 200, "who lives is not to be killed"
+        error = assert_error(await api.get("/v1/outcomes"), 503, "ServiceUnavailableError")
+        assert "TALLY_HTTP_IN_FLIGHT" in error["message"]
+        held.set()
+        assert (await first).status_code == 503
+        monkeypatch.undo()
+        assert (await api.get("/v1/outcomes")).status_code == 200
+
+
+async def test_a_query_of_any_bytes_is_no_500(lab: Lab) -> None:
+    async with served(with_key(lab.settings)) as url:
+        for target in (b"/v1/health?\xff", b"/v1/health?%ff", b"/%ff", b"/v1/outcomes?user_id=%ff&user_id=%00"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(b"POST " + target + b" HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
+            assert (await reader.readline()).split()[1] in (b"400", b"401", b"404", b"405"), target
+            writer.close()
+
+
+async def test_only_listed_pages_may_call_from_a_browser(lab: Lab) -> None:
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    async with api_of(with_key(lab.settings, cors_origins=("https://app.example",))) as api:
+        for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
+            preflight = await api.options(PATH, headers=asks | {"Origin": origin})
+            assert ("access-control-allow-origin" in preflight.headers) == allowed
+            answer = await api.post(PATH, json=EVENT, headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)
+    async with api_of(with_key(lab.settings)) as api:
+        answer = await api.post(PATH, json=EVENT, headers={"Origin": "https://app.example"})
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=2", 2),
+        ("WAIT = 3", 3),
+        ('respond-async, wait="4"; foo', 4),
+        ("wait=99999", None),
+        ("wait=60", 10),
+        ("wait=-1", None),
+        ("wait=x", None),
+        ("await=2", None),
+        ("", None),
+    ],
+)
+def test_the_preference_to_wait(header: str, seconds: float | None) -> None:
+    request = Request({"type": "http", "headers": [(b"prefer", header.encode())]})
+    assert wait_s(request, 10_000) == seconds
+
+
+def test_the_key_that_everybody_knows_is_for_this_machine_only() -> None:
+    settings = Settings(kafka="k:1", clickhouse=SecretStr("http://c:1"))
+    check(settings, "all", "127.0.0.1")
+    for host in ("0.0.0.0", "10.0.0.1", "::"):  # noqa: S104
+        with pytest.raises(SettingsError, match="TALLY_API_KEY"):
+            check(settings, "all", host)
+    check(settings.model_copy(update={"api_key": SecretStr("mine")}), "all", "0.0.0.0")  # noqa: S104
+
+
+@pytest.fixture
+async def address(lab: Lab) -> AsyncIterator[str]:
+    async with served(with_key(lab.settings)) as url:
+        yield url
+
+
+async def test_the_documents_are_served(address: str) -> None:
+    async with httpx.AsyncClient(base_url=address, headers=BEARER) as api:
+        schema = (await api.get("/openapi.json")).json()
+        assert {f"{PATH}", f"{PATH}/batch", f"{PATH}/list", f"{PATH}/beacon", "/v1/outcomes", "/v1/ready"} <= set(
+            schema["paths"]
+        )
+        created = schema["paths"][PATH]["post"]["requestBody"]["content"]["application/json"]
+        assert (await api.post(PATH, json=created["example"])).status_code == 200
+        assert (await api.get("/docs")).status_code == 200
+        assert "tally_http_requests_total" in (await api.get("/metrics")).text
+
+
+async def conforms(url: str, folder: Path, *options: str) -> None:
+    """Let Schemathesis make requests of the schema, valid and not, and compare the answers with it."""
+    token = PageToken.until(ROOT, "default", "https://a.example", 600).signed(hash_of(KEY))
+    config = folder / "schemathesis.toml"
+    config.write_text(f'[parameters]\n"query.token" = "{token}"\n')
+    command = (
+        *("-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/openapi.json", "--no-color"),
+        *("-H", f"Authorization: {BEARER['Authorization']}", "-H", "Origin: https://a.example"),
+        *("--seed", "1", "--max-examples", "15", "--exclude-path", "/metrics", "--suppress-health-check", "all"),
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()[-10_000:]
+    assert b" passed" in said
+
+
+async def test_the_schema_says_what_is_answered(address: str, tmp_path: Path) -> None:
+    """Nothing but what is documented is answered, what the schema forbids is refused, and never a 500."""
+    # Of these a schema cannot say everything: which text is a cursor or a time, which fields contradict one another;
+    # and to it 78.0 is an integer.
+    more_than_a_schema = (PATH, f"{PATH}/beacon", f"{PATH}/beacon-token", f"{PATH}/list", "/v1/outcomes")
+    others = [option for path in more_than_a_schema for option in ("--exclude-path", path)]
+    these = [option for path in more_than_a_schema for option in ("--include-path", path)]
+    await conforms(address, tmp_path, *others)
+    await conforms(address, tmp_path, *these, "--exclude-checks", "positive_data_acceptance")
