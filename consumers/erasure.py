@@ -60,7 +60,7 @@ class Erasure:
 
     async def _of(self, raw_ids: RawIds, fresh_s: float) -> Sequence[Deletion]:
         """All deletions of these ids, and perhaps of others."""
-        times = _times_of(raw_ids)
+        times = _first_halves(raw_ids) >> np.uint64(16)  # an id begins with 48 bits of time, in ms since 1970
         lowest_ms, highest_ms = int(times.min()), int(times.max())
         is_fresh = fresh_s and time.monotonic() < self._until
         if is_fresh and self._from_ms <= lowest_ms and highest_ms < self._to_ms:
@@ -81,9 +81,8 @@ def _lowest_id(time_ms: int) -> str:
     return f"{PREFIX}{time_ms:012x}" if time_ms < 2**48 else f"{PREFIX}g"
 
 
-def _times_of(raw_ids: RawIds) -> npt.NDArray[np.uint64]:
-    """The time bits of ids, in ms since 1970."""
-    return np.ascontiguousarray(raw_ids[:, :8]).view(">u8")[:, 0].astype(np.uint64) >> np.uint64(16)
+def _first_halves(raw_ids: RawIds) -> npt.NDArray[np.uint64]:
+    return np.ascontiguousarray(raw_ids[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _lines_of(known: Sequence[Deletion], raw_ids: RawIds) -> list[int]:
@@ -91,5 +90,4 @@ def _lines_of(known: Sequence[Deletion], raw_ids: RawIds) -> list[int]:
     if not known:
         return []
     firsts = np.array([int(each.interaction_id[len(PREFIX) : len(PREFIX) + 16], 16) for each in known], np.uint64)
-    mine = np.ascontiguousarray(raw_ids[:, :8]).view(">u8")[:, 0].astype(np.uint64)
-    return [int(line) for line in np.flatnonzero(np.isin(mine, firsts))]
+    return [int(line) for line in np.flatnonzero(np.isin(_first_halves(raw_ids), firsts))]

@@ -33,11 +33,16 @@ from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.rejection import Rejection
 
-Commit = Callable[[dict[int, int]], Awaitable[None]]
-Hold = Callable[[dict[int, int]], None]
-ReadAgain = Callable[[Sequence[Range]], Awaitable[Batch]]
-
 log = logging.getLogger("tally.worker")
+
+
+class Source(NamedTuple):
+    """What is asked of the log, besides its records."""
+
+    read_again: Callable[[Sequence[Range]], Awaitable[Batch]]
+    commit: Callable[[dict[int, int]], Awaitable[None]]
+    hold: Callable[[dict[int, int]], None]
+    """Read these partitions no further than these offsets."""
 
 
 class Outlets(NamedTuple):
@@ -59,10 +64,8 @@ class Pipeline:
         ceiling: RejectCeiling | None,
         resume: Resume,
         deduplication: Deduplication,
+        source: Source,
         outlets: Outlets,
-        read_again: ReadAgain,
-        commit: Commit,
-        hold: Hold,
     ) -> None:
         self._settings = settings
         self._validation = validation
@@ -70,9 +73,7 @@ class Pipeline:
         self._resume = resume
         self._deduplication = deduplication
         self._sink, self._erasure, self._letters = outlets
-        self._read_again = read_again
-        self._commit = commit
-        self._hold = hold
+        self._source = source
         self.counts = Counts()
         self.stages = Stages()
         self._deciding = asyncio.Lock()
@@ -94,7 +95,7 @@ class Pipeline:
         if self._ceiling is not None:
             self._ceiling.check(judged)
         if judged.held:
-            self._hold(judged.held)
+            self._source.hold(judged.held)
         batch = records.before(judged.held)
         await seams.reached("judged")
 
@@ -153,7 +154,7 @@ class Pipeline:
 
     async def _again(self, decided: Decided) -> tuple[Batch, Judged]:
         """A batch and what it was judged to be: that was given up when it was decided about."""
-        batch = await retrying("reading again", lambda: self._read_again(decided.ranges))
+        batch = await retrying("reading again", lambda: self._source.read_again(decided.ranges))
         judged = self._validation.judge(batch)
         self._resume.expect_stored(batch)
         judged.recorded = await self._resume.drop_stored(batch, judged)
@@ -173,7 +174,7 @@ class Pipeline:
             await self._sink.record(group.outcomes)
         await seams.reached("recorded")
         with self.stages.of("commit"):
-            await self._commit(group.next_offsets)
+            await self._source.commit(group.next_offsets)
         await seams.reached("committed")
         # Not when it failed: then nothing behind this group may be taken or committed any more.
         self._finishing = ()

@@ -25,7 +25,7 @@ from consumers.leases import Leases, Unsettled
 from consumers.letters import Letters
 from consumers.memory import use_few_heaps
 from consumers.offsets import Offsets
-from consumers.pipeline import Outlets, Pipeline
+from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
 from consumers.rereading import read_again
 from consumers.resume import Resume
@@ -129,14 +129,12 @@ class Worker(ConsumerRebalanceListener):
             ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
+            source=Source(partial(read_again, settings), offsets.commit, self._hold),
             outlets=Outlets(
                 Sink(settings.topic, database),
                 Erasure(Deletions(database)),
                 Letters(settings.topic, settings.letters_topic, letters),
             ),
-            read_again=partial(read_again, settings),
-            commit=offsets.commit,
-            hold=self._hold,
         )
 
     def _hold(self, offsets: dict[int, int]) -> None:

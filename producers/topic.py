@@ -56,6 +56,7 @@ class Sent(NamedTuple):
 
     future: "asyncio.Future[Any]"
     deadline: float
+    client: AIOKafkaProducer
 
 
 class _Batch(NamedTuple):
@@ -156,26 +157,19 @@ class Topic:
 
     async def put(self, record: Outgoing) -> Landed:
         """Put one on the topic, and wait until Kafka has it. Raises as `landed` does."""
-        value, key, headers, client = record.value, record.key, list(record.headers), self._client
-        try:
-            async with asyncio.timeout(self._timeout_ms / 1000):
-                stored = await asyncio.shield(await client.send(self._name, value=value, key=key, headers=headers))
-        except (KafkaError, TimeoutError) as error:
-            raise self._fault(error, client) from error
-        return Landed(stored.partition, stored.offset, stored.timestamp)
+        return await self.landed(await self.send(record))
 
     async def send(self, record: Outgoing) -> Sent:
         """Hand a record to the client; a refusal becomes the future's exception, like a late one."""
+        value, key, headers, client = record.value, record.key, list(record.headers), self._client
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
         try:
             async with asyncio.timeout_at(deadline):
-                future = await self._client.send(
-                    self._name, value=record.value, key=record.key, headers=list(record.headers)
-                )
+                future = await client.send(self._name, value=value, key=key, headers=headers)
         except (KafkaError, TimeoutError) as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        return Sent(future, deadline)
+        return Sent(future, deadline, client)
 
     async def landed(self, sent: Sent) -> Landed:
         """Wait until Kafka has it on all in-sync replicas.
@@ -186,5 +180,5 @@ class Topic:
             async with asyncio.timeout_at(sent.deadline):
                 stored = await asyncio.shield(sent.future)
         except (KafkaError, TimeoutError) as error:
-            raise self._fault(error) from error
+            raise self._fault(error, sent.client) from error
         return Landed(stored.partition, stored.offset, stored.timestamp)

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from readers.filter_sql import Parameters
 from runtime.clickhouse import ClickHouse
 from schemas.dedup import DuplicateReason
-from schemas.event_time import iso_ms
+from schemas.event_time import iso_ms, parse_time_or_day
+from schemas.identity import ID_LENGTH, is_interaction_id
 from schemas.rejection import Reason
 from schemas.tables import DELETIONS, OUTCOMES
+
+MAX_PAGE = 1_000
 
 DUPLICATE_REASONS: dict[DuplicateReason, str] = {
     "same_key": "the same execution, feature and types (or idempotency key) were recorded within the window",
@@ -76,43 +80,56 @@ class OutcomePage(BaseModel):
     next_cursor: str | None
 
 
-class Wanted(NamedTuple):
-    """Which outcomes: each that is given must fit. Times are of recording, `until` not included."""
+def _cursor(text: str) -> str:
+    if not is_interaction_id(text):
+        raise PydanticCustomError("bad_cursor", "is no cursor of this API")
+    return text
 
-    verdict: str | None = None
-    reason: str | None = None
-    user_id: str | None = None
-    execution_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+
+Text = Annotated[str | None, Field(max_length=512)]
+Time = Annotated[datetime, BeforeValidator(parse_time_or_day, json_schema_input_type=str)]
+
+
+class OutcomeQuery(BaseModel):
+    """Which outcomes: each that is given must fit. Times are of recording."""
+
+    verdict: Literal["duplicate", "rejected"] | None = None
+    reason: Text = None
+    user_id: Text = None
+    execution_id: Text = None
+    since: Time | None = Field(None, description="ISO 8601, of recording")
+    until: Time | None = Field(None, description="ISO 8601, not included")
+    limit: int = Field(100, ge=1, le=MAX_PAGE)
+    cursor: Annotated[str, AfterValidator(_cursor)] | None = Field(None, max_length=ID_LENGTH)
+    unattributed: bool = Field(False, description="of no namespace; needs the scope admin")
 
 
 async def read_outcomes(
-    database: ClickHouse, timeout_ms: int, namespace: str, wanted: Wanted, size: int, after: str | None
+    database: ClickHouse, timeout_ms: int, namespace: str, query: OutcomeQuery
 ) -> tuple[Sequence[dict[str, Any]], str | None]:
-    """A page of outcomes behind an id, and the id to go on behind. Raises Unavailable."""
+    """A page of outcomes, and the cursor of the next one. Raises Unavailable, TookTooLong."""
     bind = Parameters()
     # What was deleted is nothing any more that can be found.
     gone = f"SELECT interaction_id FROM {DELETIONS} WHERE namespace = {bind.bind(namespace, 'String')}"
     conditions = [f"namespace = {bind.bind(namespace, 'String')}", f"interaction_id NOT IN ({gone})"]
     for test, value in (
-        ("verdict = ", wanted.verdict),
-        ("reason = ", wanted.reason),
-        ("user_id = ", wanted.user_id),
-        ("execution_id = ", wanted.execution_id),
-        ("timestamp >= ", wanted.since),
-        ("timestamp < ", wanted.until),
-        ("interaction_id < ", after),
+        ("verdict = ", query.verdict),
+        ("reason = ", query.reason),
+        ("user_id = ", query.user_id),
+        ("execution_id = ", query.execution_id),
+        ("timestamp >= ", query.since),
+        ("timestamp < ", query.until),
+        ("interaction_id < ", query.cursor),
     ):
         if value is not None:
             conditions.append(test + bind.bind(value, "String"))
     sql = (
         f"SELECT {', '.join(_COLUMNS)} FROM {OUTCOMES} WHERE {' AND '.join(conditions)} "
-        f"ORDER BY interaction_id DESC, _offset, replayed_as DESC LIMIT 1 BY interaction_id LIMIT {size + 1:d}"
+        f"ORDER BY interaction_id DESC, _offset, replayed_as DESC LIMIT 1 BY interaction_id LIMIT {query.limit + 1:d}"
     )
     rows = await database.rows(sql, bind.values, limits={"max_execution_time": timeout_ms / 1000})
-    found = [_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows[:size]]
-    return found, found[-1]["interaction_id"] if len(rows) > size else None
+    found = [_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows[: query.limit]]
+    return found, found[-1]["interaction_id"] if len(rows) > query.limit else None
 
 
 def _record(row: dict[str, Any]) -> dict[str, Any]:

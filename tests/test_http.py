@@ -161,7 +161,7 @@ async def test_requests_in_flight_are_bounded(lab: Lab, monkeypatch: pytest.Monk
         await held.wait()
         raise Unavailable("enough")
 
-    monkeypatch.setattr("readers.part.read_outcomes", hold)
+    monkeypatch.setattr("readers.reader.read_outcomes", hold)
     async with api_of(with_key(lab.settings, http_in_flight=1)) as api:
         first = asyncio.create_task(api.get("/v1/outcomes"))
         await entered.wait()

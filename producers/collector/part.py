@@ -16,7 +16,7 @@ from producers.collector.intake import Collector, WaitFor
 from producers.topic import Topic
 from runtime import kafka
 from runtime.errors import TallyError
-from runtime.http import openapi
+from runtime.http import openapi, paths
 from runtime.http.access import Caller
 from runtime.http.admission import admit, admitted
 from runtime.http.middleware import FURTHER_HEADERS
@@ -27,7 +27,6 @@ from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
 
 MEND_EVERY_S = 0.5
-PATH = "/v1/retrievers/interactions"
 
 log = logging.getLogger("tally.api")
 
@@ -71,7 +70,7 @@ class CollectorPart:
 
     def routes(self, base: Base) -> APIRouter:
         """Create, batch, beacon, and tokens for pages."""
-        router = APIRouter(prefix=PATH, tags=["interactions"])
+        router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
         writer = admitted(base, "write")
 
         @router.post(

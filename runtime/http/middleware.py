@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.http import paths
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.metrics import REQUESTS, SECONDS
 
@@ -18,9 +19,6 @@ CALLER = "tally.caller"
 """Where in the scope the one who asks stands, once it is known."""
 FURTHER_HEADERS = "tally.headers"
 """Where in the scope headers stand that the answer is to have, whatever it is."""
-
-ALWAYS_ANSWERED = ("/v1/health", "/v1/ready", "/metrics")
-"""However much is in flight: who is taken for dead under load is killed, and with it what it has taken in."""
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499
@@ -53,7 +51,8 @@ class Observed:
 
     async def _serve(self, scope: Scope, receive: Receive, observed: "_Request") -> None:
         try:
-            if self._in_flight > self._most_in_flight and scope["path"] not in ALWAYS_ANSWERED:
+            # Who is taken for dead under load is killed, and with it what it has taken in.
+            if self._in_flight > self._most_in_flight and scope["path"] not in paths.OPERATIONS:
                 error = unavailable(f"{self._most_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
                 await error.response()(scope, receive, observed.send)
             else:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import TallyError, Unavailable
-from runtime.http import openapi
+from runtime.http import openapi, paths
 from runtime.http.access import Access
 from runtime.http.best_effort import BestEffort
 from runtime.http.errors import ApiError, invalid, problem, unavailable
@@ -32,8 +32,6 @@ CHECK_S = 2.0
 CHECKED_FOR_S = 0.5
 """So long an answer of readiness is given again: who asks often must not be a load."""
 
-OPEN = ("/v1/health", "/v1/ready", "/metrics", "/v1/retrievers/interactions/beacon")
-"""Paths without a key; a beacon brings a token."""
 EXPOSED = (
     REQUEST_ID,
     "X-Interaction-Id",
@@ -122,7 +120,7 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
     for part in parts:
         app.include_router(part.routes(base))
     app.include_router(_operations(readiness))
-    app.openapi = openapi.document(app, open_paths=OPEN)  # type: ignore[method-assign]
+    app.openapi = openapi.document(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -138,18 +136,18 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
 def _operations(readiness: "_Readiness") -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get("/v1/health", response_model=openapi.Health)
+    @router.get(paths.HEALTH, response_model=openapi.Health)
     async def health() -> dict[str, str]:
         """The process lives; it says nothing of what it depends on."""
         return {"status": "ok"}
 
-    @router.get("/v1/ready", response_model=openapi.Ready, responses={503: {"model": openapi.Ready}})
+    @router.get(paths.READY, response_model=openapi.Ready, responses={503: {"model": openapi.Ready}})
     async def ready() -> JSONResponse:
         """Whether requests can be answered now, and the state of each dependency: ok, away, or missing (not needed)."""
         answer = await readiness.look()
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """What this process has counted, for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,153 @@
+"""Reading: what became of single events, lists of them, and deleting them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from readers.deletion import Deleting
+from readers.list_request import ListQuery, answer_list
+from readers.lookup import Lookups
+from readers.outcomes import OutcomeQuery, read_outcomes
+from readers.progress import Progress
+from readers.waiting import Looked, Waiting
+from runtime.errors import TookTooLong
+from runtime.http.body import json_response
+from runtime.http.errors import ApiError, not_found, problem, unavailable
+from runtime.http.prefer import applied
+from runtime.http.service import Stores
+from runtime.settings import Settings
+from schemas.identity import is_interaction_id
+from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
+from schemas.record import record_from_row
+
+
+class DeleteResponse(BaseModel):
+    """It is gone."""
+
+    message: str
+    success: Literal[True] = True
+
+
+class Status(BaseModel):
+    """How far an event has come. `accepted`: it may be on its way."""
+
+    interaction_id: str
+    status: Literal["accepted", "stored", "duplicate", "rejected", "deleted", "unknown"]
+    duplicate_of: str | None = None
+    reason: str | None = None
+    field: str | None = None
+    message: str | None = None
+    replayed_as: str | None = None
+
+
+class Reader:
+    """One process's way from requests to the tables. Everything is of one namespace; raises ApiError, Unavailable."""
+
+    def __init__(self, settings: Settings, stores: Stores, progress: Progress) -> None:
+        self._settings = settings
+        self._lists = stores.lists
+        self._lists_running = 0
+        self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
+        self._waiting = Waiting(self._lookups, progress, settings.waiters)
+        self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
+
+    async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
+        """What became of an event, waiting for it so long at most."""
+        return (await self._waiting.outcome(namespace, interaction_id, seconds)).outcome
+
+    async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
+        """The record of an event, waiting for it as long as is preferred, or TALLY_READ_WAIT_MS."""
+        _check_id(interaction_id)
+        wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
+        found, in_flight = await self._waiting.outcome(namespace, interaction_id, wait)
+        headers = applied(seconds)
+        match found:
+            case Stored(row):
+                return json_response(record_from_row(row), headers)
+            case DuplicateOf(owner_id):
+                owner = await self._lookups.get(namespace, owner_id)
+                if not isinstance(owner, Stored):
+                    raise not_found(interaction_id, "deleted")
+                return json_response(
+                    record_from_row(owner.row, deduplicated=True), headers | {"X-Duplicate-Of": owner_id}
+                )
+            case RejectedFor():
+                raise _rejected(found)
+            case Deleted():
+                raise not_found(interaction_id, "deleted")
+        if in_flight:
+            raise not_found(interaction_id, "in_flight", {"Retry-After": "1"})
+        raise not_found(interaction_id)
+
+    async def status(self, namespace: str, interaction_id: str) -> Status:
+        """What became of an event, at once."""
+        _check_id(interaction_id)
+        return _status(interaction_id, await self._waiting.look(namespace, interaction_id))
+
+    async def delete(self, namespace: str, interaction_id: str) -> DeleteResponse:
+        """Delete an event for good."""
+        _check_id(interaction_id)
+        await self._deleting.delete(namespace, interaction_id)
+        return DeleteResponse(message=f"interaction {interaction_id} is deleted")
+
+    async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
+        """A page of records."""
+        with self._a_list():
+            return await answer_list(request, self._settings, self._lists, namespace, query)
+
+    async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
+        """A page of what did not get stored."""
+        timeout_ms = self._settings.list_timeout_ms
+        try:
+            with self._a_list():
+                results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
+        except TookTooLong:
+            raise unavailable("this takes longer than TALLY_LIST_TIMEOUT_MS: ask for less time") from None
+        return json_response({"results": results, "next_cursor": following})
+
+    @contextmanager
+    def _a_list(self) -> Iterator[None]:
+        """Lists may take long; they have connections of their own, and few enough wait for one."""
+        if self._lists_running >= self._settings.lists_in_flight:
+            raise unavailable("many lists are being made already (TALLY_LISTS_IN_FLIGHT): again in a moment")
+        self._lists_running += 1
+        try:
+            yield
+        finally:
+            self._lists_running -= 1
+
+
+def _check_id(interaction_id: str) -> None:
+    if not is_interaction_id(interaction_id):
+        raise not_found(interaction_id)
+
+
+def _status(interaction_id: str, looked: Looked) -> Status:
+    match looked.outcome:
+        case Stored():
+            return Status(interaction_id=interaction_id, status="stored")
+        case DuplicateOf(owner_id):
+            return Status(interaction_id=interaction_id, status="duplicate", duplicate_of=owner_id)
+        case RejectedFor(reason, field, message, replayed_as):
+            return Status(
+                interaction_id=interaction_id,
+                status="rejected",
+                reason=reason,
+                field=field or None,
+                message=message,
+                replayed_as=replayed_as or None,
+            )
+        case Deleted():
+            return Status(interaction_id=interaction_id, status="deleted")
+    return Status(interaction_id=interaction_id, status="accepted" if looked.in_flight else "unknown")
+
+
+def _rejected(found: RejectedFor) -> ApiError:
+    error = problem(found.reason, found.field.split(".") if found.field else [], found.message)
+    details: dict[str, Any] = {"validation_errors": [error]}
+    if found.replayed_as:
+        details["replayed_as"] = found.replayed_as
+    return ApiError(422, f"the event was rejected: {found.reason}", code=found.reason, details=details)
