@@ -4,14 +4,8 @@ here. Rather than drain it into the dead letters, the worker stops and leaves it
 from collections import deque
 
 from consumers.batch import Judged
-from runtime.errors import TallyError
+from runtime.errors import TooManyRejects
 from schemas.rejection import Rejection
-
-
-class TooManyRejects(TallyError):
-    """At least half of the last records were rejected. Not restarted: a person has to look."""
-
-    exit_code = 5
 
 
 class RejectCeiling:

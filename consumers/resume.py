@@ -52,10 +52,13 @@ class Resume:
     however far the tables are ahead.
     """
 
-    def __init__(self, topic: str, database: ClickHouse, consumer: AIOKafkaConsumer) -> None:
+    def __init__(
+        self, topic: str, database: ClickHouse, consumer: AIOKafkaConsumer, offset_reader: AIOKafkaConsumer
+    ) -> None:
         self._topic = topic
         self._database = database
         self._consumer = consumer
+        self._offset_reader = offset_reader
         self._horizons: dict[int, int] = {}
         """Partition -> first offset past everything stored."""
         self._log_ends: dict[int, int] = {}
@@ -120,7 +123,8 @@ class Resume:
             _check_stored(self._topic, highest, await self._log_bounds(fresh))
 
     async def _log_bounds(self, partitions: list[int]) -> dict[int, LogBounds]:
-        return await retrying("resuming", partial(kafka.log_bounds, self._consumer, self._topic, partitions))
+        ask = partial(kafka.log_bounds, self._offset_reader, self._topic, partitions, member=self._consumer)
+        return await retrying("resuming", ask)
 
     async def drop_stored(self, batch: Batch, judged: Judged) -> int:
         """Take out of `judged` what is recorded already; returns how many records that were.

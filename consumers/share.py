@@ -17,10 +17,16 @@ class Share:
     """One worker's part of a topic."""
 
     def __init__(
-        self, consumer: AIOKafkaConsumer, topic: str, partitions: int, ends: Mapping[int, int] | None = None
+        self,
+        consumer: AIOKafkaConsumer,
+        offset_reader: AIOKafkaConsumer,
+        topic: str,
+        partitions: int,
+        ends: Mapping[int, int] | None = None,
     ) -> None:
         """`partitions` are those of the whole topic; `ends` (offset per partition) may lie before the log's own."""
         self._consumer = consumer
+        self._offset_reader = offset_reader
         self._topic = topic
         self._partitions = partitions
         self._ends = ends or {}
@@ -55,7 +61,7 @@ class Share:
         if not self.is_settled:
             return False
         ours = {each for each in self._consumer.assignment() if each.partition not in self.held}
-        ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._consumer, ours))
+        ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._offset_reader, ours))
         try:
             return all([await self._consumer.position(place) >= min(ends[place], self._end(place)) for place in ours])
         except (IllegalStateError, KafkaError):

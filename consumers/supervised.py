@@ -4,10 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from consumers.ceiling import TooManyRejects
 from runtime.children import Children
 from runtime.settings import Settings
-from runtime.supervisor import FOR_GOOD, Supervisor
+from runtime.supervisor import Supervisor
 
 
 def supervised_workers(
@@ -35,6 +34,5 @@ def supervised_workers(
         environment=settings.as_environment(),
         stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
         log_dir=log_dir,
-        for_good=FOR_GOOD | {TooManyRejects.exit_code},
         say=say,
     )

@@ -101,8 +101,10 @@ class Worker(ConsumerRebalanceListener):
             partitions = len(await letters.partitions_for(settings.topic))
             await check_partition_count(settings, database, partitions)
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
+            offset_reader = await stack.enter_async_context(kafka.offset_reader(settings))
             self._intake = Intake(self._consumer, settings)
-            self._share = Share(self._consumer, settings.topic, partitions, self._ends)
+            self._share = Share(self._consumer, offset_reader, settings.topic, partitions, self._ends)
+            self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
             pipeline = self._pipeline = self._assemble(partitions, database, redis, letters)
             self.counts = pipeline.counts
             self._consumer.subscribe([settings.topic], listener=self)
@@ -121,7 +123,6 @@ class Worker(ConsumerRebalanceListener):
         settings = self._settings
         claims = Claims(redis, settings)
         offsets = Offsets(self._consumer, settings)
-        self._resume = Resume(settings.topic, database, self._consumer)
         self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), offsets.confirm)
         return Pipeline(
             settings,

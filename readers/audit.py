@@ -102,7 +102,7 @@ async def audit(
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
         committed = await retrying("asking what is committed", ask, tries=FEW)
     async with kafka.offset_reader(settings) as log:
-        bounds = await kafka.log_bounds(log, settings.topic, partitions, in_group=False)
+        bounds = await kafka.log_bounds(log, settings.topic, partitions)
         for partition in partitions:
             found = bounds[partition]._replace(committed=committed.get(partition, 0))
             place = TopicPartition(settings.topic, partition)

@@ -255,19 +255,20 @@ class LogBounds(NamedTuple):
 
 
 async def log_bounds(
-    client: AIOKafkaConsumer, topic: str, partitions: Iterable[int], *, in_group: bool = True
+    client: AIOKafkaConsumer, topic: str, partitions: Iterable[int], *, member: AIOKafkaConsumer | None = None
 ) -> dict[int, LogBounds]:
-    """Ask for partitions' offsets, all at once: each request may queue behind a waiting fetch.
+    """Ask for partitions' offsets; what is committed only a `member` of the group can be asked.
 
-    A client outside any group cannot ask for the committed ones: `in_group` is False then. The log's end is asked for
-    last: while these are asked for, another worker may still commit records that were not there a moment ago.
+    Better through a client that reads nothing: a broker answers the requests of a connection one by one, and one that
+    waits for records (100 ms) is among a reader's. The log's end is asked for last: while these are asked for, another
+    worker may still commit records that were not there a moment ago.
 
     Raises Unavailable when no broker answers.
     """
     asked = [TopicPartition(topic, number) for number in partitions]
     try:
         starts = await client.beginning_offsets(asked)
-        committed = {tp: await client.committed(tp) if in_group else None for tp in asked}
+        committed = {tp: await member.committed(tp) if member else None for tp in asked}
         ends = await client.end_offsets(asked)
         return {tp.partition: LogBounds(starts[tp], ends[tp], committed[tp]) for tp in asked}
     except KafkaError as error:

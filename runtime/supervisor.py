@@ -1,19 +1,19 @@
 """The supervisor: keeps a number of processes running."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.children import Child, Children
-from runtime.errors import Fatal, SettingsError
+from runtime.errors import Fatal, SettingsError, TooManyRejects
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 STABLE_AFTER_S = 30.0
 """A process that ran this long and died is restarted at once again."""
 
-FOR_GOOD = frozenset({Fatal.exit_code, SettingsError.exit_code})
+FOR_GOOD = frozenset({each.exit_code for each in (Fatal, SettingsError, TooManyRejects)})
 """How a process ends that starting again cannot mend."""
 
 
@@ -41,7 +41,6 @@ class Supervisor:
         environment: Mapping[str, str],
         stop_timeout_s: float,
         log_dir: Path | None,
-        for_good: Collection[int] = FOR_GOOD,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """`commands` by the names of their processes."""
@@ -49,7 +48,6 @@ class Supervisor:
         self._environment = environment
         self._stop_timeout_s = stop_timeout_s
         self._log_dir = log_dir
-        self._for_good = for_good
         self._say = say
         self._slots = [_Slot(name, command) for name, command in commands.items()]
 
@@ -82,7 +80,7 @@ class Supervisor:
         if child.exit_code == 0:
             slot.done = True
             return
-        if child.exit_code is not None and child.exit_code in self._for_good:
+        if child.exit_code is not None and child.exit_code in FOR_GOOD:
             failure = child.failure(f"{child.describe_exit()} and will not be restarted")
             failure.exit_code = child.exit_code
             raise failure

@@ -128,7 +128,7 @@ class Replay:
         async with kafka.admin(self._live) as admin:
             partitions = await kafka.partition_numbers(admin, self._live.topic)
         async with kafka.offset_reader(self._live) as log:
-            bounds = await kafka.log_bounds(log, self._live.topic, partitions, in_group=False)
+            bounds = await kafka.log_bounds(log, self._live.topic, partitions)
             for partition in partitions:
                 place = TopicPartition(self._live.topic, partition)
                 ranges[partition] = await range_of_times(log, place, bounds[partition], since, until)

@@ -1,19 +1,40 @@
 """What tests do again and again: put records on the topic, let a worker drain it, look at what came of it."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from consumers.batch import Counts
 from consumers.worker import Worker
+from deploy.embedded.stack import Stack
 from producers.producer import Imported, NotAccepted, Producer, Receipt
-from runtime.clickhouse import ClickHouse
+from runtime import kafka
+from runtime.clickhouse import ClickHouse, connect
 from runtime.kafka import ReadRecord
+from runtime.migrate import migrate
 from runtime.settings import Settings
 from schemas.interaction import Interaction
+
+
+def settings_of_its_own(stack: Stack, folder: Path) -> Settings:
+    """Settings of one test, or one file of tests, alone. Nothing is created yet."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    own = {"data_dir": folder, "topic": name, "group": name, "database": name, "key_prefix": name, "partitions": 4}
+    return stack.settings().model_copy(update={**own, "session_timeout_ms": 3_000, "batch_age_ms": 50})
+
+
+@asynccontextmanager
+async def lab_of(settings: Settings) -> AsyncIterator["Lab"]:
+    """The topic and tables of these settings, created."""
+    await kafka.create_topics(settings)
+    await migrate(settings)
+    async with connect(settings) as database, kafka.producer(settings, letters=True) as raw:
+        yield Lab(settings, database, raw)
 
 
 class Place(NamedTuple):

@@ -9,12 +9,12 @@ from aiokafka.admin import NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.ceiling import RejectCeiling, TooManyRejects
+from consumers.ceiling import RejectCeiling
 from consumers.worker import Worker
 from producers.producer import Producer
 from producers.simulator import Simulator
 from runtime import kafka
-from runtime.errors import Fatal, Unavailable
+from runtime.errors import Fatal, TooManyRejects, Unavailable
 from runtime.migrate import migrate
 from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id

@@ -226,7 +226,7 @@ async def test_what_another_worker_commits_meanwhile_is_not_behind_the_log_end(
             return await committed(asked)  # type: ignore[no-untyped-call]
 
         monkeypatch.setattr(consumer, "committed", committed_a_moment_ago)
-        bounds = (await kafka.log_bounds(consumer, lab.settings.topic, [0]))[0]
+        bounds = (await kafka.log_bounds(consumer, lab.settings.topic, [0], member=consumer))[0]
     assert bounds.committed == bounds.end == 1
 
 

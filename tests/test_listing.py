@@ -1,5 +1,6 @@
 """Lists: filters mean what they say, orders hold over pages, and nothing can be asked without bound."""
 
+import asyncio
 import base64
 import random
 from collections.abc import AsyncIterator
@@ -7,19 +8,23 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from deploy.embedded.stack import Stack
 from readers.filters import FIELDS, OPERATORS, TEXT_OPERATORS, FilterError, read_filters
 from runtime.deletions import Deletion, Deletions
+from runtime.settings import Settings
 from schemas.interaction import Interaction
 from tests.filter_reference import holds
 from tests.http_lab import PATH, api_of, assert_error, with_key
-from tests.lab import Lab
+from tests.lab import Lab, lab_of, settings_of_its_own
 
 LIST = f"{PATH}/list"
 WORDS = ("red Shoes", "blue shoes", "Ünder_score", "shoes", "", "red-shoes now", 'with "quotes" \\ and %', "rouge")
 TIMES = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.001Z", "2025-06-01T12:00:00Z")
+RECORDS = 120
 KEYS = ("device", "tags", "n", "flag", "deep.er", "none", "missing")
 
 
@@ -109,6 +114,27 @@ async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def filled(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Tables with records that differ in everything, for tests that only read them."""
+    own = settings_of_its_own(stack, tmp_path_factory.mktemp("filled"))
+
+    async def fill() -> None:
+        async with lab_of(own) as lab:
+            await lab.emit_all(records(1, RECORDS))
+            await lab.drain()
+
+    asyncio.run(fill())
+    return own
+
+
+@pytest.fixture
+async def reading(filled: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on those."""
+    async with api_of(with_key(filled), "reader") as client:
+        yield client
+
+
 async def everything(api: httpx.AsyncClient, body: dict[str, Any] | None = None, **query: Any) -> list[dict[str, Any]]:
     """All pages of a list, one behind the other."""
     found: list[dict[str, Any]] = []
@@ -123,15 +149,13 @@ async def everything(api: httpx.AsyncClient, body: dict[str, Any] | None = None,
         query["cursor"] = cursor
 
 
-async def test_filters_mean_in_sql_what_they_mean(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_filters_mean_in_sql_what_they_mean(reading: httpx.AsyncClient) -> None:
     """The law: what a list answers is what the reference finds among all records."""
-    await lab.emit_all(records(1, 120))
-    await lab.drain()
-    stored = await everything(api)
-    assert len(stored) == 120
+    stored = await everything(reading)
+    assert len(stored) == RECORDS
     filters: list[dict[str, Any]] = []
 
-    @settings(max_examples=75)
+    @hypothesis_settings(max_examples=75)
     @given(groups())
     def collect(found: dict[str, Any]) -> None:
         filters.append(found)
@@ -139,15 +163,13 @@ async def test_filters_mean_in_sql_what_they_mean(lab: Lab, api: httpx.AsyncClie
     collect()
     for body in filters:
         expected = [each["interaction_id"] for each in stored if holds(read_filters(body), each)]
-        found = [each["interaction_id"] for each in await everything(api, {"filters": body})]
+        found = [each["interaction_id"] for each in await everything(reading, {"filters": body})]
         assert found == expected, body
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-async def test_each_operator_on_each_kind_of_field(lab: Lab, api: httpx.AsyncClient, operator: str) -> None:
-    await lab.emit_all(records(2, 40))
-    await lab.drain()
-    stored = await everything(api)
+async def test_each_operator_on_each_kind_of_field(reading: httpx.AsyncClient, operator: str) -> None:
+    stored = await everything(reading)
     values = {"text": "red Shoes", "texts": "click", "number": 1, "time": TIMES[0]}
     for name, kind in {**FIELDS, "metadata.device": "text", "metadata.n": "number", "metadata.tags": "text"}.items():
         if operator in TEXT_OPERATORS and kind not in ("text", "texts"):
@@ -156,7 +178,7 @@ async def test_each_operator_on_each_kind_of_field(lab: Lab, api: httpx.AsyncCli
         value = [value] if operator in ("in", "nin") else True if operator in ("exists", "is_null") else value
         for sensitive in (True, False):
             body = {"AND": [{"field": name, "operator": operator, "value": value}], "case_sensitive": sensitive}
-            found = {each["interaction_id"] for each in await everything(api, {"filters": body})}
+            found = {each["interaction_id"] for each in await everything(reading, {"filters": body})}
             assert found == {each["interaction_id"] for each in stored if holds(read_filters(body), each)}, (name, body)
 
 
@@ -192,12 +214,10 @@ async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("field", [name for name, kind in FIELDS.items() if kind != "texts"])
-async def test_orders_hold_over_pages(lab: Lab, api: httpx.AsyncClient, field: str) -> None:
-    await lab.emit_all(records(3, 45))
-    await lab.drain()
+async def test_orders_hold_over_pages(reading: httpx.AsyncClient, field: str) -> None:
     for direction in ("asc", "desc"):
-        found = await everything(api, {"sort": {"field": field, "direction": direction}}, limit=4)
-        assert len(found) == len({each["interaction_id"] for each in found}) == 45
+        found = await everything(reading, {"sort": {"field": field, "direction": direction}}, limit=11)
+        assert len(found) == len({each["interaction_id"] for each in found}) == RECORDS
         known = [(each[field], each["interaction_id"]) for each in found if each[field] is not None]
         assert known == sorted(known, reverse=direction == "desc")
         assert all(each[field] is None for each in found[len(known) :]), "null comes last"
@@ -273,32 +293,34 @@ async def test_pages_leave_out_what_is_deleted(lab: Lab, api: httpx.AsyncClient)
         ({"user_id": 5}, ["body", "user_id"]),
     ],
 )
-async def test_what_cannot_be_asked_is_named(api: httpx.AsyncClient, body: dict[str, Any], where: list[Any]) -> None:
-    error = assert_error(await api.post(LIST, json=body), 422, "ValidationError")
+async def test_what_cannot_be_asked_is_named(
+    reading: httpx.AsyncClient, body: dict[str, Any], where: list[Any]
+) -> None:
+    error = assert_error(await reading.post(LIST, json=body), 422, "ValidationError")
     assert error["details"]["validation_errors"][0]["location"] == where
 
 
-async def test_half_a_surrogate_pair_is_no_500(api: httpx.AsyncClient) -> None:
+async def test_half_a_surrogate_pair_is_no_500(reading: httpx.AsyncClient) -> None:
     for name in ('"\\ud800"', '"metadata.\\ud800"', '"user_id"'):
-        answer = await api.post(LIST, content='{"filters":{%s:"\\ud800"}}' % name)  # noqa: UP031
+        answer = await reading.post(LIST, content='{"filters":{%s:"\\ud800"}}' % name)  # noqa: UP031
         assert_error(answer, 422, "ValidationError")
     forged = base64.urlsafe_b64encode(b'["user_id",true,"\\ud800","int_%b"]' % (b"0" * 32)).decode().rstrip("=")
-    answer = await api.post(LIST, json={"sort": {"field": "user_id"}}, params={"cursor": forged})
+    answer = await reading.post(LIST, json={"sort": {"field": "user_id"}}, params={"cursor": forged})
     assert_error(answer, 422, "ValidationError")
 
 
-async def test_times_of_the_first_hours_can_be_asked_for(api: httpx.AsyncClient) -> None:
+async def test_times_of_the_first_hours_can_be_asked_for(reading: httpx.AsyncClient) -> None:
     for operator in ("gt", "eq", "in"):
         value: Any = "1970-01-01T00:20:34.567Z"
         body = {"filters": {"timestamp": {operator: [value] if operator == "in" else value}}}
-        assert (await api.post(LIST, json=body)).status_code == 200
-    assert (await api.get("/v1/outcomes", params={"since": "1970-01-01T00:20:34.567Z"})).status_code == 200
+        assert (await reading.post(LIST, json=body)).status_code == 200
+    assert (await reading.get("/v1/outcomes", params={"since": "1970-01-01T00:20:34.567Z"})).status_code == 200
 
 
-async def test_a_nest_of_groups_has_a_bound(api: httpx.AsyncClient) -> None:
+async def test_a_nest_of_groups_has_a_bound(reading: httpx.AsyncClient) -> None:
     for depth, status in ((7, 200), (8, 422), (1_000, 422), (100_000, 422)):
         body = b'{"filters":' + b'{"AND":[' * depth + b'{"position":1}' + b"]}" * depth + b"}"
-        assert (await api.post(LIST, content=body)).status_code == status, depth
+        assert (await reading.post(LIST, content=body)).status_code == status, depth
 
 
 @pytest.mark.parametrize(
@@ -315,8 +337,8 @@ async def test_a_nest_of_groups_has_a_bound(api: httpx.AsyncClient) -> None:
         {"limit": "x"},
     ],
 )
-async def test_what_is_no_page_is_refused(api: httpx.AsyncClient, query: dict[str, Any]) -> None:
-    assert_error(await api.post(LIST, params=query), 422, "ValidationError")
+async def test_what_is_no_page_is_refused(reading: httpx.AsyncClient, query: dict[str, Any]) -> None:
+    assert_error(await reading.post(LIST, params=query), 422, "ValidationError")
 
 
 async def test_a_cursor_belongs_to_its_order(lab: Lab, api: httpx.AsyncClient) -> None:

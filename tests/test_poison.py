@@ -6,9 +6,8 @@ import pytest
 from aiokafka.admin import NewPartitions
 
 from consumers import seams
-from consumers.ceiling import TooManyRejects
 from runtime import kafka
-from runtime.errors import Fatal, Unavailable
+from runtime.errors import Fatal, TooManyRejects, Unavailable
 from runtime.redis import Redis
 from schemas import letter
 from schemas.identity import mint_id

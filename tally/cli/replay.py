@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,7 +11,9 @@ from rich.text import Text
 
 from runtime.settings import Settings
 from tally.cli.options import AsJson, DataDir, answer_json, err, out, parse_range, say
-from tally.replay import Comparison, Replay, opened
+
+if TYPE_CHECKING:
+    from tally.replay import Comparison, Replay
 
 POLL_S = 0.25
 
@@ -40,7 +42,9 @@ def replay(
 
 async def _run(
     settings: Settings, into: str, since: datetime | None, until: datetime | None, *, swap: bool
-) -> Comparison:
+) -> "Comparison":
+    from tally.replay import opened  # noqa: PLC0415  (the judge takes half a second, which no other command needs)
+
     async with opened(settings, into) as work:
         say("copying what lies outside the range")
         await work.prepare(since, until)
@@ -52,7 +56,7 @@ async def _run(
         return found
 
 
-async def _judge(work: Replay) -> None:
+async def _judge(work: "Replay") -> None:
     """Judge, with progress; Ctrl-C lets the batch in flight end, and the same command goes on from there."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     judging = asyncio.create_task(work.judge())
@@ -72,7 +76,7 @@ async def _judge(work: Replay) -> None:
         raise KeyboardInterrupt
 
 
-def _report(found: Comparison, into: str, *, swapped: bool, as_json: bool) -> None:
+def _report(found: "Comparison", into: str, *, swapped: bool, as_json: bool) -> None:
     differences = [each._asdict() for each in found.first]
     if as_json:
         answer_json({"same": found.same, "changed": found.changed, "swapped": swapped, "first": differences})
