@@ -1,6 +1,7 @@
 """The stack that the tests run on: real Kafka, Valkey and ClickHouse, started once; each test has a topic, a
 consumer group, a key prefix and a database of its own."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from tests.claims_lab import W
 from tests.lab import Lab, lab_of, settings_of_its_own
+
+# The tests start a dozen brokers, most of them for seconds: what Java's second compiler costs, it never gives back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 # No deadline: the machine is noisy, and how long an example takes is not what these tests are about.
 hypothesis_settings.register_profile(
