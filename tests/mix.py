@@ -135,7 +135,7 @@ class Client:
 
     def _note(self, call: str, status: int, body: bytes) -> None:
         # A duplicate of what was deleted is gone with it.
-        if status == 404 and call == "get" and b'"code":"deleted"' not in body and self._ids:
+        if status == 404 and call == "get" and self._ids and json.loads(body)["error"]["code"] != "deleted":
             self._seen.unreadable.append(body.decode())
         if status != 200 or call not in ("create", "batch"):
             return
