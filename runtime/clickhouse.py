@@ -16,6 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtime.errors import SettingsError
 from runtime.faults import clickhouse_fault
 from runtime.settings import Settings
+from runtime.tls import trusted
 
 Result = TypeVar("Result")
 
@@ -110,7 +111,8 @@ async def connect(
     settings.need("clickhouse")
     url = _parsed(settings)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
-    sockets = urllib3.PoolManager(maxsize=threads, retries=False)
+    trust = trusted(settings) if url.scheme == "https" else None
+    sockets = urllib3.PoolManager(maxsize=threads, retries=False, ssl_context=trust)
 
     def open_client() -> Client:
         return clickhouse_connect.get_client(
@@ -147,5 +149,5 @@ def _parsed(settings: Settings) -> SplitResult:
     except ValueError:
         port, url = None, SplitResult("", "", "", "", "")
     if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
-        raise SettingsError("TALLY_CLICKHOUSE: write http://[user:password@]host:port, with / and @ as %2F and %40")
+        raise SettingsError("TALLY_CLICKHOUSE: write http[s]://[user:password@]host:port, with / and @ as %2F and %40")
     return url

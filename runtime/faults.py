@@ -5,6 +5,8 @@ poison  ClickHouse will never take these rows: RowsRefused; the sink finds out w
 fatal   waiting cannot mend it: Fatal, or StatementRefused for a statement nobody expected to be refused
 """
 
+import ssl
+
 from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
@@ -135,8 +137,19 @@ def error_code(error: BaseException) -> int:
     return getattr(error, "code", None) or 0
 
 
+def _untrusted(error: BaseException | None) -> str:
+    """Why a server's certificate was not trusted, if that is behind an error."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def clickhouse_fault(error: ClickHouseError) -> TallyError:
     """What an error of ClickHouse's means here."""
+    if why := _untrusted(error):
+        return Fatal(f"ClickHouse's certificate is not trusted (TALLY_TLS_CA_FILE): {why}")
     code = error_code(error)
     if code in CLICKHOUSE_CREDENTIALS:
         return Fatal("ClickHouse refused the credentials in TALLY_CLICKHOUSE")
@@ -151,6 +164,8 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
 
 def redis_fault(error: Exception) -> TallyError:
     """What an error of Redis's means here."""
+    if why := _untrusted(error):
+        return Fatal(f"Redis's certificate is not trusted (TALLY_TLS_CA_FILE): {why}")
     if isinstance(error, AuthenticationError | NoPermissionError):
         return Fatal(f"Redis refused the credentials in TALLY_REDIS: {error}")
     if isinstance(error, REDIS_RETRY) or str(error).startswith(REDIS_RETRY_TEXTS):

@@ -10,7 +10,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
-    AuthenticationFailedError,
     KafkaConnectionError,
     KafkaError,
     TopicAlreadyExistsError,
@@ -20,6 +19,7 @@ from aiokafka.errors import (
 from runtime import whole_batches
 from runtime.errors import Fatal, Unavailable
 from runtime.faults import kafka_fault
+from runtime.kafka_connection import connection, started, unreachable
 from runtime.settings import Settings
 
 log = logging.getLogger("tally.kafka")
@@ -61,29 +61,11 @@ MAX_LETTER_BYTES = 256 * 1024 * 1024
 MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 
 
-def _unreachable(settings: Settings, error: Exception) -> Exception:
-    if isinstance(error, AuthenticationFailedError):
-        return Fatal(f"Kafka at {settings.kafka} refused the credentials: {error}")
-    return Unavailable(f"Kafka at {settings.kafka} (TALLY_KAFKA) does not answer: {error}")
-
-
-async def _started(client: Any, settings: Settings) -> Any:
-    try:
-        async with asyncio.timeout(settings.connect_timeout_ms / 1000):
-            await client.start()
-    except (KafkaError, OSError, TimeoutError) as error:
-        stop = getattr(client, "stop", None) or client.close
-        await stop()
-        raise _unreachable(settings, error) from error
-    return client
-
-
 @asynccontextmanager
 async def producer(settings: Settings, *, letters: bool = False) -> AsyncIterator[AIOKafkaProducer]:
     """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent."""
-    settings.need("kafka")
     client = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka,
+        **connection(settings),
         acks="all",
         enable_idempotence=True,
         compression_type="lz4",
@@ -92,7 +74,7 @@ async def producer(settings: Settings, *, letters: bool = False) -> AsyncIterato
         max_request_size=MAX_LETTER_BYTES if letters else settings.max_record_bytes,
         request_timeout_ms=settings.delivery_timeout_ms,
     )
-    await _started(client, settings)
+    await started(client, settings)
     try:
         yield client
     finally:
@@ -114,10 +96,9 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
 
     `instance` makes its membership static.
     """
-    settings.need("kafka")
     whole_batches.install()
     client = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka,
+        **connection(settings),
         group_id=settings.group,
         group_instance_id=instance,
         key_deserializer=whole_batches.whole,
@@ -133,7 +114,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         fetch_max_bytes=FETCH_BYTES,
         fetch_max_wait_ms=100,
     )
-    await _started(client, settings)
+    await started(client, settings)
     try:
         yield client
     finally:
@@ -143,9 +124,8 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
 @asynccontextmanager
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client for topics and groups."""
-    settings.need("kafka")
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka, request_timeout_ms=settings.connect_timeout_ms)
-    await _started(client, settings)
+    client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=settings.connect_timeout_ms)
+    await started(client, settings)
     try:
         yield client
     finally:
@@ -155,13 +135,12 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 @asynccontextmanager
 async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A client outside any group, to ask for offsets and to read at them."""
-    settings.need("kafka")
     client = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka,
+        **connection(settings),
         isolation_level="read_committed",
         auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
     )
-    await _started(client, settings)
+    await started(client, settings)
     try:
         yield client
     finally:
@@ -189,7 +168,11 @@ def _new_topic(settings: Settings, name: str, max_bytes: int) -> NewTopic:
         name=name,
         num_partitions=settings.partitions,
         replication_factor=settings.replication,
-        topic_configs={TIMESTAMP_TYPE: LOG_APPEND_TIME, "max.message.bytes": str(max_bytes)},
+        topic_configs={
+            TIMESTAMP_TYPE: LOG_APPEND_TIME,
+            "max.message.bytes": str(max_bytes),
+            "min.insync.replicas": str(settings.min_insync or max(1, settings.replication - 1)),
+        },
     )
 
 
@@ -317,4 +300,4 @@ async def ping(settings: Settings) -> None:
         async with admin(settings) as client:
             await client.describe_cluster()
     except (KafkaError, KafkaConnectionError) as error:
-        raise _unreachable(settings, error) from error
+        raise await unreachable(settings, error) from error

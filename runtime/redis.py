@@ -44,15 +44,18 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
 
 
 def _opened(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
+    url = settings.redis.get_secret_value()
+    trust: dict[str, Any] = {"ssl_ca_certs": settings.tls_ca_file} if settings.tls_ca_file else {}
     try:
         return kind.from_url(
-            settings.redis.get_secret_value(),
+            url,
+            **(trust if url.startswith("rediss:") else {}),
             socket_connect_timeout=settings.connect_timeout_ms / 1000,
             socket_timeout=settings.query_timeout_ms / 1000,
         )
     except ValueError:
         raise SettingsError(
-            "TALLY_REDIS: write redis://[user:password@]host:port/db, with / and @ as %2F and %40"
+            "TALLY_REDIS: write redis[s]://[user:password@]host:port/db, with / and @ as %2F and %40"
         ) from None
 
 

@@ -3,7 +3,7 @@ overrides the default here."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -33,8 +33,19 @@ class Settings(BaseSettings):
     )
 
     kafka: str = Field("", description="bootstrap servers, host:port[,host:port]")
-    redis: SecretStr = Field(SecretStr(""), description="redis://[user:password@]host:port/db")
-    clickhouse: SecretStr = Field(SecretStr(""), description="http://[user:password@]host:port")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how brokers are spoken to: SSL encrypts, SASL asks who it is"
+    )
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="with SASL; PLAIN shows the broker the password"
+    )
+    kafka_username: str = Field("", description="with SASL")
+    kafka_password: SecretStr = Field(SecretStr(""), description="with SASL")
+    redis: SecretStr = Field(SecretStr(""), description="redis[s]://[user:password@]host:port/db; rediss is with TLS")
+    clickhouse: SecretStr = Field(SecretStr(""), description="http[s]://[user:password@]host:port")
+    tls_ca_file: str = Field(
+        "", description="PEM file of the authorities that the three stores' certificates are signed by; empty: system's"
+    )
 
     namespace: str = Field("default", description="of records without a header, and of commands")
     api_key: SecretStr = Field(
@@ -49,6 +60,9 @@ class Settings(BaseSettings):
     dead_letter_topic: str = Field("", description="default: the topic's name and .dead-letters")
     partitions: int = Field(8, ge=1, le=1000, description="of a topic that `tally init` creates")
     replication: int = Field(1, ge=1, le=10, description="of a topic that `tally init` creates")
+    min_insync: int = Field(
+        0, ge=0, le=10, description="replicas that acknowledge a record, of such a topic; 0: all but one"
+    )
     max_record_bytes: int = Field(2 * MIB, ge=64 * 1024, le=64 * MIB, description="the topic's largest record")
     group: str = Field("tally", description="the consumer group; part of no key, so a rename starts it anew")
     session_timeout_ms: int = Field(10_000, ge=1_000, description="until a silent worker loses its partitions")

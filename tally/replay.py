@@ -25,6 +25,7 @@ from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.faults import kafka_fault
+from runtime.kafka_connection import connection
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
 from runtime.settings import Settings
@@ -262,7 +263,7 @@ async def _refuse_members(admin: Any, group: str) -> None:
 @asynccontextmanager
 async def _assigned(settings: Settings, places: Mapping[TopicPartition, object]) -> AsyncIterator[AIOKafkaConsumer]:
     """A client that may commit for the group, without being a member of it."""
-    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka, group_id=settings.group, enable_auto_commit=False)
+    client = AIOKafkaConsumer(**connection(settings), group_id=settings.group, enable_auto_commit=False)
     await client.start()
     try:
         client.assign(list(places))

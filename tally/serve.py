@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,11 +15,12 @@ from fastapi import FastAPI
 
 from producers.collector.part import CollectorPart
 from readers.part import ReaderPart
-from runtime import log
+from runtime import kafka, log
 from runtime.children import Children
 from runtime.clickhouse import connect
-from runtime.errors import SettingsError, TallyError
+from runtime.errors import SettingsError, TallyError, Unavailable
 from runtime.http.service import Part, create_app
+from runtime.redis import connect_redis
 from runtime.settings import DEFAULT_KEY, Settings
 from runtime.supervisor import Supervisor
 
@@ -50,6 +52,20 @@ def check(settings: Settings, role: Role, host: str) -> None:
         )
 
 
+async def refuse_wrong(settings: Settings) -> None:
+    """Raise what waiting cannot mend, such as a wrong password. A store that is away is waited for while serving."""
+    # Not its own database: that may be made in a moment.
+    stores: list[AbstractAsyncContextManager[object]] = [connect(settings, database="default")]
+    if settings.kafka:
+        stores.append(kafka.admin(settings))
+    if settings.redis.get_secret_value():
+        stores.append(connect_redis(settings))
+    for store in stores:
+        with suppress(Unavailable):
+            async with store:
+                pass
+
+
 def supervised(
     children: Children,
     settings: Settings,
@@ -76,8 +92,7 @@ def supervised(
 async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight get the stop timeout to end."""
     check(settings, role, host)
-    async with connect(settings, lazily=True):  # an address that is wrong is said in one line, not inside the server
-        pass
+    await refuse_wrong(settings)
     config = uvicorn.Config(
         app_of(settings, role),
         log_config=None,

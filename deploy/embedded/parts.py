@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
@@ -51,17 +52,30 @@ def java() -> Path:
     return found
 
 
-def kafka_part(data_dir: Path, jars: Path, port: int, controller_port: int) -> Part:
-    """Apache Kafka, one node, broker and KRaft controller in one process."""
+def kafka_part(
+    data_dir: Path,
+    jars: Path,
+    port: int,
+    controller_port: int,
+    *,
+    properties: Mapping[str, object] = MappingProxyType({}),
+    cluster_id: str = "",
+    format_options: Sequence[str] = (),
+) -> Part:
+    """Apache Kafka, broker and KRaft controller in one process; alone, unless `properties` say otherwise.
+
+    `properties` stand behind those of the template, and win. The others matter to a fresh log directory only.
+    """
     folder = data_dir / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
     config, logging = folder / "server.properties", folder / "log4j2.properties"
     values = {"port": port, "controller_port": controller_port, "log_dir": folder / "data"}
-    config.write_text(_template("server.properties", values))
+    further = "".join(f"{name}={value}\n" for name, value in properties.items())
+    config.write_text(_template("server.properties", values) + further)
     shutil.copyfile(TEMPLATES / "log4j2.properties", logging)
     run = (str(java()), *KAFKA_HEAP, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*")
     if not (folder / "data" / "meta.properties").exists():
-        _format(run, config)
+        _format(run, config, cluster_id or uuid.uuid4().hex[:22], format_options)
     endpoint = f"{HOST}:{port}"
     return Part(
         name="kafka",
@@ -73,10 +87,9 @@ def kafka_part(data_dir: Path, jars: Path, port: int, controller_port: int) -> P
     )
 
 
-def _format(run: tuple[str, ...], config: Path) -> None:
-    """Give a fresh log directory its cluster id; Kafka refuses to start on one without."""
-    cluster = uuid.uuid4().hex[:22]
-    command = (*run, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(config))
+def _format(run: tuple[str, ...], config: Path, cluster_id: str, options: Sequence[str]) -> None:
+    """Give a fresh log directory its cluster's id; Kafka refuses to start on one without."""
+    command = (*run, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(config), *options)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TallyError(f"Kafka could not format its log directory: {done.stderr or done.stdout}")

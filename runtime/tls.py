@@ -1,0 +1,15 @@
+"""Whom the stores' certificates are trusted from."""
+
+import ssl
+
+from runtime.errors import SettingsError
+from runtime.settings import Settings
+
+
+def trusted(settings: Settings) -> ssl.SSLContext:
+    """A context that checks a server's certificate and its name. Raises SettingsError for a file that is no use."""
+    path = settings.tls_ca_file
+    try:
+        return ssl.create_default_context(cafile=path or None)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"TALLY_TLS_CA_FILE: {path} cannot be read as PEM certificates: {error}") from None
