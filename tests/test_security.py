@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,10 +102,10 @@ async def test_half_of_the_settings_is_refused(secure: Secure, tmp_path: Path) -
 async def test_with_a_wrong_password_every_process_says_so_and_exits(secure: Secure, name: str) -> None:
     async with lab_of(secure.settings):
         environment = CLEAN | secure.settings.model_copy(update=wrong(secure)[name]).as_environment()
+        roles = ("collector", "reader") if name == "TALLY_KAFKA_PASSWORD" else ("all",)
         commands = [
             [TALLY, "consume"],
-            [sys.executable, "-m", "consumers.worker"],
-            *([TALLY, "serve", role, "--port", str(free_port())] for role in ("collector", "reader", "all")),
+            *([TALLY, "serve", role, "--port", str(free_port())] for role in roles),
             *([[TALLY, "emit", "-"]] if name == "TALLY_KAFKA_PASSWORD" else []),
         ]
         for command in commands:
