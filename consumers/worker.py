@@ -285,7 +285,9 @@ def main() -> None:
     log.configure()
     use_few_heaps()
     try:
-        asyncio.run(run_worker(Settings.load(), instance=options.instance, until_caught_up=options.until_caught_up))
+        settings = Settings.load()
+        log.configure(settings.log_format)
+        asyncio.run(run_worker(settings, instance=options.instance, until_caught_up=options.until_caught_up))
     except TallyError as error:
         logger.error("%s", error)
         logging.shutdown()

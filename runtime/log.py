@@ -2,6 +2,11 @@
 
 import logging
 import sys
+from typing import Literal
+
+from pythonjsonlogger.json import JsonFormatter
+
+LogFormat = Literal["text", "json"]
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
@@ -9,8 +14,21 @@ FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 _QUIET = ("aiokafka", "clickhouse_connect", "urllib3", "httpx", "asyncio")
 
 
-def configure(level: int = logging.INFO) -> None:
-    """Set up the process's logging. Call once, from a command."""
-    logging.basicConfig(stream=sys.stderr, level=level, format=FORMAT, force=True)
+def configure(log_format: LogFormat = "text") -> None:
+    """Set up the process's logging: before settings are read, so that their faults are told, and once they are."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(log_format))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL if name == "aiokafka" else logging.ERROR)
+
+
+def formatter(log_format: LogFormat) -> logging.Formatter:
+    """What makes an event a line: of text, or an object of JSON.
+
+    That has time (ISO 8601, UTC), level, logger, message, exc_info, and what else the event has.
+    """
+    if log_format == "text":
+        return logging.Formatter(FORMAT)
+    names = {"levelname": "level", "name": "logger"}
+    return JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
+from runtime.log import LogFormat
 from runtime.stack_file import StackFile
 from schemas.dedup import DEFAULT_WINDOW_MS
 from schemas.interaction import MAX_OBJECT_BYTES
@@ -46,6 +47,8 @@ class Settings(BaseSettings):
     tls_ca_file: str = Field(
         "", description="PEM file of the authorities that the three stores' certificates are signed by; empty: system's"
     )
+
+    log_format: LogFormat = Field("text", description="text, or json: an object a line")
 
     namespace: str = Field("default", description="of records without a header, and of commands")
     api_key: SecretStr = Field(

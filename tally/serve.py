@@ -130,7 +130,9 @@ def main() -> None:
     options = parser.parse_args()
     log.configure()
     try:
-        asyncio.run(serve(Settings.load(), options.role, options.host, options.port))
+        settings = Settings.load()
+        log.configure(settings.log_format)
+        asyncio.run(serve(settings, options.role, options.host, options.port))
     except TallyError as error:
         logger.error("%s", error)
         sys.exit(error.exit_code)

@@ -24,7 +24,7 @@ from tests.http_lab import PATH, api_of, assert_error, with_key
 from tests.lab import Lab, as_json, click
 
 PRIVATE: dict[str, Any] = {
-    "user_id": "ada",
+    "user_id": "ada-lovelace",
     "session_id": "s-1",
     "metadata": {"mail": "ada@example.org"},
     "query_snapshot": {"text": "private"},
@@ -97,7 +97,7 @@ async def test_a_merge_leaves_nothing_that_its_sender_said(lab: Lab, api: httpx.
     await delete(api, gone.interaction_id)
     await lab.database.command("OPTIMIZE TABLE interactions FINAL")
     (row,) = await lab.rows("SELECT * FROM interactions")
-    for private in ("ada", "s-1", "private", "0.5", "tally://x"):
+    for private in ("ada-lovelace", "s-1", "private", "0.5", "tally://x"):
         assert private not in str(row), row
     await assert_gone(lab, api, gone.interaction_id)
     await assert_audited(lab, stored=0, duplicates=0, deleted=1)
@@ -110,7 +110,7 @@ async def test_an_event_on_its_way_is_stored_as_deleted(lab: Lab, api: httpx.Asy
     await lab.drain()
     assert await lab.rows("SELECT interaction_id FROM interactions WHERE NOT is_deleted") == [(kept.interaction_id,)]
     rows = await lab.rows("SELECT * FROM interactions WHERE is_deleted")
-    assert "ada" not in str(rows), "it was never there"
+    assert "ada-lovelace" not in str(rows), "it was never there"
     await assert_gone(lab, api, gone.interaction_id)
     await assert_audited(lab, stored=1, duplicates=0, deleted=1)
 

@@ -20,6 +20,7 @@ CALLER = "tally.caller"
 FURTHER_HEADERS = "tally.headers"
 """Where in the scope headers stand that the answer is to have, whatever it is."""
 
+_ACCESS = "%(request_id)s %(method)s %(path)s %(status)d %(ms)s ms %(bytes)d bytes %(key_id)s %(namespace)r"
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499
 
@@ -97,18 +98,18 @@ class _Request:
         SECONDS.labels(scope["method"], route).observe(seconds)
         if access:
             caller: Any = scope.get(CALLER)
-            who = f"{caller.key_id} {caller.namespace!r}" if caller else "-"
             # Without the query: a token may stand in it.
-            access_log.info(
-                "%s %s %s %d %.1f ms %d bytes %s",
-                self.id,
-                scope["method"],
-                scope["path"][:200].encode("unicode_escape").decode(),
-                self.status,
-                seconds * 1000,
-                self._bytes,
-                who,
-            )
+            told = {
+                "request_id": self.id,
+                "method": scope["method"],
+                "path": scope["path"][:200].encode("unicode_escape").decode(),
+                "status": self.status,
+                "ms": round(seconds * 1000, 1),
+                "bytes": self._bytes,
+                "key_id": caller.key_id if caller else "-",
+                "namespace": caller.namespace if caller else "-",
+            }
+            access_log.info(_ACCESS, told, extra=told)
 
 
 def _given_id(scope: Scope) -> str | None:

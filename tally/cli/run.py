@@ -1,6 +1,7 @@
 """Commands that run parts of Tally."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -25,6 +26,8 @@ from schemas.tables import LATEST_VERSION
 from tally.cli.options import AsJson, DataDir, answer_json, err, out, say
 
 POLL_S = 0.1
+
+logger = logging.getLogger("tally.supervisor")
 
 
 def up(
@@ -139,7 +142,7 @@ def consume(
     """
     chosen = {"accept_rejects": True} if accept_rejects else {}
     settings = Settings.load(data_dir, **chosen).need("kafka", "redis", "clickhouse")
-    log.configure()
+    log.configure(settings.log_format)
     children = Children()
     supervisor = supervised_workers(
         children,
@@ -149,7 +152,7 @@ def consume(
         instance_prefix=None if until_caught_up else name or f"{socket.gethostname()}-{os.getpid()}",
         log_dir=None,
         until_caught_up=until_caught_up,
-        say=say,
+        say=logger.warning,
     )
     try:
         _run_until_told(supervisor)
@@ -196,10 +199,12 @@ def serve(
     api.check(settings, role, host)
     if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
         raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
-    log.configure()
+    log.configure(settings.log_format)
     children = Children()
     try:
-        _run_until_told(api.supervised(children, settings, role, host, port, processes=workers, log_dir=None, say=say))
+        _run_until_told(
+            api.supervised(children, settings, role, host, port, processes=workers, log_dir=None, say=logger.warning)
+        )
     finally:
         children.close()
 
