@@ -26,6 +26,7 @@ from deploy.embedded.stack import Stack
 from runtime.children import Children
 from runtime.ports import free_port
 from runtime.settings import Settings
+from tests.cluster_lab import running_children
 
 ACL = Path(__file__).parent.parent / "deploy" / "access" / "valkey.acl"
 USER = "tally"
@@ -56,7 +57,7 @@ def secured(stack: Stack, settings: Settings, folder: Path) -> Iterator[Secure]:
     certificate.configure_cert(context)
     clickhouse = urlsplit(stack.settings().clickhouse.get_secret_value())
     with ExitStack() as opened:
-        children = opened.enter_context(_children())
+        children = opened.enter_context(running_children())
         kafka, kafka_port = _kafka(settings.cache_dir, folder, certificate)
         children.start("kafka", kafka.command, log_path=folder / "kafka.log")
         valkey_port = _valkey(children, folder)
@@ -73,15 +74,6 @@ def secured(stack: Stack, settings: Settings, folder: Path) -> Iterator[Secure]:
             "key_prefix": f"tally.{settings.key_prefix}",
         }
         yield Secure(settings.model_copy(update=update), behind_tls[0], wrong_ca_file)
-
-
-@contextmanager
-def _children() -> Iterator[Children]:
-    children = Children()
-    try:
-        yield children
-    finally:
-        children.close()
 
 
 def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tuple[Part, int]:
