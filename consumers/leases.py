@@ -12,6 +12,7 @@ from consumers.batch import Range, Slice
 from consumers.rebuild import Rebuild
 from consumers.resume import Resume
 from runtime.claims import Claims, ClaimsLost, Lease, Span
+from runtime.metrics import CLAIMS
 from runtime.owners import Claim, Owner, Rows
 from runtime.retry import retrying
 
@@ -36,6 +37,7 @@ class Leases:
         self._rebuild = rebuild
         self._confirm = confirm
         self._held: dict[int, Lease] = {}
+        CLAIMS.set_function(lambda: sum(lease.claims_held for lease in list(self._held.values())))
         self._lost: set[int] = set()
         """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
         self._taking = asyncio.Lock()

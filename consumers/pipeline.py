@@ -27,6 +27,7 @@ from consumers.letters import Letters
 from consumers.resume import Resume
 from consumers.sink import OutcomeRows, Sink
 from consumers.stages import Stages
+from consumers.telemetry import Telemetry
 from consumers.validation import Validation
 from runtime.faults import RowsRefused
 from runtime.retry import retrying
@@ -76,6 +77,7 @@ class Pipeline:
         self._source = source
         self.counts = Counts()
         self.stages = Stages()
+        self._telemetry = Telemetry()
         self._deciding = asyncio.Lock()
         """Held while claims are asked for or taken back."""
         self._era = 0
@@ -92,6 +94,7 @@ class Pipeline:
         """
         with self.stages.of("validate"):
             judged = self._validation.judge(records)
+        self._telemetry.judged(records, judged.events)
         if self._ceiling is not None:
             self._ceiling.check(judged)
         if judged.held:
@@ -103,7 +106,7 @@ class Pipeline:
             await self._resume.prepare(part.partition for part in batch.slices)
             await self._resume.check_continuity(batch)
             judged.recorded = await self._resume.drop_stored(batch, judged)
-        self.counts.already_recorded += judged.recorded
+        self.counts.add(already_recorded=judged.recorded)
         await seams.reached("resumed")
         return batch, judged
 
@@ -158,7 +161,7 @@ class Pipeline:
         judged = self._validation.judge(batch)
         self._resume.expect_stored(batch)
         judged.recorded = await self._resume.drop_stored(batch, judged)
-        self.counts.stored += judged.recorded - decided.recorded
+        self.counts.add(stored=judged.recorded - decided.recorded)
         return batch, judged
 
     async def _finish(self, group: Group) -> None:
@@ -178,12 +181,14 @@ class Pipeline:
         await seams.reached("committed")
         # Not when it failed: then nothing behind this group may be taken or committed any more.
         self._finishing = ()
-        counts = self.counts
-        counts.stored += sum(each.stored for each in group.decided)
-        counts.duplicates += sum(each.duplicates for each in group.decided)
-        counts.rejected += len(group.rejected)
-        counts.misplaced += sum(each.misplaced for each in group.decided)
-        counts.inserts += 1
+        self._telemetry.committed(group)
+        self.counts.add(
+            stored=sum(each.stored for each in group.decided),
+            duplicates=sum(each.duplicates for each in group.decided),
+            rejected=len(group.rejected),
+            misplaced=sum(each.misplaced for each in group.decided),
+        )
+        self.counts.inserts += 1
 
     async def _store(self, group: Group) -> Group:
         """Store what is to be stored; decide anew without each event that ClickHouse refuses."""
@@ -209,14 +214,13 @@ class Pipeline:
         return group
 
     async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:
-        counts = self.counts
         while True:
             refused = await self._sink.first_refused(verdicts.stored)
             if refused is not None:
                 await self._reject(batch, *refused)
             self._resume.expect_stored(batch)
             settled = await self._resume.drop_stored(batch, judged)
-            counts.stored += settled - (refused is not None)
+            self.counts.add(stored=settled - (refused is not None))
             verdicts = await self._deduplication.decide(batch, judged, ())
             try:
                 await self._sink.store(verdicts.stored)
@@ -242,4 +246,4 @@ class Pipeline:
         outcomes = OutcomeRows(self._settings.topic)
         outcomes.add_outcomes(None, rejected)
         await self._sink.record(outcomes)
-        self.counts.rejected += 1
+        self.counts.add(rejected=1)

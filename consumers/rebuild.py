@@ -9,6 +9,7 @@ from consumers import seams
 from consumers.batch import Slice
 from runtime.claims import CHUNK_OWNERS, Claims, Lease
 from runtime.clickhouse import ClickHouse
+from runtime.metrics import CLAIMS_REBUILT
 from runtime.owners import Rows, rows_of
 from runtime.retry import retrying
 from runtime.settings import Settings
@@ -85,6 +86,7 @@ class Rebuild:
                 await retrying("rebuilding claims", partial(self._claims.restore, lease, owners))
             await seams.reached("restored")
             done += len(found)
+            CLAIMS_REBUILT.inc(len(found))
             log.info("partition %d: %s claims rebuilt", lease.partition, f"{done:,}")
         finish = partial(
             self._claims.finish,

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from runtime.metrics import STAGE_SECONDS
+
 
 class Stages:
     """Seconds by stage since the worker started."""
@@ -22,7 +24,9 @@ class Stages:
         try:
             yield
         finally:
-            self._seconds[name] += time.perf_counter() - begun
+            seconds = time.perf_counter() - begun
+            self._seconds[name] += seconds
+            STAGE_SECONDS.labels(name).inc(seconds)
 
     def as_text(self) -> str:
         """One line for people."""

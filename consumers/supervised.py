@@ -28,6 +28,8 @@ def supervised_workers(
             commands[name] += ["--instance", f"{instance_prefix}-{name}"]
         if until_caught_up:
             commands[name] += ["--until-caught-up"]
+        if settings.metrics_port:
+            commands[name] += ["--metrics-port", str(settings.metrics_port + number)]
     return Supervisor(
         children,
         commands,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib import metadata
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -34,11 +35,12 @@ from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stored_owners import StoredOwners
 from consumers.validation import Validation
-from runtime import kafka, log
+from runtime import kafka, log, metrics
 from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.deletions import Deletions
 from runtime.errors import TallyError, Unavailable
+from runtime.metrics_server import metrics_served
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
@@ -69,6 +71,8 @@ class Worker(ConsumerRebalanceListener):
         self._ends = dict(ends or {})
         self.counts = Counts()
         """What it has done so far."""
+        self.is_ready = False
+        """Whether the group has told it its partitions, be it none."""
         self._stop = asyncio.Event()
         self._stop_by = math.inf
         self._busy = asyncio.Lock()
@@ -140,6 +144,7 @@ class Worker(ConsumerRebalanceListener):
 
     def _hold(self, offsets: dict[int, int]) -> None:
         self._share.hold(offsets)
+        metrics.HELD.set(len(self._share.held))
         self._intake.forget(TopicPartition(self._settings.topic, partition) for partition in offsets)
 
     async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
@@ -255,14 +260,16 @@ class Worker(ConsumerRebalanceListener):
         self._resume.forget(numbers)
         self._leases.forget(numbers)
         self._share.held.clear()
+        metrics.HELD.set(0)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the new share; what is stored ahead of it is asked for with its first batch."""
-        self._share.is_settled = True
+        self._share.is_settled = self.is_ready = True
         # A batch that outlasted the last rebalance may have left something behind.
         self._resume.forget(partition.partition for partition in assigned)
         self._leases.forget(partition.partition for partition in assigned)
         numbers = sorted(partition.partition for partition in assigned)
+        metrics.PARTITIONS.set(len(numbers))
         logger.info("partitions %s", ", ".join(map(str, numbers)) or "none")
 
 
@@ -272,8 +279,10 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    async with collected_at_intervals():
-        return await worker.run()
+    metrics.BUILD.labels(metadata.version("tally")).set(1)
+    with metrics_served(settings, is_ready=lambda: worker.is_ready):
+        async with collected_at_intervals():
+            return await worker.run()
 
 
 def main() -> None:
@@ -281,11 +290,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instance", help="the static member's name; without it the member is dynamic")
     parser.add_argument("--until-caught-up", action="store_true")
+    parser.add_argument("--metrics-port", type=int, help="instead of TALLY_METRICS_PORT")
     options = parser.parse_args()
     log.configure()
     use_few_heaps()
     try:
-        settings = Settings.load()
+        settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
         log.configure(settings.log_format)
         asyncio.run(run_worker(settings, instance=options.instance, until_caught_up=options.until_caught_up))
     except TallyError as error:

@@ -6,6 +6,7 @@ acknowledged before that moment has an outcome: so an id of that time that has n
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -16,6 +17,7 @@ from aiokafka import TopicPartition
 
 from runtime import kafka
 from runtime.errors import Unavailable
+from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
 from schemas.identity import id_time_ms
 
@@ -60,6 +62,7 @@ class Progress:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Follow it until left."""
+        LAG_SECONDS.set_function(lambda: time.time() - self.settled_ms / 1000 if self.settled_ms else math.nan)
         following = asyncio.create_task(self._follow())
         try:
             yield
@@ -94,6 +97,8 @@ class Progress:
         """Take in the log's ends as they were at a moment or later, and what is committed by now."""
         self._looked_at = time.monotonic()
         self._moments.append(_Moment(at_ms, ends))
+        for partition, end in ends.items():
+            LAG.labels(partition).set(max(0, end - committed.get(partition, 0)))
         while self._moments and _is_settled(self._moments[0], committed):
             self.settled_ms = self._moments.popleft().at_ms
         if len(self._moments) > MOST_MOMENTS:

@@ -89,6 +89,11 @@ class Lease:
     """Those that still matter, in order."""
     next_claim: int = 0
 
+    @property
+    def claims_held(self) -> int:
+        """How many it knows that still matter."""
+        return self.next_claim - self.chunks[0].first_claim if self.chunks else 0
+
     def add(self, chunk: int, rows: Rows, window_ms: int) -> None:
         """Note the owners of a chunk."""
         numbers = np.arange(self.next_claim, self.next_claim + len(rows), dtype=np.uint32)

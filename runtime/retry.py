@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from runtime.errors import Fatal, Unavailable
 from runtime.faults import RowsRefused, StatementRefused
+from runtime.metrics import RETRIES
 
 Result = TypeVar("Result")
 
@@ -38,6 +39,7 @@ async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries
             raise Fatal(f"{what}: {error}") from error
         except Unavailable as error:
             tried += 1
+            RETRIES.labels(what).inc()
             if tried == tries:
                 raise
             why = str(error)  # not the error itself: its traceback would keep what is being tried alive

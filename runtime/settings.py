@@ -48,6 +48,10 @@ class Settings(BaseSettings):
         "", description="PEM file of the authorities that the three stores' certificates are signed by; empty: system's"
     )
 
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="of a worker's /metrics, /v1/health and /v1/ready; of several the first; 0: none"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that these are served at")
     log_format: LogFormat = Field("text", description="text, or json: an object a line")
 
     namespace: str = Field("default", description="of records without a header, and of commands")

@@ -20,6 +20,7 @@ from runtime.children import Children
 from runtime.clickhouse import connect
 from runtime.errors import SettingsError, TallyError, Unavailable
 from runtime.http.service import Part, create_app
+from runtime.metrics_server import metrics_served
 from runtime.redis import connect_redis
 from runtime.settings import DEFAULT_KEY, Settings
 from runtime.supervisor import Supervisor
@@ -79,9 +80,13 @@ def supervised(
 ) -> Supervisor:
     """So many processes that share a port, not started yet."""
     command = [sys.executable, "-m", "tally.serve", role, "--host", host, "--port", str(port)]
+    commands = {"api" if processes == 1 else f"api-{number}": [*command] for number in range(processes)}
+    if settings.metrics_port:
+        for number, each in enumerate(commands.values()):
+            each += ["--metrics-port", str(settings.metrics_port + number)]
     return Supervisor(
         children,
-        {"api" if processes == 1 else f"api-{number}": command for number in range(processes)},
+        commands,
         environment=settings.as_environment(),
         stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
         log_dir=log_dir,
@@ -101,7 +106,7 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
         timeout_graceful_shutdown=settings.stop_timeout_ms // 1000,
     )
     server = uvicorn.Server(config)
-    with _listening(host, port) as listening:
+    with _listening(host, port) as listening, metrics_served(settings, is_ready=lambda: server.started):
         await server.serve(sockets=[listening])
     if not server.started:
         raise TallyError(f"the API could not start on {host}:{port}; its log above says why")
@@ -127,10 +132,11 @@ def main() -> None:
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--metrics-port", type=int, help="instead of TALLY_METRICS_PORT: of this process alone")
     options = parser.parse_args()
     log.configure()
     try:
-        settings = Settings.load()
+        settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
         log.configure(settings.log_format)
         asyncio.run(serve(settings, options.role, options.host, options.port))
     except TallyError as error:

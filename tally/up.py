@@ -31,7 +31,8 @@ from runtime.supervisor import Supervisor
 from tally.feed import Fed, feed, paced, wait_for_verdicts
 
 API_PORTS_TRIED = 50
-API_START_S = 30.0
+API_START_S = 120.0
+"""The first start of changed sources compiles them, beside workers that do the same."""
 POLL_S = 0.2
 REPORT_EVERY_S = 5.0
 VERDICTS_WAIT_S = 60.0

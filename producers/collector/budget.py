@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runtime.http.errors import unavailable
+from runtime.metrics import UNACKNOWLEDGED
 from runtime.settings import Settings
 
 
@@ -24,6 +25,7 @@ class Budget:
         finally:
             self._bytes -= share.bytes
             self._events -= share.events
+            UNACKNOWLEDGED.dec(share.events)
 
     def take(self, events: int, size: int) -> None:
         """Raises 503 when this would be more than there is."""
@@ -33,6 +35,7 @@ class Budget:
             raise unavailable("too much waits for Kafka (TALLY_COLLECTOR_IN_FLIGHT): again in a moment")
         self._bytes += size
         self._events += events
+        UNACKNOWLEDGED.inc(events)
 
 
 class Share:

@@ -17,8 +17,8 @@ from runtime.errors import RefusedByBroker, TallyError, Unavailable
 from runtime.http.best_effort import BestEffort
 from runtime.http.body import json_response, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
-from runtime.http.metrics import ACCEPTED, REFUSED
 from runtime.http.prefer import applied
+from runtime.metrics import ACCEPTED, REFUSED
 from runtime.settings import Settings
 from schemas.outcome import DuplicateOf, Outcome, RejectedFor
 from schemas.record import record_from_event

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from runtime.errors import TallyError
 from runtime.faults import REDIS_FAILED
-from runtime.http.metrics import WITHOUT_REDIS
+from runtime.metrics import WITHOUT_REDIS
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 

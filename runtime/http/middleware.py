@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.http import paths
 from runtime.http.errors import ApiError, unavailable
-from runtime.http.metrics import REQUESTS, SECONDS
+from runtime.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT
 
 REQUEST_ID = "X-Request-Id"
 CALLER = "tally.caller"
@@ -44,10 +44,12 @@ class Observed:
             return
         observed = _Request(scope, send)
         self._in_flight += 1
+        REQUESTS_IN_FLIGHT.set(self._in_flight)
         try:
             await self._serve(scope, receive, observed)
         finally:
             self._in_flight -= 1
+            REQUESTS_IN_FLIGHT.set(self._in_flight)
             observed.note(access=self._logs)
 
     async def _serve(self, scope: Scope, receive: Receive, observed: "_Request") -> None:
@@ -95,7 +97,7 @@ class _Request:
         # Never the path as it was sent: anybody can make up as many of those as he likes.
         route = getattr(scope.get("route"), "path", "none")
         REQUESTS.labels(scope["method"], route, self.status).inc()
-        SECONDS.labels(scope["method"], route).observe(seconds)
+        REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
         if access:
             caller: Any = scope.get(CALLER)
             # Without the query: a token may stand in it.

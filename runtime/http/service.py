@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib import metadata
 from typing import Any, Literal, NamedTuple, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -23,6 +24,7 @@ from runtime.http.best_effort import BestEffort
 from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import REQUEST_ID, Observed
+from runtime.metrics import BUILD
 from runtime.settings import Settings
 
 log = logging.getLogger("tally.api")
@@ -99,6 +101,7 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
             }
             for part in parts:
                 checks |= await stack.enter_async_context(part.opened(base, stores))
+            BUILD.labels(metadata.version("tally")).set(1)
             readiness.checks = checks
             # What is there by now stays: looking through all of it again and again takes 100 ms of some requests.
             gc.collect()
@@ -108,7 +111,7 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
 
     app = FastAPI(
         title="Tally",
-        version="0.1.0",
+        version=metadata.version("tally"),
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,

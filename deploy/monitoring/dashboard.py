@@ -1,0 +1,123 @@
+"""The Grafana dashboard, made of the list of metrics: `make docs` writes it to dashboard.json.
+
+A counter is shown as its rate, a histogram as its median and its 99th percentile, a time as how long ago it was.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from prometheus_client import Counter, Histogram
+
+from runtime import metrics
+from runtime.metrics import Metric
+
+RATE_OVER = "$__rate_interval"
+"""Grafana puts a time there that holds at least four scrapes."""
+SILENCE = "tally:silence_seconds"
+"""Recorded by alerts.yml."""
+
+_COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
+_SOURCE = {"type": "prometheus", "uid": "${source}"}
+_ROWS = {
+    "The way of the events": ("tally_lag_", "tally_worker_events", "tally_worker_freshness", "tally_http_events_"),
+    "Workers": ("tally_worker_", "tally_retries"),
+    "API": ("tally_http_", "tally_collector_"),
+    "Versions": ("tally_build",),
+}
+"""Titles, and how the names of a row's metrics begin; each metric is in the first row it fits."""
+_SEEN_BY_EACH = {metrics.LAG, metrics.LAG_SECONDS}
+"""Every reader says the same: the highest counts, and not the sum."""
+
+
+class Panel(NamedTuple):
+    """One picture: a metric, and what is asked of Prometheus, by legend."""
+
+    title: str
+    description: str
+    unit: str
+    queries: dict[str, str]
+
+
+def panel_of(metric: Metric) -> Panel:
+    """How a metric is shown."""
+    name, labels = metrics.name_of(metric), ", ".join(metrics.labels_of(metric))
+    by, legend = f" by ({labels})" if labels else "", " ".join(f"{{{{{each}}}}}" for each in metrics.labels_of(metric))
+    queries = {}
+    if isinstance(metric, Counter):
+        queries[legend] = f"sum{by} (rate({name}[{RATE_OVER}]))"
+    elif isinstance(metric, Histogram):
+        grouped = ", ".join(filter(None, ("le", labels)))
+        for quantile, title in (0.5, "p50"), (0.99, "p99"):
+            rates = f"sum by ({grouped}) (rate({name}_bucket[{RATE_OVER}]))"
+            queries[f"{title} {legend}".strip()] = f"histogram_quantile({quantile}, {rates})"
+    elif name.endswith("_timestamp_seconds"):
+        queries[legend] = f"time() - max{by} ({name})"
+    else:
+        queries[legend] = f"{'max' if metric in _SEEN_BY_EACH else 'sum'}{by} ({name})"
+    return Panel(name, metrics.help_of(metric), _unit(metric, name), queries)
+
+
+def _unit(metric: Metric, name: str) -> str:
+    if "_seconds" in name:
+        return "percentunit" if isinstance(metric, Counter) else "s"
+    return "cps" if isinstance(metric, Counter) else "short"
+
+
+def rows() -> dict[str, list[Panel]]:
+    """All panels, each in its row."""
+    found: dict[str, list[Panel]] = {title: [] for title in _ROWS}
+    for metric in metrics.every_metric():
+        title = next(title for title, begins in _ROWS.items() if metrics.name_of(metric).startswith(begins))
+        found[title].append(panel_of(metric))
+    return found
+
+
+def dashboard() -> dict[str, Any]:
+    """What Grafana imports."""
+    source = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+    return {
+        "uid": "tally",
+        "title": "Tally",
+        "schemaVersion": 39,
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [source]},
+        "panels": list(_placed()),
+    }
+
+
+def _placed() -> Iterator[dict[str, Any]]:
+    top = number = 0
+    for title, panels in rows().items():
+        number += 1
+        place = {"h": 1, "w": _COLUMNS * _WIDTH, "x": 0, "y": top}
+        yield {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
+        top += 1
+        for at, panel in enumerate(panels):
+            number += 1
+            row, column = divmod(at, _COLUMNS)
+            place = {"h": _HEIGHT, "w": _WIDTH, "x": column * _WIDTH, "y": top + row * _HEIGHT}
+            yield {"id": number, "gridPos": place, **_picture(panel)}
+        top += -(-len(panels) // _COLUMNS) * _HEIGHT
+
+
+def _picture(panel: Panel) -> dict[str, Any]:
+    targets = [
+        {"refId": chr(ord("A") + at), "expr": query, "legendFormat": legend, "datasource": _SOURCE}
+        for at, (legend, query) in enumerate(panel.queries.items())
+    ]
+    return {
+        "type": "timeseries",
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": _SOURCE,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "targets": targets,
+    }
+
+
+if __name__ == "__main__":
+    json.dump(dashboard(), sys.stdout, indent=1)
+    sys.stdout.write("\n")

@@ -1,0 +1,92 @@
+"""Every metric, in one list. Names stay: dashboards and alerts are made of them.
+
+A counter's name gets `_total` when it is exposed. What takes `labels` has few values of each: no id, no path as it was
+sent; of namespaces only the first MOST_NAMESPACES of a process, further ones are counted as OTHERS together.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+MOST_NAMESPACES = 500
+OTHERS = "(others)"
+
+_REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_AGE_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2.5, 5, 15, 60, 300, 1800, 7200)
+_RECORDS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 8_192, 16_384, 50_000, 150_000, 500_000)
+
+BUILD = Gauge("tally_build_info", "1, for the version that runs", ["version"])
+
+# The API.
+REQUESTS = Counter("tally_http_requests", "Requests answered", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "tally_http_request_seconds",
+    "From a request's first byte in to its last byte out",
+    ["method", "route"],
+    buckets=_REQUEST_SECONDS,
+)
+REQUESTS_IN_FLIGHT = Gauge("tally_http_in_flight", "Requests that are being worked on")
+ACCEPTED = Counter("tally_http_events_accepted", "Events that Kafka acknowledged", ["route"])
+REFUSED = Counter("tally_http_events_refused", "Events that were not accepted", ["route", "reason"])
+WITHOUT_REDIS = Counter(
+    "tally_http_without_redis", "Requests that went on without what Redis would have said", ["purpose"]
+)
+UNACKNOWLEDGED = Gauge("tally_collector_unacknowledged_events", "Events taken in that Kafka has not acknowledged yet")
+
+# The consumer group as a reader sees it, whether workers live or not.
+LAG = Gauge("tally_lag_records", "Records on the topic that are not committed yet", ["partition"])
+LAG_SECONDS = Gauge("tally_lag_seconds", "How long ago everything on the topic had its outcome")
+
+# The workers.
+EVENTS = Counter("tally_worker_events", "Records by what became of them", ["outcome"])
+MISPLACED = Counter("tally_worker_misplaced_events", "Valid events on another partition than their key's")
+LAST_EVENT = Gauge(
+    "tally_worker_last_event_timestamp_seconds",
+    "Append time of the last valid event, since 1970",
+    ["namespace", "interaction_type"],
+)
+FRESHNESS = Histogram(
+    "tally_worker_freshness_seconds",
+    "From append to committed outcome; one observation a batch, of its oldest record",
+    buckets=_AGE_SECONDS,
+)
+BATCH_AGE = Histogram(
+    "tally_worker_batch_age_seconds",
+    "From append to the batch's being judged; one observation a batch, of its oldest record",
+    buckets=_AGE_SECONDS,
+)
+BATCH_RECORDS = Histogram("tally_worker_batch_records", "Records that are decided about together", buckets=_RECORDS)
+INSERT_ROWS = Histogram("tally_worker_insert_rows", "Rows that are stored together", buckets=_RECORDS)
+STAGE_SECONDS = Counter(
+    "tally_worker_stage_seconds", "Time by stage; stages of neighbouring batches overlap", ["stage"]
+)
+LETTERS = Counter("tally_worker_dead_letters", "Dead letters written", ["reason"])
+CLAIMS = Gauge("tally_worker_claims", "Claims in the worker's index")
+CLAIMS_REBUILT = Counter("tally_worker_claims_rebuilt", "Claims put back from ClickHouse, lost in Redis")
+PARTITIONS = Gauge("tally_worker_partitions", "Partitions of this worker")
+HELD = Gauge("tally_worker_partitions_held", "Partitions that wait at a record of a newer schema")
+
+# All of them.
+RETRIES = Counter("tally_retries", "Attempts that failed and are made again", ["what"])
+
+Metric = Counter | Gauge | Histogram
+
+
+def every_metric() -> list[Metric]:
+    """The list, in its order."""
+    return [each for each in globals().values() if isinstance(each, Counter | Gauge | Histogram)]
+
+
+def name_of(metric: Metric) -> str:
+    """The name of its samples; a histogram's have endings."""
+    (family,) = metric.describe()
+    return f"{family.name}_total" if isinstance(metric, Counter) else str(family.name)
+
+
+def help_of(metric: Metric) -> str:
+    """What it means."""
+    (family,) = metric.describe()
+    return str(family.documentation)
+
+
+def labels_of(metric: Metric) -> tuple[str, ...]:
+    """The names of its labels."""
+    return tuple(metric._labelnames)  # the library has no public way to ask

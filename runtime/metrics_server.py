@@ -1,0 +1,72 @@
+"""A port for operators: `/metrics`, and whether the process lives and is ready."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from runtime.errors import SettingsError
+from runtime.settings import Settings
+
+ALIVE_S = 10.0
+"""An event loop that does not turn for so long is stuck."""
+REQUEST_S = 5.0
+
+log = logging.getLogger("tally.metrics")
+
+
+@contextmanager
+def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator[None]:
+    """Answer on TALLY_METRICS_PORT, in threads, until left; with port 0 not at all. Call it from the event loop."""
+    if not settings.metrics_port:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def is_alive() -> bool:
+        try:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(ALIVE_S)
+        except (TimeoutError, RuntimeError):
+            return False
+        return True
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_S
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
+            elif path in checks:
+                status, said = (200, b"ok\n") if checks[path]() else (503, b"no\n")
+                self._answer(status, "text/plain", said)
+            else:
+                self._answer(404, "text/plain", b"/metrics, /v1/health, /v1/ready\n")
+
+        def _answer(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            """Say nothing: it is asked every few seconds."""
+
+    checks: dict[str, Callable[[], bool]] = {"/v1/health": is_alive, "/v1/ready": is_ready}
+    try:
+        server = ThreadingHTTPServer((settings.metrics_host, settings.metrics_port), Handler)
+    except OSError as error:
+        where = f"{settings.metrics_host}:{settings.metrics_port}"
+        raise SettingsError(f"cannot listen on {where} (TALLY_METRICS_HOST, TALLY_METRICS_PORT): {error}") from None
+    with server:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()

@@ -1,0 +1,82 @@
+"""A worker and an API as processes of their own with an operator's ports, and all kinds of traffic through them."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from runtime.ports import free_port
+from runtime.settings import Settings
+from tests.cluster_lab import running_children
+from tests.http_lab import BEARER, PATH, with_key
+from tests.lab import Lab
+from tests.waiting import eventually_async
+
+EVENT = {"feature_id": "f", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
+
+
+class Eyes(NamedTuple):
+    """Where the two are looked at."""
+
+    worker: str
+    api: str
+
+
+@asynccontextmanager
+async def watched(lab: Lab, folder: Path) -> AsyncIterator[Eyes]:
+    """Both run, and have stored, found duplicate, rejected and refused something."""
+    settings = with_key(lab.settings, metrics_port=free_port())
+    port = free_port()
+    commands = {
+        "worker": ["consumers.worker"],
+        "api": ["tally.serve", "all", "--port", str(port), "--metrics-port", "0"],
+    }
+    with running_children() as children:
+        for name, command in commands.items():
+            children.start(
+                name,
+                [sys.executable, "-m", *command],
+                log_path=folder / f"{name}.log",
+                environment=settings.as_environment(),
+            )
+        eyes = Eyes(f"http://127.0.0.1:{settings.metrics_port}", f"http://127.0.0.1:{port}")
+        async with httpx.AsyncClient(headers=BEARER) as client:
+            await eventually_async(lambda: _is_ready(client, eyes.worker))
+            await eventually_async(lambda: _is_ready(client, eyes.api))
+            await send_all_kinds(lab, client, eyes.api)
+            await eventually_async(lambda: _is_stored(lab.settings, client, eyes))
+        yield eyes
+
+
+async def send_all_kinds(lab: Lab, client: httpx.AsyncClient, api: str) -> None:
+    """Two stored, one duplicate, one rejected, one refused at the door."""
+    for sent, status in ((EVENT, 200), (EVENT, 200), ({**EVENT, "execution_id": "other"}, 200), ({}, 422)):
+        assert (await client.post(f"{api}{PATH}", json=sent)).status_code == status
+    await lab.put(b"no JSON")
+
+
+async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(f"{url}/v1/ready")).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+async def _is_stored(settings: Settings, client: httpx.AsyncClient, eyes: Eyes) -> bool:
+    by_partition = await samples(client, eyes.api, "tally_lag_records")
+    outcomes = await samples(client, eyes.worker, "tally_worker_events_total")
+    return sum(outcomes.values()) >= 4 and len(by_partition) == settings.partitions and not sum(by_partition.values())
+
+
+async def samples(client: httpx.AsyncClient, url: str, name: str) -> dict[str, float]:
+    """What a process says of a metric, by its labels' values in the order of their names."""
+    return {
+        " ".join(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families((await client.get(f"{url}/metrics")).text)
+        for sample in family.samples
+        if sample.name == name
+    }

@@ -1,0 +1,108 @@
+"""What an operator sees: every metric of the list is there, and what is made of the list fits it."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser
+import pytest
+import yaml
+
+from deploy.monitoring.dashboard import RATE_OVER, dashboard
+from runtime import metrics, metrics_doc
+from runtime.errors import SettingsError
+from runtime.metrics_server import metrics_served
+from runtime.ports import free_port
+from runtime.settings import Settings
+from tests.eyes_lab import samples, watched
+from tests.lab import Lab
+
+ROOT = Path(__file__).parent.parent
+RULES = [
+    rule
+    for group in yaml.safe_load((ROOT / "deploy/monitoring/alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDED = {rule["record"]: {"namespace", "interaction_type"} for rule in RULES if "record" in rule}
+QUERIES = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+
+
+async def test_what_happens_is_counted(lab: Lab, tmp_path: Path) -> None:
+    begun = time.time()
+    async with watched(lab, tmp_path) as eyes, httpx.AsyncClient() as client:
+        told = {url: (await client.get(f"{url}/metrics")).text for url in eyes}
+        for metric in metrics.every_metric():
+            name = metrics.name_of(metric).removesuffix("_total")
+            assert any(f"# HELP {name}" in text for text in told.values()), name
+        outcomes = await samples(client, eyes.worker, "tally_worker_events_total")
+        assert outcomes == {"stored": 2, "duplicate": 1, "rejected": 1, "already_recorded": 0}
+        assert await samples(client, eyes.worker, "tally_worker_dead_letters_total") == {"not_json": 1}
+        assert await samples(client, eyes.worker, "tally_worker_claims") == {"": 2}
+        assert await samples(client, eyes.worker, "tally_worker_partitions") == {"": lab.settings.partitions}
+        last = await samples(client, eyes.worker, "tally_worker_last_event_timestamp_seconds")
+        assert set(last) == {"click default"}
+        assert begun - 1 <= last["click default"] <= time.time() + 1
+        fresh = await samples(client, eyes.worker, "tally_worker_freshness_seconds_count")
+        assert fresh == await samples(client, eyes.worker, "tally_worker_batch_records_count")
+        assert await samples(client, eyes.api, "tally_http_events_accepted_total") == {"create": 3}
+        assert await samples(client, eyes.api, "tally_http_events_refused_total") == {"missing_field create": 1}
+        assert await samples(client, eyes.api, "tally_collector_unacknowledged_events") == {"": 0}
+        assert 0 <= (await samples(client, eyes.api, "tally_lag_seconds"))[""] < 60
+        health = await client.get(f"{eyes.worker}/v1/health")
+        assert (health.status_code, health.text) == (200, "ok\n")
+        assert (await client.get(f"{eyes.worker}/else")).status_code == 404
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *(rule["expr"] for rule in RULES)])
+def test_a_query_asks_for_what_there_is(query: str) -> None:
+    known = {metrics.name_of(each): set(metrics.labels_of(each)) for each in metrics.every_metric()} | RECORDED
+    selectors = list(_selectors(promql_parser.parse(query.replace(RATE_OVER, "1m"))))
+    assert selectors
+    for selector in selectors:
+        name = re.sub(r"_(bucket|count|sum)$", "", selector.name)
+        assert name in known, query
+        assert {each.name for each in selector.matchers.matchers} <= known[name], query
+
+
+def _selectors(node: Any) -> Any:
+    """Every series that an expression selects."""
+    if isinstance(node, promql_parser.VectorSelector):
+        yield node
+    elif isinstance(node, promql_parser.MatrixSelector):
+        yield node.vector_selector
+    else:
+        for part in ("expr", "lhs", "rhs", "param"):
+            if getattr(node, part, None) is not None:
+                yield from _selectors(getattr(node, part))
+        for argument in getattr(node, "args", None) or ():
+            yield from _selectors(argument)
+
+
+def test_every_metric_has_a_panel() -> None:
+    titles = [panel["title"] for panel in dashboard()["panels"] if panel["type"] != "row"]
+    assert sorted(titles) == sorted(metrics.name_of(each) for each in metrics.every_metric())
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    assert json.loads((ROOT / "deploy/monitoring/dashboard.json").read_text()) == dashboard(), "make docs"
+    assert (ROOT / "docs/metrics.md").read_text() == metrics_doc.as_markdown(), "make docs"
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_has_its_entry_in_the_runbook(alert: dict[str, Any]) -> None:
+    path, _, anchor = alert["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert anchor in {heading.lower() for heading in headings}
+    assert alert["alert"].lower() == anchor
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    settings = Settings(metrics_port=free_port())
+    with metrics_served(settings, is_ready=lambda: True):
+        second = metrics_served(settings, is_ready=lambda: True)
+        with pytest.raises(SettingsError, match="TALLY_METRICS_PORT"), second:
+            pass
