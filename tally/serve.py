@@ -19,6 +19,7 @@ from runtime import kafka, log
 from runtime.children import Children
 from runtime.clickhouse import connect
 from runtime.errors import SettingsError, TallyError, Unavailable
+from runtime.http.server import OrderlyServer
 from runtime.http.service import Part, create_app
 from runtime.metrics_server import metrics_served
 from runtime.redis import connect_redis
@@ -105,9 +106,9 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.stop_timeout_ms // 1000,
     )
-    server = uvicorn.Server(config)
+    server = OrderlyServer(config)
     with _listening(host, port) as listening, metrics_served(settings, is_ready=lambda: server.started):
-        await server.serve(sockets=[listening])
+        await server.serve_until_told([listening])
     if not server.started:
         raise TallyError(f"the API could not start on {host}:{port}; its log above says why")
 

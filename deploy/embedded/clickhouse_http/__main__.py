@@ -4,10 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 # The engine takes its time zone from the environment, and a table's text must not depend on the machine's.
@@ -17,6 +14,7 @@ import uvicorn
 
 from deploy.embedded.clickhouse_http.app import Front
 from deploy.embedded.clickhouse_http.engine import Engine
+from runtime.http.server import OrderlyServer
 
 KEEP_ALIVE_S = 60
 STOP_S = 10
@@ -36,26 +34,10 @@ async def serve(path: Path, host: str, port: int) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
     )
-    server = _Server(config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
     try:
-        await server.serve()
+        await OrderlyServer(config).serve_until_told()
     finally:
         front.close()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling, which ends the process before the engine could be closed."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def stop(self) -> None:
-        """Stop accepting, let running requests end, return from `serve`."""
-        self.should_exit = True
 
 
 def main() -> None:
