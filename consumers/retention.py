@@ -9,6 +9,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from runtime.clickhouse import ClickHouse
+from schemas.cluster import of_partition
 from schemas.tables import EXPIRING, LEDGER, OUTCOMES
 
 _OLD_MONTHS = f"""
@@ -25,7 +26,9 @@ GROUP BY _topic, _partition, verdict
 log = logging.getLogger("tally.worker")
 
 
-async def expire_outcomes(database: ClickHouse, keep_days: int, now: datetime | None = None) -> list[int]:
+async def expire_outcomes(
+    database: ClickHouse, keep_days: int, now: datetime | None = None, *, cluster: str = ""
+) -> list[int]:
     """Move months that lie wholly before `now - keep_days` to the ledger; returns them as YYYYMM.
 
     Safe to repeat: a month that a crash left between counting and dropping is counted again, over the same rows,
@@ -33,17 +36,17 @@ async def expire_outcomes(database: ClickHouse, keep_days: int, now: datetime | 
     """
     oldest_kept = (now or datetime.now(UTC)) - timedelta(days=keep_days)
     first_kept = oldest_kept.year * 100 + oldest_kept.month
-    await _settle(database)
+    await _settle(database, cluster)
     months = [int(month) for (month,) in await database.rows(_OLD_MONTHS, {"first_kept": first_kept})]
     for month in months:
-        await database.command(f"ALTER TABLE {OUTCOMES} MOVE PARTITION {month} TO TABLE {EXPIRING}")
-        await _settle(database)
+        await database.command(of_partition(f"MOVE PARTITION {month}", OUTCOMES, EXPIRING, cluster))
+        await _settle(database, cluster)
     return months
 
 
-async def _settle(database: ClickHouse) -> None:
+async def _settle(database: ClickHouse, cluster: str) -> None:
     """Count what is expiring, then drop it."""
     for (month,) in await database.rows(_EXPIRING_MONTHS):
         await database.command(_TO_LEDGER, {"month": month})
-        await database.command(f"ALTER TABLE {EXPIRING} DROP PARTITION {int(month)}")
+        await database.command(of_partition(f"DROP PARTITION {int(month)}", EXPIRING, None, cluster))
         log.info("outcomes of %d moved to the ledger", month)

@@ -216,7 +216,8 @@ class Worker(ConsumerRebalanceListener):
     async def _expire(self, database: ClickHouse) -> None:
         """Housekeeping: what it cannot do now it can do in an hour."""
         try:
-            await expire_outcomes(database, self._settings.outcomes_days)
+            cluster = self._settings.clickhouse_cluster
+            await expire_outcomes(database, self._settings.outcomes_days, cluster=cluster)
         except TallyError as error:
             logger.warning("outcomes were not expired: %s", error)
 

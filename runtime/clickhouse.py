@@ -28,6 +28,16 @@ _INSERT_SETTINGS = {
 }
 
 
+_CLUSTER_SETTINGS = {
+    # An insert is answered once every shard has its rows, on most of its replicas; DDL once all nodes have done it.
+    "distributed_foreground_insert": 1,
+    "insert_quorum": "auto",
+    "distributed_ddl_task_timeout": 120,
+    # Subqueries are over all shards, and not over each one's own rows.
+    "distributed_product_mode": "global",
+}
+
+
 class Encoded(NamedTuple):
     """Rows of one insert."""
 
@@ -128,6 +138,7 @@ async def connect(
             pool_mgr=sockets,
             compress=False,
             tz_mode="aware",
+            settings=_CLUSTER_SETTINGS if settings.clickhouse_cluster else None,
         )
 
     opened = ClickHouse(open_client, pool)

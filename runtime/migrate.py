@@ -5,6 +5,7 @@ import re
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, SettingsError
 from runtime.settings import Settings
+from schemas.cluster import on_cluster
 from schemas.tables import BOOTSTRAP, LATEST_VERSION, MIGRATIONS, MIGRATIONS_TABLE, TOPICS
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -18,22 +19,29 @@ async def migrate(settings: Settings) -> list[int]:
     if not _DATABASE_NAME.fullmatch(settings.database):
         raise SettingsError(f"TALLY_DATABASE: {settings.database!r} is not a plain name")
     async with connect(settings, database="default") as server:
-        await server.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}")
+        everywhere = f" ON CLUSTER '{settings.clickhouse_cluster}'" if settings.clickhouse_cluster else ""
+        await server.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}{everywhere}")
     async with connect(settings) as database:
-        await database.command(BOOTSTRAP)
+        await _run(settings, database, BOOTSTRAP)
         present = await schema_version(database)
         _refuse_newer(settings, present)
         applied = []
         for migration in MIGRATIONS:
             if migration.version > present:
                 for statement in migration.statements:
-                    await database.command(statement)
+                    await _run(settings, database, statement)
                 await database.command(
                     f"INSERT INTO {MIGRATIONS_TABLE} (version) SELECT {{version:UInt32}}",
                     {"version": migration.version},
                 )
                 applied.append(migration.version)
         return applied
+
+
+async def _run(settings: Settings, database: ClickHouse, statement: str) -> None:
+    cluster = settings.clickhouse_cluster
+    for each in on_cluster(statement, cluster, settings.database) if cluster else (statement,):
+        await database.command(each)
 
 
 async def check_schema(settings: Settings, database: ClickHouse) -> None:

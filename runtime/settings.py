@@ -2,6 +2,7 @@
 overrides the default here."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -44,6 +45,9 @@ class Settings(BaseSettings):
     kafka_password: SecretStr = Field(SecretStr(""), description="with SASL")
     redis: SecretStr = Field(SecretStr(""), description="redis[s]://[user:password@]host:port/db; rediss is with TLS")
     clickhouse: SecretStr = Field(SecretStr(""), description="http[s]://[user:password@]host:port")
+    clickhouse_cluster: str = Field(
+        "", description="name of a ClickHouse cluster that the tables lie on, sharded and replicated; empty: one node"
+    )
     tls_ca_file: str = Field(
         "", description="PEM file of the authorities that the three stores' certificates are signed by; empty: system's"
     )
@@ -163,6 +167,13 @@ class Settings(BaseSettings):
     def _without_braces(cls, value: str) -> str:
         if "{" in value or "}" in value:
             raise ValueError("must not contain { or }: Redis Cluster places keys by what stands between them")
+        return value
+
+    @field_validator("clickhouse_cluster")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w.-]*", value):
+            raise ValueError("must be a plain name")
         return value
 
     @field_validator("namespace")

@@ -85,6 +85,11 @@ class Replay:
     def __init__(self, settings: Settings, into: str, database: ClickHouse) -> None:
         if into == settings.database:
             raise SettingsError("--into names the database that is in use: name another one, it is created")
+        if settings.clickhouse_cluster:
+            raise SettingsError(
+                "a replay copies and swaps tables of one node, and TALLY_CLICKHOUSE_CLUSTER is set: consume the topic "
+                "with another TALLY_DATABASE, TALLY_GROUP and TALLY_KEY_PREFIX instead"
+            )
         own = {"database": into, "group": f"{settings.group}.{into}", "key_prefix": f"{settings.key_prefix}.{into}"}
         self._live = settings
         self._target = settings.model_copy(update={**own, "accept_rejects": True})
