@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-browser test-monitoring mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-browser test-containers test-k8s test-monitoring mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -17,11 +17,30 @@ up: $(VENV)/.run
 
 ## make test [ARGS="-k sink"]  linter, types, all tests (two processes, a stack each)
 test: lint types
-	@$(BIN)/pytest --numprocesses 2 --ignore tests/browser --ignore tests/monitoring $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --ignore tests/browser --ignore tests/monitoring \
+		--ignore tests/containers --ignore tests/k8s $(ARGS)
 
 ## make test-browser           the snippet for pages in headless Chromium (apt-get install chromium chromium-driver)
 test-browser: $(VENV)/.dev
 	@$(BIN)/pytest tests/browser $(ARGS)
+
+## make test-containers        the tests over containers (needs Docker; stand-ins where images cannot be pulled: needs root)
+CONTAINER_TESTS := access audit claims client collector consumer crash dead_letters deletion http listing lost_claims \
+	metrics outcomes poison producer reader replay reports retention
+test-containers: $(VENV)/.dev
+	@if docker pull --quiet apache/kafka:4.4.0 >/dev/null 2>&1; then \
+		echo "images of docker-compose.yml"; docker build --quiet --file deploy/images/Dockerfile --tag tally:0.1.0 .; \
+	else \
+		echo "no image can be pulled: stand-ins"; deploy/images/standins/build.sh; export TALLY_TEST_STANDINS=1; \
+	fi; \
+	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/test_%.py) $(ARGS)
+
+## make test-k8s               deploy/k8s rendered by kustomize, which Go builds, and checked
+KUSTOMIZE := .tally/bin/kustomize
+$(KUSTOMIZE):
+	@GOBIN=$(CURDIR)/.tally/bin go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
+test-k8s: $(VENV)/.dev $(KUSTOMIZE)
+	@$(BIN)/pytest tests/k8s $(ARGS)
 
 ## make test-monitoring        dashboard and alerts against a real Prometheus (apt-get install prometheus)
 test-monitoring: $(VENV)/.dev

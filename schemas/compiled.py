@@ -3,8 +3,12 @@
 They are plain loops over arrays, in the part of Python that the compiler knows: for what has to look at every byte.
 """
 
+import atexit
 import hashlib
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -50,4 +54,16 @@ def _folder_for(sources: Path) -> Path:
         text = path.read_bytes()
         if any(mark in text for mark in _MARKS):
             hashed.update(text)
-    return sources / "__pycache__" / f"compiled-{hashed.hexdigest()}"
+    folder = sources / "__pycache__" / f"compiled-{hashed.hexdigest()}"
+    return folder if os.access(folder, os.W_OK) or not folder.exists() else _copied(folder)
+
+
+def _copied(folder: Path) -> Path:
+    """A read-only installation: the compiler reads only where it may also write."""
+    try:
+        # Nobody else's folder, and none whose name can be guessed: what lies in it is run.
+        copy = Path(tempfile.mkdtemp(prefix="tally-"))
+    except OSError:
+        return folder
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    return Path(shutil.copytree(folder, copy, dirs_exist_ok=True))

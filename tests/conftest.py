@@ -4,6 +4,7 @@ consumer group, a key prefix and a database of its own."""
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck
@@ -26,11 +27,23 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("everyday")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the tests run on."""
+    parser.addoption("--stack", choices=("embedded", "containers"), default="embedded", help="where the stores run")
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One embedded stack for the whole run."""
-    with Stack(Settings(data_dir=tmp_path_factory.mktemp("stack"))) as running:
-        yield running
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One stack for the whole run: embedded, or what of it containers can stand in for."""
+    data_dir = tmp_path_factory.mktemp("stack")
+    if request.config.getoption("stack") == "containers":
+        from tests.containers_lab import container_stack
+
+        with container_stack(data_dir) as containers:
+            yield cast(Stack, containers)
+    else:
+        with Stack(Settings(data_dir=data_dir)) as running:
+            yield running
 
 
 @pytest.fixture

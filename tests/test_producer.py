@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from aiokafka.partitioner import murmur2
@@ -19,6 +20,7 @@ from schemas.identity import id_time_ms
 from schemas.interaction import NO_FEATURE_URI, Interaction
 from tests.judging import is_sure
 from tests.lab import Lab, click, reading
+from tests.waiting import eventually
 
 
 async def test_a_receipt_says_where_the_record_lies(lab: Lab) -> None:
@@ -107,9 +109,10 @@ async def test_a_broker_that_falls_silent_does_not_hold_emit_for_ever(lab: Lab, 
     impatient = lab.settings.model_copy(update={"delivery_timeout_ms": 1_000})
     async with Producer(impatient) as producer:
         await producer.emit(click("before"))
+        status = Path(f"/proc/{stack.pid('kafka')}/stat")
         os.kill(stack.pid("kafka"), signal.SIGSTOP)
-        await asyncio.to_thread(os.waitid, os.P_PID, stack.pid("kafka"), os.WSTOPPED | os.WNOWAIT)  # it stands still
         try:
+            eventually(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
             with pytest.raises(Unavailable, match="did not acknowledge within 1000 ms"):
                 await producer.emit(click("during"))
         finally:

@@ -1,0 +1,11 @@
+ARG PYTHON_IMAGE
+FROM ${PYTHON_IMAGE}
+ENV PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/clickhouse && mkdir -p /var/lib/clickhouse && chown 101:101 /var/lib/clickhouse
+COPY requirements/run.txt /tmp/run.txt
+RUN /opt/clickhouse/bin/pip install --quiet --require-hashes -r /tmp/run.txt
+COPY . /opt/clickhouse/app
+USER 101:101
+WORKDIR /opt/clickhouse/app
+EXPOSE 8123
+CMD ["/opt/clickhouse/bin/python", "-m", "deploy.embedded.clickhouse_http", "--host", "0.0.0.0", "--path", "/var/lib/clickhouse/data", "--port", "8123"]
