@@ -27,6 +27,8 @@ class Head(NamedTuple):
     """Of a dead letter put on the topic again: when it was first appended."""
     deduplicate: bool = True
     """False: its sender wants it stored whatever it repeats, and nothing to be a duplicate of it."""
+    traceparent: bytes | None = None
+    """The trace it is part of."""
 
 
 def flags_of_heads(heads: Sequence[Head], head_of: npt.NDArray[np.int32], is_so: Callable[[Head], bool]) -> Flags:

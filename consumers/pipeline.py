@@ -67,6 +67,7 @@ class Pipeline:
         deduplication: Deduplication,
         source: Source,
         outlets: Outlets,
+        telemetry: Telemetry,
     ) -> None:
         self._settings = settings
         self._validation = validation
@@ -77,7 +78,7 @@ class Pipeline:
         self._source = source
         self.counts = Counts()
         self.stages = Stages()
-        self._telemetry = Telemetry()
+        self._telemetry = telemetry
         self._deciding = asyncio.Lock()
         """Held while claims are asked for or taken back."""
         self._era = 0
@@ -139,6 +140,7 @@ class Pipeline:
     def forget_gathered(self) -> None:
         """Who gets these partitions comes to the same verdicts."""
         self._gathered = Group(self._settings)
+        self._telemetry.forget()
 
     async def finish(self) -> asyncio.Task[None]:
         """Begin to take what is gathered through the other steps; then each event has its outcome, and is committed.

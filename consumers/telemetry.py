@@ -1,22 +1,38 @@
 """What a worker tells of batches: when they are judged, and when their outcomes are committed."""
 
 import time
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from consumers.batch import Batch
-from consumers.events import Events
+from consumers.events import Events, flags_of_heads
 from consumers.group import Group
 from runtime import metrics
 from runtime.owners import append_ms_of
+from runtime.traces import Traces
 from schemas.interaction import INTERACTION_TYPES
+
+MOST_TRACED = 1_000
+"""Events that are judged, not committed and traced, at most; further ones are not traced here."""
+
+
+class _Traced(NamedTuple):
+    traceparent: bytes
+    judged_at: float
+    partition: int
+    offset: int
+    interaction_id: str
 
 
 class Telemetry:
     """One worker's."""
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces) -> None:
         self._namespaces: set[str] = set()
+        self._traces = traces
+        self._traced: list[_Traced] = []
 
     def judged(self, batch: Batch, events: Events) -> None:
         """A batch, and what of it is valid."""
@@ -25,6 +41,8 @@ class Telemetry:
             metrics.BATCH_AGE.observe(_seconds_since(int(batch.records.append_ms.min())))
         if len(events):
             self._note_last(events)
+            if self._traces.is_on:
+                self._note_traced(events)
 
     def _note_last(self, events: Events) -> None:
         ends, kinds = events.columns.type_ends, len(INTERACTION_TYPES)
@@ -45,8 +63,37 @@ class Telemetry:
             self._namespaces.add(namespace)
         return namespace if namespace in self._namespaces else metrics.OTHERS
 
+    def _note_traced(self, events: Events) -> None:
+        is_traced = flags_of_heads(events.heads, events.head_of, lambda head: head.traceparent is not None)
+        now = time.time()
+        for line in np.flatnonzero(is_traced)[: MOST_TRACED - len(self._traced)].tolist():
+            event, traceparent = events.at(line), events.heads[events.head_of[line]].traceparent
+            if traceparent is not None:
+                self._traced.append(_Traced(traceparent, now, event.partition, event.offset, event.interaction_id))
+
+    def _tell_traced(self, next_offsets: Mapping[int, int]) -> None:
+        left = []
+        for each in self._traced:
+            if each.offset >= next_offsets.get(each.partition, 0):
+                left.append(each)
+                continue
+            attributes: dict[str, str | int] = {
+                "messaging.system": "kafka",
+                "messaging.destination.partition.id": str(each.partition),
+                "messaging.kafka.offset": each.offset,
+                "tally.interaction_id": each.interaction_id,
+            }
+            self._traces.consumed(each.traceparent, each.judged_at, attributes)
+        self._traced = left
+
+    def forget(self) -> None:
+        """What is judged and not committed goes to another worker."""
+        self._traced = []
+
     def committed(self, group: Group) -> None:
         """A group: from now on what it stored can be found."""
+        if self._traced:
+            self._tell_traced(group.next_offsets)
         metrics.INSERT_ROWS.observe(len(group.rows))
         for decided in group.decided:
             if decided.ranges:

@@ -29,6 +29,7 @@ from schemas.wire import (
     ORIGIN_HEADER,
     SCHEMA_HEADER,
     SCHEMA_VERSION,
+    TRACE_HEADER,
     check_idempotency_key,
     check_namespace,
     partition_key,
@@ -129,7 +130,8 @@ class Validation:
             namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
             idempotency_key = _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key)
             derived_id, origin_ms = DERIVED_ID_HEADER in headers, _origin_ms(headers)
-            return Head(namespace, foreign, derived_id, idempotency_key, origin_ms, _deduplicate(headers))
+            deduplicate, traceparent = _deduplicate(headers), headers.get(TRACE_HEADER)
+            return Head(namespace, foreign, derived_id, idempotency_key, origin_ms, deduplicate, traceparent)
         except _NoHead as none:
             return none
 

@@ -34,6 +34,7 @@ from consumers.retention import expire_outcomes
 from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stored_owners import StoredOwners
+from consumers.telemetry import Telemetry
 from consumers.validation import Validation
 from runtime import kafka, log, metrics
 from runtime.claims import Claims
@@ -44,6 +45,7 @@ from runtime.metrics_server import metrics_served
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
+from runtime.traces import Traces
 
 EXPIRE_EVERY_S = 3600.0
 CANCEL_EVERY_S = 1.0
@@ -71,6 +73,7 @@ class Worker(ConsumerRebalanceListener):
         self._ends = dict(ends or {})
         self.counts = Counts()
         """What it has done so far."""
+        self._traces = Traces(settings, "tally-worker")
         self.is_ready = False
         """Whether the group has told it its partitions, be it none."""
         self._stop = asyncio.Event()
@@ -96,6 +99,7 @@ class Worker(ConsumerRebalanceListener):
         settings = self._settings
         await asyncio.to_thread(compile_ahead)
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._traces.exported())
             database = await stack.enter_async_context(connect(settings))
             await check_schema(settings, database)
             async with kafka.admin(settings) as admin:
@@ -140,6 +144,7 @@ class Worker(ConsumerRebalanceListener):
                 Erasure(Deletions(database)),
                 Letters(settings.topic, settings.letters_topic, letters),
             ),
+            telemetry=Telemetry(self._traces),
         )
 
     def _hold(self, offsets: dict[int, int]) -> None:

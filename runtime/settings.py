@@ -56,6 +56,12 @@ class Settings(BaseSettings):
         0, ge=0, le=65535, description="of a worker's /metrics, /v1/health and /v1/ready; of several the first; 0: none"
     )
     metrics_host: str = Field("127.0.0.1", description="address that these are served at")
+    traces_endpoint: str = Field(
+        "", description="OTLP over HTTP, http[s]://host:port/v1/traces: where traces are sent; empty: none are made"
+    )
+    traces_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of requests that are traced, besides those whose caller traces them"
+    )
     log_format: LogFormat = Field("text", description="text, or json: an object a line")
 
     namespace: str = Field("default", description="of records without a header, and of commands")

@@ -4,7 +4,8 @@
     value    the interaction as a JSON object, with `interaction_id` unless a foreign producer left it out
     headers  tally-namespace, tally-schema (format version, decimal), tally-derived-id ("1" on imported rows),
              tally-idempotency-key, tally-origin-ms (on a replayed dead letter: when it was first appended),
-             tally-deduplicate ("0": neither a duplicate of another event, nor another one a duplicate of it)
+             tally-deduplicate ("0": neither a duplicate of another event, nor another one a duplicate of it),
+             traceparent (W3C Trace Context, on what is traced)
 
 A record without headers is a foreign producer's: its namespace is the consumer's default one. Partitions are
 chosen by murmur2 of the key, as Kafka's own Java client does.
@@ -33,6 +34,8 @@ DERIVED_ID_HEADER = "tally-derived-id"
 IDEMPOTENCY_HEADER = "tally-idempotency-key"
 ORIGIN_HEADER = "tally-origin-ms"
 DEDUPLICATE_HEADER = "tally-deduplicate"
+TRACE_HEADER = "traceparent"
+"""W3C Trace Context's, on records of requests that are traced."""
 
 MAX_IDEMPOTENCY_BYTES = 512
 
@@ -101,6 +104,7 @@ def encode_headers(
     idempotency_key: str | None = None,
     origin_ms: int | None = None,
     deduplicate: bool = True,
+    traceparent: bytes | None = None,
 ) -> list[tuple[str, bytes]]:
     """The headers of a record that this version writes."""
     headers = [(NAMESPACE_HEADER, namespace.encode()), (SCHEMA_HEADER, b"1" if deduplicate else b"2")]
@@ -112,6 +116,8 @@ def encode_headers(
         headers.append((ORIGIN_HEADER, b"%d" % origin_ms))
     if not deduplicate:
         headers.append((DEDUPLICATE_HEADER, b"0"))
+    if traceparent is not None:
+        headers.append((TRACE_HEADER, traceparent))
     return headers
 
 

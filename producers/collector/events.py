@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Raw
 
 from producers.topic import Outgoing
+from runtime import traces
 from runtime.http.errors import ApiError, invalid, problem
 from runtime.settings import Settings
 from schemas.identity import mint_id
@@ -154,7 +155,7 @@ def record_of(
         interaction_id,
         partition_key(namespace, event, token),
         b'{"interaction_id":"%b",%b' % (interaction_id.encode(), event.text[1:]),
-        encode_headers(namespace, idempotency_key=token, deduplicate=deduplicate),
+        encode_headers(namespace, idempotency_key=token, deduplicate=deduplicate, traceparent=traces.header()),
     )
 
 

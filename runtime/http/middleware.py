@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime.http import paths
 from runtime.http.errors import ApiError, unavailable
 from runtime.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT
+from runtime.traces import Traces
+from schemas.wire import TRACE_HEADER
 
 REQUEST_ID = "X-Request-Id"
 CALLER = "tally.caller"
@@ -31,10 +33,11 @@ access_log = logging.getLogger("tally.access")
 class Observed:
     """The outermost part of the application. `most_in_flight` requests are worked on; further ones are answered 503."""
 
-    def __init__(self, app: ASGIApp, *, most_in_flight: int, access_log: bool) -> None:
+    def __init__(self, app: ASGIApp, *, most_in_flight: int, access_log: bool, traces: Traces) -> None:
         self._app = app
         self._most_in_flight = most_in_flight
         self._logs = access_log
+        self._traces = traces
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +49,12 @@ class Observed:
         self._in_flight += 1
         REQUESTS_IN_FLIGHT.set(self._in_flight)
         try:
-            await self._serve(scope, receive, observed)
+            with self._traces.request(scope["method"], _header_of(scope, TRACE_HEADER.encode())) as span:
+                await self._serve(scope, receive, observed)
+                if span is not None:
+                    span.update_name(f"{scope['method']} {_route_of(scope)}")
+                    span.set_attribute("http.response.status_code", observed.status)
+                    span.set_attribute("tally.request_id", observed.id)
         finally:
             self._in_flight -= 1
             REQUESTS_IN_FLIGHT.set(self._in_flight)
@@ -94,8 +102,7 @@ class _Request:
 
     def note(self, *, access: bool) -> None:
         scope, seconds = self._scope, time.perf_counter() - self._at
-        # Never the path as it was sent: anybody can make up as many of those as he likes.
-        route = getattr(scope.get("route"), "path", "none")
+        route = _route_of(scope)
         REQUESTS.labels(scope["method"], route, self.status).inc()
         REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
         if access:
@@ -114,8 +121,15 @@ class _Request:
             access_log.info(_ACCESS, told, extra=told)
 
 
+def _route_of(scope: Scope) -> str:
+    """Never the path as it was sent: anybody can make up as many of those as he likes."""
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
 def _given_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
-            return str(value.decode())
-    return None
+    given = _header_of(scope, REQUEST_ID.lower().encode())
+    return given.decode() if given and _GIVEN_ID.fullmatch(given) else None
+
+
+def _header_of(scope: Scope, wanted: bytes) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == wanted), None)

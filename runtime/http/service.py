@@ -26,6 +26,7 @@ from runtime.http.limits import RateLimits
 from runtime.http.middleware import REQUEST_ID, Observed
 from runtime.metrics import BUILD
 from runtime.settings import Settings
+from runtime.traces import Traces
 
 log = logging.getLogger("tally.api")
 
@@ -86,10 +87,12 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
     redis = BestEffort(settings)
     base = Base(settings, Access(settings), RateLimits(settings, redis), redis)
     readiness = _Readiness()
+    traces = Traces(settings, "tally-api")
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(traces.exported())
             opened = [connect(settings, lazily=True, threads=threads) for threads in (4, 2, 2)]
             stores = Stores(*[await stack.enter_async_context(each) for each in opened])
             await stack.enter_async_context(base.access.kept_fresh(stores.watched))
@@ -132,7 +135,9 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Namespace", REQUEST_ID],
             expose_headers=EXPOSED,
         )
-    app.add_middleware(Observed, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log)
+    app.add_middleware(
+        Observed, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
+    )
     return app
 
 

@@ -1,0 +1,117 @@
+"""Traces: from a request through its record's header to the insert. Off, and free, until TALLY_TRACES_ENDPOINT is set.
+
+A request that is traced (because its caller traces it, or TALLY_TRACES_RATIO chose it) puts W3C's `traceparent` on its
+records; the worker adds what it did with each of them. OpenTelemetry's packages are the extra `traces`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from runtime.errors import SettingsError
+from runtime.settings import Settings
+from schemas.wire import TRACE_HEADER
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
+
+EXPORT_TIMEOUT_S = 5
+
+_header: ContextVar[bytes | None] = ContextVar("traceparent", default=None)
+
+
+def header() -> bytes | None:
+    """What a record has to carry that is made for the request at hand, if that is traced."""
+    return _header.get()
+
+
+class Traces:
+    """One process's. `service` is how traces name it."""
+
+    def __init__(self, settings: Settings, service: str) -> None:
+        self._settings = settings
+        self._service = service
+        self._tracer: Tracer | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is traced at all."""
+        return self._tracer is not None
+
+    @contextmanager
+    def exported(self) -> Iterator[None]:
+        """Send spans to the endpoint until left, in a thread. Raises SettingsError when the packages are missing."""
+        endpoint = self._settings.traces_endpoint
+        if not endpoint:
+            yield
+            return
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+            from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
+        except ImportError as error:
+            raise SettingsError(
+                f"TALLY_TRACES_ENDPOINT needs OpenTelemetry ({error.name}): pip install 'tally[traces]'"
+            ) from error
+        provider = TracerProvider(
+            sampler=ParentBasedTraceIdRatio(self._settings.traces_ratio),
+            resource=Resource.create({"service.name": self._service}),
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_S)
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = provider.get_tracer("tally")
+        try:
+            yield
+        finally:
+            self._tracer = None
+            provider.shutdown()
+
+    @contextmanager
+    def request(self, method: str, traceparent: bytes | None) -> Iterator["Span | None"]:
+        """The span of a request that came with this header. Name it, and say how it went, before it ends."""
+        if self._tracer is None:
+            yield None
+            return
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+        with self._tracer.start_as_current_span(
+            method, context=_context(traceparent), kind=SpanKind.SERVER, record_exception=False
+        ) as span:
+            token = _header.set(_traceparent(span))
+            try:
+                yield span
+            finally:
+                _header.reset(token)
+
+    def consumed(self, traceparent: bytes, begun_at: float, attributes: Mapping[str, str | int]) -> None:
+        """Note that what a record asked for is done, from `begun_at` (s since 1970) up to now."""
+        if self._tracer is not None:
+            from opentelemetry.trace import SpanKind  # noqa: PLC0415
+
+            span = self._tracer.start_span(
+                "store",
+                context=_context(traceparent),
+                kind=SpanKind.CONSUMER,
+                attributes=attributes,
+                start_time=int(begun_at * 1e9),
+            )
+            span.end(time.time_ns())
+
+
+def _context(traceparent: bytes | None) -> "Context":
+    from opentelemetry.context import Context  # noqa: PLC0415
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+    carrier = {TRACE_HEADER: traceparent.decode("ascii", "replace")} if traceparent else {}
+    return TraceContextTextMapPropagator().extract(carrier, Context())
+
+
+def _traceparent(span: "Span") -> bytes | None:
+    context = span.get_span_context()
+    return b"00-%032x-%016x-01" % (context.trace_id, context.span_id) if context.trace_flags.sampled else None
