@@ -1,8 +1,12 @@
-"""Retention of outcomes: what has grown old leaves the table, but never the accounts.
+"""Retention: what has grown old leaves the tables, but never the accounts.
 
 A TTL in the table could delete rows that nobody has counted yet. Instead whole months move, each in one step, to
 `outcomes_expiring`; there they are counted per partition and offset range into `ledger`, which is kept for good,
 and only then dropped. Rows of such a month that come later stay in `outcomes` until the next time.
+
+Events have no partitions to move. Their months are counted into the ledger, once, and then deleted; from the moment the
+ledger has a month, the accounts go by it and look at no older row (`KEPT_FROM`), so that it makes no difference how far
+the deletion is.
 """
 
 import logging
@@ -10,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from runtime.clickhouse import ClickHouse
 from schemas.cluster import of_partition
-from schemas.tables import EXPIRING, LEDGER, OUTCOMES
+from schemas.tables import EXPIRING, INTERACTIONS, LEDGER, OUTCOMES
 
 _OLD_MONTHS = f"""
 SELECT DISTINCT toYYYYMM(timestamp) AS month FROM {OUTCOMES} WHERE month < {{first_kept:UInt32}} ORDER BY month
@@ -22,6 +26,22 @@ SELECT _topic, _partition, verdict, {{month:UInt32}}, min(_offset), max(_offset)
 FROM {EXPIRING} FINAL WHERE toYYYYMM(timestamp) = {{month:UInt32}}
 GROUP BY _topic, _partition, verdict
 """
+
+_EVENTS_TO_LEDGER = f"""
+INSERT INTO {LEDGER} (_topic, _partition, verdict, month, first_offset, last_offset, events)
+SELECT _topic, _partition, verdict, month, min(_offset), max(_offset), count() FROM (
+    SELECT _topic, _partition, _offset, toYYYYMM(min(timestamp)) AS month,
+        if(max(is_deleted), 'deleted', 'stored') AS verdict
+    FROM {INTERACTIONS}
+    WHERE timestamp < {{before:DateTime64(3)}}
+        AND (_topic, toYYYYMM(timestamp)) NOT IN (
+            SELECT _topic, month FROM {LEDGER} WHERE verdict IN ('stored', 'deleted')
+        )
+    GROUP BY _topic, _partition, _offset
+)
+GROUP BY _topic, _partition, verdict, month
+"""
+_ARE_EXPIRED = f"SELECT count() FROM {INTERACTIONS} WHERE timestamp < {{before:DateTime64(3)}}"
 
 log = logging.getLogger("tally.worker")
 
@@ -50,3 +70,25 @@ async def _settle(database: ClickHouse, cluster: str) -> None:
         await database.command(_TO_LEDGER, {"month": month})
         await database.command(of_partition(f"DROP PARTITION {int(month)}", EXPIRING, None, cluster))
         log.info("outcomes of %d moved to the ledger", month)
+
+
+async def expire_interactions(
+    database: ClickHouse, keep_days: int, now: datetime | None = None, *, cluster: str = ""
+) -> int:
+    """Count events of months that lie wholly before `now - keep_days` into the ledger, and delete them.
+
+    Returns how many rows went. Safe to repeat after a crash; not to be run twice at a time: who counts must not see a
+    half-deleted month.
+    """
+    oldest_kept = (now or datetime.now(UTC)) - timedelta(days=keep_days)
+    before = datetime(oldest_kept.year, oldest_kept.month, 1, tzinfo=UTC)
+    where = {"before": before}
+    ((rows,),) = await database.rows(_ARE_EXPIRED, where)
+    if rows:
+        await database.command(_EVENTS_TO_LEDGER, where)
+        delete = (
+            f"DELETE WHERE timestamp < toDateTime64('{before:%Y-%m-%d} 00:00:00', 3, 'UTC') SETTINGS mutations_sync = 2"
+        )
+        await database.command(of_partition(delete, INTERACTIONS, None, cluster))
+        log.info("%s rows from before %s moved to the ledger", f"{rows:,}", f"{before:%Y-%m}")
+    return int(rows)

@@ -30,7 +30,7 @@ from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
 from consumers.rereading import read_again
 from consumers.resume import Resume
-from consumers.retention import expire_outcomes
+from consumers.retention import expire_interactions, expire_outcomes
 from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stored_owners import StoredOwners
@@ -221,10 +221,13 @@ class Worker(ConsumerRebalanceListener):
     async def _expire(self, database: ClickHouse) -> None:
         """Housekeeping: what it cannot do now it can do in an hour."""
         try:
-            cluster = self._settings.clickhouse_cluster
+            cluster, days = self._settings.clickhouse_cluster, self._settings.interactions_days
             await expire_outcomes(database, self._settings.outcomes_days, cluster=cluster)
+            # One worker at a time: who has the first partition.
+            if days and TopicPartition(self._settings.topic, 0) in self._consumer.assignment():
+                await expire_interactions(database, days, cluster=cluster)
         except TallyError as error:
-            logger.warning("outcomes were not expired: %s", error)
+            logger.warning("what is old was not expired: %s", error)
 
     async def _unless_stopped(self, failure: str, work: Coroutine[Any, Any, Result]) -> Result:
         """Await `work`; once the worker is to stop, it may take only so much longer."""

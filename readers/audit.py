@@ -10,6 +10,7 @@ left over is lost, what is counted twice too much; the audit names the exact off
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel
@@ -21,7 +22,7 @@ from runtime.errors import TallyError
 from runtime.kafka import LogBounds
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
-from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
+from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 2_000_000
 """So many offsets are compared at a time: about 50 MB in ClickHouse, whatever the topic's length."""
@@ -36,7 +37,7 @@ _IN_PARTITION = "_topic = {topic:String} AND _partition = {partition:UInt32}"
 _IN_RANGE = f"{_IN_PARTITION} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}}"
 _RECORDED = (
     f"SELECT _offset, if(max(is_deleted), 'deleted', 'stored') AS verdict FROM {INTERACTIONS} WHERE {_IN_RANGE} "
-    "GROUP BY _offset "
+    f"AND timestamp >= {KEPT_FROM} GROUP BY _offset "
     f"UNION DISTINCT SELECT _offset, toString(verdict) FROM {OUTCOMES} WHERE {_IN_RANGE}"
 )
 _COUNTS = (
@@ -50,9 +51,13 @@ _WITHOUT_OUTCOME = (
     f"WHERE number NOT IN (SELECT _offset FROM ({_RECORDED})) ORDER BY number"
 )
 _LEDGER = (
-    f"SELECT verdict = 'duplicate', first_offset, last_offset + 1, events FROM {LEDGER} FINAL "
+    f"SELECT toString(verdict), first_offset, last_offset + 1, events FROM {LEDGER} FINAL "
     f"WHERE {_IN_PARTITION} AND first_offset < {{end:UInt64}} AND last_offset >= {{first:UInt64}}"
 )
+
+
+COUNTED_AS = {"stored": "stored", "duplicate": "duplicates", "rejected": "rejected", "deleted": "deleted"}
+"""The ledger's verdicts, and where an audit counts them."""
 
 
 class PartitionAudit(BaseModel):
@@ -68,7 +73,7 @@ class PartitionAudit(BaseModel):
     expired_unread: int = 0
     """Removed by the topic's retention before anybody had read them."""
     expired_outcomes: int = 0
-    """Of a part of the log only: duplicates and rejections that the ledger counts, but cannot tell apart here."""
+    """Of a part of the log only: events that the ledger counts, but cannot tell apart here."""
     not_records: int = 0
     """Offsets that hold no record: transaction markers, aborted or compacted records. Not part of `accepted`."""
     difference: int = 0
@@ -160,8 +165,10 @@ class _Accounts:
             self._asked.first <= first and end <= self._asked.end for _, first, end, _ in entries
         )
         if self._ledger_is_exact:
-            self._result.duplicates += sum(events for duplicate, *_, events in entries if duplicate)
-            self._result.rejected += sum(events for duplicate, *_, events in entries if not duplicate)
+            result = self._result
+            for verdict, _, _, events in entries:
+                field = COUNTED_AS[verdict]
+                setattr(result, field, getattr(result, field) + events)
 
     async def _add_recorded(self, part: LogRange) -> int:
         """Add what the tables hold of a range; returns how many of its offsets they hold."""
@@ -174,7 +181,7 @@ class _Accounts:
         if stored + duplicates + rejected + deleted > offsets:
             result.recorded_twice += [offset for (offset,) in await self._rows(_TWICE, part)]
             del result.recorded_twice[OFFSETS_NAMED:]
-        return offsets
+        return int(offsets)
 
     async def _explain(self, part: LogRange) -> None:
         """Tell committed offsets without an outcome apart: never a record, counted in the ledger, or lost."""
@@ -191,7 +198,7 @@ class _Accounts:
         result.lost += [offset for offset in gone if offset >= self._counted_to]
         del result.lost[OFFSETS_NAMED:]
 
-    async def _rows(self, sql: str, part: LogRange, **more: int) -> list[tuple[int, ...]]:
+    async def _rows(self, sql: str, part: LogRange, **more: int) -> list[tuple[Any, ...]]:
         topic, partition = self._place
         parameters = {"topic": topic, "partition": partition, "first": part.first, "end": part.end, **more}
         return [tuple(row) for row in await self._database.rows(sql, parameters)]

@@ -11,18 +11,20 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
-from schemas.tables import INTERACTIONS, LEDGER, OUTCOMES
+from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 1_000
 
-_STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE _topic = {{topic:String}}"
-_DELETED = f"SELECT uniqExact(_partition, _offset) FROM {INTERACTIONS} WHERE _topic = {{topic:String}} AND is_deleted"
+_LIVE = f"_topic = {{topic:String}} AND timestamp >= {KEPT_FROM}"
+_STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE {_LIVE}"
+_DELETED = f"SELECT uniqExact(_partition, _offset) FROM {INTERACTIONS} WHERE {_LIVE} AND is_deleted"
 _OUTCOMES = (
     f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected') FROM {OUTCOMES} FINAL "
     "WHERE _topic = {topic:String}"
 )
 _LEDGER = (
-    f"SELECT sumIf(events, verdict = 'duplicate'), sumIf(events, verdict = 'rejected') FROM {LEDGER} FINAL "
+    "SELECT sumIf(events, verdict = 'stored'), sumIf(events, verdict = 'duplicate'), "
+    f"sumIf(events, verdict = 'rejected'), sumIf(events, verdict = 'deleted') FROM {LEDGER} FINAL "
     "WHERE _topic = {topic:String}"
 )
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
@@ -97,10 +99,13 @@ async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCou
     """What became of all events of the topic so far."""
     ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
     ((duplicates, rejected),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
-    ((old_duplicates, old_rejected),) = await database.rows(_LEDGER, {"topic": settings.topic})
+    ((old_stored, old_duplicates, old_rejected, old_deleted),) = await database.rows(_LEDGER, {"topic": settings.topic})
     ((deleted,),) = await database.rows(_DELETED, {"topic": settings.topic})
     return VerdictCounts(
-        stored=stored, duplicates=duplicates + old_duplicates, rejected=rejected + old_rejected, deleted=deleted
+        stored=stored + old_stored,
+        duplicates=duplicates + old_duplicates,
+        rejected=rejected + old_rejected,
+        deleted=deleted + old_deleted,
     )
 
 

@@ -150,8 +150,8 @@ async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 async def create_topics(settings: Settings) -> None:
     """Create the topic and its dead-letter topic where they are missing, and check the topic that is there."""
     wanted = [
-        _new_topic(settings, settings.topic, settings.max_record_bytes),
-        _new_topic(settings, settings.letters_topic, settings.max_letter_bytes),
+        _new_topic(settings, settings.topic, settings.max_record_bytes, settings.topic_retention_ms),
+        _new_topic(settings, settings.letters_topic, settings.max_letter_bytes, settings.letters_retention_ms),
     ]
     async with admin(settings) as client:
         answer: Any = await client.create_topics(wanted)
@@ -163,7 +163,7 @@ async def create_topics(settings: Settings) -> None:
         await check_topic(client, settings.topic)
 
 
-def _new_topic(settings: Settings, name: str, max_bytes: int) -> NewTopic:
+def _new_topic(settings: Settings, name: str, max_bytes: int, retention_ms: int) -> NewTopic:
     return NewTopic(
         name=name,
         num_partitions=settings.partitions,
@@ -171,6 +171,7 @@ def _new_topic(settings: Settings, name: str, max_bytes: int) -> NewTopic:
         topic_configs={
             TIMESTAMP_TYPE: LOG_APPEND_TIME,
             "max.message.bytes": str(max_bytes),
+            "retention.ms": str(retention_ms),
             "min.insync.replicas": str(settings.min_insync or max(1, settings.replication - 1)),
         },
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
@@ -121,6 +121,17 @@ class Settings(BaseSettings):
     emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
     delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")
     outcomes_days: int = Field(400, ge=1, description="until duplicates and rejections are only counted, by month")
+    interactions_days: int = Field(
+        0, ge=0, description="until stored events are deleted, by month, and only counted; 0: never"
+    )
+    topic_retention_ms: int = Field(
+        7 * 86_400_000,
+        ge=-1,
+        description="of the topic, when `tally init` creates it: what can be replayed; -1: no end",
+    )
+    letters_retention_ms: int = Field(
+        -1, ge=-1, description="of the dead-letter topic, when `tally init` creates it; -1: no end"
+    )
     connect_timeout_ms: int = Field(10_000, ge=100, description="until a store that does not answer is reported")
     query_timeout_ms: int = Field(60_000, ge=1_000, description="until one query or claim is given up and tried again")
     stop_timeout_ms: int = Field(30_000, ge=1_000, description="for finishing what is in flight on stop")
@@ -196,6 +207,12 @@ class Settings(BaseSettings):
     @classmethod
     def _namespaces(cls, value: object) -> object:
         return tuple(check_namespace(name.strip()) for name in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _keeps_what_is_needed(self) -> Self:
+        if self.interactions_days and self.interactions_days * 86_400_000 < 2 * self.reach_back_ms:
+            raise ValueError("TALLY_INTERACTIONS_DAYS must be more than 4 times TALLY_DEDUP_WINDOW_MS")
+        return self
 
     @property
     def letters_topic(self) -> str:

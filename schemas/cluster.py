@@ -22,7 +22,7 @@ _CREATE_LIKE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) AS (\w+)")
 _VIEW = re.compile(r"CREATE OR REPLACE VIEW (\w+) AS")
 _ALTER = re.compile(r"ALTER TABLE (\w+)\s")
 _ENGINE = re.compile(r"ENGINE = ReplacingMergeTree(?:\(([^)]*)\))?")
-_COLUMNS_ONLY = re.compile(r"ADD COLUMN IF NOT EXISTS .*?(?=,\s*ADD |\Z)", re.DOTALL)
+_COLUMNS_ONLY = re.compile(r"(?:ADD COLUMN IF NOT EXISTS|MODIFY COLUMN) .*?(?=,\s*ADD |\Z)", re.DOTALL)
 
 
 def local(table: str) -> str:

@@ -179,14 +179,27 @@ ALTER TABLE {INTERACTIONS}
     AFTER _idempotency_key
 """
 
+# Rows of events may be expired, too. The order of the values stays, so the table's own order does.
+_WIDEN_LEDGER = f"""
+ALTER TABLE {LEDGER}
+    MODIFY COLUMN verdict Enum8('duplicate' = 1, 'rejected' = 2, 'stored' = 3, 'deleted' = 4)
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values())),
     Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES)),
     Migration(3, (_COMPACT_PARTS,)),
     Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED)),
+    Migration(5, (_WIDEN_LEDGER,)),
 )
 BOOTSTRAP = _CREATE_MIGRATIONS
 LATEST_VERSION = MIGRATIONS[-1].version
+
+KEPT_FROM = (
+    "toDateTime64(addMonths(toDate(toString((SELECT greatest(max(month), 197001) FROM ledger "
+    "WHERE _topic = {topic:String} AND verdict IN ('stored', 'deleted'))) || '01'), 1), 3, 'UTC')"
+)
+"""Rows of `interactions` from before this time are counted in the ledger, whether they are deleted already or not."""
 
 PUBLIC_COLUMNS = (
     "interaction_id",

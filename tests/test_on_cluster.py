@@ -40,7 +40,7 @@ async def test_the_engine_reads_them(lab: Lab) -> None:
 
 
 def test_every_column_reaches_both_tables() -> None:
-    added = re.compile(r"ADD COLUMN IF NOT EXISTS (\w+)")
+    added = re.compile(r"(?:ADD COLUMN IF NOT EXISTS|MODIFY COLUMN) (\w+)")
     for statement in STATEMENTS:
         if columns := added.findall(statement):
             on_local, on_distributed = on_cluster(statement, "events", "tally")

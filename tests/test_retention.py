@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from consumers.retention import expire_outcomes
+from consumers.retention import expire_interactions, expire_outcomes
+from readers.audit import PartitionAudit, audit
 from readers.overview import count_verdicts
 from runtime.clickhouse import ClickHouse
 from tests.lab import Lab, click
@@ -75,3 +76,67 @@ async def test_a_worker_expires_as_it_starts(lab: Lab) -> None:
     await lab.drain()
     assert await lab.rows("SELECT sum(events) FROM ledger FINAL") == [(3,)]
     assert await lab.count("outcomes") == 0
+
+
+async def _three_months(lab: Lab) -> list[PartitionAudit]:
+    """Events that were stored, as if in January, February and June; one of January is deleted. Returns their audit."""
+    await lab.emit_all(click(f"doc-{number}") for number in range(60))
+    assert (await lab.drain()).stored == 60
+    january = "timestamp - toIntervalMonth(dateDiff('month', toDate('2026-01-01'), timestamp))"
+    columns = "* REPLACE ({} AS timestamp, {} AS version, {} AS is_deleted)"
+    for number, months in ((0, 0), (1, 1), (2, 5)):
+        moved = columns.format(f"{january} + toIntervalMonth({months})", 2, "feature_id = 'doc-0'")
+        await lab.database.command(
+            f"INSERT INTO interactions SELECT {moved} FROM ("
+            f"SELECT * FROM interactions WHERE toUInt32(substring(feature_id, 5)) % 3 = {number} AND version = 0)"
+        )
+    await lab.database.command("ALTER TABLE interactions DELETE WHERE version = 0 SETTINGS mutations_sync = 2")
+    parts = [each async for each in audit(lab.settings, lab.database)]
+    assert (sum(each.stored for each in parts), sum(each.deleted for each in parts)) == (59, 1)
+    return parts
+
+
+async def test_events_go_by_month_and_the_accounts_stay(lab: Lab) -> None:
+    parts = await _three_months(lab)
+    before = await count_verdicts(lab.settings, lab.database)
+    assert await expire_interactions(lab.database, 90, NOW) == 40
+    assert await lab.count("interactions") == 20
+    assert await lab.rows("SELECT verdict, month, sum(events) FROM ledger FINAL GROUP BY ALL ORDER BY ALL") == [
+        ("stored", 202601, 19),
+        ("stored", 202602, 20),
+        ("deleted", 202601, 1),
+    ]
+    assert await count_verdicts(lab.settings, lab.database) == before
+    assert [each async for each in audit(lab.settings, lab.database)] == parts
+    assert await expire_interactions(lab.database, 90, NOW) == 0
+
+
+async def test_a_crash_between_counting_and_deleting_counts_nothing_twice(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = await _three_months(lab)
+    real = ClickHouse.command
+
+    async def crash_on_delete(self: ClickHouse, sql: str, parameters: Any = None) -> None:
+        if sql.startswith("ALTER TABLE"):
+            raise KeyboardInterrupt
+        await real(self, sql, parameters)
+
+    monkeypatch.setattr(ClickHouse, "command", crash_on_delete)
+    with pytest.raises(KeyboardInterrupt):
+        await expire_interactions(lab.database, 90, NOW)
+    monkeypatch.undo()
+    assert await lab.count("interactions") > 20
+    assert [each async for each in audit(lab.settings, lab.database)] == parts, "rows and ledger are not added up"
+    await expire_interactions(lab.database, 90, NOW)
+    assert [each async for each in audit(lab.settings, lab.database)] == parts
+
+
+async def test_a_worker_deletes_only_when_told_to(lab: Lab) -> None:
+    await _three_months(lab)
+    await lab.drain()
+    assert await lab.count("interactions") == 59
+    await lab.emit(click("new"))
+    await lab.drain(interactions_days=90)
+    kept = await lab.rows("SELECT count() FROM interactions FINAL WHERE timestamp < now() - toIntervalDay(120)")
+    assert kept == [(0,)]

@@ -2,7 +2,7 @@
 -- database's name if it is another one; the passwords' hashes are yours (SHA-256, in hex).
 CREATE ROLE IF NOT EXISTS tally_worker;
 GRANT SELECT ON tally.* TO tally_worker;
-GRANT INSERT ON tally.interactions TO tally_worker;
+GRANT INSERT, ALTER DELETE ON tally.interactions TO tally_worker;
 GRANT INSERT, ALTER DELETE ON tally.outcomes TO tally_worker;
 GRANT INSERT, ALTER DELETE ON tally.outcomes_expiring TO tally_worker;
 GRANT INSERT ON tally.ledger TO tally_worker;
