@@ -1,6 +1,7 @@
 """Brings a ClickHouse database to the tables this version needs. What they are stands in `schemas/tables.py`."""
 
 import re
+from typing import NamedTuple
 
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, SettingsError
@@ -22,17 +23,17 @@ async def migrate(settings: Settings) -> list[int]:
         everywhere = f" ON CLUSTER '{settings.clickhouse_cluster}'" if settings.clickhouse_cluster else ""
         await server.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}{everywhere}")
     async with connect(settings) as database:
-        await _run(settings, database, BOOTSTRAP)
-        present = await schema_version(database)
-        _refuse_newer(settings, present)
+        for statement in BOOTSTRAP:
+            await _run(settings, database, statement)
+        present = (await _newest(settings, database)).version
         applied = []
         for migration in MIGRATIONS:
             if migration.version > present:
                 for statement in migration.statements:
                     await _run(settings, database, statement)
                 await database.command(
-                    f"INSERT INTO {MIGRATIONS_TABLE} (version) SELECT {{version:UInt32}}",
-                    {"version": migration.version},
+                    f"INSERT INTO {MIGRATIONS_TABLE} (version, oldest) SELECT {{version:UInt32}}, {{oldest:UInt32}}",
+                    {"version": migration.version, "oldest": migration.oldest},
                 )
                 applied.append(migration.version)
         return applied
@@ -45,9 +46,8 @@ async def _run(settings: Settings, database: ClickHouse, statement: str) -> None
 
 
 async def check_schema(settings: Settings, database: ClickHouse) -> None:
-    """Raise Fatal unless the database has exactly the tables this version needs."""
-    present = await schema_version(database)
-    _refuse_newer(settings, present)
+    """Raise Fatal unless the database has the tables this version needs: its own, or newer ones that it can do with."""
+    present = (await _newest(settings, database)).version
     if present < LATEST_VERSION:
         raise Fatal(f"database {settings.database} has schema {present}, needed is {LATEST_VERSION}: run `tally init`")
 
@@ -72,15 +72,20 @@ def partition_count_changed(topic: str, before: int, now: int) -> str:
     )
 
 
-async def schema_version(database: ClickHouse) -> int:
-    """The newest migration that was applied; 0 for none."""
-    ((version,),) = await database.rows(f"SELECT max(version) FROM {MIGRATIONS_TABLE}")
-    return int(version)
+class _Newest(NamedTuple):
+    """The newest migration that was applied, 0 for none, and the oldest that a process must know."""
+
+    version: int
+    oldest: int
 
 
-def _refuse_newer(settings: Settings, present: int) -> None:
-    if present > LATEST_VERSION:
+async def _newest(settings: Settings, database: ClickHouse) -> _Newest:
+    """Raises Fatal when the tables are too new for this version."""
+    (found,) = await database.rows(f"SELECT max(version), max(oldest) FROM {MIGRATIONS_TABLE}")
+    newest = _Newest(*map(int, found))
+    if newest.oldest > LATEST_VERSION:
         raise Fatal(
-            f"database {settings.database} has schema {present}, this version knows up to {LATEST_VERSION}: "
-            "upgrade Tally, or set TALLY_DATABASE to another database"
+            f"database {settings.database} has schema {newest.version}, which needs a version of Tally that knows "
+            f"{newest.oldest}, and this one knows {LATEST_VERSION}: upgrade Tally, or set TALLY_DATABASE to another one"
         )
+    return newest

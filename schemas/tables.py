@@ -35,6 +35,9 @@ class Migration(NamedTuple):
 
     version: int
     statements: tuple[str, ...]
+    oldest: int
+    """The oldest version of the tables that a process may have been written for and still run on these: so tables are
+    migrated first, and processes replaced one after another."""
 
 
 _CREATE_MIGRATIONS = f"""
@@ -186,13 +189,17 @@ ALTER TABLE {LEDGER}
 """
 
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values())),
-    Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES)),
-    Migration(3, (_COMPACT_PARTS,)),
-    Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED)),
-    Migration(5, (_WIDEN_LEDGER,)),
+    Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values()), oldest=1),
+    Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES), oldest=2),
+    Migration(3, (_COMPACT_PARTS,), oldest=2),
+    Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED), oldest=4),
+    Migration(5, (_WIDEN_LEDGER,), oldest=4),
 )
-BOOTSTRAP = _CREATE_MIGRATIONS
+BOOTSTRAP = (
+    _CREATE_MIGRATIONS,
+    f"ALTER TABLE {MIGRATIONS_TABLE} "
+    "ADD COLUMN IF NOT EXISTS oldest UInt32 COMMENT 'version of the tables that a process must know at least'",
+)
 LATEST_VERSION = MIGRATIONS[-1].version
 
 KEPT_FROM = (

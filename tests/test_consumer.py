@@ -13,15 +13,18 @@ from consumers.ceiling import RejectCeiling
 from consumers.worker import Worker
 from producers.producer import Producer
 from producers.simulator import Simulator
+from readers.audit import audit
 from runtime import kafka
 from runtime.errors import Fatal, TooManyRejects, Unavailable
 from runtime.migrate import migrate
 from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.wire import encode_headers, encode_value
+from tests.http_lab import consuming
 from tests.judging import judged
 from tests.lab import Lab, as_json, click
 from tests.test_judge import REFUSED, good_with
+from tests.waiting import eventually_async
 
 W = timedelta(milliseconds=300_000)
 GOOD = good_with()
@@ -294,11 +297,31 @@ async def test_missing_tables_and_topics_are_named(lab: Lab) -> None:
 
 async def test_init_is_repeatable_and_refuses_a_newer_schema(lab: Lab) -> None:
     assert await migrate(lab.settings) == []
-    await lab.database.command("INSERT INTO schema_migrations (version) VALUES (99)")
+    await lab.database.command("INSERT INTO schema_migrations (version, oldest) VALUES (99, 99)")
     with pytest.raises(Fatal, match="schema 99"):
         await migrate(lab.settings)
     with pytest.raises(Fatal, match="schema 99"):
         await lab.drain()
+
+
+async def test_tables_are_migrated_while_processes_run_and_those_may_be_started_again(lab: Lab) -> None:
+    """A rolling upgrade: newer tables first, then one process after another."""
+    async with consuming(lab.settings):
+        await lab.emit(click("before"))
+        await lab.database.command("ALTER TABLE interactions ADD COLUMN newer String DEFAULT 'x'")
+        await lab.database.command("ALTER TABLE outcomes ADD COLUMN newer String DEFAULT 'x'")
+        await lab.database.command("INSERT INTO schema_migrations (version, oldest) VALUES (99, 5)")
+        await lab.emit(click("after"), click("after"))
+
+        async def are_stored() -> bool:
+            return (await lab.count("interactions"), await lab.count("outcomes")) == (2, 1)
+
+        await eventually_async(are_stored)
+    await lab.emit(click("started again"))
+    assert (await lab.drain()).stored == 1
+    assert await migrate(lab.settings) == []
+    parts = [each async for each in audit(lab.settings, lab.database)]
+    assert all(each.balances for each in parts)
 
 
 def test_json_of_a_foreign_producer_needs_three_fields() -> None:

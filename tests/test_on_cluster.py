@@ -12,7 +12,7 @@ from schemas.cluster import of_partition, on_cluster
 from schemas.tables import BOOTSTRAP, INTERACTIONS, MIGRATIONS, OUTCOMES
 from tests.lab import Lab
 
-STATEMENTS = [BOOTSTRAP, *(statement for migration in MIGRATIONS for statement in migration.statements)]
+STATEMENTS = [*BOOTSTRAP, *(statement for migration in MIGRATIONS for statement in migration.statements)]
 ON_ALL = [each for statement in STATEMENTS for each in on_cluster(statement, "events", "tally")]
 
 

@@ -19,6 +19,12 @@ from deploy.embedded.clickhouse_http.statement import Statement, split_settings
 _CONFIG = "?background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
 """One thread merges: on the few cores of an embedded engine more of them would keep inserts and queries waiting."""
 
+
+def _connection(path: str) -> str:
+    """What opens the engine on a data directory; backups go beside it, and nowhere else."""
+    return f"{path}{_CONFIG}&backups.allowed_path={path}-backups"
+
+
 _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
 """What one query may hold, its formatted result included."""
 
@@ -32,7 +38,7 @@ class Session:
     """One request's view of the engine."""
 
     def __init__(self, path: str, query_id: str, database: str | None, settings: Mapping[str, str]) -> None:
-        self._connection = chdb.connect(path + _CONFIG)
+        self._connection = chdb.connect(_connection(path))
         try:
             # The comment is what `kill` finds the query by: an embedded engine chooses query ids itself.
             self._run(_set_statement({**_MEMORY, **settings, "log_comment": query_id}))
@@ -131,7 +137,7 @@ class Engine:
         self._spool = Path(f"{path}-spool")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a crash left
         self._spool.mkdir(parents=True)
-        self._keep_open = chdb.connect(path + _CONFIG)  # the engine stays up between requests
+        self._keep_open = chdb.connect(_connection(path))  # the engine stays up between requests
 
     def session(self, query_id: str, database: str | None, settings: Mapping[str, str]) -> Session:
         """A fresh session. Raises ClickHouseError for an unknown setting or database."""
