@@ -103,6 +103,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python -m schemas.json_schema > schemas/interaction.schema.json
 	@$(BIN)/python -m runtime.settings_doc > docs/settings.md
 	@$(BIN)/python -m runtime.metrics_doc > docs/metrics.md
+	@page=$$($(BIN)/python -m tally.capacity_doc) && printf '%s\n' "$$page" > docs/capacity.md
 	@$(BIN)/python -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
 
 ## make lock                   resolve the dependencies anew (needs the registries)

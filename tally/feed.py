@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from producers.producer import Imported, NotAccepted, Producer
 from readers.overview import VerdictCounts, count_verdicts_at
@@ -13,6 +14,8 @@ from runtime.settings import Settings
 from schemas.interaction import Interaction
 
 Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
+
+Item = TypeVar("Item")
 
 POLL_S = 0.25
 TICK_S = 0.02
@@ -68,6 +71,29 @@ async def paced(
         if seconds is not None and passed_s >= seconds:
             return
         await asyncio.sleep(TICK_S)
+
+
+class Pace:
+    """Lets so many pass a second, at most; `rate` None: any number."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._gap_s = 1 / rate if rate else 0.0
+        self._next_at = time.monotonic()
+
+    async def wait(self) -> None:
+        """Return when the next one may pass. Who was late does not catch up."""
+        now = time.monotonic()
+        if self._next_at > now:
+            await asyncio.sleep(self._next_at - now)
+        self._next_at = max(self._next_at, now) + self._gap_s
+
+
+async def at_rate(source: Iterable[Item], rate: float | None) -> AsyncIterator[Item]:
+    """Yield from `source`, so many a second at most."""
+    pace = Pace(rate)
+    for item in source:
+        await pace.wait()
+        yield item
 
 
 async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | Imported]:

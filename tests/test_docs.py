@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runtime.settings_doc import as_markdown
 from schemas.json_schema import as_text
+from tally import capacity_doc
 from tests.lab import Lab
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,10 @@ def test_the_json_schema_is_current() -> None:
 
 def test_the_page_of_settings_is_current() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == as_markdown(), "run `make docs`"
+
+
+def test_the_page_of_capacity_is_current() -> None:
+    assert capacity_doc.PAGE.read_text() == capacity_doc.page(), "run `make docs`"
 
 
 async def test_the_python_example_emits_an_event(lab: Lab) -> None:

@@ -23,13 +23,19 @@ from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.rejection import Rejection
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, err, out, say
-from tally.feed import Fed, Source, feed, paced, until, wait_for_verdicts
+from tally.feed import Fed, Pace, Source, at_rate, feed, paced, until, wait_for_verdicts
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the consumers' verdicts; 0 does not wait.", min=0)]
+
+Rate = Annotated[
+    float | None,
+    typer.Option(help="Events a second, at most: so that a backfill leaves the others their share.", min=0.1, max=1e6),
+]
 
 
 def emit(
     file: Annotated[str, typer.Argument(help="A file of JSON objects, one a line; - for standard input.")],
+    rate: Rate = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -53,8 +59,9 @@ def emit(
 
     async def valid() -> AsyncIterator[Interaction]:
         # Reading may block for as long as whoever writes to us takes; what was read before must go out meanwhile.
-        lines = valid_lines()
+        lines, pace = valid_lines(), Pace(rate)
         while (interaction := await asyncio.to_thread(next, lines, None)) is not None:
+            await pace.wait()
             yield interaction
 
     async def run() -> int:
@@ -85,6 +92,7 @@ def open_bandit(
     policy: Annotated[str, typer.Option(help="random or bts.")] = "random",
     campaign: Annotated[str, typer.Option(help="all, men or women.")] = "all",
     limit: Annotated[int | None, typer.Option(help="Import only the first so many rows.", min=1)] = None,
+    rate: Rate = None,
     wait: Wait = 60,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -92,7 +100,7 @@ def open_bandit(
 ) -> None:
     """Import an Open Bandit log: 10,000 real impressions and clicks. Importing twice stores once.
 
-    Example: tally import open-bandit --policy random --campaign all
+    Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
     """
     chosen_policy, chosen_campaign = (
         _one_of(policy, Policy, "--policy"),
@@ -101,7 +109,8 @@ def open_bandit(
     settings = Settings.load(data_dir)
     space = namespace or settings.namespace
     rows = itertools.islice(read_log(chosen_policy, chosen_campaign, space), limit)  # type: ignore[arg-type]
-    fed, verdicts = asyncio.run(_feed_and_wait(settings, rows, space, wait, total=limit or 10_000))
+    source = at_rate(rows, rate)
+    fed, verdicts = asyncio.run(_feed_and_wait(settings, source, space, wait, total=limit or 10_000))
     _report(f"open-bandit {policy}/{campaign}", fed, verdicts, as_json=as_json)
 
 

@@ -1,0 +1,83 @@
+"""What a load needs, from what an event was measured to cost (docs/performance.md).
+
+All of it is arithmetic on the constants below; docs/capacity.md says how they were measured, and what they leave out.
+"""
+
+import math
+from typing import NamedTuple
+
+from pydantic import BaseModel
+
+from runtime.settings import MIB, Settings
+
+EVENT_BYTES = 533
+"""Of the events that the others were measured with, as JSON."""
+WORKER_US, CLICKHOUSE_US, BROKER_US, REDIS_US = 6.6, 4.7, 0.3, 0.3
+"""CPU time an event, the highest of the medians of `make bench`; ClickHouse's with its merges."""
+TOPIC_BYTES, TABLE_BYTES = 113, 117
+"""On disk, an event: in lz4 batches that are full; in the table, merged."""
+CLAIM_BYTES, INDEX_BYTES = 56, 9
+"""Of a claim in Redis, and in the memory of the worker that has its partition."""
+WORKER_BASE_BYTES = 310 * MIB
+"""A worker without claims: libraries, two groups, what was fetched."""
+EVENTS_PER_PARTITION = 25_000
+"""A second, so that claims of a partition are taken over in seconds: 4 M of them a second, measured."""
+GIB, TIB, DAY_S = 1024**3, 1024**4, 86_400
+
+
+class Load(NamedTuple):
+    """What is to be borne."""
+
+    events_per_s: float
+    """On average."""
+    peak: float = 3.0
+    """By how much the busiest minutes are above the average."""
+    days: int = 365
+    """Until stored events are deleted."""
+    event_bytes: int = EVENT_BYTES
+    topic_replicas: int = 3
+    table_replicas: int = 2
+    use: float = 0.5
+    """Of each core and each worker, at the peak: the rest is for losing a machine, and for catching up."""
+
+
+class Need(BaseModel):
+    """What it needs."""
+
+    partitions: int
+    workers: int
+    worker_memory_gib: float
+    clickhouse_cores: int
+    table_tib: float
+    kafka_cores: int
+    topic_tib: float
+    redis_cores: int
+    redis_gib: float
+    rows: float
+
+
+def need_of(load: Load, settings: Settings) -> Need:
+    """Processes, memory and disk for a load, with this window and these retention times."""
+    peak = load.events_per_s * load.peak
+    size = load.event_bytes / EVENT_BYTES
+    workers = max(2, _cores(peak, WORKER_US * size, load.use))
+    per_worker = -(-max(8, math.ceil(peak / EVENTS_PER_PARTITION)) // workers)
+    claims = peak * settings.claim_ttl_ms / 1000
+    topic_days = max(0, settings.topic_retention_ms) / 1000 / DAY_S
+    rows = load.events_per_s * DAY_S * load.days
+    return Need(
+        partitions=per_worker * workers,
+        workers=workers,
+        worker_memory_gib=round((WORKER_BASE_BYTES + claims / workers * INDEX_BYTES) / GIB, 1),
+        clickhouse_cores=_cores(peak, CLICKHOUSE_US * size, load.use) * load.table_replicas,
+        table_tib=round(rows * TABLE_BYTES * size * load.table_replicas / TIB, 2),
+        kafka_cores=_cores(peak, BROKER_US * size, load.use) * load.topic_replicas,
+        topic_tib=round(load.events_per_s * DAY_S * topic_days * TOPIC_BYTES * size * load.topic_replicas / TIB, 2),
+        redis_cores=_cores(peak, REDIS_US, load.use),
+        redis_gib=round(claims * CLAIM_BYTES / GIB, 1),
+        rows=rows,
+    )
+
+
+def _cores(events_per_s: float, microseconds: float, use: float) -> int:
+    return max(1, math.ceil(events_per_s * microseconds / 1e6 / use))

@@ -1,0 +1,44 @@
+"""`tally capacity`."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from runtime.settings import Settings
+from tally.capacity import EVENT_BYTES, Load, need_of
+from tally.cli.options import AsJson, DataDir, answer_json, out
+
+
+def capacity(
+    events_per_s: Annotated[float, typer.Argument(help="Events a second, on average.", min=0.01, max=100_000_000)],
+    peak: Annotated[float, typer.Option(help="The busiest minutes, as times of the average.", min=1, max=100)] = 3,
+    days: Annotated[int, typer.Option(help="Until stored events are deleted.", min=1, max=36_500)] = 365,
+    event_bytes: Annotated[int, typer.Option(help="Of an event, as JSON.", min=50, max=2_000_000)] = EVENT_BYTES,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """What a load needs: partitions, workers, memory, disk, by what an event was measured to cost.
+
+    The window (TALLY_DEDUP_WINDOW_MS) and the topic's retention (TALLY_TOPIC_RETENTION_MS) are those of the settings.
+
+    Examples: tally capacity 10000; tally capacity 200 --days 3650 --json
+    """
+    settings = Settings.load(data_dir)
+    need = need_of(Load(events_per_s, peak=peak, days=days, event_bytes=event_bytes), settings)
+    if as_json:
+        answer_json(need.model_dump())
+        return
+    table = Table(title=f"{events_per_s:,.0f} events/s, {events_per_s * peak:,.0f} at the peak, {days} days")
+    table.add_column("part")
+    table.add_column("needs", justify="right")
+    for part, needs in (
+        ("topic", f"{need.partitions} partitions"),
+        ("workers", f"{need.workers}, {need.worker_memory_gib} GiB each"),
+        ("Kafka, 3 copies", f"{need.kafka_cores} cores, {need.topic_tib} TiB"),
+        ("Redis", f"{need.redis_cores} cores, {need.redis_gib} GiB"),
+        ("ClickHouse, 2 copies", f"{need.clickhouse_cores} cores, {need.table_tib} TiB"),
+        ("rows", f"{need.rows:,.0f}"),
+    ):
+        table.add_row(part, needs)
+    out.print(table)

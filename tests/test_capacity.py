@@ -1,0 +1,30 @@
+"""Capacity is arithmetic: it grows with what it is asked for, and never falls."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.settings import Settings
+from tally.capacity import CLAIM_BYTES, GIB, TABLE_BYTES, TIB, Load, need_of
+
+
+def test_the_table_and_the_claims_are_rows_times_bytes() -> None:
+    settings = Settings()
+    need = need_of(Load(1_000, peak=2, days=10, table_replicas=1), settings)
+    assert need.rows == 1_000 * 86_400 * 10
+    assert need.table_tib == pytest.approx(need.rows * TABLE_BYTES / TIB, abs=0.01)
+    claims = 2_000 * settings.claim_ttl_ms / 1000
+    assert need.redis_gib == pytest.approx(claims * CLAIM_BYTES / GIB, abs=0.1)
+
+
+@given(st.floats(1, 1e6), st.floats(1, 10), st.integers(1, 1000), st.floats(1.1, 4))
+def test_more_needs_no_less(rate: float, peak: float, days: int, more: float) -> None:
+    settings = Settings()
+    need = need_of(Load(rate, peak=peak, days=days), settings)
+    for larger in (Load(rate * more, peak=peak, days=days), Load(rate, peak=peak * more, days=days)):
+        other = need_of(larger, settings)
+        assert other.workers >= need.workers
+        assert other.redis_gib >= need.redis_gib
+        assert other.clickhouse_cores >= need.clickhouse_cores
+    assert need.partitions % need.workers == 0, "each worker has as many"
+    assert need.partitions >= rate * peak / 25_000
