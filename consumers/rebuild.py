@@ -9,6 +9,7 @@ from consumers import seams
 from consumers.batch import Slice
 from runtime.claims import CHUNK_OWNERS, Claims, Lease
 from runtime.clickhouse import ClickHouse
+from runtime.expansions import INHERITED, Expansions
 from runtime.metrics import CLAIMS_REBUILT
 from runtime.owners import Rows, rows_of
 from runtime.retry import retrying
@@ -23,12 +24,18 @@ _IN_REACH = (
     "_topic = {topic:String} AND _partition = {partition:UInt32} "
     "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC') AND _offset < {before:UInt64}"
 )
+# What `schemas.wire.partition_key` and `runtime.partitioner` say of a row that has a deduplication key.
+_LIES_ON = (
+    "kafkaMurmurHash(concat(namespace, ':', if(ifNull(execution_id, '') != '', assumeNotNull(execution_id), "
+    "_idempotency_key))) % {partitions:UInt32} = {lies_on:UInt32}"
+)
 _EXTENT = f"SELECT count(), min(_offset), max(_offset) FROM {INTERACTIONS} WHERE {_IN_REACH}"
 _OWNERS = (
     "SELECT namespace, execution_id, feature_id, interaction_type, _idempotency_key, _offset, _event_time_ms, "
     f"toUnixTimestamp64Milli(timestamp), interaction_id FROM {INTERACTIONS} "
     f"WHERE {_IN_REACH} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}} "
-    "AND _keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '') ORDER BY _offset LIMIT 1 BY _offset"
+    "AND _keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '') "
+    f"AND {_LIES_ON} ORDER BY _offset LIMIT 1 BY _offset"
 )
 
 _REFUSED = (
@@ -42,12 +49,13 @@ log = logging.getLogger("tally.worker")
 class Rebuild:
     """Puts back a partition's lost claims from the rows that were stored lately."""
 
-    def __init__(self, settings: Settings, claims: Claims, database: ClickHouse) -> None:
+    def __init__(self, settings: Settings, claims: Claims, database: ClickHouse, expansions: Expansions) -> None:
         self._topic = settings.topic
         self._reach_back_ms = settings.reach_back_ms
         self._skew_ms = settings.clock_skew_ms
         self._claims = claims
         self._database = database
+        self._expansions = expansions
 
     async def must_begin_anew(self, part: Slice) -> bool:
         """Whether an event was refused lately whose claim Redis may still have, since it can lose the release."""
@@ -67,27 +75,12 @@ class Rebuild:
         2W of the log. Rows that are deleted count too: their events were stored. Raises Fenced, and ClaimsLost when
         Redis loses the claims once more on the way.
         """
-        where = {
-            "topic": self._topic,
-            "partition": lease.partition,
-            "reach_ms": max(0, append_ms - self._reach_back_ms),
-            "before": first_offset,
-        }
-        extent = await retrying("rebuilding claims", partial(self._database.rows, _EXTENT, where))
-        rows, first, last = extent[0]
-        if rows:
-            log.warning("partition %d: rebuilding claims from %s stored rows", lease.partition, f"{rows:,}")
-        done = 0
-        for start in range(first, last + 1, OFFSETS_PER_QUERY) if rows else ():
-            span = {"first": start, "end": start + OFFSETS_PER_QUERY}
-            found = await retrying("rebuilding claims", partial(self._database.rows, _OWNERS, {**where, **span}))
-            for at in range(0, len(found), CHUNK_OWNERS):
-                owners = _owners_of(found[at : at + CHUNK_OWNERS])
-                await retrying("rebuilding claims", partial(self._claims.restore, lease, owners))
-            await seams.reached("restored")
-            done += len(found)
-            CLAIMS_REBUILT.inc(len(found))
-            log.info("partition %d: %s claims rebuilt", lease.partition, f"{done:,}")
+        reach_ms = max(0, append_ms - self._reach_back_ms)
+        for ancestor in self._expansions.ancestors(lease.partition):
+            if ancestor.end:
+                await self._restore(lease, ancestor.partition, ancestor.end, reach_ms, inherited=True)
+        if first_offset:
+            await self._restore(lease, lease.partition, first_offset, reach_ms)
         finish = partial(
             self._claims.finish,
             lease,
@@ -97,11 +90,41 @@ class Rebuild:
         )
         await retrying("rebuilding claims", finish)
 
+    async def _restore(
+        self, lease: Lease, partition: int, before: int, reach_ms: int, *, inherited: bool = False
+    ) -> None:
+        """Put back what lies on a partition before an offset; of what is inherited, that whose key lies here now."""
+        where = {
+            "topic": self._topic,
+            "partition": partition,
+            "reach_ms": reach_ms,
+            "before": before,
+            "partitions": self._expansions.partitions if inherited else 1,
+            "lies_on": lease.partition if inherited else 0,
+        }
+        extent = await retrying("rebuilding claims", partial(self._database.rows, _EXTENT, where))
+        rows, first, last = extent[0]
+        if rows:
+            source = f"partition {partition}'s " if inherited else ""
+            log.warning("partition %d: rebuilding claims from %s%s stored rows", lease.partition, source, f"{rows:,}")
+        done = 0
+        for start in range(first, last + 1, OFFSETS_PER_QUERY) if rows else ():
+            span = {"first": start, "end": start + OFFSETS_PER_QUERY}
+            found = await retrying("rebuilding claims", partial(self._database.rows, _OWNERS, {**where, **span}))
+            for at in range(0, len(found), CHUNK_OWNERS):
+                owners = _owners_of(found[at : at + CHUNK_OWNERS], INHERITED if inherited else 0)
+                await retrying("rebuilding claims", partial(self._claims.restore, lease, owners))
+            await seams.reached("restored")
+            done += len(found)
+            CLAIMS_REBUILT.inc(len(found))
+            log.info("partition %d: %s claims rebuilt", lease.partition, f"{done:,}")
 
-def _owners_of(found: Sequence[Sequence[Any]]) -> Rows:
+
+def _owners_of(found: Sequence[Sequence[Any]], shift: int) -> Rows:
     namespaces, executions, features, types, idempotency_keys, offsets, event_ms, append_ms, ids = zip(
         *found, strict=True
     )
     keys = map(dedup_key, namespaces, executions, features, types, idempotency_keys)
     # The query leaves out rows without a key.
-    return rows_of([key for key in keys if key is not None], offsets, event_ms, append_ms, ids)
+    shifted = [offset + shift for offset in offsets]
+    return rows_of([key for key in keys if key is not None], shifted, event_ms, append_ms, ids)

@@ -13,6 +13,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 from runtime.clickhouse import ClickHouse
+from runtime.errors import TallyError
+from runtime.settings import Settings
 from schemas.cluster import of_partition
 from schemas.tables import EXPIRING, INTERACTIONS, LEDGER, OUTCOMES
 
@@ -44,6 +46,17 @@ GROUP BY _topic, _partition, verdict, month
 _ARE_EXPIRED = f"SELECT count() FROM {INTERACTIONS} WHERE timestamp < {{before:DateTime64(3)}}"
 
 log = logging.getLogger("tally.worker")
+
+
+async def expire(settings: Settings, database: ClickHouse, *, events_too: bool) -> None:
+    """Housekeeping: what it cannot do now it can do in an hour. One worker at a time may do it for `events_too`."""
+    cluster = settings.clickhouse_cluster
+    try:
+        await expire_outcomes(database, settings.outcomes_days, cluster=cluster)
+        if events_too and settings.interactions_days:
+            await expire_interactions(database, settings.interactions_days, cluster=cluster)
+    except TallyError as error:
+        log.warning("what is old was not expired: %s", error)
 
 
 async def expire_outcomes(

@@ -8,7 +8,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from runtime import kafka
 from runtime.claims import Fenced
-from runtime.errors import Fatal
+from runtime.errors import Fatal, Restart
 from runtime.migrate import partition_count_changed
 from runtime.retry import retrying
 
@@ -36,10 +36,10 @@ class Share:
         """Partition -> offset it waits at: a record there is of a newer schema."""
 
     def check_partitions(self) -> None:
-        """Raise Fatal when the topic has another number of partitions by now."""
+        """Raise Restart when the topic has another number of partitions by now: the next start tells whether it may."""
         now = len(self._consumer.partitions_for_topic(self._topic) or ())
         if now not in (0, self._partitions):
-            raise Fatal(partition_count_changed(self._topic, self._partitions, now))
+            raise Restart(partition_count_changed(self._topic, self._partitions, now))
 
     def check_held(self) -> None:
         """Raise Fatal when records are left that this version cannot judge."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from consumers.events import Event
 from runtime.clickhouse import ClickHouse
+from runtime.expansions import INHERITED, Expansions
 from runtime.owners import Owner
 from runtime.retry import retrying
 from runtime.settings import Settings
@@ -17,18 +18,28 @@ from schemas.tables import INTERACTIONS
 IDS_PER_LOOKUP = 2_000  # 39 bytes each
 KEYS_PER_LOOKUP = 60  # up to 512 bytes each, or four times that when every character has to be escaped
 
+# What the partition inherits from others lies there, below an offset, and comes before all of its own.
+_INHERITED = (
+    "arrayExists((parent, end) -> _partition = parent AND _offset < end, "
+    "{ancestors:Array(UInt32)}, {ends:Array(UInt64)})"
+)
+_SHIFT = f"if(_partition = {{partition:UInt32}}, 0, {INHERITED})"
+
 # Rows of another topic are older whatever their offsets: they were stored by a pipeline that this one succeeds.
 _SAME_ID = (
-    f"SELECT interaction_id, _topic, min(_offset) FROM {INTERACTIONS} "
+    f"SELECT interaction_id, _topic, min(toInt64(_offset) + {_SHIFT}) FROM {INTERACTIONS} "
     "WHERE namespace = {namespace:String} AND interaction_id IN {ids:Array(String)} "
-    "AND (_topic != {topic:String} OR _partition = {partition:UInt32}) GROUP BY interaction_id, _topic"
+    f"AND (_topic != {{topic:String}} OR _partition = {{partition:UInt32}} OR {_INHERITED}) "
+    "GROUP BY interaction_id, _topic"
 )
 _NEAR = (
-    "SELECT execution_id, feature_id, interaction_type, _idempotency_key, _offset, _event_time_ms, interaction_id "
+    f"SELECT execution_id, feature_id, interaction_type, _idempotency_key, toInt64(_offset) + {_SHIFT} AS at, "
+    "_event_time_ms, interaction_id "
     f"FROM {INTERACTIONS} WHERE namespace = {{namespace:String}} AND _topic = {{topic:String}} "
-    "AND _partition = {partition:UInt32} AND _event_time_ms > {after_ms:Int64} AND _event_time_ms < {before_ms:Int64} "
+    f"AND (_partition = {{partition:UInt32}} OR {_INHERITED}) "
+    "AND _event_time_ms > {after_ms:Int64} AND _event_time_ms < {before_ms:Int64} "
     "AND _keyed AND (execution_id IN {executions:Array(String)} OR _idempotency_key IN {keys:Array(String)}) "
-    "ORDER BY _offset"
+    "ORDER BY at"
 )
 
 _Rows = dict[bytes | None, list[Occurrence]]
@@ -37,17 +48,18 @@ _Rows = dict[bytes | None, list[Occurrence]]
 class StoredOwners:
     """Looks rows up for events of one partition."""
 
-    def __init__(self, settings: Settings, database: ClickHouse) -> None:
+    def __init__(self, settings: Settings, database: ClickHouse, expansions: Expansions) -> None:
         self._topic = settings.topic
         self._window_ms = settings.dedup_window_ms
         self._database = database
+        self._expansions = expansions
 
     async def of_same_id(self, events: Iterable[Event]) -> set[int]:
         """The offsets of those whose id came from outside and has been stored from a lower offset, however long ago."""
         repeated = set()
         for partition, namespace, group in _groups((event for event in events if event.may_repeat_id), IDS_PER_LOOKUP):
             offsets = {event.interaction_id: event.offset for event in group}
-            where = {"namespace": namespace, "ids": list(offsets), "topic": self._topic, "partition": partition}
+            where = {"namespace": namespace, "ids": list(offsets), **self._place(partition)}
             for interaction_id, topic, offset in await self._rows("looking up ids", _SAME_ID, where):
                 if topic != self._topic or offset < offsets[interaction_id]:
                     repeated.add(offsets[interaction_id])
@@ -59,8 +71,7 @@ class StoredOwners:
         for partition, namespace, group in _groups((event for event in events if event.replayed), KEYS_PER_LOOKUP):
             where = {
                 "namespace": namespace,
-                "topic": self._topic,
-                "partition": partition,
+                **self._place(partition),
                 "after_ms": min(event.event_ms for event in group) - self._window_ms,
                 "before_ms": max(event.event_ms for event in group) + self._window_ms,
                 "executions": [event.execution_id for event in group if event.execution_id],
@@ -76,6 +87,15 @@ class StoredOwners:
                 if (owner := self._first_owner(event, rows)) is not None:
                     owners[event.offset] = owner
         return owners
+
+    def _place(self, partition: int) -> dict[str, Any]:
+        ancestors = self._expansions.ancestors(partition)
+        return {
+            "topic": self._topic,
+            "partition": partition,
+            "ancestors": [each.partition for each in ancestors],
+            "ends": [each.end for each in ancestors],
+        }
 
     def _first_owner(self, event: Event, rows: _Rows) -> Owner | None:
         asked = Occurrence(event.offset, event.interaction_id, event.event_ms, event.append_ms)

@@ -30,7 +30,7 @@ from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
 from consumers.rereading import read_again
 from consumers.resume import Resume
-from consumers.retention import expire_interactions, expire_outcomes
+from consumers.retention import expire
 from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stored_owners import StoredOwners
@@ -41,6 +41,7 @@ from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.deletions import Deletions
 from runtime.errors import TallyError, Unavailable
+from runtime.expansions import Expansions
 from runtime.metrics_server import metrics_served
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
@@ -108,12 +109,13 @@ class Worker(ConsumerRebalanceListener):
             letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
             partitions = len(await letters.partitions_for(settings.topic))
             await check_partition_count(settings, database, partitions)
+            expansions = await Expansions.read(settings.topic, database)
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
             offset_reader = await stack.enter_async_context(kafka.offset_reader(settings))
             self._intake = Intake(self._consumer, settings)
             self._share = Share(self._consumer, offset_reader, settings.topic, partitions, self._ends)
             self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
-            pipeline = self._pipeline = self._assemble(partitions, database, redis, letters)
+            pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, letters)
             self.counts = pipeline.counts
             self._consumer.subscribe([settings.topic], listener=self)
             try:
@@ -127,17 +129,20 @@ class Worker(ConsumerRebalanceListener):
         logger.info("stopped: %s", self.counts.as_text())
         return self.counts
 
-    def _assemble(self, partitions: int, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer) -> Pipeline:
+    def _assemble(
+        self, partitions: int, expansions: Expansions, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer
+    ) -> Pipeline:
         settings = self._settings
         claims = Claims(redis, settings)
         offsets = Offsets(self._consumer, settings)
-        self._leases = Leases(claims, self._resume, Rebuild(settings, claims, database), offsets.confirm)
+        rebuild = Rebuild(settings, claims, database, expansions)
+        self._leases = Leases(claims, self._resume, rebuild, offsets.confirm)
         return Pipeline(
             settings,
             validation=Validation(settings.topic, settings.namespace, partitions),
             ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
             resume=self._resume,
-            deduplication=Deduplication(self._leases, StoredOwners(settings, database)),
+            deduplication=Deduplication(self._leases, StoredOwners(settings, database, expansions)),
             source=Source(partial(read_again, settings), offsets.commit, self._hold),
             outlets=Outlets(
                 Sink(settings.topic, database),
@@ -155,8 +160,10 @@ class Worker(ConsumerRebalanceListener):
     async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
         expire_at = 0.0
         while not self._stop.is_set():
-            if time.monotonic() >= expire_at:
-                await self._unless_stopped("outcomes were not expired", self._expire(database))
+            if self.is_ready and time.monotonic() >= expire_at:
+                has_first = TopicPartition(self._settings.topic, 0) in self._consumer.assignment()
+                expiring = expire(self._settings, database, events_too=has_first)
+                await self._unless_stopped("what is old was not expired", expiring)
                 expire_at = time.monotonic() + EXPIRE_EVERY_S
             with pipeline.stages.of("read"):
                 await self._intake.fill(self._stop)
@@ -217,17 +224,6 @@ class Worker(ConsumerRebalanceListener):
                 await self._finishing
             finally:
                 self._finishing = None
-
-    async def _expire(self, database: ClickHouse) -> None:
-        """Housekeeping: what it cannot do now it can do in an hour."""
-        try:
-            cluster, days = self._settings.clickhouse_cluster, self._settings.interactions_days
-            await expire_outcomes(database, self._settings.outcomes_days, cluster=cluster)
-            # One worker at a time: who has the first partition.
-            if days and TopicPartition(self._settings.topic, 0) in self._consumer.assignment():
-                await expire_interactions(database, days, cluster=cluster)
-        except TallyError as error:
-            logger.warning("what is old was not expired: %s", error)
 
     async def _unless_stopped(self, failure: str, work: Coroutine[Any, Any, Result]) -> Result:
         """Await `work`; once the worker is to stop, it may take only so much longer."""

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from producers.clients import Clients
 from producers.topic import Outgoing, Sent, Topic
 from runtime import kafka
-from runtime.errors import TallyError
+from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms
 from schemas.identity import mint_id
@@ -60,12 +61,14 @@ class Producer:
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self._settings = settings or Settings.load(**overrides)
         self._open = AsyncExitStack()
+        self._clients: Clients
+        self._mending = asyncio.Lock()
         self._topic: Topic
 
     async def __aenter__(self) -> Self:
         await kafka.require_topic(self._settings)  # the client would wait long for a topic that is not there
-        client = await self._open.enter_async_context(kafka.producer(self._settings))
-        settings = self._settings
+        self._clients = await self._open.enter_async_context(Clients(self._settings))
+        client, settings = await self._clients.another(), self._settings
         self._topic = Topic(client, settings.topic, settings.delivery_timeout_ms, settings.max_record_bytes)
         return self
 
@@ -137,7 +140,16 @@ class Producer:
             encode_value(interaction, interaction_id),
             encode_headers(space, derived_id=imported, idempotency_key=token),
         )
+        if self._topic.broken is not None:
+            await self._mend()
         return _Sent(interaction, interaction_id, await self._topic.send(record))
+
+    async def _mend(self) -> None:
+        """Put a new client in the place of one that is beyond mending; with no broker the next one tries again."""
+        async with self._mending:
+            if self._topic.broken is not None:
+                with suppress(Unavailable):
+                    self._topic.use(await self._clients.another())
 
     async def _outcome(self, sent: "_Sent") -> Receipt | NotAccepted:
         try:

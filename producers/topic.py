@@ -30,6 +30,8 @@ _REFUSALS = (
 
 _PASSING = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
 """Errors that say nothing of the client, besides those it tries again: it has refused a record before numbering it."""
+_SMALL_BYTES = 64 * 1024
+"""No topic refuses a record for that size, unless it is being expanded: then it takes none (`tally topic expand`)."""
 _OVERHEAD_BYTES = 1_024
 """Of a record, at most: what stands around it, and its headers."""
 
@@ -57,6 +59,7 @@ class Sent(NamedTuple):
     future: "asyncio.Future[Any]"
     deadline: float
     client: AIOKafkaProducer
+    nbytes: int
 
 
 class _Batch(NamedTuple):
@@ -65,6 +68,7 @@ class _Batch(NamedTuple):
     partition: int
     builder: BatchBuilder
     numbers: list[int]
+    sizes: list[int]
 
     def add(self, number: int, record: Outgoing) -> bool:
         """Whether there is room for one more; the first has it, however large it is."""
@@ -72,6 +76,7 @@ class _Batch(NamedTuple):
         if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
             return False
         self.numbers.append(number)
+        self.sizes.append(len(key) + len(value))
         return True
 
 
@@ -121,7 +126,7 @@ class Topic:
                 continue
             partition = placed(record.key)
             if partition not in open_ or not open_[partition].add(number, record):
-                open_[partition] = _Batch(partition, self._client.create_batch(), [])
+                open_[partition] = _Batch(partition, self._client.create_batch(), [], [])
                 open_[partition].add(number, record)
                 batches.append(open_[partition])
         faults = await asyncio.gather(*(self._put(batch, deadline) for batch in batches))
@@ -140,13 +145,18 @@ class Topic:
                     sent = await client.send_batch(batch.builder, self._name, partition=batch.partition)
                 await sent
         except (KafkaError, TimeoutError) as error:
-            return self._fault(error, client)
+            return self._fault(error, client, max(batch.sizes))
         except (AssertionError, TypeError) as error:  # the client knows no such partition at this moment
             return self._fault(error)
         return None
 
-    def _fault(self, error: Exception, client: AIOKafkaProducer | None = None) -> TallyError:
-        """What an error means for the sender; with the client that had it, also what it means for that."""
+    def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, nbytes: int = 0) -> TallyError:
+        """What an error means for who sends so many bytes; with the client that had it, also what it means for that."""
+        if isinstance(error, MessageSizeTooLargeError) and 0 < nbytes <= _SMALL_BYTES:
+            self.broken = client if client is self._client else self.broken  # it counts what was refused
+            return Unavailable(
+                f"topic {self._name} takes no records: it is being expanded, or its max.message.bytes is far too low"
+            )
         passes = isinstance(error, _PASSING) or getattr(error, "retriable", False)
         if client is self._client and isinstance(error, KafkaError) and not passes:
             self.broken = client
@@ -169,7 +179,7 @@ class Topic:
         except (KafkaError, TimeoutError) as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        return Sent(future, deadline, client)
+        return Sent(future, deadline, client, len(key) + len(value))
 
     async def landed(self, sent: Sent) -> Landed:
         """Wait until Kafka has it on all in-sync replicas.
@@ -180,5 +190,5 @@ class Topic:
             async with asyncio.timeout_at(sent.deadline):
                 stored = await asyncio.shield(sent.future)
         except (KafkaError, TimeoutError) as error:
-            raise self._fault(error, sent.client) from error
+            raise self._fault(error, sent.client, sent.nbytes) from error
         return Landed(stored.partition, stored.offset, stored.timestamp)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from readers.lookup import Lookups
 from runtime.clickhouse import ClickHouse
+from runtime.expansions import Expansions
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
@@ -44,8 +45,14 @@ _WRONG_OWNER = f"""
 SELECT namespace, duplicate.interaction_id, duplicate_of,
     multiIf(
         owner.interaction_id = '', 'its owner is not stored',
-        owner._topic = duplicate._topic AND (owner._partition != duplicate._partition
-            OR owner._offset >= duplicate._offset), 'its owner does not come before it',
+        owner._topic = duplicate._topic AND NOT (
+            owner._partition = duplicate._partition AND owner._offset < duplicate._offset
+            OR arrayExists(
+                (before, ends) -> duplicate._partition % before = owner._partition
+                    AND owner._partition != duplicate._partition AND owner._offset < ends[owner._partition + 1],
+                {{befores:Array(UInt32)}}, {{ends:Array(Array(UInt64))}}
+            )
+        ), 'its owner does not come before it',
         duplicate.reason = 'same_id' AND owner.interaction_id != duplicate.interaction_id, 'its owner has another id',
         duplicate.reason != 'same_id'
             AND abs(duplicate._event_time_ms - owner._event_time_ms) >= {{window_ms:Int64}},
@@ -98,6 +105,8 @@ async def deep_audit(
         "until_ms": 2**43 if until is None else to_epoch_ms(until),
         "window_ms": settings.dedup_window_ms,
     }
+    expansions = (await Expansions.read(settings.topic, database)).all
+    where["befores"], where["ends"] = [each.before for each in expansions], [list(each.ends) for each in expansions]
     ((rows,),) = await database.rows(_COUNT, where)
     where["buckets"], where["one_in"] = 1 + rows // IDS_PER_BUCKET, 1 + rows // LOOKUPS
     result = DeepAudit()

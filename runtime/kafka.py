@@ -50,6 +50,8 @@ LOG_APPEND_TIME = "LogAppendTime"
 PRODUCER_BATCH_BYTES = 128 * 1024
 LINGER_MS = 5
 POLL_MS = 500
+METADATA_MAX_AGE_MS = 5_000
+"""So long after a topic was expanded a client may go by its old number of partitions."""
 FETCH_BYTES = 16 * 1024 * 1024
 
 # The broker's limits count compressed bytes, this client's own count them before compression: a record that came
@@ -73,6 +75,7 @@ async def producer(settings: Settings, *, letters: bool = False) -> AsyncIterato
         max_batch_size=PRODUCER_BATCH_BYTES,
         max_request_size=MAX_LETTER_BYTES if letters else settings.max_record_bytes,
         request_timeout_ms=settings.delivery_timeout_ms,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
     await started(client, settings)
     try:
@@ -104,7 +107,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         key_deserializer=whole_batches.whole,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        metadata_max_age_ms=60_000,
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         isolation_level="read_committed",
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),

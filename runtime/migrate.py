@@ -68,7 +68,8 @@ def partition_count_changed(topic: str, before: int, now: int) -> str:
     """What to say when events of one key have begun to lie on another partition than their claims."""
     return (
         f"topic {topic} (TALLY_TOPIC) has {now} partitions and had {before}: the same key now lies on another "
-        "partition, where nobody knows its earlier events. Put new events on a new topic, with as many as you need"
+        "partition, where nobody knows its earlier events. `tally topic expand` is what adds partitions; or put new "
+        "events on a new topic"
     )
 
 

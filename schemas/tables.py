@@ -15,6 +15,7 @@ LEDGER = "ledger"
 TOPICS = "topics"
 DELETIONS = "deletions"
 API_KEYS = "api_keys"
+EXPANSIONS = "expansions"
 MIGRATIONS_TABLE = "schema_migrations"
 
 DEDUPLICATION_WINDOW = 10_000
@@ -188,12 +189,24 @@ ALTER TABLE {LEDGER}
     MODIFY COLUMN verdict Enum8('duplicate' = 1, 'rejected' = 2, 'stored' = 3, 'deleted' = 4)
 """
 
+# Without ends: begun, so that who goes on with it knows what the topic's limit was before its producers were held.
+_CREATE_EXPANSIONS = f"""
+CREATE TABLE IF NOT EXISTS {EXPANSIONS} (
+    topic String,
+    partitions_before UInt32,
+    partitions_after UInt32,
+    ends Array(UInt64) COMMENT 'of the log of each partition that was there before',
+    expanded_at DateTime64(3, 'UTC') DEFAULT now64(3),
+    max_message_bytes UInt64 COMMENT 'of the topic, before its producers were held'
+) ENGINE = ReplacingMergeTree(expanded_at) ORDER BY (topic, partitions_after)
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values()), oldest=1),
     Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES), oldest=2),
     Migration(3, (_COMPACT_PARTS,), oldest=2),
     Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED), oldest=4),
-    Migration(5, (_WIDEN_LEDGER,), oldest=4),
+    Migration(5, (_WIDEN_LEDGER, _CREATE_EXPANSIONS), oldest=4),
 )
 BOOTSTRAP = (
     _CREATE_MIGRATIONS,

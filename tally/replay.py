@@ -24,11 +24,13 @@ from runtime import kafka
 from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
+from runtime.expansions import Expansions
 from runtime.faults import kafka_fault
 from runtime.kafka_connection import connection
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
 from runtime.settings import Settings
+from schemas.event_time import from_epoch_ms, to_epoch_ms
 from tally.table_copy import TableCopy
 
 OFFSETS_PER_COMPARISON = 2_000_000
@@ -131,6 +133,7 @@ class Replay:
 
     async def _find_ranges(self, since: datetime | None, until: datetime | None) -> dict[int, LogRange]:
         ranges = {}
+        await self._refuse_expanded(since)
         async with kafka.admin(self._live) as admin:
             partitions = await kafka.partition_numbers(admin, self._live.topic)
         async with kafka.offset_reader(self._live) as log:
@@ -139,6 +142,17 @@ class Replay:
                 place = TopicPartition(self._live.topic, partition)
                 ranges[partition] = await range_of_times(log, place, bounds[partition], since, until)
         return ranges
+
+    async def _refuse_expanded(self, since: datetime | None) -> None:
+        """What a partition has inherited would be judged while it is being judged anew itself."""
+        expansions = (await Expansions.read(self._live.topic, self._database)).all
+        if expansions:
+            clear_ms = expansions[-1].at_ms + self._live.reach_back_ms
+            if since is None or to_epoch_ms(since) < clear_ms:
+                raise TallyError(
+                    "the topic was expanded, and what is replayed must not reach back to before that: "
+                    f"--from {from_epoch_ms(clear_ms):%Y-%m-%dT%H:%M:%SZ} or later"
+                )
 
     async def _read_state(self) -> _State | None:
         """None for a database that is not there. Raises TallyError for one that is somebody else's."""

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated, Any, Self
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
 
-from aiokafka import AIOKafkaProducer
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
+from producers.clients import Clients
 from producers.collector import documents
 from producers.collector.events import compile_ahead
 from producers.collector.intake import Collector, WaitFor
@@ -22,7 +22,6 @@ from runtime.http.admission import admit, admitted
 from runtime.http.middleware import FURTHER_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import Base, Check, Stores
-from runtime.settings import Settings
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
 
@@ -60,7 +59,7 @@ class CollectorPart:
         """Connect to Kafka; leaving waits for what is unsent."""
         await asyncio.to_thread(compile_ahead)
         await kafka.require_topic(base.settings)
-        async with _Clients(base.settings) as clients:
+        async with Clients(base.settings) as clients:
             self._collector = Collector(base.settings, await clients.another(), base.redis, self._wait_for)
             mending = asyncio.create_task(_mend(self._collector.topic, clients))
             try:
@@ -128,29 +127,7 @@ class CollectorPart:
         return router
 
 
-class _Clients:
-    """One Kafka client at a time. Leaving waits for what the last one has not sent yet."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self._open.aclose()
-
-    async def another(self) -> AIOKafkaProducer:
-        """A new client; the one before is closed behind everybody's back. Raises Unavailable and Fatal."""
-        fresh = AsyncExitStack()
-        client = await fresh.enter_async_context(kafka.producer(self._settings))
-        before, self._open = self._open, fresh
-        fresh.push_async_callback(asyncio.wait, [asyncio.create_task(before.aclose())])
-        return client
-
-
-async def _mend(topic: Topic, clients: _Clients) -> None:
+async def _mend(topic: Topic, clients: Clients) -> None:
     """Put a new client in the place of one that is beyond mending."""
     while True:
         await asyncio.sleep(MEND_EVERY_S)

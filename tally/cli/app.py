@@ -2,7 +2,7 @@
 
 import typer
 
-from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run
+from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run, topic
 
 app = typer.Typer(
     help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
@@ -22,5 +22,6 @@ for ask_command in (ask.lookup, ask.tail, ask.report, ask.status, audit.audit):
     app.command(rich_help_panel="Get answers")(ask_command)
 app.command(rich_help_panel="Run")(capacity.capacity)
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
+app.add_typer(topic.app, name="topic", rich_help_panel="Run")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Mend")
 app.command(rich_help_panel="Mend")(replay.replay)

@@ -31,6 +31,7 @@ from readers.overview import read_lag
 from runtime import kafka
 from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
+from runtime.expansions import Expansions
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
 from runtime.settings import Settings
@@ -245,7 +246,7 @@ async def rebuild(stack: Stack, claims: int) -> None:
         lease = await client.take(0, needed=claims - 1, log_end=claims, append_ms=now_ms)
         before: Any = await redis.info("memory")
         begun = time.monotonic()
-        work = Rebuild(where.settings, client, where.database)
+        work = Rebuild(where.settings, client, where.database, Expansions())
         await work.run(lease, first_offset=claims, append_ms=now_ms)
         took_s = time.monotonic() - begun
         after: Any = await redis.info("memory")

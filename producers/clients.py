@@ -1,0 +1,32 @@
+"""Kafka clients that follow one another: one that is beyond mending is replaced, not mended."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Self
+
+from aiokafka import AIOKafkaProducer
+
+from runtime import kafka
+from runtime.settings import Settings
+
+
+class Clients:
+    """One Kafka client at a time. Leaving waits for what the last one has not sent yet."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._open.aclose()
+
+    async def another(self) -> AIOKafkaProducer:
+        """A new client; the one before is closed behind everybody's back. Raises Unavailable and Fatal."""
+        fresh = AsyncExitStack()
+        client = await fresh.enter_async_context(kafka.producer(self._settings))
+        before, self._open = self._open, fresh
+        fresh.push_async_callback(asyncio.wait, [asyncio.create_task(before.aclose())])
+        return client

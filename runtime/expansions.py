@@ -1,0 +1,62 @@
+"""Expansions of a topic: since when it has more partitions, and on which of them a key lay before.
+
+A topic grows to a multiple of its partitions only. Kafka's partitioner takes the key's hash modulo their number, so
+what comes to partition p of the larger topic came to `p % before` of the smaller one, and to no other: p inherits from
+that one what lies there below the offset at which it was expanded.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runtime.clickhouse import ClickHouse
+from schemas.tables import EXPANSIONS
+
+INHERITED = -(2**62)
+"""Added to the offset of an inherited event: it comes before each of the partition's own, in the order it had."""
+
+_READ = (
+    "SELECT partitions_before, partitions_after, ends, toUnixTimestamp64Milli(expanded_at) "
+    f"FROM {EXPANSIONS} FINAL WHERE topic = {{topic:String}} AND notEmpty(ends) ORDER BY partitions_after"
+)
+
+
+class Expansion(NamedTuple):
+    """One of them: the ends are those of the partitions that were there before; its time in ms since 1970."""
+
+    before: int
+    after: int
+    ends: Sequence[int]
+    at_ms: int
+
+
+class Ancestor(NamedTuple):
+    """Where a partition's keys lay before: all events there below an offset."""
+
+    partition: int
+    end: int
+
+
+class Expansions:
+    """Those of one topic, in their order."""
+
+    def __init__(self, expansions: Sequence[Expansion] = ()) -> None:
+        self.all = expansions
+
+    @classmethod
+    async def read(cls, topic: str, database: ClickHouse) -> "Expansions":
+        """As they are now. Raises Unavailable."""
+        return cls([Expansion(*row) for row in await database.rows(_READ, {"topic": topic})])
+
+    @property
+    def partitions(self) -> int:
+        """How many there are since the last one; 0 when there was none."""
+        return self.all[-1].after if self.all else 0
+
+    def ancestors(self, partition: int) -> list[Ancestor]:
+        """Other partitions on which keys of this one have lain, the earliest first."""
+        found = []
+        for expansion in self.all:
+            parent = partition % expansion.before
+            if parent != partition:
+                found.append(Ancestor(parent, expansion.ends[parent]))
+        return found

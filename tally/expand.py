@@ -1,0 +1,167 @@
+"""Expanding a topic: more partitions, and the same verdicts as if it had had them always.
+
+1 hold      the topic takes no records: its limit for their size is one byte. The broker refuses them for every
+            producer, so nothing is on its way any more that might still arrive; producers are told to try again
+2 drain     until the workers have committed all there is
+3 record    where the old partitions end; from there on each new one inherits from its old one (`runtime.expansions`)
+4 expand
+5 settle    until every producer has looked at the topic anew, and has given up what it had sent before
+6 release   workers start again by themselves, and put the claims of the new partitions back from ClickHouse
+
+Until 3 whatever goes wrong ends with a release, and nothing has changed. From there on the same command goes on.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from runtime import kafka
+from runtime.clickhouse import ClickHouse, connect
+from runtime.errors import SettingsError, TallyError, Unavailable
+from runtime.expansions import Expansions
+from runtime.migrate import check_schema
+from runtime.retry import FEW, retrying
+from runtime.settings import Settings
+from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, set_on, settings_of
+from schemas.event_time import from_epoch_ms
+from schemas.tables import EXPANSIONS, TOPICS
+
+HELD_BYTES = 1
+POLL_S = 0.2
+
+_NOTE = (
+    f"INSERT INTO {EXPANSIONS} (topic, partitions_before, partitions_after, ends, max_message_bytes) "
+    "SELECT {topic:String}, {before:UInt32}, {after:UInt32}, {ends:Array(UInt64)}, {max_message_bytes:UInt64}"
+)
+_BEGUN = (
+    f"SELECT partitions_before, ends, max_message_bytes FROM {EXPANSIONS} FINAL "
+    "WHERE topic = {topic:String} AND partitions_after = {after:UInt32}"
+)
+_COUNT = f"INSERT INTO {TOPICS} (topic, partitions) SELECT {{topic:String}}, {{after:UInt32}}"
+
+Say = Callable[[str], None]
+
+
+class _Begun(NamedTuple):
+    before: int
+    ends: Sequence[int]
+    max_message_bytes: int
+
+
+class Expand:
+    """One topic's expansion to `partitions`."""
+
+    def __init__(self, settings: Settings, partitions: int, *, drain_timeout_s: float, say: Say) -> None:
+        self._settings = settings
+        self._partitions = partitions
+        self._drain_timeout_s = drain_timeout_s
+        self._say = say
+        self._settle_s = (kafka.METADATA_MAX_AGE_MS + settings.delivery_timeout_ms) / 1000
+        self._database: ClickHouse
+        self._admin: AIOKafkaAdminClient
+        self._log: AIOKafkaConsumer
+
+    async def run(self) -> int:
+        """Returns how many partitions there were before. Raises TallyError; after any it may be called again."""
+        async with AsyncExitStack() as open_:
+            self._database = await open_.enter_async_context(connect(self._settings))
+            self._admin = await open_.enter_async_context(kafka.admin(self._settings))
+            self._log = await open_.enter_async_context(kafka.offset_reader(self._settings))
+            await check_schema(self._settings, self._database)
+            begun = await self._begin()
+            if begun.ends and await self._is_done():
+                self._say("nothing to do")
+                return begun.before
+            if not begun.ends:
+                begun = begun._replace(ends=await self._hold_and_drain(begun))
+                await self._note(begun)
+            await self._database.command(_COUNT, self._where)
+            if len(await self._numbers()) < self._partitions:
+                await add_partitions(self._admin, self._settings.topic, self._partitions)
+                self._say(f"{self._partitions} partitions; producers are told for {self._settle_s:.0f} s")
+            await asyncio.sleep(self._settle_s)
+            await self._release(begun)
+            return begun.before
+
+    @property
+    def _where(self) -> dict[str, object]:
+        return {"topic": self._settings.topic, "after": self._partitions}
+
+    async def _numbers(self) -> list[int]:
+        return await kafka.partition_numbers(self._admin, self._settings.topic)
+
+    async def _is_done(self) -> bool:
+        limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        return len(await self._numbers()) == self._partitions and limit != str(HELD_BYTES)
+
+    async def _begin(self) -> _Begun:
+        """What this expansion starts from; or what an earlier run has begun and not ended."""
+        for row in await self._database.rows(_BEGUN, self._where):
+            return _Begun(*row)
+        before = len(await self._numbers())
+        await self._refuse(before)
+        limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        begun = _Begun(before, [], int(limit or self._settings.max_record_bytes))
+        await self._note(begun)
+        return begun
+
+    async def _refuse(self, before: int) -> None:
+        if self._partitions <= before or self._partitions % before:
+            raise SettingsError(
+                f"--partitions: the topic has {before}, so {2 * before} or another multiple of {before}: then each new "
+                "partition takes over from exactly one that is there"
+            )
+        expansions = (await Expansions.read(self._settings.topic, self._database)).all
+        if expansions:
+            free_at_ms = expansions[-1].at_ms + self._settings.reach_back_ms
+            if free_at_ms > time.time() * 1000:
+                raise TallyError(
+                    "the topic was expanded a moment ago, and events from before that still count: again from "
+                    f"{from_epoch_ms(free_at_ms):%H:%M:%S} UTC on"
+                )
+
+    async def _note(self, begun: _Begun) -> None:
+        row = {"before": begun.before, "ends": list(begun.ends), "max_message_bytes": begun.max_message_bytes}
+        await self._database.command(_NOTE, self._where | row)
+
+    async def _hold_and_drain(self, begun: _Begun) -> Sequence[int]:
+        """Where each partition ends, once nothing comes any more and everything is committed."""
+        await set_on(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
+        self._say("producers are held")
+        try:
+            return await self._drained(begun.before)
+        except BaseException:
+            await asyncio.shield(self._release(begun))
+            raise
+
+    async def _drained(self, before: int) -> Sequence[int]:
+        settings, deadline = self._settings, time.monotonic() + self._drain_timeout_s
+        places = [TopicPartition(settings.topic, number) for number in range(before)]
+        ask = partial(kafka.committed_offsets, self._admin, settings.group, settings.topic)
+        last: Sequence[int] = ()
+        while True:
+            found = await kafka.end_offsets(self._log, places)
+            ends = [found[place] for place in places]
+            committed = await retrying("asking what is committed", ask, tries=FEW)
+            lag = sum(end - committed.get(number, 0) for number, end in enumerate(ends))
+            # Twice the same: a broker may have been at an append when it learned that it takes no more.
+            if not lag and ends == last:
+                self._say("everything is committed")
+                return ends
+            last = ends
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"{lag:,} records were not committed within {self._drain_timeout_s:.0f} s (--drain-timeout); "
+                    "producers are released, and nothing has changed: are workers running?"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _release(self, begun: _Begun) -> None:
+        await set_on(self._admin, self._settings.topic, max_message_bytes=str(begun.max_message_bytes))
+        self._say("producers are released")

@@ -1,0 +1,162 @@
+"""`tally topic expand`: more partitions under load, and the verdicts are those of a topic that had them always."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from consumers.supervised import supervised_workers
+from producers.open_bandit import read_log
+from producers.producer import Producer
+from producers.simulator import Simulator
+from readers.audit import audit
+from readers.deep_audit import deep_audit
+from runtime import kafka
+from runtime.errors import SettingsError, TallyError, Unavailable
+from runtime.expansions import Expansion, Expansions
+from runtime.partitioner import partition_of
+from runtime.redis import connect_redis
+from runtime.settings import Settings
+from schemas.interaction import Interaction
+from tally import expand
+from tally.expand import Expand
+from tests.cluster_lab import running_children
+from tests.lab import Lab, click
+from tests.test_cluster import poll
+from tests.waiting import eventually_async
+
+WAIT_S = 60
+
+
+@pytest.fixture
+def lab(lab: Lab) -> Lab:
+    """Producers give up soon, so that an expansion settles soon."""
+    lab.settings = lab.settings.model_copy(update={"delivery_timeout_ms": 1_000})
+    return lab
+
+
+def to(settings: Settings, partitions: int, drain_timeout_s: float = WAIT_S) -> Expand:
+    """An expansion to so many."""
+    return Expand(settings, partitions, drain_timeout_s=drain_timeout_s, say=lambda _line: None)
+
+
+@asynccontextmanager
+async def workers(settings: Settings, folder: Path) -> AsyncIterator[None]:
+    """Two of them, started again when they end."""
+    with running_children() as children:
+        running = supervised_workers(children, settings, workers=2, instance_prefix="w", log_dir=folder)
+        running.start()
+        looking_after = asyncio.create_task(poll(running))
+        try:
+            yield
+        finally:
+            looking_after.cancel()
+            running.stop()
+
+
+async def emitted(settings: Settings, events: list[Interaction]) -> int:
+    """Emit each until it is accepted; how often one was not."""
+    held = 0
+    async with Producer(settings) as producer:
+        for event in events:
+            while True:
+                try:
+                    await producer.emit(event)
+                    break
+                except Unavailable:
+                    held += 1
+                    await asyncio.sleep(0.05)
+    return held
+
+
+async def until_settled(lab: Lab) -> None:
+    """Every event has its outcome."""
+
+    async def is_settled() -> bool:
+        return sum([each.in_flight async for each in audit(lab.settings, lab.database)]) == 0
+
+    await eventually_async(is_settled, WAIT_S)
+
+
+async def test_under_load_nothing_is_lost_and_duplicates_are_found_across_it(lab: Lab, tmp_path: Path) -> None:
+    traffic = list(itertools.islice(iter(Simulator(61, duplicates=0)), 3_000))
+    before, during = traffic[:1_000], traffic[1_000:]
+    imported = list(itertools.islice(read_log("random", "all", lab.settings.namespace), 200))
+    await lab.emit_all(before)
+    await lab.emit_all(imported)
+    async with workers(lab.settings, tmp_path):
+        loading = asyncio.create_task(emitted(lab.settings, during))
+        assert await to(lab.settings, 8).run() == 4
+        assert await loading > 0, "producers were held"
+        await until_settled(lab)
+        stored = await lab.count("interactions")
+        assert stored == 3_200
+        await emitted(lab.settings, before)
+        await lab.emit_all(imported)
+        await until_settled(lab)
+        assert await lab.count("interactions") == stored, "all of it came before"
+        ((new_partitions,),) = await lab.rows("SELECT uniqExact(_partition) FROM outcomes WHERE _partition >= 4")
+        assert new_partitions == 4
+    async with connect_redis(lab.settings) as redis:
+        for key in await redis.keys(f"{lab.settings.key_prefix}*"):
+            await redis.delete(key)
+    await emitted(lab.settings, before)
+    await lab.drain()
+    assert await lab.count("interactions") == stored, "claims are rebuilt from where the keys lay before"
+    parts = [each async for each in audit(lab.settings, lab.database)]
+    assert len(parts) == 8
+    assert all(each.balances for each in parts), parts
+    deep = await deep_audit(lab.settings, lab.database)
+    assert deep.balances, deep
+
+
+async def test_without_workers_it_gives_up_and_releases(lab: Lab) -> None:
+    await lab.emit(click())
+    with pytest.raises(Unavailable, match="1 records were not committed within 1 s"):
+        await to(lab.settings, 8, drain_timeout_s=1).run()
+    assert await emitted(lab.settings, [click("again")]) == 0, "released"
+    async with kafka.admin(lab.settings) as admin:
+        assert len(await kafka.partition_numbers(admin, lab.settings.topic)) == 4
+
+
+async def test_interrupted_it_goes_on_where_it_was(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await lab.emit(click())
+    await lab.drain()
+
+    async def fail(*_arguments: object) -> None:
+        raise Unavailable("as if the broker were gone")
+
+    with monkeypatch.context() as patched, pytest.raises(Unavailable, match="as if"):
+        patched.setattr(expand, "add_partitions", fail)
+        await to(lab.settings, 8).run()
+    with pytest.raises(Unavailable, match="it is being expanded"):
+        async with Producer(lab.settings) as producer:
+            await producer.emit(click("held"))
+    assert await to(lab.settings, 8).run() == 4
+    assert await emitted(lab.settings, [click()]) == 0
+    assert (await lab.drain()).duplicates == 1
+    assert await to(lab.settings, 8).run() == 4, "again: nothing to do"
+
+
+async def test_what_cannot_be_is_refused(lab: Lab) -> None:
+    for wrong in (2, 4, 6):
+        with pytest.raises(SettingsError, match="--partitions: the topic has 4, so 8 or another multiple"):
+            await to(lab.settings, wrong).run()
+    await to(lab.settings, 8).run()
+    with pytest.raises(TallyError, match="expanded a moment ago"):
+        await to(lab.settings, 16).run()
+
+
+def test_a_partition_inherits_from_where_its_keys_lay() -> None:
+    expansions = Expansions([Expansion(4, 8, [10, 11, 12, 13], 0), Expansion(8, 24, list(range(20, 28)), 1)])
+    for number in range(2_000):
+        key = b"key-%d" % number
+        now, earlier = partition_of(key, 24), [partition_of(key, 8), partition_of(key, 4)]
+        inherited = {each.partition for each in expansions.ancestors(now)}
+        assert {each for each in earlier if each != now} <= inherited
+        assert len(inherited) <= 2
+    assert expansions.ancestors(3) == []
+    assert [tuple(each) for each in expansions.ancestors(21)] == [(1, 11), (5, 25)]
