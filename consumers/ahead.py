@@ -13,7 +13,7 @@ from runtime.claim_index import PLACES, SMALLEST, ClaimIndex
 from runtime.record_format import read_batches, read_headers, runs_of_headers
 from schemas.identity import derive_foreign_id
 
-WORTH_TELLING_S = 1.0
+WORTH_TELLING_S = 5.0
 
 log = logging.getLogger("tally.worker")
 

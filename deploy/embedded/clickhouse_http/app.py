@@ -20,7 +20,7 @@ from deploy.embedded.clickhouse_http.errors import (
     ClickHouseError,
     error,
 )
-from deploy.embedded.clickhouse_http.request import Request, read_request
+from deploy.embedded.clickhouse_http.request import Request, User, read_request
 from deploy.embedded.clickhouse_http.statement import Statement, is_reading
 
 Send = Callable[[Any], Awaitable[None]]
@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 class Front:
     """Speaks ClickHouse's HTTP interface for one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, user: User) -> None:
         self._engine = engine
+        self._user = user
         self._threads = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="query")
         self._killers = ThreadPoolExecutor(1, thread_name_prefix="kill")
         self._places = asyncio.Semaphore(MAX_RUNNING)
@@ -59,7 +60,7 @@ class Front:
             elif scope["path"] != "/":
                 raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
             else:
-                await self._serve(read_request(scope), receive, answer)
+                await self._serve(read_request(scope, self._user), receive, answer)
         except ClientGone:
             log.info("client gone")
         except ClickHouseError as failed:

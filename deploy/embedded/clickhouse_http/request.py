@@ -2,6 +2,7 @@
 
 import base64
 import re
+import secrets
 import uuid
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -44,7 +45,6 @@ _REFUSED = {
 }
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _PARAM = "param_"
-_USER = "default"
 
 
 class Request(NamedTuple):
@@ -69,13 +69,20 @@ class Request(NamedTuple):
         return self._replace(query=self.query or fields.get("query", ""), params={**self.params, **params})
 
 
-def read_request(scope: Mapping[str, Any]) -> Request:
-    """Read an ASGI scope. Raises ClickHouseError for what the front does not speak."""
+class User(NamedTuple):
+    """The one user of the engine. By itself without a password: then it may listen on the loopback address only."""
+
+    name: str = "default"
+    password: str = ""
+
+
+def read_request(scope: Mapping[str, Any], user: User) -> Request:
+    """Read an ASGI scope of what `user` may ask. Raises ClickHouseError for what the front does not speak."""
     if scope["method"] not in {"GET", "HEAD", "POST"}:
         raise error(NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; spoken are GET, HEAD and POST")
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
     url = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    _check_user(url, headers)
+    _check_user(user, url, headers)
     for name, what in _REFUSED.items():
         if url.get(name, "0") not in {"", "0"}:
             raise error(NOT_IMPLEMENTED, f"Parameter {name} asks for {what}")
@@ -104,9 +111,8 @@ def read_request(scope: Mapping[str, Any]) -> Request:
     )
 
 
-def _check_user(url: Mapping[str, str], headers: Mapping[str, str]) -> None:
-    """The engine has one user, without a password: it listens on the loopback address only."""
-    user = url.get("user") or headers.get("x-clickhouse-user") or _USER
+def _check_user(known: User, url: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    user = url.get("user") or headers.get("x-clickhouse-user") or known.name
     password = url.get("password") or headers.get("x-clickhouse-key") or ""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
@@ -116,5 +122,7 @@ def _check_user(url: Mapping[str, str], headers: Mapping[str, str]) -> None:
             user = ""
     elif scheme:
         user = ""
-    if user != _USER or password:
-        raise error(AUTHENTICATION_FAILED, f"{_USER}: Authentication failed: password is incorrect, or no such user")
+    if user != known.name or not secrets.compare_digest(password.encode(), known.password.encode()):
+        raise error(
+            AUTHENTICATION_FAILED, f"{known.name}: Authentication failed: password is incorrect, or no such user"
+        )

@@ -8,4 +8,5 @@ COPY . /opt/clickhouse/app
 USER 101:101
 WORKDIR /opt/clickhouse/app
 EXPOSE 8123
-CMD ["/opt/clickhouse/bin/python", "-m", "deploy.embedded.clickhouse_http", "--host", "0.0.0.0", "--path", "/var/lib/clickhouse/data", "--port", "8123"]
+CMD ["sh", "-c", "exec /opt/clickhouse/bin/python -m deploy.embedded.clickhouse_http --host 0.0.0.0 --port 8123 \
+    --path /var/lib/clickhouse/data --user \"${CLICKHOUSE_USER:-default}\" --password \"${CLICKHOUSE_PASSWORD:-}\""]
