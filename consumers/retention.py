@@ -9,14 +9,18 @@ ledger has a month, the accounts go by it and look at no older row (`KEPT_FROM`)
 the deletion is.
 """
 
+import asyncio
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.settings import Settings
-from schemas.cluster import of_partition
+from schemas.cluster import local, of_partition
 from schemas.tables import EXPIRING, INTERACTIONS, LEDGER, OUTCOMES
+
+EXPIRE_EVERY_S = 3600.0
 
 _OLD_MONTHS = f"""
 SELECT DISTINCT toYYYYMM(timestamp) AS month FROM {OUTCOMES} WHERE month < {{first_kept:UInt32}} ORDER BY month
@@ -29,34 +33,61 @@ FROM {EXPIRING} FINAL WHERE toYYYYMM(timestamp) = {{month:UInt32}}
 GROUP BY _topic, _partition, verdict
 """
 
+_EXPIRED = f"""
+timestamp < {{before:DateTime64(3)}} AND (_topic, toYYYYMM(timestamp)) NOT IN (
+    SELECT _topic, month FROM {LEDGER} WHERE verdict IN ('stored', 'deleted')
+)
+"""
 _EVENTS_TO_LEDGER = f"""
 INSERT INTO {LEDGER} (_topic, _partition, verdict, month, first_offset, last_offset, events)
-SELECT _topic, _partition, verdict, month, min(_offset), max(_offset), count() FROM (
-    SELECT _topic, _partition, _offset, toYYYYMM(min(timestamp)) AS month,
-        if(max(is_deleted), 'deleted', 'stored') AS verdict
-    FROM {INTERACTIONS}
-    WHERE timestamp < {{before:DateTime64(3)}}
-        AND (_topic, toYYYYMM(timestamp)) NOT IN (
-            SELECT _topic, month FROM {LEDGER} WHERE verdict IN ('stored', 'deleted')
-        )
-    GROUP BY _topic, _partition, _offset
-)
-GROUP BY _topic, _partition, verdict, month
+SELECT _topic, _partition, 'stored', toYYYYMM(timestamp), min(_offset), max(_offset), count()
+FROM {INTERACTIONS} FINAL WHERE {_EXPIRED} GROUP BY ALL
+UNION ALL
+SELECT _topic, _partition, 'deleted', toYYYYMM(timestamp), min(_offset), max(_offset), uniqExact(_offset)
+FROM {INTERACTIONS} WHERE is_deleted AND {_EXPIRED} GROUP BY ALL
 """
 _ARE_EXPIRED = f"SELECT count() FROM {INTERACTIONS} WHERE timestamp < {{before:DateTime64(3)}}"
+_IS_BEING_DELETED = (
+    "SELECT count() FROM system.mutations WHERE database = currentDatabase() AND table = {table:String} AND NOT is_done"
+)
 
 log = logging.getLogger("tally.worker")
 
 
-async def expire(settings: Settings, database: ClickHouse, *, events_too: bool) -> None:
-    """Housekeeping: what it cannot do now it can do in an hour. One worker at a time may do it for `events_too`."""
-    cluster = settings.clickhouse_cluster
-    try:
-        await expire_outcomes(database, settings.outcomes_days, cluster=cluster)
-        if events_too and settings.interactions_days:
-            await expire_interactions(database, settings.interactions_days, cluster=cluster)
-    except TallyError as error:
-        log.warning("what is old was not expired: %s", error)
+class Housekeeping:
+    """Expires what is old, beside a worker's own work. What it cannot do now it can do in an hour."""
+
+    def __init__(self, settings: Settings, database: ClickHouse) -> None:
+        self._settings = settings
+        self._database = database
+        self._due_at = 0.0
+        self._running: asyncio.Task[None] | None = None
+
+    def begin_if_due(self, *, events_too: bool) -> None:
+        """Begin, unless it was done lately or still goes on. One worker at a time may do it for `events_too`."""
+        if time.monotonic() >= self._due_at and (self._running is None or self._running.done()):
+            self._due_at = time.monotonic() + EXPIRE_EVERY_S
+            self._running = asyncio.create_task(self._expire(events_too=events_too))
+
+    async def _expire(self, *, events_too: bool) -> None:
+        settings = self._settings
+        cluster = settings.clickhouse_cluster
+        try:
+            await expire_outcomes(self._database, settings.outcomes_days, cluster=cluster)
+            if events_too and settings.interactions_days:
+                await expire_interactions(self._database, settings.interactions_days, cluster=cluster)
+        except TallyError as error:
+            log.warning("what is old was not expired: %s", error)
+
+    async def ended(self) -> None:
+        """Wait for what has begun."""
+        if self._running is not None:
+            await asyncio.wait((self._running,))
+
+    def cancel(self) -> None:
+        """Leave what goes on to the next time."""
+        if self._running is not None:
+            self._running.cancel()
 
 
 async def expire_outcomes(
@@ -86,22 +117,23 @@ async def _settle(database: ClickHouse, cluster: str) -> None:
 
 
 async def expire_interactions(
-    database: ClickHouse, keep_days: int, now: datetime | None = None, *, cluster: str = ""
+    database: ClickHouse, keep_days: int, now: datetime | None = None, *, cluster: str = "", wait: bool = False
 ) -> int:
-    """Count events of months that lie wholly before `now - keep_days` into the ledger, and delete them.
+    """Count events of months that lie wholly before `now - keep_days` into the ledger, and have them deleted.
 
-    Returns how many rows went. Safe to repeat after a crash; not to be run twice at a time: who counts must not see a
-    half-deleted month.
+    Returns how many rows go. Deleting takes as long as it takes, in ClickHouse; `wait` for it. Safe to repeat after a
+    crash; not to be run twice at a time: who counts must not see a half-deleted month.
     """
     oldest_kept = (now or datetime.now(UTC)) - timedelta(days=keep_days)
     before = datetime(oldest_kept.year, oldest_kept.month, 1, tzinfo=UTC)
     where = {"before": before}
     ((rows,),) = await database.rows(_ARE_EXPIRED, where)
-    if rows:
-        await database.command(_EVENTS_TO_LEDGER, where)
-        delete = (
-            f"DELETE WHERE timestamp < toDateTime64('{before:%Y-%m-%d} 00:00:00', 3, 'UTC') SETTINGS mutations_sync = 2"
-        )
-        await database.command(of_partition(delete, INTERACTIONS, None, cluster))
-        log.info("%s rows from before %s moved to the ledger", f"{rows:,}", f"{before:%Y-%m}")
+    ((running,),) = await database.rows(_IS_BEING_DELETED, {"table": local(INTERACTIONS) if cluster else INTERACTIONS})
+    if not rows or running:
+        return 0
+    await database.command(_EVENTS_TO_LEDGER, where)
+    since = f"toDateTime64('{before:%Y-%m-%d} 00:00:00', 3, 'UTC')"
+    delete = f"DELETE WHERE timestamp < {since} SETTINGS mutations_sync = {2 if wait else 0}"
+    await database.command(of_partition(delete, INTERACTIONS, None, cluster))
+    log.info("%s rows from before %s are counted in the ledger, and deleted", f"{rows:,}", f"{before:%Y-%m}")
     return int(rows)

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import metadata
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
 from consumers.rereading import read_again
 from consumers.resume import Resume
-from consumers.retention import expire
+from consumers.retention import Housekeeping
 from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stored_owners import StoredOwners
@@ -48,7 +48,6 @@ from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from runtime.traces import Traces
 
-EXPIRE_EVERY_S = 3600.0
 CANCEL_EVERY_S = 1.0
 
 Result = TypeVar("Result")
@@ -83,6 +82,7 @@ class Worker(ConsumerRebalanceListener):
         """Held while a batch is being decided about: a rebalance waits for it."""
         self._finishing: asyncio.Task[None] | None = None
         """The batch that is being stored."""
+        self._housekeeping: Housekeeping
         self._consumer: AIOKafkaConsumer
         self._intake: Intake
         self._share: Share
@@ -117,14 +117,16 @@ class Worker(ConsumerRebalanceListener):
             self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
             pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, letters)
             self.counts = pipeline.counts
+            self._housekeeping = Housekeeping(settings, database)
             self._consumer.subscribe([settings.topic], listener=self)
             try:
-                await self._loop(pipeline, database)
+                await self._loop(pipeline)
             except TallyError:
                 await self._let_finish(settings.stop_timeout_ms / 1000)
                 raise
             finally:
                 await self._let_finish(0)
+                self._housekeeping.cancel()
         logger.info("stages: %s", pipeline.stages.as_text())
         logger.info("stopped: %s", self.counts.as_text())
         return self.counts
@@ -157,14 +159,11 @@ class Worker(ConsumerRebalanceListener):
         metrics.HELD.set(len(self._share.held))
         self._intake.forget(TopicPartition(self._settings.topic, partition) for partition in offsets)
 
-    async def _loop(self, pipeline: Pipeline, database: ClickHouse) -> None:
-        expire_at = 0.0
+    async def _loop(self, pipeline: Pipeline) -> None:
         while not self._stop.is_set():
-            if self.is_ready and time.monotonic() >= expire_at:
+            if self.is_ready:
                 has_first = TopicPartition(self._settings.topic, 0) in self._consumer.assignment()
-                expiring = expire(self._settings, database, events_too=has_first)
-                await self._unless_stopped("what is old was not expired", expiring)
-                expire_at = time.monotonic() + EXPIRE_EVERY_S
+                self._housekeeping.begin_if_due(events_too=has_first)
             with pipeline.stages.of("read"):
                 await self._intake.fill(self._stop)
             self._share.check_partitions()
@@ -177,6 +176,8 @@ class Worker(ConsumerRebalanceListener):
                     break
         await self._unless_stopped("the last batch was not stored", self._finish_all(pipeline))
         if self._until_caught_up:
+            with suppress(Unavailable):
+                await self._unless_stopped("what is old was not expired", self._housekeeping.ended())
             self._share.check_held()
 
     async def _process(self, pipeline: Pipeline, records: Batch) -> None:

@@ -102,11 +102,12 @@ class Expand:
 
     async def _begin(self) -> _Begun:
         """What this expansion starts from; or what an earlier run has begun and not ended."""
-        for row in await self._database.rows(_BEGUN, self._where):
-            return _Begun(*row)
         before = len(await self._numbers())
-        await self._refuse(before)
         limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        earlier = [_Begun(*row) for row in await self._database.rows(_BEGUN, self._where)]
+        if earlier and (earlier[0].ends or limit == str(HELD_BYTES)):
+            return earlier[0]
+        await self._refuse(before)
         begun = _Begun(before, [], int(limit or self._settings.max_record_bytes))
         await self._note(begun)
         return begun
