@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-browser test-containers test-k8s test-monitoring mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-browser test-containers image test-k8s test-monitoring mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -29,11 +29,17 @@ CONTAINER_TESTS := access audit claims client collector consumer crash dead_lett
 	metrics outcomes poison producer reader replay reports retention
 test-containers: $(VENV)/.dev
 	@if docker pull --quiet apache/kafka:4.4.0 >/dev/null 2>&1; then \
-		echo "images of docker-compose.yml"; docker build --quiet --file deploy/images/Dockerfile --tag tally:0.1.0 .; \
+		echo "images of docker-compose.yml"; $(MAKE) --no-print-directory image; \
 	else \
 		echo "no image can be pulled: stand-ins"; deploy/images/standins/build.sh; export TALLY_TEST_STANDINS=1; \
 	fi; \
 	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/test_%.py) $(ARGS)
+
+## make image                  build the image, and say how large its layers are (PYTHON_IMAGE=... for another base)
+PYTHON_IMAGE ?= python:3.13-slim-bookworm
+image:
+	@docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --file deploy/images/Dockerfile --tag tally:0.1.0 .
+	@docker history --format '{{.Size}}\t{{.CreatedBy}}' tally:0.1.0 | grep -v '^0B'
 
 ## make test-k8s               deploy/k8s rendered by kustomize, which Go builds, and checked
 KUSTOMIZE := .tally/bin/kustomize

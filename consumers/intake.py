@@ -113,7 +113,7 @@ class Intake:
             fault = kafka_fault(error, "reading")
             if isinstance(fault, Fatal):
                 raise fault from error
-            RETRIES.labels("reading").inc()
+            RETRIES.labels("reading", getattr(fault, "kind", "other")).inc()
             log.warning("%s", fault)
             await asyncio.sleep(POLL_MS / 1000)
             return {}

@@ -42,9 +42,13 @@ class Restart(TallyError):
 
 
 class Unavailable(TallyError):
-    """A dependency could not be reached or did not answer before its deadline."""
+    """A dependency could not be reached or did not answer before its deadline. `kind` says which, and in what way."""
 
     exit_code = 4
+
+    def __init__(self, message: str, *, kind: str = "other") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class TookTooLong(Unavailable):

@@ -158,8 +158,8 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
     if code in CLICKHOUSE_POISON or code in CLICKHOUSE_FATAL:
         refused = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
         return refused(code, f"ClickHouse refused a statement: {error}")
-    kind = TookTooLong if code == CLICKHOUSE_TIMEOUT else Unavailable
-    return kind(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}")
+    fault = TookTooLong if code == CLICKHOUSE_TIMEOUT else Unavailable
+    return fault(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}", kind=f"clickhouse {code or 'network'}")
 
 
 def redis_fault(error: Exception) -> TallyError:
@@ -169,7 +169,7 @@ def redis_fault(error: Exception) -> TallyError:
     if isinstance(error, AuthenticationError | NoPermissionError):
         return Fatal(f"Redis refused the credentials in TALLY_REDIS: {error}")
     if isinstance(error, REDIS_RETRY) or str(error).startswith(REDIS_RETRY_TEXTS):
-        return Unavailable(f"Redis (TALLY_REDIS): {error!r}")
+        return Unavailable(f"Redis (TALLY_REDIS): {error!r}", kind=f"redis {type(error).__name__}")
     return Fatal(f"Redis (TALLY_REDIS) cannot do what claims need: {error!r}")
 
 
@@ -179,4 +179,4 @@ def kafka_fault(error: KafkaError, what: str) -> TallyError:
         return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {error!r}")
     if isinstance(error, KAFKA_RESTART):
         return Restart(f"{what}: {error!r}")
-    return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {error!r}")
+    return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {error!r}", kind=f"kafka {type(error).__name__}")

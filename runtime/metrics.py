@@ -65,7 +65,9 @@ PARTITIONS = Gauge("tally_worker_partitions", "Partitions of this worker")
 HELD = Gauge("tally_worker_partitions_held", "Partitions that wait at a record of a newer schema")
 
 # All of them.
-RETRIES = Counter("tally_retries", "Attempts that failed and are made again", ["what"])
+RETRIES = Counter(
+    "tally_retries", "Attempts that failed and are made again, by store and kind of error", ["what", "kind"]
+)
 
 Metric = Counter | Gauge | Histogram
 

@@ -39,7 +39,7 @@ async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries
             raise Fatal(f"{what}: {error}") from error
         except Unavailable as error:
             tried += 1
-            RETRIES.labels(what).inc()
+            RETRIES.labels(what, error.kind).inc()
             if tried == tries:
                 raise
             why = str(error)  # not the error itself: its traceback would keep what is being tried alive

@@ -63,7 +63,8 @@ def need_of(load: Load, settings: Settings) -> Need:
     workers = max(2, _cores(peak, WORKER_US * size, load.use))
     per_worker = -(-max(8, math.ceil(peak / EVENTS_PER_PARTITION)) // workers)
     claims = peak * settings.claim_ttl_ms / 1000
-    topic_days = max(0, settings.topic_retention_ms) / 1000 / DAY_S
+    kept_ms = settings.topic_retention_ms
+    topic_days = kept_ms / 1000 / DAY_S if kept_ms >= 0 else load.days
     rows = load.events_per_s * DAY_S * load.days
     return Need(
         partitions=per_worker * workers,

@@ -10,12 +10,17 @@ import httpx
 import promql_parser
 import pytest
 import yaml
+from clickhouse_connect.driver.exceptions import DatabaseError
+from prometheus_client import REGISTRY
+from redis.exceptions import ConnectionError
 
 from deploy.monitoring.dashboard import RATE_OVER, dashboard
 from runtime import metrics, metrics_doc
 from runtime.errors import SettingsError
+from runtime.faults import clickhouse_fault, redis_fault
 from runtime.metrics_server import metrics_served
 from runtime.ports import free_port
+from runtime.retry import retrying
 from runtime.settings import Settings
 from tests.eyes_lab import samples, watched
 from tests.lab import Lab
@@ -106,3 +111,18 @@ async def test_a_port_that_is_taken_is_named() -> None:
         second = metrics_served(settings, is_ready=lambda: True)
         with pytest.raises(SettingsError, match="TALLY_METRICS_PORT"), second:
             pass
+
+
+async def test_a_retry_is_counted_by_what_failed_and_how() -> None:
+    faults = [clickhouse_fault(DatabaseError("too many parts")), redis_fault(ConnectionError("gone"))]
+    failing = iter(faults)
+
+    async def attempt() -> str:
+        for fault in failing:
+            raise fault
+        return "done"
+
+    what = "counting a retry"
+    assert await retrying(what, attempt) == "done"
+    for kind in ("clickhouse network", "redis ConnectionError"):
+        assert REGISTRY.get_sample_value("tally_retries_total", {"what": what, "kind": kind}) == 1
