@@ -28,7 +28,7 @@ test-browser: $(VENV)/.dev
 CONTAINER_TESTS := access audit claims client collector consumer crash dead_letters deletion http listing lost_claims \
 	metrics outcomes poison producer reader replay reports retention
 test-containers: $(VENV)/.dev
-	@if docker pull --quiet apache/kafka:4.4.0 >/dev/null 2>&1; then \
+	@if docker pull --quiet $$(sed -n 's/.*KAFKA_IMAGE:-\(.*\)}/\1/p' docker-compose.yml) >/dev/null 2>&1; then \
 		echo "images of docker-compose.yml"; $(MAKE) --no-print-directory image; \
 	else \
 		echo "no image can be pulled: stand-ins"; deploy/images/standins/build.sh; export TALLY_TEST_STANDINS=1; \

@@ -37,11 +37,11 @@ class Leases:
         self._rebuild = rebuild
         self._confirm = confirm
         self._held: dict[int, Lease] = {}
-        CLAIMS.set_function(lambda: sum(lease.claims_held for lease in list(self._held.values())))
         self._lost: set[int] = set()
         """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
         self._taking = asyncio.Lock()
         """Held while claims are loaded or rebuilt, so that the memory it takes is that of one partition."""
+        CLAIMS.set_function(lambda: sum(lease.claims_held for lease in list(self._held.values())))
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours."""

@@ -2,7 +2,9 @@
 
 E is a duplicate of O when both have the same key, O was stored from a lower offset of the same partition,
 their event times lie less than W apart and their append times less than 2W. `duplicate_of` is the id of the
-lowest such offset. `runtime/owners.py` computes this over claims; `is_duplicate_of` is what it must equal.
+lowest such offset. When a topic was expanded, what was stored before on the partition that a new one comes from
+counts as of lower offsets (`runtime/expansions.py`). `runtime/owners.py` computes this over claims; `is_duplicate_of`
+is what it must equal.
 
 Two kinds of events look further back. One whose id came from outside is a duplicate of the stored event with the
 same id, however old, at a lower offset of its partition. One replayed from a dead letter is appended long after it

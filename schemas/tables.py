@@ -216,7 +216,7 @@ BOOTSTRAP = (
 LATEST_VERSION = MIGRATIONS[-1].version
 
 KEPT_FROM = (
-    "toDateTime64(addMonths(toDate(toString((SELECT greatest(max(month), 197001) FROM ledger "
+    f"toDateTime64(addMonths(toDate(toString((SELECT greatest(max(month), 197001) FROM {LEDGER} "
     "WHERE _topic = {topic:String} AND verdict IN ('stored', 'deleted'))) || '01'), 1), 3, 'UTC')"
 )
 """Rows of `interactions` from before this time are counted in the ledger, whether they are deleted already or not."""

@@ -12,11 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
-from tests.http_lab import BEARER, PATH, with_key
+from tests.http_lab import BEARER, EVENT, PATH, with_key
 from tests.lab import Lab
-from tests.waiting import eventually_async
-
-EVENT = {"feature_id": "f", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
+from tests.waiting import eventually_async, until_it_answers
 
 
 class Eyes(NamedTuple):
@@ -45,8 +43,8 @@ async def watched(lab: Lab, folder: Path) -> AsyncIterator[Eyes]:
             )
         eyes = Eyes(f"http://127.0.0.1:{settings.metrics_port}", f"http://127.0.0.1:{port}")
         async with httpx.AsyncClient(headers=BEARER) as client:
-            await eventually_async(lambda: _is_ready(client, eyes.worker))
-            await eventually_async(lambda: _is_ready(client, eyes.api))
+            for url in eyes:
+                await until_it_answers(f"{url}/v1/ready")
             await send_all_kinds(lab, client, eyes.api)
             await eventually_async(lambda: _is_stored(lab.settings, client, eyes))
         yield eyes
@@ -57,13 +55,6 @@ async def send_all_kinds(lab: Lab, client: httpx.AsyncClient, api: str) -> None:
     for sent, status in ((EVENT, 200), (EVENT, 200), ({**EVENT, "execution_id": "other"}, 200), ({}, 422)):
         assert (await client.post(f"{api}{PATH}", json=sent)).status_code == status
     await lab.put(b"no JSON")
-
-
-async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
-    try:
-        return (await client.get(f"{url}/v1/ready")).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 async def _is_stored(settings: Settings, client: httpx.AsyncClient, eyes: Eyes) -> bool:

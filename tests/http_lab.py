@@ -20,6 +20,7 @@ KEY = "a-secret-key"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 PATH = "/v1/retrievers/interactions"
 NAMESPACES = ("default", "shop")
+EVENT: dict[str, Any] = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
 
 
 def with_key(settings: Settings, **overrides: Any) -> Settings:

@@ -18,11 +18,9 @@ from runtime.errors import RefusedByBroker, Unavailable
 from runtime.keys import ROOT, PageToken, hash_of
 from schemas.interaction import NO_FEATURE_URI
 from schemas.record import InteractionRecord
-from tests.http_lab import BEARER, KEY, PATH, api_of, assert_error, consuming, served, with_key
+from tests.http_lab import BEARER, EVENT, KEY, PATH, api_of, assert_error, consuming, served, with_key
 from tests.lab import Lab, reading
 from tests.waiting import eventually_async
-
-EVENT: dict[str, Any] = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
 
 
 @pytest.fixture

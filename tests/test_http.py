@@ -23,11 +23,9 @@ from runtime.keys import ROOT, SCOPES, PageToken, hash_of
 from runtime.redis import Redis
 from runtime.settings import Settings
 from tally.serve import check
-from tests.http_lab import BEARER, KEY, PATH, api_of, assert_error, served, with_key
+from tests.http_lab import BEARER, EVENT, KEY, PATH, api_of, assert_error, served, with_key
 from tests.lab import Lab
 from tests.waiting import eventually_async
-
-EVENT = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
 
 
 async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redis) -> None:

@@ -17,7 +17,7 @@ from runtime.settings import Settings
 from tests.cluster_lab import running_children
 from tests.http_lab import BEARER, KEY, PATH
 from tests.lab import lab_of, settings_of_its_own
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, until_it_answers
 
 CLIENTS = 8
 PATIENCE_S = 30.0
@@ -36,7 +36,7 @@ class Fleet:
         self._ports = {name: free_port() for name in (*WORKERS, *APIS)}
         self._running: dict[str, Child] = {}
 
-    async def start(self, client: httpx.AsyncClient, name: str) -> None:
+    async def start(self, name: str) -> None:
         """Start a process and wait until it says that it is ready."""
         what = ["consumers.worker", "--instance", name]
         if name in APIS:
@@ -45,22 +45,15 @@ class Fleet:
         self._running[name] = self._children.start(
             name, command, log_path=self._folder / f"{name}.log", environment=self._environment
         )
+        await until_it_answers(f"http://127.0.0.1:{self._ports[name]}/v1/ready")
 
-        async def is_ready() -> bool:
-            try:
-                return (await client.get(f"http://127.0.0.1:{self._ports[name]}/v1/ready")).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        await eventually_async(is_ready)
-
-    async def restart(self, client: httpx.AsyncClient, name: str) -> None:
+    async def restart(self, name: str) -> None:
         """Let a process end in order, and start another in its place."""
         child = self._running[name]
         child.process.terminate()
         assert await asyncio.to_thread(child.process.wait, STOP_S) == 0, (self._folder / f"{name}.log").read_text()
         self._children.reaped(child)
-        await self.start(client, name)
+        await self.start(name)
 
 
 class Load:
@@ -108,13 +101,13 @@ async def test_a_rolling_restart_under_load(stack: Stack, tmp_path: Path) -> Non
     async with lab_of(settings) as lab, httpx.AsyncClient(headers=BEARER) as client:
         with running_children() as children:
             fleet = Fleet(children, settings, tmp_path)
-            await asyncio.gather(*(fleet.start(client, name) for name in (*WORKERS, *APIS)))
+            await asyncio.gather(*(fleet.start(name) for name in (*WORKERS, *APIS)))
             load = Load(f"http://127.0.0.1:{fleet.port}{PATH}")
             clients = [asyncio.create_task(load.run(client)) for _ in range(CLIENTS)]
             for name in (*WORKERS, *APIS):
                 before = len(load.created)
                 await eventually_async(lambda before=before: _has_gone_on(load, before))  # type: ignore[misc]
-                await fleet.restart(client, name)
+                await fleet.restart(name)
             load.over.set()
             await asyncio.gather(*clients)
 

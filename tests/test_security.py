@@ -18,12 +18,10 @@ from runtime.kafka_connection import connection
 from runtime.ports import free_port
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from tests.http_lab import PATH, api_of, consuming, with_key
+from tests.http_lab import EVENT, PATH, api_of, consuming, with_key
 from tests.lab import lab_of, settings_of_its_own
 from tests.secure_lab import API_PASSWORD, PASSWORD, WORKER_PASSWORD, Secure, secured
 from tests.test_cli import CLEAN, TALLY
-
-EVENT = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ from runtime.errors import SettingsError
 from runtime.settings import Settings
 from runtime.traces import Traces
 from schemas.wire import TRACE_HEADER
-from tests.http_lab import PATH, api_of, with_key
+from tests.http_lab import EVENT, PATH, api_of, with_key
 from tests.lab import Lab, reading
 
-EVENT = {"feature_id": "f", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 
+from runtime.ports import http_answers
+
 DEADLINE_S = 60.0
 _PACE_S = 0.05
 
@@ -23,3 +25,12 @@ async def eventually_async(condition: Callable[[], Awaitable[bool]], deadline_s:
     async with asyncio.timeout(deadline_s):
         while not await condition():
             await asyncio.to_thread(threading.Event().wait, _PACE_S)
+
+
+async def until_it_answers(url: str) -> None:
+    """Return once a GET of a loopback URL succeeds."""
+
+    async def answers() -> bool:
+        return await asyncio.to_thread(http_answers, url)
+
+    await eventually_async(answers)

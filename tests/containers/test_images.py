@@ -13,8 +13,8 @@ from testcontainers.core.container import DockerContainer
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.containers_lab import ContainerStack, Images
-from tests.http_lab import BEARER, KEY, PATH
-from tests.waiting import eventually_async
+from tests.http_lab import BEARER, EVENT, KEY, PATH
+from tests.waiting import eventually_async, until_it_answers
 
 HARDENED: dict[str, Any] = {
     "read_only": True,
@@ -25,7 +25,6 @@ GIVEN = [
     f"TALLY_{name}"
     for name in ("KAFKA", "REDIS", "CLICKHOUSE", "TOPIC", "GROUP", "DATABASE", "KEY_PREFIX", "PARTITIONS")
 ]
-EVENT = {"feature_id": "f", "interaction_type": ["click"], "position": 0, "execution_id": "e"}
 
 
 class Tally:
@@ -69,11 +68,15 @@ async def test_an_event_goes_through_the_image(tally: Tally) -> None:
     }
     async with httpx.AsyncClient(headers=BEARER) as client:
         for port in (collector_port, reader_port, worker_port):
-            await eventually_async(lambda port=port: answers_ok(client, f"http://127.0.0.1:{port}/v1/ready"))  # type: ignore[misc]
+            await until_it_answers(f"http://127.0.0.1:{port}/v1/ready")
         created = await client.post(f"http://127.0.0.1:{collector_port}{PATH}", json=EVENT)
         assert created.status_code == 200, created.text
         url = f"http://127.0.0.1:{reader_port}{PATH}/{created.json()['interaction_id']}"
-        await eventually_async(lambda: answers_ok(client, url))
+
+        async def is_read() -> bool:
+            return (await client.get(url)).status_code == 200
+
+        await eventually_async(is_read)
         counted = (await client.get(f"http://127.0.0.1:{worker_port}/metrics")).text
         assert 'tally_worker_events_total{outcome="stored"} 1.0' in counted
     for name, container in processes.items():
@@ -82,14 +85,6 @@ async def test_an_event_goes_through_the_image(tally: Tally) -> None:
         lines = [json.loads(line) for line in container.logs().decode().splitlines()]
         assert lines, name
         assert not [line for line in lines if "compiled" in line["message"]], "that was done when it was built"
-
-
-async def answers_ok(client: httpx.AsyncClient, url: str) -> bool:
-    """Whether a GET is answered with 200."""
-    try:
-        return (await client.get(url)).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_the_image_holds_what_runs_and_nothing_else() -> None:
