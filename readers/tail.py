@@ -1,7 +1,7 @@
 """The tail: events as they come in, each with what becomes of it."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -76,7 +76,7 @@ class Skipped(NamedTuple):
     events: int
 
 
-async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> AsyncIterator[Seen | Skipped]:
+async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> AsyncGenerator[Seen | Skipped, None]:
     """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
     async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)

@@ -6,6 +6,7 @@ fatal   waiting cannot mend it: Fatal, or StatementRefused for a statement nobod
 """
 
 import ssl
+from collections.abc import Iterator
 
 from aiokafka.errors import (
     AuthenticationFailedError,
@@ -137,13 +138,23 @@ def error_code(error: BaseException) -> int:
     return getattr(error, "code", None) or 0
 
 
-def _untrusted(error: BaseException | None) -> str:
-    """Why a server's certificate was not trusted, if that is behind an error."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, its cause, the cause of that, and so on."""
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
+        yield error
         error = error.__cause__ or error.__context__
-    return ""
+
+
+def _untrusted(error: BaseException) -> str:
+    """Why a server's certificate was not trusted; empty when an error has another cause."""
+    found = (each.verify_message for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError))
+    return next(found, "")
+
+
+def _network_reason(error: BaseException) -> str:
+    """The operating system's own words for a failed connection; empty when an error has another cause."""
+    found = [each for each in _causes(error) if isinstance(each, OSError)]
+    return found[-1].strerror or str(found[-1]) if found else ""
 
 
 def clickhouse_fault(error: ClickHouseError) -> TallyError:
@@ -158,6 +169,8 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
     if code in CLICKHOUSE_POISON or code in CLICKHOUSE_FATAL:
         refused = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
         return refused(code, f"ClickHouse refused a statement: {error}")
+    if why := _network_reason(error):
+        return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) does not answer: {why}", kind="clickhouse network")
     fault = TookTooLong if code == CLICKHOUSE_TIMEOUT else Unavailable
     return fault(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}", kind=f"clickhouse {code or 'network'}")
 

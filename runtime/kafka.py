@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -276,7 +276,7 @@ async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str)
 
 async def read_range(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
-) -> AsyncIterator[ReadRecord]:
+) -> AsyncGenerator[ReadRecord, None]:
     """The records from offset `first` up to, not including, `end`, of a partition that the client is assigned.
 
     Raises Unavailable when nothing at all comes for about `patience_ms`: the client itself waits without a word.

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pythonjsonlogger.json import JsonFormatter
 
+from runtime.text import printable
+
 LogFormat = Literal["text", "json"]
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
@@ -19,8 +21,22 @@ def configure(log_format: LogFormat = "text") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    quieten_libraries()
+
+
+def quieten_libraries() -> None:
+    """Leave to our own lines what libraries would report as well."""
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL if name == "aiokafka" else logging.ERROR)
+
+
+class _OneLine(logging.Formatter):
+    """Writes the message as one line whatever is in it; only a stack trace has lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Escape what was put into the message."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:
@@ -29,6 +45,6 @@ def formatter(log_format: LogFormat) -> logging.Formatter:
     That has time (ISO 8601, UTC), level, logger, message, exc_info, and what else the event has.
     """
     if log_format == "text":
-        return logging.Formatter(FORMAT)
+        return _OneLine(FORMAT)
     names = {"levelname": "level", "name": "logger"}
     return JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")

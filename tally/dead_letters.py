@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -111,47 +111,50 @@ class Replayed:
     """Left alone: stored already by an earlier replay, or, since the log was judged anew, rejected no more."""
 
 
-async def read_letters(settings: Settings, selection: Selection) -> AsyncIterator[Letter]:
+async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerator[Letter, None]:
     """The selected letters that are on the dead-letter topic now, each once, partition by partition.
 
     Raises Unavailable when Kafka stops answering.
     """
     seen: set[tuple[int, int]] = set()
-    async for record in _records(settings, selection.since):
-        try:
-            letter = read_letter(record.key, record.value, record.headers)
-        except ValueError:
-            continue  # somebody else's record
-        place = letter.origin.partition, letter.origin.offset
-        if letter.origin.topic == settings.topic and place not in seen and selection.matches(letter):
-            seen.add(place)
-            yield letter
+    async with aclosing(_records(settings, selection.since)) as records:
+        async for record in records:
+            try:
+                letter = read_letter(record.key, record.value, record.headers)
+            except ValueError:
+                continue  # somebody else's record
+            place = letter.origin.partition, letter.origin.offset
+            if letter.origin.topic == settings.topic and place not in seen and selection.matches(letter):
+                seen.add(place)
+                yield letter
 
 
-async def _records(settings: Settings, since: datetime | None) -> AsyncIterator[Record]:
+async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator[Record, None]:
     topic = settings.letters_topic
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
     async with kafka.offset_reader(settings) as consumer:
         try:
             for number in numbers:
-                async for record in _partition(consumer, TopicPartition(topic, number), since):
-                    yield record
+                async with aclosing(_partition(consumer, TopicPartition(topic, number), since)) as records:
+                    async for record in records:
+                        yield record
         except KafkaError as error:
             raise kafka_fault(error, f"reading {topic}") from error
 
 
 async def _partition(
     consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None
-) -> AsyncIterator[Record]:
+) -> AsyncGenerator[Record, None]:
     consumer.assign([place])
     end = (await consumer.end_offsets([place]))[place]
     begin = (await consumer.beginning_offsets([place]))[place]
     if since is not None:  # a letter is never older than its record
         found = (await consumer.offsets_for_times({place: to_epoch_ms(since)}))[place]
         begin = end if found is None else max(begin, found.offset)
-    async for record in kafka.read_range(consumer, place, begin, end, patience_ms=_PATIENCE_MS):
-        yield record
+    async with aclosing(kafka.read_range(consumer, place, begin, end, patience_ms=_PATIENCE_MS)) as records:
+        async for record in records:
+            yield record
 
 
 def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> Ready | Rejection:
@@ -212,7 +215,7 @@ async def replay(
     patch: dict[str, Any] | None = None,
     as_namespace: str | None = None,
     dry_run: bool = False,
-) -> AsyncIterator[Replayed]:
+) -> AsyncGenerator[Replayed, None]:
     """Put the selected letters that are valid now on the topic again, batch by batch, telling how far it is.
 
     A dry run puts nothing anywhere. Raises Unavailable when Kafka or ClickHouse stop answering; doing it all again
@@ -221,7 +224,8 @@ async def replay(
     done = Replayed()
     async with AsyncExitStack() as opened:
         producer = None if dry_run else await opened.enter_async_context(kafka.producer(settings))
-        async for letters in _batches(read_letters(settings, selection)):
+        found = await opened.enter_async_context(aclosing(read_letters(settings, selection)))
+        async for letters in _batches(found):
             done.read += len(letters)
             open_letters = await _still_open(database, letters)
             done.settled += len(letters) - len(open_letters)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from readers.reports import Report
 from runtime.errors import TallyError
+from runtime.text import printable
 
 
 def draw(report: Report, path: Path) -> None:
@@ -16,7 +17,12 @@ def draw(report: Report, path: Path) -> None:
     label, value = report.columns.index(report.label), report.columns.index(report.value)
     sums: dict[str, float] = {}
     for row in report.rows:
-        name = f"{row[label]:%d %b %H:%M}" if isinstance(row[label], datetime) else str(row[label])
+        # A pair of dollar signs would be read as a formula.
+        name = (
+            f"{row[label]:%d %b %H:%M}"
+            if isinstance(row[label], datetime)
+            else printable(str(row[label])).replace("$", r"\$")
+        )
         sums[name] = sums.get(name, 0) + (row[value] or 0)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()

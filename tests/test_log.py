@@ -28,6 +28,12 @@ async def test_a_request_is_an_object_with_its_parts(settings: Settings, caplog:
     assert access["level"] == "INFO"
 
 
+def test_text_from_an_event_starts_no_line_of_a_text_log() -> None:
+    record = logging.makeLogRecord({"name": "tally.worker", "msg": "refused %s", "args": ("a\n2026 INFO\x1b[2J",)})
+    line = log.formatter("text").format(record)
+    assert line.endswith(r"tally.worker refused a\n2026 INFO\x1b[2J")
+
+
 def test_an_error_is_one_line() -> None:
     program = """
 import logging

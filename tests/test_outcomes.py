@@ -169,4 +169,4 @@ async def test_the_tail_shows_events_with_their_verdicts(lab: Lab) -> None:
             assert {each.feature_id for each in seen} <= set(features) | ({"c"} if wanted == Wanted() else set())
             assert all(each.verdict for each in seen)
             assert all(each.verdict == wanted.verdict for each in seen if wanted.verdict)
-            await following.aclose()  # type: ignore[attr-defined]
+            await following.aclose()

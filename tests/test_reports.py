@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from readers.reports import REPORTS, run_report
+from readers.reports import REPORTS, Report, run_report
 from schemas.views import VIEWS
 from schemas.wire import encode_headers
 from tally.plot import draw
@@ -83,6 +83,13 @@ async def test_a_report_is_drawn(lab: Lab, tmp_path: Path) -> None:
         found = await run_report(lab.database, name, "default", now - timedelta(hours=1), now + timedelta(minutes=1))
         draw(found, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_name_is_drawn_as_it_is_and_never_as_a_formula(tmp_path: Path) -> None:
+    names = [r"$\frac$", "$unclosed", "\x1b[31m", "Größe"]
+    rows = [(name, 0.5) for name in names]
+    draw(Report("retrievers", "Title", ["name", "share"], rows, "name", "share"), tmp_path / "names.png")
+    assert (tmp_path / "names.png").read_bytes().startswith(b"\x89PNG")
 
 
 async def test_a_day_does_not_read_a_year(lab: Lab) -> None:

@@ -1,27 +1,37 @@
 """The `tally` command."""
 
+import os
 import sys
 
-from rich.console import Console
-
-from runtime.errors import TallyError
-
 INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C ends (128 + SIGINT)."""
 
 
 def main() -> None:
     """Run a command; errors that a person can act on are one line and an exit code."""
+    _occupy_standard_descriptors()
     try:
-        from tally.cli.app import app  # noqa: PLC0415  (takes a second, in which Ctrl-C must be clean too)
+        # Importing takes a second or two, in which Ctrl-C must be clean too.
+        from runtime import log  # noqa: PLC0415
+        from runtime.errors import TallyError  # noqa: PLC0415
+        from tally.cli.app import app  # noqa: PLC0415
+        from tally.cli.output import answers, say  # noqa: PLC0415
 
-        app()
-    except TallyError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {_plain(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        log.quieten_libraries()
+        try:
+            try:
+                app()
+            finally:
+                answers.flush()
+        except TallyError as error:
+            say(f"error: {error}", style="red")
+            sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
-def _plain(text: str) -> str:
-    """Text that the console takes as it is, brackets included."""
-    return text.replace("[", r"\[")
+def _occupy_standard_descriptors() -> None:
+    """Open the null device where a standard stream is closed: a socket that got its number would be printed to."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)

@@ -1,17 +1,14 @@
 """Commands that answer."""
 
 import asyncio
-import contextlib
 import json
-import sys
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from readers.lookup import Lookups
 from readers.overview import Overview, read_overview
@@ -28,7 +25,8 @@ from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.record import record_from_row
 from schemas.tables import INTERACTIONS
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, out, say
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace
+from tally.cli.output import answers, cell, out, say, table
 
 
 def lookup(
@@ -102,13 +100,13 @@ def report(
     if as_json:
         answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         return
-    table = Table(*found.columns, title=found.title, caption=None if found.rows else "nothing recorded in this range")
+    shown = table(*found.columns, title=found.title, caption=None if found.rows else "nothing recorded in this range")
     for row in found.rows:
-        table.add_row(*(Text(_cell(value)) for value in row))  # Text: what people sent is no markup
-    out.print(table)
+        shown.add_row(*(cell(_written(value)) for value in row))
+    out.print(shown)
 
 
-def _cell(value: object) -> str:
+def _written(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -136,17 +134,21 @@ def tail(
     wanted = Wanted(namespace, kind, user, execution, verdict)
 
     async def show() -> None:
-        async with clickhouse.connect(settings) as database, asyncio.timeout(seconds):
-            async for each in follow(settings, database, wanted):
+        async with (
+            clickhouse.connect(settings) as database,
+            asyncio.timeout(seconds),
+            aclosing(follow(settings, database, wanted)) as events,
+        ):
+            async for each in events:
                 if isinstance(each, Skipped):
                     say(f"{each.events:,} events came too fast to be shown: narrow what is shown")
                 elif as_json:
                     answer_json(each.model_dump())
-                    sys.stdout.flush()
+                    answers.flush()
                 else:
-                    out.print(Text(_line(each)), soft_wrap=True)
+                    out.print(cell(_line(each)), soft_wrap=True)
 
-    with contextlib.suppress(TimeoutError):
+    with suppress(TimeoutError):
         asyncio.run(show())
 
 
@@ -226,11 +228,11 @@ def _status(settings: Settings, stack: StackFile | None, overview: Overview, pro
 
 
 def _print_status(described: dict[str, Any]) -> None:
-    parts = Table("part", "pid", "endpoint", title="Parts")
+    parts = table("part", "pid", "endpoint", title="Parts")
     for name, pid in described["pids"].items():
         shown = ", ".join(map(str, pid)) if isinstance(pid, list) else str(pid)
         parts.add_row(name, shown, described["endpoints"].get(name, ""))
-    lag = Table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
+    lag = table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
     for partition in described["partitions"]:
         lag.add_row(*(str(partition[column]) for column in ("partition", "end_offset", "committed", "lag")))
     if described["pids"]:

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from readers.audit import PartitionAudit
 from readers.audit import audit as run_audit
 from readers.deep_audit import DeepAudit, deep_audit
 from runtime import clickhouse
 from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json, out, parse_range, say
+from tally.cli.options import AsJson, DataDir, answer_json, parse_range
+from tally.cli.output import cell, out, say
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
 _SELDOM = ("deleted", "expired_unread", "expired_outcomes")
@@ -83,4 +83,4 @@ def _print_deep(found: DeepAudit) -> None:
     ):
         out.print(f"{what}: {len(wrong) or 'none'}", highlight=False)
         for each in wrong[:20]:
-            out.print(Text(f"  {each}"))
+            out.print(cell(f"  {each}"))

@@ -7,7 +7,8 @@ from rich.table import Table
 
 from runtime.settings import Settings
 from tally.capacity import EVENT_BYTES, Load, need_of
-from tally.cli.options import AsJson, DataDir, answer_json, out
+from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.output import out
 
 
 def capacity(

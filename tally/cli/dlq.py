@@ -4,12 +4,11 @@ import asyncio
 import base64
 import json
 from collections import Counter
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from runtime import clickhouse
 from runtime.errors import TallyError
@@ -17,7 +16,8 @@ from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, err, out, parse_range
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, parse_range
+from tally.cli.output import cell, err, out, table
 from tally.dead_letters import Replayed, Selection, read_letters, replay
 
 app = typer.Typer(help="Dead letters: find them, look at them, put them back.", no_args_is_help=True)
@@ -60,24 +60,25 @@ def list_letters(
     """
     settings = Settings.load(data_dir).need("kafka")
     selection = Selection(reason, field, namespace, *parse_range(since, until))
-    table = Table("origin", "appended", "namespace", "reason", "field", "message", title=settings.letters_topic)
+    letters = table("origin", "appended", "namespace", "reason", "field", "message", title=settings.letters_topic)
     counts: Counter[str] = Counter()
 
     async def run() -> None:
-        async for letter in read_letters(settings, selection):
-            counts[letter.reason] += 1
-            if counts.total() > limit:
-                continue
-            if as_json:
-                answer_json(describe(letter))
-            else:
-                shown = (letter.namespace, letter.reason, letter.field, letter.message)
-                when = iso_ms(from_epoch_ms(letter.append_ms))
-                table.add_row(str(letter.origin), when, *(Text(each) for each in shown))
+        async with aclosing(read_letters(settings, selection)) as found:
+            async for letter in found:
+                counts[letter.reason] += 1
+                if counts.total() > limit:
+                    continue
+                if as_json:
+                    answer_json(describe(letter))
+                else:
+                    shown = (letter.namespace, letter.reason, letter.field, letter.message)
+                    when = iso_ms(from_epoch_ms(letter.append_ms))
+                    letters.add_row(*map(cell, (letter.origin, when, *shown)))
 
     asyncio.run(run())
     if not as_json:
-        out.print(table)
+        out.print(letters)
         by_reason = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
         out.print(f"{counts.total():,} letters{': ' if by_reason else ''}{by_reason}", highlight=False)
 
@@ -120,9 +121,8 @@ def show(
     wanted = _origin(origin)
 
     async def find() -> Letter | None:
-        async for letter in read_letters(settings, Selection(origins=frozenset([wanted]))):
-            return letter
-        return None
+        async with aclosing(read_letters(settings, Selection(origins=frozenset([wanted])))) as found:
+            return await anext(found, None)
 
     letter = asyncio.run(find())
     if letter is None:
@@ -169,10 +169,10 @@ def replay_letters(
         done = Replayed()
         with err.status("reading letters") as progress:
             async with clickhouse.connect(settings) as database:
-                async for done in replay(
-                    settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run
-                ):
-                    progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
+                steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
+                async with aclosing(steps):
+                    async for done in steps:
+                        progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
         return done
 
     _report(asyncio.run(run()), dry_run=dry_run, as_json=as_json)
@@ -211,4 +211,4 @@ def _report(done: Replayed, *, dry_run: bool, as_json: bool) -> None:
     line = f"{done.read:,} letters: {done.passing:,} {verb}, {failing:,} are still rejected{settled}"
     out.print(line, highlight=False)
     for why, count in done.failing.most_common(10):
-        out.print(Text(f"  {count:,} {why}"))
+        out.print(cell(f"  {count:,} {why}"))

@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
+import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,7 +23,9 @@ from runtime.errors import TallyError
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.rejection import Rejection
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, err, out, say
+from tally.background import read_in_background
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json
+from tally.cli.output import err, out, say
 from tally.feed import Fed, Pace, Source, at_rate, feed, paced, until, wait_for_verdicts
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the consumers' verdicts; 0 does not wait.", min=0)]
@@ -48,8 +51,7 @@ def emit(
     refused: list[tuple[int, Rejection]] = []
 
     def valid_lines() -> Iterator[Interaction]:
-        stream = sys.stdin.buffer if file == "-" else _open(file)
-        with stream:
+        with _open(file) as stream:
             for number, content in read_lines(stream):
                 if isinstance(content, Rejection):
                     refused.append((number, content))
@@ -58,9 +60,8 @@ def emit(
                     yield content
 
     async def valid() -> AsyncIterator[Interaction]:
-        # Reading may block for as long as whoever writes to us takes; what was read before must go out meanwhile.
-        lines, pace = valid_lines(), Pace(rate)
-        while (interaction := await asyncio.to_thread(next, lines, None)) is not None:
+        pace = Pace(rate)
+        async for interaction in read_in_background(valid_lines()):
             await pace.wait()
             yield interaction
 
@@ -81,9 +82,13 @@ def emit(
         raise typer.Exit(1)
 
 
-def _open(file: str) -> "typer.FileBinaryRead":
+def _open(file: str) -> BinaryIO:
+    """Open a file; - is standard input."""
+    if file == "-" and sys.stdin is None:
+        raise TallyError("cannot read from standard input: it is closed")
     try:
-        return Path(file).open("rb")  # type: ignore[return-value]
+        # A descriptor of its own: at its exit the interpreter waits for a thread that reads from sys.stdin.
+        return os.fdopen(os.dup(0), "rb") if file == "-" else Path(file).open("rb")
     except OSError as error:
         raise TallyError(f"cannot read {file}: {error.strerror}") from error
 

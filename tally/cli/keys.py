@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from runtime import clickhouse
 from runtime.errors import TallyError
@@ -14,7 +12,8 @@ from runtime.key_store import KeyStore
 from runtime.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
 from schemas.wire import check_namespace
-from tally.cli.options import AsJson, DataDir, answer_json, out, say
+from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.output import cell, out, say, table
 
 Answer = TypeVar("Answer")
 
@@ -60,7 +59,7 @@ def create(
     if as_json:
         answer_json({"key_id": key_id, "key": key, "scopes": chosen, "namespaces": spaces})
         return
-    out.print(Text(key), soft_wrap=True)
+    out.print(cell(key), soft_wrap=True)
     say(f"key {key_id} may {', '.join(chosen)} in {', '.join(spaces)}; it will not be shown again")
 
 
@@ -74,7 +73,7 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     if as_json:
         answer_json([each._asdict() for each in found])
         return
-    table = Table("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked", title="Keys")
+    keys = table("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked", title="Keys")
     for each in found:
         revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
         cells = (
@@ -86,8 +85,8 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
             f"{each.created_at:%Y-%m-%d %H:%M}",
             revoked,
         )
-        table.add_row(*map(Text, cells))
-    out.print(table)
+        keys.add_row(*map(cell, cells))
+    out.print(keys)
 
 
 @app.command()
@@ -122,4 +121,4 @@ def token(
     if as_json:
         answer_json({"token": signed, "expires_in_s": seconds})
     else:
-        out.print(Text(signed), soft_wrap=True)
+        out.print(cell(signed), soft_wrap=True)

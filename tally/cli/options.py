@@ -1,19 +1,15 @@
 """Options that several commands share, and how they answer."""
 
 import json
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from schemas.event_time import iso_ms, parse_time_or_day
 from schemas.wire import check_namespace
-
-out = Console()
-err = Console(stderr=True)
+from tally.cli.output import answers
 
 DataDir = Annotated[
     Path | None,
@@ -24,7 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for machin
 
 def answer_json(value: Any) -> None:
     """Print one JSON value on one line."""
-    sys.stdout.write(json.dumps(value, default=_plain) + "\n")
+    answers.write(json.dumps(value, default=_plain) + "\n")
 
 
 def _plain(value: object) -> str:
@@ -55,11 +51,6 @@ def checked_namespace(value: str | None) -> str | None:
         return value if value is None else check_namespace(value)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-
-
-def say(line: str) -> None:
-    """A line for the person who watches; never part of an answer."""
-    err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 Namespace = Annotated[

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json, err, out, parse_range, say
+from tally.cli.options import AsJson, DataDir, answer_json, parse_range
+from tally.cli.output import cell, err, out, say
 
 if TYPE_CHECKING:
     from tally.replay import Comparison, Replay
@@ -83,6 +83,6 @@ def _report(found: "Comparison", into: str, *, swapped: bool, as_json: bool) -> 
         return
     out.print(f"{found.same:,} outcomes are the same, {found.changed:,} are not", highlight=False)
     for each in found.first:
-        out.print(Text(f"  {each.partition}/{each.offset}: {each.before or 'nothing'} -> {each.now or 'nothing'}"))
+        out.print(cell(f"  {each.partition}/{each.offset}: {each.before or 'nothing'} -> {each.now or 'nothing'}"))
     if swapped:
         out.print(f"swapped: the old tables are in database {into}; DROP DATABASE {into} when you need them no more")

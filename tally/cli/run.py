@@ -23,7 +23,8 @@ from runtime.ports import is_free
 from runtime.settings import Settings
 from runtime.supervisor import Supervisor
 from schemas.tables import LATEST_VERSION
-from tally.cli.options import AsJson, DataDir, answer_json, err, out, say
+from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.output import err, out, say
 
 POLL_S = 0.1
 

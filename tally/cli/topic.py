@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json, out, say
+from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.output import out, say
 from tally.expand import Expand
 
 app = typer.Typer(help="Change a topic that is in use.", no_args_is_help=True)
