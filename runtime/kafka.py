@@ -20,6 +20,7 @@ from runtime import whole_batches
 from runtime.errors import Fatal, Unavailable
 from runtime.faults import kafka_fault
 from runtime.kafka_connection import connection, started, unreachable
+from runtime.membership import commit_as_member_only
 from runtime.settings import Settings
 
 log = logging.getLogger("tally.kafka")
@@ -95,7 +96,7 @@ async def _stop_producer(client: AIOKafkaProducer, settings: Settings) -> None:
 
 @asynccontextmanager
 async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator[AIOKafkaConsumer]:
-    """A group member that commits only when told to, and gives whole batches where it can.
+    """A group member that commits only when told to and while it is one, and gives whole batches where it can.
 
     `instance` makes its membership static.
     """
@@ -118,6 +119,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         fetch_max_wait_ms=100,
     )
     await started(client, settings)
+    commit_as_member_only(client)
     try:
         yield client
     finally:

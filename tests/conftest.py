@@ -28,8 +28,17 @@ hypothesis_settings.load_profile("everyday")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the tests run on."""
+    """What the tests run on, and how often."""
     parser.addoption("--stack", choices=("embedded", "containers"), default="embedded", help="where the stores run")
+    parser.addoption("--repeat", type=int, default=1, help="run each test this many times, on one stack")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat every test with `--repeat`: a race shows only in many runs."""
+    times = metafunc.config.getoption("repeat")
+    if times > 1:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(times))
 
 
 @pytest.fixture(scope="session")

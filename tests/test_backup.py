@@ -21,8 +21,11 @@ async def audited(lab: Lab) -> list[PartitionAudit]:
 
 
 async def rewind(settings: Settings, offsets: dict[int, int]) -> None:
-    """What `kafka-consumer-groups --reset-offsets` does while no worker runs."""
-    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka, group_id=settings.group)
+    """Do what `kafka-consumer-groups --reset-offsets` does while no worker runs.
+
+    Without auto-commit: as it stops, the client would commit the position that it took from the offsets before.
+    """
+    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka, group_id=settings.group, enable_auto_commit=False)
     await client.start()
     try:
         wanted = {TopicPartition(settings.topic, number): offset for number, offset in offsets.items()}
