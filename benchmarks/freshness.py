@@ -21,6 +21,7 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 
 POLL_S = 0.04
 """Each look costs ClickHouse some ms of CPU; an event counts as queryable up to so much later than it is."""
@@ -102,8 +103,7 @@ async def measure(
         deadline = time.monotonic() + LONGEST_S
         while watch.waiting and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
-        for task in tasks:
-            task.cancel()
+        await cancel_and_wait(*tasks)
         if watch.waiting:
             raise RuntimeError(f"{watch.waiting} samples not seen within {LONGEST_S:.0f} s at {rate:,.0f} events/s")
         remark = await system.stop()

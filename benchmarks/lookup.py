@@ -26,6 +26,7 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 from schemas.outcome import Stored
 
 
@@ -96,7 +97,7 @@ async def while_writing(
         if writing.done():
             writing.result()
             raise RuntimeError("it took longer than what is written: raise --seconds")
-        writing.cancel()
+        await cancel_and_wait(writing)
         print(await system.stop(), flush=True)
     return found
 

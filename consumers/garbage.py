@@ -10,6 +10,8 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from runtime.tasks import running
+
 COLLECT_EVERY_S = 5.0
 
 
@@ -19,11 +21,10 @@ async def collected_at_intervals() -> AsyncIterator[None]:
     gc.collect()
     gc.freeze()
     gc.disable()
-    collecting = asyncio.create_task(_collect())
     try:
-        yield
+        async with running(_collect(), "collecting garbage"):
+            yield
     finally:
-        collecting.cancel()
         gc.enable()
         gc.unfreeze()
 

@@ -1,6 +1,5 @@
 """Dead letters: a rejected record, byte for byte, with why and where from in its headers."""
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -11,6 +10,7 @@ from consumers.batch import Rejected
 from runtime.errors import Fatal, TallyError
 from runtime.faults import kafka_fault
 from runtime.retry import retrying
+from runtime.tasks import all_of
 from schemas.letter import Letter, Origin, write_headers
 
 MAX_MESSAGE_CHARACTERS = 1_000
@@ -33,7 +33,7 @@ class Letters:
         """
         for start in range(0, len(rejected), LETTERS_IN_FLIGHT):
             some = rejected[start : start + LETTERS_IN_FLIGHT]
-            await asyncio.gather(*(retrying("writing a dead letter", partial(self._send, item)) for item in some))
+            await all_of(retrying("writing a dead letter", partial(self._send, item)) for item in some)
 
     async def _send(self, item: Rejected) -> None:
         record = item.record

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait, start
 from schemas.cluster import local, of_partition
 from schemas.tables import EXPIRING, INTERACTIONS, LEDGER, OUTCOMES
 
@@ -67,7 +68,7 @@ class Housekeeping:
         """Begin, unless it was done lately or still goes on. One worker at a time may do it for `events_too`."""
         if time.monotonic() >= self._due_at and (self._running is None or self._running.done()):
             self._due_at = time.monotonic() + EXPIRE_EVERY_S
-            self._running = asyncio.create_task(self._expire(events_too=events_too))
+            self._running = start(self._expire(events_too=events_too), "retention")
 
     async def _expire(self, *, events_too: bool) -> None:
         settings = self._settings
@@ -84,10 +85,9 @@ class Housekeeping:
         if self._running is not None:
             await asyncio.wait((self._running,))
 
-    def cancel(self) -> None:
+    async def close(self) -> None:
         """Leave what goes on to the next time."""
-        if self._running is not None:
-            self._running.cancel()
+        await cancel_and_wait(self._running)
 
 
 async def expire_outcomes(

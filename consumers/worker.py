@@ -46,9 +46,8 @@ from runtime.metrics_server import metrics_served
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 from runtime.traces import Traces
-
-CANCEL_EVERY_S = 1.0
 
 Result = TypeVar("Result")
 
@@ -126,7 +125,7 @@ class Worker(ConsumerRebalanceListener):
                 raise
             finally:
                 await self._let_finish(0)
-                self._housekeeping.cancel()
+                await self._housekeeping.close()
         logger.info("stages: %s", pipeline.stages.as_text())
         logger.info("stopped: %s", self.counts.as_text())
         return self.counts
@@ -209,9 +208,7 @@ class Worker(ConsumerRebalanceListener):
         finishing, self._finishing = self._finishing, None
         if finishing is not None:
             await asyncio.wait((finishing,), timeout=timeout_s)
-            while not finishing.done():  # a client may lose one cancellation
-                finishing.cancel()
-                await asyncio.wait((finishing,), timeout=CANCEL_EVERY_S)
+            await cancel_and_wait(finishing)
             await asyncio.gather(finishing, return_exceptions=True)
 
     async def _finish_all(self, pipeline: Pipeline) -> None:
@@ -241,8 +238,7 @@ class Worker(ConsumerRebalanceListener):
                 )
             return working.result()
         finally:
-            stopping.cancel()
-            working.cancel()
+            await cancel_and_wait(stopping, working)
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let the batch in flight end and be committed, then forget what was only read.

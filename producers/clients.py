@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaProducer
 
 from runtime import kafka
 from runtime.settings import Settings
+from runtime.tasks import start
 
 
 class Clients:
@@ -28,5 +29,5 @@ class Clients:
         fresh = AsyncExitStack()
         client = await fresh.enter_async_context(kafka.producer(self._settings))
         before, self._open = self._open, fresh
-        fresh.push_async_callback(asyncio.wait, [asyncio.create_task(before.aclose())])
+        fresh.push_async_callback(asyncio.wait, [start(before.aclose(), "closing a Kafka producer")])
         return client

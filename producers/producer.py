@@ -12,6 +12,7 @@ from producers.topic import Outgoing, Sent, Topic
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 from schemas.event_time import from_epoch_ms
 from schemas.identity import mint_id
 from schemas.interaction import Interaction, warning_for
@@ -111,7 +112,7 @@ class Producer:
                 yield await self._outcome(oldest)
             await sending  # raises what the source raised
         finally:
-            sending.cancel()
+            await cancel_and_wait(sending)
 
     async def _send_all(self, items: "_Items", namespace: str | None, sent: "asyncio.Queue[_Sent | None]") -> None:
         """Send item after item, independently of who waits for results: a source may pause, and results may not."""

@@ -5,7 +5,6 @@ window; and a lookup by id answers what the tables hold. Ids are taken in bucket
 however many there are.
 """
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ from readers.lookup import Lookups
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import Expansions
 from runtime.settings import Settings
+from runtime.tasks import all_of
 from schemas.event_time import to_epoch_ms
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -124,7 +124,10 @@ async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepA
     lookups = Lookups(database, 2 * LOOKUPS)
     sample = await database.rows(_SAMPLE, where)
     result.looked_up = len(sample)
-    answers = await asyncio.gather(*(lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample))
+    try:
+        answers = await all_of(lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample)
+    finally:
+        await lookups.close()
     for (namespace, interaction_id, verdict), answer in zip(sample, answers, strict=True):
         if not _agrees(answer, verdict):
             result.wrong_lookups.append(f"{namespace} {interaction_id} is {verdict}, a lookup answers {answer}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable
+from runtime.tasks import cancel_and_wait, start
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.tables import DELETIONS, INTERACTIONS, OUTCOMES, PUBLIC_COLUMNS
 
@@ -59,8 +60,14 @@ class Lookups:
                 raise Unavailable(f"{self._max_waiting} lookups wait already (TALLY_LOOKUP_IN_FLIGHT)")
             future = self._waiting[key] = asyncio.get_running_loop().create_future()
             if len(self._running) < QUERIES_AT_ONCE:
-                self._running.add(asyncio.create_task(self._drain()))
+                self._running.add(start(self._drain(), "looking ids up"))
         return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """End the queries that run; whoever still waits for them is cancelled."""
+        await cancel_and_wait(*self._running)
+        for future in self._waiting.values():
+            future.cancel()
 
     async def _drain(self) -> None:
         """Answer whoever waits, one query after another, until nobody does."""
@@ -80,6 +87,10 @@ class Lookups:
                 for future in asked.values():
                     future.set_exception(error)
                 continue
+            except asyncio.CancelledError:
+                for future in asked.values():
+                    future.cancel()
+                raise
             for interaction_id, future in asked.items():
                 future.set_result(found.get(interaction_id))
 

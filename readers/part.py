@@ -38,6 +38,7 @@ class ReaderPart:
         progress = Progress(base.settings)
         self._reader = Reader(base.settings, stores, progress)
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
                 await stack.enter_async_context(progress.followed())
             yield {

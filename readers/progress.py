@@ -19,6 +19,7 @@ from runtime import kafka
 from runtime.errors import Unavailable
 from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
+from runtime.tasks import running
 from schemas.identity import id_time_ms
 
 LOOK_EVERY_S = 0.5
@@ -63,12 +64,8 @@ class Progress:
     async def followed(self) -> AsyncIterator[None]:
         """Follow it until left."""
         LAG_SECONDS.set_function(lambda: time.time() - self.settled_ms / 1000 if self.settled_ms else math.nan)
-        following = asyncio.create_task(self._follow())
-        try:
+        async with running(self._follow(), "following the consumer group"):
             yield
-        finally:
-            following.cancel()
-            await asyncio.wait([following])
 
     async def _follow(self) -> None:
         warned_at = -WARN_EVERY_S

@@ -54,6 +54,10 @@ class Reader:
         self._waiting = Waiting(self._lookups, progress, settings.waiters)
         self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
 
+    async def close(self) -> None:
+        """End what goes on without a request."""
+        await self._lookups.close()
+
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
         """What became of an event, waiting for it so long at most."""
         return (await self._waiting.outcome(namespace, interaction_id, seconds)).outcome

@@ -28,6 +28,7 @@ from runtime.ports import http_answers, is_free
 from runtime.settings import Settings
 from runtime.stack_file import StackFile
 from runtime.supervisor import Supervisor
+from runtime.tasks import running
 from tally.feed import Fed, feed, paced, wait_for_verdicts
 
 API_PORTS_TRIED = 50
@@ -131,10 +132,12 @@ class Up:
             self._write_stack_file()
             self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url} (key {self._key}), Ctrl-C stops it")
             watching = asyncio.create_task(self._watch())
-            async with clickhouse.connect(self._settings) as database:
-                await self._serve(database)
-            self._stop.set()
-            await watching
+            try:
+                async with clickhouse.connect(self._settings) as database:
+                    await self._serve(database)
+            finally:
+                self._stop.set()
+                await watching
         finally:
             self._leave()
         if self._failure:
@@ -208,8 +211,7 @@ class Up:
             self._stop.set()
 
     async def _serve(self, database: ClickHouse) -> None:
-        reporting = asyncio.create_task(self._report(database))
-        try:
+        async with running(self._report(database), "reporting"):
             if self._options.demo:
                 await self._demo(database)
             elif self._options.seconds is not None:
@@ -217,8 +219,6 @@ class Up:
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)
             else:
                 await self._stop.wait()
-        finally:
-            reporting.cancel()
 
     async def _demo(self, database: ClickHouse) -> None:
         """Import real data, show how to ask for it, then simulate traffic."""

@@ -21,6 +21,7 @@ from runtime import kafka as kafka_client
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from runtime.supervisor import Supervisor
+from runtime.tasks import cancel_and_wait
 from tests.cluster_lab import brokers, running_children, valkey_nodes
 from tests.lab import Lab, lab_of, settings_of_its_own
 from tests.waiting import eventually_async
@@ -100,7 +101,7 @@ async def test_a_broker_and_a_master_may_die(stack: Stack, tmp_path: Path) -> No
                 return sum([each.in_flight async for each in audit(settings, lab.database)]) == 0
 
             await eventually_async(is_done, 120)
-            looking_after.cancel()
+            await cancel_and_wait(looking_after)
             workers.stop()
             parts = [each async for each in audit(settings, lab.database)]
             assert all(each.balances for each in parts), parts

@@ -19,6 +19,7 @@ from producers.simulator import Simulator
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.native_format import block, texts, times
+from runtime.tasks import cancel_and_wait
 from schemas import letter
 from schemas.identity import derive_foreign_id
 from tests.judging import events_at
@@ -164,7 +165,7 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
         with pytest.raises(Fatal, match="expired unread"):
             await running
     else:  # it had fetched them before they expired
-        running.cancel()
+        await cancel_and_wait(running)
         assert await lab.count("interactions") == 30
 
 

@@ -21,6 +21,7 @@ from runtime.expansions import Expansion, Expansions
 from runtime.partitioner import partition_of
 from runtime.redis import connect_redis
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 from schemas.interaction import Interaction
 from tally import expand
 from tally.expand import Expand
@@ -54,7 +55,7 @@ async def workers(settings: Settings, folder: Path) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            looking_after.cancel()
+            await cancel_and_wait(looking_after)
             running.stop()
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from runtime.http.best_effort import BestEffort
 from runtime.redis import Redis
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait, start
 from schemas.dedup import dedup_key
 from schemas.identity import id_bytes, id_from_bytes
 from schemas.wire import WireEvent
@@ -49,8 +50,12 @@ class Hints:
         question = _Question(self._prefix + key, id_bytes(interaction_id), asyncio.get_running_loop().create_future())
         self._waiting.append(question)
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask_all())
+            self._asking = start(self._ask_all(), "asking Redis for hints")
         return await question.answer
+
+    async def close(self) -> None:
+        """End what is being asked; whoever still waits gets no hint."""
+        await cancel_and_wait(self._asking)
 
     async def _ask_all(self) -> None:
         while self._waiting:

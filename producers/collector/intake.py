@@ -54,6 +54,10 @@ class Collector:
         self._hints = Hints(settings, redis)
         self._wait_for = wait_for
 
+    async def close(self) -> None:
+        """End what goes on without a request."""
+        await self._hints.close()
+
     async def create(
         self, request: Request, namespace: str, idempotency_key: str | None, seconds: float | None
     ) -> Response:

@@ -22,6 +22,7 @@ from runtime.http.admission import admit, admitted
 from runtime.http.middleware import FURTHER_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import Base, Check, Stores
+from runtime.tasks import running
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
 
@@ -61,11 +62,11 @@ class CollectorPart:
         await kafka.require_topic(base.settings)
         async with Clients(base.settings) as clients:
             self._collector = Collector(base.settings, await clients.another(), base.redis, self._wait_for)
-            mending = asyncio.create_task(_mend(self._collector.topic, clients))
-            try:
-                yield {"kafka": Check(self._collector.topic.check)}
-            finally:
-                mending.cancel()
+            async with running(_mend(self._collector.topic, clients), "replacing a failed Kafka producer"):
+                try:
+                    yield {"kafka": Check(self._collector.topic.check)}
+                finally:
+                    await self._collector.close()
 
     def routes(self, base: Base) -> APIRouter:
         """Create, batch, beacon, and tokens for pages."""

@@ -17,6 +17,7 @@ from runtime.http.middleware import CALLER
 from runtime.key_store import KeyStore
 from runtime.keys import ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
+from runtime.tasks import running
 
 STALE_S = 10.0
 FIRST_LOOK_S = 5.0
@@ -55,11 +56,8 @@ class Access:
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self._look(store)
-        refreshing = asyncio.create_task(self._keep_fresh(store))
-        try:
+        async with running(self._keep_fresh(store), "refreshing API keys"):
             yield
-        finally:
-            refreshing.cancel()
 
     async def _keep_fresh(self, store: KeyStore) -> None:
         while True:

@@ -12,6 +12,7 @@ from runtime.faults import REDIS_FAILED
 from runtime.metrics import WITHOUT_REDIS
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait, start
 
 PAUSE_S = 1.0
 """After a failure nobody waits for Redis for so long."""
@@ -39,8 +40,7 @@ class BestEffort:
         try:
             yield self
         finally:
-            if self._connecting is not None:
-                self._connecting.cancel()
+            await cancel_and_wait(self._connecting)
             await self._open.aclose()
 
     async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Answer]]) -> Answer | None:
@@ -65,7 +65,7 @@ class BestEffort:
 
     def _connect(self) -> None:
         if self._redis is None and self._connecting is None and time.monotonic() >= self._not_before:
-            self._connecting = asyncio.create_task(self._try_to_connect())
+            self._connecting = start(self._try_to_connect(), "connecting to Redis")
 
     async def _try_to_connect(self) -> None:
         try:

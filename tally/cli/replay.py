@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 from tally.cli.options import AsJson, DataDir, answer_json, parse_range
 from tally.cli.output import cell, err, out, say
 
@@ -62,16 +63,19 @@ async def _judge(work: "Replay") -> None:
     judging = asyncio.create_task(work.judge())
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task("judging", total=work.records)
-        while not judging.done():
-            await asyncio.wait((judging,), timeout=POLL_S)
-            if work.worker is not None:
-                progress.update(task, completed=work.worker.counts.total)
-                if stopped.is_set():
-                    work.worker.stop()
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-    await judging
+    try:
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+            task = progress.add_task("judging", total=work.records)
+            while not judging.done():
+                await asyncio.wait((judging,), timeout=POLL_S)
+                if work.worker is not None:
+                    progress.update(task, completed=work.worker.counts.total)
+                    if stopped.is_set():
+                        work.worker.stop()
+        await judging
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        await cancel_and_wait(judging)
     if stopped.is_set():
         raise KeyboardInterrupt
 

@@ -22,6 +22,7 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Unavailable
 from runtime.migrate import migrate
 from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
 from tests.chaos.child import TELL, Orders
 from tests.chaos.crew import Crew, Member
 from tests.chaos.faults import FAULTS
@@ -190,7 +191,7 @@ class Run:
             if not met:
                 await self.feed(MORE_RECORDS)
         self._snapshots_kept = True
-        keeping.cancel()
+        await cancel_and_wait(keeping)
         if met:
             feeding = asyncio.create_task(self.feed(RECORDS // 3))
             await FAULTS[plan.fault](self, victim)
@@ -201,7 +202,7 @@ class Run:
         if not await self.until(self.is_caught_up, CATCH_UP_S):
             self._problems.append(f"not caught up within {CATCH_UP_S} s")
         self._problems += await crew.stop()
-        late.cancel()
+        await cancel_and_wait(late)
         return met
 
     async def _begin_badly(self) -> None:

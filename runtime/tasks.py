@@ -1,0 +1,59 @@
+"""Tasks and their owners: whoever starts a task ends it, and waits until it has ended.
+
+A task that is only cancelled goes on for a while: it may still use a connection that its owner has closed, and what it
+raises is told to nobody.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+CANCEL_EVERY_S = 1.0
+"""A client may lose a cancellation, so it is repeated."""
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks, and return once all have ended. Results and errors stay in them."""
+    while left := [task for task in tasks if task is not None and not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CANCEL_EVERY_S)
+
+
+def start(work: Coroutine[Any, Any, Result], purpose: str) -> asyncio.Task[Result]:
+    """Start a task whose error nobody waits for: it is logged as soon as it ends the task."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(partial(_log_error, purpose))
+    return task
+
+
+def _log_error(purpose: str, task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.error("%s failed, and is not tried again: %r", purpose, error, exc_info=error)
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None], purpose: str) -> AsyncIterator[None]:
+    """Run `work` in a task while the block lasts. On return it has ended; an error of its own is logged."""
+    task = start(work, purpose)
+    try:
+        yield
+    finally:
+        await cancel_and_wait(task)
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Return the results in order. The first error ends the others, and is raised once these have ended."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancel_and_wait(*tasks)

@@ -1,0 +1,121 @@
+"""Tasks end with their owner: nothing goes on in the background once what started it has ended."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers import seams
+from consumers.worker import Worker
+from producers.producer import Producer
+from runtime import tasks
+from runtime.errors import Unavailable
+from tests.http_lab import EVENT, PATH, api_of, with_key
+from tests.lab import Lab, click
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = tuple(f"{ROOT / name}/" for name in ("consumers", "producers", "readers", "runtime", "schemas", "tally"))
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Fail when the block leaves a task of ours that has not ended."""
+    before = asyncio.all_tasks()
+    yield
+    left = [task.get_coro() for task in asyncio.all_tasks() - before]
+    assert [each for each in left if _file_of(each).startswith(PACKAGES)] == []
+
+
+def _file_of(work: Any) -> str:
+    return str(getattr(getattr(work, "cr_code", None), "co_filename", ""))
+
+
+async def _lose_one_cancellation(ended: list[str]) -> None:
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        ended.append("ended")
+
+
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+    ended: list[str] = []
+    task = asyncio.create_task(_lose_one_cancellation(ended))
+    await asyncio.sleep(0)
+    await tasks.cancel_and_wait(task, None)
+    assert (task.done(), ended) == (True, ["ended"])
+
+
+async def test_the_first_error_of_several_ends_the_others_before_it_is_raised() -> None:
+    """Dead letters are written so: what goes on after the worker has given up would use a closed client."""
+    ended: list[str] = []
+
+    async def fail() -> None:
+        raise Unavailable("gone")
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("ended")
+
+    with nothing_left(), pytest.raises(Unavailable, match="gone"):
+        await tasks.all_of([wait(), fail(), wait()])
+    assert ended == ["ended", "ended"]
+
+
+async def test_the_error_of_a_background_task_is_logged_when_it_happens(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise KeyError("of nobody's")
+
+    async with tasks.running(fail(), "counting"):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert "counting failed, and is not tried again: KeyError" in caplog.text
+
+
+async def test_a_worker_that_has_caught_up_leaves_no_task(lab: Lab) -> None:
+    await lab.put(b"not json")
+    await lab.emit(click("a"), click("b"))
+    with nothing_left():
+        assert (await lab.drain()).stored == 2
+
+
+async def test_a_worker_that_is_stopped_amid_a_batch_leaves_no_task(lab: Lab) -> None:
+    """The batch outlasts TALLY_STOP_TIMEOUT_MS: it is cancelled, and has ended when the worker has."""
+    await lab.emit(click())
+    worker = Worker(lab.settings.model_copy(update={"stop_timeout_ms": 1_000}), instance=None, until_caught_up=False)
+
+    async def stop_and_hang(name: str) -> None:
+        if name == "judged":
+            worker.stop()
+            await asyncio.Event().wait()
+
+    seams.install(stop_and_hang)
+    try:
+        with nothing_left(), pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS"):
+            await worker.run()
+    finally:
+        seams.install(seams.pass_on)
+
+
+async def test_an_api_that_has_stopped_leaves_no_task(lab: Lab) -> None:
+    with nothing_left():
+        async with api_of(with_key(lab.settings)) as api:
+            created = await api.post(PATH, json=EVENT)
+            assert created.status_code == 200
+            asking = asyncio.create_task(api.get(f"{PATH}/{created.json()['interaction_id']}"))
+            await asyncio.sleep(0)
+            await tasks.cancel_and_wait(asking)  # a client that leaves while its id is being looked up
+
+
+async def test_results_that_are_not_read_to_their_end_leave_no_task(lab: Lab) -> None:
+    async with Producer(lab.settings) as producer:
+        with nothing_left():
+            results = producer.emit_many(click(f"doc-{number}") for number in range(50_000))
+            await anext(results)
+            await results.aclose()  # type: ignore[attr-defined]
