@@ -54,6 +54,7 @@ class Deduplication:
             if isinstance(of_part, BaseException):
                 raise of_part
             found.update((first + line, owned) for line, owned in of_part.items())
+        self._leases.publish()
         await seams.reached("claimed")
         return _verdicts(judged, found)
 

@@ -41,13 +41,17 @@ class Leases:
         """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
         self._taking = asyncio.Lock()
         """Held while claims are loaded or rebuilt, so that the memory it takes is that of one partition."""
-        CLAIMS.set_function(lambda: sum(lease.claims_held for lease in list(self._held.values())))
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours."""
         for partition in partitions:
             self._held.pop(partition, None)
             self._lost.discard(partition)
+        self.publish()
+
+    def publish(self) -> None:
+        """Update the gauge of claims. The metrics server's threads must not read what the event loop changes."""
+        CLAIMS.set(sum(lease.claims_held for lease in self._held.values()))
 
     async def claim(
         self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Sequence[Range]

@@ -63,9 +63,17 @@ class Progress:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Follow it until left."""
-        LAG_SECONDS.set_function(lambda: time.time() - self.settled_ms / 1000 if self.settled_ms else math.nan)
-        async with running(self._follow(), "following the consumer group"):
-            yield
+        LAG_SECONDS.set_function(self._lag_s)
+        try:
+            async with running(self._follow(), "following the consumer group"):
+                yield
+        finally:
+            LAG_SECONDS.set_function(_unknown)  # it keeps what it calls alive
+
+    def _lag_s(self) -> float:
+        """The lag in seconds, whichever thread asks. It grows between two looks, so it is computed when it is read."""
+        settled_ms = self.settled_ms
+        return time.time() - settled_ms / 1000 if settled_ms else _unknown()
 
     async def _follow(self) -> None:
         warned_at = -WARN_EVERY_S
@@ -100,6 +108,10 @@ class Progress:
             self.settled_ms = self._moments.popleft().at_ms
         if len(self._moments) > MOST_MOMENTS:
             self._moments = deque(moment for number, moment in enumerate(self._moments) if number % 2 == 0)
+
+
+def _unknown() -> float:
+    return math.nan
 
 
 def _is_settled(moment: _Moment, committed: Mapping[int, int]) -> bool:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -28,11 +28,12 @@ def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator
     loop = asyncio.get_running_loop()
 
     def is_alive() -> bool:
+        turned = Event()
         try:
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(ALIVE_S)
-        except (TimeoutError, RuntimeError):
+            loop.call_soon_threadsafe(turned.set)
+        except RuntimeError:  # the loop is closed
             return False
-        return True
+        return turned.wait(ALIVE_S)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_S

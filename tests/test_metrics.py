@@ -1,29 +1,38 @@
 """What an operator sees: every metric of the list is there, and what is made of the list fits it."""
 
 import json
+import math
 import re
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, cast
 
 import httpx
 import promql_parser
 import pytest
 import yaml
 from clickhouse_connect.driver.exceptions import DatabaseError
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, generate_latest
 from redis.exceptions import ConnectionError
 
+from consumers.leases import Leases
 from deploy.monitoring.dashboard import RATE_OVER, dashboard
-from runtime import metrics, metrics_doc
+from runtime import metrics, metrics_doc, metrics_server
+from runtime.claims import Lease
 from runtime.errors import SettingsError
 from runtime.faults import clickhouse_fault, redis_fault
 from runtime.metrics_server import metrics_served
+from runtime.owners import rows_of
 from runtime.ports import free_port
 from runtime.retry import retrying
 from runtime.settings import Settings
+from schemas.identity import derive_foreign_id
 from tests.eyes_lab import samples, watched
-from tests.lab import Lab
+from tests.http_lab import api_of, with_key
+from tests.lab import Lab, click
 
 ROOT = Path(__file__).parent.parent
 RULES = [
@@ -60,6 +69,60 @@ async def test_what_happens_is_counted(lab: Lab, tmp_path: Path) -> None:
         health = await client.get(f"{eyes.worker}/v1/health")
         assert (health.status_code, health.text) == (200, "ok\n")
         assert (await client.get(f"{eyes.worker}/else")).status_code == 404
+
+
+async def test_no_metric_is_computed_from_what_the_event_loop_changes(lab: Lab) -> None:
+    """Threads answer /metrics: they may only read numbers. What computes one keeps its owner alive, too."""
+    await lab.emit(click())
+    await lab.drain()
+    async with api_of(with_key(lab.settings)):
+        computed = [metrics.name_of(each) for each in metrics.every_metric() if "_child_samples" in vars(each)]
+        assert computed == ["tally_lag_seconds"]
+    assert math.isnan(REGISTRY.get_sample_value("tally_lag_seconds") or 0), "nobody follows the group any more"
+
+
+async def test_claims_can_be_asked_for_while_a_worker_forgets_them() -> None:
+    """Another thread reads the gauge over and over, while leases are made, filled and emptied."""
+    stopped = Event()
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(_read_until, stopped)
+        try:
+            for number in range(300):
+                leases: Any = Leases(*[cast(Any, None)] * 4)
+                lease = Lease(0, b"", b"", 0, True, 0, 0)
+                leases._held[0] = lease
+                lease.add(0, rows_of([b"k" * 16] * 2, [0, 1], [0, 0], [0, 0], [derive_foreign_id("t", 0, 0, 0)] * 2), 1)
+                leases.publish()
+                assert REGISTRY.get_sample_value("tally_worker_claims") == 2, number
+                lease.forget_before(1)
+                leases.forget([0])
+                assert REGISTRY.get_sample_value("tally_worker_claims") == 0
+        finally:
+            stopped.set()
+        assert reading.result() > 0
+    last = weakref.ref(leases)
+    del leases
+    assert last() is None, "the gauge does not keep it alive"
+
+
+def _read_until(stopped: Event) -> int:
+    times = 0
+    while not stopped.is_set():
+        generate_latest()
+        times += 1
+    return times
+
+
+async def test_a_loop_that_does_not_turn_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "ALIVE_S", 0.2)
+    settings = Settings(metrics_port=free_port())
+    with metrics_served(settings, is_ready=lambda: True):
+        url = f"http://127.0.0.1:{settings.metrics_port}/v1/health"
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(httpx.get, url)
+            assert asked.result().status_code == 503, "this loop waits here, and turns for nobody"
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(url)).status_code == 200
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *(rule["expr"] for rule in RULES)])
