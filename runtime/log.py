@@ -1,8 +1,11 @@
 """Logging: one line an event, to standard error, so that standard output stays for answers."""
 
 import logging
+import math
 import sys
-from typing import Literal
+import time
+from threading import Lock
+from typing import Literal, NamedTuple
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -12,22 +15,72 @@ LogFormat = Literal["text", "json"]
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
-# These report a lost connection at every attempt to mend it, from inside; our own lines say it once.
-_QUIET = ("aiokafka", "clickhouse_connect", "urllib3", "httpx", "asyncio")
+# Of these only errors are logged, and few of a kind: they report a lost connection at every attempt to connect again.
+_LIBRARIES = ("aiokafka", "clickhouse_connect", "urllib3", "httpx", "asyncio")
+
+FLOOD_LINES = 3
+"""Lines of one kind that a library may log within FLOOD_S."""
+FLOOD_S = 30.0
+MOST_KINDS = 1_000
+"""Kinds of lines that are counted at a time."""
 
 
 def configure(log_format: LogFormat = "text") -> None:
     """Set up the process's logging: before settings are read, so that their faults are told, and once they are."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
+    handler.addFilter(FloodFilter())
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    quieten_libraries()
+    _set_levels(logging.ERROR)
 
 
 def quieten_libraries() -> None:
-    """Leave to our own lines what libraries would report as well."""
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.CRITICAL if name == "aiokafka" else logging.ERROR)
+    """Leave to a command's own error line what libraries would report as well."""
+    _set_levels(logging.ERROR, aiokafka=logging.CRITICAL)
+
+
+def _set_levels(level: int, **others: int) -> None:
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(others.get(name, level))
+
+
+class _Period(NamedTuple):
+    begun: float
+    passed: int
+    left_out: int
+
+
+class FloodFilter(logging.Filter):
+    """Filter that bounds how often a library logs the same kind of line, and says how many lines it has left out.
+
+    Lines that come from one statement of the library's code are of one kind, whatever they say.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Lock()
+        self._kinds: dict[tuple[str, int], _Period] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log the record. Its message may get a remark."""
+        if record.name.partition(".")[0] not in _LIBRARIES:
+            return True
+        with self._lock:
+            return self._may_pass(record)
+
+    def _may_pass(self, record: logging.LogRecord) -> bool:
+        kind, now = (record.pathname, record.lineno), time.monotonic()
+        begun, passed, left_out = self._kinds.pop(kind, _Period(-math.inf, 0, 0))
+        if now - begun >= FLOOD_S:
+            if left_out:
+                remark = f"{left_out:,} lines like this one were left out since the last"
+                record.msg, record.args = f"{record.getMessage()} ({remark})", ()
+            begun, passed, left_out = now, 0, 0
+        may_pass = passed < FLOOD_LINES
+        if len(self._kinds) >= MOST_KINDS:
+            self._kinds.pop(next(iter(self._kinds)))
+        self._kinds[kind] = _Period(begun, passed + may_pass, left_out + (not may_pass))
+        return may_pass
 
 
 class _OneLine(logging.Formatter):

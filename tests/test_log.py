@@ -5,9 +5,13 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime import log
 from runtime.errors import SettingsError
@@ -48,6 +52,62 @@ except ValueError:
     (line,) = done.stderr.splitlines()
     assert json.loads(line)["message"] == "it\nfailed"
     assert "two\nlines" in json.loads(line)["exc_info"]
+
+
+def _lines(program: str) -> list[str]:
+    """What a process with our logging writes to standard error."""
+    program = f"import logging\nfrom runtime import log\nlog.configure()\n{program}"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    return [line.split(maxsplit=3)[3] for line in done.stderr.splitlines()]
+
+
+def test_the_kafka_clients_errors_are_shown() -> None:
+    lines = _lines("""
+client = logging.getLogger("aiokafka.consumer.group_coordinator")
+client.error("LeaveGroup request failed: %s", "why")
+client.warning("nothing to worry about")
+""")
+    assert lines == ["aiokafka.consumer.group_coordinator LeaveGroup request failed: why"]
+
+
+def test_a_flood_of_a_librarys_lines_is_bounded_and_counted() -> None:
+    """Each kind has its own bound; lines of our own have none."""
+    lines = _lines("""
+import itertools
+log.time.monotonic = itertools.chain([0] * 199, itertools.repeat(log.FLOOD_S)).__next__
+client, ours = logging.getLogger("aiokafka.client"), logging.getLogger("tally.worker")
+for number in range(101):
+    client.error("no connection: %d", number)
+    ours.error("not stored")
+    if number < 99:
+        logging.getLogger("asyncio").error("Task exception was never retrieved")
+""")
+    of_client = [line for line in lines if line.startswith("aiokafka.client")]
+    shown = [f"aiokafka.client no connection: {number}" for number in (0, 1, 2, 100)]
+    assert of_client == [*shown[:3], f"{shown[3]} (97 lines like this one were left out since the last)"]
+    assert sum(line.startswith("asyncio") for line in lines) == 3
+    assert lines.count("tally.worker not stored") == 101
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 40)), max_size=60))
+def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int, float]]) -> None:
+    """So every line is either shown or counted, and no kind is shown more often than its bound."""
+    flood, now = log.FloodFilter(), 0.0
+    left_out, shown = {0: 0, 1: 0, 2: 0}, dict[int, list[float]]({0: [], 1: [], 2: []})
+    for kind, later in lines:
+        now += later
+        record = logging.LogRecord("aiokafka.client", logging.ERROR, "client.py", kind, "lost %s", ("it",), None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "monotonic", partial(float, now))
+            passes = flood.filter(record)
+        if passes:
+            remark = f" ({left_out[kind]} lines like this one were left out since the last)" if left_out[kind] else ""
+            assert record.getMessage() == f"lost it{remark}"
+            shown[kind].append(now)
+        left_out[kind] = 0 if passes else left_out[kind] + 1
+    for times in shown.values():
+        for first in times:
+            assert sum(first <= at < first + log.FLOOD_S for at in times) < 2 * log.FLOOD_LINES + 1
 
 
 def test_a_process_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
