@@ -136,6 +136,8 @@ class Judged:
     """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
     recorded: int = 0
     """How many records were in one of the tables already: events that are `done`, and rejections that are gone."""
+    withheld: list[Rejected] = field(default_factory=list)
+    """Valid events of a namespace whose reject fuse has tripped: they are rejected, and claim nothing."""
     held: dict[int, int] = field(default_factory=dict)
     """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
 

@@ -31,11 +31,15 @@ class Unsettled(Exception):
 class Leases:
     """Claims keys of a partition's records, and sees to it that the partition's claims are whole and this worker's."""
 
-    def __init__(self, claims: Claims, resume: Resume, rebuild: Rebuild, confirm: Confirm) -> None:
+    def __init__(
+        self, claims: Claims, resume: Resume, rebuild: Rebuild, confirm: Confirm, *, may_hold: bool = False
+    ) -> None:
+        """`may_hold`: valid events may be rejected (TALLY_REJECT_POLICY=hold), whatever an earlier run has claimed."""
         self._claims = claims
         self._resume = resume
         self._rebuild = rebuild
         self._confirm = confirm
+        self._may_hold = may_hold
         self._held: dict[int, Lease] = {}
         self._lost: set[int] = set()
         """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
@@ -96,6 +100,8 @@ class Leases:
         """Everything before the part's first record is recorded, so the claims need to reach no further than that."""
         partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
+        if self._may_hold:  # a claim of an event that is held now would make duplicates of it: none may lie ahead
+            log_end = part.first_offset
         anew = anew or await self._rebuild.must_begin_anew(part)
         append_ms = part.first_append_ms
         take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, anew=anew)

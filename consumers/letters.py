@@ -1,5 +1,6 @@
 """Dead letters: a rejected record, byte for byte, with why and where from in its headers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthoriza
 from consumers.batch import Rejected
 from runtime.errors import Fatal, TallyError
 from runtime.faults import kafka_fault
+from runtime.metrics import LETTERS
 from runtime.retry import retrying
 from runtime.tasks import all_of
 from schemas.letter import Letter, Origin, write_headers
@@ -34,6 +36,8 @@ class Letters:
         for start in range(0, len(rejected), LETTERS_IN_FLIGHT):
             some = rejected[start : start + LETTERS_IN_FLIGHT]
             await all_of(retrying("writing a dead letter", partial(self._send, item)) for item in some)
+            for reason, count in Counter(item.rejection.reason for item in some).items():
+                LETTERS.labels(reason).inc(count)
 
     async def _send(self, item: Rejected) -> None:
         record = item.record

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from consumers import seams
 from consumers.batch import Batch, Counts, Decided, Judged, Range, Rejected, Verdicts
-from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.events import Event
 from consumers.group import Group
 from consumers.letters import Letters
+from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.sink import OutcomeRows, Sink
 from consumers.stages import Stages
@@ -62,7 +62,7 @@ class Pipeline:
         settings: Settings,
         *,
         validation: Validation,
-        ceiling: RejectCeiling | None,
+        fuses: RejectFuses,
         resume: Resume,
         deduplication: Deduplication,
         source: Source,
@@ -71,7 +71,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._validation = validation
-        self._ceiling = ceiling
+        self._fuses = fuses
         self._resume = resume
         self._deduplication = deduplication
         self._sink, self._erasure, self._letters = outlets
@@ -91,13 +91,12 @@ class Pipeline:
         """Judge records; returns those that may be gone on with, and what they are judged to be.
 
         A partition that has come to a record of a newer schema is handed to `hold` with that record's offset. Raises
-        Fenced, Fatal or TooManyRejects.
+        Fenced or Fatal.
         """
         with self.stages.of("validate"):
             judged = self._validation.judge(records)
         self._telemetry.judged(records, judged.events)
-        if self._ceiling is not None:
-            self._ceiling.check(judged)
+        self._fuses.count(judged)
         if judged.held:
             self._source.hold(judged.held)
         batch = records.before(judged.held)
@@ -108,6 +107,7 @@ class Pipeline:
             await self._resume.check_continuity(batch)
             judged.recorded = await self._resume.drop_stored(batch, judged)
         self.counts.add(already_recorded=judged.recorded)
+        self._fuses.withhold(batch, judged)
         await seams.reached("resumed")
         return batch, judged
 
@@ -118,6 +118,9 @@ class Pipeline:
         """
         async with self._deciding:
             await self._decide(batch, judged, [*self._finishing, *self._gathered.decided], self._gathered)
+        # Before any row of the batch: another run may not hold these, and must not contradict what is stored.
+        if judged.withheld:
+            await self._record_rejected(judged.withheld)
 
     async def _decide(self, batch: Batch, judged: Judged, before: Sequence[Decided], into: Group) -> None:
         with self.stages.of("claim"):
@@ -145,7 +148,7 @@ class Pipeline:
     async def finish(self) -> asyncio.Task[None]:
         """Begin to take what is gathered through the other steps; then each event has its outcome, and is committed.
 
-        The group before must be finished. The task raises Fenced, Fatal or TooManyRejects; then nothing is committed.
+        The group before must be finished. The task raises Fenced or Fatal; then nothing is committed.
         """
         group = self._gathered
         if any(each.era != self._era for each in group.decided):
@@ -237,15 +240,19 @@ class Pipeline:
         """
         log.error("partition %d offset %d: %s", event.partition, event.offset, refused)
         rejection = Rejection("refused_by_table", "", str(refused))
-        if self._ceiling is not None:
-            self._ceiling.refused(rejection)
+        self._fuses.refused(event.namespace, rejection)
         (part,) = (part for part in batch.slices if part.partition == event.partition)
         await self._deduplication.release(part, event)
         await seams.reached("refused")
         record = batch.record(event.partition, event.offset)
-        rejected = [Rejected(event.partition, record, event.namespace, event.interaction_id, rejection)]
+        await self._record_rejected(
+            [Rejected(event.partition, record, event.namespace, event.interaction_id, rejection)]
+        )
+
+    async def _record_rejected(self, rejected: Sequence[Rejected]) -> None:
+        """Write dead letters and outcomes of events that are rejected before the others of their batch are stored."""
         await self._letters.send(rejected)
         outcomes = OutcomeRows(self._settings.topic)
         outcomes.add_outcomes(None, rejected)
         await self._sink.record(outcomes)
-        self.counts.add(rejected=1)
+        self.counts.add(rejected=len(rejected))

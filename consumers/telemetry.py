@@ -30,7 +30,7 @@ class Telemetry:
     """One worker's."""
 
     def __init__(self, traces: Traces) -> None:
-        self._namespaces: set[str] = set()
+        self._labels = metrics.NamespaceLabels()
         self._traces = traces
         self._traced: list[_Traced] = []
 
@@ -53,15 +53,10 @@ class Telemetry:
         by_name: dict[tuple[str, str], int] = {}
         for place in np.flatnonzero(last_ms).tolist():
             head, kind = divmod(place, kinds)
-            name = self._label_of(events.heads[head].namespace), INTERACTION_TYPES[kind]
+            name = self._labels.of(events.heads[head].namespace), INTERACTION_TYPES[kind]
             by_name[name] = max(int(last_ms[place]), by_name.get(name, 0))
         for name, at_ms in by_name.items():
             metrics.LAST_EVENT.labels(*name).set(at_ms / 1000)
-
-    def _label_of(self, namespace: str) -> str:
-        if namespace not in self._namespaces and len(self._namespaces) < metrics.MOST_NAMESPACES:
-            self._namespaces.add(namespace)
-        return namespace if namespace in self._namespaces else metrics.OTHERS
 
     def _note_traced(self, events: Events) -> None:
         is_traced = flags_of_heads(events.heads, events.head_of, lambda head: head.traceparent is not None)
@@ -98,8 +93,6 @@ class Telemetry:
         for decided in group.decided:
             if decided.ranges:
                 metrics.FRESHNESS.observe(_seconds_since(min(each.first_append_ms for each in decided.ranges)))
-        for rejected in group.rejected:
-            metrics.LETTERS.labels(rejected.rejection.reason).inc()
 
 
 def _seconds_since(at_ms: int) -> float:

@@ -202,6 +202,14 @@ def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str],
         raise _BadHeader(name, str(error)) from None
 
 
+def namespace_in(headers: Headers) -> str:
+    """Return the namespace that a record's headers name; '' when they name none, or none that is valid."""
+    try:
+        return _text(dict(headers), NAMESPACE_HEADER, check_namespace) or ""
+    except _BadHeader:
+        return ""
+
+
 def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
     if ORIGIN_HEADER not in headers:
         return None

@@ -17,7 +17,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 
 from consumers.ahead import compile_ahead
 from consumers.batch import Batch, Counts
-from consumers.ceiling import RejectCeiling
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.garbage import collected_at_intervals
@@ -28,6 +27,7 @@ from consumers.memory import use_few_heaps
 from consumers.offsets import Offsets
 from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
+from consumers.reject_fuse import RejectFuses
 from consumers.rereading import read_again
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
@@ -137,11 +137,12 @@ class Worker(ConsumerRebalanceListener):
         claims = Claims(redis, settings)
         offsets = Offsets(self._consumer, settings)
         rebuild = Rebuild(settings, claims, database, expansions)
-        self._leases = Leases(claims, self._resume, rebuild, offsets.confirm)
+        holds = settings.reject_policy == "hold"
+        self._leases = Leases(claims, self._resume, rebuild, offsets.confirm, may_hold=holds)
         return Pipeline(
             settings,
             validation=Validation(settings.topic, settings.namespace, partitions),
-            ceiling=None if settings.accept_rejects else RejectCeiling(settings.reject_window),
+            fuses=RejectFuses(settings),
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database, expansions)),
             source=Source(partial(read_again, settings), offsets.commit, self._hold),

@@ -39,6 +39,7 @@ REJECTION_REASONS: dict[Reason, str] = {
     "bad_id": "interaction_id is no id",
     "bad_header": "a header of ours cannot be read",
     "conflict": "fields contradict one another",
+    "namespace_held": "the event is valid and held, because most of what its namespace sent was not",
     "refused_by_table": "ClickHouse does not take the row",
 }
 _WORDED = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}

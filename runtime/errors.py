@@ -3,7 +3,6 @@
 TallyError              something a person can act on; the command ends with `exit_code`
  +-- SettingsError      a setting is missing or wrong; the message names it
  +-- Fatal              going on would lose or double events: stop, say why, exit 3
- +-- TooManyRejects     at least half of the last records were rejected: stop, exit 5
  +-- Restart            this process cannot go on, a new one can: exit 4, and be started again
  +-- Unavailable        a dependency did not answer in time; trying again may help
  |    +-- TookTooLong   ClickHouse gave a statement up for its time: asking for less may help
@@ -27,12 +26,6 @@ class Fatal(TallyError):
     """Nothing that waiting could mend. The message names what to change."""
 
     exit_code = 3
-
-
-class TooManyRejects(TallyError):
-    """At least half of the last records were rejected. Not restarted: a person has to look."""
-
-    exit_code = 5
 
 
 class Restart(TallyError):

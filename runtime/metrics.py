@@ -8,6 +8,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 MOST_NAMESPACES = 500
 OTHERS = "(others)"
+NO_NAMESPACE = "(none)"
+"""Label of records that name no namespace which can be read."""
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _AGE_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2.5, 5, 15, 60, 300, 1800, 7200)
@@ -58,6 +60,14 @@ INSERT_ROWS = Histogram("tally_worker_insert_rows", "Rows that are stored togeth
 STAGE_SECONDS = Counter(
     "tally_worker_stage_seconds", "Time by stage; stages of neighbouring batches overlap", ["stage"]
 )
+REJECTED = Counter(
+    "tally_worker_rejected_events", "Records that validation or the table has refused, by namespace", ["namespace"]
+)
+FUSES = Gauge(
+    "tally_worker_reject_fuses_tripped",
+    "1 for each namespace of which at least half of the last TALLY_REJECT_WINDOW records were rejected",
+    ["namespace"],
+)
 LETTERS = Counter("tally_worker_dead_letters", "Dead letters written", ["reason"])
 CLAIMS = Gauge("tally_worker_claims", "Claims in the worker's index")
 CLAIMS_REBUILT = Counter("tally_worker_claims_rebuilt", "Claims put back from ClickHouse, lost in Redis")
@@ -70,6 +80,24 @@ RETRIES = Counter(
 )
 
 Metric = Counter | Gauge | Histogram
+
+
+def label_of(namespace: str) -> str:
+    """The label of a namespace. An empty one would be no label at all."""
+    return namespace or NO_NAMESPACE
+
+
+class NamespaceLabels:
+    """Labels of one metric: the first MOST_NAMESPACES namespaces by name, all others as one."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def of(self, namespace: str) -> str:
+        """The label that a namespace is counted under."""
+        if namespace not in self._known and len(self._known) < MOST_NAMESPACES:
+            self._known.add(namespace)
+        return label_of(namespace) if namespace in self._known else OTHERS
 
 
 def every_metric() -> list[Metric]:

@@ -114,9 +114,16 @@ class Settings(BaseSettings):
     )
 
     reject_window: int = Field(
-        10_000, ge=1, description="a worker stops when at least half of so many records are rejected"
+        10_000,
+        ge=1,
+        description="records of one namespace in one worker, at least half of which must be rejected for its reject "
+        "fuse to trip; it closes once less than half are",
     )
-    accept_rejects: bool = Field(False, description="true: go on, and write all of them to the dead-letter topic")
+    reject_policy: Literal["drain", "hold"] = Field(
+        "drain",
+        description="for valid events of a namespace whose reject fuse has tripped: drain stores them, hold makes them "
+        "dead letters (namespace_held), to be replayed later",
+    )
 
     emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
     delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")

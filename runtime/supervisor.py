@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.children import Child, Children
-from runtime.errors import Fatal, SettingsError, TooManyRejects
+from runtime.errors import Fatal, SettingsError
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 STABLE_AFTER_S = 30.0
 """A process that ran this long and died is restarted at once again."""
 
-FOR_GOOD = frozenset({each.exit_code for each in (Fatal, SettingsError, TooManyRejects)})
+FOR_GOOD = frozenset({each.exit_code for each in (Fatal, SettingsError)})
 """How a process ends that starting again cannot mend."""
 
 

@@ -19,12 +19,13 @@ Reason = Literal[
     "bad_id",
     "bad_header",  # of ours, and not UTF-8, empty, too long or no number
     "conflict",  # fields that contradict one another
+    "namespace_held",  # valid, and held because most of what its namespace sent was not (TALLY_REJECT_POLICY=hold)
     "refused_by_table",  # valid here, and still ClickHouse will not take the row: a constraint, a narrower type
 ]
 
 
 class Rejection(NamedTuple):
-    """An event that can never be valid. `field` is dotted, or empty when the value as a whole is at fault."""
+    """An event that is not stored. `field` is dotted, or empty when the value as a whole is at fault."""
 
     reason: Reason
     field: str

@@ -94,7 +94,7 @@ class Replay:
             )
         own = {"database": into, "group": f"{settings.group}.{into}", "key_prefix": f"{settings.key_prefix}.{into}"}
         self._live = settings
-        self._target = settings.model_copy(update={**own, "accept_rejects": True})
+        self._target = settings.model_copy(update={**own, "reject_policy": "drain"})
         self._database = database
         self._state: _State
         self.worker: Worker | None = None

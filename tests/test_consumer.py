@@ -6,28 +6,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiokafka.admin import NewTopic
-from hypothesis import given
-from hypothesis import strategies as st
 
-from consumers.ceiling import RejectCeiling
 from consumers.worker import Worker
 from producers.producer import Producer
 from producers.simulator import Simulator
 from readers.audit import audit
 from runtime import kafka
-from runtime.errors import Fatal, TooManyRejects, Unavailable
+from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
 from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.wire import encode_headers, encode_value
 from tests.http_lab import consuming
-from tests.judging import judged
 from tests.lab import Lab, as_json, click
-from tests.test_judge import REFUSED, good_with
+from tests.test_judge import REFUSED
 from tests.waiting import eventually_async
 
 W = timedelta(milliseconds=300_000)
-GOOD = good_with()
 
 
 async def test_every_field_is_stored_as_it_was_sent(lab: Lab) -> None:
@@ -248,30 +243,6 @@ async def test_a_schema_header_that_is_no_number_is_rejected(lab: Lab, version: 
     await lab.put(as_json(), headers=[("tally-schema", version)])
     await lab.drain()
     assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", "tally-schema")]
-
-
-async def test_a_topic_of_rejects_stops_the_worker_before_it_is_drained(lab: Lab) -> None:
-    for number in range(30):
-        await lab.put(as_json(position=-1 if number % 2 else 0, execution=f"e{number}"), partition=0)
-    with pytest.raises(TooManyRejects, match=r"15 of the last 30 records .* number_out_of_range position"):
-        await lab.drain(reject_window=20)
-    assert await lab.count("interactions") == await lab.count("outcomes") == len(await lab.letters()) == 0
-    counts = await lab.drain(reject_window=20, accept_rejects=True)
-    assert (counts.stored, counts.rejected) == (15, 15)
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
-def test_the_ceiling_looks_at_the_last_records_only(batches: list[tuple[int, int]]) -> None:
-    ceiling, seen = RejectCeiling(window=10), []
-    for good, bad in batches:
-        seen.append((good + bad, bad))
-        last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
-        too_many = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
-        if too_many:
-            with pytest.raises(TooManyRejects):
-                ceiling.check(judged([GOOD] * good + [b""] * bad))
-            return
-        ceiling.check(judged([GOOD] * good + [b""] * bad))
 
 
 async def test_a_topic_with_the_producers_clock_is_refused(lab: Lab) -> None:

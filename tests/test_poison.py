@@ -7,7 +7,7 @@ from aiokafka.admin import NewPartitions
 
 from consumers import seams
 from runtime import kafka
-from runtime.errors import Fatal, TooManyRejects, Unavailable
+from runtime.errors import Fatal, Unavailable
 from runtime.redis import Redis
 from schemas import letter
 from schemas.identity import mint_id
@@ -57,11 +57,16 @@ async def test_rows_that_the_table_refuses_become_letters_and_own_nothing(lab: L
     assert origins == {b"%d" % receipts[1].offset, b"%d" % receipts[54].offset}
 
 
-async def test_a_table_that_refuses_everything_stops_the_worker(lab: Lab) -> None:
+async def test_a_table_that_refuses_everything_trips_the_fuse_and_stops_nobody(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
     await lab.database.command(NARROWED)
-    await lab.emit(*(click(f"doc-{number}", metadata=LONG) for number in range(30)))
-    with pytest.raises(TooManyRejects, match="refused_by_table"):
-        await lab.drain(reject_window=20)
+    await lab.emit(*(click(f"doc-{number}", metadata=LONG) for number in range(30)), click("short"))
+    counts = await lab.drain(reject_window=20)
+    assert (counts.stored, counts.rejected, len(await lab.letters())) == (1, 30, 30)
+    (tripped,) = (each.getMessage() for each in caplog.records if "fuse tripped" in each.getMessage())
+    assert "namespace 'default'" in tripped
+    assert "refused_by_table" in tripped
 
 
 async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: Lab) -> None:

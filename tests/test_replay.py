@@ -25,7 +25,7 @@ from tests.waiting import eventually_async
 
 async def everything(lab: Lab, count: int = 400) -> None:
     """Traffic of all kinds, drained in batches."""
-    lab.settings = lab.settings.model_copy(update={"dedup_window_ms": WINDOW_MS, "accept_rejects": True})
+    lab.settings = lab.settings.model_copy(update={"dedup_window_ms": WINDOW_MS})
     traffic = Traffic(random.Random(7))
     for _ in range(count):
         raw = traffic.record()

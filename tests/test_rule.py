@@ -54,7 +54,7 @@ async def test_every_outcome_is_the_rules_whatever_crashes(lab: Lab) -> None:
         examples.append((seed, rows, planned))
 
     collect()
-    own = {"dedup_window_ms": WINDOW_MS, "accept_rejects": True, "claim_slack_ms": 1_500}
+    own = {"dedup_window_ms": WINDOW_MS, "claim_slack_ms": 1_500}
     lab.settings = lab.settings.model_copy(update=own)
     await lab.database.command(NARROWED)
     for seed, rows, planned in examples:

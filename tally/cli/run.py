@@ -131,9 +131,6 @@ def consume(
         str | None,
         typer.Option(help="Of this host in the group; a restart under the same name gets its partitions back at once."),
     ] = None,
-    accept_rejects: Annotated[
-        bool, typer.Option("--accept-rejects", help="Go on though most records are rejected.")
-    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -141,8 +138,7 @@ def consume(
 
     Examples: tally consume --workers 4 --name host-1; tally consume --until-caught-up --json
     """
-    chosen = {"accept_rejects": True} if accept_rejects else {}
-    settings = Settings.load(data_dir, **chosen).need("kafka", "redis", "clickhouse")
+    settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
     log.configure(settings.log_format)
     children = Children()
     supervisor = supervised_workers(

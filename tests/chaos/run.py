@@ -96,7 +96,6 @@ class Run:
             "query_timeout_ms": 1_000,
             "connect_timeout_ms": 1_000,
             "stop_timeout_ms": 5_000,
-            "accept_rejects": True,
         }
         self.settings = stack.settings().model_copy(update={**own, **pace})
         self._static = self.random.random() < 0.7

@@ -1,0 +1,257 @@
+"""One namespace's garbage stops nobody: its reject fuse trips, and its valid events are stored or held, as is set."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from typer.testing import CliRunner
+
+from consumers import reject_fuse, seams
+from consumers.batch import Batch, Judged
+from consumers.records import PlainRecord, Records
+from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
+from consumers.sink import Sink
+from consumers.validation import Validation
+from readers.audit import audit
+from runtime.settings import Settings
+from schemas.wire import encode_headers
+from tally.cli.app import app
+from tests.judging import NAMESPACE, judged
+from tests.lab import Lab, as_json
+from tests.test_judge import good_with
+
+GOOD, GARBAGE = good_with(), b"no JSON"
+HOLD = {"reject_policy": "hold", "reject_window": 20}
+
+Sent = tuple[str, bytes]
+
+
+async def send(lab: Lab, records: Iterable[Sent]) -> None:
+    """Put values of namespaces on partition 0, in order, as a foreign producer would; many at a time."""
+    sent = [
+        await lab._raw.send(lab.settings.topic, value, key=b"k", headers=encode_headers(namespace), partition=0)
+        for namespace, value in records
+    ]
+    await asyncio.gather(*sent)
+
+
+def event(number: int, **fields: Any) -> bytes:
+    """A valid event like no other."""
+    return as_json(f"doc-{number}", f"exec-{number}", **fields)
+
+
+def judged_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> Judged:
+    """One value under each of these headers."""
+    records = [PlainRecord(at, 1_800_000_000_000, None, value, each) for at, each in enumerate(headers)]
+    return Validation("t", "default", 8).judge(Batch(Records.read({3: records})))
+
+
+def fuses(**settings: Any) -> RejectFuses:
+    return RejectFuses(Settings(**settings))
+
+
+def is_tripped(namespace: str) -> bool:
+    """Whether the metric says so."""
+    return REGISTRY.get_sample_value("tally_worker_reject_fuses_tripped", {"namespace": namespace}) == 1
+
+
+async def all_balance(lab: Lab) -> bool:
+    return all([each.balances async for each in audit(lab.settings, lab.database)])
+
+
+async def test_garbage_of_one_namespace_stops_nobody(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """12,000 garbage records among valid ones of the same and of two other namespaces: all valid events are stored."""
+    valid = [(namespace, event(number)) for number in range(40) for namespace in ("bad", "one", "two")]
+    records: list[Sent] = []
+    for at, each in enumerate(valid):
+        records += [each, *[("bad", GARBAGE)] * (100 if at < 120 else 0)]
+    await send(lab, records)
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (120, 12_000)
+    stored = await lab.rows("SELECT namespace, count() FROM interactions GROUP BY namespace ORDER BY namespace")
+    assert stored == [("bad", 40), ("one", 40), ("two", 40)]
+    assert len(await lab.letters()) == 12_000
+    assert await all_balance(lab)
+    (tripped,) = (each for each in caplog.records if "fuse tripped" in each.getMessage())
+    assert tripped.levelno == logging.ERROR
+    assert "tripped for namespace 'bad'" in tripped.getMessage()
+    assert "not_json" in tripped.getMessage()
+    assert "valid events are stored as before (TALLY_REJECT_POLICY=drain)" in tripped.getMessage()
+    assert is_tripped("bad")
+
+
+async def test_held_events_are_stored_once_after_their_replay(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    valid = [(namespace, event(number)) for number in range(10) for namespace in ("held", "free")]
+    await send(lab, [*[("held", GARBAGE)] * 40, *valid])
+    counts = await lab.drain(**HOLD)
+    assert (counts.stored, counts.rejected) == (10, 50)
+    assert await lab.rows("SELECT DISTINCT namespace FROM interactions") == [("free",)]
+    held = await lab.rows(
+        "SELECT namespace, count(), uniqExact(interaction_id), any(execution_id != '') "
+        "FROM outcomes WHERE reason = 'namespace_held' GROUP BY namespace"
+    )
+    assert held == [("held", 10, 10, True)]
+    assert await all_balance(lab)
+
+    for name, value in lab.settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    words = ["dlq", "replay", "--reason", "namespace_held", "--namespace", "held"]
+    for _ in range(2):
+        done = await asyncio.to_thread(CliRunner().invoke, app, words)
+        assert done.exit_code == 0, done.output
+        await lab.drain(**HOLD)
+    assert await lab.rows("SELECT namespace, count() FROM interactions FINAL GROUP BY namespace ORDER BY ALL") == [
+        ("free", 10),
+        ("held", 10),
+    ]
+    assert await all_balance(lab)
+
+
+async def test_a_fuse_closes_by_itself(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Once less than half of the last records are rejected the same worker stores the namespace's events again."""
+    garbage = [("closing", GARBAGE)] * 30
+    await send(lab, [*garbage, *(("closing", event(number)) for number in range(60))])
+    counts = await lab.drain(**HOLD, batch_rows=10)
+    assert (counts.stored + counts.rejected, await lab.count("interactions")) == (90, counts.stored)
+    ((held, last),) = await lab.rows("SELECT count(), max(_offset) FROM outcomes WHERE reason = 'namespace_held'")
+    ((first,),) = await lab.rows("SELECT min(_offset) FROM interactions")
+    assert 0 < held < 30
+    assert last < first
+    assert "fuse closed for namespace 'closing'" in caplog.text
+    assert not is_tripped("closing")
+
+
+async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(lab: Lab) -> None:
+    """That run died before anything was stored. What repeats the event after it was held is no duplicate of it."""
+
+    class Crashed(Exception):
+        pass
+
+    async def crash(name: str) -> None:
+        if name == "claimed":
+            raise Crashed
+
+    await send(lab, [("held", event(1))])
+    seams.install(crash)
+    try:
+        with pytest.raises(Crashed):
+            await lab.drain()
+    finally:
+        seams.install(seams.pass_on)
+    await send(lab, [("held", GARBAGE)] * 40)
+    assert (await lab.drain(**HOLD)).rejected == 41
+    await send(lab, [("held", event(1))])
+    assert (await lab.drain(**HOLD)).stored == 1
+
+
+async def test_an_event_whose_holding_was_not_recorded_is_judged_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its letter is there already; it is left alone by a replay, because the event is stored."""
+
+    class Crashed(Exception):
+        pass
+
+    async def crash(*_arguments: object) -> None:
+        raise Crashed
+
+    await send(lab, [*[("held", GARBAGE)] * 40, ("held", event(1)), ("free", event(1))])
+    monkeypatch.setattr(Sink, "record", crash)
+    with pytest.raises(Crashed):
+        await lab.drain(**HOLD)
+    monkeypatch.undo()
+    assert await lab.count("interactions") == 0, "nothing is stored before the held events of its batch are recorded"
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (2, 40)
+    assert await all_balance(lab)
+
+
+async def test_events_that_are_stored_already_are_not_held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run died after it had stored them; the next one, whose fuse trips on them, has nothing to add."""
+
+    class Crashed(Exception):
+        pass
+
+    async def crash(name: str) -> None:
+        if name == "stored":
+            raise Crashed
+
+    await send(lab, [*(("held", event(number)) for number in range(3)), *[("held", GARBAGE)] * 40])
+    seams.install(crash)
+    try:
+        with pytest.raises(Crashed):
+            await lab.drain()
+    finally:
+        seams.install(seams.pass_on)
+    counts = await lab.drain(**HOLD)
+    assert (counts.already_recorded, counts.stored, counts.rejected) == (3, 0, 40)
+    assert await all_balance(lab)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25))
+def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: list[tuple[int, int]]) -> None:
+    """The last ones are those of as few batches as have a whole window of records."""
+    of_worker, seen = fuses(reject_window=10), list[tuple[int, int]]()
+    for good, bad in batches:
+        of_worker.count(judged([GOOD] * good + [b""] * bad))
+        seen += [(good + bad, bad)] if good + bad else []
+        last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
+        expected = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
+        assert is_tripped(NAMESPACE) == expected
+    reject_fuse.metrics.FUSES.clear()
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=400), st.integers(1, 2_000))
+def test_a_window_is_at_least_what_is_set_and_its_memory_is_bounded(counts: list[tuple[int, int]], size: int) -> None:
+    window, records, rejected = reject_fuse._Window(size), 0, 0
+    largest = max([size // PARTS, *(good + bad for good, bad in counts)])
+    for good, bad in counts:
+        window.add(good + bad, bad)
+        records, rejected = records + good + bad, rejected + bad
+        assert min(records, size) <= window.records <= size + largest
+        assert 0 <= window.rejected <= window.records
+        assert len(window._parts) <= 2 * PARTS + 3 + 2 * (size < PARTS) * size
+
+
+OF_SHOP = ("tally-namespace", b"shop")
+
+
+@pytest.mark.parametrize(
+    ("headers", "value", "counted_for"),
+    [
+        ((OF_SHOP,), GARBAGE, "shop"),
+        ((OF_SHOP,), b"\xff", "shop"),
+        ((OF_SHOP, ("tally-origin-ms", b"x")), GOOD, "shop"),
+        ((OF_SHOP,), event(1, position=-1), "shop"),
+        ((), event(1, position=-1), "default"),
+        ((), GARBAGE, ""),
+        ((("tally-namespace", b"\xff"),), GARBAGE, ""),
+        ((("tally-namespace", b""),), GOOD, ""),
+        ((("tally-namespace", None),), GOOD, ""),
+    ],
+)
+def test_a_rejection_is_counted_for_the_namespace_that_it_names(
+    headers: tuple[tuple[str, bytes | None], ...], value: bytes, counted_for: str
+) -> None:
+    """Also where its outcome belongs to nobody, because its value cannot be read."""
+    of_worker = fuses()
+    of_worker.count(judged_of([headers] * 3, value))
+    counted = {name: (window.records, window.rejected) for name, window in of_worker._windows.items()}
+    assert counted == {counted_for: (3, 3)}
+
+
+def test_only_so_many_namespaces_are_tracked() -> None:
+    """The one that was not seen for longest is forgotten; its metric goes with it."""
+    of_worker = fuses(reject_window=1)
+    of_worker.count(judged_of([(("tally-namespace", b"first"),)], GARBAGE))
+    assert is_tripped("first")
+    names = [f"n{number}" for number in range(MOST_TRACKED)]
+    of_worker.count(judged_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
+    assert len(of_worker._windows) == MOST_TRACKED
+    assert not is_tripped("first")
+    reject_fuse.metrics.FUSES.clear()
