@@ -27,6 +27,10 @@ _LEDGER = (
     f"sumIf(events, verdict = 'rejected'), sumIf(events, verdict = 'deleted') FROM {LEDGER} FINAL "
     "WHERE _topic = {topic:String}"
 )
+_WITHHELD = (
+    f"SELECT namespace, count() AS events FROM {OUTCOMES} FINAL WHERE _topic = {{topic:String}} "
+    "AND reason = 'namespace_held' AND replayed_as = '' GROUP BY namespace ORDER BY events DESC, namespace LIMIT 20"
+)
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
 _STORED_AT = f"SELECT uniqExact(_offset), uniqExactIf(_offset, is_deleted) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
 _OUTCOMES_AT = (
@@ -63,6 +67,8 @@ class Overview(BaseModel):
 
     partitions: list[PartitionLag]
     verdicts: VerdictCounts
+    withheld: dict[str, int] = {}
+    """Valid events that are dead letters because their namespace's reject fuse had tripped, by namespace."""
 
     @classmethod
     def empty(cls) -> Self:
@@ -107,6 +113,11 @@ async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCou
         rejected=rejected + old_rejected,
         deleted=deleted + old_deleted,
     )
+
+
+async def count_withheld(settings: Settings, database: ClickHouse) -> dict[str, int]:
+    """Count, for the namespaces with most, the events that are held as dead letters and were not replayed yet."""
+    return {namespace: int(events) for namespace, events in await database.rows(_WITHHELD, {"topic": settings.topic})}
 
 
 async def count_verdicts_at(

@@ -1,6 +1,7 @@
 """One namespace's garbage stops nobody: its reject fuse trips, and its valid events are stored or held, as is set."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
 from consumers.sink import Sink
 from consumers.validation import Validation
 from readers.audit import audit
+from runtime import metrics
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 from tally.cli.app import app
@@ -101,6 +103,8 @@ async def test_held_events_are_stored_once_after_their_replay(lab: Lab, monkeypa
     for name, value in lab.settings.as_environment().items():
         monkeypatch.setenv(name, value)
     words = ["dlq", "replay", "--reason", "namespace_held", "--namespace", "held"]
+    status = json.loads((await asyncio.to_thread(CliRunner().invoke, app, ["status", "--json"])).stdout)
+    assert status["withheld"] == {"held": 10}
     for _ in range(2):
         done = await asyncio.to_thread(CliRunner().invoke, app, words)
         assert done.exit_code == 0, done.output
@@ -203,7 +207,7 @@ def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: 
         last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
         expected = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
         assert is_tripped(NAMESPACE) == expected
-    reject_fuse.metrics.FUSES.clear()
+    metrics.FUSES.clear()
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=400), st.integers(1, 2_000))
@@ -254,4 +258,4 @@ def test_only_so_many_namespaces_are_tracked() -> None:
     of_worker.count(judged_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
     assert len(of_worker._windows) == MOST_TRACKED
     assert not is_tripped("first")
-    reject_fuse.metrics.FUSES.clear()
+    metrics.FUSES.clear()

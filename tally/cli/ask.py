@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 import typer
 
 from readers.lookup import Lookups
-from readers.overview import Overview, read_overview
+from readers.overview import Overview, count_withheld, read_overview
 from readers.reports import REPORTS, Report, run_report
 from readers.tail import Seen, Skipped, Wanted
 from readers.tail import tail as follow
@@ -188,6 +189,7 @@ async def _look(settings: Settings, stack: StackFile | None) -> tuple[Overview, 
     try:
         async with clickhouse.connect(settings) as database:
             overview = await read_overview(settings, database)
+            overview.withheld = await count_withheld(settings, database)
     except TallyError as error:
         problems.append(str(error))
     if settings.redis.get_secret_value():
@@ -224,6 +226,7 @@ def _status(settings: Settings, stack: StackFile | None, overview: Overview, pro
         "lag": overview.lag,
         "partitions": [partition.model_dump() for partition in overview.partitions],
         **overview.verdicts.model_dump(),
+        "withheld": overview.withheld,
     }
 
 
@@ -243,5 +246,12 @@ def _print_status(described: dict[str, Any]) -> None:
         f"{described['rejected']:,} rejected, lag {described['lag']:,}",
         highlight=False,
     )
+    for namespace, events in described["withheld"].items():
+        out.print(
+            f"{events:,} valid events of {namespace} are held: "
+            f"tally dlq replay --reason namespace_held --namespace {shlex.quote(namespace)}",
+            highlight=False,
+            markup=False,
+        )
     for problem in described["problems"]:
         out.print(f"not ready: {problem}", style="red", markup=False)
