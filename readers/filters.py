@@ -3,6 +3,7 @@
 A condition is about one field and is true or false, never unknown: what is null or missing is equal to nothing, so only
 `ne`, `nin`, `is_null` and NOT hold for it. Of an array (interaction_type, or an array in an object) it is enough
 that one element meets the condition. Text operators ignore case unless `case_sensitive`; eq, ne, in and nin never do.
+The rules for objects stand in docs/api.md.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
-from schemas.event_time import parse_time_or_day
+from schemas.event_time import from_epoch_ms, parse_time_or_day, to_epoch_ms
 from schemas.wire import OBJECT_FIELDS
 
 Operator = Literal[
@@ -65,7 +66,9 @@ MAX_PATH = 16
 MAX_PATTERN_BYTES = 1_024
 MAX_WORDS = 32
 MAX_NAME_BYTES = 512
-_BIGGEST = 2**63 - 1
+MAX_INTEGER_DIGITS = 76
+"""Integers of up to so many digits are compared as integers; ClickHouse has none that are longer."""
+_NAME_PARTS = re.compile(r"\\?.", re.DOTALL)
 
 Value = str | int | float | bool | datetime
 
@@ -107,15 +110,15 @@ Filter = Condition | Group
 
 
 def is_plain(text: str) -> bool:
-    """Whether a stored text may hold it: no NUL, no half of a surrogate pair."""
-    return "\0" not in text and text.encode(errors="replace").decode() == text
+    """Whether a stored text may hold it: no half of a surrogate pair."""
+    return text.encode(errors="replace").decode() == text
 
 
 def field_named(name: str, where: Sequence[str | int]) -> Field:
     """A field by its name, dotted for a place in an object. Raises FilterError."""
     if not is_plain(name) or len(name.encode()) > MAX_NAME_BYTES:
         raise FilterError(where, f"a name is plain text of at most {MAX_NAME_BYTES} bytes")
-    column, *path = ALIASES.get(name, name).split(".")
+    column, *path = _keys(ALIASES.get(name, name), where)
     if column in OBJECT_FIELDS:
         if len(path) > MAX_PATH:
             raise FilterError(where, f"{name[:100]!r} leads deeper than {MAX_PATH} levels")
@@ -124,6 +127,19 @@ def field_named(name: str, where: Sequence[str | int]) -> Field:
         known = ", ".join([*FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
         raise FilterError(where, f"{name[:100]!r} is not a field; known are {known}")
     return Field(column, FIELDS[column])
+
+
+def _keys(name: str, where: Sequence[str | int]) -> list[str]:
+    """The keys of a dotted name. A backslash makes the dot or backslash after it part of a key."""
+    keys = [""]
+    for part in _NAME_PARTS.findall(name):
+        if part == ".":
+            keys.append("")
+        elif part[0] == "\\" and part not in ("\\.", "\\\\"):
+            raise FilterError(where, f"a backslash in {name[:100]!r} must be followed by a dot or a backslash")
+        else:
+            keys[-1] += part[-1]
+    return keys
 
 
 def read_filters(body: Any) -> Group:
@@ -195,9 +211,7 @@ class _Reader:
     def _condition(
         self, name: str, operator: Any, value: Any, where: list[str | int], case_sensitive: bool
     ) -> Condition:
-        self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise FilterError(where, f"more than {MAX_CONDITIONS} conditions")
+        self._count(1, where)
         if operator not in OPERATORS:
             raise FilterError(where, f"{str(operator)[:40]!r} is no operator; known are {', '.join(OPERATORS)}")
         field = field_named(name, where)
@@ -217,7 +231,15 @@ class _Reader:
             values = (self._value(field, value, where),)
         if operator in TEXT_OPERATORS:
             _check_text(field, operator, values[0], where)
+        if operator == "words":
+            self._count(len(words_of(str(values[0]))) - 1, where)
         return Condition(field, operator, values, case_sensitive)
+
+    def _count(self, conditions: int, where: list[str | int]) -> None:
+        """Count conditions; each word of `words` is one."""
+        self._conditions += conditions
+        if self._conditions > MAX_CONDITIONS:
+            raise FilterError(where, f"more than {MAX_CONDITIONS} conditions")
 
     def _presence(self, field: Field, operator: Operator, value: Any, where: list[str | int]) -> Condition:
         if value not in (True, False, None):
@@ -232,10 +254,10 @@ class _Reader:
             if self._bytes > MAX_VALUE_BYTES:
                 raise FilterError(where, f"all values together are larger than {MAX_VALUE_BYTES} bytes")
             if not is_plain(value):
-                raise FilterError(where, "holds what no stored text can hold")
+                raise FilterError(where, "holds half of a surrogate pair, which no stored text does")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and ((isinstance(value, int) and abs(value) > _BIGGEST) or not math.isfinite(value)):
-            raise FilterError(where, "is out of range")
+        if is_number and (abs(value) >= 10**MAX_INTEGER_DIGITS if isinstance(value, int) else not math.isfinite(value)):
+            raise FilterError(where, f"is out of range: an integer has at most {MAX_INTEGER_DIGITS} digits")
         if field.kind == "time" and isinstance(value, str):
             return _time(value, where)
         wanted = {"text": isinstance(value, str), "texts": isinstance(value, str), "number": is_number}
@@ -249,7 +271,7 @@ class _Reader:
 
 def _time(value: str, where: list[str | int]) -> datetime:
     try:
-        return parse_time_or_day(value)
+        return from_epoch_ms(to_epoch_ms(parse_time_or_day(value)))  # stored times are whole milliseconds, too
     except ValueError as error:
         raise FilterError(where, f"{value[:40]!r} {error}") from None
 

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, Field
 
-from readers.filters import Condition, Filter, FilterError, field_named, read_filters
+from readers.filters import Condition, Filter, FilterError, field_named, is_plain, read_filters
 from readers.listing import Listing, Order, Page, Place, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TookTooLong
@@ -51,7 +51,9 @@ class ListRequest(BaseModel):
     interaction_type: Text = Field(default=None, examples=["click"])
     filters: dict[str, Any] | None = None
     sort: Sort | None = None
-    search: str | None = Field(default=None, min_length=1, max_length=MAX_SEARCH, description="text in metadata")
+    search: str | None = Field(
+        default=None, min_length=1, max_length=MAX_SEARCH, description="text in a key or value of metadata"
+    )
 
 
 class ListQuery(BaseModel):
@@ -131,16 +133,20 @@ def _order(sort: Sort) -> Order:
 
 def _filters(asked: ListRequest) -> list[Filter]:
     filters: list[Filter] = []
-    for name in _EXACT:
+    for name in (*_EXACT, "search"):
         value = getattr(asked, name)
-        if value is not None:
-            if name == "interaction_type" and value not in INTERACTION_TYPES:
-                raise FilterError([name], f"is none of {', '.join(INTERACTION_TYPES)}")
+        if value is None:
+            continue
+        if not is_plain(value):
+            raise FilterError([name], "holds half of a surrogate pair, which no stored text does")
+        if name == "interaction_type" and value not in INTERACTION_TYPES:
+            raise FilterError([name], f"is none of {', '.join(INTERACTION_TYPES)}")
+        if name == "search":
+            filters.append(Condition(field_named("metadata", [name]), "text", (value,), case_sensitive=False))
+        else:
             filters.append(Condition(field_named(name, [name]), "eq", (value,), case_sensitive=True))
     if asked.filters is not None:
         filters.append(read_filters(asked.filters))
-    if asked.search is not None:
-        filters.append(Condition(field_named("metadata", ["search"]), "text", (asked.search,), case_sensitive=False))
     return filters
 
 

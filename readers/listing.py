@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from readers.filter_sql import TYPES, Parameters, where
+from readers.filter_sql import TYPES, where
 from readers.filters import ALIASES, FIELDS, Filter, FilterError, Group, is_plain
 from readers.lookup import read_stored, visible_ids
+from readers.parameters import Parameters
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TookTooLong
 from schemas.event_time import parse_occurred_at

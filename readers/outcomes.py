@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from readers.filter_sql import Parameters
+from readers.parameters import Parameters
 from runtime.clickhouse import ClickHouse
 from schemas.dedup import DuplicateReason
 from schemas.event_time import iso_ms, parse_time_or_day

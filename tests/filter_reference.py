@@ -1,11 +1,16 @@
-"""What a filter means, once more: over the records of an answer, without a database. What SQL must equal."""
+"""The meaning of a filter over records, without a database. SQL must agree with it.
 
+An object of a record may be the JSON text that is stored, or what a client's parser makes of it.
+"""
+
+import json
 import operator as operators
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from readers.filters import FIELDS, Condition, Filter, Group, words_of
+from readers.filters import FIELDS, MAX_INTEGER_DIGITS, Condition, Field, Filter, Group, words_of
 from schemas.event_time import parse_occurred_at
 
 
@@ -17,31 +22,67 @@ def holds(filter_: Filter, record: dict[str, Any]) -> bool:
             and (not filter_.any_of or any(holds(each, record) for each in filter_.any_of))
             and not any(holds(each, record) for each in filter_.none_of)
         )
-    value = _value(filter_, record)
-    match filter_.operator:
-        case "exists":
-            return value is not None
-        case "is_null":
-            return value is None
-        case "ne":
-            return not _any(value, filter_, "eq")
-        case "nin":
-            return not _any(value, filter_, "in")
-    return _any(value, filter_, filter_.operator)
+    field, operator = filter_.field, filter_.operator
+    if operator == "text" and field.kind == "json" and not field.path:
+        return any(str(filter_.values[0]).lower() in text.lower() for text in texts_in(record[field.column]))
+    values = _values(field, record)
+    if operator in ("exists", "is_null"):
+        return any(value is not None for value in values) == (operator == "exists")
+    if operator in ("ne", "nin"):
+        return not _any(values, filter_, "eq" if operator == "ne" else "in")
+    return _any(values, filter_, operator)
 
 
-def _value(condition: Condition, record: dict[str, Any]) -> Any:
-    value = record[condition.field.column]
-    for key in condition.field.path:
-        value = value.get(key) if isinstance(value, dict) else None
-    if FIELDS.get(condition.field.column) == "time" and value is not None:
-        return parse_occurred_at(value)
+def _values(field: Field, record: dict[str, Any]) -> list[Any]:
+    """The values that a condition is about: several where its path goes through an array."""
+    values = [record[field.column]]
+    if field.kind == "json":
+        values = [json.loads(value) if isinstance(value, str) else value for value in values]
+    for key in field.path:
+        values = [each[key] for each in _elements(values) if isinstance(each, dict) and key in each]
+    if FIELDS.get(field.column) == "time":
+        return [None if value is None else parse_occurred_at(value) for value in values]
+    return values
+
+
+def _elements(values: list[Any]) -> Iterator[Any]:
+    """The values, in the place of an array its elements."""
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
+
+
+def texts_in(stored: str | dict[str, Any] | None) -> Iterator[str]:
+    """Every text in an object: keys and strings, and numbers and literals as they were written."""
+    text = stored if isinstance(stored, str) else json.dumps(stored)
+    pairs = json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_Pairs)
+    yield from _texts(pairs) if stored is not None else ()
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with all of its members, also those that a later one hides."""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, _Pairs):
+        for key, member in value:
+            yield key
+            yield from _texts(member)
+    elif isinstance(value, list):
+        for element in value:
+            yield from _texts(element)
+    else:
+        yield value if isinstance(value, str) else json.dumps(value)
+
+
+def _any(values: list[Any], condition: Condition, operator: str) -> bool:
+    return any(_one(_number(element), condition, operator) for element in _elements(values))
+
+
+def _number(value: Any) -> Any:
+    """The longest integers count as doubles, perhaps infinite ones."""
+    if isinstance(value, int) and abs(value) >= 10**MAX_INTEGER_DIGITS:
+        return float(str(value))
     return value
-
-
-def _any(value: Any, condition: Condition, operator: str) -> bool:
-    elements = value if isinstance(value, list) else [value]
-    return any(_one(element, condition, operator) for element in elements)
 
 
 def _kind(value: Any) -> str:
