@@ -60,7 +60,10 @@ ALIASES = {"document_id": "feature_id", "created_at": "timestamp"}
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 100
+"""Also the most groups."""
 MAX_VALUES = 1_000
+"""In one list."""
+MAX_ALL_VALUES = 10_000
 MAX_VALUE_BYTES = 64 * 1024
 MAX_PATH = 16
 MAX_PATTERN_BYTES = 1_024
@@ -151,7 +154,9 @@ class _Reader:
     """Reads one request's filters, and counts."""
 
     def __init__(self) -> None:
+        self._groups = 0
         self._conditions = 0
+        self._values = 0
         self._bytes = 0
 
     def group(self, body: Any, where: list[str | int], depth: int, *, case_sensitive: bool) -> Group:
@@ -159,6 +164,9 @@ class _Reader:
             raise FilterError(where, "must be an object")
         if depth > MAX_DEPTH:
             raise FilterError(where, f"nests deeper than {MAX_DEPTH} levels")
+        self._groups += 1
+        if self._groups > MAX_CONDITIONS:
+            raise FilterError(where, f"more than {MAX_CONDITIONS} groups")
         sensitive = self._sensitive(body, where, case_sensitive)
         found: dict[str, tuple[Filter, ...]] = {}
         for name in ("AND", "OR", "NOT"):
@@ -226,6 +234,9 @@ class _Reader:
         if operator in LIST_OPERATORS:
             if not isinstance(value, list) or len(value) > MAX_VALUES:
                 raise FilterError(where, f"{operator} takes a list of at most {MAX_VALUES} values")
+            self._values += len(value)
+            if self._values > MAX_ALL_VALUES:
+                raise FilterError(where, f"all lists together have more than {MAX_ALL_VALUES} values")
             values = tuple(self._value(field, each, where) for each in value)
         else:
             values = (self._value(field, value, where),)

@@ -14,8 +14,9 @@ from runtime.clickhouse import ClickHouse
 from runtime.errors import TookTooLong
 from runtime.faults import CLICKHOUSE_BAD_PATTERN, StatementRefused
 from runtime.http.body import json_response, read_body, read_model
-from runtime.http.errors import invalid, problem, unavailable
+from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.openapi import body_of
+from runtime.http.turns import Turns
 from runtime.settings import Settings
 from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES
 from schemas.record import InteractionRecord, record_from_row
@@ -102,17 +103,16 @@ class _Where(NamedTuple):
 
 
 async def answer_list(
-    request: Request, settings: Settings, database: ClickHouse, namespace: str, query: ListQuery
+    request: Request, settings: Settings, database: ClickHouse, turns: Turns, namespace: str, query: ListQuery
 ) -> Response:
     """A page of a namespace's records. Raises ApiError."""
-    body = await read_body(request, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _size: None)
-    asked = read_model(ListRequest, body)
+    body = await read_body(request, settings.http_list_bytes, settings.http_body_timeout_ms, lambda _size: None)
+    filters, order = await turns.run(len(body), lambda: _read(body))
     try:
-        order = Order() if asked.sort is None else _order(asked.sort)
         place = _where(query, order)
-        listing = Listing(database, settings.list_timeout_ms, namespace, _filters(asked), order)
     except FilterError as error:
-        raise invalid([problem("bad_filter", ["body", *error.where], str(error))]) from None
+        raise _refused(error) from None
+    listing = Listing(database, settings.list_timeout_ms, namespace, filters, order)
     try:
         page = await listing.page(place.size, after=place.after, offset=place.offset)
         total = await listing.total() if query.include_total else None
@@ -125,6 +125,20 @@ async def answer_list(
             [problem("bad_filter", ["body", "filters"], "a pattern is no regular expression (RE2)")]
         ) from None
     return _answer(page, place, order, total)
+
+
+def _read(body: bytes) -> tuple[list[Filter], Order]:
+    """What a body asks for. Raises ApiError."""
+    asked = read_model(ListRequest, body)
+    try:
+        order = Order() if asked.sort is None else _order(asked.sort)
+        return _filters(asked), order
+    except FilterError as error:
+        raise _refused(error) from None
+
+
+def _refused(error: FilterError) -> ApiError:
+    return invalid([problem("bad_filter", ["body", *error.where], str(error))])
 
 
 def _order(sort: Sort) -> Order:

@@ -18,6 +18,7 @@ from runtime.http.body import json_response
 from runtime.http.errors import ApiError, not_found, problem, unavailable
 from runtime.http.prefer import applied
 from runtime.http.service import Stores
+from runtime.http.turns import Turns
 from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
@@ -50,6 +51,7 @@ class Reader:
         self._settings = settings
         self._lists = stores.lists
         self._lists_running = 0
+        self._turns = Turns()
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
         self._waiting = Waiting(self._lookups, progress, settings.waiters)
         self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
@@ -100,7 +102,7 @@ class Reader:
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """A page of records."""
         with self._a_list():
-            return await answer_list(request, self._settings, self._lists, namespace, query)
+            return await answer_list(request, self._settings, self._lists, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """A page of what did not get stored."""

@@ -43,7 +43,7 @@ async def unreachable(settings: Settings, error: Exception) -> TallyError:
         host, _, port = server.strip().rpartition(":")
         try:
             async with asyncio.timeout(settings.connect_timeout_ms / 1000):
-                (await create_conn(host, int(port), **options)).close()
+                (await create_conn(host.strip("[]"), int(port), **options)).close()
         except (AuthenticationFailedError, SaslAuthenticationFailed):
             return Fatal("Kafka refused the credentials in TALLY_KAFKA_USERNAME and TALLY_KAFKA_PASSWORD")
         except UnsupportedSaslMechanismError:

@@ -25,11 +25,18 @@ MOST_KINDS = 1_000
 """Kinds of lines that are counted at a time."""
 
 
-def configure(log_format: LogFormat = "text") -> None:
-    """Set up the process's logging: before settings are read, so that their faults are told, and once they are."""
+ACCESS = "tally.access"
+"""The logger of HTTP requests: one line each, which a setting of its own turns off."""
+
+
+def configure(log_format: LogFormat = "text", *, most_lines: int | None = None) -> None:
+    """Set up the process's logging: before settings are read, so that their faults are told, and once they are.
+
+    `most_lines` of one kind are logged within FLOOD_S: a service whose clients cause lines must not fill a disk.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
-    handler.addFilter(FloodFilter())
+    handler.addFilter(FloodFilter(most_lines))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     _set_levels(logging.ERROR)
 
@@ -51,24 +58,28 @@ class _Period(NamedTuple):
 
 
 class FloodFilter(logging.Filter):
-    """Filter that bounds how often a library logs the same kind of line, and says how many lines it has left out.
+    """Filter that bounds how often the same kind of line is logged, and says how many lines it has left out.
 
-    Lines that come from one statement of the library's code are of one kind, whatever they say.
+    Lines that come from one statement of the code are of one kind, whatever they say. Those of libraries are bounded,
+    those of others only when `most_lines` says so, and those of single requests never.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_lines: int | None = None) -> None:
         super().__init__()
+        self._most_lines = most_lines
         self._lock = Lock()
         self._kinds: dict[tuple[str, int], _Period] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log the record. Its message may get a remark."""
-        if record.name.partition(".")[0] not in _LIBRARIES:
+        is_library = record.name.partition(".")[0] in _LIBRARIES
+        most = FLOOD_LINES if is_library else None if record.name == ACCESS else self._most_lines
+        if most is None:
             return True
         with self._lock:
-            return self._may_pass(record)
+            return self._may_pass(record, most)
 
-    def _may_pass(self, record: logging.LogRecord) -> bool:
+    def _may_pass(self, record: logging.LogRecord, most: int) -> bool:
         kind, now = (record.pathname, record.lineno), time.monotonic()
         begun, passed, left_out = self._kinds.pop(kind, _Period(-math.inf, 0, 0))
         if now - begun >= FLOOD_S:
@@ -76,7 +87,7 @@ class FloodFilter(logging.Filter):
                 remark = f"{left_out:,} lines like this one were left out since the last"
                 record.msg, record.args = f"{record.getMessage()} ({remark})", ()
             begun, passed, left_out = now, 0, 0
-        may_pass = passed < FLOOD_LINES
+        may_pass = passed < most
         if len(self._kinds) >= MOST_KINDS:
             self._kinds.pop(next(iter(self._kinds)))
         self._kinds[kind] = _Period(begun, passed + may_pass, left_out + (not may_pass))

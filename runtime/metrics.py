@@ -26,6 +26,12 @@ REQUEST_SECONDS = Histogram(
     buckets=_REQUEST_SECONDS,
 )
 REQUESTS_IN_FLIGHT = Gauge("tally_http_in_flight", "Requests that are being worked on")
+CONNECTIONS = Gauge("tally_http_connections", "Open connections of an API process")
+CONNECTIONS_REFUSED = Counter(
+    "tally_http_connections_refused",
+    "Connections that ended before a request could be served, by status; `unread` and `malformed` were cut without one",
+    ["status"],
+)
 ACCEPTED = Counter("tally_http_events_accepted", "Events that Kafka acknowledged", ["route"])
 REFUSED = Counter("tally_http_events_refused", "Events that were not accepted", ["route", "reason"])
 WITHOUT_REDIS = Counter(

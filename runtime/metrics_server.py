@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import BoundedSemaphore, Event, Thread
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from runtime.errors import SettingsError
+from runtime.ports import host_and_port, listening
 from runtime.settings import Settings
 
 ALIVE_S = 10.0
 """An event loop that does not turn for so long is stuck."""
 REQUEST_S = 5.0
+MOST_CONNECTIONS = 32
+"""Each is a thread. Further ones are closed."""
 
 log = logging.getLogger("tally.metrics")
 
@@ -59,15 +64,41 @@ def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator
             """Say nothing: it is asked every few seconds."""
 
     checks: dict[str, Callable[[], bool]] = {"/v1/health": is_alive, "/v1/ready": is_ready}
-    try:
-        server = ThreadingHTTPServer((settings.metrics_host, settings.metrics_port), Handler)
-    except OSError as error:
-        where = f"{settings.metrics_host}:{settings.metrics_port}"
-        raise SettingsError(f"cannot listen on {where} (TALLY_METRICS_HOST, TALLY_METRICS_PORT): {error}") from None
-    with server:
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    with ExitStack() as stack:
         try:
-            yield
+            sockets = stack.enter_context(listening(settings.metrics_host, settings.metrics_port))
+        except OSError as error:
+            where = host_and_port(settings.metrics_host, settings.metrics_port)
+            raise SettingsError(f"cannot listen on {where} (TALLY_METRICS_HOST, TALLY_METRICS_PORT): {error}") from None
+        for each in sockets:
+            server = _Server(each, Handler)
+            Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+            stack.callback(server.shutdown)
+        yield
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers on a socket that listens already, in so many threads at most."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(listener.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._places = BoundedSemaphore(MOST_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        log.info("the connection of %s broke off", client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
         finally:
-            server.shutdown()
+            self._places.release()

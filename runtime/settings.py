@@ -156,11 +156,75 @@ class Settings(BaseSettings):
     http_body_bytes: int = Field(MIB, ge=1024, le=64 * MIB, description="of a request, uncompressed; then 413")
     http_batch_bytes: int = Field(10 * MIB, ge=1024, le=256 * MIB, description="of a batch, uncompressed; then 413")
     http_batch_items: int = Field(1_000, ge=1, le=10_000, description="of a batch; then 422")
+    http_event_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=2 * MIB,
+        description="Largest JSON text of one event, alone or in a batch, in bytes. A larger one is refused with 422.",
+    )
+    http_list_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=2 * MIB,
+        description="Largest body of a list call or a call for a page token, in bytes. A larger one is refused with 413.",
+    )
     http_object_bytes: int = Field(
         MAX_OBJECT_BYTES, ge=2, le=MAX_OBJECT_BYTES, description="metadata and query_snapshot, each; then 422"
     )
     http_depth: int = Field(MAX_DEPTH, ge=2, le=MAX_DEPTH, description="levels of JSON in an event; then 422")
     http_body_timeout_ms: int = Field(30_000, ge=100, description="until a body that does not arrive is 408")
+    http_connections: int = Field(
+        4_096,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "Most connections that one API process serves. Requests on further ones are answered 503, except health, "
+            "readiness and metrics."
+        ),
+    )
+    http_head_bytes: int = Field(
+        32 * 1024,
+        ge=1024,
+        le=MIB,
+        description="Largest request line with its headers, in bytes. A larger one is refused with 431, a long URL with 414.",
+    )
+    http_headers: int = Field(
+        100, ge=16, le=10_000, description="Most headers of one request. A request with more is refused with 431."
+    )
+    http_head_timeout_ms: int = Field(
+        10_000,
+        ge=100,
+        description=(
+            "Time for a request's headers to arrive, and for a new connection to send anything. Then 408, or a close."
+        ),
+    )
+    http_keep_alive_ms: int = Field(
+        75_000,
+        ge=0,
+        description=(
+            "Time that an idle connection stays open between requests. Set it above the idle timeout of a load balancer "
+            "in front: else that sends requests into connections that close."
+        ),
+    )
+    http_write_timeout_ms: int = Field(
+        30_000,
+        ge=100,
+        description="Time for a client to take another 64 KiB of its answer. A connection that takes less is cut.",
+    )
+    http_pipelined: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most requests sent ahead on one connection. The next one is refused with 503.",
+    )
+    http_log_repeats: int = Field(
+        10,
+        ge=1,
+        description=(
+            "Most log lines of one kind that an API process writes in 30 s, besides its access log. Further ones are "
+            "counted."
+        ),
+    )
     http_access_log: bool = Field(True, description="a line for each request, without its query")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="pages that may call the API from a browser, separated by commas"
@@ -182,8 +246,9 @@ class Settings(BaseSettings):
     def _bootstrap(cls, value: str) -> str:
         for server in filter(None, value.split(",")):
             host, _, port = server.strip().rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError("write host:port[,host:port]")
+            is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+            if not host or not port.isascii() or not port.isdigit() or is_bare_ipv6:
+                raise ValueError("write host:port[,host:port], an address of IPv6 in brackets: [::1]:9092")
         return value
 
     @field_validator("key_prefix", "topic")

@@ -35,6 +35,9 @@ _REASONS: dict[str, Reason] = {
 }
 """pydantic's error type -> our reason; what is not listed is a wrong type."""
 
+MOST_UNKNOWN_KEYS = 20
+"""Keys that are not declared and still are named one by one; further ones are counted."""
+
 
 class _Refused(Exception):
     """`args` are rejections."""
@@ -75,10 +78,11 @@ def _judge(
     value: bytes, fields: dict[str, Any], interaction_id: str | None, accepted: Sequence[str] = ACCEPTED_KEYS
 ) -> Judged:
     objects = _take_objects(value, fields)
+    left_out = _leave_out_unknown(fields, accepted)
     try:
         interaction = Interaction.model_validate(fields)
     except ValidationError as error:
-        raise _Refused(*_rejections(error, accepted)) from None
+        raise _Refused(*_rejections(error, accepted), *left_out) from None
     occurred_at = interaction.occurred_at
     event = WireEvent(
         feature_id=interaction.feature_id,
@@ -97,6 +101,20 @@ def _judge(
         interaction_id=interaction_id,
     )
     return Judged(event, None if occurred_at is None else to_epoch_ms(occurred_at))
+
+
+def _leave_out_unknown(fields: dict[str, Any], accepted: Sequence[str]) -> list[Rejection]:
+    """Take keys that are not declared out of `fields`, all but the first, and say how many they were.
+
+    The model would make an error of each: a megabyte of keys would be a hundred megabytes of errors.
+    """
+    if len(fields) <= len(accepted) + MOST_UNKNOWN_KEYS:
+        return []
+    known = frozenset(accepted)
+    unknown = [key for key in fields if key not in known][MOST_UNKNOWN_KEYS:]
+    for key in unknown:
+        del fields[key]
+    return [Rejection("unknown_field", "", f"{len(unknown)} more keys are not keys of an interaction")]
 
 
 def _decode(value: bytes | None) -> str:

@@ -5,12 +5,11 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, get_args
 
-import uvicorn
 from fastapi import FastAPI
 
 from producers.collector.part import CollectorPart
@@ -19,9 +18,10 @@ from runtime import kafka, log
 from runtime.children import Children
 from runtime.clickhouse import connect
 from runtime.errors import SettingsError, TallyError, Unavailable
-from runtime.http.server import OrderlyServer
+from runtime.http.server import ApiServer
 from runtime.http.service import Part, create_app
 from runtime.metrics_server import metrics_served
+from runtime.ports import host_and_port, listening
 from runtime.redis import connect_redis
 from runtime.settings import DEFAULT_KEY, Settings
 from runtime.supervisor import Supervisor
@@ -29,7 +29,6 @@ from runtime.supervisor import Supervisor
 Role = Literal["collector", "reader", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
 HOST = "127.0.0.1"
-_BACKLOG = 1_024
 
 logger = logging.getLogger("tally.api")
 
@@ -99,32 +98,22 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight get the stop timeout to end."""
     check(settings, role, host)
     await refuse_wrong(settings)
-    config = uvicorn.Config(
-        app_of(settings, role),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.stop_timeout_ms // 1000,
-    )
-    server = OrderlyServer(config)
-    with _listening(host, port) as listening, metrics_served(settings, is_ready=lambda: server.started):
-        await server.serve_until_told([listening])
+    server = ApiServer(app_of(settings, role), settings)
+    with _listening(host, port) as sockets, metrics_served(settings, is_ready=lambda: server.started):
+        await server.serve_until_told(sockets)
     if not server.started:
-        raise TallyError(f"the API could not start on {host}:{port}; its log above says why")
+        raise TallyError(f"the API could not start on {host_and_port(host, port)}; its log above says why")
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that further processes may share: the kernel spreads connections over them."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        raise TallyError(f"cannot listen on {host}:{port}: {error}; choose with --host and --port") from None
-    return listening
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        try:
+            sockets = stack.enter_context(listening(host, port, shared=True))
+        except OSError as error:
+            where = host_and_port(host, port)
+            raise TallyError(f"cannot listen on {where}: {error}; choose with --host and --port") from None
+        yield sockets
 
 
 def main() -> None:
@@ -138,7 +127,7 @@ def main() -> None:
     log.configure()
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
-        log.configure(settings.log_format)
+        log.configure(settings.log_format, most_lines=settings.http_log_repeats)
         asyncio.run(serve(settings, options.role, options.host, options.port))
     except TallyError as error:
         logger.error("%s", error)

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from consumers.worker import Worker
-from runtime.ports import free_port
+from runtime.http.server import ApiServer
+from runtime.ports import free_port, listening
 from runtime.settings import Settings
 from tally.serve import Role, app_of
 from tests.waiting import eventually_async
@@ -65,18 +65,17 @@ def lifespan(app: FastAPI) -> Any:
 async def served(settings: Settings, role: Role = "all", port: int = 0) -> AsyncIterator[str]:
     """The address of the application behind a real server, in this process."""
     port = port or free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app_of(settings, role), host="127.0.0.1", port=port, log_config=None, access_log=False)
-    )
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not serving.done(), "the server did not start"
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await serving
+    server = ApiServer(app_of(settings, role), settings)
+    with listening("127.0.0.1", port) as sockets:
+        serving = asyncio.create_task(server.serve(sockets))
+        while not server.started:
+            assert not serving.done(), "the server did not start"
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.stop()
+            await serving
 
 
 @asynccontextmanager

@@ -1,8 +1,10 @@
 """From what somebody sends to records for the topic. Pure: the judge decides, this words it for HTTP."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -10,14 +12,16 @@ from msgspec import Raw
 
 from producers.topic import Outgoing
 from runtime import traces
-from runtime.http.errors import ApiError, invalid, problem
+from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem
+from runtime.http.turns import Turns
 from runtime.settings import Settings
 from schemas.identity import mint_id
 from schemas.interaction import MAX_OBJECT_BYTES
-from schemas.json_bounds import MAX_DEPTH, commas_at_depth, depth_of_text
+from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.judge import first_of, judge_request
 from schemas.rejection import Reason, Rejection
 from schemas.scan_event import text_at
+from schemas.scan_shape import commas_of
 from schemas.scanner import scan
 from schemas.wire import OBJECT_FIELDS, Judged, encode_headers, partition_key
 
@@ -27,9 +31,15 @@ MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
 
 USUAL_COMMAS = 50
 """Of an event. A batch with more is counted first."""
+LARGE_BYTES = 256 * 1024
+"""A batch from this size on is counted and scanned in a thread, where compiled code does not hold the event loop."""
 MOST_AS_WRITTEN_BYTES = 16 * 1024
 WHITESPACE = b" \t\r\n"
 _ID_KEY = b'"interaction_id"'
+_BATCH_KEY = b'"interactions"'
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class _Batch(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,13 +67,21 @@ class Door:
     """Decides what may go on the topic: what the judge lets pass, within bounds that settings may draw narrower."""
 
     def __init__(self, settings: Settings) -> None:
+        self._event_bytes = settings.http_event_bytes
         self._object_bytes = settings.http_object_bytes
         self._depth = settings.http_depth
         self._most_items = settings.http_batch_items
         self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
+        self._turns = Turns()
 
-    def judge(self, value: bytes) -> Judged | Sequence[Rejection]:
+    async def judge(self, value: bytes | Raw) -> Judged | Sequence[Rejection]:
         """One event: valid, or all that is wrong with it."""
+        return await self._turns.run(len(value), lambda: self._judge(bytes(value)))
+
+    def _judge(self, value: bytes) -> Judged | Sequence[Rejection]:
+        if len(value) > self._event_bytes:
+            limit = f"the event is {len(value)} bytes of JSON, at most {self._event_bytes} are allowed here"
+            return [Rejection("too_large", "", f"{limit} (TALLY_HTTP_EVENT_BYTES)")]
         judged = judge_request(value)
         if not self._is_narrower or not isinstance(judged, Judged):
             return judged
@@ -80,37 +98,46 @@ class Door:
         """Many, each by itself. What the scanner is sure of need not be judged, and goes on the topic as written."""
         found: list[Entered | Sequence[Rejection] | None] = [None] * len(items)
         if not self._is_narrower:
-            found = list(_scanned(items))
+            found = await _apart(sum(map(len, items)), _scanned, items)
         for index, item in enumerate(items):
             if found[index] is None:
-                judged = self.judge(bytes(item))
+                judged = await self.judge(item)
                 found[index] = Entered.judged(judged) if isinstance(judged, Judged) else judged
                 await asyncio.sleep(0)  # judging takes 50 us; others wait
         return [each for each in found if each is not None]
 
-    def items(self, body: bytes) -> list[Raw]:
+    async def items(self, body: bytes) -> list[Raw]:
         """The events of a batch, not judged yet. Raises ApiError when the body is none."""
-        # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
-        if body.count(b",") > USUAL_COMMAS * self._most_items:
-            self._check_count(1 + commas_at_depth(body, 2))
+        lists = 1
+        if await self._turns.run(len(body), partial(self._is_unusual, body)):
+            # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
+            others, more_items = await _apart(len(body), commas_of, body)
+            self._check_count(1 + more_items)
+            lists += others
         try:
-            items = msgspec.json.decode(body, type=_Batch).interactions
+            items = await self._turns.run(len(body), lambda: msgspec.json.decode(body, type=_Batch).interactions)
         except msgspec.ValidationError as error:
             raise invalid([problem("malformed_batch", ["body"], str(error))]) from None
         except RecursionError:
             raise invalid([problem("too_deep", ["body"], f"nests deeper than {MAX_DEPTH} levels")]) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise invalid([problem("not_json", ["body"], str(error))], status=400) from None
+        if lists > 1:
+            raise invalid([problem("malformed_batch", ["body"], f"holds the key `interactions` {lists} times")])
         self._check_count(len(items))
         return items
 
-    def page_items(self, body: bytes) -> list[Raw]:
+    def _is_unusual(self, body: bytes) -> bool:
+        """Whether a body may hold too many events, or two lists of them."""
+        return body.count(b",") > USUAL_COMMAS * self._most_items or body.count(_BATCH_KEY) != 1
+
+    async def page_items(self, body: bytes) -> list[Raw]:
         """What a page sends: one event, a list of them, or a batch. Raises ApiError."""
         start = body.lstrip(WHITESPACE)[:1]
         if start == b"[":
-            return self.items(b'{"interactions":' + body + b"}")
+            return await self.items(b'{"interactions":' + body + b"}")
         try:
-            return self.items(body)
+            return await self.items(body)
         except ApiError:
             return [Raw(body.strip(WHITESPACE))]  # the judge says what is wrong with it, or that nothing is
 
@@ -123,14 +150,17 @@ class Door:
 def refusal(rejections: Sequence[Rejection]) -> ApiError:
     """The answer to an event that is not valid."""
     status = 400 if rejections[0].reason in MALFORMED else 422
-    return invalid([_problem(each) for each in rejections], status=status)
+    told = [_problem(each) for each in rejections[:MOST_PROBLEMS]]
+    return invalid(told, status=status, more=len(rejections) - len(told))
 
 
 def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:
     """The answer to several events, by their index, of which none is valid."""
     if len(refused) == 1:
         return refusal(next(iter(refused.values())))
-    return invalid([_problem(each, index) for index, rejections in refused.items() for each in rejections])
+    each_one = chain.from_iterable(((index, each) for each in rejections) for index, rejections in refused.items())
+    told = [_problem(each, index) for index, each in islice(each_one, MOST_PROBLEMS)]
+    return invalid(told, more=sum(map(len, refused.values())) - len(told))
 
 
 def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
@@ -161,21 +191,30 @@ def record_of(
 
 def compile_ahead() -> None:
     """Compile what is compiled at first use, so that no request waits for it."""
-    list(_scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')]))
+    _scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
+    commas_of(b"[]")
 
 
-def _scanned(items: Sequence[Raw]) -> Iterator[Entered | None]:
+async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Result:
+    """Run what is mostly compiled, and so lets the event loop go on: in a thread when its input is large."""
+    return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)
+
+
+def _scanned(items: Sequence[Raw]) -> list[Entered | Sequence[Rejection] | None]:
     """Those that the scanner is sure of; None for the others, for large ones, and for one that may bring an id.
 
     Whatever is put on the topic as it was written is small: blanks cost nothing to send, and much to read.
     """
-    texts = [bytes(item) for item in items]
+    return list(_sure([bytes(item) if len(item) <= MOST_AS_WRITTEN_BYTES else b"" for item in items]))
+
+
+def _sure(texts: Sequence[bytes]) -> Iterator[Entered | None]:
     ends = np.cumsum([len(each) for each in texts])
     joined = np.frombuffer(b"".join(texts), np.uint8)
     firsts = ends - np.array([len(each) for each in texts])
     columns, sure = scan(joined, firsts, ends, np.zeros(len(texts), np.bool_))
     for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
-        if is_sure and len(text) <= MOST_AS_WRITTEN_BYTES and text[:1] == b"{" and _ID_KEY not in text:
+        if is_sure and text[:1] == b"{" and _ID_KEY not in text:
             execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)
             yield Entered(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
         else:

@@ -64,7 +64,7 @@ class Collector:
         """Take one event in."""
         with self._budget.share() as share:
             body = await self._read(request, self._settings.http_body_bytes, share)
-            judged = self._door.judge(body)
+            judged = await self._door.judge(body)
             if not isinstance(judged, Judged):
                 REFUSED.labels("create", judged[0].reason).inc()
                 raise refusal(judged)
@@ -96,7 +96,7 @@ class Collector:
         """Take many in, each by itself. Item i of a batch with a key has the key KEY#i."""
         with self._budget.share() as share:
             body = await self._read(request, self._settings.http_batch_bytes, share)
-            items = self._door.items(body)
+            items = await self._door.items(body)
 
             def record(index: int, event: Entered) -> Outgoing:
                 own = idempotency_key and f"{idempotency_key}#{index}"
@@ -109,13 +109,13 @@ class Collector:
     async def token_request(self, request: Request) -> TokenRequest:
         """What a page's token is to be for."""
         with self._budget.share() as share:
-            return read_model(TokenRequest, await self._read(request, self._settings.http_body_bytes, share))
+            return read_model(TokenRequest, await self._read(request, self._settings.http_list_bytes, share))
 
     async def page(self, request: Request, namespace: str) -> Response:
         """Take in what a page sends: 204, or what failed when some did, or 422 when none is valid."""
         with self._budget.share() as share:
             body = await self._read(request, self._settings.http_body_bytes, share)
-            items = self._door.page_items(body)
+            items = await self._door.page_items(body)
             sending = await self._judged(items, lambda _index, event: record_of(namespace, event), "beacon")
             if not sending.records:
                 raise refusal_of_all(sending.refused)

@@ -14,14 +14,21 @@ KINDS = {
     405: "MethodNotAllowedError",
     408: "RequestTimeoutError",
     413: "PayloadTooLargeError",
+    414: "UriTooLongError",
     415: "UnsupportedMediaTypeError",
     422: "ValidationError",
     429: "RateLimitError",
+    431: "RequestHeadersTooLargeError",
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
 MOST_PROBLEMS = 20
-"""Of one request, that are told."""
+"""Problems of one request that its answer names; further ones are counted."""
+MOST_MESSAGE_CHARACTERS = 1_000
+MOST_NAME_CHARACTERS = 1_000
+"""Of a key that a location names."""
+MOST_PLACES = 64
+"""In a location."""
 
 
 class ApiError(Exception):
@@ -53,17 +60,25 @@ class ApiError(Exception):
 
 
 def problem(kind: str, location: Sequence[str | int], message: str) -> dict[str, Any]:
-    """One entry of `validation_errors`: a machine's name for it, where, and a sentence."""
-    return {"type": kind, "location": list(location), "message": message}
+    """One entry of `validation_errors`: a machine's name for it, where, and a sentence. What it quotes is cut."""
+    places = [cut(each, MOST_NAME_CHARACTERS) if isinstance(each, str) else each for each in location[:MOST_PLACES]]
+    return {"type": kind, "location": places, "message": cut(message, MOST_MESSAGE_CHARACTERS)}
 
 
-def invalid(problems: Sequence[dict[str, Any]], *, status: int = 422, code: str | None = None) -> ApiError:
-    """A request that cannot be valid, with the first of its problems."""
+def cut(text: str, most: int) -> str:
+    """A text of at most so many characters; one that was longer ends with an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def invalid(
+    problems: Sequence[dict[str, Any]], *, status: int = 422, code: str | None = None, more: int = 0
+) -> ApiError:
+    """A request that cannot be valid, with the first of its problems. `more` counts those that are not among them."""
     first = problems[0]
     where = ".".join(str(part) for part in first["location"])
     message = f"{where}: {first['message']}" if where else first["message"]
-    if len(problems) > 1:
-        message += f" (and {len(problems) - 1} more errors)"
+    if others := len(problems) - 1 + more:
+        message += f" (and {others} more errors)"
     return ApiError(status, message, code=code, details={"validation_errors": list(problems[:MOST_PROBLEMS])})
 
 

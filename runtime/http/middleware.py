@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.http import paths
 from runtime.http.errors import ApiError, unavailable
+from runtime.log import ACCESS
 from runtime.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT
 from runtime.traces import Traces
 from schemas.wire import TRACE_HEADER
@@ -21,13 +22,15 @@ CALLER = "tally.caller"
 """Where in the scope the one who asks stands, once it is known."""
 FURTHER_HEADERS = "tally.headers"
 """Where in the scope headers stand that the answer is to have, whatever it is."""
+SURPLUS = "tally.surplus"
+"""Where in the scope the bound on connections stands, on a connection beyond it."""
 
 _ACCESS = "%(request_id)s %(method)s %(path)s %(status)d %(ms)s ms %(bytes)d bytes %(key_id)s %(namespace)r"
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499
 
 log = logging.getLogger("tally.api")
-access_log = logging.getLogger("tally.access")
+access_log = logging.getLogger(ACCESS)
 
 
 class Observed:
@@ -63,8 +66,13 @@ class Observed:
     async def _serve(self, scope: Scope, receive: Receive, observed: "_Request") -> None:
         try:
             # Who is taken for dead under load is killed, and with it what it has taken in.
-            if self._in_flight > self._most_in_flight and scope["path"] not in paths.OPERATIONS:
+            is_free = scope["path"] in paths.OPERATIONS
+            if self._in_flight > self._most_in_flight and not is_free:
                 error = unavailable(f"{self._most_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
+                await error.response()(scope, receive, observed.send)
+            elif SURPLUS in scope and not is_free:
+                error = unavailable(f"{scope[SURPLUS]} connections are open (TALLY_HTTP_CONNECTIONS)")
+                error.headers["Connection"] = "close"
                 await error.response()(scope, receive, observed.send)
             else:
                 await self._app(scope, receive, observed.send)

@@ -21,7 +21,7 @@ from runtime.errors import TallyError, Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access
 from runtime.http.best_effort import BestEffort
-from runtime.http.errors import ApiError, invalid, problem, unavailable
+from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem, unavailable
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import REQUEST_ID, Observed
 from runtime.metrics import BUILD
@@ -220,7 +220,9 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    return invalid([problem(each["type"], each["loc"], each["msg"]) for each in error.errors()]).response()
+    problems = error.errors()
+    told = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MOST_PROBLEMS]]
+    return invalid(told, more=len(problems) - len(told)).response()
 
 
 async def _answer_unavailable(_request: Request, error: Exception) -> Response:

@@ -1,0 +1,298 @@
+"""HTTP connections within bounds: heads, headers, framing, requests sent ahead, and time for each of them.
+
+uvicorn's own protocol on httptools has none of these bounds. A refusal is an answer in the published shape, after the
+answers to the requests before it; then the connection closes.
+"""
+
+import asyncio
+import logging
+import math
+import uuid
+from typing import Any, NamedTuple, Self
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from runtime.http.errors import ApiError, unavailable
+from runtime.http.middleware import REQUEST_ID, SURPLUS
+from runtime.metrics import CONNECTIONS_REFUSED
+from runtime.settings import Settings
+
+LINGER_S = 2.0
+"""Time for a client that has been refused to read why: closing at once would reset what it has not read."""
+SURPLUS_CONNECTIONS = 64
+"""Further connections on which health, readiness and metrics answer, and everything else is 503."""
+PROGRESS_BYTES = 64 * 1024
+
+log = logging.getLogger("tally.api")
+
+
+class Limits(NamedTuple):
+    """Bounds of one connection, and how many there may be."""
+
+    connections: int
+    head_bytes: int
+    headers: int
+    pipelined: int
+    rest_bytes: int
+    """Of a body that is not needed any more, read so that the client sees its answer."""
+    head_timeout_s: float
+    body_timeout_s: float
+    keep_alive_s: float
+    write_timeout_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The limits that settings draw."""
+        return cls(
+            connections=settings.http_connections,
+            head_bytes=settings.http_head_bytes,
+            headers=settings.http_headers,
+            pipelined=settings.http_pipelined,
+            rest_bytes=max(settings.http_body_bytes, settings.http_batch_bytes),
+            head_timeout_s=settings.http_head_timeout_ms / 1000,
+            body_timeout_s=settings.http_body_timeout_ms / 1000,
+            keep_alive_s=settings.http_keep_alive_ms / 1000,
+            write_timeout_s=settings.http_write_timeout_ms / 1000,
+        )
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One connection. The server calls `check` a few times a second; nothing here needs a timer of its own."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._is_surplus = False
+        self._deadline = math.inf
+        """When something has to have happened: a head, the rest of a body, a next request, an end."""
+        self._in_head = True
+        """Whether what comes next belongs to a head; else to the body of the newest request."""
+        self._head_bytes = 0
+        """Of a head that is not complete."""
+        self._chunk_bytes = 0
+        self._has_ended_message = False
+        self._body_bytes = 0
+        self._framing_bytes = 0
+        """What came with the body and is not it: sizes and extensions of chunks, trailers."""
+        self._refusal: ApiError | None = None
+        """The last answer, which waits for those before it."""
+        self._is_refused = False
+        self._unsent_bytes = 0
+        self._unsent_until = math.inf
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or refuse it when there are too many."""
+        super().connection_made(transport)
+        count = len(self.connections)
+        self._is_surplus = count > self._limits.connections
+        self._deadline = self.loop.time() + self._limits.head_timeout_s
+        if count > self._limits.connections + SURPLUS_CONNECTIONS:
+            self._refuse(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        if self._is_refused:
+            return
+        begun_in_head = self._in_head
+        if begun_in_head and not self._head_bytes and self._is_idle:
+            self._deadline = self.loop.time() + self._limits.head_timeout_s
+        self._chunk_bytes, self._has_ended_message = len(data), False
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or ApiError(400, "the request is not well-formed HTTP/1.1"))
+        else:
+            self._bound(begun_in_head)
+
+    def _feed(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                # Nothing is upgraded: the request is answered as it stands, and what follows it is parsed as well.
+                rest = memoryview(rest)[upgrade.args[0] :]
+            else:
+                return
+
+    def _bound(self, begun_in_head: bool) -> None:
+        """Refuse what has no end: a head that goes on, a body that is mostly framing."""
+        if self._in_head:
+            self._head_bytes = (
+                self._head_bytes + self._chunk_bytes if begun_in_head and not self._has_ended_message else 0
+            )
+            if self._head_bytes > self._limits.head_bytes:
+                self._refuse(self._head_too_large())
+        elif begun_in_head:
+            self._framing_bytes = 0
+        else:
+            self._framing_bytes += self._chunk_bytes
+            if self._framing_bytes > self._limits.head_bytes + self._body_bytes // 4:
+                self._refuse(ApiError(400, "the body comes in chunks that are too small, or with too much around them"))
+            elif self._is_idle and self._body_bytes > self._limits.rest_bytes:
+                self._hang_up()
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request, unless its head is beyond a bound."""
+        if self._head_bytes + self._chunk_bytes > self._limits.head_bytes:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self._limits.head_bytes:
+                self._stop_with(self._head_too_large())
+        if len(self.headers) > self._limits.headers:
+            self._stop_with(
+                ApiError(
+                    431, f"{len(self.headers)} headers, at most {self._limits.headers} are read (TALLY_HTTP_HEADERS)"
+                )
+            )
+        if len(self.pipeline) >= self._limits.pipelined:
+            self._stop_with(
+                unavailable(
+                    f"{self._limits.pipelined} requests were sent ahead of their answers (TALLY_HTTP_PIPELINED)"
+                )
+            )
+        if self._is_surplus:
+            self.scope[SURPLUS] = self._limits.connections  # type: ignore[literal-required]
+        super().on_headers_complete()
+        self.headers = []  # trailers go here, and nowhere
+        self._in_head, self._head_bytes, self._body_bytes, self._framing_bytes = False, 0, 0, 0
+        self._deadline = math.inf
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a piece of a body on."""
+        self._body_bytes += len(body)
+        self._framing_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Expect the next request."""
+        super().on_message_complete()
+        self._in_head, self._head_bytes, self._has_ended_message = True, 0, True
+        if self._is_idle:
+            self._deadline = self.loop.time() + self._limits.keep_alive_s
+
+    def on_response_complete(self) -> None:
+        """Answer the next request that was sent ahead, or wait for one."""
+        self.server_state.total_requests += 1
+        now = self.loop.time()
+        if self.transport.is_closing():
+            self._deadline = now + self._limits.write_timeout_s
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._refusal is not None:
+            self._answer(self._refusal)
+        elif not self._in_head:
+            self._deadline = now + self._limits.body_timeout_s
+        else:
+            wait_s = self._limits.head_timeout_s if self._head_bytes else self._limits.keep_alive_s
+            self._deadline = now + wait_s
+
+    def resume_writing(self) -> None:
+        """Go on writing: the client reads."""
+        super().resume_writing()
+        self._unsent_bytes, self._unsent_until = 0, math.inf
+
+    def shutdown(self) -> None:
+        """End as soon as what was taken in is answered."""
+        if self._is_refused and self._refusal is None:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    def check(self, now: float) -> None:
+        """End what has taken too long."""
+        if self.flow.write_paused:
+            unsent = self.transport.get_write_buffer_size()
+            if not self._unsent_bytes or unsent <= self._unsent_bytes - PROGRESS_BYTES:
+                self._unsent_bytes, self._unsent_until = unsent, now + self._limits.write_timeout_s
+            elif now >= self._unsent_until:
+                self._cut("its client does not read its answer (TALLY_HTTP_WRITE_TIMEOUT_MS)", "unread")
+        elif now >= self._deadline:
+            self._expire(now)
+
+    def _expire(self, now: float) -> None:
+        if self.transport.is_closing() or self._is_refused:
+            self.transport.abort()
+        elif self._in_head and self._head_bytes:
+            wait_ms = round(self._limits.head_timeout_s * 1000)
+            self._refuse(ApiError(408, f"the head did not arrive within {wait_ms} ms (TALLY_HTTP_HEAD_TIMEOUT_MS)"))
+        else:
+            self.transport.close()
+            self._deadline = now + self._limits.write_timeout_s
+
+    def _head_too_large(self) -> ApiError:
+        limit = f"larger than {self._limits.head_bytes} bytes (TALLY_HTTP_HEAD_BYTES)"
+        if len(self.url) > self._limits.head_bytes // 2:
+            return ApiError(414, f"the URL with its headers is {limit}")
+        return ApiError(431, f"the headers are {limit}")
+
+    def _stop_with(self, refusal: ApiError) -> None:
+        """End parsing, from inside of it: `data_received` refuses."""
+        self._refusal = refusal
+        raise ValueError("refused")
+
+    def _refuse(self, error: ApiError) -> None:
+        """Read no more; answer with an error once all before it is answered, and close."""
+        self._is_refused, self._refusal = True, error
+        cycle = self.cycle
+        if self._is_idle and not self._in_head:
+            self._hang_up()  # its request is answered already
+        elif self._is_idle:
+            self._answer(error)
+        elif not cycle.more_body:
+            pass  # it belongs to a later request, and waits for those before it
+        elif self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()
+        else:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self._cut("its body is malformed", "malformed")
+            else:
+                self._answer(error)
+
+    def _answer(self, error: ApiError) -> None:
+        """Write the last answer of a connection, and close it for writing."""
+        CONNECTIONS_REFUSED.labels(str(error.status)).inc()
+        log.info("refused a request at its connection: %d %s", error.status, error.message)
+        response = error.response()
+        headers = [
+            *self.server_state.default_headers,
+            *response.raw_headers,
+            (REQUEST_ID.lower().encode(), uuid.uuid4().hex.encode()),
+            (b"connection", b"close"),
+        ]
+        head = b"".join(b"%b: %b\r\n" % each for each in headers)
+        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Say no more, and read without parsing until the client closes as well, or for a moment."""
+        self._is_refused, self._refusal = True, None
+        self.transport.write_eof()
+        self._deadline = self.loop.time() + LINGER_S
+
+    def _cut(self, why: str, label: str) -> None:
+        CONNECTIONS_REFUSED.labels(label).inc()
+        log.info("cut a connection: %s", why)
+        self.transport.abort()
+
+    def _should_upgrade(self) -> bool:
+        return False
