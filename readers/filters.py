@@ -60,7 +60,7 @@ ALIASES = {"document_id": "feature_id", "created_at": "timestamp"}
 
 MAX_DEPTH = 8
 MAX_CONDITIONS = 100
-"""Also the most groups."""
+MAX_GROUPS = 400
 MAX_VALUES = 1_000
 """In one list."""
 MAX_ALL_VALUES = 10_000
@@ -165,8 +165,8 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise FilterError(where, f"nests deeper than {MAX_DEPTH} levels")
         self._groups += 1
-        if self._groups > MAX_CONDITIONS:
-            raise FilterError(where, f"more than {MAX_CONDITIONS} groups")
+        if self._groups > MAX_GROUPS:
+            raise FilterError(where, f"more than {MAX_GROUPS} groups")
         sensitive = self._sensitive(body, where, case_sensitive)
         found: dict[str, tuple[Filter, ...]] = {}
         for name in ("AND", "OR", "NOT"):

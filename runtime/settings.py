@@ -166,7 +166,7 @@ class Settings(BaseSettings):
         256 * 1024,
         ge=1024,
         le=2 * MIB,
-        description="Largest body of a list call or a call for a page token, in bytes. A larger one is refused with 413.",
+        description="Largest body of a call for a list or a page token, in bytes. Larger ones are refused with 413.",
     )
     http_object_bytes: int = Field(
         MAX_OBJECT_BYTES, ge=2, le=MAX_OBJECT_BYTES, description="metadata and query_snapshot, each; then 422"
@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         32 * 1024,
         ge=1024,
         le=MIB,
-        description="Largest request line with its headers, in bytes. A larger one is refused with 431, a long URL with 414.",
+        description="Largest request line with its headers, in bytes. A larger one is refused with 431 or 414.",
     )
     http_headers: int = Field(
         100, ge=16, le=10_000, description="Most headers of one request. A request with more is refused with 431."
@@ -202,8 +202,8 @@ class Settings(BaseSettings):
         75_000,
         ge=0,
         description=(
-            "Time that an idle connection stays open between requests. Set it above the idle timeout of a load balancer "
-            "in front: else that sends requests into connections that close."
+            "Time that an idle connection stays open between requests. Set it above the idle timeout of a load "
+            "balancer in front: else that sends requests into connections that close."
         ),
     )
     http_write_timeout_ms: int = Field(
