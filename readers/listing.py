@@ -8,6 +8,7 @@ cursor is the place of a page's last record, so what is written meanwhile moves 
 import base64
 import binascii
 import json
+import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -81,11 +82,17 @@ def read_cursor(order: Order, text: str) -> Place:
         raise FilterError(["cursor"], "is of a list in another order")
     if not (value is None or isinstance(value, wanted)) or isinstance(value, bool):
         raise FilterError(["cursor"], "is no cursor of this API")
-    if isinstance(value, str) and not is_plain(value):
+    is_text, is_number = isinstance(value, str), isinstance(value, int | float)
+    if (is_text and not is_plain(value)) or (is_number and not _is_in_range(value)):
         raise FilterError(["cursor"], "is no cursor of this API")
     if not isinstance(interaction_id, str) or not is_interaction_id(interaction_id):
         raise FilterError(["cursor"], "is no cursor of this API")
     return Place(value, interaction_id)
+
+
+def _is_in_range(number: float) -> bool:
+    """Whether a column of numbers may hold it: it is finite, and an integer has at most 64 bits."""
+    return abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
 class Listing:

@@ -24,7 +24,10 @@ LINGER_S = 2.0
 """Time for a client that has been refused to read why: closing at once would reset what it has not read."""
 SURPLUS_CONNECTIONS = 64
 """Further connections on which health, readiness and metrics answer, and everything else is 503."""
+SURPLUS_WAIT_S = 1.0
+"""Time for a head on such a connection; none is kept alive."""
 PROGRESS_BYTES = 64 * 1024
+_VERSIONS = ("1.0", "1.1")
 
 log = logging.getLogger("tally.api")
 
@@ -59,6 +62,10 @@ class Limits(NamedTuple):
         )
 
 
+class _Stopped(Exception):
+    """Ends parsing. Out of a callback the parser makes an error of its own of it."""
+
+
 class BoundedConnection(HttpToolsProtocol):
     """One connection. The server calls `check` a few times a second; nothing here needs a timer of its own."""
 
@@ -87,6 +94,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._refusal: ApiError | None = None
         """The last answer, which waits for those before it."""
         self._is_refused = False
+        self._body_left = 0
+        """Of a request that asked for an upgrade: the parser does not know of its body."""
         self._unsent_bytes = 0
         self._unsent_until = math.inf
 
@@ -99,10 +108,14 @@ class BoundedConnection(HttpToolsProtocol):
         """Take the connection, or refuse it when there are too many."""
         super().connection_made(transport)
         count = len(self.connections)
-        self._is_surplus = count > self._limits.connections
+        if count > self._limits.connections:
+            self._is_surplus = True
+            wait_s = min(SURPLUS_WAIT_S, self._limits.head_timeout_s)
+            self._limits = self._limits._replace(head_timeout_s=wait_s, keep_alive_s=0)
         self._deadline = self.loop.time() + self._limits.head_timeout_s
         if count > self._limits.connections + SURPLUS_CONNECTIONS:
-            self._refuse(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
+            self._answer(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
@@ -114,7 +127,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._chunk_bytes, self._has_ended_message = len(data), False
         try:
             self._feed(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, _Stopped):
             self._refuse(self._refusal or ApiError(400, "the request is not well-formed HTTP/1.1"))
         else:
             self._bound(begun_in_head)
@@ -122,13 +135,32 @@ class BoundedConnection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
         while rest:
+            if self._body_left:
+                piece, rest = rest[: self._body_left], rest[self._body_left :]
+                self._body_left -= len(piece)
+                self.on_body(bytes(piece))
+                if not self._body_left:
+                    self.on_message_complete()
+                continue
             try:
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
-                # Nothing is upgraded: the request is answered as it stands, and what follows it is parsed as well.
                 rest = memoryview(rest)[upgrade.args[0] :]
+                self._go_on_without_upgrade()
             else:
                 return
+
+    def _go_on_without_upgrade(self) -> None:
+        """Answer a request that asks for another protocol as if it had not asked.
+
+        The parser takes it for one without a body; then its body would be parsed as the next request.
+        """
+        headers = dict(self.scope["headers"])
+        if b"transfer-encoding" in headers:
+            self._stop_with(ApiError(400, "a chunked body cannot come with an upgrade to another protocol"))
+        self._body_left = int(headers.get(b"content-length", b"0"))
+        if self._body_left:
+            self.cycle.more_body, self._in_head, self._has_ended_message = True, False, False
 
     def _bound(self, begun_in_head: bool) -> None:
         """Refuse what has no end: a head that goes on, a body that is mostly framing."""
@@ -153,6 +185,8 @@ class BoundedConnection(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._limits.head_bytes:
                 self._stop_with(self._head_too_large())
+        if self.parser.get_http_version() not in _VERSIONS:
+            self._stop_with(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
         if len(self.headers) > self._limits.headers:
             self._stop_with(
                 ApiError(
@@ -246,7 +280,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _stop_with(self, refusal: ApiError) -> None:
         """End parsing, from inside of it: `data_received` refuses."""
         self._refusal = refusal
-        raise ValueError("refused")
+        raise _Stopped
 
     def _refuse(self, error: ApiError) -> None:
         """Read no more; answer with an error once all before it is answered, and close."""

@@ -1,0 +1,400 @@
+"""Connections that send slowly, too much, out of order, or no HTTP at all."""
+
+import asyncio
+import json
+
+from tests.hostile.http_target import FILES, Case, Target
+from tests.hostile.wire import Wire, chunk, head
+from tests.http_lab import BEARER, EVENT, PATH
+
+KIB, MIB = 1024, 1024 * 1024
+BODY = json.dumps(EVENT).encode()
+HEALTH = head("GET", "/v1/health")
+CHUNKED = head("POST", PATH, BEARER | {"Transfer-Encoding": "chunked"})
+CREATE = head("POST", PATH, BEARER | {"Content-Length": str(len(BODY))}) + BODY
+
+
+async def refused(target: Target, raw: bytes, *statuses: int) -> None:
+    """Assert that bytes are answered with one of these errors, in the published shape, and that the server hangs up."""
+    async with target.wire() as wire:
+        await wire.send(raw)
+        answer = await wire.answer()
+        assert answer.status in statuses, (raw[:100], answer)
+        assert answer.json["status"] == answer.status
+        assert answer.headers["x-request-id"]
+        assert answer.headers["connection"] == "close"
+        assert await wire.is_closed(), "nothing comes behind a refusal"
+
+
+async def heads_without_end(target: Target) -> None:
+    """A head that is too large, in one header, in many or in its URL, is refused with 431 or 414 before it ends."""
+    for raw in (
+        head("GET", "/v1/health", {"X-Long": "x" * 40 * KIB}),
+        b"GET /v1/health HTTP/1.1\r\nX-Endless: " + b"x" * 3 * MIB,
+        b"GET /v1/health HTTP/1.1\r\n" + b"a: b\r\n" * 200_000,
+        b"GET /v1/health HTTP/1.1\r\n" + b"x" * MIB,
+        b"GET /v1/health HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % number for number in range(101)) + b"\r\n",
+    ):
+        await refused(target, raw, 431, 400)
+    await refused(target, head("GET", "/" + "x" * 40 * KIB), 414)
+    await refused(target, b"GET /" + b"x" * 3 * MIB, 414)
+    many = {f"X-{number}": "1" for number in range(95)}
+    async with target.wire() as wire:
+        await wire.send(head("GET", "/v1/health", many | {"X-Long": "x" * 30_000}))
+        assert (await wire.answer()).status == 200, "what is within the bounds is answered"
+
+
+async def a_head_that_drips(target: Target) -> None:
+    """A head that comes a byte at a time is answered 408 in its time, whatever has come of it; blanks count as well."""
+    async with target.wire() as wire, target.wire() as blanks, target.wire() as second:
+        await second.send(HEALTH)
+        assert (await second.answer()).status == 200
+
+        async def drip(slow: Wire, raw: bytes) -> None:
+            while True:
+                await slow.send(raw)
+                await asyncio.sleep(0.05)
+
+        dripping = [asyncio.create_task(drip(slow, b"G")) for slow in (wire, second)]
+        dripping.append(asyncio.create_task(drip(blanks, b"\r\n")))
+        await wire.send(b"GET /v1/health HTTP/1.1\r\nX-Slow: ")
+        await second.send(b"GET /v1/health HTTP/1.1\r\nX-Slow: ")
+        try:
+            for slow in (wire, second, blanks):
+                answer = await slow.answer()
+                assert answer.status == 408, answer
+                assert "TALLY_HTTP_HEAD_TIMEOUT_MS" in answer.error
+        finally:
+            for each in dripping:
+                each.cancel()
+
+
+async def connections_that_say_nothing(target: Target) -> None:
+    """A connection on which nothing comes is closed, a new one as well as one that was used."""
+    async with target.wire() as fresh, target.wire() as used:
+        await used.send(HEALTH)
+        assert (await used.answer()).status == 200
+        assert await fresh.is_closed()
+        assert await used.is_closed()
+
+
+async def bodies_that_do_not_come(target: Target) -> None:
+    """A body that stops or drips is answered 408; one that nobody reads is waited for no longer than that."""
+    length = {"Content-Length": "100000"}
+    async with target.wire() as stopped, target.wire() as unread:
+        await stopped.send(head("POST", PATH, BEARER | length) + b"{")
+        await unread.send(head("GET", "/v1/health", length) + b"{")
+        assert (await unread.answer()).status == 200
+        assert (await stopped.answer()).status == 408
+        assert await unread.is_closed()
+        assert await stopped.is_closed()
+
+
+async def more_connections_than_allowed(target: Target) -> None:
+    """Beyond the bound on connections requests are 503 with Retry-After; health answers; later all is as before."""
+    opened: list[Wire] = []
+    writers: list[asyncio.StreamWriter] = []
+    try:
+        for _ in range(FILES + 100):
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+            except OSError:
+                break
+            writers.append(writer)
+            opened.append(Wire(reader, writer))
+        await asyncio.gather(*(each.send(CREATE) for each in opened))
+        answers = await asyncio.gather(*(each.answer_or_close() for each in opened))
+        statuses = [answer.status for answer in answers if answer is not None]
+        assert statuses.count(200) >= 100, statuses
+        assert {200, 503} == set(statuses)
+        refusals = [answer for answer in answers if answer is not None and answer.status == 503]
+        assert all(answer.headers["retry-after"] and answer.headers["connection"] == "close" for answer in refusals)
+        assert all("TALLY_HTTP_CONNECTIONS" in answer.error for answer in refusals)
+        assert (await target.call("GET", "/v1/health")).status == 200, "who lives is not taken for dead"
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def a_client_that_does_not_read(target: Target) -> None:
+    """A client that reads no answers, or only of the first of many requests, is cut, and what it was sent is let go."""
+    events = [EVENT | {"feature_id": f"slow-{number}"} for number in range(1_000)]
+    batch = json.dumps({"interactions": events}).encode()
+    post = head("POST", f"{PATH}/batch", BEARER | {"Content-Length": str(len(batch))}) + batch
+    async with target.wire() as wire:
+        sending = asyncio.create_task(wire.send(post * 200))
+        wire.stop_reading()
+        await wire.until_cut()
+        sending.cancel()
+
+
+async def requests_sent_ahead(target: Target) -> None:
+    """Requests that are sent ahead are answered in their order; behind too many the connection ends with a 503."""
+    async with target.wire() as wire:
+        await wire.send(b"".join(head("GET", f"/v1/health?{n}", {"X-Request-Id": f"r{n}"}) for n in range(50)))
+        for number in range(50):
+            assert (await wire.answer()).headers["x-request-id"] == f"r{number}"
+    async with target.wire() as wire:
+        await wire.send(b"GET /v1/health HTTP/1.1\r\n\r\n" * 50_000)
+        statuses = []
+        while answer := await wire.answer_or_close():
+            statuses.append(answer.status)
+        assert set(statuses[:-1]) == {200}
+        assert statuses[-1] == 503
+        assert len(statuses) <= 103
+    async with target.wire() as wire:
+        await wire.send(HEALTH * 3 + b"NONSENSE\r\n\r\n" + HEALTH)
+        assert [(await wire.answer()).status for _ in range(4)] == [200, 200, 200, 400]
+        assert await wire.is_closed()
+
+
+async def bodies_in_small_chunks(target: Target) -> None:
+    """A body may come in small chunks; one that is mostly framing, extensions or trailers is refused."""
+    async with target.wire() as wire:
+        await wire.send(CHUNKED + b"".join(chunk(BODY[at : at + 1]) for at in range(len(BODY))) + b"0\r\n\r\n")
+        assert (await wire.answer()).status == 200
+        await wire.send(HEALTH)
+        assert (await wire.answer()).status == 200, "the connection goes on"
+    for body in (
+        chunk(b"x") * 200_000,
+        chunk(b"x", b";a=" + b"b" * 3 * MIB),
+        chunk(b"x", b";a") * 100_000,
+        chunk(BODY) + b"0\r\nX-Trailer: " + b"x" * 3 * MIB,
+        chunk(BODY) + b"0\r\n" + b"X-Trailer: x\r\n" * 100_000,
+    ):
+        async with target.wire() as wire:
+            await wire.send(CHUNKED)
+            await wire.send(body)
+            answer = await wire.answer()
+            assert answer.status == 400, answer
+
+
+async def trailers_are_no_headers(target: Target) -> None:
+    """What comes behind a chunked body neither names a namespace nor brings a key."""
+    for trailer in (b"X-Namespace: elsewhere", b"Authorization: Bearer wrong", b"Idempotency-Key: " + b"x" * 600):
+        async with target.wire() as wire:
+            await wire.send(CHUNKED + chunk(BODY) + b"0\r\n" + trailer + b"\r\n\r\n")
+            assert (await wire.answer()).status == 200
+            without_key = head("POST", PATH, {"Transfer-Encoding": "chunked"})
+            await wire.send(without_key + chunk(BODY) + b"0\r\nAuthorization: " + BEARER["Authorization"].encode())
+            await wire.send(b"\r\n\r\n")
+            assert (await wire.answer()).status == 401
+
+
+async def lengths_that_lie(target: Target) -> None:
+    """A length that is no number, comes twice, or comes with chunks is refused; a body that breaks off stores nothing."""
+    for headers in (
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: -1",
+        "Content-Length: +5",
+        "Content-Length: 0x5",
+        "Content-Length: 5, 5",
+        "Content-Length: " + "9" * 30,
+        "Content-Length: 1_0",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Transfer-Encoding:\x0bchunked",
+        "Transfer-Encoding : chunked",
+    ):
+        raw = f"POST {PATH} HTTP/1.1\r\nHost: t\r\nAuthorization: {BEARER['Authorization']}\r\n{headers}\r\n\r\n"
+        await refused(target, raw.encode() + b"0\r\n\r\n" + CREATE, 400)
+    for framing in (
+        b"-1\r\n",
+        b"0x5\r\nhello\r\n",
+        b"5\nhello\n",
+        b"FFFFFFFFFFFFFFFFF\r\n",
+        b"\r\n",
+        b"5;\x00\r\nhello\r\n",
+    ):
+        async with target.wire() as wire:
+            await wire.send(CHUNKED + framing + b"0\r\n\r\n")
+            answer = await wire.answer()
+            assert answer.status == 400, (framing, answer)
+    async with target.wire() as wire:
+        await wire.send(head("POST", PATH, BEARER | {"Content-Length": "500"}) + BODY)
+        wire.say_no_more()
+        assert await wire.answer_or_close() is None, "half a body is no event"
+    async with target.wire() as wire:
+        await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(len(BODY) - 1)}) + BODY)
+        assert (await wire.answer()).status == 400
+        last = await wire.answer_or_close()
+        assert last is None or last.status in (400, 408), "its last byte is no request"
+
+
+async def bodies_beyond_their_limit(target: Target) -> None:
+    """A body beyond its limit is 413 at once, the client can read that, and the connection goes on if it sends the rest."""
+    large = 3 * MIB
+    async with target.wire() as wire:
+        await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(large)}))
+        assert (await wire.answer()).status == 413
+        await wire.send(b"x" * large + HEALTH)
+        assert (await wire.answer()).status == 200
+    async with target.wire() as wire:
+        await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(10**15)}))
+        assert (await wire.answer()).status == 413
+        await wire.send(b"x" * 40 * MIB)
+        assert await wire.is_closed(), "nobody reads a petabyte"
+
+
+async def a_client_that_expects_a_hundred(target: Target) -> None:
+    """`Expect: 100-continue` is answered with 100 when the body is wanted, and with the error when it is not."""
+    expecting = {"Expect": "100-continue", "Content-Length": str(len(BODY))}
+    async with target.wire() as wire:
+        await wire.send(head("POST", PATH, BEARER | expecting))
+        assert (await wire.answer()).status == 100
+        await wire.send(BODY)
+        assert (await wire.answer()).status == 200
+    async with target.wire() as wire:
+        await wire.send(head("POST", PATH, expecting))
+        assert (await wire.answer()).status == 401
+
+
+async def upgrades_are_not_made(target: Target) -> None:
+    """A request to upgrade is answered as if it had not asked, and so are those behind it."""
+    for protocol in ("websocket", "h2c", "TLS/1.0", "x" * 1_000):
+        asking = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "Sec-WebSocket-Key": "x"}
+        async with target.wire() as wire:
+            length = {"Content-Length": str(len(BODY))}
+            await wire.send(head("GET", "/v1/health", asking) + HEALTH + head("POST", PATH, BEARER | asking | length))
+            await wire.send(BODY + HEALTH)
+            assert [(await wire.answer()).status for _ in range(4)] == [200] * 4
+    async with target.wire() as wire:
+        await wire.send(head("GET", "/v1/health", {"Connection": "Upgrade", "Upgrade": "x"}) * 3_000)
+        while answer := await wire.answer_or_close():
+            assert answer.status in (200, 503)
+
+
+async def what_is_no_http(target: Target) -> None:
+    """What is no HTTP/1.0 or 1.1 is 400 and a closed connection."""
+    for raw in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/health HTTP/3.0\r\n\r\n",
+        b"GET /v1/health HTTP/1.10\r\n\r\n",
+        b"GET /v1/health\r\n\r\n",
+        b"get /v1/health HTTP/1.1\r\n\r\n",
+        b"BREW /v1/health HTTP/1.1\r\n\r\n",
+        b"\0" * 1_000,
+        b"GET /v1/health HTTP/1.1\nHost: t\n\n",
+        b"GET /v1/health HTTP/1.1\r\nHost t\r\n\r\n",
+        b"GET /v1/health HTTP/1.1\r\n: x\r\n\r\n",
+        b"GET /v1/health HTTP/1.1\r\nX-A: a\x00b\r\n\r\n",
+        b"GET /v1/health HTTP/1.1\r\nX-A: a\rb\r\n\r\n",
+        b"GET /v1/health HTTP/1.1\r\nX-A\x00: b\r\n\r\n",
+        b"GET /v1/\x00health HTTP/1.1\r\n\r\n",
+        b"GET /v1/\x7fhealth HTTP/1.1\r\n\r\n",
+        b"GET /v1/health HTTP/1.1 \r\n\r\n",
+        b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        b"GET http:// HTTP/1.1\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: t\r\n\r\n",
+    ):
+        async with target.wire() as wire:
+            await wire.send(raw)
+            answer = await wire.answer()
+            assert answer.status in (400, 404, 405), (raw, answer)
+            assert answer.json["status"] == answer.status
+
+
+async def odd_but_allowed(target: Target) -> None:
+    """HTTP/1.0, whole URLs as targets and unknown paths are answered as HTTP says; a method that is not there is 405."""
+    async with target.wire() as wire:
+        await wire.send(b"GET /v1/health HTTP/1.0\r\n\r\n")
+        assert (await wire.answer()).status == 200
+        assert await wire.is_closed()
+    async with target.wire() as wire:
+        await wire.send(b"GET http://elsewhere.example:80/v1/health?x HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert (await wire.answer()).status == 200
+    for method in ("TRACE", "PUT", "PATCH", "PROPFIND", "LINK"):
+        answer = await target.call(method, PATH)
+        assert answer.status == 405, answer
+        assert "POST" in answer.headers["allow"]
+    for path in ("/%", "/%zz", "/%00", "/%ff", "/%2e%2e/%2e%2e/etc/passwd", "//", "/v1/health/", "/" + "%41" * 5_000):
+        assert (await target.call("GET", path)).status == 404
+
+
+async def headers_that_are_said_back(target: Target) -> None:
+    """Nothing that a client sends in a header, a query or a path begins another header of the answer."""
+    injected = "x%0d%0aSet-Cookie: a=b"
+    for name in (
+        "X-Request-Id",
+        "X-Namespace",
+        "Idempotency-Key",
+        "Prefer",
+        "traceparent",
+        "Origin",
+        "X-Forwarded-For",
+    ):
+        for value in (
+            injected,
+            "x\x0bSet-Cookie: a",
+            "\x85Set-Cookie: a",
+            "ÿ" * 200,
+            "wait=2\x0cSet-Cookie: a=b",
+            "'" * 9,
+        ):
+            async with target.wire() as wire:
+                headers = BEARER | {"Content-Length": str(len(BODY)), name: value}
+                await wire.send(head("POST", f"{PATH}?{injected.replace(' ', '+')}", headers) + BODY)
+                answer = await wire.answer()
+                assert answer.status in (200, 400, 403, 422), answer
+                assert "set-cookie" not in answer.headers
+    for value in ("wait=" + "9" * 30_000, "," * 30_000, "wait=1" + " " * 30_000, "wait = " * 4_000):
+        assert (await target.post("", BODY, Prefer=value)).status == 200
+    for value in (
+        "Bearer " + "x" * 30_000,
+        "Bearer tk_" + "_" * 30_000,
+        "Basic eDp5",
+        "Bearer",
+        "Bearer \xff",
+        " " * 30_000,
+    ):
+        async with target.wire() as wire:
+            await wire.send(head("GET", "/v1/outcomes", {"Authorization": value}))
+            assert (await wire.answer()).status == 401
+
+
+async def clients_that_break_off(target: Target) -> None:
+    """Clients that leave in the middle of a head, a body or an answer leave nothing behind in the log but a line each."""
+    parts = (b"", b"GET", HEALTH[:-2], CREATE[:-1], CREATE, CHUNKED, CHUNKED + b"5\r\nhel", CREATE * 3)
+    for reset in (True, False):
+        for part in parts * 10:
+            async with target.wire() as wire:
+                await wire.send(part)
+                if reset:
+                    wire.reset()
+                else:
+                    wire.say_no_more()
+                    await wire.answer_or_close()
+
+
+async def both_kinds_of_addresses(target: Target) -> None:
+    """The API that listens on :: answers over IPv6 and over IPv4."""
+    for host in ("::1", "127.0.0.1"):
+        async with target.wire(host) as wire:
+            await wire.send(CREATE)
+            assert (await wire.answer()).status == 200
+
+
+CASES: list[Case] = [
+    heads_without_end,
+    a_head_that_drips,
+    connections_that_say_nothing,
+    bodies_that_do_not_come,
+    more_connections_than_allowed,
+    a_client_that_does_not_read,
+    requests_sent_ahead,
+    bodies_in_small_chunks,
+    trailers_are_no_headers,
+    lengths_that_lie,
+    bodies_beyond_their_limit,
+    a_client_that_expects_a_hundred,
+    upgrades_are_not_made,
+    what_is_no_http,
+    odd_but_allowed,
+    headers_that_are_said_back,
+    clients_that_break_off,
+    both_kinds_of_addresses,
+]

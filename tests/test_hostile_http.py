@@ -1,0 +1,22 @@
+"""Hostile HTTP against a real API process. After each case it serves, has answered no 500, and has grown by little."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from deploy.embedded.stack import Stack
+from tests.hostile.http_cases import CASES
+from tests.hostile.http_target import Case, Target, http_target, run_case
+from tests.lab import settings_of_its_own
+
+
+@pytest.fixture(scope="module")
+async def target(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Target]:
+    folder = tmp_path_factory.mktemp("hostile")
+    async with http_target(settings_of_its_own(stack, folder), folder) as target:
+        yield target
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+async def test_what_must_hold_holds(target: Target, case: Case) -> None:
+    print(await run_case(target, case))
