@@ -5,15 +5,15 @@ from urllib.parse import urlencode
 
 import msgspec
 from fastapi import Request, Response
-from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, Field
 
 from readers.filters import Condition, Filter, FilterError, field_named, is_plain, read_filters
+from readers.held_pages import HeldPages
 from readers.listing import Listing, Order, Page, Place, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TookTooLong
 from runtime.faults import CLICKHOUSE_BAD_PATTERN, StatementRefused
-from runtime.http.body import json_response, read_body, read_model
+from runtime.http.body import PartsResponse, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.openapi import body_of
 from runtime.http.turns import Turns
@@ -103,7 +103,13 @@ class _Where(NamedTuple):
 
 
 async def answer_list(
-    request: Request, settings: Settings, database: ClickHouse, turns: Turns, namespace: str, query: ListQuery
+    request: Request,
+    settings: Settings,
+    database: ClickHouse,
+    held: HeldPages,
+    turns: Turns,
+    namespace: str,
+    query: ListQuery,
 ) -> Response:
     """A page of a namespace's records. Raises ApiError."""
     body = await read_body(request, settings.http_list_bytes, settings.http_body_timeout_ms, lambda _size: None)
@@ -114,7 +120,8 @@ async def answer_list(
         raise _refused(error) from None
     listing = Listing(database, settings.list_timeout_ms, namespace, filters, order)
     try:
-        page = await listing.page(place.size, after=place.after, offset=place.offset)
+        take = held.page_of(request)
+        page = await listing.page(place.size, take, after=place.after, offset=place.offset)
         total = await listing.total() if query.include_total else None
     except TookTooLong:
         raise unavailable("this list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
@@ -124,7 +131,8 @@ async def answer_list(
         raise invalid(
             [problem("bad_filter", ["body", "filters"], "a pattern is no regular expression (RE2)")]
         ) from None
-    return _answer(page, place, order, total)
+    records = await turns.run(sum(len(row["metadata"]) for row in page.rows), lambda: _encoded(page))
+    return _answer(page, records, place, order, total)
 
 
 def _read(body: bytes) -> tuple[list[Filter], Order]:
@@ -178,7 +186,11 @@ def _where(query: ListQuery, order: Order) -> _Where:
     return _Where(size, offset, None if cursors else offset // size + 1, after)
 
 
-def _answer(page: Page, place: _Where, order: Order, total: int | None) -> Response:
+def _encoded(page: Page) -> bytes:
+    return msgspec.json.encode([record_from_row(row) for row in page.rows])
+
+
+def _answer(page: Page, records: bytes, place: _Where, order: Order, total: int | None) -> Response:
     cursor = None if page.next_place is None else write_cursor(order, page.next_place)
     before = place.offset - place.size
     pagination = Pagination(
@@ -190,6 +202,5 @@ def _answer(page: Page, place: _Where, order: Order, total: int | None) -> Respo
         previous_page=f"?{urlencode({'limit': place.size, 'offset': max(0, before)})}" if place.offset else None,
         next_cursor=cursor,
     )
-    records = Raw(msgspec.json.encode([record_from_row(row) for row in page.rows]))
-    body = {"results": records, "items": records, "pagination": pagination.model_dump()}
-    return json_response(body)
+    rest = b',"pagination":%b}' % pagination.model_dump_json().encode()
+    return PartsResponse([b'{"results":', records, b',"items":', records, rest])

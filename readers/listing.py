@@ -10,7 +10,7 @@ import binascii
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -82,8 +82,7 @@ def read_cursor(order: Order, text: str) -> Place:
         raise FilterError(["cursor"], "is of a list in another order")
     if not (value is None or isinstance(value, wanted)) or isinstance(value, bool):
         raise FilterError(["cursor"], "is no cursor of this API")
-    is_text, is_number = isinstance(value, str), isinstance(value, int | float)
-    if (is_text and not is_plain(value)) or (is_number and not _is_in_range(value)):
+    if (isinstance(value, str) and not is_plain(value)) or (isinstance(value, int | float) and not _is_in_range(value)):
         raise FilterError(["cursor"], "is no cursor of this API")
     if not isinstance(interaction_id, str) or not is_interaction_id(interaction_id):
         raise FilterError(["cursor"], "is no cursor of this API")
@@ -108,8 +107,13 @@ class Listing:
         self._filter = Group(tuple(filters))
         self._order = order
 
-    async def page(self, size: int, *, after: Place | None = None, offset: int = 0) -> Page:
-        """The next `size` records behind a place, or behind the first `offset` ones."""
+    async def page(
+        self, size: int, take: Callable[[int], None], *, after: Place | None = None, offset: int = 0
+    ) -> Page:
+        """The next `size` records behind a place, or behind the first `offset` ones.
+
+        `take` is told of the bytes of objects that are kept, and may raise.
+        """
         deadline = time.monotonic() + self._timeout_s
         if offset:
             after = await self._skipped(offset, after, deadline)
@@ -120,7 +124,9 @@ class Listing:
         rows: dict[str, dict[str, Any]] = {}
         for start in range(0, len(shown), RECORDS_TOGETHER):
             some = [place.interaction_id for place in shown[start : start + RECORDS_TOGETHER]]
-            rows |= await read_stored(self._database, self._namespace, some)
+            read = await read_stored(self._database, self._namespace, some)
+            take(sum(len(row["metadata"]) + len(row["query_snapshot"]) for row in read.values()))
+            rows |= read
         found = [rows[place.interaction_id] for place in shown if place.interaction_id in rows]
         return Page(found, shown[-1] if len(places) > size else None)
 

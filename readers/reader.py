@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from readers.deletion import Deleting
+from readers.held_pages import HeldPages
 from readers.list_request import ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
@@ -52,6 +53,7 @@ class Reader:
         self._lists = stores.lists
         self._lists_running = 0
         self._turns = Turns()
+        self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
         self._waiting = Waiting(self._lookups, progress, settings.waiters)
         self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
@@ -102,7 +104,7 @@ class Reader:
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """A page of records."""
         with self._a_list():
-            return await answer_list(request, self._settings, self._lists, self._turns, namespace, query)
+            return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """A page of what did not get stored."""

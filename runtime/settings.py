@@ -150,6 +150,17 @@ class Settings(BaseSettings):
         1_000, ge=1, description="requests that wait for an outcome, at most; further ones do not wait"
     )
     lists_in_flight: int = Field(64, ge=1, description="lists of one API process, at most; then 503")
+    list_page_bytes: int = Field(
+        16 * MIB,
+        ge=MIB,
+        le=1024 * MIB,
+        description="Largest page, in bytes of metadata and query_snapshot. Larger ones are refused with 422.",
+    )
+    lists_in_flight_bytes: int = Field(
+        256 * MIB,
+        ge=MIB,
+        description="Most bytes of pages that one API process holds until its clients have read them. Then 503.",
+    )
     list_timeout_ms: int = Field(20_000, ge=100, description="until a list that reads too much is given up")
 
     http_in_flight: int = Field(2_000, ge=1, description="requests of one API process, at most; then 503")

@@ -1,6 +1,6 @@
 """Hostile HTTP against a real API process. After each case it serves, has answered no 500, and has grown by little."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -18,5 +18,7 @@ async def target(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-async def test_what_must_hold_holds(target: Target, case: Case) -> None:
-    print(await run_case(target, case))
+async def test_what_must_hold_holds(target: Target, case: Case, record_property: Callable[[str, object], None]) -> None:
+    seen = await run_case(target, case)
+    for name, value in seen._asdict().items():
+        record_property(name, value)

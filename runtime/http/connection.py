@@ -8,58 +8,26 @@ import asyncio
 import logging
 import math
 import uuid
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from runtime.http.connection_limits import SURPLUS_CONNECTIONS, Limits
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.middleware import REQUEST_ID, SURPLUS
 from runtime.metrics import CONNECTIONS_REFUSED
-from runtime.settings import Settings
 
 LINGER_S = 2.0
 """Time for a client that has been refused to read why: closing at once would reset what it has not read."""
-SURPLUS_CONNECTIONS = 64
-"""Further connections on which health, readiness and metrics answer, and everything else is 503."""
 SURPLUS_WAIT_S = 1.0
 """Time for a head on such a connection; none is kept alive."""
 PROGRESS_BYTES = 64 * 1024
 _VERSIONS = ("1.0", "1.1")
 
 log = logging.getLogger("tally.api")
-
-
-class Limits(NamedTuple):
-    """Bounds of one connection, and how many there may be."""
-
-    connections: int
-    head_bytes: int
-    headers: int
-    pipelined: int
-    rest_bytes: int
-    """Of a body that is not needed any more, read so that the client sees its answer."""
-    head_timeout_s: float
-    body_timeout_s: float
-    keep_alive_s: float
-    write_timeout_s: float
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The limits that settings draw."""
-        return cls(
-            connections=settings.http_connections,
-            head_bytes=settings.http_head_bytes,
-            headers=settings.http_headers,
-            pipelined=settings.http_pipelined,
-            rest_bytes=max(settings.http_body_bytes, settings.http_batch_bytes),
-            head_timeout_s=settings.http_head_timeout_ms / 1000,
-            body_timeout_s=settings.http_body_timeout_ms / 1000,
-            keep_alive_s=settings.http_keep_alive_ms / 1000,
-            write_timeout_s=settings.http_write_timeout_ms / 1000,
-        )
 
 
 class _Stopped(Exception):

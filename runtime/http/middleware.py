@@ -22,6 +22,8 @@ CALLER = "tally.caller"
 """Where in the scope the one who asks stands, once it is known."""
 FURTHER_HEADERS = "tally.headers"
 """Where in the scope headers stand that the answer is to have, whatever it is."""
+AT_END = "tally.at_end"
+"""Where in the scope a list of functions stands that are called once the answer is sent, or cannot be."""
 SURPLUS = "tally.surplus"
 """Where in the scope the bound on connections stands, on a connection beyond it."""
 
@@ -61,6 +63,8 @@ class Observed:
         finally:
             self._in_flight -= 1
             REQUESTS_IN_FLIGHT.set(self._in_flight)
+            for release in scope.get(AT_END, ()):
+                release()
             observed.note(access=self._logs)
 
     async def _serve(self, scope: Scope, receive: Receive, observed: "_Request") -> None:

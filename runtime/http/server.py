@@ -1,8 +1,6 @@
 """uvicorn as a process of ours: it ends in order on SIGTERM and SIGINT, and the API's connections are bounded."""
 
 import asyncio
-import logging
-import resource
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -12,16 +10,11 @@ from typing import Any
 
 import uvicorn
 
-from runtime.http.connection import SURPLUS_CONNECTIONS, BoundedConnection, Limits
+from runtime.http.connection import BoundedConnection
+from runtime.http.connection_limits import ACCEPTED_TOGETHER, Limits, within_descriptors
 from runtime.metrics import CONNECTIONS
 from runtime.ports import BACKLOG
 from runtime.settings import Settings
-
-ACCEPTED_TOGETHER = 128
-OTHER_DESCRIPTORS = 256
-"""Of files, and of connections to the stores."""
-
-log = logging.getLogger("tally.api")
 
 
 class OrderlyServer(uvicorn.Server):
@@ -80,28 +73,3 @@ class ApiServer(OrderlyServer):
         for connection in connections:
             connection.check(now)
         return await super().on_tick(counter)
-
-
-def within_descriptors(limits: Limits) -> Limits:
-    """The limits, with no more connections than the process may open files; its soft limit is raised as needed."""
-    others = SURPLUS_CONNECTIONS + ACCEPTED_TOGETHER + OTHER_DESCRIPTORS
-    needed = limits.connections + others
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return limits
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    except (OSError, ValueError):
-        allowed = soft
-    if allowed >= needed:
-        return limits
-    connections = max(1, allowed - others)
-    log.warning(
-        "this process may open %d files: it serves %d connections instead of %d. Raise the limit (ulimit -n), or lower "
-        "TALLY_HTTP_CONNECTIONS",
-        allowed,
-        connections,
-        limits.connections,
-    )
-    return limits._replace(connections=connections)

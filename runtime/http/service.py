@@ -90,7 +90,7 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
     traces = Traces(settings, "tally-api")
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(traces.exported())
             opened = [connect(settings, lazily=True, threads=threads) for threads in (4, 2, 2)]
@@ -104,6 +104,7 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
             }
             for part in parts:
                 checks |= await stack.enter_async_context(part.opened(base, stores))
+            app.openapi()  # kept from now on; making it takes as long as a hundred requests
             BUILD.labels(metadata.version("tally")).set(1)
             readiness.checks = checks
             # What is there by now stays: looking through all of it again and again takes 100 ms of some requests.

@@ -6,10 +6,11 @@ import gzip
 import json
 import zlib
 
+from runtime.clickhouse import connect
 from schemas.identity import mint_id
 from tests.hostile.http_target import Case, Target
-from tests.hostile.wire import Answer
-from tests.http_lab import EVENT
+from tests.hostile.wire import Answer, head
+from tests.http_lab import BEARER, EVENT, PATH
 
 KIB, MIB = 1024, 1024 * 1024
 PLAIN = b'"feature_id":"f","interaction_type":["view"],"position":0'
@@ -218,6 +219,29 @@ async def queries_without_end(target: Target) -> None:
         assert answer.status in (200, 422), answer
 
 
+async def pages_of_large_records(target: Target) -> None:
+    """A page of large records is refused by its size; the default page of the largest records there are is served."""
+    async with connect(target.settings) as database:
+        await database.command(
+            "INSERT INTO interactions (namespace, interaction_id, timestamp, metadata, query_snapshot) "
+            "SELECT 'default', concat('int_', leftPad(toString(number), 32, '0')), now(), large, large "
+            f"FROM (SELECT number, concat('{{\"a\":\"', repeat('x', {64 * KIB - 8}), '\"}}') AS large "
+            "FROM numbers(200))"
+        )
+    refused(await target.post("/list?limit=200", b"{}"), 422)
+    answer = await target.post("/list", b"{}")
+    assert (answer.status, len(answer.json["results"])) == (200, 100)
+    request = head("POST", f"{PATH}/list", BEARER | {"Content-Length": "2"}) + b"{}"
+
+    async def never_read() -> None:
+        async with target.wire() as wire:
+            wire.stop_reading()
+            await wire.send(request)
+            await wire.until_cut()
+
+    await asyncio.gather(*(never_read() for _ in range(3)))
+
+
 async def compressed_bombs(target: Target) -> None:
     """A body that is a thousand times as large as it came is refused at its limit; a broken one is refused at once."""
     for encoding, body in (
@@ -291,6 +315,7 @@ CASES: list[Case] = [
     lists_with_unknown_members,
     cursors_that_nobody_was_given,
     queries_without_end,
+    pages_of_large_records,
     compressed_bombs,
     deletes_with_bodies,
     pages_with_hostile_bodies,

@@ -19,6 +19,9 @@ from tests.hostile.wire import Answer, Wire, head, wire
 from tests.http_lab import BEARER, EVENT, PATH, with_key
 from tests.waiting import until_it_answers
 
+BODY = json.dumps(EVENT).encode()
+CREATE = head("POST", PATH, BEARER | {"Content-Length": str(len(BODY))}) + BODY
+HEALTH = head("GET", "/v1/health")
 FILES = 600
 """Files that the API process may open: fewer connections than its setting says."""
 CASE_S = 120.0
@@ -58,6 +61,17 @@ class Target:
         assert (await self.call("GET", "/v1/health")).status == 200
         created = await self.post("", json.dumps(EVENT).encode())
         assert created.status == 200, created
+
+    async def refuses(self, raw: bytes, *statuses: int) -> None:
+        """Raise unless bytes are answered with one of these errors, in the published shape, and then nothing."""
+        async with self.wire() as wire:
+            await wire.send(raw)
+            answer = await wire.answer()
+            assert answer.status in statuses, (raw[:100], answer)
+            assert answer.json["status"] == answer.status
+            assert answer.headers["x-request-id"]
+            assert answer.headers["connection"] == "close"
+            assert await wire.is_closed(), "nothing comes behind a refusal"
 
     @property
     def log_bytes(self) -> int:

@@ -44,7 +44,7 @@ def main() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
 
-    serve.serve = watched
+    serve.serve = watched  # type: ignore[assignment]
     serve.main()
 
 

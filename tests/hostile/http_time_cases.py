@@ -1,0 +1,122 @@
+"""Connections that send too much before a request, too slowly, or are too many."""
+
+import asyncio
+import json
+
+from tests.hostile.http_target import CREATE, FILES, HEALTH, Case, Target
+from tests.hostile.wire import Wire, head
+from tests.http_lab import BEARER, EVENT, PATH
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+async def heads_without_end(target: Target) -> None:
+    """A head that is too large, in one header, in many or in its URL, is refused with 431 or 414 before it ends."""
+    for raw in (
+        head("GET", "/v1/health", {"X-Long": "x" * 40 * KIB}),
+        b"GET /v1/health HTTP/1.1\r\nX-Endless: " + b"x" * 3 * MIB,
+        b"GET /v1/health HTTP/1.1\r\n" + b"a: b\r\n" * 200_000,
+        b"GET /v1/health HTTP/1.1\r\n" + b"x" * MIB,
+        b"GET /v1/health HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % number for number in range(101)) + b"\r\n",
+    ):
+        await target.refuses(raw, 431, 400)
+    await target.refuses(head("GET", "/" + "x" * 40 * KIB), 414)
+    await target.refuses(b"GET /" + b"x" * 3 * MIB, 414)
+    many = {f"X-{number}": "1" for number in range(95)}
+    async with target.wire() as wire:
+        await wire.send(head("GET", "/v1/health", many | {"X-Long": "x" * 30_000}))
+        assert (await wire.answer()).status == 200, "what is within the bounds is answered"
+
+
+async def a_head_that_drips(target: Target) -> None:
+    """A head that comes a byte at a time is answered 408 in its time, whatever has come of it; blanks count as well."""
+    async with target.wire() as wire, target.wire() as blanks, target.wire() as second:
+        await second.send(HEALTH)
+        assert (await second.answer()).status == 200
+
+        async def drip(slow: Wire, raw: bytes) -> None:
+            while True:
+                await slow.send(raw)
+                await asyncio.sleep(0.05)
+
+        dripping = [asyncio.create_task(drip(slow, b"G")) for slow in (wire, second)]
+        dripping.append(asyncio.create_task(drip(blanks, b"\r\n")))
+        await wire.send(b"GET /v1/health HTTP/1.1\r\nX-Slow: ")
+        await second.send(b"GET /v1/health HTTP/1.1\r\nX-Slow: ")
+        try:
+            for slow in (wire, second, blanks):
+                answer = await slow.answer()
+                assert answer.status == 408, answer
+                assert "TALLY_HTTP_HEAD_TIMEOUT_MS" in answer.error
+        finally:
+            for each in dripping:
+                each.cancel()
+
+
+async def connections_that_say_nothing(target: Target) -> None:
+    """A connection on which nothing comes is closed, a new one as well as one that was used."""
+    async with target.wire() as fresh, target.wire() as used:
+        await used.send(HEALTH)
+        assert (await used.answer()).status == 200
+        assert await fresh.is_closed()
+        assert await used.is_closed()
+
+
+async def bodies_that_do_not_come(target: Target) -> None:
+    """A body that stops or drips is answered 408; one that nobody reads is waited for no longer than that."""
+    length = {"Content-Length": "100000"}
+    async with target.wire() as stopped, target.wire() as unread:
+        await stopped.send(head("POST", PATH, BEARER | length) + b"{")
+        await unread.send(head("GET", "/v1/health", length) + b"{")
+        assert (await unread.answer()).status == 200
+        assert (await stopped.answer()).status == 408
+        assert await unread.is_closed()
+        assert await stopped.is_closed()
+
+
+async def more_connections_than_allowed(target: Target) -> None:
+    """Beyond the bound on connections requests are 503 with Retry-After; health answers; later all is as before."""
+    opened: list[Wire] = []
+    writers: list[asyncio.StreamWriter] = []
+    try:
+        for _ in range(FILES + 100):
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+            except OSError:
+                break
+            writers.append(writer)
+            opened.append(Wire(reader, writer))
+        await asyncio.gather(*(each.send(CREATE) for each in opened))
+        answers = await asyncio.gather(*(each.answer_or_close() for each in opened))
+        statuses = [answer.status for answer in answers if answer is not None]
+        assert statuses.count(200) >= 100, statuses
+        assert {200, 503} == set(statuses)
+        refusals = [answer for answer in answers if answer is not None and answer.status == 503]
+        assert all(answer.headers["retry-after"] and answer.headers["connection"] == "close" for answer in refusals)
+        assert all("TALLY_HTTP_CONNECTIONS" in answer.error for answer in refusals)
+        assert (await target.call("GET", "/v1/health")).status == 200, "who lives is not taken for dead"
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def a_client_that_does_not_read(target: Target) -> None:
+    """A client that reads no answers, or only of the first of many requests, is cut, and what it was sent is let go."""
+    events = [EVENT | {"feature_id": f"slow-{number}"} for number in range(1_000)]
+    batch = json.dumps({"interactions": events}).encode()
+    post = head("POST", f"{PATH}/batch", BEARER | {"Content-Length": str(len(batch))}) + batch
+    async with target.wire() as wire:
+        sending = asyncio.create_task(wire.send(post * 200))
+        wire.stop_reading()
+        await wire.until_cut()
+        sending.cancel()
+
+
+CASES: list[Case] = [
+    heads_without_end,
+    a_head_that_drips,
+    connections_that_say_nothing,
+    bodies_that_do_not_come,
+    more_connections_than_allowed,
+    a_client_that_does_not_read,
+]
