@@ -62,11 +62,11 @@ def lifespan(app: FastAPI) -> Any:
 
 
 @asynccontextmanager
-async def served(settings: Settings, role: Role = "all", port: int = 0) -> AsyncIterator[str]:
+async def served(settings: Settings, role: Role = "all", port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """The address of the application behind a real server, in this process."""
     port = port or free_port()
     server = ApiServer(app_of(settings, role), settings)
-    with listening("127.0.0.1", port) as sockets:
+    with listening(host, port) as sockets:
         serving = asyncio.create_task(server.serve(sockets))
         while not server.started:
             assert not serving.done(), "the server did not start"
