@@ -14,7 +14,6 @@ import pytest
 from pydantic import SecretStr
 
 from consumers.worker import Worker
-from runtime import ports
 from runtime.errors import SettingsError
 from runtime.kafka import require_topic
 from runtime.metrics_server import metrics_served
@@ -124,7 +123,7 @@ def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return real(family, *rest)
 
-    monkeypatch.setattr(ports.socket, "socket", without_ipv6)
+    monkeypatch.setattr("runtime.ports.socket.socket", without_ipv6)
     with listening(ANY_ADDRESS, free_port()) as sockets:
         assert [each.family for each in sockets] == [socket.AF_INET]
 

@@ -177,7 +177,7 @@ def _print_counts(settings: Settings, *, as_json: bool) -> None:
 
 def serve(
     role: Annotated[str, typer.Argument(help="collector (takes in), reader (answers), or all.")] = "all",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; :: is every one, of IPv6 and IPv4.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     workers: Annotated[int, typer.Option(help="Processes that share the port.", min=1, max=64)] = 1,
     data_dir: DataDir = None,

@@ -1,0 +1,166 @@
+"""Bounds of the HTTP service one by one; `tests/test_hostile_http.py` has them together, in a running process."""
+
+import asyncio
+import io
+import json
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime import log
+from runtime.http.errors import MOST_PROBLEMS, invalid, problem
+from runtime.http.turns import SMALL_BYTES, Turns
+from schemas.json_bounds import depth_of_text
+from schemas.judge import MOST_UNKNOWN_KEYS, judge, judge_request
+from schemas.rejection import Rejection
+from schemas.scan_shape import commas_of
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('a,"\\[]{}é')),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.sampled_from('a,"\\[]{}é')), inner),
+)
+
+
+def commas_by_hand(text: str) -> tuple[int, int]:
+    """The commas inside one and inside two brackets, character by character."""
+    found, depth, in_text, is_escaped = {1: 0, 2: 0}, 0, False, False
+    for character in text:
+        if in_text:
+            in_text = is_escaped or character != '"'
+            is_escaped = character == "\\" and not is_escaped
+        elif character == '"':
+            in_text = True
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        elif character == "," and depth in found:
+            found[depth] += 1
+    return found[1], found[2]
+
+
+@given(JSON, st.booleans())
+def test_members_are_counted_without_being_made(value: Any, ascii_only: bool) -> None:
+    """Commas are counted inside their brackets, whatever stands in strings."""
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    assert commas_of(text.encode()) == commas_by_hand(text)
+
+
+@given(st.binary())
+def test_members_of_anything_can_be_counted(body: bytes) -> None:
+    """What is no JSON gives a number as well, and reaches outside of nothing."""
+    assert sum(commas_of(body)) <= body.count(b",")
+
+
+@given(JSON)
+def test_the_depth_of_a_large_text_is_that_of_a_small_one(value: Any) -> None:
+    """Both ways of measuring depth agree."""
+    text = json.dumps([value])
+    assert depth_of_text(text + " " * 5_000) == depth_of_text(text)
+
+
+@given(st.integers(0, 3_000))
+def test_unknown_keys_are_named_up_to_a_bound_and_counted(count: int) -> None:
+    """However many keys an event has, a bounded number of problems tells of all of them."""
+    event = {"feature_id": "f", "interaction_type": ["view"], "position": 0} | {f"k{n}": n for n in range(count)}
+    refused = judge_request(json.dumps(event).encode())
+    if not count:
+        assert not isinstance(refused, Rejection)
+        return
+    rejections = [each for each in refused if isinstance(each, Rejection)]
+    assert {each.reason for each in rejections} == {"unknown_field"}
+    named = [each.field for each in rejections if each.field]
+    assert named == [f"k{n}" for n in range(len(named))]
+    left_out = sum(int(each.message.split()[0]) for each in rejections if not each.field)
+    assert len(named) + left_out == count
+    assert len(named) <= MOST_UNKNOWN_KEYS or count < MOST_UNKNOWN_KEYS + 20
+    assert isinstance(judge(json.dumps(event).encode()), Rejection)
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.text() | st.integers(), max_size=200), st.text()), min_size=1, max_size=50),
+    st.integers(1, 100_000),
+)
+def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | int], str]], factor: int) -> None:
+    """Names and messages are cut, problems beyond a number are counted."""
+    long = [
+        problem("x", [each * factor if isinstance(each, str) else each for each in where], what * factor)
+        for where, what in problems
+    ]
+    error = invalid(long, more=7)
+    assert len(error.details["validation_errors"]) <= MOST_PROBLEMS
+    assert f"(and {len(problems) + 6} more errors)" in error.message
+    assert all(len(each["message"]) <= 1_000 for each in long)
+    assert all(len(place) <= 1_000 for each in long for place in each["location"] if isinstance(place, str))
+
+
+async def test_pieces_of_work_take_turns() -> None:
+    """Between two pieces the event loop looks at everything else; small work does not wait."""
+    turns, rounds, seen = Turns(), 0, list[int]()
+    loop = asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        loop.call_soon(count)
+
+    count()
+    await asyncio.gather(*(turns.run(SMALL_BYTES + 1, lambda: seen.append(rounds)) for _ in range(50)))
+    assert len(set(seen)) == 50
+    seen.clear()
+    await asyncio.gather(*(turns.run(SMALL_BYTES, lambda: seen.append(rounds)) for _ in range(50)))
+    assert len(set(seen)) == 1
+    with pytest.raises(ZeroDivisionError):
+        await turns.run(SMALL_BYTES + 1, lambda: 1 // 0)
+    assert await turns.run(SMALL_BYTES + 1, lambda: "the next one") == "the next one"
+
+
+def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand errors of one kind are ten lines and their number; other lines and the access log go on."""
+    now = 0.0
+    monkeypatch.setattr("runtime.log.time", SimpleNamespace(monotonic=lambda: now))
+    written = io.StringIO()
+    handler = log.BoundedHandler(10)
+    handler.setStream(written)
+
+    def say(name: str, text: str, *values: object) -> None:
+        handler.handle(logging.LogRecord(name, logging.ERROR, "", 0, text, values, None))
+
+    for number in range(1_000):
+        say("asyncio", "socket.accept() out of system resource\nsocket: %d", number)
+        say("tally.access", "request %d", number)
+    say("tally.api", "another one")
+    lines = written.getvalue().splitlines()
+    assert sum(line.startswith("socket.accept()") for line in lines) == 10
+    assert sum(line.startswith("request ") for line in lines) == 1_000
+    now = 11.0
+    say("tally.api", "later")
+    assert "990 more lines of one kind within 10 s were left out: 'socket.accept() out of system" in written.getvalue()
+    say("asyncio", "socket.accept() out of system resource\nsocket: %d", 1_000)
+    assert written.getvalue().endswith("socket: 1000\n")
+    for number in range(5_000):
+        say("tally.api", f"kind {number}")
+    assert len(handler._kinds) <= log.MOST_KINDS
+
+
+@pytest.mark.parametrize(("soft", "hard", "served"), [(300, 20_000, 4_096), (600, 600, 152), (100, 100, 1)])
+def test_a_process_serves_no_more_connections_than_it_may_open_files(soft: int, hard: int, served: int) -> None:
+    """The soft limit is raised as far as the system allows; where that is too little, it is said."""
+    program = (
+        "import logging, resource\n"
+        f"logging.basicConfig(); resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        "from runtime.http.connection_limits import Limits, within_descriptors\n"
+        "from runtime.settings import Settings\n"
+        "print(within_descriptors(Limits.of(Settings())).connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    connections, files = map(int, done.stdout.split())
+    assert connections == served
+    assert files == min(hard, 4_544)
+    assert ("TALLY_HTTP_CONNECTIONS" in done.stderr) == (served < 4_096)
