@@ -89,6 +89,12 @@ class Batch:
             keep &= (self.partitions != partition) | (self.records.offsets < end)
         return self if keep.all() else Batch(self.records[keep])
 
+    @property
+    def halves(self) -> "tuple[Batch, Batch]":
+        """The same in two, in order."""
+        middle = len(self) // 2
+        return Batch(self.records[:middle]), Batch(self.records[middle:])
+
     def record(self, partition: int, offset: int) -> PlainRecord:
         """The record at a place of this batch."""
         (line,) = np.flatnonzero((self.partitions == partition) & (self.records.offsets == offset))
@@ -140,6 +146,8 @@ class Judged:
     """Valid events of a namespace whose reject fuse has tripped: they are rejected, and claim nothing."""
     held: dict[int, int] = field(default_factory=dict)
     """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
+    unprocessable: Rejection | None = None
+    """Set for a single record that cannot be judged: why it is rejected unseen."""
 
 
 class Verdicts(NamedTuple):
@@ -162,6 +170,8 @@ class Decided(NamedTuple):
     """Records that were recorded before."""
     era: int
     """It is void once an event before it was refused by the table: then it is no owner of anything."""
+    unprocessable: Rejection | None
+    """As in `Judged`."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from consumers import seams
 from consumers.batch import Batch, Duplicates, Judged, Range, Slice, Verdicts
-from consumers.events import Event, Events, Flags
+from consumers.events import Events, Flags
 from consumers.leases import Leases, Unsettled, span_of
 from consumers.stored_owners import StoredOwners
 from runtime.claims import ClaimsLost
@@ -117,12 +117,11 @@ class Deduplication:
         owners = {line_of[offset]: owner for offset, owner in (await self._owners.of_replayed(others)).items()}
         return repeated, owners
 
-    async def release(self, part: Slice, event: Event) -> None:
-        """Take back the claim of an event that ClickHouse will not store."""
-        if event.key is not None:
-            claim = Claim(event.key, event.offset, event.event_ms, event.append_ms, event.interaction_id)
+    async def release(self, part: Slice, claims: Iterable[Claim], before: Sequence[Range] = ()) -> None:
+        """Take back what events have claimed that will not be stored. Raises as `decide` does."""
+        for claim in claims:
             with suppress(ClaimsLost):  # then it is gone with all others
-                await self._leases.release(part, claim)
+                await self._leases.release(part, claim, before)
 
 
 _Identity = tuple[str, str]

@@ -7,7 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.owners import Rows, append_ms_of, event_ms_of, id_of, key_of, offsets_of, raw_ids_of
+from runtime.owners import (
+    Claim,
+    Rows,
+    append_ms_of,
+    claim_of,
+    event_ms_of,
+    id_of,
+    key_of,
+    offsets_of,
+    raw_ids_of,
+)
 from schemas.scan_event import Columns, select, text_at
 from schemas.scan_json import Bytes
 
@@ -53,6 +63,13 @@ class Event(NamedTuple):
     user_id: str | None
     session_id: str | None
     execution_id: str | None
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Its claim, if it makes one."""
+        if self.key is None:
+            return []
+        return [Claim(self.key, self.offset, self.event_ms, self.append_ms, self.interaction_id)]
 
 
 class Places(NamedTuple):
@@ -118,6 +135,11 @@ class Events:
     def offsets(self) -> npt.NDArray[np.int64]:
         """Their offsets."""
         return offsets_of(self.rows)
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Those that they make."""
+        return [claim_of(row) for row in self.rows[self.keyed]]
 
     @property
     def places(self) -> Places:

@@ -6,12 +6,13 @@ encoded, and no longer its records: they are five times as large, and wanted aga
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from consumers.batch import Decided, Rejected, Verdicts
 from consumers.erasure import RawIds
 from consumers.events import Flags
 from consumers.sink import InteractionRows, OutcomeRows
+from runtime.errors import Restart
 from runtime.owners import raw_ids_of
 from runtime.settings import Settings
 
@@ -36,7 +37,7 @@ class Group:
     def __len__(self) -> int:
         return len(self.decided)
 
-    def add(
+    def prepared(
         self,
         decided: Decided,
         verdicts: Verdicts,
@@ -44,18 +45,32 @@ class Group:
         *,
         deleted: Flags | None = None,
         is_stored: bool = False,
-    ) -> None:
-        """Take one more. `deleted`: which of those to store; `is_stored`: its rows are in the table already."""
-        if not self.decided:
-            self._begun_at = time.monotonic()
-        self.decided.append(decided)
+    ) -> Callable[[], None]:
+        """Encode one more batch. Calling the answer takes it in; the group is as it was before.
+
+        `deleted`: which of those to store; `is_stored`: its rows are in the table already.
+        """
+        adding = [self.outcomes.prepared(verdicts.duplicates, rejected)]
         if not is_stored:
-            self.rows.add_events(verdicts.stored, deleted)
-        self.stored_ids += [raw_ids_of(events.rows).copy() for events in (verdicts.stored, verdicts.done)]
-        self.outcomes.add_outcomes(verdicts.duplicates, rejected)
-        self.rejected += rejected
-        self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)
-        self._rejected_bytes += sum(len(each.record.key or b"") + len(each.record.value or b"") for each in rejected)
+            adding.append(self.rows.prepared(verdicts.stored, deleted))
+        stored_ids = [raw_ids_of(events.rows).copy() for events in (verdicts.stored, verdicts.done)]
+
+        def add() -> None:
+            if not self.decided:
+                self._begun_at = time.monotonic()
+            try:
+                for each in adding:
+                    each()
+            except MemoryError as error:
+                raise Restart("out of memory while rows were gathered; lower TALLY_BATCH_BYTES") from error
+            self.decided.append(decided)
+            self.stored_ids += stored_ids
+            self.rejected += rejected
+            self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)
+            sizes = (len(each.record.key or b"") + len(each.record.value or b"") for each in rejected)
+            self._rejected_bytes += sum(sizes)
+
+        return add
 
     @property
     def next_offsets(self) -> dict[int, int]:

@@ -74,9 +74,9 @@ class Leases:
 
         return await self._under_lease("claiming", part, before, ask)
 
-    async def release(self, part: Slice, owner: Claim) -> None:
-        """Take back the claim of an event of `part` that will not be stored. Raises Fenced or ClaimsLost."""
-        await self._under_lease("releasing a claim", part, (), lambda lease: self._claims.release(lease, owner))
+    async def release(self, part: Slice, owner: Claim, before: Sequence[Range]) -> None:
+        """Take back the claim of an event of `part` that will not be stored. Raises as `claim` does."""
+        await self._under_lease("releasing a claim", part, before, lambda lease: self._claims.release(lease, owner))
 
     async def _under_lease(
         self, what: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[Result]]

@@ -87,16 +87,22 @@ class Pipeline:
         self._finishing: Sequence[Decided] = ()
         """Those that are being stored: they are not committed yet."""
 
-    async def examine(self, records: Batch) -> tuple[Batch, Judged]:
+    async def examine(
+        self, records: Batch, unprocessable: Rejection | None = None, *, is_counted: bool = False
+    ) -> tuple[Batch, Judged]:
         """Judge records; returns those that may be gone on with, and what they are judged to be.
 
+        With `unprocessable` the one record is rejected for that, unseen. `is_counted`: it was examined before.
         A partition that has come to a record of a newer schema is handed to `hold` with that record's offset. Raises
         Fenced or Fatal.
         """
         with self.stages.of("validate"):
-            judged = self._validation.judge(records)
-        self._telemetry.judged(records, judged.events)
-        self._fuses.count(judged)
+            judged = self._judged(records, unprocessable)
+        if not is_counted:
+            self._telemetry.judged(records, judged.events)
+            self._fuses.count(judged)
+        elif unprocessable is not None:
+            self._fuses.refused(judged.rejected[0].namespace, unprocessable)
         if judged.held:
             self._source.hold(judged.held)
         batch = records.before(judged.held)
@@ -106,10 +112,13 @@ class Pipeline:
             await self._resume.prepare(part.partition for part in batch.slices)
             await self._resume.check_continuity(batch)
             judged.recorded = await self._resume.drop_stored(batch, judged)
-        self.counts.add(already_recorded=judged.recorded)
         self._fuses.withhold(batch, judged)
         await seams.reached("resumed")
         return batch, judged
+
+    def _judged(self, batch: Batch, unprocessable: Rejection | None) -> Judged:
+        judge = self._validation.judge
+        return judge(batch) if unprocessable is None else self._validation.refuse(batch, unprocessable)
 
     async def decide(self, batch: Batch, judged: Judged) -> None:
         """Take a batch through step 1, and put it to those gathered; those before may go through the others meanwhile.
@@ -117,23 +126,37 @@ class Pipeline:
         Raises Fenced; and Unsettled when the batches before have to be finished first.
         """
         async with self._deciding:
-            await self._decide(batch, judged, [*self._finishing, *self._gathered.decided], self._gathered)
-        # Before any row of the batch: another run may not hold these, and must not contradict what is stored.
-        if judged.withheld:
-            await self._record_rejected(judged.withheld)
+            await self._decide(batch, judged, self._uncommitted, self._gathered)
+        self.counts.add(already_recorded=judged.recorded - len(judged.withheld))
+
+    async def release(self, batch: Batch, judged: Judged) -> None:
+        """Take back what events of one partition claim that are not stored. Raises as `decide` does."""
+        async with self._deciding:
+            (part,) = batch.slices
+            claims = judged.events[~judged.done].claims
+            await self._deduplication.release(part, claims, _ranges_of(self._uncommitted))
+
+    @property
+    def _uncommitted(self) -> list[Decided]:
+        return [*self._finishing, *self._gathered.decided]
 
     async def _decide(self, batch: Batch, judged: Judged, before: Sequence[Decided], into: Group) -> None:
         with self.stages.of("claim"):
-            ranges = [each for decided in before for each in decided.ranges]
+            ranges = _ranges_of(before)
             verdicts = await self._deduplication.decide(batch, judged, ranges)
         with self.stages.of("erase"):
             deleted = await self._erasure.deleted(verdicts.stored)
         with self.stages.of("encode"):
-            into.add(self._decided(batch, judged, verdicts), verdicts, judged.rejected, deleted=deleted)
+            add = into.prepared(self._decided(batch, judged, verdicts), verdicts, judged.rejected, deleted=deleted)
+        # Before any row of the batch: another run may not hold these, and must not contradict what is stored.
+        if judged.withheld:
+            await self._record_rejected(judged.withheld)
+        add()
 
     def _decided(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Decided:
         stored, duplicates = len(verdicts.stored), len(verdicts.duplicates)
-        return Decided(batch.ranges, stored, duplicates, judged.misplaced, judged.recorded, self._era)
+        counted = stored, duplicates, judged.misplaced, judged.recorded
+        return Decided(batch.ranges, *counted, self._era, judged.unprocessable)
 
     @property
     def gathered(self) -> Group:
@@ -163,7 +186,7 @@ class Pipeline:
     async def _again(self, decided: Decided) -> tuple[Batch, Judged]:
         """A batch and what it was judged to be: that was given up when it was decided about."""
         batch = await retrying("reading again", lambda: self._source.read_again(decided.ranges))
-        judged = self._validation.judge(batch)
+        judged = self._judged(batch, decided.unprocessable)
         self._resume.expect_stored(batch)
         judged.recorded = await self._resume.drop_stored(batch, judged)
         self.counts.add(stored=judged.recorded - decided.recorded)
@@ -215,7 +238,7 @@ class Pipeline:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:
                 verdicts = await self._store_without_refused(batch, judged, verdicts)
-            group.add(self._decided(batch, judged, verdicts), verdicts, judged.rejected, is_stored=True)
+            group.prepared(self._decided(batch, judged, verdicts), verdicts, judged.rejected, is_stored=True)()
         return group
 
     async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:
@@ -242,7 +265,7 @@ class Pipeline:
         rejection = Rejection("refused_by_table", "", str(refused))
         self._fuses.refused(event.namespace, rejection)
         (part,) = (part for part in batch.slices if part.partition == event.partition)
-        await self._deduplication.release(part, event)
+        await self._deduplication.release(part, event.claims)
         await seams.reached("refused")
         record = batch.record(event.partition, event.offset)
         await self._record_rejected(
@@ -253,6 +276,10 @@ class Pipeline:
         """Write dead letters and outcomes of events that are rejected before the others of their batch are stored."""
         await self._letters.send(rejected)
         outcomes = OutcomeRows(self._settings.topic)
-        outcomes.add_outcomes(None, rejected)
+        outcomes.prepared(None, rejected)()
         await self._sink.record(outcomes)
         self.counts.add(rejected=len(rejected))
+
+
+def _ranges_of(decided: Sequence[Decided]) -> list[Range]:
+    return [each for one in decided for each in one.ranges]

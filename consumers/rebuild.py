@@ -40,7 +40,8 @@ _OWNERS = (
 
 _REFUSED = (
     f"SELECT count() > 0 FROM {OUTCOMES} WHERE _topic = {{topic:String}} AND _partition = {{partition:UInt32}} "
-    "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC') AND reason = 'refused_by_table'"
+    "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC') "
+    "AND reason IN ('refused_by_table', 'internal_error')"
 )
 
 log = logging.getLogger("tally.worker")

@@ -1,7 +1,7 @@
 """The sink: inserts rows once, however often the insert has to be tried."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lz4.frame
@@ -64,11 +64,16 @@ class InteractionRows(Rows):
         self._topic = topic
         self._places: list[Places] = []
 
-    def add_events(self, events: Events, deleted: Flags | None = None) -> None:
-        """Put events behind those that are there, the deleted ones as tombstones."""
-        if len(events):
-            self.add(interaction_rows(self._topic, events, deleted))
-            self._places.append(events.places)
+    def prepared(self, events: Events, deleted: Flags | None = None) -> Callable[[], None]:
+        """Encode events, the deleted ones as tombstones. Calling the answer adds them; nothing is added before."""
+        rows, places = interaction_rows(self._topic, events, deleted), events.places
+
+        def add() -> None:
+            if rows.rows:
+                self.add(rows)
+                self._places.append(places)
+
+        return add
 
     @property
     def token(self) -> str:
@@ -85,13 +90,21 @@ class OutcomeRows(Rows):
         self._places: list[Places] = []
         self._rejected: list[tuple[int, int, str]] = []
 
-    def add_outcomes(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> None:
-        """Put more behind those that are there."""
+    def prepared(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> Callable[[], None]:
+        """Encode outcomes. Calling the answer adds them; nothing is added before."""
+        blocks, places = [rejected_rows(self._topic, rejected)], list[Places]()
         if duplicates:
-            self.add(duplicate_rows(self._topic, duplicates))
-            self._places.append(duplicates.events.places)
-        self.add(rejected_rows(self._topic, rejected))
-        self._rejected += [(item.partition, item.offset, item.interaction_id) for item in rejected]
+            blocks.insert(0, duplicate_rows(self._topic, duplicates))
+            places.append(duplicates.events.places)
+        named = [(item.partition, item.offset, item.interaction_id) for item in rejected]
+
+        def add() -> None:
+            for each in blocks:
+                self.add(each)
+            self._places += places
+            self._rejected += named
+
+        return add
 
     @property
     def token(self) -> str:
@@ -115,7 +128,7 @@ class Sink:
     async def store(self, events: Events) -> None:
         """Insert events into `interactions`; durable on return. Raises RowsRefused."""
         rows = InteractionRows(self._topic)
-        rows.add_events(events)
+        rows.prepared(events)()
         await self.insert(rows)
 
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -88,6 +89,17 @@ class Validation:
         is_foreign = flags_of_heads(events.heads, events.head_of, lambda head: head.foreign)
         misplaced = sum(map(self._is_misplaced, events[is_foreign]))
         return Judged(events, np.zeros(len(events), np.bool_), rejected, misplaced, held=held)
+
+    def refuse(self, batch: Batch, why: Rejection) -> Judged:
+        """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
+        records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
+        nothing = Batch(Records(records.text, records.lines[:0], records.partitions[:0], (), records.headers_of[:0]))
+        try:
+            rejected = self._rejected(partition, record, self._head(record.headers), why)
+        except Exception:
+            derived_id = self._derived_id(partition, record.offset, record.timestamp)
+            rejected = Rejected(partition, record, "", derived_id, why)
+        return replace(self.judge(nothing), rejected=[rejected], unprocessable=why)
 
     def _events(self, batch: Batch, found: "list[Head | _NoHead]", scanned: Scanned) -> Events:
         lines, columns = scanned.lines, scanned.columns

@@ -21,9 +21,10 @@ from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.garbage import collected_at_intervals
 from consumers.intake import Intake
-from consumers.leases import Leases, Unsettled
+from consumers.leases import Leases
 from consumers.letters import Letters
 from consumers.memory import use_few_heaps
+from consumers.narrowing import Narrowing
 from consumers.offsets import Offsets
 from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
@@ -183,13 +184,7 @@ class Worker(ConsumerRebalanceListener):
     async def _process(self, pipeline: Pipeline, records: Batch) -> None:
         """Decide about a batch while those before it are being stored, and have it stored when that is due."""
         if len(records):
-            batch, judged = await pipeline.examine(records)
-            try:
-                await pipeline.decide(batch, judged)
-            except Unsettled:
-                await self._store_gathered(pipeline)
-                await self._finished()
-                await pipeline.decide(batch, judged)
+            await Narrowing(self._settings.topic, pipeline, partial(self._finish_all, pipeline)).process(records)
         else:
             await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
         if not len(records) or pipeline.gathered.is_full or not self._intake.more_waits():

@@ -41,6 +41,7 @@ REJECTION_REASONS: dict[Reason, str] = {
     "conflict": "fields contradict one another",
     "namespace_held": "the event is valid and held, because most of what its namespace sent was not",
     "refused_by_table": "ClickHouse does not take the row",
+    "internal_error": "processing the record failed unexpectedly",
 }
 _WORDED = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
 

@@ -39,6 +39,7 @@ from redis.exceptions import (
     TimeoutError,
     TryAgainError,
 )
+from urllib3.exceptions import HTTPError
 
 from runtime.errors import Fatal, Restart, TallyError, TookTooLong, Unavailable
 
@@ -104,6 +105,9 @@ REDIS_RETRY_TEXTS = ("MISCONF", "BUSY", "NOREPLICAS", "UNBLOCKED")
 
 REDIS_FAILED = (RedisError, RedisClusterException)
 """All that a call to Redis may raise."""
+
+STORE_FAILED = (TallyError, KafkaError, *REDIS_FAILED, ClickHouseError, HTTPError, OSError)
+"""Errors of stores and of the way to them: they say nothing about the record that was being processed."""
 
 KAFKA_FATAL = (
     AuthenticationFailedError,

@@ -78,6 +78,9 @@ LETTERS = Counter("tally_worker_dead_letters", "Dead letters written", ["reason"
 CLAIMS = Gauge("tally_worker_claims", "Claims in the worker's index")
 CLAIMS_REBUILT = Counter("tally_worker_claims_rebuilt", "Claims put back from ClickHouse, lost in Redis")
 PARTITIONS = Gauge("tally_worker_partitions", "Partitions of this worker")
+INTERNAL_ERRORS = Counter(
+    "tally_worker_internal_errors", "Records that became dead letters because processing them raised unexpectedly"
+)
 HELD = Gauge("tally_worker_partitions_held", "Partitions that wait at a record of a newer schema")
 
 # All of them.

@@ -114,6 +114,12 @@ def key_of(row: Numbers) -> bytes:
     return row[:2].tobytes()
 
 
+def claim_of(row: Numbers) -> Claim:
+    """What one row says."""
+    offset, event_ms, append_ms = row[_OFFSET : _APPEND_MS + 1].tolist()
+    return Claim(key_of(row), offset, event_ms, append_ms, id_of(row))
+
+
 def rows_of_claims(claims: Sequence[Claim]) -> Rows:
     """The same of single claims."""
     keys, offsets, event_ms, append_ms, ids = zip(*claims, strict=True) if claims else [()] * 5

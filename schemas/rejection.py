@@ -21,6 +21,7 @@ Reason = Literal[
     "conflict",  # fields that contradict one another
     "namespace_held",  # valid, and held because most of what its namespace sent was not (TALLY_REJECT_POLICY=hold)
     "refused_by_table",  # valid here, and still ClickHouse will not take the row: a constraint, a narrower type
+    "internal_error",  # processing the record raised an unexpected error: a fault of Tally's, not of its sender
 ]
 
 

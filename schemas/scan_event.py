@@ -107,12 +107,10 @@ def select(columns: Columns, lines: slice | npt.NDArray[Any]) -> Columns:
     )
 
 
-def scan_events(
-    text: Bytes, firsts: Integers, ends: Integers, trusted: npt.NDArray[np.bool_], into: Columns
-) -> npt.NDArray[np.bool_]:
+def scan_events(text: Bytes, firsts: Integers, ends: Integers, into: Columns) -> npt.NDArray[np.bool_]:
     """Read the texts that lie in `text`. Answers which of them are valid events; the judge must look at the others."""
     valid = np.empty(len(firsts), np.bool_)
-    _scan_events(text, firsts, ends, trusted, np.zeros(len(_NAMES), np.int64), into, valid)
+    _scan_events(text, firsts, ends, np.zeros(len(_NAMES), np.int64), into, valid)
     return valid
 
 
@@ -121,7 +119,6 @@ def _scan_events(
     text: Bytes,
     firsts: Integers,
     ends: Integers,
-    trusted: npt.NDArray[np.bool_],
     follows: Integers,
     into: Columns,
     valid: npt.NDArray[np.bool_],
@@ -134,14 +131,14 @@ def _scan_events(
             into.numbers[line, field] = -1
         into.has_id[line] = False
         into.type_ends[line + 1] = begun
-        valid[line] = scan_event(text, firsts[line], ends[line], trusted[line], follows, line, into)
+        valid[line] = scan_event(text, firsts[line], ends[line], follows, line, into)
         if not valid[line]:
             into.type_ends[line + 1] = begun
 
 
 @compiled
-def scan_event(text: Bytes, at: int, end: int, trusted: bool, follows: Integers, line: int, into: Columns) -> bool:
-    """Read one event. `trusted` texts were written by the judge: numbers need no second look."""
+def scan_event(text: Bytes, at: int, end: int, follows: Integers, line: int, into: Columns) -> bool:
+    """Read one event."""
     seen, field = 0, 0
     at = skip_space(text, at, end)
     if at >= end or text[at] != OPEN_OBJECT:
@@ -158,7 +155,7 @@ def scan_event(text: Bytes, at: int, end: int, trusted: bool, follows: Integers,
         if is_null(text, at, end) and not _REQUIRED >> meant & 1:
             at += len("null")
         else:
-            at = scan_field(text, at, end, meant, trusted, line, into)
+            at = scan_field(text, at, end, meant, line, into)
             if at == UNSURE:
                 return False
         at = skip_space(text, at, end)
@@ -194,12 +191,12 @@ def scan_name(text: Bytes, at: int, end: int, before: int, follows: Integers) ->
 
 
 @compiled
-def scan_field(text: Bytes, at: int, end: int, field: int, trusted: bool, line: int, into: Columns) -> int:
+def scan_field(text: Bytes, at: int, end: int, field: int, line: int, into: Columns) -> int:
     """Behind the value of a field."""
     if at >= end:
         return UNSURE
     if field < _FIRST_NUMBER:
-        return scan_span(text, at, end, field, trusted, line, into.spans)
+        return scan_span(text, at, end, field, line, into.spans)
     if field == _OCCURRED_AT:
         return scan_occurred_at(text, at, end, line, into.numbers)
     if field < _INTERACTION_ID:
@@ -215,7 +212,7 @@ def scan_field(text: Bytes, at: int, end: int, field: int, trusted: bool, line: 
 
 
 @compiled
-def scan_span(text: Bytes, at: int, end: int, field: int, trusted: bool, line: int, spans: Integers) -> int:
+def scan_span(text: Bytes, at: int, end: int, field: int, line: int, spans: Integers) -> int:
     """Behind a text, an object or the score."""
     first = at
     if field < _DOCUMENT_SCORE:
@@ -225,10 +222,10 @@ def scan_span(text: Bytes, at: int, end: int, field: int, trusted: bool, line: i
         behind, size = scan_string(text, first, end)
         at = behind + 1
     elif field == _DOCUMENT_SCORE:
-        behind = at = scan_number(text, at, end, trusted)
+        behind = at = scan_number(text, at, end)
         size = behind - first
     else:
-        behind = at = scan_object(text, at, end, trusted) if text[at] == OPEN_OBJECT else UNSURE
+        behind = at = scan_object(text, at, end) if text[at] == OPEN_OBJECT else UNSURE
         size = behind - first
     if behind == UNSURE or size > _LIMITS[field]:
         return UNSURE

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.compiled import compiled
+from schemas.event_time import END_MS
 from schemas.identity import PREFIX
 from schemas.interaction import MAX_INT32
 from schemas.scan_json import MINUS, POINT, UNSURE, Bytes, is_digit, is_word, skip_digits
@@ -18,8 +19,6 @@ _SLOTS = 256
 _LOWER_HEX = np.array([int(chr(byte), 16) if chr(byte) in "0123456789abcdef" else -1 for byte in range(256)])
 _ID_PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
 _DAY_MS = 86_400_000
-_FIRST_YEAR, _LAST_YEAR = 1971, 2260
-"""Times of these years lie within every bound, whatever their offset."""
 
 
 class Vocabulary(NamedTuple):
@@ -111,7 +110,7 @@ def scan_time(text: Bytes, at: int, behind: int) -> int:
     year = two_digits(text, at) * 100 + two_digits(text, at + 2)
     month, day = two_digits(text, at + 5), two_digits(text, at + 8)
     hour, minute, second = two_digits(text, at + 11), two_digits(text, at + 14), two_digits(text, at + 17)
-    if not (_FIRST_YEAR <= year <= _LAST_YEAR and 1 <= month <= 12 and day >= 1):
+    if not (year >= 0 and 1 <= month <= 12 and day >= 1):
         return UNSURE
     if not (0 <= hour <= 23 and 0 <= minute <= 59 and 0 <= second <= 59):
         return UNSURE
@@ -128,7 +127,8 @@ def scan_time(text: Bytes, at: int, behind: int) -> int:
             if first + i < at:
                 time_ms += scale * (int(text[first + i]) - 48)
     ahead_ms = scan_utc_offset(text, at, behind)
-    return UNSURE if ahead_ms >= _DAY_MS else time_ms - ahead_ms
+    time_ms -= ahead_ms
+    return time_ms if ahead_ms < _DAY_MS and 0 <= time_ms < END_MS else UNSURE
 
 
 @compiled

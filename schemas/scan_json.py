@@ -135,8 +135,8 @@ def skip_digits(text: Bytes, at: int, end: int) -> int:
 
 
 @compiled
-def scan_number(text: Bytes, at: int, end: int, trusted: bool) -> int:
-    """Behind a number. Unless `trusted`, unsure about one that may be larger than any double, and about -0."""
+def scan_number(text: Bytes, at: int, end: int) -> int:
+    """Behind a number. Unsure about one that may be larger than any double, and about -0."""
     is_negative = at < end and text[at] == MINUS
     first = at + is_negative
     at = skip_digits(text, first, end)
@@ -165,7 +165,7 @@ def scan_number(text: Bytes, at: int, end: int, trusted: bool) -> int:
         is_sure = is_sure and (is_small or exponent <= _MAX_EXPONENT)
     if is_integer and is_negative and text[first] == ord("0"):
         is_sure = False
-    return at if is_sure or trusted else UNSURE
+    return at if is_sure else UNSURE
 
 
 @compiled
@@ -186,14 +186,14 @@ def is_null(text: Bytes, at: int, end: int) -> bool:
 
 
 @compiled
-def scan_scalar(text: Bytes, at: int, end: int, trusted: bool) -> int:
+def scan_scalar(text: Bytes, at: int, end: int) -> int:
     """Behind a string, a number, true, false or null."""
     byte = text[at]
     if byte == QUOTE:
         at, _ = scan_string(text, at + 1, end)
         return at if at == UNSURE else at + 1
     if byte == MINUS or is_digit(byte):
-        return scan_number(text, at, end, trusted)
+        return scan_number(text, at, end)
     if is_null(text, at, end) or is_word(text, at, end, _TRUE):
         return at + 4
     return at + 5 if is_word(text, at, end, _FALSE) else UNSURE
@@ -212,7 +212,7 @@ def scan_key(text: Bytes, at: int, end: int) -> int:
 
 
 @compiled
-def scan_object(text: Bytes, at: int, end: int, trusted: bool) -> int:
+def scan_object(text: Bytes, at: int, end: int) -> int:
     """Behind the object that opens here, which lies in one other object. Unsure about one that nests too deep."""
     kinds, depth, awaits_value = np.uint64(0), 0, True
     while at != UNSURE:
@@ -231,7 +231,7 @@ def scan_object(text: Bytes, at: int, end: int, trusted: bool) -> int:
             elif is_object:
                 at = scan_key(text, at, end)
         elif awaits_value:
-            at = scan_scalar(text, at, end, trusted)
+            at = scan_scalar(text, at, end)
             awaits_value = False
         elif byte == COMMA:
             at += 1

@@ -29,7 +29,7 @@ def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:
     sizes = np.array([len(value or b"") for value in values], np.int64)
     text = np.frombuffer(b"".join(value or b"" for value in values), np.uint8)
     ends = np.cumsum(sizes)
-    columns, valid = scan(text, ends - sizes, ends, np.zeros(len(values), np.bool_))
+    columns, valid = scan(text, ends - sizes, ends)
     return columns, list(map(bool, valid))
 
 

@@ -33,7 +33,7 @@ async def test_a_crash_between_any_two_steps_changes_nothing(
 ) -> None:
     """Each step of the batch is cut off behind; the next run ends where an undisturbed one would have."""
 
-    class Crashed(Exception):
+    class Crashed(BaseException):
         pass
 
     target = {"decide": "dedup.Deduplication", "insert": "sink.Sink", "send": "letters.Letters", "record": "sink.Sink"}

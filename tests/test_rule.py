@@ -17,8 +17,8 @@ from tests.lab import Lab
 RECORDS = 120
 
 
-class _Crashed(Exception):
-    pass
+class _Crashed(BaseException):
+    """As an end of the process would be: nothing that handles errors may handle it."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,26 +1,18 @@
 """The scanner says yes only where the judge does, and finds the same values; what the judge lets pass, it takes too."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from consumers.columns import interaction_rows
-from consumers.events import Events
-from schemas.dedup import dedup_key
-from schemas.event_time import from_epoch_ms, parse_occurred_at, to_epoch_ms
-from schemas.identity import derive_foreign_id
+from schemas.event_time import parse_occurred_at, to_epoch_ms
 from schemas.interaction import INTERACTION_TYPES
-from schemas.judge import judge
-from schemas.rejection import Rejection
 from schemas.scan_event import NUMBER_AT
 from schemas.scan_fields import vocabulary
-from schemas.wire import NULL, Judged, WireEvent
-from tests.judging import APPEND_MS, NAMESPACE, is_sure, judged, scanned
-from tests.native import rows_of
+from tests.agreement import assert_agreement, base
+from tests.judging import is_sure, scanned
 
 scalars = (
     st.none()
@@ -79,52 +71,6 @@ def values(draw: st.DrawFn) -> bytes:
     return value
 
 
-def base(**fields: str) -> bytes:
-    plain = {"feature_id": '"x"', "interaction_type": '["click"]', "position": "1"} | fields
-    return ("{" + ",".join(f'"{name}":{text}' for name, text in plain.items()) + "}").encode()
-
-
-def shown(value: object) -> str:
-    """Tells -0.0 from 0.0 and 1 from 1.0, and no two names of one time zone."""
-    return repr(value.astimezone(UTC) if isinstance(value, datetime) else value)
-
-
-def found_in(events: Events) -> dict[int, dict[str, Any]]:
-    """By offset, all that would be stored, and the key."""
-    rows: dict[int, dict[str, Any]] = {}
-    for event, row in zip(events, rows_of(interaction_rows("t", events)), strict=True):
-        rows[event.offset] = {name: shown(value) for name, value in row.items()} | {"key": shown(event.key)}
-        assert (event.feature_id, event.user_id, event.session_id, event.execution_id) == tuple(
-            row[name] for name in ("feature_id", "user_id", "session_id", "execution_id")
-        )
-    return rows
-
-
-def expected(offset: int, verdict: Judged) -> dict[str, str]:
-    """The same, from the judge."""
-    event, occurred_ms = verdict
-    row = {name: getattr(event, name) for name in WireEvent.__struct_fields__}
-    for name in ("metadata", "query_snapshot"):
-        row[name] = "" if row[name] is NULL else bytes(row[name]).decode()
-    event_ms = APPEND_MS if occurred_ms is None else occurred_ms
-    row |= {
-        "namespace": NAMESPACE,
-        "interaction_id": event.interaction_id or derive_foreign_id("t", 3, offset, APPEND_MS),
-        "occurred_at": None if occurred_ms is None else from_epoch_ms(min(occurred_ms, APPEND_MS)),
-        "timestamp": from_epoch_ms(APPEND_MS),
-        "_event_time_ms": event_ms,
-        "_idempotency_key": "",
-        "_keyed": int(bool(event.execution_id)),
-        "version": 0,
-        "is_deleted": 0,
-        "_topic": "t",
-        "_partition": 3,
-        "_offset": offset,
-        "key": dedup_key(NAMESPACE, event.execution_id, event.feature_id, event.interaction_type),
-    }
-    return {name: shown(value) for name, value in row.items()}
-
-
 GOOD = base(metadata='{"a":[1,{"b":2}]}', interaction_id='"int_' + "0" * 12 + "7" + "0" * 3 + "8" + "0" * 15 + '"')
 
 
@@ -161,14 +107,7 @@ GOOD = base(metadata='{"a":[1,{"b":2}]}', interaction_id='"int_' + "0" * 12 + "7
 @example([base(interaction_type='["view","click","view"]', execution_id='"e"'), GOOD])
 @example([base(occurred_at='"2024-02-29T23:59:60Z"'), base(occurred_at='"2023-02-29T00:00:00Z"')])
 def test_what_is_stored_is_what_the_judge_says(values: list[bytes | None]) -> None:
-    found = judged(values)
-    verdicts = {at: judge(value) for at, value in enumerate(values)}
-    assert {each.offset: each.rejection for each in found.rejected} == {
-        at: verdict for at, verdict in verdicts.items() if isinstance(verdict, Rejection)
-    }
-    assert found_in(found.events) == {
-        at: expected(at, verdict) for at, verdict in verdicts.items() if isinstance(verdict, Judged)
-    }
+    assert_agreement(values)
 
 
 @given(

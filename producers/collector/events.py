@@ -212,7 +212,7 @@ def _sure(texts: Sequence[bytes]) -> Iterator[Entered | None]:
     ends = np.cumsum([len(each) for each in texts])
     joined = np.frombuffer(b"".join(texts), np.uint8)
     firsts = ends - np.array([len(each) for each in texts])
-    columns, sure = scan(joined, firsts, ends, np.zeros(len(texts), np.bool_))
+    columns, sure = scan(joined, firsts, ends)
     for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
         if is_sure and text[:1] == b"{" and _ID_KEY not in text:
             execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)

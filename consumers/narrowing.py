@@ -1,0 +1,124 @@
+"""Narrowing: an unexpected error costs the record that causes it, and no other.
+
+Nothing that a record holds may end a worker. A batch in which something raises goes through the same steps again in
+halves, in the order of its offsets, and so on down to single records. One that raises by itself, twice, becomes a dead
+letter (`internal_error`). Errors of the stores say nothing about a record: they pass through.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from consumers.batch import Batch, Judged
+from consumers.leases import Unsettled
+from consumers.pipeline import Pipeline
+from runtime.errors import Restart
+from runtime.faults import STORE_FAILED
+from runtime.metrics import INTERNAL_ERRORS
+from schemas.letter import Origin
+from schemas.rejection import Rejection
+
+SPARE_BYTES = 32 * 1024 * 1024
+"""A process that cannot have so much more is out of memory, whatever record it is at."""
+
+log = logging.getLogger("tally.worker")
+
+
+class _Failure(NamedTuple):
+    """An unexpected error, without the error itself: its traceback would keep alive what failed."""
+
+    kind: type[Exception]
+    judged: Judged | None
+    """Set when the records were examined before it."""
+
+
+class Narrowing:
+    """Takes the batches of one worker through examination and decision."""
+
+    def __init__(self, topic: str, pipeline: Pipeline, settle: Callable[[], Awaitable[None]]) -> None:
+        """`settle` has everything stored and committed that was decided before."""
+        self._topic = topic
+        self._pipeline = pipeline
+        self._settle = settle
+        self._held: dict[int, int] = {}
+        """By partition the first record of a newer schema, which what comes after it has to wait for."""
+
+    async def process(self, records: Batch, *, is_counted: bool = False) -> None:
+        """Decide about every record. Raises the errors of the stores, and those that no single record causes."""
+        records = records.before(self._held)
+        failure = await self._attempt(records, is_counted) if len(records) else None
+        if failure is None:
+            return
+        is_counted = is_counted or failure.judged is not None
+        if len(records) > 1:
+            for half in records.halves:
+                await asyncio.sleep(0)  # so that heartbeats are sent
+                await self.process(half, is_counted=is_counted)
+            return
+        gc.collect()  # it is not left to itself in a worker (`consumers.garbage`)
+        failure = await self._attempt(records, is_counted, is_last=True)
+        if failure is not None:
+            await self._refuse(records, failure, is_counted=is_counted or failure.judged is not None)
+
+    async def _attempt(self, records: Batch, is_counted: bool, *, is_last: bool = False) -> _Failure | None:
+        try:
+            batch, judged = await self._pipeline.examine(records, is_counted=is_counted)
+        except STORE_FAILED:
+            raise
+        except Exception as error:
+            return self._noted(records, error, None, is_last)
+        self._held |= judged.held
+        while True:
+            try:
+                await self._pipeline.decide(batch, judged)
+            except Unsettled:
+                pass
+            except STORE_FAILED:
+                raise
+            except Exception as error:
+                return self._noted(batch, error, judged, is_last)
+            else:
+                return None
+            await self._settle()
+
+    def _noted(self, records: Batch, error: Exception, judged: Judged | None, is_last: bool) -> _Failure:
+        kind = type(error)
+        if len(records) > 1:
+            log.warning("%s in a batch of %d records; processing each half by itself", kind.__name__, len(records))
+        elif not is_last:
+            log.warning("processing %s raised %s; trying once more", self._place_of(records), kind.__name__)
+        else:
+            log.error("processing %s raised %s again", self._place_of(records), kind.__name__, exc_info=error)
+        return _Failure(kind, judged)
+
+    async def _refuse(self, records: Batch, failure: _Failure, *, is_counted: bool) -> None:
+        """Make a dead letter of the one record of a batch. What it may have claimed goes first."""
+        place, kind = self._place_of(records), failure.kind.__name__
+        if issubclass(failure.kind, MemoryError) and not _has_memory():
+            raise Restart(f"out of memory at {place}; lower TALLY_BATCH_BYTES, or give the worker more memory")
+        log.error("%s becomes a dead letter (internal_error) after %s; the worker goes on after it", place, kind)
+        INTERNAL_ERRORS.inc()
+        if (examined := failure.judged) is not None:
+            await self._settled(lambda: self._pipeline.release(records, examined))
+        why = Rejection("internal_error", "", f"processing the record raised {kind}: this is a fault of Tally's")
+        batch, judged = await self._pipeline.examine(records, why, is_counted=is_counted)
+        await self._settled(lambda: self._pipeline.decide(batch, judged))
+
+    async def _settled(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Unsettled:
+            await self._settle()
+            await work()
+
+    def _place_of(self, records: Batch) -> str:
+        return str(Origin(self._topic, int(records.partitions[0]), int(records.records.offsets[0])))
+
+
+def _has_memory() -> bool:
+    try:
+        return len(bytearray(SPARE_BYTES)) == SPARE_BYTES
+    except MemoryError:
+        return False

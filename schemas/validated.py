@@ -1,0 +1,70 @@
+"""Columns of the events that the scanner leaves to the validator: written from what the validator found, in Python.
+
+They are the same columns that the scanner fills, so nothing after it can tell who decided about an event.
+"""
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+import numpy as np
+from msgspec import Raw
+
+from schemas.identity import id_bytes
+from schemas.interaction import INTERACTION_TYPES
+from schemas.scan_event import NUMBER_FIELDS, SPAN_FIELDS, Columns
+from schemas.wire import NULL, Judged
+
+_NO_SPAN = (0, 0, -1)
+_NO_ID = bytes(16)
+_span_values = attrgetter(*SPAN_FIELDS)
+_TYPE_NUMBERS = {name: number for number, name in enumerate(INTERACTION_TYPES)}
+
+
+def columns_of(judged: Sequence[Judged], begin: int) -> tuple[bytes, Columns]:
+    """The columns of valid events, and the text that their spans are places in, as if it began at `begin`.
+
+    Texts stand there without escapes, so each span has as many bytes as it stands for.
+    """
+    texts, ids = list[bytes](), list[bytes]()
+    spans, numbers, types, type_ends = list[int](), list[int](), list[int](), [0]
+    for event, occurred_ms in judged:
+        for value in _span_values(event):
+            if value is None or value is NULL:
+                spans += _NO_SPAN
+                continue
+            text = _text_of(value)
+            spans += (begin, len(text), len(text))
+            texts.append(text)
+            begin += len(text)
+        numbers += [-1 if each is None else each for each in (event.position, event.result_set_size, occurred_ms)]
+        ids.append(_NO_ID if event.interaction_id is None else id_bytes(event.interaction_id))
+        types += map(_TYPE_NUMBERS.__getitem__, event.interaction_type)
+        type_ends.append(len(types))
+    columns = Columns(
+        np.array(spans, np.int64).reshape(-1, len(SPAN_FIELDS), 3),
+        np.array(numbers, np.int64).reshape(-1, len(NUMBER_FIELDS)),
+        np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 16),
+        np.array([event.interaction_id is not None for event, _ in judged], np.bool_),
+        np.array(types, np.int8),
+        np.array(type_ends, np.int32),
+    )
+    return b"".join(texts), columns
+
+
+def _text_of(value: str | float | Raw) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    return repr(value).encode() if isinstance(value, float) else bytes(value)
+
+
+def joined(first: Columns, second: Columns) -> Columns:
+    """The lines of two, those of the second after those of the first."""
+    end = first.type_ends[-1]
+    return Columns(
+        np.concatenate([first.spans, second.spans]),
+        np.concatenate([first.numbers, second.numbers]),
+        np.concatenate([first.ids, second.ids]),
+        np.concatenate([first.has_id, second.has_id]),
+        np.concatenate([first.types[:end], second.types]),
+        np.concatenate([first.type_ends, end + second.type_ends[1:]]),
+    )

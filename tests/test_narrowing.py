@@ -1,0 +1,250 @@
+"""An unexpected error costs the record that causes it, and no other: it becomes a dead letter, the worker goes on."""
+
+import logging
+from collections.abc import Callable, Iterator
+from itertools import cycle, repeat
+from typing import Any
+
+import pytest
+
+from consumers import narrowing
+from consumers.columns import interaction_rows
+from consumers.dedup import Deduplication
+from consumers.events import Events
+from consumers.offsets import Offsets
+from readers.audit import audit
+from readers.deep_audit import deep_audit
+from runtime import claims
+from runtime.errors import Fatal, Restart
+from runtime.metrics import INTERNAL_ERRORS
+from schemas import letter
+from schemas.identity import mint_id
+from schemas.judge import judge
+from tests.lab import Lab, Place, as_json
+from tests.test_poison import LONG, NARROWED
+
+POISON = "poison"
+ROUNDS = 12
+ERRORS = (AssertionError, MemoryError, RecursionError, ValueError, OverflowError, KeyError, ZeroDivisionError)
+Poisoning = Callable[[pytest.MonkeyPatch, Iterator[type[Exception]]], None]
+
+
+def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
+    """Reading the value of a poisoned record raises."""
+
+    def raising(value: bytes | None) -> Any:
+        if value is not None and POISON.encode() in value:
+            raise next(errors)
+        return judge(value)
+
+    patch.setattr("schemas.scanner.judge", raising)
+
+
+def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
+    """Deciding about poisoned records raises, before anything is claimed."""
+    real = Deduplication._decide_group
+
+    async def decide(self: Deduplication, part: Any, group: Events, *rest: Any) -> Any:
+        if any(event.user_id == POISON for event in group):
+            raise next(errors)
+        return await real(self, part, group, *rest)
+
+    patch.setattr(Deduplication, "_decide_group", decide)
+
+
+def while_encoded(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
+    """Encoding the row of a poisoned event raises, after it has claimed its key."""
+
+    def rows(topic: str, events: Events, deleted: Any = None) -> Any:
+        if any(event.user_id == POISON for event in events):
+            raise next(errors)
+        return interaction_rows(topic, events, deleted)
+
+    patch.setattr("consumers.sink.interaction_rows", rows)
+
+
+WAYS = (while_validated, while_judged_for_duplicates, while_encoded)
+
+
+def poison(execution: str) -> bytes:
+    """A poisoned event. The scanner is unsure about an escape in a key, so the validator has to look at it."""
+    return as_json(execution=execution, user_id=POISON).replace(b"user_id", b"user\\u005fid")
+
+
+async def put_traffic(lab: Lab) -> set[Place]:
+    """Three partitions of stored, duplicate and rejected events; returns the places of the poisoned ones.
+
+    After each poisoned event comes one with its key, which is therefore no duplicate.
+    """
+    poisoned = set()
+    for number in range(ROUNDS):
+        for partition in range(3):
+            execution = f"e{partition} {number}"
+            if number % 5 == 2:
+                poisoned.add(await lab.put(poison(execution), partition=partition))
+            given = {"interaction_id": mint_id()} if number % 4 == 0 else {}
+            await lab.put(as_json(execution=execution, **given), partition=partition)
+        await lab.put(as_json(execution=f"e0 {number}"), partition=0)
+        await lab.put(b"not json", partition=3)
+    return poisoned
+
+
+async def assert_only_these_are_letters(lab: Lab, poisoned: set[Place]) -> None:
+    where = [{name: raw or b"" for name, raw in each.headers} for each in await lab.letters()]
+    assert {
+        Place(int(each[letter.PARTITION]), int(each[letter.OFFSET]))
+        for each in where
+        if each[letter.REASON] == b"internal_error"
+    } == poisoned
+    rows = await lab.rows("SELECT _partition, _offset FROM outcomes FINAL WHERE reason = 'internal_error'")
+    assert {Place(*row) for row in rows} == poisoned
+    assert await lab.rows("SELECT count(), uniqExact(execution_id) FROM interactions") == [(3 * ROUNDS,) * 2]
+    assert await lab.rows("SELECT count() FROM outcomes FINAL WHERE verdict = 'duplicate'") == [(ROUNDS,)]
+    assert await lab.rows("SELECT count() FROM outcomes FINAL WHERE reason = 'not_json'") == [(ROUNDS,)]
+    assert all([each.balances async for each in audit(lab.settings, lab.database)])
+    assert (await deep_audit(lab.settings, lab.database)).balances
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("batch_rows", [1_000, 7])
+async def test_only_the_records_that_raise_become_letters(
+    lab: Lab, way: Poisoning, batch_rows: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    poisoned = await put_traffic(lab)
+    way(monkeypatch, repeat(AssertionError))
+    before = INTERNAL_ERRORS._value.get()
+    with caplog.at_level(logging.ERROR):
+        counts = await lab.drain(batch_rows=batch_rows)
+    assert (counts.stored, counts.duplicates, counts.rejected) == (3 * ROUNDS, ROUNDS, ROUNDS + len(poisoned))
+    assert counts.already_recorded == 0
+    await assert_only_these_are_letters(lab, poisoned)
+    assert INTERNAL_ERRORS._value.get() - before == len(poisoned)
+    for place in poisoned:
+        assert f"{lab.settings.topic}/{place.partition}/{place.offset} becomes a dead letter" in caplog.text
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_no_kind_of_error_ends_the_worker(lab: Lab, way: Poisoning, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in ERRORS:
+        await lab.put(poison(error.__name__), partition=0)
+        await lab.put(as_json(execution=error.__name__), partition=0)
+    way(monkeypatch, cycle(ERRORS))
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected, counts.duplicates) == (len(ERRORS), len(ERRORS), 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_recorded_verdict_is_final_when_a_commit_was_lost(
+    lab: Lab, way: Poisoning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the fault is mended by then, and the event could be stored."""
+
+    async def lose(*_args: Any) -> None:
+        return None
+
+    poisoned = await put_traffic(lab)
+    with monkeypatch.context() as losing:
+        losing.setattr(Offsets, "commit", lose)
+        with monkeypatch.context() as patch:
+            way(patch, repeat(ValueError))
+            first = await lab.drain(batch_rows=50)
+            second = await lab.drain(batch_rows=40)
+        third = await lab.drain(batch_rows=30)
+    assert (second.total, second.already_recorded) == (third.total, third.already_recorded) == (first.total,) * 2
+    await assert_only_these_are_letters(lab, poisoned)
+
+
+async def test_what_the_table_refuses_and_what_raises_in_one_group(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches that are read again because of a refused row are narrowed to the same records."""
+    await lab.database.command(NARROWED)
+    while_validated(monkeypatch, repeat(AssertionError))
+    for number in range(20):
+        metadata = LONG if number == 12 else None
+        await lab.put(as_json(execution=f"e{number}", metadata=metadata), partition=0)
+        if number in (5, 13):
+            await lab.put(poison("p"), partition=0)
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (19, 3)
+    assert await lab.rows("SELECT reason, count() FROM outcomes GROUP BY reason ORDER BY reason") == [
+        ("internal_error", 2),
+        ("refused_by_table", 1),
+    ]
+
+
+async def test_a_claim_that_could_not_be_taken_back_is_not_counted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may lose what is taken back: who takes the partition next does not go by its claims."""
+
+    async def lose(*_args: Any) -> None:
+        return None
+
+    while_encoded(monkeypatch, repeat(AssertionError))
+    monkeypatch.setattr(Deduplication, "release", lose)
+    await lab.put(poison("p"), partition=0)
+    assert (await lab.drain()).rejected == 1
+    await lab.put(as_json(execution="p"), partition=0)
+    assert (await lab.drain()).stored == 1
+
+
+async def test_a_batch_too_large_for_memory_is_stored_in_parts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(topic: str, events: Events, deleted: Any = None) -> Any:
+        if len(events) > 10:
+            raise MemoryError
+        return interaction_rows(topic, events, deleted)
+
+    monkeypatch.setattr("consumers.sink.interaction_rows", rows)
+    for number in range(50):
+        await lab.put(as_json(execution=f"e{number}"), partition=number % 2)
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected, counts.already_recorded) == (50, 0, 0)
+    assert await lab.count("interactions") == 50
+
+
+async def test_a_process_without_memory_is_started_again_and_drops_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lab.put(poison("p"), partition=0)
+    with monkeypatch.context() as patch:
+        while_validated(patch, repeat(MemoryError))
+        patch.setattr(narrowing, "_has_memory", lambda: False)
+        with pytest.raises(Restart, match=f"out of memory at {lab.settings.topic}/0/0; lower TALLY_BATCH_BYTES"):
+            await lab.drain()
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (1, 0)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, TimeoutError, BaseExceptionGroup])
+async def test_errors_of_stores_and_cancellation_make_no_letters(
+    lab: Lab, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised = error("stopped", [KeyboardInterrupt()]) if error is BaseExceptionGroup else error()
+
+    async def fail(*_args: Any) -> None:
+        raise raised
+
+    await lab.put(as_json(), partition=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(claims.Claims, "_claim", fail)
+        with pytest.raises(error):
+            await lab.drain()
+    assert (await lab.drain()).stored == 1
+    assert await lab.letters() == []
+
+
+async def test_a_record_of_a_newer_schema_holds_its_partition_in_a_narrowed_batch(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after it waits, whichever half of the batch it is in."""
+    while_validated(monkeypatch, repeat(AssertionError))
+    for partition in (0, 1):
+        await lab.put(as_json(execution=f"before {partition}"), partition=partition)
+    await lab.put(as_json(execution="newer"), headers=[("tally-schema", b"9")], partition=0)
+    await lab.put(poison("p"), partition=1)
+    for partition, count in ((0, 20), (1, 10)):  # whichever comes first, partition 0 is in both halves
+        for number in range(count):
+            await lab.put(as_json(execution=f"after {partition} {number}"), partition=partition)
+    with pytest.raises(Fatal, match="newer schema"):
+        await lab.drain()
+    rows = await lab.rows("SELECT execution_id FROM interactions WHERE _partition = 0")
+    assert rows == [("before 0",)]
+    assert await lab.rows("SELECT count() FROM interactions WHERE _partition = 1") == [(11,)]
+    assert await lab.rows("SELECT _partition, _offset, reason FROM outcomes") == [(1, 1, "internal_error")]
