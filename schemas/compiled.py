@@ -6,31 +6,39 @@ They are plain loops over arrays, in the part of Python that the compiler knows:
 import atexit
 import hashlib
 import os
+import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import llvmlite  # type: ignore[import-untyped]
 import numba
+import numpy as np
+from llvmlite import binding
 
 _config: Any = numba.config
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+PACKAGES = ("schemas", "runtime")
+"""Those that compiled functions may be in, or take constants from."""
+
 _OPTIONS: Any = {"nogil": True, "_nrt": False, "forceinline": True}
-_MARKS = b"@compiled\n", b"@intrinsic\n"
+_FOLDER = "compiled-"
 
 
 def compiled(function: Function) -> Function:
     """Compile a function without bounds checks: it must not reach outside its arrays. It lets other threads run.
 
-    It may call other such functions of its own folder.
+    It may call other such functions, and use constants of every module in PACKAGES.
     """
     before = _config.CACHE_DIR
-    _config.CACHE_DIR = str(_folder_for(Path(sys.modules[function.__module__].__file__ or "").parent))
+    source = Path(sys.modules[function.__module__].__file__ or "")
+    _config.CACHE_DIR = str(_folder_for(source.parent, source.parents[function.__module__.count(".")]))
     try:
         return _compile(function)
     finally:
@@ -47,15 +55,61 @@ def _compile(function: Function) -> Function:
 
 
 @cache
-def _folder_for(sources: Path) -> Path:
-    """Another one whenever any of the functions in a folder changes: each contains those that it calls."""
-    hashed = hashlib.blake2b(digest_size=8)
-    for path in sorted(sources.glob("*.py")):
-        text = path.read_bytes()
-        if any(mark in text for mark in _MARKS):
-            hashed.update(text)
-    folder = sources / "__pycache__" / f"compiled-{hashed.hexdigest()}"
+def _folder_for(sources: Path, root: Path) -> Path:
+    """Where the machine code of a folder's functions is kept: a folder of its own for each key."""
+    folder = sources / "__pycache__" / f"{_FOLDER}{key_of(sources.relative_to(root).parts[0], root)}"
     return folder if os.access(folder, os.W_OK) or not folder.exists() else _copied(folder)
+
+
+@cache
+def key_of(package: str, root: Path) -> str:
+    """A hash of all that goes into the machine code of a package's functions.
+
+    They contain the functions that they call and the constants that they use. So that is every source of the package
+    and of the packages that it imports, the compiler and what it compiles for.
+    """
+    hashed = hashlib.blake2b(repr(_compiler()).encode(), digest_size=8)
+    for name, text in _sources(package, root):
+        hashed.update(b"%b %d " % (name.encode(), len(text)))
+        hashed.update(text)
+    return hashed.hexdigest()
+
+
+def _compiler() -> tuple[object, ...]:
+    """The versions that compile, the processor that they compile for, and what their settings change in the code."""
+    return (
+        platform.python_implementation(),
+        platform.python_version(),
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        platform.machine(),
+        _config.CPU_NAME or binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten() if _config.CPU_FEATURES is None else _config.CPU_FEATURES,
+        *(getattr(_config, name) for name in ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")),
+        sorted(_OPTIONS.items()),
+    )
+
+
+def _sources(package: str, root: Path) -> Iterator[tuple[str, bytes]]:
+    """The sources of a package and of those of PACKAGES that they import, in an order that depends on nothing else."""
+    others, reached = [each for each in PACKAGES if each != package], [package]
+    for name in reached:
+        for path in sorted((root / name).rglob("*.py")):
+            text = path.read_bytes()
+            yield path.relative_to(root).as_posix(), text
+            for other in [each for each in others if b"from %b" % each.encode() in text]:
+                others.remove(other)
+                reached.append(other)
+
+
+def remove_outdated() -> None:
+    """Delete the machine code of other keys: what sources that have changed since have left."""
+    root = Path(__file__).parents[1]
+    for package in PACKAGES:
+        for folder in (root / package).rglob(f"__pycache__/{_FOLDER}*"):
+            if folder.name != f"{_FOLDER}{key_of(package, root)}":
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copied(folder: Path) -> Path:

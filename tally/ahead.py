@@ -5,10 +5,12 @@ The result lies beside the sources (numba's cache), for every process that may r
 
 from consumers import ahead
 from producers.collector import events
+from schemas.compiled import remove_outdated
 
 
 def main() -> None:
     """For workers and for the collector."""
+    remove_outdated()
     ahead.compile_ahead()
     events.compile_ahead()
 
