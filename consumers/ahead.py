@@ -7,10 +7,11 @@ import numpy as np
 
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
-from consumers.records import PlainRecord, Records
 from consumers.validation import Validation
+from runtime.batch_reader import read_batches
 from runtime.claim_index import PLACES, SMALLEST, ClaimIndex
-from runtime.record_format import read_batches, read_headers, runs_of_headers
+from runtime.record_format import read_headers, runs_of_headers
+from runtime.records import PlainRecord, Records
 from schemas.identity import derive_foreign_id
 
 WORTH_TELLING_S = 5.0
@@ -23,10 +24,10 @@ def compile_ahead() -> None:
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())
-    judged = Validation("", "default", 1).judge(Batch(Records.read({0: [record]})))
+    judged = Validation("", "default", 1).judge(Batch(Records.read_all({0: [record]})))
     interaction_rows("", judged.events)
-    text, lines, _ = read_batches([])
-    runs_of_headers(text, lines, np.empty(0, np.int32))
+    nothing = read_batches([])
+    runs_of_headers(nothing.text, nothing.lines, np.empty(0, np.int32))
     read_headers(b"\0")
     index = ClaimIndex()
     for number in range(2):  # the second fills it beyond what it holds, so that it is built anew

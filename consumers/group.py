@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from consumers.batch import Decided, Rejected, Verdicts
 from consumers.erasure import RawIds
 from consumers.events import Flags
+from consumers.letters import nbytes_of
 from consumers.sink import InteractionRows, OutcomeRows
 from runtime.errors import Restart
 from runtime.owners import raw_ids_of
@@ -67,8 +68,7 @@ class Group:
             self.stored_ids += stored_ids
             self.rejected += rejected
             self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)
-            sizes = (len(each.record.key or b"") + len(each.record.value or b"") for each in rejected)
-            self._rejected_bytes += sum(sizes)
+            self._rejected_bytes += sum(nbytes_of(each.record) for each in rejected)
 
         return add
 

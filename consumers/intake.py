@@ -9,24 +9,23 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition, __version__
 from aiokafka.errors import KafkaError
 
 from consumers.batch import Batch
-from consumers.records import Records
+from runtime.batch_reader import Limits
 from runtime.errors import Fatal
 from runtime.faults import kafka_fault
 from runtime.kafka import Record
 from runtime.metrics import RETRIES
+from runtime.records import Items, Records
 from runtime.settings import Settings
-from runtime.whole_batches import WholeBatch
-
-Items = Sequence[WholeBatch | Record]
+from runtime.whole_batches import WRITTEN_FOR, WholeBatch
 
 POLL_MS = 100
 """How long one poll may wait, so that stop and revocation are noticed soon."""
@@ -41,7 +40,7 @@ SPILL = 1.125
 """By so much a batch may be fuller than full: how many records Kafka's batches have is known once they are read."""
 MOST_BYTES = 16 * 1024 * 1024
 MOST_ITEMS = 256
-"""Kafka's own batches that one poll takes: how large they are shows only once they are uncompressed."""
+"""Kafka's own batches that one poll takes. Once they are uncompressed, those past `Limits` are given back."""
 
 log = logging.getLogger("tally.worker")
 
@@ -53,6 +52,7 @@ class Intake:
         self._consumer = consumer
         self._max_rows = min(MOST_RECORDS, settings.batch_rows)
         self._max_bytes = min(MOST_BYTES, settings.batch_bytes)
+        self._limits = Limits.of_events(settings)
         self._max_age_s = settings.batch_age_ms / 1000
         self._polled: list[Records] = []
         self._rows = 0
@@ -106,9 +106,13 @@ class Intake:
                 found: Any = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._most_items())
         except TimeoutError:
             return {}
-        except UnicodeDecodeError as error:
+        except UnicodeDecodeError as error:  # only where records come one by one
             at = {str(partition): await self._consumer.position(partition) for partition in self._consumer.assignment()}
-            raise _unreadable(error, f"one of these partitions, at these offsets or behind them: {at}") from error
+            raise Fatal(
+                f"a record's header has a name that is not UTF-8 ({error}), which aiokafka {__version__} cannot read; "
+                f"it is in one of these partitions, at these offsets or after them: {at}. "
+                f"Install aiokafka {WRITTEN_FOR}x"
+            ) from error
         except KafkaError as error:
             fault = kafka_fault(error, "reading")
             if isinstance(fault, Fatal):
@@ -132,13 +136,15 @@ class Intake:
         return self._rows + sum(self._waiting.values()) >= self._max_rows
 
     def _add(self, found: dict[TopicPartition, Items]) -> None:
-        records = _read(found)
-        self._rows_an_item = max(1, len(records)) / sum(map(len, found.values()))
+        records, unread = Records.read({partition.partition: items for partition, items in found.items()}, self._limits)
+        items_read = sum(map(len, found.values())) - sum(map(len, unread.values()))
+        self._rows_an_item = max(1, len(records)) / max(1, items_read)
         self._keep([*self._polled, records])
+        rest = {partition: unread[partition.partition][0] for partition in found if partition.partition in unread}
+        self._give_back({partition: item.offset for partition, item in rest.items()})
         for partition, items in found.items():
             if partition in self._consumer.assignment():  # it may have been taken away a moment ago
-                last = items[-1]
-                following = last.next_offset if isinstance(last, WholeBatch) else last.offset + 1
+                following = rest[partition].offset if partition in rest else _following(items[-1])
                 self._waiting[partition] = max(0, (self._consumer.highwater(partition) or 0) - following)
 
     def _give_back(self, firsts: dict[TopicPartition, int]) -> None:
@@ -170,18 +176,5 @@ class Intake:
         self._rows, self._bytes = sum(map(len, self._polled)), sum(records.nbytes for records in self._polled)
 
 
-def _read(found: Mapping[TopicPartition, Items]) -> Records:
-    """What was polled. The client is behind it already: what cannot be read must not be passed over."""
-    try:
-        return Records.read({partition.partition: items for partition, items in found.items()})
-    except (UnicodeDecodeError, KafkaError) as error:
-        if len(found) > 1:
-            for partition, items in found.items():
-                _read({partition: items})
-        ((partition, items),) = found.items()
-        raise _unreadable(error, f"{partition.topic}/{partition.partition}, at {items[0].offset} or behind") from error
-
-
-def _unreadable(error: Exception, where: str) -> Fatal:
-    what = "a record's header has a name that is not UTF-8" if isinstance(error, ValueError) else "a batch is damaged"
-    return Fatal(f"{what} ({error}), which this client cannot read. It is an unread record of {where}")
+def _following(item: WholeBatch | Record) -> int:
+    return item.next_offset if isinstance(item, WholeBatch) else item.offset + 1

@@ -1,7 +1,8 @@
 """Dead letters: a rejected record, byte for byte, with why and where from in its headers."""
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
@@ -10,6 +11,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthoriza
 from consumers.batch import Rejected
 from runtime.errors import Fatal, TallyError
 from runtime.faults import kafka_fault
+from runtime.kafka import Record
 from runtime.metrics import LETTERS
 from runtime.retry import retrying
 from runtime.tasks import all_of
@@ -17,35 +19,54 @@ from schemas.letter import Letter, Origin, write_headers
 
 MAX_MESSAGE_CHARACTERS = 1_000
 LETTERS_IN_FLIGHT = 500
+BYTES_IN_FLIGHT = 16 * 1024 * 1024
+"""Bytes of letters that are written together, at most; one alone may have more."""
+
+log = logging.getLogger("tally.worker")
 
 
 class Letters:
     """Writes to the dead-letter topic."""
 
-    def __init__(self, source: str, topic: str, producer: AIOKafkaProducer) -> None:
-        """Letters of records of the topic `source`, to `topic`."""
+    def __init__(self, source: str, topic: str, producer: AIOKafkaProducer, max_record_bytes: int) -> None:
+        """Letters of records of the topic `source`, to `topic`, which takes every record of `max_record_bytes`."""
         self._source = source
         self._topic = topic
         self._producer = producer
+        self._max_record_bytes = max_record_bytes
 
     async def send(self, rejected: Sequence[Rejected]) -> None:
         """Write a letter for each; acknowledged by Kafka on return.
 
         A crash may write a letter twice: its origin (topic, partition, offset) makes the two one.
         """
-        for start in range(0, len(rejected), LETTERS_IN_FLIGHT):
-            some = rejected[start : start + LETTERS_IN_FLIGHT]
+        for some in _portions(rejected):
             await all_of(retrying("writing a dead letter", partial(self._send, item)) for item in some)
             for reason, count in Counter(item.rejection.reason for item in some).items():
                 LETTERS.labels(reason).inc(count)
 
     async def _send(self, item: Rejected) -> None:
-        record = item.record
         letter = letter_of(self._source, item)
-        key = b"" if record.key is None and record.value is None else record.key
-        headers = [*record.headers, *write_headers(letter)]
         try:
-            await self._producer.send_and_wait(self._topic, value=record.value, key=key, headers=headers)
+            await self._put(letter)
+        except MessageSizeTooLargeError as error:
+            size = nbytes_of(item.record)
+            if size <= self._max_record_bytes:
+                raise self._fault(letter.origin, error) from error
+            # It was compressed better than it can be here: no limit of the topic makes sure that its letter fits.
+            log.warning(
+                "%s has %d bytes, too many for %s: its letter has none of them", letter.origin, size, self._topic
+            )
+            message = f"{letter.message} ({size} bytes: too large for a dead letter, left at its place)"
+            await self._put(letter._replace(message=message, key=None, value=None, headers=()))
+
+    async def _put(self, letter: Letter) -> None:
+        key = b"" if letter.key is None and letter.value is None else letter.key
+        headers = write_headers(letter)
+        try:
+            await self._producer.send_and_wait(self._topic, value=letter.value, key=key, headers=headers)
+        except MessageSizeTooLargeError:
+            raise
         except KafkaError as error:
             raise self._fault(letter.origin, error) from error
 
@@ -71,3 +92,24 @@ def letter_of(topic: str, item: Rejected) -> Letter:
         value=record.value,
         headers=record.headers,
     )
+
+
+def nbytes_of(record: Record) -> int:
+    """Bytes of a record's key, value and headers."""
+    headers = sum(len(name) + len(raw or b"") for name, raw in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
+def _portions(rejected: Sequence[Rejected]) -> Iterator[list[Rejected]]:
+    """Those that are written together."""
+    some: list[Rejected] = []
+    total = 0
+    for item in rejected:
+        size = nbytes_of(item.record)
+        if some and (len(some) == LETTERS_IN_FLIGHT or total + size > BYTES_IN_FLIGHT):
+            yield some
+            some, total = [], 0
+        some.append(item)
+        total += size
+    if some:
+        yield some

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 from aiokafka import TopicPartition
 
 from consumers.batch import Batch, Range
-from consumers.records import Records
 from runtime import kafka
+from runtime.batch_reader import Limits
+from runtime.log_reader import read_range
+from runtime.records import Records
 from runtime.settings import Settings
 
 
 async def read_again(settings: Settings, ranges: Sequence[Range]) -> Batch:
     """The batch of these ranges. Raises Unavailable when it cannot be read now, Fatal when its records are gone."""
     places = [TopicPartition(settings.topic, each.partition) for each in ranges]
-    patience_ms = settings.query_timeout_ms
+    limits, patience_ms = Limits.of_events(settings), settings.query_timeout_ms
     async with kafka.offset_reader(settings) as client:
         client.assign(places)
-        found = {
-            place.partition: [
-                record
-                async for record in kafka.read_range(
-                    client, place, each.first_offset, each.next_offset, patience_ms=patience_ms
-                )
-            ]
+        found = [
+            records
             for place, each in zip(places, ranges, strict=True)
-        }
-    return Batch(Records.read(found))
+            async for records in read_range(
+                client, place, each.first_offset, each.next_offset, limits, patience_ms=patience_ms
+            )
+        ]
+    return Batch(Records.joined(found))

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from consumers.batch import Batch, Judged, Rejected
 from consumers.events import Event, Events, Flags, Head, flags_of_heads
-from consumers.records import PlainRecord, Records
 from runtime.owners import make_rows
 from runtime.partitioner import partition_of
 from runtime.record_format import Headers
+from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.interaction import MAX_ID_BYTES
@@ -37,7 +37,17 @@ from schemas.wire import (
 )
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
-    {"empty", "tombstone", "not_utf8", "not_json", "too_deep", "not_an_object", "bad_header"}
+    {
+        "empty",
+        "tombstone",
+        "not_utf8",
+        "not_json",
+        "too_deep",
+        "not_an_object",
+        "bad_header",
+        "bad_batch",
+        "batch_too_large",
+    }
 )
 """Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
 
@@ -74,7 +84,7 @@ class Validation:
         held = _held_at(batch, heads)
         batch = batch.before(held)
         records = batch.records
-        bad = _bad_heads(records, heads)
+        bad = _bad_heads(records, heads) | records.flawed
         values = records.values
         if bad:  # whatever the value is, the record is not valid
             values = values.copy()
@@ -93,7 +103,7 @@ class Validation:
     def refuse(self, batch: Batch, why: Rejection) -> Judged:
         """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
         records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
-        nothing = Batch(Records(records.text, records.lines[:0], records.partitions[:0], (), records.headers_of[:0]))
+        nothing = Batch(Records(records.text, records.lines[:0], records.partitions[:0], (), (), records.headers_of[:0]))
         try:
             rejected = self._rejected(partition, record, self._head(record.headers), why)
         except Exception:
@@ -126,7 +136,7 @@ class Validation:
         if isinstance(head, _NoHead) or why.reason == "bad_header":
             return Rejected(partition, record, "", self._derived_id(partition, record.offset, record.timestamp), why)
         namespace = "" if why.reason in UNPARSEABLE else head.namespace
-        salvaged = _salvaged(record.value)
+        salvaged = _Salvaged() if why.reason == "too_large" and not why.field else _salvaged(record.value)
         interaction_id = salvaged.interaction_id or self._derived_id(partition, record.offset, record.timestamp)
         return Rejected(partition, record, namespace, interaction_id, why, salvaged.user_id, salvaged.execution_id)
 

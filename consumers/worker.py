@@ -150,7 +150,7 @@ class Worker(ConsumerRebalanceListener):
             outlets=Outlets(
                 Sink(settings.topic, database),
                 Erasure(Deletions(database)),
-                Letters(settings.topic, settings.letters_topic, letters),
+                Letters(settings.topic, settings.letters_topic, letters, settings.max_record_bytes),
             ),
             telemetry=Telemetry(self._traces),
         )

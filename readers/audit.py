@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from readers.log_range import LogRange, offsets_with_records, range_of_times
 from runtime import kafka
+from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.kafka import LogBounds
@@ -106,6 +107,7 @@ async def audit(
         partitions = await kafka.partition_numbers(admin, settings.topic)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
         committed = await retrying("asking what is committed", ask, tries=FEW)
+    limits = Limits.of_events(settings)
     async with kafka.offset_reader(settings) as log:
         bounds = await kafka.log_bounds(log, settings.topic, partitions)
         for partition in partitions:
@@ -117,20 +119,27 @@ async def audit(
                     f"{found.end}: the topic was cut or created anew, and cannot be audited against these tables"
                 )
             asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
-            yield await _Accounts(place, found, asked, database, log).audit()
+            yield await _Accounts(place, found, asked, database, log, limits).audit()
 
 
 class _Accounts:
     """One partition's audit under way."""
 
     def __init__(
-        self, place: TopicPartition, bounds: LogBounds, asked: LogRange, database: ClickHouse, log: AIOKafkaConsumer
+        self,
+        place: TopicPartition,
+        bounds: LogBounds,
+        asked: LogRange,
+        database: ClickHouse,
+        log: AIOKafkaConsumer,
+        limits: Limits,
     ) -> None:
         self._place = place
         self._bounds = bounds
         self._asked = asked
         self._database = database
         self._log = log
+        self._limits = limits
         self._result = PartitionAudit(partition=place.partition)
         self._counted_to = 0
         """Outcomes of lower offsets may be in the ledger only."""
@@ -188,7 +197,7 @@ class _Accounts:
         result = self._result
         missing = [offset for (offset,) in await self._rows(_WITHOUT_OUTCOME, part, length=len(part))]
         readable = [offset for offset in missing if offset >= self._bounds.start]
-        records = await offsets_with_records(self._log, self._place, readable) if readable else set()
+        records = await offsets_with_records(self._log, self._place, readable, self._limits) if readable else set()
         result.not_records += len(readable) - len(records)
         gone = [offset for offset in missing if offset < self._bounds.start or offset in records]
         explained = sum(offset < self._counted_to for offset in gone)

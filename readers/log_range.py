@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from runtime import kafka
+from runtime.batch_reader import Limits
 from runtime.errors import TallyError
 from runtime.faults import kafka_fault
 from runtime.kafka import LogBounds
+from runtime.log_reader import read_range
 from schemas.event_time import iso_ms, to_epoch_ms
 
 _NEAR = 500
@@ -64,15 +66,19 @@ async def range_of_times(
         raise kafka_fault(error, "asking for offsets by time") from error
 
 
-async def offsets_with_records(log: AIOKafkaConsumer, place: TopicPartition, offsets: Sequence[int]) -> set[int]:
-    """Which of these offsets (ascending) hold a record, and no transaction marker, by reading the log there."""
+async def offsets_with_records(
+    log: AIOKafkaConsumer, place: TopicPartition, offsets: Sequence[int], limits: Limits
+) -> set[int]:
+    """Which of these offsets (ascending) hold a record, and no transaction marker, by reading the log there.
+
+    Every offset of a batch that cannot be read does.
+    """
     log.assign([place])
-    wanted = set(offsets)
+    wanted = np.array(offsets, np.int64)
     found: set[int] = set()
     for first, last in _clusters(offsets):
-        async for record in kafka.read_range(log, place, first, last + 1, patience_ms=_PATIENCE_MS):
-            if record.offset in wanted:
-                found.add(record.offset)
+        async for records in read_range(log, place, first, last + 1, limits, patience_ms=_PATIENCE_MS):
+            found.update(np.intersect1d(wanted, records.offsets).tolist())
     return found
 
 

@@ -9,9 +9,10 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
 from runtime import kafka
+from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.faults import kafka_fault
-from runtime.kafka import ReadRecord
+from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.judge import judge
@@ -83,16 +84,21 @@ async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> Asyn
         places = [TopicPartition(settings.topic, number) for number in numbers]
         log.assign(places)
         await log.seek_to_end(*places)
-        pending = _Pending(settings, database)
+        pending, limits = _Pending(settings, database), Limits.of_events(settings)
         while True:
             try:
-                found = await log.getmany(timeout_ms=LOOK_EVERY_MS, max_records=MOST_PENDING)
+                found: Any = await log.getmany(timeout_ms=LOOK_EVERY_MS)
             except KafkaError as error:
                 raise kafka_fault(error, f"reading {settings.topic}") from error
-            skipped = 0
-            for record in (record for records in found.values() for record in records):
-                seen = _seen(record, settings.namespace)
-                skipped += wanted.may_be(seen) and not pending.add(record.timestamp, seen)
+            unread, skipped = {place.partition: items for place, items in found.items()}, 0
+            while unread:
+                records, unread = Records.read(unread, limits)
+                for line, partition in enumerate(records.partitions.tolist()):
+                    record = records.at(line)
+                    if records.flaw_at(line):
+                        record = record._replace(value=None)
+                    seen = _seen(partition, record, settings.namespace)
+                    skipped += wanted.may_be(seen) and not pending.add(record.timestamp, seen)
             if skipped:
                 yield Skipped(skipped)
             for seen in await pending.settled():
@@ -149,11 +155,11 @@ def _judged(seen: Seen, verdict: Sequence[Any]) -> Seen:
     return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
 
 
-def _seen(record: ReadRecord, default_namespace: str) -> Seen:
+def _seen(partition: int, record: PlainRecord, default_namespace: str) -> Seen:
     namespace = dict(record.headers).get(NAMESPACE_HEADER)
     seen = Seen(
         timestamp=iso_ms(from_epoch_ms(record.timestamp)),
-        partition=record.partition,
+        partition=partition,
         offset=record.offset,
         namespace=default_namespace if namespace is None else namespace.decode(errors="replace"),
     )

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
@@ -17,7 +17,7 @@ from aiokafka.errors import (
 )
 
 from runtime import whole_batches
-from runtime.errors import Fatal, Unavailable
+from runtime.errors import Fatal
 from runtime.faults import kafka_fault
 from runtime.kafka_connection import connection, started, unreachable
 from runtime.membership import commit_as_member_only
@@ -41,16 +41,12 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
-ReadRecord = ConsumerRecord[bytes | None, bytes | None]
-"""The same as this client gives it, with its topic and partition."""
-
 TIMESTAMP_TYPE = "message.timestamp.type"
 LOG_APPEND_TIME = "LogAppendTime"
 
 # Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
 PRODUCER_BATCH_BYTES = 128 * 1024
 LINGER_MS = 5
-POLL_MS = 500
 METADATA_MAX_AGE_MS = 5_000
 """So long after a topic was expanded a client may go by its old number of partitions."""
 FETCH_BYTES = 16 * 1024 * 1024
@@ -139,9 +135,11 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @asynccontextmanager
 async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client outside any group, to ask for offsets and to read at them."""
+    """A client outside any group, to ask for offsets and to read at them (`runtime.log_reader`)."""
+    whole_batches.install()
     client = AIOKafkaConsumer(
         **connection(settings),
+        key_deserializer=whole_batches.whole,
         isolation_level="read_committed",
         auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
     )
@@ -274,30 +272,6 @@ async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str)
     except KafkaError as error:
         raise kafka_fault(error, f"asking for the offsets of group {group}") from error
     return {place.partition: each.offset for place, each in found.items() if place.topic == topic and each.offset >= 0}
-
-
-async def read_range(
-    client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
-) -> AsyncGenerator[ReadRecord, None]:
-    """The records from offset `first` up to, not including, `end`, of a partition that the client is assigned.
-
-    Raises Unavailable when nothing at all comes for about `patience_ms`: the client itself waits without a word.
-    """
-    client.seek(place, first)
-    silent_ms = 0
-    try:
-        while await client.position(place) < end:
-            found = (await client.getmany(place, timeout_ms=POLL_MS)).get(place, [])
-            silent_ms = 0 if found else silent_ms + POLL_MS
-            if silent_ms >= patience_ms:
-                raise Unavailable(
-                    f"Kafka (TALLY_KAFKA) gives nothing of {place.topic}/{place.partition} from {first} on"
-                )
-            for record in found:
-                if record.offset < end:
-                    yield record
-    except KafkaError as error:
-        raise kafka_fault(error, f"reading {place.topic}/{place.partition}") from error
 
 
 async def ping(settings: Settings) -> None:

@@ -81,6 +81,10 @@ PARTITIONS = Gauge("tally_worker_partitions", "Partitions of this worker")
 INTERNAL_ERRORS = Counter(
     "tally_worker_internal_errors", "Records that became dead letters because processing them raised unexpectedly"
 )
+WHOLE_BATCHES = Gauge(
+    "tally_worker_whole_batches",
+    "1 when Kafka's record batches are read whole, 0 when an unknown version of aiokafka gives single records",
+)
 HELD = Gauge("tally_worker_partitions_held", "Partitions that wait at a record of a newer schema")
 
 # All of them.

@@ -1,65 +1,40 @@
-"""Kafka's record format 2 (https://kafka.apache.org/documentation/#recordbatch), read many batches at a time."""
+"""Kafka's record format 2 (https://kafka.apache.org/documentation/#recordbatch), read many batches at a time.
 
-import struct
-from collections.abc import Callable, Sequence
+Brokers check little of what producers write, so a record that contradicts its batch's header is not believed. A batch
+with as many records as offsets has them in order, whatever offsets they name. A batch that cannot be read keeps its
+offsets: each becomes a line without bytes.
+"""
 
 import numpy as np
 import numpy.typing as npt
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.errors import CorruptRecordException
 
-from runtime.whole_batches import WholeBatch
 from schemas.compiled import compiled
+from schemas.event_time import END_MS
 
 Bytes = npt.NDArray[np.uint8]
 Lines = npt.NDArray[np.int64]
+Row = npt.NDArray[np.int64]
 Headers = tuple[tuple[str, bytes | None], ...]
+Bounds = tuple[int, int, int]
+"""Bytes of a record, its headers, and headers of all records that are read together."""
 
 OFFSET, APPEND_MS, VALUE, KEY, HEADERS = 0, 1, 2, 4, 6
 """Columns of a line. The last three have a first byte's place and, in the next column, a size; -1: null."""
 WIDTH = 8
 
-_HEADER = struct.Struct(">qiibIhiqqqhii")
-_CODEC, _LOG_APPEND_TIME = 0x07, 0x08
-_DECODERS: dict[int, Callable[[memoryview], bytes]] = {
-    0: bytes,
-    1: gzip_decode,
-    2: snappy_decode,
-    3: lz4_decode,
-    4: zstd_decode,
-}
+# The size of a record's headers has upper bits to spare: they hold what is wrong with the record, 0 for nothing.
+FLAW_SHIFT = 48
+SIZE = (1 << FLAW_SHIFT) - 1
+MISPLACED, BAD_TIME, LARGE, MANY_HEADERS, UNREAD = range(1, 6)
+"""Flaws. UNREAD is that of a line without bytes, which has its batch's number in the first column of its headers."""
 
-
-def read_batches(batches: Sequence[WholeBatch]) -> tuple[Bytes, Lines, npt.NDArray[np.int64]]:
-    """The batches' uncompressed bytes, one behind the other, and a line for each record that was asked for.
-
-    The last is the batch that each line is of. Raises aiokafka's KafkaError for what cannot be read.
-    """
-    payloads, table = [], np.empty((len(batches), 5), np.int64)
-    end = 0
-    for number, batch in enumerate(batches):
-        base, _, _, _, _, attributes, _, first_ms, highest_ms, _, _, _, count = _HEADER.unpack_from(batch.raw)
-        payload = _decompressed(attributes & _CODEC, batch.raw[_HEADER.size :])
-        end += len(payload)
-        payloads.append(payload)
-        table[number] = base, highest_ms if attributes & _LOG_APPEND_TIME else first_ms, count, end, attributes
-    text = np.frombuffer(b"".join(payloads), np.uint8)
-    lines = np.empty((int(table[:, 2].sum()), WIDTH), np.int64)
-    if not _read_records(text, table, lines):
-        raise CorruptRecordException(f"a batch from offset {batches[0].offset} on is not of Kafka's format")
-    batch_of = np.repeat(np.arange(len(batches)), table[:, 2])
-    wanted = np.array([batch.offset for batch in batches], np.int64)
-    asked = lines[:, OFFSET] >= wanted[batch_of]
-    return (text, lines, batch_of) if asked.all() else (text, lines[asked], batch_of[asked])
-
-
-def _decompressed(codec: int, raw: memoryview) -> bytes:
-    if codec not in _DECODERS:
-        raise UnsupportedCodecError(f"a batch is compressed in a way ({codec}) that this client cannot read")
-    try:
-        return _DECODERS[codec](raw)
-    except Exception as error:  # each codec has its own
-        raise CorruptRecordException(f"a batch cannot be uncompressed: {error}") from error
+BASE, STAMP_MS, IS_STAMPED, COUNT, LAST_DELTA, BEGIN, END, WANTED, FOLLOWING, FAULT, LINES, NEXT = range(12)
+"""Columns of a batch: its header's numbers, where its payload is in the text, and the offsets that are wanted of it;
+then why it cannot be read, how many lines it has, and the first offset that found no room, or -1."""
+BATCH_WIDTH = 12
+MALFORMED, LEFT_OVER, DISORDERED, MISCOUNTED, UNDECODABLE, OVERSIZED = range(1, 7)
+"""Why a batch cannot be read."""
 
 
 @compiled
@@ -73,48 +48,111 @@ def _read_varint(text: Bytes, at: int, end: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return (value >> 1) ^ -(value & 1), at
+            return ((value >> 1) & 0x7FFFFFFFFFFFFFFF) ^ -(value & 1), at
     return 0, -1
 
 
 @compiled
-def _read_records(text: Bytes, table: Lines, lines: Lines) -> bool:
-    at, line = 0, 0
+def read_records(text: Bytes, table: Lines, lines: Lines, bounds: Bounds) -> tuple[int, int]:
+    """Fill in lines and what came of each batch, until there is no room; answers how many lines and faults it found."""
+    line, headers, faults, is_full = 0, 0, 0, False
     for number in range(len(table)):
-        end = table[number, 3]
-        for _ in range(table[number, 2]):
-            at = _read_record(text, at, end, table[number], lines[line])
-            if at < 0:
-                return False
-            line += 1
-        if at != end:
-            return False
-    return True
+        batch = table[number]
+        if is_full:
+            batch[NEXT] = batch[WANTED]
+            continue
+        first = line
+        if batch[FAULT] == 0:
+            line, headers = _read_batch(text, batch, lines, line, headers, bounds)
+        if batch[FAULT] != 0:
+            line = _fill_unread(number, batch, lines, first)
+            faults += 1
+        batch[LINES] = line - first
+        is_full = batch[NEXT] >= 0
+    return line, faults
 
 
 @compiled
-def _read_record(text: Bytes, at: int, end: int, batch: npt.NDArray[np.int64], line: npt.NDArray[np.int64]) -> int:
-    """Fill in a line; answers where the record ends, or -1."""
+def _read_batch(text: Bytes, batch: Row, lines: Lines, line: int, headers: int, bounds: Bounds) -> tuple[int, int]:
+    """Fill in the lines of a batch, and read it to its end even where there is no room: answers both counts."""
+    at, latest = batch[BEGIN], -1
+    has_all = batch[COUNT] == batch[LAST_DELTA] + 1
+    for place in range(batch[COUNT]):
+        row = lines[line]
+        begin = at
+        at, delta, named = _read_record(text, begin, batch[END], batch, row)
+        if at < 0:
+            batch[FAULT] = MALFORMED
+            return line, headers
+        flaw = 0
+        if has_all:
+            if delta != place:
+                flaw = MISPLACED
+            delta = place
+        elif delta <= latest or delta > batch[LAST_DELTA]:
+            batch[FAULT] = DISORDERED
+            return line, headers
+        latest = delta
+        row[OFFSET] = batch[BASE] + delta
+        if row[OFFSET] < batch[WANTED] or batch[NEXT] >= 0:
+            continue
+        if row[APPEND_MS] < 0 or row[APPEND_MS] >= END_MS:
+            flaw, row[APPEND_MS] = BAD_TIME, min(max(row[APPEND_MS], 0), END_MS - 1)
+        if at - begin > bounds[0]:
+            flaw = LARGE
+        if named > bounds[1]:
+            flaw, named = MANY_HEADERS, 0
+        if line + 1 == len(lines) or (headers + named > bounds[2] and line > 0):
+            batch[NEXT] = row[OFFSET]
+            continue
+        row[HEADERS + 1] |= flaw << FLAW_SHIFT
+        line += 1
+        headers += max(named, 0)
+    if at != batch[END]:
+        batch[FAULT] = LEFT_OVER
+    return line, headers
+
+
+@compiled
+def _fill_unread(number: int, batch: Row, lines: Lines, line: int) -> int:
+    """Fill in a line without bytes for each offset of a batch that cannot be read; answers where they end."""
+    batch[NEXT] = -1
+    for offset in range(batch[WANTED], batch[FOLLOWING]):
+        if line + 1 == len(lines):
+            batch[NEXT] = offset
+            break
+        row = lines[line]
+        row[OFFSET], row[APPEND_MS] = offset, min(max(batch[STAMP_MS], 0), END_MS - 1)
+        for column in (KEY, VALUE):
+            row[column], row[column + 1] = 0, -1
+        row[HEADERS], row[HEADERS + 1] = number, UNREAD << FLAW_SHIFT
+        line += 1
+    return line
+
+
+@compiled
+def _read_record(text: Bytes, at: int, end: int, batch: Row, line: Row) -> tuple[int, int, int]:
+    """Fill in a line; answers where the record ends, or -1, its offset in the batch, and how many headers it names."""
     size, at = _read_varint(text, at, end)
     behind = at + size
     if at < 0 or size < 1 or behind > end:
-        return -1
+        return -1, 0, 0
     ahead_ms, at = _read_varint(text, at + 1, behind)  # a byte of attributes, unused
     if at < 0:
-        return -1
-    later, at = _read_varint(text, at, behind)
+        return -1, 0, 0
+    delta, at = _read_varint(text, at, behind)
     if at < 0:
-        return -1
-    line[OFFSET] = batch[0] + later
-    line[APPEND_MS] = batch[1] if batch[4] & _LOG_APPEND_TIME else batch[1] + ahead_ms
+        return -1, 0, 0
+    line[APPEND_MS] = batch[STAMP_MS] if batch[IS_STAMPED] else batch[STAMP_MS] + ahead_ms
     for column in (KEY, VALUE):
         size, at = _read_varint(text, at, behind)
         if at < 0 or size > behind - at:
-            return -1
+            return -1, 0, 0
         line[column], line[column + 1] = at, max(size, -1)
         at += max(size, 0)
     line[HEADERS], line[HEADERS + 1] = at, behind - at
-    return behind
+    named, _ = _read_varint(text, at, behind)
+    return behind, delta, named
 
 
 @compiled
@@ -129,17 +167,23 @@ def runs_of_headers(text: Bytes, lines: Lines, run_of: npt.NDArray[np.int32]) ->
 
 
 @compiled
-def _is_same(text: Bytes, one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> bool:
+def _is_same(text: Bytes, one: Row, other: Row) -> bool:
     if one[HEADERS + 1] != other[HEADERS + 1]:
         return False
-    for i in range(one[HEADERS + 1]):
+    size = one[HEADERS + 1] & SIZE
+    if size == 0:
+        return bool(one[HEADERS] == other[HEADERS])
+    for i in range(size):
         if text[one[HEADERS] + i] != text[other[HEADERS] + i]:
             return False
     return True
 
 
 def read_headers(raw: bytes) -> Headers:
-    """The headers of a record. Raises UnicodeDecodeError for a name that is not UTF-8, and CorruptRecordException."""
+    """The headers of a record; bytes of a name that are not UTF-8 become surrogates, as in file names.
+
+    Raises CorruptRecordException.
+    """
     section = np.frombuffer(raw, np.uint8)
 
     def next_bytes(at: int) -> tuple[bytes | None, int]:
@@ -153,5 +197,7 @@ def read_headers(raw: bytes) -> Headers:
     for _ in range(count):
         name, at = next_bytes(at)
         value, at = next_bytes(at)
-        headers.append(((name or b"").decode(), value))
+        headers.append(((name or b"").decode(errors="surrogateescape"), value))
+    if count < 0 or at != len(raw):
+        raise CorruptRecordException("a record's headers are not of Kafka's format")
     return tuple(headers)

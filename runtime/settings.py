@@ -16,6 +16,7 @@ from runtime.stack_file import StackFile
 from schemas.dedup import DEFAULT_WINDOW_MS
 from schemas.interaction import MAX_OBJECT_BYTES
 from schemas.json_bounds import MAX_DEPTH
+from schemas.letter import MOST_LETTER_BYTES
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
@@ -106,6 +107,13 @@ class Settings(BaseSettings):
 
     batch_rows: int = Field(150_000, ge=1, le=1_000_000, description="so many records are stored together, at most")
     batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB, description="or so many bytes of what is to be stored")
+    batch_uncompressed_bytes: int = Field(
+        64 * MIB,
+        ge=MIB,
+        le=1024 * MIB,
+        description="largest record batch that is read, uncompressed; the offsets of a larger one are rejected, and a "
+        "worker needs about four times as much memory while it reads one",
+    )
     batch_age_ms: int = Field(
         100,
         ge=1,
@@ -295,6 +303,8 @@ class Settings(BaseSettings):
     def _keeps_what_is_needed(self) -> Self:
         if self.interactions_days and self.interactions_days * 86_400_000 < 2 * self.reach_back_ms:
             raise ValueError("TALLY_INTERACTIONS_DAYS must be more than 4 times TALLY_DEDUP_WINDOW_MS")
+        if self.batch_uncompressed_bytes < self.max_record_bytes:
+            raise ValueError("TALLY_BATCH_UNCOMPRESSED_BYTES must be at least TALLY_MAX_RECORD_BYTES")
         return self
 
     @property
@@ -304,8 +314,8 @@ class Settings(BaseSettings):
 
     @property
     def max_letter_bytes(self) -> int:
-        """A letter is its record and at most 64 KiB of headers that say why."""
-        return self.max_record_bytes + 64 * 1024
+        """A letter is its record and the headers that say why."""
+        return self.max_record_bytes + MOST_LETTER_BYTES
 
     @property
     def reach_back_ms(self) -> int:

@@ -2,10 +2,11 @@
 
 The client takes each batch apart into objects, which takes longer than everything else that is done with a record. A
 consumer that is made with `key_deserializer=whole` gets each batch as one WholeBatch instead; checksums, aborted
-transactions, control batches and positions stay the client's. Where its insides look otherwise than in the version this
-was written for, records come as ConsumerRecords: who reads must take both.
+transactions, control batches and positions stay the client's. With another version of aiokafka than this was written
+for, records come as ConsumerRecords: who reads must take both.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +14,11 @@ from aiokafka import __version__
 from aiokafka.consumer import fetcher
 from aiokafka.record.memory_records import MemoryRecords
 
+from runtime.metrics import WHOLE_BATCHES
+
 WRITTEN_FOR = "0.14."
+
+log = logging.getLogger("tally.kafka")
 
 _private: Any = fetcher
 
@@ -42,7 +47,9 @@ class _Batch:
     def __init__(self, batch: Any, raw: memoryview) -> None:
         self._batch = batch
         self.raw = raw
-        self.offset: int = batch.next_offset - 1
+        self.next_offset: int = max(batch.next_offset, batch.base_offset + 1)
+        """A batch whose header says that it ends before it begins must not set the client back."""
+        self.offset = self.next_offset - 1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
@@ -87,8 +94,26 @@ class _PartitionRecords(fetcher.PartitionRecords):
         return super()._consumer_record(tp, record)  # type: ignore[no-untyped-call]
 
 
+_warned_of: set[str] = set()
+
+
 def install() -> None:
-    """Let consumers that are made from now on heed `whole`. Nothing changes for others."""
-    if __version__.startswith(WRITTEN_FOR):
+    """Let consumers that are made from now on heed `whole`. Nothing changes for others.
+
+    With another version of aiokafka this changes nothing but a gauge, and warns once.
+    """
+    is_known = __version__.startswith(WRITTEN_FOR)
+    WHOLE_BATCHES.set(is_known)
+    if is_known:
         _private.MemoryRecords = _MemoryRecords
         _private.PartitionRecords = _PartitionRecords
+    elif __version__ not in _warned_of:
+        _warned_of.add(__version__)
+        log.warning(
+            "aiokafka %s is not the version that Tally reads whole record batches with (%sx): records are read one by "
+            "one, slower, with neither a bound on decompression (TALLY_BATCH_UNCOMPRESSED_BYTES) nor a check of what "
+            "foreign producers write into batches. Install aiokafka %sx",
+            __version__,
+            WRITTEN_FOR,
+            WRITTEN_FOR,
+        )

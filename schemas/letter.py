@@ -4,6 +4,7 @@ Its origin (topic, partition, offset) is its identity: a crash may write it twic
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, Self
 
 PREFIX = "tally-letter-"
@@ -11,6 +12,12 @@ REASON, FIELD, MESSAGE = f"{PREFIX}reason", f"{PREFIX}field", f"{PREFIX}message"
 NAMESPACE, INTERACTION_ID = f"{PREFIX}namespace", f"{PREFIX}interaction-id"
 TOPIC, PARTITION, OFFSET = f"{PREFIX}topic", f"{PREFIX}partition", f"{PREFIX}offset"
 APPEND_MS, NULL_KEY = f"{PREFIX}append-ms", f"{PREFIX}null-key"
+
+RAW_NAME = f"{PREFIX}raw-name-"
+"""Begins the name of a header of the record whose own name is not UTF-8: its bytes follow as hexadecimal digits."""
+MOST_LETTER_HEADERS = 16
+MOST_LETTER_BYTES = 64 * 1024
+"""What a letter adds to its record, at most."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -49,9 +56,25 @@ class Letter(NamedTuple):
     headers: Headers
 
 
-def write_headers(letter: Letter) -> list[tuple[str, bytes]]:
-    """The headers that make a letter of a record, to be put behind the record's own."""
-    headers = [
+def write_name(name: str) -> str:
+    """The name that a record's own header has in its letter: clients cannot write one that is not UTF-8."""
+    raw = name.encode(errors="surrogateescape")
+    is_plain = raw.decode(errors="replace") == name and not name.startswith(RAW_NAME)
+    return name if is_plain else f"{RAW_NAME}{raw.hex()}"
+
+
+def read_name(name: str) -> str:
+    """The name that a header of a letter has in the record; bytes that are not UTF-8 become surrogates."""
+    with suppress(ValueError):
+        if name.startswith(RAW_NAME):
+            return bytes.fromhex(name.removeprefix(RAW_NAME)).decode(errors="surrogateescape")
+    return name
+
+
+def write_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
+    """The headers of a letter: the record's own, then those that say why it was rejected."""
+    headers = [(write_name(name), raw) for name, raw in letter.headers]
+    headers += [
         (REASON, letter.reason.encode()),
         (FIELD, letter.field.encode(errors="replace")),
         (MESSAGE, letter.message.encode(errors="replace")),
@@ -87,7 +110,7 @@ def read_letter(key: bytes | None, value: bytes | None, headers: Headers) -> Let
             interaction_id=ours[INTERACTION_ID],
             key=None if NULL_KEY in ours else key,
             value=value,
-            headers=headers[:begin],
+            headers=tuple((read_name(name), raw) for name, raw in headers[:begin]),
         )
     except KeyError as missing:
         raise ValueError(f"a dead letter without {missing}") from None

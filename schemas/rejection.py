@@ -18,6 +18,9 @@ Reason = Literal[
     "bad_time",
     "bad_id",
     "bad_header",  # of ours, and not UTF-8, empty, too long or no number
+    "bad_record",  # contradicts the record batch that it is in
+    "bad_batch",  # a record batch that cannot be read: nobody knows what is at its offsets
+    "batch_too_large",  # the same, for what it would take uncompressed
     "conflict",  # fields that contradict one another
     "namespace_held",  # valid, and held because most of what its namespace sent was not (TALLY_REJECT_POLICY=hold)
     "refused_by_table",  # valid here, and still ClickHouse will not take the row: a constraint, a narrower type

@@ -13,10 +13,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from runtime import kafka
+from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable
 from runtime.faults import kafka_fault
 from runtime.kafka import Record
+from runtime.log_reader import read_range
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
@@ -130,13 +132,13 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
 
 
 async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator[Record, None]:
-    topic = settings.letters_topic
+    topic, limits = settings.letters_topic, Limits.of_letters(settings)
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
     async with kafka.offset_reader(settings) as consumer:
         try:
             for number in numbers:
-                async with aclosing(_partition(consumer, TopicPartition(topic, number), since)) as records:
+                async with aclosing(_partition(consumer, TopicPartition(topic, number), since, limits)) as records:
                     async for record in records:
                         yield record
         except KafkaError as error:
@@ -144,7 +146,7 @@ async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator
 
 
 async def _partition(
-    consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None
+    consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None, limits: Limits
 ) -> AsyncGenerator[Record, None]:
     consumer.assign([place])
     end = (await consumer.end_offsets([place]))[place]
@@ -152,9 +154,10 @@ async def _partition(
     if since is not None:  # a letter is never older than its record
         found = (await consumer.offsets_for_times({place: to_epoch_ms(since)}))[place]
         begin = end if found is None else max(begin, found.offset)
-    async with aclosing(kafka.read_range(consumer, place, begin, end, patience_ms=_PATIENCE_MS)) as records:
-        async for record in records:
-            yield record
+    async with aclosing(read_range(consumer, place, begin, end, limits, patience_ms=_PATIENCE_MS)) as parts:
+        async for records in parts:
+            for record in map(records.at, range(len(records))):
+                yield record
 
 
 def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> Ready | Rejection:

@@ -6,9 +6,9 @@ import numpy as np
 
 from consumers.batch import Batch, Judged
 from consumers.events import Events, Head
-from consumers.records import PlainRecord, Records
 from consumers.validation import Validation
 from runtime.owners import rows_of
+from runtime.records import PlainRecord, Records
 from schemas.scan_event import Columns
 from schemas.scanner import scan
 from schemas.wire import encode_headers
@@ -21,7 +21,7 @@ def judged(values: Sequence[bytes | None]) -> Judged:
     """What these values are judged to be, at the offsets from 0 of partition 3 of topic t."""
     headers = tuple(encode_headers(NAMESPACE))
     records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
-    return Validation("t", "default", 8).judge(Batch(Records.read({3: records})))
+    return Validation("t", "default", 8).judge(Batch(Records.read_all({3: records})))
 
 
 def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:

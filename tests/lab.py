@@ -7,18 +7,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from consumers.batch import Counts
 from consumers.worker import Worker
 from deploy.embedded.stack import Stack
 from producers.producer import Imported, NotAccepted, Producer, Receipt
 from runtime import kafka
+from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse, connect
-from runtime.kafka import ReadRecord
+from runtime.log_reader import read_range
 from runtime.migrate import migrate
+from runtime.records import Records
 from runtime.settings import Settings
 from schemas.interaction import Interaction
+
+ReadRecord = ConsumerRecord[bytes | None, bytes | None]
 
 
 def settings_of_its_own(stack: Stack, folder: Path) -> Settings:
@@ -99,9 +103,23 @@ class Lab:
             return records
 
 
+async def read_topic(settings: Settings, topic: str, limits: Limits) -> Records:
+    """All records of a topic, up to its present end, as workers read them."""
+    async with kafka.admin(settings) as admin:
+        numbers = await kafka.partition_numbers(admin, topic)
+    async with kafka.offset_reader(settings) as client:
+        parts = []
+        for place in (TopicPartition(topic, number) for number in numbers):
+            client.assign([place])
+            (begin,) = (await client.beginning_offsets([place])).values()
+            (end,) = (await client.end_offsets([place])).values()
+            parts += [part async for part in read_range(client, place, begin, end, limits, patience_ms=60_000)]
+    return Records.joined(parts)
+
+
 @asynccontextmanager
 async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadRecord]]:
-    """All records of a topic, up to its present end."""
+    """All records of a topic, up to its present end, as another client reads them."""
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka, max_partition_fetch_bytes=8 * 1024 * 1024)
     await consumer.start()
     try:

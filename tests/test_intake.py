@@ -4,11 +4,10 @@ import asyncio
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException
 
 from consumers.intake import Intake
-from runtime import kafka, record_format
-from runtime.errors import Fatal
+from runtime import kafka
+from runtime.batch_reader import Limits
 from tests.lab import Lab, click
 
 
@@ -47,18 +46,27 @@ async def test_nothing_is_read_while_a_batch_is_here(lab: Lab) -> None:
             taken += len(intake.take())
 
 
-async def test_a_batch_that_cannot_be_read_is_not_passed_over(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's position is behind it already: going on would lose its records without a word."""
-    await lab.emit(*(click(execution=f"e{number}") for number in range(20)))
-
-    def damaged(_codec: int, _raw: memoryview) -> bytes:
-        raise CorruptRecordException("as a codec would")
-
-    monkeypatch.setattr(record_format, "_decompressed", damaged)
-    with pytest.raises(Fatal, match=r"damaged .*as a codec would.* at 0 or behind"):
-        await lab.drain()
-    monkeypatch.undo()
-    assert (await lab.drain()).stored == 20
+async def test_what_exceeds_a_reading_is_read_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order and once, although the client has handed out all of it already."""
+    partitions = lab.settings.partitions
+    async with kafka.producer(lab.settings) as producer:
+        for number in range(3 * partitions):
+            builder = producer.create_batch()
+            for _ in range(50):
+                builder.append(key=None, value=b"{}", timestamp=None)
+            await (await producer.send_batch(builder, lab.settings.topic, partition=number % partitions))
+    small = Limits(lines=7)
+    monkeypatch.setattr(Limits, "of_events", lambda _settings: small)
+    settings = lab.settings.model_copy(update={"batch_rows": 20, "batch_age_ms": 1})
+    read: dict[int, list[int]] = {number: [] for number in range(partitions)}
+    async with kafka.consumer(settings, instance=None) as consumer:
+        intake = Intake(consumer, settings)
+        consumer.subscribe([settings.topic])
+        while sum(map(len, read.values())) < 150 * partitions:
+            await intake.fill(asyncio.Event())
+            for part in intake.take().slices:
+                read[part.partition] += part.records.offsets.tolist()
+    assert read == {number: list(range(150)) for number in range(partitions)}
 
 
 async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from consumers.records import PlainRecord, Records
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
@@ -14,7 +15,6 @@ from typer.testing import CliRunner
 
 from consumers import reject_fuse, seams
 from consumers.batch import Batch, Judged
-from consumers.records import PlainRecord, Records
 from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
 from consumers.sink import Sink
 from consumers.validation import Validation

@@ -95,7 +95,10 @@ def describe(letter: Letter) -> dict[str, Any]:
         "message": letter.message,
         **_bytes("key", letter.key),
         **_bytes("value", letter.value),
-        "headers": [{"name": name, **_bytes("value", raw)} for name, raw in letter.headers],
+        "headers": [
+            {**_bytes("name", name.encode(errors="surrogateescape")), **_bytes("value", raw)}
+            for name, raw in letter.headers
+        ],
     }
 
 

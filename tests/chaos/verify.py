@@ -4,32 +4,30 @@ from typing import Any
 
 from consumers.batch import Batch
 from consumers.events import Event
-from consumers.records import Records
 from consumers.validation import Validation
 from readers.audit import audit
+from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
-from runtime.kafka import ReadRecord
+from runtime.records import Records
 from runtime.settings import Settings
 from schemas import letter
 from schemas.scan_event import SPAN_AT
 from tests.chaos.traffic import NARROWED_BYTES
-from tests.lab import reading
+from tests.lab import read_topic, reading
 from tests.reference import REFUSED, Logged, owners_by_the_rule
 
 Place = tuple[int, int]
 
 
-def expected_outcomes(settings: Settings, records: list[ReadRecord], *, narrowed: bool) -> dict[Place, str]:
+def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -> dict[Place, str]:
     """By place in the log: `stored ID`, `duplicate of ID` or `rejected REASON`, from the log alone."""
     events: list[Event] = []
     too_long: set[Place] = set()
     outcomes: dict[Place, str] = {}
     for partition in range(settings.partitions):
-        ours = sorted((each for each in records if each.partition == partition), key=lambda each: each.offset)
-        if ours:
-            found = Validation(settings.topic, settings.namespace, settings.partitions).judge(
-                Batch(Records.read({partition: ours}))
-            )
+        ours = records[records.partitions == partition]
+        if len(ours):
+            found = Validation(settings.topic, settings.namespace, settings.partitions).judge(Batch(ours))
             events += found.events
             outcomes |= {(partition, each.offset): f"rejected {each.rejection.reason}" for each in found.rejected}
             metadata_bytes = found.events.columns.spans[:, SPAN_AT["metadata"], 2]
@@ -87,8 +85,8 @@ async def recorded_outcomes(database: ClickHouse, topic: str) -> tuple[dict[Plac
 
 async def problems_of(settings: Settings, database: ClickHouse, *, narrowed: bool) -> list[str]:
     """Everything that is not as an undisturbed run would have left it."""
-    async with reading(settings, settings.topic) as records:
-        expected = expected_outcomes(settings, records, narrowed=narrowed)
+    records = await read_topic(settings, settings.topic, Limits.of_events(settings))
+    expected = expected_outcomes(settings, records, narrowed=narrowed)
     recorded, problems = await recorded_outcomes(database, settings.topic)
     problems += compared(expected, recorded)
     async with reading(settings, settings.letters_topic) as letters:

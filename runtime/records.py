@@ -8,22 +8,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from runtime.batch_reader import Limits, read_batches
 from runtime.kafka import Record
 from runtime.record_format import (
     APPEND_MS,
     HEADERS,
     KEY,
     OFFSET,
+    SIZE,
     VALUE,
     WIDTH,
     Bytes,
     Headers,
     Lines,
-    read_batches,
-    read_headers,
     runs_of_headers,
 )
 from runtime.whole_batches import WholeBatch
+from schemas.rejection import Rejection
+
+Items = Sequence[WholeBatch | Record]
+
+_LIMITS = Limits()
 
 
 class PlainRecord(NamedTuple):
@@ -45,14 +50,37 @@ class Records:
     """One each, as in `runtime.record_format`."""
     partitions: npt.NDArray[np.uint32]
     headers: Sequence[Headers]
+    flaws: Sequence[Rejection | None]
+    """One for each of `headers`: why a record with them cannot be an event, as far as the log says."""
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
-    def read(cls, fetched: Mapping[int, Sequence[WholeBatch | Record]]) -> "Records":
-        """What a poll brought, by partition. Raises aiokafka's KafkaError, and UnicodeDecodeError."""
+    def read(cls, fetched: Mapping[int, Items], limits: Limits = _LIMITS) -> "tuple[Records, dict[int, Items]]":
+        """Read what a poll brought, by partition, as far as the limits allow; returns the rest, too."""
         placed: Any = [(partition, item) for partition, items in fetched.items() for item in items]
-        runs = groupby(placed, lambda each: isinstance(each[1], WholeBatch))
-        return cls.joined([_of_batches(list(run)) if is_whole else _of_records(list(run)) for is_whole, run in runs])
+        parts: list[Records] = []
+        rest: list[tuple[int, Any]] = []
+        for is_whole, run in groupby(placed, lambda each: isinstance(each[1], WholeBatch)):
+            if rest:
+                rest += run
+            elif is_whole:
+                part, rest = _of_batches(list(run), limits)
+                parts.append(part)
+            else:
+                parts.append(_of_records(list(run)))
+        unread: dict[int, list[Any]] = {}
+        for partition, item in rest:
+            unread.setdefault(partition, []).append(item)
+        return cls.joined(parts), {**unread}
+
+    @classmethod
+    def read_all(cls, fetched: Mapping[int, Items]) -> "Records":
+        """Read all that a poll brought, however much it is."""
+        parts: list[Records] = []
+        while fetched:
+            records, fetched = cls.read(fetched)
+            parts.append(records)
+        return cls.joined(parts)
 
     @classmethod
     def joined(cls, parts: "Sequence[Records]") -> "Records":
@@ -68,11 +96,13 @@ class Records:
             moved[:, [VALUE, KEY]] += end - first
             end += behind - first
             lines.append(moved)
-            numbers = np.array([known(headers) for headers in part.headers], np.int32)
+            numbers = np.zeros(len(part.headers), np.int32)
+            for number in np.flatnonzero(np.bincount(part.headers_of)).tolist():
+                numbers[number] = known(part.headers[number], part.flaws[number])
             headers_of.append(numbers[part.headers_of])
         text = np.frombuffer(b"".join(texts), np.uint8)  # type: ignore[arg-type]
         partitions = np.concatenate([np.empty(0, np.uint32), *(part.partitions for part in parts)])
-        together = cls(text, np.concatenate(lines), partitions, known.headers, np.concatenate(headers_of))
+        together = cls(text, np.concatenate(lines), partitions, known.headers, known.flaws, np.concatenate(headers_of))
         return together._by_partition()
 
     def _extent(self) -> tuple[int, int]:
@@ -91,7 +121,8 @@ class Records:
         return len(self.lines)
 
     def __getitem__(self, lines: slice | npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Records":
-        return Records(self.text, self.lines[lines], self.partitions[lines], self.headers, self.headers_of[lines])
+        headers_of = self.headers_of[lines]
+        return Records(self.text, self.lines[lines], self.partitions[lines], self.headers, self.flaws, headers_of)
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
@@ -110,8 +141,20 @@ class Records:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return int(np.maximum(self.lines[:, [KEY + 1, VALUE + 1]], 0).sum())
+        """Bytes of keys, values and headers."""
+        sizes = np.maximum(self.lines[:, [KEY + 1, VALUE + 1]], 0).sum() + (self.lines[:, HEADERS + 1] & SIZE).sum()
+        return int(sizes)
+
+    def flaw_at(self, line: int) -> Rejection | None:
+        """Why a record cannot be an event, as far as the log says."""
+        return self.flaws[int(self.headers_of[line])]
+
+    @property
+    def flawed(self) -> dict[int, Rejection]:
+        """By line, what is wrong with those records that have a flaw."""
+        numbers = [number for number, flaw in enumerate(self.flaws) if flaw]
+        lines = np.flatnonzero(np.isin(self.headers_of, numbers)).tolist() if numbers else []
+        return {line: flaw for line in lines if (flaw := self.flaw_at(line))}
 
     def at(self, line: int) -> PlainRecord:
         """One by itself."""
@@ -130,30 +173,37 @@ class _Numbers:
 
     def __init__(self) -> None:
         self.headers: list[Headers] = []
-        self._known: dict[Headers, int] = {}
+        self.flaws: list[Rejection | None] = []
+        self._known: dict[tuple[Headers, Rejection | None], int] = {}
 
-    def __call__(self, headers: Headers) -> int:
-        number = self._known.setdefault(headers, len(self.headers))
+    def __call__(self, headers: Headers, flaw: Rejection | None) -> int:
+        number = self._known.setdefault((headers, flaw), len(self.headers))
         if number == len(self.headers):
             self.headers.append(headers)
+            self.flaws.append(flaw)
         return number
 
 
-def _of_batches(placed: Sequence[tuple[int, WholeBatch]]) -> Records:
-    """Of batches and their partitions."""
-    text, lines, batch_of = read_batches([batch for _, batch in placed])
-    partitions = np.array([partition for partition, _ in placed], np.uint32)[batch_of]
+def _of_batches(
+    placed: Sequence[tuple[int, WholeBatch]], limits: Limits
+) -> tuple[Records, list[tuple[int, WholeBatch]]]:
+    """Records of batches and their partitions, and the batches that there was no room for."""
+    reading = read_batches([batch for _, batch in placed], limits)
+    text, lines = reading.text, reading.lines
+    partitions = np.array([partition for partition, _ in placed], np.uint32)
     run_of = np.empty(len(lines), np.int32)
     runs_of_headers(text, lines, run_of)
     firsts = np.flatnonzero(np.diff(run_of, prepend=-1))
-    known, sections = _Numbers(), dict[bytes, int]()
+    known, sections = _Numbers(), dict[tuple[bytes | int, int], int]()
     numbers = np.empty(len(firsts), np.int32)
-    for run, (first, size) in enumerate(lines[firsts, HEADERS:].tolist()):
-        section = text[first : first + size].tobytes()
+    for run, (place, coded) in enumerate(lines[firsts, HEADERS:].tolist()):
+        section = text[place : place + coded].tobytes() if coded <= SIZE else place, coded
         if section not in sections:
-            sections[section] = known(read_headers(section))
+            sections[section] = known(*reading.headers_of(place, coded))
         numbers[run] = sections[section]
-    return Records(text, lines, partitions, known.headers, numbers[run_of])
+    records = Records(text, lines, partitions[reading.batch_of], known.headers, known.flaws, numbers[run_of])
+    unread = zip(partitions[len(placed) - len(reading.rest) :].tolist(), reading.rest, strict=True)
+    return records, list(unread)
 
 
 def _of_records(placed: Sequence[tuple[int, Record]]) -> Records:
@@ -171,5 +221,5 @@ def _of_records(placed: Sequence[tuple[int, Record]]) -> Records:
         begin = int(ends[-1]) if len(ends) else begin
     text = np.frombuffer(b"".join(text or b"" for text in (*values, *keys)), np.uint8)
     partitions = np.array([partition for partition, _ in placed], np.uint32)
-    headers_of = np.array([known(tuple(record.headers)) for record in records], np.int32)
-    return Records(text, lines, partitions, known.headers, headers_of)
+    headers_of = np.array([known(tuple(record.headers), None) for record in records], np.int32)
+    return Records(text, lines, partitions, known.headers, known.flaws, headers_of)

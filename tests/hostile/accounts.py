@@ -1,0 +1,87 @@
+"""Accounts of an attacked topic: what must come of each offset, and whether it did."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from readers.audit import audit
+from readers.deep_audit import deep_audit
+from tally.dead_letters import Selection, read_letters
+from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
+from tests.lab import Lab, as_json
+
+Place = tuple[int, int]
+
+
+class Attacked:
+    """One topic, where hostile batches lie among those of a neighbour on the same partition."""
+
+    PARTITION = 0
+
+    def __init__(self, lab: Lab, raw: RawProducer) -> None:
+        self.lab = lab
+        self._raw = raw
+        self._events = 0
+        self.records = 0
+        """How many were put on the topic."""
+        self.stored: set[Place] = set()
+        """Where events are that must be stored."""
+        self.rejected: dict[Place, str] = {}
+        """Where records are that must be rejected, and for which reason."""
+
+    def event(self, namespace: str = "attacker") -> RawRecord:
+        """A valid event that no other one repeats."""
+        self._events += 1
+        headers = [(b"tally-namespace", namespace.encode())]
+        return RawRecord(as_json(execution=f"{namespace} {self._events}"), headers=headers)
+
+    async def send(self, batch: bytes, reasons: Sequence[str | None]) -> int:
+        """Put a batch on the topic; by record, the reason for which it must be rejected, or None."""
+        first = await self._raw.send(self.lab.settings.topic, self.PARTITION, batch)
+        self.records += len(reasons)
+        for offset, reason in enumerate(reasons, first):
+            if reason is None:
+                self.stored.add((self.PARTITION, offset))
+            else:
+                self.rejected[self.PARTITION, offset] = reason
+        return first
+
+    async def neighbours(self, count: int = 20) -> None:
+        """Put events of another tenant on the topic."""
+        await self.send(batch_of([self.event("neighbour") for _ in range(count)]), [None] * count)
+
+    async def drain(self, **overrides: Any) -> None:
+        """Let a worker come to the end of the topic, alive, and check what it made of it."""
+        await self.lab.drain(**{"accept_rejects": True, **overrides})
+        await self.check()
+
+    async def check(self) -> None:
+        """Raise AssertionError unless each offset has the outcome that it must have, and its letter says so."""
+        stored = await self.lab.rows("SELECT _partition, _offset FROM interactions FINAL")
+        assert {(partition, offset) for partition, offset in stored} == self.stored
+        outcomes = await self.lab.rows("SELECT _partition, _offset, reason FROM outcomes FINAL")
+        assert {(partition, offset): reason for partition, offset, reason in outcomes} == self.rejected
+        lettered = {}
+        async for letter in read_letters(self.lab.settings, Selection()):
+            lettered[letter.origin.partition, letter.origin.offset] = letter.reason
+            if letter.reason in ("bad_batch", "batch_too_large"):
+                assert (letter.key, letter.value, letter.headers) == (None, None, ())
+                assert "the batch of offsets" in letter.message
+        assert lettered == self.rejected
+        await balances(self.lab, self.records)
+
+
+@asynccontextmanager
+async def attacked(lab: Lab) -> AsyncIterator[Attacked]:
+    """The lab's topic, with a connection to attack it through."""
+    async with RawProducer(lab.settings.kafka) as raw:
+        yield Attacked(lab, raw)
+
+
+async def balances(lab: Lab, records: int) -> None:
+    """Raise AssertionError unless the audits account for so many records, and nothing is in flight."""
+    accounts = [each async for each in audit(lab.settings, lab.database)]
+    assert all(each.balances and not each.in_flight for each in accounts), accounts
+    assert sum(each.accepted for each in accounts) == records, accounts
+    deep = await deep_audit(lab.settings, lab.database)
+    assert deep.balances, deep
