@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-browser test-containers image test-k8s test-monitoring mix chaos recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-browser test-containers image test-k8s test-monitoring mix chaos hostile recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -61,6 +61,10 @@ RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
+
+## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real parts, with counts (ARGS=--help)
+hostile: $(VENV)/.dev
+	@$(BIN)/python -m tests.hostile $(ARGS)
 
 ## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory behind a lag
 recovery: $(VENV)/.dev

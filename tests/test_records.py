@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import kafka, whole_batches
+from runtime.metrics import WHOLE_BATCHES
 from runtime.records import PlainRecord, Records
 from runtime.whole_batches import WholeBatch
 from tests.lab import Lab
@@ -93,7 +94,11 @@ async def test_whole_batches_say_what_the_client_says(lab: Lab, begin: int, monk
     assert b"given up" not in values
 
 
-async def test_another_version_of_the_client_is_read_the_public_way(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_version_of_the_client_is_read_the_public_way(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Records come one by one and are stored; the log says once what that costs, and a gauge says it always."""
+    monkeypatch.setattr(whole_batches, "_warned_of", set())
     await lab.put(b'{"feature_id":"f","interaction_type":["view"],"position":0}', partition=0)
     for name in ("MemoryRecords", "PartitionRecords"):
         public = getattr(whole_batches, name, None) or whole_batches._PartitionRecords.__base__
@@ -107,3 +112,10 @@ async def test_another_version_of_the_client_is_read_the_public_way(lab: Lab, mo
         assert not isinstance(items[0], WholeBatch)
         assert len(Records.read_all({0: items})) == 1
     assert (await lab.drain()).stored == 1
+    assert WHOLE_BATCHES._value.get() == 0
+    warned = [record.getMessage() for record in caplog.records if "not the version" in record.getMessage()]
+    assert len(warned) == 1, "once, however many clients there are"
+    assert "TALLY_BATCH_UNCOMPRESSED_BYTES" in warned[0]
+    monkeypatch.undo()
+    whole_batches.install()
+    assert WHOLE_BATCHES._value.get() == 1

@@ -11,6 +11,8 @@ from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
 from tests.lab import Lab, as_json
 
 Place = tuple[int, int]
+DUPLICATE = "same_key"
+"""The only reason that is no rejection."""
 
 
 class Attacked:
@@ -26,8 +28,8 @@ class Attacked:
         """How many were put on the topic."""
         self.stored: set[Place] = set()
         """Where events are that must be stored."""
-        self.rejected: dict[Place, str] = {}
-        """Where records are that must be rejected, and for which reason."""
+        self.others: dict[Place, str] = {}
+        """Where records are that must be rejected or duplicates, and for which reason."""
 
     def event(self, namespace: str = "attacker") -> RawRecord:
         """A valid event that no other one repeats."""
@@ -36,14 +38,14 @@ class Attacked:
         return RawRecord(as_json(execution=f"{namespace} {self._events}"), headers=headers)
 
     async def send(self, batch: bytes, reasons: Sequence[str | None]) -> int:
-        """Put a batch on the topic; by record, the reason for which it must be rejected, or None."""
+        """Put a batch on the topic; by record, the reason why it must not be stored, or None."""
         first = await self._raw.send(self.lab.settings.topic, self.PARTITION, batch)
         self.records += len(reasons)
         for offset, reason in enumerate(reasons, first):
             if reason is None:
                 self.stored.add((self.PARTITION, offset))
             else:
-                self.rejected[self.PARTITION, offset] = reason
+                self.others[self.PARTITION, offset] = reason
         return first
 
     async def neighbours(self, count: int = 20) -> None:
@@ -60,14 +62,14 @@ class Attacked:
         stored = await self.lab.rows("SELECT _partition, _offset FROM interactions FINAL")
         assert {(partition, offset) for partition, offset in stored} == self.stored
         outcomes = await self.lab.rows("SELECT _partition, _offset, reason FROM outcomes FINAL")
-        assert {(partition, offset): reason for partition, offset, reason in outcomes} == self.rejected
+        assert {(partition, offset): reason for partition, offset, reason in outcomes} == self.others
         lettered = {}
         async for letter in read_letters(self.lab.settings, Selection()):
             lettered[letter.origin.partition, letter.origin.offset] = letter.reason
             if letter.reason in ("bad_batch", "batch_too_large"):
                 assert (letter.key, letter.value, letter.headers) == (None, None, ())
                 assert "the batch of offsets" in letter.message
-        assert lettered == self.rejected
+        assert lettered == {place: reason for place, reason in self.others.items() if reason != DUPLICATE}
         await balances(self.lab, self.records)
 
 

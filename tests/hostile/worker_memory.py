@@ -8,6 +8,14 @@ from typing import NamedTuple
 
 from runtime.settings import Settings
 
+# What the parent learns of a child that has ended may be the parent's own size from before the child's program began.
+_PROGRAM = """
+from pathlib import Path
+from consumers.worker import main
+main()
+print(*(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+"""
+
 
 class Ended(NamedTuple):
     """How a worker ended."""
@@ -20,16 +28,14 @@ class Ended(NamedTuple):
 
 async def drained(settings: Settings) -> Ended:
     """Run a worker until it has caught up."""
-    return await asyncio.to_thread(_run, settings)
-
-
-def _run(settings: Settings) -> Ended:
     environment = {**os.environ, **settings.as_environment(), "TALLY_ACCEPT_REJECTS": "true"}
-    command = [sys.executable, "-m", "consumers.worker", "--until-caught-up"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        output = process.stdout.read() if process.stdout else ""
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(process.returncode, used.ru_maxrss / 1024, output)
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", _PROGRAM, "--until-caught-up"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    peak_kib = int(ran.stdout.split()[1]) if ran.returncode == 0 else 0
+    return Ended(ran.returncode, peak_kib / 1024, ran.stderr)
