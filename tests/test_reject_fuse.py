@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from consumers.records import PlainRecord, Records
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
@@ -20,6 +19,7 @@ from consumers.sink import Sink
 from consumers.validation import Validation
 from readers.audit import audit
 from runtime import metrics
+from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 from tally.cli.app import app
@@ -50,7 +50,7 @@ def event(number: int, **fields: Any) -> bytes:
 def judged_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> Judged:
     """One value under each of these headers."""
     records = [PlainRecord(at, 1_800_000_000_000, None, value, each) for at, each in enumerate(headers)]
-    return Validation("t", "default", 8).judge(Batch(Records.read({3: records})))
+    return Validation("t", "default", 8).judge(Batch(Records.read_all({3: records})))
 
 
 def fuses(**settings: Any) -> RejectFuses:

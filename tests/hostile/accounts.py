@@ -54,7 +54,7 @@ class Attacked:
 
     async def drain(self, **overrides: Any) -> None:
         """Let a worker come to the end of the topic, alive, and check what it made of it."""
-        await self.lab.drain(**{"accept_rejects": True, **overrides})
+        await self.lab.drain(**overrides)
         await self.check()
 
     async def check(self) -> None:

@@ -85,9 +85,10 @@ async def beginning_within_a_batch(lab: Lab, random: Random) -> Attack:
         await log.send(batch_of([log.event()._replace(delta=29 - place) for place in range(30)]), ["bad_record"] * 30)
         await log.neighbours()
         for end in sorted(random.sample(range(1, 60), 3)):
-            settings = lab.settings.model_copy(update={"accept_rejects": True})
             others = dict.fromkeys(range(1, lab.settings.partitions), 0)
-            await Worker(settings, instance=None, until_caught_up=True, ends={Attacked.PARTITION: end, **others}).run()
+            await Worker(
+                lab.settings, instance=None, until_caught_up=True, ends={Attacked.PARTITION: end, **others}
+            ).run()
         await log.drain()
         return Attack(log.records)
 
@@ -267,7 +268,7 @@ async def batches_damaged_at_random(lab: Lab, random: Random) -> Attack:
             if random.random() < 0.1:
                 await log.neighbours(3)
         assert taken
-        await lab.drain(accept_rejects=True)
+        await lab.drain()
         stored = set(await lab.rows("SELECT _partition, _offset FROM interactions FINAL"))
         assert log.stored <= stored
         await balances(lab, log.records)

@@ -28,7 +28,7 @@ class Ended(NamedTuple):
 
 async def drained(settings: Settings) -> Ended:
     """Run a worker until it has caught up."""
-    environment = {**os.environ, **settings.as_environment(), "TALLY_ACCEPT_REJECTS": "true"}
+    environment = {**os.environ, **settings.as_environment()}
     ran = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", _PROGRAM, "--until-caught-up"],
