@@ -133,7 +133,7 @@ async def test_a_fuse_closes_by_itself(lab: Lab, caplog: pytest.LogCaptureFixtur
 async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(lab: Lab) -> None:
     """That run died before anything was stored. What repeats the event after it was held is no duplicate of it."""
 
-    class Crashed(Exception):
+    class Crashed(BaseException):
         pass
 
     async def crash(name: str) -> None:
@@ -158,7 +158,7 @@ async def test_an_event_whose_holding_was_not_recorded_is_judged_again(
 ) -> None:
     """Its letter is there already; it is left alone by a replay, because the event is stored."""
 
-    class Crashed(Exception):
+    class Crashed(BaseException):
         pass
 
     async def crash(*_arguments: object) -> None:
@@ -178,7 +178,7 @@ async def test_an_event_whose_holding_was_not_recorded_is_judged_again(
 async def test_events_that_are_stored_already_are_not_held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run died after it had stored them; the next one, whose fuse trips on them, has nothing to add."""
 
-    class Crashed(Exception):
+    class Crashed(BaseException):
         pass
 
     async def crash(name: str) -> None:
