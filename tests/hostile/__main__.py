@@ -9,18 +9,50 @@ import logging
 import sys
 import tempfile
 import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from deploy.embedded.stack import Stack
-from runtime.settings import Settings
+from runtime.settings import MIB, Settings
+from tests.hostile.http_cases import CASES as HTTP_CASES
+from tests.hostile.http_target import Case as HttpCase
+from tests.hostile.http_target import Target, http_target, run_case
 from tests.hostile.log_cases import CASES as LOG_CASES
-from tests.hostile.suite import Case
+from tests.hostile.suite import Attack, Case
 from tests.lab import lab_of, settings_of_its_own
 
-SUITES = {"log": LOG_CASES}
-"""A suite of cases is a line here."""
+Attempt = Callable[[Random], Awaitable[Attack]]
+Suite = Callable[[Stack, Path], AbstractAsyncContextManager[dict[str, Attempt]]]
+
+
+@asynccontextmanager
+async def _log_suite(stack: Stack, folder: Path) -> AsyncIterator[dict[str, Attempt]]:
+    """Attacks through the log, each on a topic of its own."""
+
+    async def attempt(case: Case, random: Random) -> Attack:
+        async with lab_of(settings_of_its_own(stack, folder)) as lab:
+            return await case(lab, random)
+
+    yield {name: partial(attempt, case) for name, case in LOG_CASES.items()}
+
+
+@asynccontextmanager
+async def _http_suite(stack: Stack, folder: Path) -> AsyncIterator[dict[str, Attempt]]:
+    """Attacks through HTTP, all on one API process."""
+
+    async def attempt(target: Target, case: HttpCase, _random: Random) -> Attack:
+        seen = await run_case(target, case)
+        return Attack(1, f"longest stall {seen.stall_ms:.0f} ms, memory grew by {seen.growth_bytes / MIB:.0f} MiB")
+
+    async with http_target(settings_of_its_own(stack, folder), folder) as target:
+        yield {getattr(case, "__name__", repr(case)): partial(attempt, target, case) for case in HTTP_CASES}
+
+
+SUITES: dict[str, Suite] = {"log": _log_suite, "http": _http_suite}
 
 
 @dataclass
@@ -41,21 +73,21 @@ def _parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _attacked(stack: Stack, folder: Path, options: argparse.Namespace) -> Totals:
+async def _attack(stack: Stack, folder: Path, options: argparse.Namespace) -> Totals:
     totals = Totals()
-    for seed in range(options.seed, options.seed + options.rounds):
-        for suite in options.suite or SUITES:
-            for name, case in SUITES[suite].items():
-                if not options.only or name in options.only:
-                    await _try(case, f"{suite} {name}", seed, stack, folder, totals)
+    for suite in options.suite or SUITES:
+        async with SUITES[suite](stack, folder) as attempts:
+            for seed in range(options.seed, options.seed + options.rounds):
+                for name, attempt in attempts.items():
+                    if not options.only or name in options.only:
+                        await _try(attempt, f"{suite} {name}", seed, totals)
     return totals
 
 
-async def _try(case: Case, name: str, seed: int, stack: Stack, folder: Path, totals: Totals) -> None:
+async def _try(attempt: Attempt, name: str, seed: int, totals: Totals) -> None:
     totals.cases += 1
     try:
-        async with lab_of(settings_of_its_own(stack, folder)) as lab:
-            attack = await case(lab, Random(seed))
+        attack = await attempt(Random(seed))
     except Exception:  # whatever an attack leads to is what is looked for
         totals.findings += 1
         print(f"FOUND {name}, seed {seed}:\n{traceback.format_exc()}", flush=True)
@@ -69,7 +101,7 @@ def main() -> None:
     options = _parsed()
     logging.disable(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, Stack(Settings(data_dir=Path(folder) / "stack")) as stack:
-        totals = asyncio.run(_attacked(stack, Path(folder), options))
+        totals = asyncio.run(_attack(stack, Path(folder), options))
     print(f"{totals.cases:,} cases, {totals.tries:,} records and requests, {totals.findings:,} findings")
     sys.exit(totals.findings > 0)
 
