@@ -103,7 +103,9 @@ class Validation:
     def refuse(self, batch: Batch, why: Rejection) -> Judged:
         """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
         records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
-        nothing = Batch(Records(records.text, records.lines[:0], records.partitions[:0], (), (), records.headers_of[:0]))
+        nothing = Batch(
+            Records(records.text, records.lines[:0], records.partitions[:0], (), (), records.headers_of[:0])
+        )
         try:
             rejected = self._rejected(partition, record, self._head(record.headers), why)
         except Exception:

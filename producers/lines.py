@@ -1,6 +1,7 @@
 """Interactions from lines of JSON, as a file or standard input brings them."""
 
 import json
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -21,15 +22,21 @@ class Line(NamedTuple):
 
 
 def read_lines(file: BinaryIO) -> Iterator[Line]:
-    """Yield every line that is not blank. A line past 1 MiB is rejected without being read whole."""
+    """Yield every line that is not blank. A line past 1 MiB is rejected without being read whole.
+
+    A byte order mark is left out; input in UTF-16 or UTF-32 is rejected as a whole, with its first line.
+    """
     number = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
         number += 1
+        if number == 1 and raw.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            yield Line(number, Rejection("not_utf8", "", "the input is UTF-16 or UTF-32: save it as UTF-8"))
+            return
         if len(raw) > MAX_LINE_BYTES:
             while raw and not raw.endswith(b"\n"):
                 raw = file.readline(MAX_LINE_BYTES)
             yield Line(number, Rejection("too_large", "", f"the line is longer than {MAX_LINE_BYTES} bytes"))
-        elif raw.strip():
+        elif raw.removeprefix(BOM_UTF8).strip():
             yield Line(number, parse_interaction(raw))
 
 

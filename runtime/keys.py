@@ -1,7 +1,7 @@
 """API keys: how one is made, what is kept of it, and the tokens that it signs for pages.
 
 A key is `tk_`, eight characters that name it, `_` and 256 random bits. Kept is the SHA-256 of the whole: with that
-much chance in it a slow hash adds nothing. A page's token is a claim about namespace, origin and expiry, signed
+much chance in it a slow hash adds nothing. A page's token is a claim about namespace, origin and times, signed
 (HMAC-SHA256, RFC 2104) with that hash: whoever has the key can make one without asking, and it dies with the key.
 """
 
@@ -13,6 +13,8 @@ import secrets
 import time
 from typing import Literal, NamedTuple, Self, get_args
 
+from runtime.origins import serialized_origin
+
 Scope = Literal["write", "read", "delete", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """admin is not all of them: it is for outcomes of records that belong to no namespace."""
@@ -23,6 +25,8 @@ ROOT = "root"
 """Names the key of the settings."""
 LONGEST_TOKEN_BYTES = 2_048
 MAX_TOKEN_LIFE_S = 86_400
+TOKEN_CLOCK_SKEW_S = 60
+"""How far the clock of a backend that signs tokens may be ahead of the API's."""
 
 
 class ApiKey(NamedTuple):
@@ -57,11 +61,12 @@ def hash_of(key: str) -> bytes:
 
 
 class PageToken(NamedTuple):
-    """What a page may do: write, into one namespace, from one origin, until a moment (seconds since 1970)."""
+    """What a page may do: write, into one namespace, from one origin, between two moments (seconds since 1970)."""
 
     key_id: str
     namespace: str
     origin: str
+    issued_s: int
     expires_s: int
 
     def signed(self, hashed: bytes) -> str:
@@ -71,8 +76,9 @@ class PageToken(NamedTuple):
 
     @classmethod
     def until(cls, key_id: str, namespace: str, origin: str, life_s: int) -> Self:
-        """What pages of an origin may do for so many seconds from now."""
-        return cls(key_id, namespace, origin, int(time.time()) + life_s)
+        """What pages of an origin may do for so many seconds from now. Raises ValueError when it is no origin."""
+        now_s = int(time.time())
+        return cls(key_id, namespace, serialized_origin(origin), now_s, now_s + life_s)
 
     @classmethod
     def read(cls, token: str) -> tuple[Self, str] | None:
@@ -81,12 +87,14 @@ class PageToken(NamedTuple):
         if not token.startswith(TOKEN_PREFIX) or len(token) > LONGEST_TOKEN_BYTES:
             return None
         try:
-            key_id, namespace, origin, expires_s = json.loads(_decode(body))
+            key_id, namespace, origin, *times = json.loads(_decode(body))
         except (ValueError, TypeError, RecursionError):
             return None
-        if not (all(isinstance(each, str) for each in (key_id, namespace, origin)) and type(expires_s) is int):
+        if not all(isinstance(each, str) for each in (key_id, namespace, origin)):
             return None
-        return cls(key_id, namespace, origin, expires_s), signature
+        if len(times) != 2 or not all(type(each) is int for each in times):
+            return None
+        return cls(key_id, namespace, origin, *times), signature
 
     def is_signed(self, token: str, signature: str, hashed: bytes) -> bool:
         """Whether its key has signed it."""
@@ -94,9 +102,18 @@ class PageToken(NamedTuple):
         wanted = _encode(_signature(body, hashed))
         return hmac.compare_digest(wanted.encode(), signature.encode(errors="replace"))
 
-    def is_over(self) -> bool:
-        """Whether its time is up."""
-        return time.time() >= self.expires_s
+    def is_current(self) -> bool:
+        """Whether its time has begun, is not up, and is no longer than any token's may be, whoever has signed it."""
+        now_s = time.time()
+        has_begun = self.issued_s <= now_s + TOKEN_CLOCK_SKEW_S
+        return has_begun and now_s < self.expires_s <= self.issued_s + MAX_TOKEN_LIFE_S
+
+    def is_for(self, origin: str) -> bool:
+        """Whether it is for pages of an origin, however either is spelled."""
+        try:
+            return serialized_origin(self.origin) == serialized_origin(origin)
+        except ValueError:
+            return False
 
 
 def _signature(body: str, hashed: bytes) -> bytes:

@@ -53,12 +53,15 @@ def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator
             else:
                 self._answer(404, "text/plain", b"/metrics, /v1/health, /v1/ready\n")
 
+        do_HEAD = do_GET  # noqa: N815  (the name that the base class looks for)
+
         def _answer(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
             """Say nothing: it is asked every few seconds."""

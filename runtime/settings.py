@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.log import LogFormat
+from runtime.origins import serialized_origin
 from runtime.stack_file import StackFile
 from schemas.dedup import DEFAULT_WINDOW_MS
 from schemas.interaction import MAX_OBJECT_BYTES
@@ -246,7 +247,9 @@ class Settings(BaseSettings):
     )
     http_access_log: bool = Field(True, description="a line for each request, without its query")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="pages that may call the API from a browser, separated by commas"
+        (),
+        description="origins of pages that may call the API from a browser, such as https://app.example, separated by "
+        "commas; *: any",
     )
 
     collector_in_flight: int = Field(20_000, ge=1, description="events Kafka has not acknowledged, at most; then 503")
@@ -292,7 +295,11 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins(cls, value: object) -> object:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        named = value.split(",") if isinstance(value, str) else value
+        if not isinstance(named, list | tuple):
+            return value
+        origins = [str(each).strip() for each in named]
+        return tuple(each if each == "*" else serialized_origin(each) for each in origins if each)
 
     @field_validator("api_namespaces", mode="before")
     @classmethod

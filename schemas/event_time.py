@@ -16,8 +16,9 @@ END_MS = 9_214_646_400_000
 # on the interpreter that judged.
 _ISO_8601 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
-    r"([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
+    r"([Zz]| ?[+-][0-9]{2}(:?[0-9]{2})?)?"
 )
+_BLANK_BEFORE_OFFSET = re.compile(" (?=[+-])")
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -27,7 +28,10 @@ def parse_time_or_day(text: str) -> datetime:
 
 
 def parse_occurred_at(text: str) -> datetime:
-    """Read an ISO 8601 time, with or without an offset (without: UTC).
+    """Read an ISO 8601 time, or one as databases print it, with or without an offset (without: UTC).
+
+    T or a blank before the time, seconds and up to 9 decimals of them or none, then nothing, Z, +05, +0530 or +05:30,
+    perhaps behind a blank; t and z in either case.
 
     Raises PydanticCustomError (a ValueError) `bad_time` for another form, for a day or hour that does not
     exist, and for a time before 1970 or from 2262 on.
@@ -35,7 +39,7 @@ def parse_occurred_at(text: str) -> datetime:
     if not _ISO_8601.fullmatch(text):
         raise PydanticCustomError("bad_time", "is not an ISO 8601 date and time")
     try:
-        parsed = datetime.fromisoformat(text.upper())
+        parsed = datetime.fromisoformat(_BLANK_BEFORE_OFFSET.sub("", text).upper())
         aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
         to_epoch_ms(aware)
     except PydanticCustomError:

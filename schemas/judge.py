@@ -1,6 +1,7 @@
 """The judge: the slow path that has the last word and words every rejection."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Any, Never
 
@@ -49,6 +50,7 @@ class _Refused(Exception):
 
 def judge(value: bytes | None) -> Judged | Rejection:
     """Decide about one record value: the event to store, or why it can never be valid. Never raises."""
+    value = None if value is None else value.removeprefix(BOM_UTF8)  # RFC 8259 lets readers ignore it
     try:
         fields = _parse(_decode(value))
         return _judge(value or b"", fields, _take_id(fields))

@@ -11,6 +11,7 @@ A record without headers is a foreign producer's: its namespace is the consumer'
 chosen by murmur2 of the key, as Kafka's own Java client does.
 """
 
+import re
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -38,6 +39,7 @@ TRACE_HEADER = "traceparent"
 """W3C Trace Context's, on records of requests that are traced."""
 
 MAX_IDEMPOTENCY_BYTES = 512
+_NOT_IN_NAMESPACES = re.compile(r"[\x00-\x1f\x7f-\x9f,\ud800-\udfff]")
 
 NULL = Raw(b"null")
 OBJECT_FIELDS = ("metadata", "query_snapshot")
@@ -148,7 +150,12 @@ def check_idempotency_key(key: str) -> str:
 
 
 def check_namespace(namespace: str) -> str:
-    """Return `namespace`; raise ValueError when no record may carry it."""
-    if not namespace or len(namespace.encode()) > MAX_NAMESPACE_BYTES:
+    """Return `namespace`; raise ValueError when no record may carry it.
+
+    What it may hold can be written in every place that names one: headers, lists of settings, commands.
+    """
+    if not namespace or len(namespace.encode(errors="surrogatepass")) > MAX_NAMESPACE_BYTES:
         raise ValueError(f"a namespace has 1 to {MAX_NAMESPACE_BYTES} bytes")
+    if namespace != namespace.strip() or _NOT_IN_NAMESPACES.search(namespace):
+        raise ValueError("a namespace has no comma, no control character, and no blank at either end")
     return namespace

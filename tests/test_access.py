@@ -229,7 +229,7 @@ def test_no_text_is_a_token_but_a_signed_one(text: str, hashed: bytes) -> None:
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_a_token_says_what_was_signed(namespace: str, origin: str) -> None:
     key_id, key = new_key()
-    claims = PageToken.until(key_id, namespace, origin, 60)
+    claims = PageToken(key_id, namespace, origin, 0, 60)
     token = claims.signed(hash_of(key))
     read = PageToken.read(token)
     assert read is not None

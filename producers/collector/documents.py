@@ -1,11 +1,13 @@
 """What the OpenAPI document says of bodies that the collector reads itself."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
 
 from runtime.http.openapi import body_of
 from runtime.keys import MAX_TOKEN_LIFE_S
+from runtime.origins import serialized_origin
 from schemas.interaction import Interaction
 
 EXAMPLE = {
@@ -19,10 +21,17 @@ EXAMPLE = {
 }
 
 
+def _origin(text: str) -> str:
+    try:
+        return serialized_origin(text)
+    except ValueError as error:
+        raise PydanticCustomError("bad_origin", "{why}", {"why": str(error)}) from None
+
+
 class TokenRequest(BaseModel, extra="forbid", strict=True):
     """Which pages may write, and for how long."""
 
-    origin: str = Field(min_length=8, max_length=512, pattern="^https?://[^/?#]+$", examples=["https://shop.example"])
+    origin: Annotated[str, AfterValidator(_origin)] = Field(examples=["https://shop.example"])
     expires_in_s: int = Field(3_600, ge=1, le=MAX_TOKEN_LIFE_S)
 
 

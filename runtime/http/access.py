@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from fastapi import Request
 
@@ -15,7 +16,7 @@ from runtime.errors import Unavailable
 from runtime.http.errors import ApiError, forbidden, unauthorized, unavailable
 from runtime.http.middleware import CALLER
 from runtime.key_store import KeyStore
-from runtime.keys import ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
+from runtime.keys import MAX_TOKEN_LIFE_S, ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
 from runtime.tasks import running
 
@@ -85,7 +86,7 @@ class Access:
             raise self._unknown("the key is not known")
         if scope not in key.scopes:
             raise forbidden(f"the key lacks the scope {scope!r}")
-        return _noted(request, key, request.headers.get("x-namespace"))
+        return _noted(request, key, namespace_named(request.headers.get("x-namespace"), key))
 
     def page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
         """What a page of this origin may do with the caller's key."""
@@ -114,18 +115,31 @@ class Access:
             raise unauthorized("send the page's token as ?token=")
         claims, signature = read
         key = self._keys.get(claims.key_id)
-        if key is None or not claims.is_signed(token, signature, key.hashed) or claims.is_over():
-            raise self._unknown("the token is not known, or its time is up")
+        if key is None or not claims.is_signed(token, signature, key.hashed):
+            raise self._unknown("the token is not known")
+        if not claims.is_current():
+            raise unauthorized(f"the token has expired, begins later, or lasts longer than {MAX_TOKEN_LIFE_S} s")
         if "write" not in key.scopes or claims.namespace not in key.namespaces:
             raise forbidden("the token's key may not write into this namespace")
-        if request.headers.get("origin") != claims.origin:
+        if not claims.is_for(request.headers.get("origin", "")):
             raise forbidden("the token is for pages of another origin")
         return _noted(request, key, claims.namespace)
 
 
-def _noted(request: Request, key: ApiKey, namespace: str | None) -> Caller:
-    chosen = key.namespaces[0] if namespace is None else namespace
-    if chosen not in key.namespaces:
-        raise forbidden("the key is not bound to this namespace")
-    caller = request.scope[CALLER] = Caller(key.key_id, chosen, key.scopes, key.rate_per_s)
+def namespace_named(header: str | None, key: ApiKey) -> str:
+    """The one of a key's namespaces that X-Namespace names, without it the first. Raises 403.
+
+    The name is percent-encoded UTF-8, or plain UTF-8, or plain Latin-1, which is what Python's HTTP client writes.
+    """
+    if header is None:
+        return key.namespaces[0]
+    as_utf8 = header.encode("latin-1").decode(errors="replace")
+    for name in (as_utf8, header, unquote(as_utf8)):
+        if name in key.namespaces:
+            return name
+    raise forbidden("the key is not bound to this namespace")
+
+
+def _noted(request: Request, key: ApiKey, namespace: str) -> Caller:
+    caller = request.scope[CALLER] = Caller(key.key_id, namespace, key.scopes, key.rate_per_s)
     return caller

@@ -1,8 +1,8 @@
 """Request bodies: read whole, within a bound, whether their size is announced, chunked or compressed."""
 
 import asyncio
+import codecs
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Never, TypeVar
 
@@ -11,7 +11,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from runtime.http.errors import ApiError, invalid, problem
+from runtime.http.content_encoding import codings_of, decoded
+from runtime.http.errors import ApiError, invalid, problem, too_large
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
 MAX_KEYS = 200
@@ -22,62 +23,46 @@ _SMALL_BYTES = 2 * 1024
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# zlib's `wbits`: 16 more is gzip's frame.
-_ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-
 
 async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: Callable[[int], None]) -> bytes:
-    """The body, uncompressed. `take` is told of every byte that is kept, and may raise.
+    """The body, uncompressed, without a byte order mark. `take` is told of every byte that is kept, and may raise.
 
     Raises ApiError: 413 when it is larger, 408 when it comes too slowly, 400, 415.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit_bytes:
-        raise _too_large(limit_bytes)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", *_ENCODINGS):
-        raise ApiError(415, f"Content-Encoding {encoding[:40]!r}: send it plain, gzip or deflate")
+        raise too_large(limit_bytes)
+    codings = codings_of(request.headers.getlist("content-encoding"))
     try:
         async with asyncio.timeout(timeout_ms / 1000):
             body = await _read(request, limit_bytes, take)
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {timeout_ms} ms") from None
-    if encoding in _ENCODINGS:
-        wbits = _ENCODINGS[encoding]
+    if codings:
         # What is larger holds the event loop for long: zlib works without the interpreter's lock.
-        if len(body) > _SMALL_BYTES:
-            body = await asyncio.to_thread(_inflated, body, wbits, limit_bytes)
+        if len(body) > _SMALL_BYTES or len(codings) > 1:
+            body = await asyncio.to_thread(decoded, body, codings, limit_bytes)
         else:
-            body = _inflated(body, wbits, limit_bytes)
+            body = decoded(body, codings, limit_bytes)
         take(len(body))
-    return body
+    return _as_utf8(body)
 
 
 async def _read(request: Request, limit_bytes: int, take: Callable[[int], None]) -> bytes:
     body = bytearray()  # and no list of chunks: a million of one byte would take fifty times as much
     async for chunk in request.stream():
         if len(body) + len(chunk) > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         take(len(chunk))
         body += chunk
     return bytes(body)
 
 
-def _inflated(body: bytes, wbits: int, limit_bytes: int) -> bytes:
-    stream = zlib.decompressobj(wbits)
-    try:
-        plain = stream.decompress(body, limit_bytes + 1)
-    except zlib.error:
-        raise ApiError(400, "the body is not compressed as its Content-Encoding says") from None
-    if len(plain) > limit_bytes:
-        raise _too_large(limit_bytes)
-    if not stream.eof:
-        raise ApiError(400, "the compressed body ends too early")
-    return plain
-
-
-def _too_large(limit_bytes: int) -> ApiError:
-    return ApiError(413, f"the body is larger than {limit_bytes} bytes")
+def _as_utf8(body: bytes) -> bytes:
+    """The body without a byte order mark, which RFC 8259 lets readers ignore. Raises ApiError for UTF-16 and UTF-32."""
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:4]:
+        raise invalid([problem("not_utf8", ["body"], "is UTF-16 or UTF-32: send UTF-8")], status=400)
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def read_json(body: bytes) -> Any:
@@ -90,6 +75,8 @@ def read_json(body: bytes) -> Any:
         if depth > MAX_DEPTH:
             raise invalid([problem("too_deep", ["body"], f"nests {depth} levels, at most {MAX_DEPTH} are allowed")])
         return json.loads(text, object_pairs_hook=_small_object, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise invalid([problem("not_utf8", ["body"], f"invalid UTF-8 at byte {error.start}")], status=400) from None
     except ValueError as error:  # also an integer of more digits than the interpreter reads
         raise invalid([problem("not_json", ["body"], str(error)[:200])], status=400) from None
 

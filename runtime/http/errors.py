@@ -87,6 +87,11 @@ def not_found(interaction_id: str, code: str = "unknown", headers: dict[str, str
     return ApiError(404, f"no interaction {interaction_id[:64]!r}", code=code, headers=headers)
 
 
+def too_large(limit_bytes: int) -> ApiError:
+    """A body, or what it expands to, of more bytes than allowed."""
+    return ApiError(413, f"the body is larger than {limit_bytes} bytes")
+
+
 def unauthorized(message: str) -> ApiError:
     """No key, or an unknown one."""
     return ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})

@@ -63,7 +63,7 @@ _SECURITY = {
         "type": "apiKey",
         "in": "header",
         "name": "X-Namespace",
-        "description": "absent: the first namespace that the key is bound to",
+        "description": "percent-encoded UTF-8; absent: the first namespace that the key is bound to",
     },
 }
 
@@ -92,7 +92,8 @@ def methods_of(document: dict[str, Any], path: str) -> set[str]:
     fitting = (
         [path] if path in paths else [each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]
     )
-    return {method.upper() for each in fitting for method in paths[each]}
+    methods = {method.upper() for each in fitting for method in paths[each]}
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

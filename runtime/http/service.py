@@ -5,7 +5,7 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -22,9 +22,11 @@ from runtime.http import openapi, paths
 from runtime.http.access import Access
 from runtime.http.best_effort import BestEffort
 from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem, unavailable
+from runtime.http.head import HeadAsGet
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import REQUEST_ID, Observed
 from runtime.metrics import BUILD
+from runtime.origins import serialized_origin
 from runtime.settings import Settings
 from runtime.traces import Traces
 
@@ -130,12 +132,13 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
     app.openapi = openapi.document(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Namespace", REQUEST_ID],
             expose_headers=EXPOSED,
         )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(
         Observed, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
     )
@@ -162,6 +165,16 @@ def _operations(readiness: "_Readiness") -> APIRouter:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+class _Cors(CORSMiddleware):
+    """Lets pages of the origins in TALLY_CORS_ORIGINS call, however they are spelled."""
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether pages of this origin may call."""
+        with suppress(ValueError):
+            origin = serialized_origin(origin)
+        return super().is_allowed_origin(origin)
 
 
 class _Readiness:

@@ -185,7 +185,7 @@ def _patch(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+        found = json.loads(Path(text[1:]).read_text("utf-8-sig") if text.startswith("@") else text)
     except OSError as error:
         raise TallyError(f"cannot read {text[1:]}: {error.strerror}") from error
     except ValueError as error:

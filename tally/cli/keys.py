@@ -12,7 +12,7 @@ from runtime.key_store import KeyStore
 from runtime.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
 from schemas.wire import check_namespace
-from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace
 from tally.cli.output import cell, out, say, table
 
 Answer = TypeVar("Answer")
@@ -105,7 +105,7 @@ def revoke(
 def token(
     origin: Annotated[str, typer.Argument(help="Whose pages may use it: https://shop.example")],
     key: Annotated[str, typer.Option(envvar="TALLY_KEY", help="The key that signs it; better in TALLY_KEY.")] = "",
-    namespace: Annotated[str, typer.Option(help="Into which the pages write.")] = "default",
+    namespace: Annotated[str, typer.Option(help="Into which the pages write.", callback=checked_namespace)] = "default",
     seconds: Annotated[int, typer.Option("--for", help="For so many seconds.", min=1, max=MAX_TOKEN_LIFE_S)] = 3_600,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -117,7 +117,10 @@ def token(
     key = key or Settings.load(data_dir).api_key.get_secret_value()
     if not key:
         raise TallyError("name the key that signs it: --key, or TALLY_KEY")
-    signed = PageToken.until(key_id_of(key), namespace, origin, seconds).signed(hash_of(key))
+    try:
+        signed = PageToken.until(key_id_of(key), namespace, origin, seconds).signed(hash_of(key))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="ORIGIN") from None
     if as_json:
         answer_json({"token": signed, "expires_in_s": seconds})
     else:
