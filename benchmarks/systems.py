@@ -100,19 +100,23 @@ class Tally(System):
 class Peer(System):
     """Another system: a script in a process and an environment of its own, that says how many records it is done with.
 
-    It is given its options as one JSON object, and prints JSON lines: `{"done": 123, "pids": [...]}`.
+    It reads its options from standard input, one JSON object, and prints JSON lines: `{"done": 123, "pids": [...]}`.
     """
 
     def __init__(self, name: str, python: Path, script: Path, events: int, options: dict[str, object]) -> None:
         self.name, self.events = name, events
-        self._command = [str(python), str(script), json.dumps({**options, "events": events})]
+        self._command = [str(python), str(script)]
+        self._options = json.dumps({**options, "events": events}).encode()
         self._log_path = Path(tempfile.mkstemp(suffix=".jsonl")[1])
         self._process: subprocess.Popen[bytes]
         self._done, self._pids = 0, list[int]()
 
     def start(self) -> None:
         self._said = self._log_path.open("w+")
-        self._process = subprocess.Popen(self._command, stdout=self._said, stderr=sys.stderr)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=self._said, stderr=sys.stderr)
+        assert self._process.stdin  # noqa: S101  (a pipe was asked for)
+        with self._process.stdin as given:
+            given.write(self._options)
 
     async def done(self) -> int:
         lines = self._log_path.read_text().splitlines(keepends=True)

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +32,7 @@ POLL_S = 0.25
 BEGIN_SHARE = 0.10
 LONGEST_S = 900.0
 PEERS = Path(__file__).parent / "peers"
+PEER_DATABASE = "peers"
 
 
 @dataclass
@@ -126,23 +126,23 @@ class Bench:
     async def peer(self, name: str, label: str, events: int, **options: object) -> AsyncIterator[System]:
         """A peer in an environment of its own."""
         table = f"peer{next(self._number)}"
-        url = urlsplit(self._settings.clickhouse.get_secret_value())
         where = {
             "kafka": self._settings.kafka,
             "topic": self._settings.topic,
             "redis": self._settings.redis.get_secret_value(),
-            "clickhouse_port": url.port,
+            "clickhouse": self._settings.clickhouse.get_secret_value(),
             "group": table,
-            "table": f"default.{table}",
+            "table": f"{PEER_DATABASE}.{table}",
         }
         python = Path(sys.executable) if name == "naive" else python_of(name, self._environments)
         system = Peer(label, python, PEERS / f"{name}.py", events, {**where, **options})
         async with connect(self._settings, database="default") as database, connect_redis(self._settings) as redis:
+            await database.command(f"CREATE DATABASE IF NOT EXISTS {PEER_DATABASE}")
             try:
                 yield system
             finally:
                 await redis.flushall()
-                await database.command(f"DROP TABLE IF EXISTS default.{table} SYNC")
+                await database.command(f"DROP TABLE IF EXISTS {PEER_DATABASE}.{table} SYNC")
 
 
 async def run(options: argparse.Namespace) -> list[list[Reading]]:

@@ -1,10 +1,9 @@
 """Worker processes under a supervisor."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.children import Children
+from runtime.children import Children, module_command
 from runtime.settings import Settings
 from runtime.supervisor import Supervisor
 
@@ -23,7 +22,7 @@ def supervised_workers(
     commands = {}
     for number in range(workers):
         name = f"worker-{number}"
-        commands[name] = [sys.executable, "-m", "consumers.worker"]
+        commands[name] = module_command("consumers.worker")
         if instance_prefix is not None:
             commands[name] += ["--instance", f"{instance_prefix}-{name}"]
         if until_caught_up:

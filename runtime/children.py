@@ -16,6 +16,17 @@ TAIL_LINES = 15
 KILL_WAIT_S = 5.0
 CLOSE_PACE_S = 0.02
 
+_BARE_PYTHON = (sys.executable, "-I", "-S")
+"""For the guard and the launch: neither site-packages nor the working directory nor PYTHON* variables."""
+
+
+def module_command(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module with this interpreter.
+
+    With -P: without it a folder `schemas/` in the working directory would be imported instead of Tally's own.
+    """
+    return [sys.executable, "-P", "-m", name, *arguments]
+
 
 class ChildFailed(TallyError):
     """A child process ended, or did not get ready. The message ends with the last lines of its log."""
@@ -67,7 +78,7 @@ class Children:
         self._unreaped: dict[int, Child] = {}
         reading, self._writing = os.pipe()
         self._guard = subprocess.Popen(
-            [sys.executable, "-S", "-E", guard.__file__],
+            [*_BARE_PYTHON, guard.__file__],
             stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -82,8 +93,12 @@ class Children:
         *,
         log_path: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        working_dir: Path | None = None,
+        input_path: Path | None = None,
     ) -> Child:
         """Start a command. Its output goes to `log_path`, or with None to this process's own outputs.
+
+        It reads `input_path`, or nothing.
 
         It gets a session of its own, so Ctrl-C reaches only this process, which then stops it in order.
         """
@@ -91,17 +106,20 @@ class Children:
         if log_path is not None:
             log_path.parent.mkdir(parents=True, exist_ok=True)
             log = log_path.open("ab")
+        given = (input_path or Path(os.devnull)).open("rb")
         try:
             process = subprocess.Popen(
-                [sys.executable, "-S", "-E", launch.__file__, str(self._writing), *command],
-                stdin=subprocess.DEVNULL,
+                [*_BARE_PYTHON, launch.__file__, str(self._writing), *command],
+                stdin=given,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
+                cwd=working_dir,
                 pass_fds=(self._writing,),
                 start_new_session=True,
             )
         finally:
+            given.close()
             if log is not None:
                 log.close()
         child = self._unreaped[process.pid] = Child(name, process, log_path)

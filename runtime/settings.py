@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,7 +21,6 @@ from schemas.letter import MOST_LETTER_BYTES
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
-DEFAULT_KEY = "tally-dev"
 MIB = 1024 * 1024
 
 
@@ -68,8 +67,8 @@ class Settings(BaseSettings):
 
     namespace: str = Field("default", description="of records without a header, and of commands")
     api_key: SecretStr = Field(
-        SecretStr(DEFAULT_KEY),
-        description="a key of the API with all scopes, beside those of `tally keys`; empty: none",
+        SecretStr(""),
+        description="an API key with all scopes, beside those of `tally keys`; empty: none, but `tally up` makes one",
     )
     api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         ("default",), min_length=1, description="what the key may read, separated by commas; the first is the default"
@@ -246,6 +245,11 @@ class Settings(BaseSettings):
         ),
     )
     http_access_log: bool = Field(True, description="a line for each request, without its query")
+    http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="host names that the API answers to (Host header), separated by commas; empty: any, but only this "
+        "machine's own while it listens on a loopback address",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="origins of pages that may call the API from a browser, such as https://app.example, separated by "
@@ -291,6 +295,11 @@ class Settings(BaseSettings):
     @classmethod
     def _namespace(cls, value: str) -> str:
         return check_namespace(value)
+
+    @field_validator("http_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.lower().split(",")))) if isinstance(value, str) else value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -379,6 +388,13 @@ class Settings(BaseSettings):
                 value = ",".join(value)
             plain[f"TALLY_{name.upper()}"] = str(value)
         return plain
+
+
+def with_user(url: str, user: str, password: str) -> str:
+    """The same address for another user."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}").geturl()
 
 
 def without_password(url: str) -> str:

@@ -6,15 +6,19 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from runtime.private_file import write_private
+
 FILE_NAME = "stack.json"
 
 
 class Endpoints(BaseModel):
-    """Where the parts answer."""
+    """Where the parts answer, with the passwords that they ask for."""
 
     kafka: str
     redis: str
     clickhouse: str
+    analyst: str = ""
+    """ClickHouse as a user who only reads."""
     api: str = ""
 
 
@@ -30,7 +34,7 @@ class Pids(BaseModel):
 
 
 class StackFile(BaseModel):
-    """What `tally up` writes for other commands. Readable by its owner only: it holds the key."""
+    """What `tally up` writes for other commands. Readable by its owner only: it holds the key and passwords."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -46,18 +50,13 @@ class StackFile(BaseModel):
         """The settings that this stack offers."""
         return {
             **self.settings,
-            **self.endpoints.model_dump(exclude={"api"}),
+            **self.endpoints.model_dump(exclude={"api", "analyst"}),
             **({"api_key": self.key} if self.key else {}),
         }
 
     def write(self, data_dir: Path) -> None:
         """Replace the file in one step, so that no reader sees half of it."""
-        path = data_dir / FILE_NAME
-        fresh = path.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.model_dump_json(indent=2))
-        fresh.replace(path)
+        write_private(data_dir / FILE_NAME, self.model_dump_json(indent=2))
 
     @classmethod
     def of_running_stack(cls, data_dir: Path) -> Self | None:

@@ -15,15 +15,16 @@ from fastapi import FastAPI
 from producers.collector.part import CollectorPart
 from readers.part import ReaderPart
 from runtime import kafka, log
-from runtime.children import Children
+from runtime.children import Children, module_command
 from runtime.clickhouse import connect
-from runtime.errors import SettingsError, TallyError, Unavailable
+from runtime.errors import TallyError, Unavailable
+from runtime.http.hosts import allowed_names
 from runtime.http.server import ApiServer
 from runtime.http.service import Part, create_app
 from runtime.metrics_server import metrics_served
 from runtime.ports import host_and_port, listening
 from runtime.redis import connect_redis
-from runtime.settings import DEFAULT_KEY, Settings
+from runtime.settings import Settings
 from runtime.supervisor import Supervisor
 
 Role = Literal["collector", "reader", "all"]
@@ -33,24 +34,20 @@ HOST = "127.0.0.1"
 logger = logging.getLogger("tally.api")
 
 
-def app_of(settings: Settings, role: Role) -> FastAPI:
-    """The application of a role. Where both parts are, a POST can wait for its outcome."""
+def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
+    """The application of a role, listening at `host`. Where both parts are, a POST can wait for its outcome."""
     reader = ReaderPart()
     parts: dict[Role, list[Part]] = {
         "collector": [CollectorPart()],
         "reader": [reader],
         "all": [reader, CollectorPart(reader.outcome)],
     }
-    return create_app(settings, parts[role])
+    return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host))
 
 
-def check(settings: Settings, role: Role, host: str) -> None:
-    """Raise SettingsError for what would only fail later, or be unsafe."""
+def check(settings: Settings, role: Role) -> None:
+    """Raise SettingsError for what would only fail later."""
     settings.need("clickhouse", *(("kafka",) if role != "reader" else ()))
-    if settings.api_key.get_secret_value() == DEFAULT_KEY and host not in (HOST, "localhost", "::1"):
-        raise SettingsError(
-            f"TALLY_API_KEY is still {DEFAULT_KEY}, which everybody knows, and {host} can be reached by others: set it"
-        )
 
 
 async def refuse_wrong(settings: Settings) -> None:
@@ -79,7 +76,7 @@ def supervised(
     say: Callable[[str], None],
 ) -> Supervisor:
     """So many processes that share a port, not started yet."""
-    command = [sys.executable, "-m", "tally.serve", role, "--host", host, "--port", str(port)]
+    command = module_command("tally.serve", role, "--host", host, "--port", str(port))
     commands = {"api" if processes == 1 else f"api-{number}": [*command] for number in range(processes)}
     if settings.metrics_port:
         for number, each in enumerate(commands.values()):
@@ -96,9 +93,11 @@ def supervised(
 
 async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight get the stop timeout to end."""
-    check(settings, role, host)
+    check(settings, role)
     await refuse_wrong(settings)
-    server = ApiServer(app_of(settings, role), settings)
+    if not settings.api_key.get_secret_value():
+        logger.info("TALLY_API_KEY is not set: only keys made by `tally keys create` are accepted")
+    server = ApiServer(app_of(settings, role, host), settings)
     with _listening(host, port) as sockets, metrics_served(settings, is_ready=lambda: server.started):
         await server.serve_until_told(sockets)
     if not server.started:

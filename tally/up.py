@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import itertools
+import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,13 +19,13 @@ from producers.producer import Producer
 from producers.simulator import Simulator
 from readers.overview import Overview, read_overview
 from runtime import clickhouse
-from runtime.children import Child
+from runtime.children import Child, module_command
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError, Unavailable
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.ports import http_answers, is_free
-from runtime.settings import Settings
+from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.supervisor import Supervisor
 from runtime.tasks import running
@@ -130,7 +130,8 @@ class Up:
         try:
             await self._start_api()
             self._write_stack_file()
-            self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url} (key {self._key}), Ctrl-C stops it")
+            self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url}, Ctrl-C stops it")
+            self._say(f"passwords and the API key: tally status --show-secrets{self._data_dir_option()}")
             watching = asyncio.create_task(self._watch())
             try:
                 async with clickhouse.connect(self._settings) as database:
@@ -146,6 +147,11 @@ class Up:
     @property
     def _key(self) -> str:
         return self._settings.api_key.get_secret_value()
+
+    def _data_dir_option(self) -> str:
+        """What makes other commands find this stack, wherever they are run."""
+        folder = self._settings.data_dir
+        return "" if folder == DEFAULT_DATA_DIR else f" --data-dir {shlex.quote(str(folder))}"
 
     def _start_workers(self) -> None:
         self._workers = supervised_workers(
@@ -166,7 +172,7 @@ class Up:
         if port != wanted:
             self._say(f"port {wanted} is taken: the API answers on {port}")
         self._api_url = f"http://{HOST}:{port}"
-        command = [sys.executable, "-m", "tally.serve", "all", "--host", HOST, "--port", str(port)]
+        command = module_command("tally.serve", "all", "--host", HOST, "--port", str(port))
         self._api = self._stack.children.start(
             "api",
             command,
@@ -257,9 +263,9 @@ class Up:
             f"imported {fed.accepted:,} Open Bandit rows: {verdicts.stored:,} stored, "
             f"{verdicts.duplicates:,} duplicates"
         )
-        self._say(f"key {self._key}")
         self._say(f"one stored id {fed.last_id}")
         url = f"{self._api_url}/v1/retrievers/interactions/{fed.last_id}"
+        # For the person at this terminal; no log file of the stack has the key.
         self._say(f"curl -H 'Authorization: Bearer {self._key}' {url}")
 
     async def _report(self, database: ClickHouse) -> None:

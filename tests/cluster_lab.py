@@ -66,10 +66,7 @@ def brokers(children: Children, cache_dir: Path, folder: Path, count: int) -> It
                 folder / str(node), folder_of_jars, port, controller, properties=properties, cluster_id=CLUSTER_ID
             )
         )
-    processes = [
-        children.start("kafka", part.command, log_path=folder / f"kafka-{node}.log")
-        for node, part in enumerate(parts, 1)
-    ]
+    processes = [part.start(children, folder / f"kafka-{node}.log") for node, part in enumerate(parts, 1)]
     assert wait_until(lambda: all(part.answers() for part in parts), lambda: True, READY_S)
     try:
         yield Brokers(",".join(part.endpoint for part in parts), processes)

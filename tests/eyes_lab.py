@@ -1,6 +1,5 @@
 """A worker and an API as processes of their own with an operator's ports, and all kinds of traffic through them."""
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.children import module_command
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
@@ -37,7 +37,7 @@ async def watched(lab: Lab, folder: Path) -> AsyncIterator[Eyes]:
         for name, command in commands.items():
             children.start(
                 name,
-                [sys.executable, "-m", *command],
+                module_command(*command),
                 log_path=folder / f"{name}.log",
                 environment=settings.as_environment(),
             )

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from pydantic import SecretStr
 
 from consumers.batch import Counts
 from consumers.worker import Worker
@@ -39,6 +41,14 @@ async def lab_of(settings: Settings) -> AsyncIterator["Lab"]:
     await migrate(settings)
     async with connect(settings) as database, kafka.producer(settings, letters=True) as raw:
         yield Lab(settings, database, raw)
+
+
+def at_port(url: SecretStr, port: int, scheme: str = "") -> SecretStr:
+    """The same address, user and password at another port of this machine: a proxy's."""
+    parts = urlsplit(url.get_secret_value())
+    credentials, at, _ = parts.netloc.rpartition("@")
+    there = parts._replace(scheme=scheme or parts.scheme, netloc=f"{credentials}{at}127.0.0.1:{port}")
+    return SecretStr(there.geturl())
 
 
 class Place(NamedTuple):

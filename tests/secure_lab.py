@@ -27,6 +27,7 @@ from runtime.children import Children
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
+from tests.lab import at_port
 
 ACL = Path(__file__).parent.parent / "deploy" / "access" / "valkey.acl"
 USER = "tally"
@@ -59,7 +60,7 @@ def secured(stack: Stack, settings: Settings, folder: Path) -> Iterator[Secure]:
     with ExitStack() as opened:
         children = opened.enter_context(running_children())
         kafka, kafka_port = _kafka(settings.cache_dir, folder, certificate)
-        children.start("kafka", kafka.command, log_path=folder / "kafka.log")
+        kafka.start(children, folder / "kafka.log")
         valkey_port = _valkey(children, folder)
         behind_tls = [opened.enter_context(_tls(port, context)) for port in (valkey_port, clickhouse.port or 0)]
         assert wait_until(kafka.answers, lambda: True, kafka.start_timeout_s)
@@ -69,7 +70,7 @@ def secured(stack: Stack, settings: Settings, folder: Path) -> Iterator[Secure]:
             "kafka_username": USER,
             "kafka_password": SecretStr(PASSWORD),
             "redis": SecretStr(f"rediss://tally_worker:{WORKER_PASSWORD}@{HOST}:{behind_tls[0]}/0"),
-            "clickhouse": SecretStr(f"https://{HOST}:{behind_tls[1]}"),
+            "clickhouse": at_port(settings.clickhouse, behind_tls[1], "https"),
             "tls_ca_file": str(ca_file),
             "key_prefix": f"tally.{settings.key_prefix}",
         }

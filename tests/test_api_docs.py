@@ -28,7 +28,7 @@ async def test_the_calls_of_the_page_run(lab: Lab) -> None:
     async with served(settings) as url, consuming(lab.settings):
 
         def here(text: str) -> str:
-            return text.replace(HERE, url).replace("tally-dev", "a-secret-key")
+            return text.replace(HERE, url).replace("your-key", "a-secret-key")
 
         shell = here("set -e\n" + "\necho\n".join(blocks("bash")).replace("curl -s", "curl -sS --fail"))
         done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell)

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-import sys
 from pathlib import Path
+
+from runtime.children import module_command
 
 
 async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path) -> None:
     """As `make bench QUICK=1`, without the peers that need an environment of their own."""
-    command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--only", "1", "5", "--folder", str(tmp_path)]
+    command = module_command("benchmarks.throughput", "--quick", "--only", "1", "5", "--folder", str(tmp_path))
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said = (await running.communicate())[0].decode()
     assert running.returncode == 0, said
@@ -22,7 +23,7 @@ async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path
 async def test_claims_are_measured_as_chunks_and_as_plain_keys(tmp_path: Path) -> None:
     """It checks how many duplicates each way finds."""
     options = ["--claims", "60000", "--batches", "2", "--folder", str(tmp_path)]
-    command = [sys.executable, "-m", "benchmarks.claims", *options]
+    command = module_command("benchmarks.claims", *options)
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said = (await running.communicate())[0].decode()
     assert running.returncode == 0, said

@@ -27,18 +27,32 @@ CLEAN = {name: value for name, value in os.environ.items() if not name.startswit
 class Running:
     """A `tally up` in a folder of its own."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, working_dir: Path | None = None) -> None:
         self.data_dir = data_dir
+        self._working_dir = working_dir
         self.log = data_dir.parent / f"{data_dir.name}.up.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [TALLY, "up", "--data-dir", str(data_dir), *arguments], stdout=log, stderr=log, env=CLEAN
+                [TALLY, "up", "--data-dir", str(data_dir), *arguments],
+                stdout=log,
+                stderr=log,
+                env=CLEAN,
+                cwd=working_dir,
             )
 
     def tally(self, *arguments: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run another command against it."""
         command = [TALLY, *arguments, "--data-dir", str(self.data_dir)]
-        return subprocess.run(command, check=False, input=given, capture_output=True, text=True, env=CLEAN, timeout=180)
+        return subprocess.run(
+            command,
+            check=False,
+            input=given,
+            capture_output=True,
+            text=True,
+            env=CLEAN,
+            cwd=self._working_dir,
+            timeout=180,
+        )
 
     def json(self, *arguments: str, given: str | None = None) -> Any:
         """Its answer, which must be JSON and a success."""
@@ -49,6 +63,10 @@ class Running:
     def status(self) -> Any:
         """What `tally status` says, ready or not."""
         return json.loads(self.tally("status", "--json").stdout)
+
+    def key(self) -> str:
+        """Its API key."""
+        return str(self.json("status", "--show-secrets")["key"])
 
     def is_ready(self) -> bool:
         """Whether it says so."""
@@ -105,8 +123,34 @@ def test_status_tells_machines_everything(up: Running) -> None:
     assert len(status["pids"]["workers"]) == 2
     assert set(status["endpoints"]) == {"kafka", "redis", "clickhouse", "api"}
     assert (status["topic"], status["dead_letter_topic"]) == ("interactions", "interactions.dead-letters")
-    assert (status["database"], status["table"], status["key"]) == ("tally", "interactions", "tally-dev")
+    assert (status["database"], status["table"]) == ("tally", "interactions")
     assert len(status["partitions"]) == 8
+
+
+def test_keys_and_passwords_are_shown_when_asked_for(up: Running) -> None:
+    found = up.json("status", "--show-secrets")
+    credentials = json.loads((up.data_dir / "credentials.json").read_text())
+    assert found["key"] == credentials["api_key"]
+    shown = up.tally("status", "--show-secrets").stdout
+    for name, secret in credentials.items():
+        assert secret in shown, name
+        for answer in (up.tally("status").stdout, up.tally("status", "--json").stdout):
+            assert secret not in answer, name
+    for user in ("clickhouse", "analyst"):
+        url = found["endpoints"][user]
+        assert httpx.get(url, params={"query": "SELECT count() FROM tally.interactions"}).status_code == 200
+
+
+def test_no_secret_is_in_a_log_an_argument_or_a_file_for_others(up: Running) -> None:
+    secrets = json.loads((up.data_dir / "credentials.json").read_text()).values()
+    logs = {path.name: path.read_text() for path in (up.data_dir / "logs").iterdir()} | {"up": up.said()}
+    assert {"kafka.log", "redis.log", "clickhouse.log", "api.log", "worker-0.log"} <= set(logs)
+    arguments = {str(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in [*up.pids(), up.process.pid]}
+    for where, text in (logs | arguments).items():
+        assert not [secret for secret in secrets if secret in text], where
+    for path in (up.data_dir, *up.data_dir.rglob("*")):
+        if path.exists() and not path.is_symlink():
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_an_event_goes_in_and_its_record_comes_out(up: Running) -> None:
@@ -123,7 +167,7 @@ def test_an_event_goes_in_and_its_record_comes_out(up: Running) -> None:
 
     status = up.json("status")
     url = f"{status['endpoints']['api']}/v1/retrievers/interactions/{receipt['interaction_id']}"
-    answer = httpx.get(url, headers={"Authorization": f"Bearer {status['key']}"})
+    answer = httpx.get(url, headers={"Authorization": f"Bearer {up.key()}"})
     assert answer.json() == found["record"]
 
 
@@ -249,7 +293,7 @@ def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Runn
     port = free_port()
     command = [TALLY, "serve", "all", "--workers", "2", "--port", str(port), "--data-dir", str(up.data_dir)]
     event = {"feature_id": "d", "interaction_type": ["click"], "position": 0}
-    key = {"Authorization": "Bearer tally-dev"}
+    key = {"Authorization": f"Bearer {up.key()}"}
 
     def children() -> set[int]:
         found = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
@@ -271,7 +315,7 @@ def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Runn
         said = serving.stderr.read() if serving.stderr else ""
         assert serving.wait(60) == 0, said
         assert "Traceback" not in said
-        assert "tally-dev" not in said
+        assert up.key() not in said
         assert "POST /v1/retrievers/interactions 200 " in said
 
 
@@ -335,7 +379,8 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert "imported 10,000 Open Bandit rows: 10,000 stored, 0 duplicates" in said
     assert "simulated 300 events in 3 s: " in said
     assert " 0 without a verdict" in said
-    assert "curl -H 'Authorization: Bearer tally-dev' http://127.0.0.1:" in said
+    assert said.count("Bearer ") == 1
+    assert "curl -H 'Authorization: Bearer tally_" in said
     assert "lag 0" in said
 
 

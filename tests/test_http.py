@@ -13,7 +13,7 @@ import pytest
 from fastapi import Request
 from pydantic import SecretStr
 
-from runtime.errors import SettingsError, Unavailable
+from runtime.errors import Unavailable
 from runtime.http.access import Caller
 from runtime.http.best_effort import BestEffort
 from runtime.http.errors import ApiError
@@ -22,8 +22,18 @@ from runtime.http.prefer import wait_s
 from runtime.keys import ROOT, SCOPES, PageToken, hash_of
 from runtime.redis import Redis
 from runtime.settings import Settings
-from tally.serve import check
-from tests.http_lab import BEARER, EVENT, KEY, PATH, api_of, assert_error, served, with_key
+from tally.serve import app_of
+from tests.http_lab import (
+    BEARER,
+    EVENT,
+    KEY,
+    PATH,
+    api_of,
+    assert_error,
+    served,
+    until_keys_are_known,
+    with_key,
+)
 from tests.lab import Lab
 from tests.waiting import eventually_async
 
@@ -213,13 +223,45 @@ def test_the_preference_to_wait(header: str, seconds: float | None) -> None:
     assert wait_s(request, 10_000) == seconds
 
 
-def test_the_key_that_everybody_knows_is_for_this_machine_only() -> None:
-    settings = Settings(kafka="k:1", clickhouse=SecretStr("http://c:1"))
-    check(settings, "all", "127.0.0.1")
-    for host in ("0.0.0.0", "10.0.0.1", "::"):  # noqa: S104
-        with pytest.raises(SettingsError, match="TALLY_API_KEY"):
-            check(settings, "all", host)
-    check(settings.model_copy(update={"api_key": SecretStr("mine")}), "all", "0.0.0.0")  # noqa: S104
+async def test_without_a_key_of_the_settings_no_other_one_is_taken_for_it(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings, api_key=SecretStr(""))) as api:
+        await until_keys_are_known(api)
+        for key in ("tally-dev", "dev-key", "root", KEY, "''", "tk__"):
+            answer = await api.post(PATH, json=EVENT, headers={"Authorization": f"Bearer {key}"})
+            assert_error(answer, 401, "UnauthorizedError")
+
+
+@pytest.mark.parametrize(
+    ("listening", "chosen", "host", "status"),
+    [
+        ("127.0.0.1", "", "127.0.0.1:8080", 200),
+        ("127.0.0.1", "", "localhost", 200),
+        ("127.0.0.2", "", "127.0.0.2", 200),
+        ("::1", "", "[::1]:8080", 200),
+        ("127.0.0.1", "", "rebound.example", 400),
+        ("127.0.0.1", "", "127.0.0.1.rebound.example:8080", 400),
+        ("localhost", "", "localhost.rebound.example", 400),
+        ("::1", "", "[::1", 400),
+        ("127.0.0.1", "", "", 400),
+        ("127.0.0.1", "api.example", "API.example:443", 200),
+        ("127.0.0.1", "api.example", "127.0.0.1", 400),
+        ("10.0.0.1", "", "any.example", 200),
+        ("10.0.0.1", "api.example", "any.example", 400),
+    ],
+)
+async def test_requests_for_another_host_are_refused(
+    settings: Settings, listening: str, chosen: str, host: str, status: int
+) -> None:
+    """A page whose name was pointed at this machine gets nothing, and probes work by whatever address."""
+    names = Settings(http_hosts=chosen).http_hosts
+    app = app_of(with_key(settings, http_hosts=names), "reader", listening)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://t", headers={"Host": host}) as api:
+        answer = await api.get("/metrics")
+        assert answer.status_code == status
+        if status == 400:
+            assert "TALLY_HTTP_HOSTS" in assert_error(answer, 400, "BadRequestError", "unknown_host")["message"]
+        assert (await api.get("/v1/health")).status_code == 200
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import log
+from runtime.children import module_command
 from runtime.errors import SettingsError
 from runtime.settings import Settings
 from tests.http_lab import api_of, with_key
@@ -113,7 +114,7 @@ def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int,
 def test_a_process_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
     environment |= {"TALLY_LOG_FORMAT": "json", "TALLY_DATA_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "consumers.worker"]
+    command = module_command("consumers.worker")
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == SettingsError.exit_code
     lines = [json.loads(line) for line in done.stderr.splitlines()]

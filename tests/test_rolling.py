@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from pydantic import SecretStr
 
 from deploy.embedded.stack import Stack
 from readers.audit import audit
-from runtime.children import Child, Children
+from runtime.children import Child, Children, module_command
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
@@ -41,7 +40,7 @@ class Fleet:
         what = ["consumers.worker", "--instance", name]
         if name in APIS:
             what = ["tally.serve", "all", "--port", str(self.port)]
-        command = [sys.executable, "-m", *what, "--metrics-port", str(self._ports[name])]
+        command = module_command(*what, "--metrics-port", str(self._ports[name]))
         self._running[name] = self._children.start(
             name, command, log_path=self._folder / f"{name}.log", environment=self._environment
         )

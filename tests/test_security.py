@@ -27,7 +27,7 @@ from tests.test_cli import CLEAN, TALLY
 @pytest.fixture(scope="module")
 def secure(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     """Stores with TLS and users."""
-    folder = tmp_path_factory.mktemp("secure")
+    folder = tmp_path_factory.mktemp("secure, Käse \\ 1")
     with secured(stack, settings_of_its_own(stack, folder), folder) as found:
         yield found
 

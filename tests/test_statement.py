@@ -28,6 +28,7 @@ def test_the_first_word_decides(sql: str, word: str) -> None:
     [
         (b"INSERT INTO t FORMAT Native\n\x01\x02", "INSERT INTO t", b"\x01\x02"),
         (b"insert into `a FORMAT b` (x) format CSV\r\n1\n", "insert into `a FORMAT b` (x)", b"1\n"),
+        (b"INSERT INTO t VALUES (1); SELECT 2", "INSERT INTO t", b" (1); SELECT 2"),
         (b"INSERT INTO t SETTINGS a='FORMAT x' FORMAT TSV \n", "INSERT INTO t SETTINGS a='FORMAT x'", b""),
         (
             b"INSERT INTO t /* FORMAT no */ FORMAT CSV\n'FORMAT Native",
@@ -48,8 +49,8 @@ def test_an_insert_whose_format_may_go_on_waits() -> None:
     assert split_insert(b"INSERT INTO t (a, b) FOR") is None
 
 
-@pytest.mark.parametrize("tail", [b"SELECT 1", b"VALUES (1)", b"with x as (select 1) select * from x"])
-def test_an_insert_with_rows_of_its_own_runs_at_once(tail: bytes) -> None:
+@pytest.mark.parametrize("tail", [b"SELECT 1", b"with x as (select 1) select * from x"])
+def test_an_insert_of_a_query_runs_at_once(tail: bytes) -> None:
     statement = split_insert(b"INSERT INTO t " + tail)
     assert statement is not None
     assert statement.kind == "at_once"

@@ -38,7 +38,7 @@ MESSAGE = """
 
 
 def main() -> None:
-    options = json.loads(sys.argv[1])
+    options = json.load(sys.stdin)
     with tempfile.TemporaryDirectory(dir=options.get("folder")) as folder:
         session = chdb.session.Session(folder)
         session.query("CREATE DATABASE IF NOT EXISTS bench ENGINE = Atomic")

@@ -35,7 +35,7 @@ class Interaction(BaseModel):
 
 async def work(options: dict[str, Any]) -> None:
     """Read, check, deduplicate, insert, commit."""
-    client = clickhouse_connect.get_client(host="127.0.0.1", port=options["clickhouse_port"])
+    client = clickhouse_connect.get_client(dsn=options["clickhouse"])
     client.command(CREATE.format(table=options["table"]))
     claims = redis.asyncio.from_url(options["redis"])
     consumer = AIOKafkaConsumer(
@@ -65,4 +65,4 @@ async def work(options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(work(json.loads(sys.argv[1])))
+    asyncio.run(work(json.load(sys.stdin)))

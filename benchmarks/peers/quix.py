@@ -22,7 +22,7 @@ class Sink(BatchingSink):
 
     def __init__(self, options: dict[str, Any]) -> None:
         super().__init__()
-        self._client = clickhouse_connect.get_client(host="127.0.0.1", port=options["clickhouse_port"])
+        self._client = clickhouse_connect.get_client(dsn=options["clickhouse"])
         self._table = options["table"]
 
     def write(self, batch: SinkBatch) -> None:
@@ -62,8 +62,8 @@ def work(options: dict[str, Any], counter: Any) -> None:
 
 
 def main() -> None:
-    options = json.loads(sys.argv[1])
-    client = clickhouse_connect.get_client(host="127.0.0.1", port=options["clickhouse_port"])
+    options = json.load(sys.stdin)
+    client = clickhouse_connect.get_client(dsn=options["clickhouse"])
     client.command(CREATE.format(table=options["table"]))
     counter = multiprocessing.Value("q", 0)
     workers = [

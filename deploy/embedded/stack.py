@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -10,16 +11,32 @@ from typing import Self
 from pydantic import SecretStr
 
 from deploy.embedded import jars
-from deploy.embedded.parts import Part, clickhouse_part, kafka_part, valkey_part, wait_until
+from deploy.embedded.clickhouse_http.users import User, analyst
+from deploy.embedded.credentials import Credentials
+from deploy.embedded.parts import (
+    ANALYST,
+    CLICKHOUSE_USER,
+    Part,
+    clickhouse_part,
+    kafka_part,
+    valkey_part,
+    wait_until,
+)
 from runtime.children import Child, ChildFailed, Children
 from runtime.errors import TallyError
 from runtime.ports import free_port
-from runtime.settings import Settings
+from runtime.settings import Settings, with_user, without_password
 from runtime.stack_file import Endpoints, Pids, StackFile
+from schemas.tables import API_KEYS
 
 ATTEMPTS = 3
 _PORT_TAKEN = "address already in use"
 """What Kafka, Valkey and the front of ClickHouse say alike, but for capitals."""
+
+_OWNER_ONLY = 0o077
+"""The umask for everything that a stack makes: events are in its files, and passwords."""
+
+_FOLDERS = ("kafka", "valkey", "clickhouse", "clickhouse-spool", "clickhouse-backups", "logs")
 
 Progress = Callable[[str], None]
 
@@ -36,16 +53,21 @@ class Stack:
         self._data_dir = settings.data_dir.absolute()
         self._running: dict[str, tuple[Part, Child]] = {}
         self._lock_descriptor: int | None = None
+        self._umask_before: int
         self.children: Children
+        self.credentials: Credentials
 
     def __enter__(self) -> Self:
+        _check_name(self._data_dir)
+        self._umask_before = os.umask(_OWNER_ONLY)
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TallyError(f"cannot use {self._data_dir} as --data-dir: {error.strerror}") from error
-        self._lock()
-        self.children = Children()
+            self._take_folder()
+            self.children = Children()
+        except BaseException:
+            os.umask(self._umask_before)
+            raise
         try:
+            self.credentials = Credentials.of(self._data_dir)
             self._start_on_free_ports()
         except BaseException:
             self.stop()
@@ -56,6 +78,16 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _take_folder(self) -> None:
+        """Make the data directory, or take one over; what a version before this one made is closed to others."""
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            for folder in filter(Path.is_dir, (self._data_dir / name for name in _FOLDERS)):
+                folder.chmod(0o700)
+        except OSError as error:
+            raise TallyError(f"cannot use {self._data_dir} as --data-dir: {error.strerror}") from error
+        self._lock()
 
     def _lock(self) -> None:
         """One stack a data directory: the lock goes with the process, however it ends."""
@@ -86,8 +118,8 @@ class Stack:
         # Started together, waited for in order: the JVM takes longest and needs the least from us.
         for part in (
             kafka_part(self._data_dir, folder, free_port(), free_port()),
-            valkey_part(self._data_dir, free_port()),
-            clickhouse_part(self._data_dir, free_port()),
+            valkey_part(self._data_dir, free_port(), self.credentials.valkey_password),
+            clickhouse_part(self._data_dir, free_port(), self._clickhouse_users()),
         ):
             self._start(part)
         for part, child in self._running.values():
@@ -96,14 +128,20 @@ class Stack:
 
     def _start(self, part: Part) -> None:
         log_path = self.log_dir / f"{part.name}.log"
-        self._running[part.name] = part, self.children.start(part.name, part.command, log_path=log_path)
+        self._running[part.name] = part, part.start(self.children, log_path)
 
     def _wait(self, part: Part, child: Child) -> None:
         if not wait_until(part.answers, lambda: child.exit_code is None, part.start_timeout_s):
             if child.exit_code is None:
                 raise child.failure(f"did not answer within {part.start_timeout_s:.0f} s")
             raise child.failure(f"{child.describe_exit()} while starting")
-        self._progress(f"{part.name} ready at {part.endpoint}")
+        self._progress(f"{part.name} ready at {without_password(part.endpoint)}")
+
+    def _clickhouse_users(self) -> list[User]:
+        return [
+            User(CLICKHOUSE_USER, self.credentials.clickhouse_password),
+            analyst(ANALYST, self.credentials.analyst_password, self._settings.database, [API_KEYS]),
+        ]
 
     @property
     def log_dir(self) -> Path:
@@ -135,13 +173,16 @@ class Stack:
     def stack_file(self) -> StackFile:
         """What other commands need to know."""
         endpoints = {name: part.endpoint for name, (part, _child) in self._running.items()}
+        endpoints["analyst"] = with_user(endpoints["clickhouse"], ANALYST, self.credentials.analyst_password)
         pids = {name: child.pid for name, (_part, child) in self._running.items()}
         return StackFile(endpoints=Endpoints(**endpoints), pids=Pids(up=os.getpid(), **pids))
 
     def settings(self) -> Settings:
-        """The settings with the stack's endpoints in place."""
+        """The settings with the stack's endpoints in place, and its key unless they have one."""
         found = self.stack_file().endpoints
+        key = self._settings.api_key.get_secret_value() or self.credentials.api_key
         update = {
+            "api_key": SecretStr(key),
             "kafka": found.kafka,
             "redis": SecretStr(found.redis),
             "clickhouse": SecretStr(found.clickhouse),
@@ -156,8 +197,16 @@ class Stack:
         self.children.close()
         os.close(self._lock_descriptor)
         self._lock_descriptor = None
+        os.umask(self._umask_before)
 
     def _stop_parts(self) -> None:
         for part, child in reversed(self._running.values()):
             self.children.stop(child, part.stop_timeout_s)
         self._running.clear()
+
+
+def _check_name(folder: Path) -> None:
+    """Raise TallyError for a folder whose name not every part could open."""
+    name = str(folder)
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
+        raise TallyError(f"cannot use {name!r} as --data-dir: its name has control characters, or is not UTF-8")

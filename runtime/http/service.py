@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, Protocol
@@ -23,6 +23,7 @@ from runtime.http.access import Access
 from runtime.http.best_effort import BestEffort
 from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem, unavailable
 from runtime.http.head import HeadAsGet
+from runtime.http.hosts import AllowedHosts
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import REQUEST_ID, Observed
 from runtime.metrics import BUILD
@@ -84,8 +85,11 @@ class Part(Protocol):
         """Connect; gives what readiness looks at, by name. Leaving disconnects, after what was taken in is done."""
 
 
-def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
-    """The application; it connects when it starts and disconnects when it stops."""
+def create_app(settings: Settings, parts: Sequence[Part], hosts: Collection[str] = ()) -> FastAPI:
+    """The application; it connects when it starts and disconnects when it stops.
+
+    `hosts` are the names that it answers to; none: to any.
+    """
     redis = BestEffort(settings)
     base = Base(settings, Access(settings), RateLimits(settings, redis), redis)
     readiness = _Readiness()
@@ -139,6 +143,8 @@ def create_app(settings: Settings, parts: Sequence[Part]) -> FastAPI:
             expose_headers=EXPOSED,
         )
     app.add_middleware(HeadAsGet)
+    if hosts:
+        app.add_middleware(AllowedHosts, names=hosts)
     app.add_middleware(
         Observed, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
     )

@@ -166,15 +166,21 @@ def _line(seen: Seen) -> str:
     return " ".join([seen.timestamp, what, seen.namespace, *filter(None, told)])
 
 
-def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+def status(
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Also the API key, and addresses with their passwords.")
+    ] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
     """The parts, the lag of each partition, and what became of everything so far. Exits 1 when something is down.
 
-    Example: tally status --json
+    Examples: tally status --json; tally status --show-secrets
     """
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
     stack = StackFile.of_running_stack(settings.data_dir)
     overview, problems = asyncio.run(_look(settings, stack))
-    described = _status(settings, stack, overview, problems)
+    described = _status(settings, stack, overview, problems, show_secrets=show_secrets)
     if as_json:
         answer_json(described)
     else:
@@ -207,22 +213,30 @@ async def _look(settings: Settings, stack: StackFile | None) -> tuple[Overview, 
     return overview, problems
 
 
-def _status(settings: Settings, stack: StackFile | None, overview: Overview, problems: list[str]) -> dict[str, Any]:
+def _status(
+    settings: Settings, stack: StackFile | None, overview: Overview, problems: list[str], *, show_secrets: bool
+) -> dict[str, Any]:
+    redis, clickhouse_url = settings.redis.get_secret_value(), settings.clickhouse.get_secret_value()
+    endpoints = {
+        "kafka": settings.kafka,
+        "redis": redis if show_secrets else without_password(redis),
+        "clickhouse": clickhouse_url if show_secrets else without_password(clickhouse_url),
+        "api": stack.endpoints.api if stack else "",
+    }
+    secrets: dict[str, Any] = {}
+    if show_secrets:
+        secrets["key"] = settings.api_key.get_secret_value()
+        endpoints["analyst"] = stack.endpoints.analyst if stack else ""
     return {
         "ready": not problems,
         "problems": problems,
         "pids": stack.pids.model_dump(exclude={"up"}) if stack else {},
-        "key": stack.key if stack else None,
+        **secrets,
         "topic": settings.topic,
         "dead_letter_topic": settings.letters_topic,
         "database": settings.database,
         "table": INTERACTIONS,
-        "endpoints": {
-            "kafka": settings.kafka,
-            "redis": without_password(settings.redis.get_secret_value()),
-            "clickhouse": without_password(settings.clickhouse.get_secret_value()),
-            "api": stack.endpoints.api if stack else "",
-        },
+        "endpoints": endpoints,
         "lag": overview.lag,
         "partitions": [partition.model_dump() for partition in overview.partitions],
         **overview.verdicts.model_dump(),
@@ -234,12 +248,15 @@ def _print_status(described: dict[str, Any]) -> None:
     parts = table("part", "pid", "endpoint", title="Parts")
     for name, pid in described["pids"].items():
         shown = ", ".join(map(str, pid)) if isinstance(pid, list) else str(pid)
-        parts.add_row(name, shown, described["endpoints"].get(name, ""))
+        parts.add_row(name, shown, without_password(described["endpoints"].get(name, "")))
     lag = table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
     for partition in described["partitions"]:
         lag.add_row(*(str(partition[column]) for column in ("partition", "end_offset", "committed", "lag")))
     if described["pids"]:
         out.print(parts)
+    if "key" in described:
+        for name, secret in {"key": described["key"], **described["endpoints"]}.items():
+            out.print(cell(f"{name} {secret}"), soft_wrap=True)
     out.print(lag)
     out.print(
         f"{described['stored']:,} stored, {described['duplicates']:,} duplicates, "

@@ -122,7 +122,7 @@ class _EscapeAll(RenderHook):
 
 
 def _console(stream: _Stream) -> Console:
-    console = Console(file=cast(TextIO, stream))
+    console = Console(file=cast(TextIO, stream), emoji=False)
     console.push_render_hook(_EscapeAll())
     return console
 

@@ -193,7 +193,7 @@ def serve(
     if role not in api.ROLES:
         raise typer.BadParameter(f"{role!r} is not one of {', '.join(api.ROLES)}", param_hint="ROLE")
     settings = Settings.load(data_dir)
-    api.check(settings, role, host)
+    api.check(settings, role)
     if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
         raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
     log.configure(settings.log_format)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from consumers.seams import SEAMS
 from deploy.embedded.stack import Stack
+from runtime.children import module_command
 from runtime.settings import Settings
 from tests.chaos.controls import CONTROLS
 from tests.chaos.plan import FAULTS, RESTART, plan
@@ -109,7 +110,7 @@ def _campaign(options: argparse.Namespace) -> int:
     begun, console = time.monotonic(), Console(stderr=True)
     before = len(_results(options))
     shards = [
-        subprocess.Popen([sys.executable, "-m", "tests.chaos", *sys.argv[1:], "--shard", str(number)])
+        subprocess.Popen(module_command("tests.chaos", *sys.argv[1:], "--shard", str(number)))
         for number in range(options.jobs)
     ]
     shown = -1

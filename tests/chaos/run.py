@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from deploy.embedded.stack import Stack
@@ -30,6 +29,7 @@ from tests.chaos.plan import Plan
 from tests.chaos.proxy import Proxy, proxy_to
 from tests.chaos.traffic import NARROWED, WINDOW_MS, Traffic
 from tests.chaos.verify import compared, problems_of, recorded_outcomes
+from tests.lab import at_port
 
 RECORDS = 240
 BURST = 12
@@ -155,8 +155,8 @@ class Run:
         self.through = settings.model_copy(
             update={
                 "kafka": f"127.0.0.1:{self.proxies['kafka'].port}",
-                "redis": SecretStr(f"redis://127.0.0.1:{self.proxies['redis'].port}/0"),
-                "clickhouse": SecretStr(f"http://127.0.0.1:{self.proxies['clickhouse'].port}"),
+                "redis": at_port(settings.redis, self.proxies["redis"].port),
+                "clickhouse": at_port(settings.clickhouse, self.proxies["clickhouse"].port),
             }
         )
         brokers = {ports["kafka"]: self.proxies["kafka"].port}

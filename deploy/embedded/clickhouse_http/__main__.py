@@ -1,10 +1,11 @@
-"""Serve the engine: `python -m deploy.embedded.clickhouse_http --path DIR --port PORT`."""
+"""Serve the engine: `python -P -m deploy.embedded.clickhouse_http --path DIR --port PORT`."""
 
 import argparse
 import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # The engine takes its time zone from the environment, and a table's text must not depend on the machine's.
@@ -12,18 +13,21 @@ os.environ["TZ"] = "UTC"
 
 import uvicorn
 
-from deploy.embedded.clickhouse_http.app import Front
-from deploy.embedded.clickhouse_http.engine import Engine
-from deploy.embedded.clickhouse_http.request import User
+from deploy.embedded.clickhouse_http.users import User, read_users
 from runtime.http.server import OrderlyServer
 
 KEEP_ALIVE_S = 60
 STOP_S = 10
+LOOPBACK = "127.0.0.1"
 
 
-async def serve(path: Path, host: str, port: int, user: User) -> None:
+async def serve(name: str, users: Sequence[User], host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; running statements get STOP_S seconds to end."""
-    front = Front(Engine(str(path)), user)
+    # Not before the working directory is ours: the engine reads a config.xml in it as soon as it is imported.
+    from deploy.embedded.clickhouse_http.app import Front  # noqa: PLC0415
+    from deploy.embedded.clickhouse_http.engine import Engine  # noqa: PLC0415
+
+    front = Front(Engine(name, users), users, only_local=host == LOOPBACK)
     config = uvicorn.Config(
         front,
         host=host,
@@ -41,18 +45,25 @@ async def serve(path: Path, host: str, port: int, user: User) -> None:
         front.close()
 
 
+def _user_of_environment() -> User:
+    """As the official image has it: everybody may read the arguments of a process, but not its environment."""
+    return User(os.environ.get("CLICKHOUSE_USER", User().name), os.environ.get("CLICKHOUSE_PASSWORD", ""))
+
+
 def main() -> None:
     """Read the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--path", type=Path, required=True, help="the engine's data directory; one process each")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--user", default=User().name)
-    parser.add_argument("--password", default=User().password)
+    parser.add_argument("--users", type=Path, help="file of users; default: one, of CLICKHOUSE_USER and _PASSWORD")
     options = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    options.path.mkdir(parents=True, exist_ok=True)
-    asyncio.run(serve(options.path, options.host, options.port, User(options.user, options.password)))
+    users = read_users(options.users) if options.users else [_user_of_environment()]
+    path = options.path.absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    os.chdir(path.parent)
+    asyncio.run(serve(path.name, users, options.host, options.port))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,8 +20,9 @@ from deploy.embedded.clickhouse_http.errors import (
     ClickHouseError,
     error,
 )
-from deploy.embedded.clickhouse_http.request import Request, User, read_request
+from deploy.embedded.clickhouse_http.request import Request, check_origin, headers_of, read_request
 from deploy.embedded.clickhouse_http.statement import Statement, is_reading
+from deploy.embedded.clickhouse_http.users import User
 
 Send = Callable[[Any], Awaitable[None]]
 
@@ -41,9 +42,10 @@ log = logging.getLogger(__name__)
 class Front:
     """Speaks ClickHouse's HTTP interface for one engine."""
 
-    def __init__(self, engine: Engine, user: User) -> None:
+    def __init__(self, engine: Engine, users: Sequence[User], *, only_local: bool) -> None:
         self._engine = engine
-        self._user = user
+        self._users = {user.name: user for user in users}
+        self._only_local = only_local
         self._threads = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="query")
         self._killers = ThreadPoolExecutor(1, thread_name_prefix="kill")
         self._places = asyncio.Semaphore(MAX_RUNNING)
@@ -55,12 +57,13 @@ class Front:
             return
         answer = Answer(send)
         try:
+            check_origin(headers_of(scope), only_local=self._only_local)
             if scope["path"] in {"/ping", "/replicas_status"} or _is_greeting(scope):
                 await answer.whole(200, b"Ok.\n", {"content-type": "text/html; charset=UTF-8"})
             elif scope["path"] != "/":
                 raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
             else:
-                await self._serve(read_request(scope, self._user), receive, answer)
+                await self._serve(read_request(scope, self._users), receive, answer)
         except ClientGone:
             log.info("client gone")
         except ClickHouseError as failed:
@@ -105,10 +108,11 @@ class Front:
         answer: "Answer",
     ) -> None:
         if statement.kind != "stream_in":
-            async with self._killed_when_gone(request.query_id, statement, receive, answer):
+            async with self._killed_when_gone(request.caller.mark, statement, receive, answer):
                 await self._read(statement, request, answer)
             return
-        insert = self._engine.insert(request.query_id, request.database, request.settings, statement)
+        await self._call(self._engine.check, request.caller, statement)
+        insert = self._engine.insert(request.caller, statement)
         try:
             pending = statement.data
             async for piece in body:
@@ -126,7 +130,7 @@ class Front:
         encoding, encoder = compressor(request.accept_encoding)
         answer.encoder = encoder
         headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
-        result = self._engine.result(request.query_id, request.database, request.settings, statement, request.params)
+        result = self._engine.result(request.caller, statement, request.params)
         is_last = False
         try:
             # Headers leave with the first piece, so an error before it still gets its own status.
@@ -145,7 +149,7 @@ class Front:
 
     @asynccontextmanager
     async def _killed_when_gone(
-        self, query_id: str, statement: Statement, receive: Receive, answer: "Answer"
+        self, mark: str, statement: Statement, receive: Receive, answer: "Answer"
     ) -> AsyncIterator[None]:
         """Watch the connection while a reading statement runs, and end the query when the client leaves."""
         if not is_reading(statement.sql):
@@ -156,7 +160,7 @@ class Front:
             while (await receive())["type"] != "http.disconnect":
                 pass
             if not answer.is_complete:  # a client that has its answer counts as gone, too
-                await asyncio.get_running_loop().run_in_executor(self._killers, partial(self._engine.kill, query_id))
+                await asyncio.get_running_loop().run_in_executor(self._killers, partial(self._engine.kill, mark))
 
         watcher = asyncio.create_task(watch())
         try:
@@ -246,10 +250,11 @@ def _is_greeting(scope: Any) -> bool:
 
 
 def _headers(request: Request, statement: Statement) -> dict[str, str]:
+    query_id = request.caller.query_id
     return {
         "content-type": _CONTENT_TYPES.get(statement.format.lower(), "application/octet-stream"),
         "x-clickhouse-format": statement.format,
-        "x-clickhouse-query-id": "".join(char for char in request.query_id if char.isprintable() and char.isascii()),
+        "x-clickhouse-query-id": "".join(char for char in query_id if char.isprintable() and char.isascii()),
         "x-clickhouse-server-display-name": "tally-embedded",
         "x-clickhouse-timezone": "UTC",
     }

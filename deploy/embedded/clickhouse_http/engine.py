@@ -1,29 +1,30 @@
 """The engine: every request gets a session of its own, so that settings cannot leak from one to the next.
 
-A session costs about 0.3 ms. Its methods block; `app.py` calls them from threads.
+A session costs about 0.4 ms. Its methods block; `app.py` calls them from threads.
 """
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import partial
+from base64 import b64encode
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 from typing import IO
 
 import chdb
 
-from deploy.embedded.clickhouse_http.errors import from_engine
+from deploy.embedded.clickhouse_http.errors import ACCESS_DENIED, BAD_ARGUMENTS, error, from_engine
+from deploy.embedded.clickhouse_http.policy import INFILE, Policy, Refused
 from deploy.embedded.clickhouse_http.statement import Statement, split_settings
+from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, Caller, User, engine_config, engine_users
+from runtime.private_file import write_private
 
-_CONFIG = "?background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
+_MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
 """One thread merges: on the few cores of an embedded engine more of them would keep inserts and queries waiting."""
 
-
-def _connection(path: str) -> str:
-    """What opens the engine on a data directory; backups go beside it, and nowhere else."""
-    return f"{path}{_CONFIG}&backups.allowed_path={path}-backups"
-
+_PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
 """What one query may hold, its formatted result included."""
@@ -31,22 +32,47 @@ _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
 RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
 """For a result that cannot be streamed; the engine names the setting when it refuses one."""
 
+CHECKED_STATEMENTS = 1_024
+CHECKED_STATEMENT_CHARS = 8_192
+"""Checks that are remembered, and the longest statement of one: a check costs as much as a small query."""
+
 _FAILED = (chdb.ChdbError, RuntimeError)
 
 
 class Session:
-    """One request's view of the engine."""
+    """One request's view of the engine. Without a caller it is the front's own, and may do everything."""
 
-    def __init__(self, path: str, query_id: str, database: str | None, settings: Mapping[str, str]) -> None:
-        self._connection = chdb.connect(_connection(path))
+    def __init__(
+        self,
+        connection: str,
+        mark: str,
+        caller: Caller | None = None,
+        bounds: Mapping[str, str] | None = None,
+        *,
+        backup: bool = False,
+    ) -> None:
+        self._connection = chdb.connect(connection)
+        # `mark` is what `kill` finds the query by: an embedded engine chooses query ids itself.
+        own, marked = {**_MEMORY, **(bounds or {})}, {"log_comment": mark}
         try:
-            # The comment is what `kill` finds the query by: an embedded engine chooses query ids itself.
-            self._run(_set_statement({**_MEMORY, **settings, "log_comment": query_id}))
-            if database:
-                self._run(f"USE {_identifier(database)}")
+            if caller is None:
+                self._set({**own, **marked})
+            elif caller.user.only_reads:
+                self._set({**own, **marked, "readonly": "1"})
+                self._set(caller.settings)  # the engine refuses any from here on
+            else:
+                self._set({**own, **caller.settings, **marked})
+            if caller is not None:
+                self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
+                if caller.database:
+                    self._run(f"USE {_identifier(caller.database)}")
         except BaseException:
             self.close()
             raise
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        if settings:
+            self._run("SET " + ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items()))
 
     def _run(self, sql: str) -> None:
         try:
@@ -96,8 +122,7 @@ class Insert:
 
     def __init__(self, open_session: Callable[[], Session], statement: Statement, spool: Path) -> None:
         self._open_session = open_session
-        self._sql, self._settings = split_settings(statement.sql)
-        self._format = statement.format
+        self._statement = statement
         self._spool = spool
         self._file: IO[bytes] | None = None
 
@@ -107,7 +132,7 @@ class Insert:
 
     def _spooled(self) -> IO[bytes]:
         if self._file is None:
-            self._file = NamedTemporaryFile(dir=self._spool, suffix=".rows")  # noqa: SIM115  (closed by cancel)
+            self._file = TemporaryFile(dir=self._spool)  # noqa: SIM115  (closed by cancel)
         return self._file
 
     def finish(self, last: bytes) -> int:
@@ -116,9 +141,9 @@ class Insert:
         try:
             file = self._spooled()
             file.write(last)
-            file.flush()
-            source = f"FROM INFILE {_literal(file.name)} COMPRESSION 'none'"
-            return session.write(f"{self._sql} {source} {self._settings} FORMAT {self._format}")
+            file.seek(0)
+            # By its descriptor: the engine would take braces and stars in a path for a pattern.
+            return session.write(_from_file(self._statement, f"/dev/fd/{file.fileno()}"))
         finally:
             session.close()
             self.cancel()
@@ -129,38 +154,71 @@ class Insert:
             self._file.close()
 
 
+def _from_file(insert: Statement, path: str) -> str:
+    """The INSERT that reads its rows from a file."""
+    head, settings = split_settings(insert.sql)
+    return f"{head} FROM INFILE {_literal(path)} COMPRESSION 'none' {settings} FORMAT {insert.format}"
+
+
 class Engine:
     """Opens sessions on one data directory and ends queries nobody waits for."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._spool = Path(f"{path}-spool")
+    def __init__(self, name: str, users: Sequence[User]) -> None:
+        """`name` is a folder of the working directory; what goes with it is beside it.
+
+        Raises ClickHouseError for a name that would need quoting in the engine's address.
+        """
+        if not _PLAIN_NAME.fullmatch(name):
+            raise error(BAD_ARGUMENTS, f"The last part of --path is {name!r}: it must be a plain name")
+        self._address = f"{name}?{_MERGES}&config-file={_write_config(name, users)}"
+        self._spool = Path(f"{name}-spool")
         shutil.rmtree(self._spool, ignore_errors=True)  # what a crash left
         self._spool.mkdir(parents=True)
-        self._keep_open = chdb.connect(_connection(path))  # the engine stays up between requests
+        self._keep_open = chdb.connect(self._address)  # the engine stays up between requests
+        self._policy = Policy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
+        self._check_short = lru_cache(CHECKED_STATEMENTS)(self._check)
 
-    def session(self, query_id: str, database: str | None, settings: Mapping[str, str]) -> Session:
-        """A fresh session. Raises ClickHouseError for an unknown setting or database."""
-        return Session(self._path, query_id, database, settings)
+    def insert(self, caller: Caller, statement: Statement) -> Insert:
+        """Begin an INSERT whose rows are appended as bytes of its format.
 
-    def insert(self, query_id: str, database: str | None, settings: Mapping[str, str], statement: Statement) -> Insert:
-        """Begin an INSERT whose rows are appended as bytes of its format."""
-        return Insert(partial(self.session, query_id, database, settings), statement, self._spool)
+        `check` is to be called first.
+        """
+        return Insert(lambda: Session(self._address, caller.mark, caller), statement, self._spool)
 
-    def result(
-        self,
-        query_id: str,
-        database: str | None,
-        settings: Mapping[str, str],
-        statement: Statement,
-        params: Mapping[str, str],
-    ) -> Generator[bytes, None, None]:
+    def check(self, caller: Caller, statement: Statement) -> bool:
+        """Whether a statement needs the right to backup files.
+
+        Raises ClickHouseError for one that cannot be parsed, or that the caller's user may not run.
+        """
+        streamed = statement.kind == "stream_in"
+        sql = _from_file(statement, INFILE) if streamed else statement.sql
+        check = self._check_short if len(sql) <= CHECKED_STATEMENT_CHARS else self._check
+        return check(sql, caller.user, streamed=streamed)
+
+    def _check(self, sql: str, user: User, *, streamed: bool) -> bool:
+        encoded = b64encode(sql.encode()).decode()  # a parameter would have its backslashes read
+        canonical = self._ask("SELECT formatQuerySingleLine(base64Decode({sql:String}))", {"sql": encoded})
+        try:
+            return self._policy.check(canonical.decode(), user, streamed=streamed)
+        except Refused as refused:
+            raise error(ACCESS_DENIED, f"{user.name}: Not allowed here: {refused}") from None
+
+    def _ask(self, sql: str, params: Mapping[str, str]) -> bytes:
+        """Run a statement of the front's own."""
+        session = Session(self._address, "front")
+        try:
+            return session.query(sql, "TSVRaw", params)
+        finally:
+            session.close()
+
+    def result(self, caller: Caller, statement: Statement, params: Mapping[str, str]) -> Generator[bytes, None, None]:
         """Run a statement in a session of its own and yield its result: block by block, or at once.
 
         All of it happens in the thread that asks for the first block, and closing the iterator ends it.
         """
+        backup = self.check(caller, statement)
         at_once = statement.kind == "at_once"
-        session = self.session(query_id, database, {**RESULT_BOUNDS, **settings} if at_once else settings)
+        session = Session(self._address, caller.mark, caller, RESULT_BOUNDS if at_once else None, backup=backup)
         try:
             if at_once:
                 yield session.query(statement.sql, statement.format, params)
@@ -169,21 +227,24 @@ class Engine:
         finally:
             session.close()
 
-    def kill(self, query_id: str) -> None:
+    def kill(self, mark: str) -> None:
         """End a query whose client has gone; does nothing when it has ended by itself."""
-        session = Session(self._path, f"kill {query_id}", None, {})
-        try:
-            session.query("KILL QUERY WHERE Settings['log_comment'] = {id:String} ASYNC", "Null", {"id": query_id})
-        finally:
-            session.close()
+        self._ask("KILL QUERY WHERE Settings['log_comment'] = {mark:String} ASYNC", {"mark": mark})
 
     def close(self) -> None:
         """Shut the engine down."""
         self._keep_open.close()
 
 
-def _set_statement(settings: Mapping[str, str]) -> str:
-    return "SET " + ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
+def _write_config(name: str, users: Sequence[User]) -> str:
+    """Write the engine's configuration; returns its file's name."""
+    folder = Path(f"{name}-config")
+    folder.mkdir(exist_ok=True)
+    users_file = folder / "users.xml"
+    write_private(users_file, engine_users(users))
+    backups = Path(f"{name}-backups").absolute()
+    write_private(folder / "config.xml", engine_config(backups, str(users_file)))
+    return f"{folder}/config.xml"
 
 
 def _literal(value: str) -> str:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl
 
 from deploy.embedded.clickhouse_http.errors import (
+    ACCESS_DENIED,
     AUTHENTICATION_FAILED,
     BAD_ARGUMENTS,
     NOT_IMPLEMENTED,
     error,
 )
+from deploy.embedded.clickhouse_http.users import Caller, User
+from runtime.http.hosts import LOCAL_NAMES, host_name
 
 # Parameters that steer the transport; everything else in the URL is a setting, as in ClickHouse.
 _TRANSPORT = frozenset(
@@ -48,13 +51,11 @@ _PARAM = "param_"
 
 
 class Request(NamedTuple):
-    """One request, apart from its body. `settings` and `params` are as the client wrote them."""
+    """One request, apart from its body. `params` are as the client wrote them."""
 
     query: str
-    query_id: str
-    database: str | None
+    caller: Caller
     default_format: str | None
-    settings: dict[str, str]
     params: dict[str, str]
     content_encoding: str
     accept_encoding: str
@@ -69,20 +70,16 @@ class Request(NamedTuple):
         return self._replace(query=self.query or fields.get("query", ""), params={**self.params, **params})
 
 
-class User(NamedTuple):
-    """The one user of the engine. By itself without a password: then it may listen on the loopback address only."""
-
-    name: str = "default"
-    password: str = ""
-
-
-def read_request(scope: Mapping[str, Any], user: User) -> Request:
-    """Read an ASGI scope of what `user` may ask. Raises ClickHouseError for what the front does not speak."""
+def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request:
+    """Read an ASGI scope. Raises ClickHouseError for what the front does not speak, and for an unknown user."""
     if scope["method"] not in {"GET", "HEAD", "POST"}:
         raise error(NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; spoken are GET, HEAD and POST")
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = headers_of(scope)
     url = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-    _check_user(user, url, headers)
+    user = _user_of(users, url, headers)
+    database = url.get("database") or headers.get("x-clickhouse-database")
+    if user.only_reads and database == "system":
+        raise error(ACCESS_DENIED, f"{user.name}: The database system shows other people's statements")
     for name, what in _REFUSED.items():
         if url.get(name, "0") not in {"", "0"}:
             raise error(NOT_IMPLEMENTED, f"Parameter {name} asks for {what}")
@@ -99,10 +96,8 @@ def read_request(scope: Mapping[str, Any], user: User) -> Request:
     wants_compression = url.get("enable_http_compression", "0") == "1"
     return Request(
         query=url.get("query", ""),
-        query_id=url.get("query_id") or str(uuid.uuid4()),
-        database=url.get("database") or headers.get("x-clickhouse-database"),
+        caller=Caller(user, url.get("query_id") or str(uuid.uuid4()), database, settings),
         default_format=url.get("default_format") or headers.get("x-clickhouse-format"),
-        settings=settings,
         params=params,
         content_encoding=headers.get("content-encoding", "").strip().lower(),
         accept_encoding=headers.get("accept-encoding", "") if wants_compression else "",
@@ -111,18 +106,38 @@ def read_request(scope: Mapping[str, Any], user: User) -> Request:
     )
 
 
-def _check_user(known: User, url: Mapping[str, str], headers: Mapping[str, str]) -> None:
-    user = url.get("user") or headers.get("x-clickhouse-user") or known.name
+def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
+    """The headers by lower-case name."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def check_origin(headers: Mapping[str, str], *, only_local: bool) -> None:
+    """Refuse what a web page sends, its own name pointed at this machine (DNS rebinding) included.
+
+    Raises ClickHouseError. `only_local`: the front listens on the loopback address, so no other name can be meant.
+    """
+    host = headers.get("host", "")
+    if only_local and host_name(host) not in LOCAL_NAMES:
+        raise error(ACCESS_DENIED, f"The Host header names {host[:80]!r}; it must name this machine: 127.0.0.1")
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"http://{host}".lower():
+        raise error(ACCESS_DENIED, f"Pages of {origin[:80]!r} may not send requests here")
+
+
+def _user_of(users: Mapping[str, User], url: Mapping[str, str], headers: Mapping[str, str]) -> User:
+    name = url.get("user") or headers.get("x-clickhouse-user") or User().name
     password = url.get("password") or headers.get("x-clickhouse-key") or ""
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "basic":
         try:
-            user, _, password = base64.b64decode(credentials).decode().partition(":")
+            name, _, password = base64.b64decode(credentials).decode().partition(":")
         except ValueError:
-            user = ""
+            name = ""
     elif scheme:
-        user = ""
-    if user != known.name or not secrets.compare_digest(password.encode(), known.password.encode()):
+        name = ""
+    user = users.get(name)
+    if user is None or not secrets.compare_digest(password.encode(), user.password.encode()):
         raise error(
-            AUTHENTICATION_FAILED, f"{known.name}: Authentication failed: password is incorrect, or no such user"
+            AUTHENTICATION_FAILED, f"{name[:80]}: Authentication failed: password is incorrect, or no such user"
         )
+    return user

@@ -80,7 +80,7 @@ def split_settings(insert: str) -> tuple[str, str]:
 def split_insert(head: bytes) -> Statement | None:
     """Cut an INSERT at its source of rows; None while `head` does not yet reach that far.
 
-    An INSERT that brings its rows in a format is streamed in; INSERT ... SELECT and VALUES run at once.
+    An INSERT that brings its rows, in a format or as VALUES, is streamed in; INSERT ... SELECT runs at once.
     """
     # latin-1 keeps one character per byte, so positions in the text are positions in the bytes.
     for found in _INSERT_SOURCE.finditer(head.decode("latin-1")):
@@ -90,7 +90,10 @@ def split_insert(head: bytes) -> Statement | None:
             sql = decode_sql(head[: found.start()])
             return Statement("stream_in", sql, found.group("format"), head[found.end() :])
         if found.group("word"):
-            return Statement("at_once", "", DEFAULT_FORMAT)
+            if found.group("word").upper() != "VALUES":
+                return Statement("at_once", "", DEFAULT_FORMAT)
+            sql = decode_sql(head[: found.start()])
+            return Statement("stream_in", sql, "Values", head[found.end() :])
     return None
 
 

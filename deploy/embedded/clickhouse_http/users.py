@@ -1,0 +1,122 @@
+"""Users of the front, and what the engine lets each of them do.
+
+The engine runs everything as one user of its own. Each user of the front is a role of that one, and a session takes its
+user's role before it runs anything: the engine itself refuses what the role was not granted.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
+
+OWNER_GRANTS = (
+    "GRANT SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, DROP, "
+    "UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, KILL QUERY, BACKUP ON *.*",
+)
+"""Everything with tables; nothing that reaches files, the network, users or the server's configuration."""
+
+BACKUP_ROLE = "backup_files"
+"""For BACKUP and RESTORE alone. The engine keeps both to one folder, but wants the right to any file first."""
+
+LOCKED_SETTINGS = (
+    # Another dialect would be parsed otherwise than the statement was checked.
+    *("dialect", "polyglot_dialect", "promql_database", "promql_table"),
+    # Expressions that become part of a statement, but are not in its text.
+    *("select", "filter", "order", "sort", "additional_result_filter", "additional_table_filters"),
+    *("parallel_replicas_custom_key", "implicit_table_at_top_level"),
+    # Files that are read or written.
+    *("format_schema", "format_schema_source", "output_format_schema"),
+    *("format_template_row", "format_template_resultset", "input_format_record_errors_file_path"),
+    *("rename_files_after_processing", "filesystem_cache_name", "distributed_cache_file_cache_name"),
+    # Other machines.
+    *("format_avro_schema_registry_url", "url_base", "s3_base", "cluster_for_parallel_replicas"),
+    *("ai_function_text_default_credentials", "ai_function_embedding_default_credentials"),
+)
+"""Settings that nobody may change: neither in a URL, nor in a statement, nor in a table's definition."""
+
+
+class User(NamedTuple):
+    """A user of the front. By itself one without a password: only for an engine that listens on no other address."""
+
+    name: str = "default"
+    password: str = ""
+    grants: tuple[str, ...] = OWNER_GRANTS
+    """GRANT and REVOKE statements, without the part that says to whom."""
+    only_reads: bool = False
+
+    @property
+    def role(self) -> str:
+        """The name of the engine's role."""
+        return f"user_{self.name}"
+
+
+class Caller(NamedTuple):
+    """Who sends a statement, and what is to hold for it. `settings` are as the client wrote them."""
+
+    user: User
+    query_id: str
+    database: str | None
+    settings: Mapping[str, str]
+
+    @property
+    def mark(self) -> str:
+        """What a running query is found by. With the user's name: nobody may end another one's."""
+        return f"{self.user.name} {self.query_id}"
+
+
+def analyst(name: str, password: str, database: str, hidden_tables: Iterable[str]) -> User:
+    """A user who reads the tables and views of one database, but for `hidden_tables`."""
+    of = _identifier(database)
+    hidden = (f"REVOKE SELECT ON {of}.{_identifier(table)}" for table in hidden_tables)
+    return User(name, password, (f"GRANT SELECT ON {of}.*", *hidden), only_reads=True)
+
+
+def as_json(users: Sequence[User]) -> str:
+    """The file of users."""
+    return json.dumps([user._asdict() for user in users], indent=2)
+
+
+def read_users(path: Path) -> list[User]:
+    """The users of a file that `as_json` has written."""
+    entries: list[dict[str, Any]] = json.loads(path.read_text())
+    return [User(**{**entry, "grants": tuple(entry["grants"])}) for entry in entries]
+
+
+def engine_config(backups: Path, users_file: str) -> str:
+    """The engine's configuration file."""
+    return (
+        "<clickhouse>\n"
+        f"    <user_directories><users_xml><path>{escape(users_file)}</path></users_xml></user_directories>\n"
+        f"    <backups><allowed_path>{escape(str(backups))}</allowed_path></backups>\n"
+        "</clickhouse>\n"
+    )
+
+
+def engine_users(users: Iterable[User]) -> str:
+    """The engine's file of users: one user, and a role for each of ours."""
+    roles = {user.role: user.grants for user in users} | {BACKUP_ROLE: ("GRANT FILE ON *.*",)}
+    locked = "".join(f"<{name}><readonly/></{name}>" for name in LOCKED_SETTINGS)
+    granted = ", ".join(map(_identifier, roles))
+    return (
+        "<clickhouse>\n"
+        f"<profiles><default><constraints>{locked}</constraints></default></profiles>\n"
+        "<quotas><default></default></quotas>\n"
+        "<roles>\n" + "".join(_role(*role) for role in roles.items()) + "</roles>\n"
+        "<users><default><no_password/><networks><ip>::/0</ip></networks><profile>default</profile>"
+        f"<quota>default</quota>{_grants([f'GRANT {granted}'])}</default></users>\n"
+        "</clickhouse>\n"
+    )
+
+
+def _role(name: str, grants: Sequence[str]) -> str:
+    return f"<{name}>{_grants(grants)}</{name}>\n"
+
+
+def _grants(statements: Iterable[str]) -> str:
+    return "<grants>" + "".join(f"<query>{escape(each)}</query>" for each in statements) + "</grants>"
+
+
+def _identifier(name: str) -> str:
+    return "`" + re.sub(r"([\\`])", r"\\\1", name) + "`"

@@ -1,0 +1,66 @@
+"""Passwords of one data directory: random, made at its first start, kept in it and readable by its owner only."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runtime.errors import TallyError
+from runtime.private_file import write_private
+
+FILE_NAME = "credentials.json"
+ROOT_KEY_PREFIX = "tally_"
+"""Keys of `tally keys` begin otherwise: the key of the settings must not be looked for among them."""
+
+_SAFE = r"^[A-Za-z0-9_-]{32,128}$"
+"""Characters that need no quoting in a URL, a shell or a configuration file."""
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _api_key() -> str:
+    return ROOT_KEY_PREFIX + _password()
+
+
+Password = Annotated[str, Field(default_factory=_password, pattern=_SAFE, repr=False)]
+
+
+class Credentials(BaseModel):
+    """Who may use an embedded stack."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    api_key: Annotated[str, Field(default_factory=_api_key, pattern=_SAFE, repr=False)]
+    clickhouse_password: Password
+    analyst_password: Password
+    valkey_password: Password
+
+    @classmethod
+    def of(cls, data_dir: Path) -> Self:
+        """The passwords of a data directory; what is missing is made and written first.
+
+        Raises TallyError when the file cannot be read.
+        """
+        path = data_dir / FILE_NAME
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            text = "{}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path) from error
+        try:
+            found = cls.model_validate_json(text)
+        except ValidationError:
+            raise _unreadable(path) from None  # without the error: it quotes the passwords
+        if text == (complete := found.model_dump_json(indent=2)):
+            path.chmod(0o600)
+        else:
+            write_private(path, complete)
+        return found
+
+
+def _unreadable(path: Path) -> TallyError:
+    return TallyError(f"{path} cannot be read: restore it, or delete it to have new passwords made at the next start")
