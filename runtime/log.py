@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from pythonjsonlogger.json import JsonFormatter
 
+from runtime.masking import masked
 from runtime.text import printable
 
 LogFormat = Literal["text", "json"]
@@ -103,12 +104,23 @@ class _OneLine(logging.Formatter):
         return super().formatMessage(record)
 
 
+class _MaskingFormatter(logging.Formatter):
+    """What another formatter makes of an event, without its secrets."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(self._inner.format(record))
+
+
 def formatter(log_format: LogFormat) -> logging.Formatter:
     """What makes an event a line: of text, or an object of JSON.
 
     That has time (ISO 8601, UTC), level, logger, message, exc_info, and what else the event has.
     """
     if log_format == "text":
-        return _OneLine(FORMAT)
+        return _MaskingFormatter(_OneLine(FORMAT))
     names = {"levelname": "level", "name": "logger"}
-    return JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")
+    return _MaskingFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time"))

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.log import LogFormat
+from runtime.masking import hide
 from runtime.origins import serialized_origin
 from runtime.stack_file import StackFile
 from schemas.dedup import DEFAULT_WINDOW_MS
@@ -359,12 +360,23 @@ class Settings(BaseSettings):
         offered = stack.as_settings() if stack else {}
         named = {name: value for name, value in offered.items() if f"TALLY_{name.upper()}" not in os.environ}
         try:
-            return cls(**{**named, "data_dir": chosen, **overrides})
+            loaded = cls(**{**named, "data_dir": chosen, **overrides})
         except ValidationError as error:
             wrong = "; ".join(
                 f"TALLY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
             )
             raise SettingsError(wrong) from None
+        hide(loaded.secrets())
+        return loaded
+
+    def secrets(self) -> list[str]:
+        """The keys and passwords in these settings, those in addresses included."""
+        found = []
+        for name in type(self).model_fields:
+            if isinstance(value := getattr(self, name), SecretStr):
+                text = value.get_secret_value()
+                found.append(password_of(text) if "://" in text else text)
+        return list(filter(None, found))
 
     def need(self, *names: str) -> Self:
         """Return these settings; raise SettingsError when one of `names` has no value."""
@@ -395,6 +407,11 @@ def with_user(url: str, user: str, password: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}").geturl()
+
+
+def password_of(url: str) -> str:
+    """The password in a URL, as it stands there."""
+    return urlsplit(url).netloc.rpartition("@")[0].partition(":")[2]
 
 
 def without_password(url: str) -> str:

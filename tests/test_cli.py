@@ -380,7 +380,7 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert "simulated 300 events in 3 s: " in said
     assert " 0 without a verdict" in said
     assert said.count("Bearer ") == 1
-    assert "curl -H 'Authorization: Bearer tally_" in said
+    assert "curl -H 'Authorization: Bearer root_" in said
     assert "lag 0" in said
 
 

@@ -15,6 +15,13 @@ from tests.hostile_sql import READING_TOO_MUCH
 
 REFUSED = {"497", "164", "62"}
 """Not granted, readonly, no statement."""
+SETTINGS = {
+    "readonly": "0",
+    "max_execution_time": "7",
+    "allow_introspection_functions": "0",
+    "log_comment": "x",
+    "max_memory_usage": "7",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +46,8 @@ def test_an_analyst_does_nothing_else(front: Front, sql: str) -> None:
 
 
 def test_an_analyst_sets_nothing_and_names_no_other_database(front: Front) -> None:
-    for name in ("readonly", "max_execution_time", "allow_introspection_functions", "log_comment", "max_memory_usage"):
-        assert code_of(front.analyst.post("/", params={name: "7"}, content="SELECT 1")) == "164", name
+    for name, value in SETTINGS.items():
+        assert code_of(front.analyst.post("/", params={name: value}, content="SELECT 1")) == "164", name
     for params, sql in (
         ({"database": "system"}, "SELECT * FROM processes"),
         ({"param_t": "processes", "param_d": "system"}, "SELECT * FROM {d:Identifier}.{t:Identifier}"),

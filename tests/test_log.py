@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import log
+from runtime import log, masking
 from runtime.children import module_command
 from runtime.errors import SettingsError
 from runtime.settings import Settings
@@ -42,7 +42,7 @@ def test_text_from_an_event_starts_no_line_of_a_text_log() -> None:
 def test_an_error_is_one_line() -> None:
     program = """
 import logging
-from runtime import log
+from runtime import log, masking
 log.configure("json")
 try:
     raise ValueError("two\\nlines")
@@ -120,3 +120,45 @@ def test_a_process_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert "TALLY_CLICKHOUSE is not set" in lines[-1]["message"]
     assert lines[-1]["level"] == "ERROR"
+
+
+SECRETS = ("sEcReT-0123456789", "s3c%2Fret", "pass:w0rd")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cannot reach http://tally:sEcReT-0123456789@127.0.0.1:8123/?query=1",
+        "rediss://:s3c%2Fret@valkey:6379/0 and http://u:s3c%2Fret@h",
+        "curl -H 'Authorization: Bearer sEcReT-0123456789' http://127.0.0.1",
+        "{'authorization': 'Bearer pass:w0rd', 'host': 'h'}",
+        "the key tk_1f2e3d4c_sEcReT-0123456789 is not known",
+        "POST /beacon?token=tb_sEcReT-0123456789.sEcReT-0123456789",
+        "the root key root_sEcReT-0123456789sEcReT-0123456789sEcReT-01",
+    ],
+)
+def test_keys_and_passwords_are_masked_wherever_they_stand(line: str, log_format: log.LogFormat) -> None:
+    record = logging.LogRecord("tally", logging.ERROR, "x.py", 1, "%s", (line,), (ValueError, ValueError(line), None))
+    text = log.formatter(log_format).format(record)
+    assert not [secret for secret in SECRETS if secret in text], text
+    assert masking.MASK in text
+
+
+def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(log, "_hidden", set())
+    monkeypatch.setenv("TALLY_API_KEY", "a-key-of-my-own")
+    monkeypatch.setenv("TALLY_KAFKA_PASSWORD", "kafkas-password")
+    monkeypatch.setenv("TALLY_REDIS", "redis://:valkeys-password@r:1")
+    Settings.load(tmp_path)
+    for secret in ("a-key-of-my-own", "kafkas-password", "valkeys-password"):
+        assert masking.masked(f"refused: <{secret}>") == f"refused: <{masking.MASK}>"
+
+
+def test_ordinary_lines_are_left_alone() -> None:
+    for line in (
+        "r-1 GET /v1/health 200 0.3 ms 15 bytes tk_1f2e3d4c 'default'",
+        "tally_worker_events_total, see http://127.0.0.1:8080/metrics?x=a@b",
+        "user root_cause at kafka-1:9092: postgres://host/db",
+    ):
+        assert masking.masked(line) == line

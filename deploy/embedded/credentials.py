@@ -10,7 +10,7 @@ from runtime.errors import TallyError
 from runtime.private_file import write_private
 
 FILE_NAME = "credentials.json"
-ROOT_KEY_PREFIX = "tally_"
+ROOT_KEY_PREFIX = "root_"
 """Keys of `tally keys` begin otherwise: the key of the settings must not be looked for among them."""
 
 _SAFE = r"^[A-Za-z0-9_-]{32,128}$"

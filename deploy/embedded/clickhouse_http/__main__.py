@@ -2,9 +2,7 @@
 
 import argparse
 import asyncio
-import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ os.environ["TZ"] = "UTC"
 import uvicorn
 
 from deploy.embedded.clickhouse_http.users import User, read_users
+from runtime import log, masking
 from runtime.http.server import OrderlyServer
 
 KEEP_ALIVE_S = 60
@@ -58,8 +57,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--users", type=Path, help="file of users; default: one, of CLICKHOUSE_USER and _PASSWORD")
     options = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log.configure()
     users = read_users(options.users) if options.users else [_user_of_environment()]
+    masking.hide(user.password for user in users)
     path = options.path.absolute()
     path.mkdir(parents=True, exist_ok=True)
     os.chdir(path.parent)
