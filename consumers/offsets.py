@@ -8,7 +8,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from runtime.claims import Fenced
-from runtime.errors import Unavailable
+from runtime.errors import Unavailable, reason_of
 from runtime.faults import kafka_fault
 from runtime.retry import retrying
 from runtime.settings import Settings
@@ -46,7 +46,9 @@ class Offsets:
             except TimeoutError as error:
                 raise Unavailable("Kafka (TALLY_KAFKA) takes no commit") from error
             except (CommitFailedError, IllegalStateError) as error:
-                raise Fenced(f"the group has given partitions {sorted(next_offsets)} away: {error}") from error
+                raise Fenced(
+                    f"the group has given partitions {sorted(next_offsets)} away: {reason_of(error)}"
+                ) from error
             except KafkaError as error:
                 raise kafka_fault(error, "committing") from error
 

@@ -59,7 +59,7 @@ def read_log(policy: Policy, campaign: Campaign, namespace: str) -> Iterator[Imp
             try:
                 yield _imported(line, header, seen, policy, campaign, namespace, source)
             except (ValueError, KeyError, StopIteration) as error:
-                raise TallyError(f"{member}, row {number}: {error!r}") from error
+                raise TallyError(f"{member}, row {number}: {type(error).__name__}: {error}") from error
             seen[line] += 1
 
 

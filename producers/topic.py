@@ -17,7 +17,7 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from runtime.errors import RefusedByBroker, TallyError, Unavailable
+from runtime.errors import RefusedByBroker, TallyError, Unavailable, reason_of
 from runtime.partitioner import partition_of
 
 _REFUSALS = (
@@ -102,7 +102,7 @@ class Topic:
             if self.broken is not None or not await self._client.client.force_metadata_update():
                 raise Unavailable("Kafka (TALLY_KAFKA) does not answer")
         except KafkaError as error:
-            raise Unavailable(f"Kafka (TALLY_KAFKA): {error!r}") from error
+            raise Unavailable(f"Kafka (TALLY_KAFKA): {reason_of(error)}") from error
 
     async def put_all(self, records: Sequence[Outgoing]) -> Sequence[TallyError | None]:
         """Put many on the topic, and wait until Kafka has them; for each what kept it from there, or None.
@@ -161,9 +161,9 @@ class Topic:
         if client is self._client and isinstance(error, KafkaError) and not passes:
             self.broken = client
         if isinstance(error, _REFUSALS):
-            return RefusedByBroker(f"Kafka refused the record: {error}")
+            return RefusedByBroker(f"Kafka refused the record: {reason_of(error)}")
         # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
-        return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {error!r}")
+        return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {reason_of(error)}")
 
     async def put(self, record: Outgoing) -> Landed:
         """Put one on the topic, and wait until Kafka has it. Raises as `landed` does."""

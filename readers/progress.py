@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aiokafka import TopicPartition
 
 from runtime import kafka
-from runtime.errors import Unavailable
+from runtime.errors import Unavailable, reason_of
 from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
 from runtime.tasks import running
@@ -83,7 +83,7 @@ class Progress:
             except Exception as error:  # whatever it is: without this task nothing is ever `unknown`
                 if time.monotonic() - warned_at >= WARN_EVERY_S:
                     warned_at = time.monotonic()
-                    log.warning("how far the consumers are is not known: %r", error)
+                    log.warning("how far the consumers are is not known: %s", reason_of(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look_again_and_again(self) -> None:

@@ -10,6 +10,11 @@ TallyError              something a person can act on; the command ends with `ex
 """
 
 
+def reason_of(error: BaseException) -> str:
+    """Return an error in its own words; one without words, such as a timeout, by the name of its type."""
+    return str(error) or type(error).__name__
+
+
 class TallyError(Exception):
     """Base of every error that is shown as one line instead of a stack trace."""
 

@@ -41,7 +41,7 @@ from redis.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from runtime.errors import Fatal, Restart, TallyError, TookTooLong, Unavailable
+from runtime.errors import Fatal, Restart, TallyError, TookTooLong, Unavailable, reason_of
 
 CLICKHOUSE_POISON = {
     6: "CANNOT_PARSE_TEXT",
@@ -183,17 +183,23 @@ def redis_fault(error: Exception) -> TallyError:
     """What an error of Redis's means here."""
     if why := _untrusted(error):
         return Fatal(f"Redis's certificate is not trusted (TALLY_TLS_CA_FILE): {why}")
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        return Fatal(f"Redis refused the credentials in TALLY_REDIS: {error}")
+    why = reason_of(error)
+    if isinstance(error, AuthenticationError):
+        return Fatal(f"Redis refused the credentials in TALLY_REDIS: {why}")
+    if isinstance(error, NoPermissionError):
+        return Fatal(
+            f"Redis does not let the user in TALLY_REDIS do what Tally needs (deploy/access/valkey.acl): {why}"
+        )
     if isinstance(error, REDIS_RETRY) or str(error).startswith(REDIS_RETRY_TEXTS):
-        return Unavailable(f"Redis (TALLY_REDIS): {error!r}", kind=f"redis {type(error).__name__}")
-    return Fatal(f"Redis (TALLY_REDIS) cannot do what claims need: {error!r}")
+        return Unavailable(f"Redis (TALLY_REDIS): {why}", kind=f"redis {type(error).__name__}")
+    return Fatal(f"Redis (TALLY_REDIS) cannot do what claims need: {why}")
 
 
 def kafka_fault(error: KafkaError, what: str) -> TallyError:
     """What an error of Kafka's means here; `what` says what was being done."""
+    why = reason_of(error)
     if isinstance(error, KAFKA_FATAL):
-        return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {error!r}")
+        return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {why}")
     if isinstance(error, KAFKA_RESTART):
-        return Restart(f"{what}: {error!r}")
-    return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {error!r}", kind=f"kafka {type(error).__name__}")
+        return Restart(f"{what}: {why}")
+    return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {why}", kind=f"kafka {type(error).__name__}")

@@ -12,7 +12,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from runtime.errors import Fatal, SettingsError, TallyError, Unavailable
+from runtime.errors import Fatal, SettingsError, TallyError, Unavailable, reason_of
 from runtime.settings import Settings
 from runtime.tls import trusted
 
@@ -55,7 +55,7 @@ async def unreachable(settings: Settings, error: Exception) -> TallyError:
         except (KafkaError, OSError, TimeoutError):
             continue
     hint = "" if settings.kafka_security_protocol != "PLAINTEXT" else "; with TLS, set TALLY_KAFKA_SECURITY_PROTOCOL"
-    return Unavailable(f"Kafka at {settings.kafka} (TALLY_KAFKA) does not answer: {error}{hint}")
+    return Unavailable(f"Kafka at {settings.kafka} (TALLY_KAFKA) does not answer: {reason_of(error)}{hint}")
 
 
 async def started(client: Any, settings: Settings) -> None:

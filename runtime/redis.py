@@ -6,8 +6,9 @@ from typing import Any
 
 from redis.asyncio import Redis as Server
 from redis.asyncio import RedisCluster as Cluster
+from redis.exceptions import ResponseError
 
-from runtime.errors import Fatal, SettingsError
+from runtime.errors import Fatal, SettingsError, reason_of
 from runtime.faults import REDIS_FAILED, redis_fault
 from runtime.settings import Settings
 
@@ -63,8 +64,26 @@ async def _policies(redis: Redis) -> set[str]:
     """The eviction policies of every server."""
     if isinstance(redis, Cluster):
         await redis.initialize()  # else it knows no nodes yet
-        nodes = redis.get_primaries()
-        answers: list[Any] = [await redis.config_get("maxmemory-policy", target_nodes=node) for node in nodes]
-    else:
-        answers = [await redis.config_get("maxmemory-policy")]
-    return {answer.get("maxmemory-policy", "unknown") for answer in answers}
+        return {await _policy(redis, target_nodes=node) for node in redis.get_primaries()}
+    return {await _policy(redis)}
+
+
+async def _policy(redis: Redis, **where: Any) -> str:
+    """Ask a server for its eviction policy: by INFO, because managed services forbid CONFIG, else by CONFIG.
+
+    Raises Fatal when it answers neither.
+    """
+    found: dict[str, Any] = await redis.info("memory", **where)
+    if policy := found.get("maxmemory_policy"):
+        return str(policy)
+    try:
+        found = await redis.config_get("maxmemory-policy", **where)
+        why = "CONFIG GET maxmemory-policy is empty"
+    except ResponseError as error:  # no permission, or no such command
+        found, why = {}, reason_of(error)
+    if policy := found.get("maxmemory-policy"):
+        return str(policy)
+    raise Fatal(
+        "Redis (TALLY_REDIS) does not tell its maxmemory-policy, which must be noeviction: INFO memory has no "
+        f"maxmemory_policy, and {why}. Let the user in TALLY_REDIS run CONFIG GET, or use a Redis whose INFO has it"
+    )

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from runtime import kafka
 from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
-from runtime.errors import Unavailable
+from runtime.errors import Unavailable, reason_of
 from runtime.faults import kafka_fault
 from runtime.kafka import Record
 from runtime.log_reader import read_range
@@ -287,7 +287,9 @@ async def _put(settings: Settings, producer: AIOKafkaProducer, database: ClickHo
             ]
             await asyncio.gather(*sent)
     except (KafkaError, TimeoutError) as error:
-        raise Unavailable(f"Kafka (TALLY_KAFKA) did not take all of a batch: {error!r}; replay it again") from error
+        raise Unavailable(
+            f"Kafka (TALLY_KAFKA) did not take all of a batch: {reason_of(error)}; replay it again"
+        ) from error
     by_partition: dict[int, list[Ready]] = defaultdict(list)
     for each in batch:
         by_partition[each.letter.origin.partition].append(each)

@@ -66,3 +66,19 @@ def test_kafka(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
     fault = kafka_fault(error, "doing something")
     assert type(fault) is kind
     assert "doing something" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (redis_fault(redis_errors.ResponseError("MISCONF cannot save")), "Redis (TALLY_REDIS): MISCONF cannot save"),
+        (redis_fault(redis_errors.TimeoutError()), "Redis (TALLY_REDIS): TimeoutError"),
+        (redis_fault(redis_errors.ResponseError("no such thing")), "cannot do what claims need: no such thing"),
+        (kafka_fault(kafka_errors.KafkaTimeoutError("slow"), "reading"), "KafkaTimeoutError: slow"),
+        (kafka_fault(kafka_errors.ProducerFenced("another"), "sending"), "sending: ProducerFenced: another"),
+        (kafka_fault(kafka_errors.TopicAuthorizationFailedError("t"), "reading"), "TopicAuthorizationFailedError: t"),
+    ],
+)
+def test_an_error_is_told_in_the_stores_own_words(fault: Exception, said: str) -> None:
+    """No quotes and parentheses of a Python object around them."""
+    assert str(fault).endswith(said)

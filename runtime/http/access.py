@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from fastapi import Request
 
 from runtime.clickhouse import ClickHouse
-from runtime.errors import Unavailable
+from runtime.errors import Unavailable, reason_of
 from runtime.http.errors import ApiError, forbidden, unauthorized, unavailable
 from runtime.http.middleware import CALLER
 from runtime.key_store import KeyStore
@@ -73,7 +73,7 @@ class Access:
                 self._stamp, self.is_known = stamp, True
             self._read_at = time.monotonic()
         except Exception as error:  # whatever it is: without these looks what is revoked would count for ever
-            log.warning("the keys were not read: %r", error)
+            log.warning("the keys were not read: %s", reason_of(error))
 
     def caller(self, request: Request, scope: Scope) -> Caller:
         """Who sends this request. Raises 401 without a key that counts, 403 when it may not do this."""

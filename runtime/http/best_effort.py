@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
-from runtime.errors import TallyError
+from runtime.errors import TallyError, reason_of
 from runtime.faults import REDIS_FAILED
 from runtime.metrics import WITHOUT_REDIS
 from runtime.redis import Redis, connect_redis
@@ -54,7 +54,7 @@ class BestEffort:
                 return await question(self._redis)
         except (*REDIS_FAILED, OSError, TimeoutError) as error:
             self._not_before = time.monotonic() + PAUSE_S
-            log.warning("%s: going on without Redis (TALLY_REDIS): %r", purpose, error)
+            log.warning("%s: going on without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
             WITHOUT_REDIS.labels(purpose).inc()
             return None
 

@@ -28,6 +28,8 @@ class Proxy:
         """Answers to give instead of passing a request on."""
         self.canned_for = b""
         """To requests alone that have these bytes in them."""
+        self.renamed = (b"", b"")
+        """Bytes of answers, and what comes in their place: as many."""
         self.delay_s = 0.0
         """Every chunk waits so long."""
 
@@ -115,7 +117,7 @@ class Proxy:
                 if self.lost_answers:
                     self.lost_answers -= 1
                     return
-                client.write(chunk)
+                client.write(chunk.replace(*self.renamed) if self.renamed[0] else chunk)
                 await client.drain()
 
 
