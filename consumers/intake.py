@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +25,7 @@ from runtime.kafka import Record
 from runtime.metrics import RETRIES
 from runtime.records import Items, Records
 from runtime.settings import Settings
+from runtime.topic_check import LOG_APPEND_TIME, TIMESTAMP_TYPE
 from runtime.whole_batches import WRITTEN_FOR, WholeBatch
 
 POLL_MS = 100
@@ -39,6 +40,8 @@ MOST_RECORDS = 8_192
 SPILL = 1.125
 """By so much a batch may be fuller than full: how many records Kafka's batches have is known once they are read."""
 MOST_BYTES = 16 * 1024 * 1024
+_APPEND_TIME = 1
+"""Of a record, as the client numbers types of timestamps."""
 MOST_ITEMS = 256
 """Kafka's own batches that one poll takes. Once they are uncompressed, those past `Limits` are given back."""
 
@@ -136,6 +139,7 @@ class Intake:
         return self._rows + sum(self._waiting.values()) >= self._max_rows
 
     def _add(self, found: dict[TopicPartition, Items]) -> None:
+        _check_times(found)
         records, unread = Records.read({partition.partition: items for partition, items in found.items()}, self._limits)
         items_read = sum(map(len, found.values())) - sum(map(len, unread.values()))
         self._rows_an_item = max(1, len(records)) / max(1, items_read)
@@ -164,6 +168,11 @@ class Intake:
             self._taken_at = time.monotonic()
         return Batch(records[:room])
 
+    @property
+    def partitions(self) -> set[int]:
+        """Partitions of which records were read and not taken yet."""
+        return {number for records in self._polled for number in np.unique(records.partitions).tolist()}
+
     def forget(self, revoked: Iterable[TopicPartition]) -> None:
         """Drop what was read from partitions that are no longer ours; whoever gets them reads it again."""
         self._generation += 1
@@ -178,3 +187,20 @@ class Intake:
 
 def _following(item: WholeBatch | Record) -> int:
     return item.next_offset if isinstance(item, WholeBatch) else item.offset + 1
+
+
+def _check_times(found: Mapping[TopicPartition, Items]) -> None:
+    """Raise Fatal for records with the times of their producers: no verdict may depend on such a time."""
+    for place, items in found.items():
+        for item in items:
+            of_broker = item.has_append_time if isinstance(item, WholeBatch) else _is_append_time(item)
+            if not of_broker:
+                raise Fatal(
+                    f"the record at offset {item.offset} of {place.topic}/{place.partition} has its producer's time, "
+                    f"because the topic had {TIMESTAMP_TYPE}=CreateTime when it was appended: set it to "
+                    f"{LOG_APPEND_TIME}. Nothing from that offset on is taken (docs/operations.md, TallyPartitionStuck)"
+                )
+
+
+def _is_append_time(record: Record) -> bool:
+    return getattr(record, "timestamp_type", _APPEND_TIME) == _APPEND_TIME

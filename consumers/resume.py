@@ -5,7 +5,7 @@ recreated topic counts from 0 again, so an offset alone says nothing. A record i
 partition, offset and id are all in one of the two tables.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -64,13 +64,15 @@ class Resume:
         self._log_ends: dict[int, int] = {}
         self._next: dict[int, int] = {}
         """Partition -> the offset that its next record should have, unless what lies there is no record."""
+        self._overtaken: dict[int, int] = {}
+        """Partition -> its next record's offset, when its log was seen to begin past that."""
         self._times_forgotten = 0
 
     def forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours: what is stored will have to be asked anew."""
         self._times_forgotten += 1
         for partition in partitions:
-            for known in (self._horizons, self._log_ends, self._next):
+            for known in (self._horizons, self._log_ends, self._next, self._overtaken):
                 known.pop(partition, None)
 
     def log_end(self, partition: int) -> int:
@@ -95,6 +97,21 @@ class Resume:
                 bounds = (await self._log_bounds([part.partition]))[part.partition]
                 _check_log(f"{self._topic}/{part.partition}", bounds._replace(committed=self._next[part.partition]))
             self._next[part.partition] = part.next_offset
+
+    def check_expired(self, starts: Mapping[int, int], polled: Container[int]) -> None:
+        """Raise Fatal when a partition's log begins past its next record: what lay between expired unread.
+
+        Not for partitions of which records were `polled` and not taken yet; and only when it is seen again, because the
+        client may hand out in a moment what it has read before it expired.
+        """
+        for partition, start in starts.items():
+            following = self._next.get(partition)
+            if following is None or start <= following or partition in polled:
+                self._overtaken.pop(partition, None)
+            elif self._overtaken.get(partition) != following:
+                self._overtaken[partition] = following
+            else:
+                _check_log(f"{self._topic}/{partition}", LogBounds(start, start, following))
 
     async def prepare(self, partitions: Iterable[int]) -> None:
         """Look at newly assigned partitions: is the log still what was committed, and how far are the tables?

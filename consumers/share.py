@@ -1,5 +1,6 @@
 """The share: which partitions a worker has now, where it waits in them, and whether it has come to their ends."""
 
+import logging
 import math
 from collections.abc import Mapping
 
@@ -11,6 +12,8 @@ from runtime.claims import Fenced
 from runtime.errors import Fatal, Restart
 from runtime.migrate import partition_count_changed
 from runtime.retry import retrying
+
+log = logging.getLogger("tally.worker")
 
 
 class Share:
@@ -41,6 +44,11 @@ class Share:
         if now not in (0, self._partitions):
             raise Restart(partition_count_changed(self._topic, self._partitions, now))
 
+    def held_in_words(self) -> str:
+        """Name the partitions that wait at a record of a newer schema."""
+        places = [f"{self._topic}/{partition} at offset {offset}" for partition, offset in sorted(self.held.items())]
+        return f"records of a newer schema wait: {', '.join(places)}; upgrade this worker" if places else ""
+
     def check_held(self) -> None:
         """Raise Fatal when records are left that this version cannot judge."""
         if self.held:
@@ -55,6 +63,12 @@ class Share:
             self._consumer.pause(place)
             self._consumer.seek(place, offset)
             self.held[partition] = offset
+            log.warning(
+                "%s/%d waits at offset %d, a record of a newer schema: upgrade this worker",
+                self._topic,
+                partition,
+                offset,
+            )
 
     async def has_caught_up(self) -> bool:
         """Whether everything is read, apart from what is held."""

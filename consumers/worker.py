@@ -3,15 +3,12 @@
 import argparse
 import asyncio
 import logging
-import math
 import os
 import signal
-import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import metadata
-from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 
@@ -20,6 +17,7 @@ from consumers.batch import Batch, Counts
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.garbage import collected_at_intervals
+from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
 from consumers.leases import Leases
 from consumers.letters import Letters
@@ -34,8 +32,10 @@ from consumers.resume import Resume
 from consumers.retention import Housekeeping
 from consumers.share import Share
 from consumers.sink import Sink
+from consumers.stopping import Stopping
 from consumers.stored_owners import StoredOwners
 from consumers.telemetry import Telemetry
+from consumers.topic_watch import TopicWatch
 from consumers.validation import Validation
 from runtime import kafka, log, metrics
 from runtime.claims import Claims
@@ -47,10 +47,9 @@ from runtime.metrics_server import metrics_served
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
+from runtime.stuck import in_words
 from runtime.tasks import cancel_and_wait
 from runtime.traces import Traces
-
-Result = TypeVar("Result")
 
 logger = logging.getLogger("tally.worker")
 
@@ -74,10 +73,9 @@ class Worker(ConsumerRebalanceListener):
         self.counts = Counts()
         """What it has done so far."""
         self._traces = Traces(settings, "tally-worker")
-        self.is_ready = False
+        self._is_assigned = False
         """Whether the group has told it its partitions, be it none."""
-        self._stop = asyncio.Event()
-        self._stop_by = math.inf
+        self._stop = Stopping(settings.stop_timeout_ms)
         self._busy = asyncio.Lock()
         """Held while a batch is being decided about: a rebalance waits for it."""
         self._finishing: asyncio.Task[None] | None = None
@@ -87,13 +85,22 @@ class Worker(ConsumerRebalanceListener):
         self._intake: Intake
         self._share: Share
         self._resume: Resume
+        self._watch: TopicWatch
+        self._lock: InstanceLock | None = None
         self._leases: Leases
         self._pipeline: Pipeline
 
     def stop(self) -> None:
         """Finish what was read, commit, leave."""
-        self._stop_by = min(self._stop_by, time.monotonic() + self._settings.stop_timeout_ms / 1000)
-        self._stop.set()
+        self._stop.begin()
+
+    def why_not_ready(self) -> str:
+        """What keeps it from being ready, or one of its partitions from getting on; empty when nothing does."""
+        if not self._is_assigned:
+            return "the group has not told it its partitions"
+        if held := self._share.held_in_words():
+            return held
+        return in_words(self._watch.partitions.stuck)
 
     async def run(self) -> Counts:
         """Work until stopped, or with `until_caught_up` until nothing is left to read."""
@@ -103,9 +110,12 @@ class Worker(ConsumerRebalanceListener):
             stack.enter_context(self._traces.exported())
             database = await stack.enter_async_context(connect(settings))
             await check_schema(settings, database)
-            async with kafka.admin(settings) as admin:
-                await kafka.check_topic(admin, settings.topic)
+            admin = await stack.enter_async_context(kafka.admin(settings))
+            await kafka.check_topics(admin, settings)
             redis = await stack.enter_async_context(connect_redis(settings))
+            if self._instance is not None:
+                self._lock = InstanceLock(redis, settings, self._instance)
+                await stack.enter_async_context(self._lock.held())
             letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
             partitions = len(await letters.partitions_for(settings.topic))
             await check_partition_count(settings, database, partitions)
@@ -118,6 +128,8 @@ class Worker(ConsumerRebalanceListener):
             pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, letters)
             self.counts = pipeline.counts
             self._housekeeping = Housekeeping(settings, database)
+            self._watch = TopicWatch(settings, admin, self._consumer, offset_reader)
+            await stack.enter_async_context(self._watch.running())
             self._consumer.subscribe([settings.topic], listener=self)
             try:
                 await self._loop(pipeline)
@@ -161,25 +173,35 @@ class Worker(ConsumerRebalanceListener):
         self._intake.forget(TopicPartition(self._settings.topic, partition) for partition in offsets)
 
     async def _loop(self, pipeline: Pipeline) -> None:
-        while not self._stop.is_set():
-            if self.is_ready:
+        while not self._stop.event.is_set():
+            if self._is_assigned:
                 has_first = TopicPartition(self._settings.topic, 0) in self._consumer.assignment()
                 self._housekeeping.begin_if_due(events_too=has_first)
             with pipeline.stages.of("read"):
-                await self._intake.fill(self._stop)
-            self._share.check_partitions()
+                await self._intake.fill(self._stop.event)
+            self._check()
             async with self._busy:
                 batch = self._intake.take().before(self._ends)
-                await self._unless_stopped("the last batch was not stored", self._process(pipeline, batch))
+                await self._stop.unless("the last batch was not stored", self._process(pipeline, batch))
             if not batch.slices and self._until_caught_up:
                 asking = self._share.has_caught_up()
-                if await self._unless_stopped("whether everything is read could not be told", asking):
+                if await self._stop.unless("whether everything is read could not be told", asking):
                     break
-        await self._unless_stopped("the last batch was not stored", self._finish_all(pipeline))
+        await self._stop.unless("the last batch was not stored", self._finish_all(pipeline))
         if self._until_caught_up:
             with suppress(Unavailable):
-                await self._unless_stopped("what is old was not expired", self._housekeeping.ended())
+                await self._stop.unless("what is old was not expired", self._housekeeping.ended())
             self._share.check_held()
+
+    def _check(self) -> None:
+        """Raise when this worker must not go on: before what was read is decided about."""
+        self._share.check_partitions()
+        self._watch.check()
+        if self._lock is not None:
+            self._lock.check()
+        starts = self._watch.take_starts()
+        if starts and not self._ends:
+            self._resume.check_expired(starts, self._intake.partitions)
 
     async def _process(self, pipeline: Pipeline, records: Batch) -> None:
         """Decide about a batch while those before it are being stored, and have it stored when that is due."""
@@ -219,23 +241,6 @@ class Worker(ConsumerRebalanceListener):
             finally:
                 self._finishing = None
 
-    async def _unless_stopped(self, failure: str, work: Coroutine[Any, Any, Result]) -> Result:
-        """Await `work`; once the worker is to stop, it may take only so much longer."""
-        working = asyncio.create_task(work)
-        stopping = asyncio.create_task(self._stop.wait())
-        try:
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-            grace_s = max(0.0, self._stop_by - time.monotonic()) if self._stop.is_set() else None
-            await asyncio.wait((working,), timeout=grace_s)
-            if not working.done():
-                raise Unavailable(
-                    f"{failure} within TALLY_STOP_TIMEOUT_MS={self._settings.stop_timeout_ms}; "
-                    "nothing of it is committed, and the next run takes it up again"
-                )
-            return working.result()
-        finally:
-            await cancel_and_wait(stopping, working)
-
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Let the batch in flight end and be committed, then forget what was only read.
 
@@ -262,7 +267,7 @@ class Worker(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the new share; what is stored ahead of it is asked for with its first batch."""
-        self._share.is_settled = self.is_ready = True
+        self._share.is_settled = self._is_assigned = True
         # A batch that outlasted the last rebalance may have left something behind.
         self._resume.forget(partition.partition for partition in assigned)
         self._leases.forget(partition.partition for partition in assigned)
@@ -278,7 +283,7 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     metrics.BUILD.labels(metadata.version("tally")).set(1)
-    with metrics_served(settings, is_ready=lambda: worker.is_ready):
+    with metrics_served(settings, worker.why_not_ready):
         async with collected_at_intervals():
             return await worker.run()
 

@@ -3,8 +3,10 @@
     accepted = stored + duplicates + rejected + deleted + in flight        and every offset is in exactly one of them
 
 Accepted are the records that were ever appended: the offsets up to the log's end, less those that never were
-records (transaction markers). In flight is what lies at or past the committed offset without an outcome. What is
-left over is lost, what is counted twice too much; the audit names the exact offsets.
+records: markers of transactions, and what was aborted with one. In flight is what lies at or past the committed offset
+without an outcome. What is left over is lost, what is counted twice too much; the audit names the exact offsets. An
+offset without an outcome at which the log has nothing any more, neither record nor marker, is a hole: an accepted event
+that compaction has removed. It counts as lost.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -12,12 +14,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from pydantic import BaseModel
 
-from readers.log_range import LogRange, offsets_with_records, range_of_times
+from readers.log_range import Contents, LogRange, contents_at, range_of_times
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.kafka import LogBounds
@@ -62,7 +63,7 @@ COUNTED_AS = {"stored": "stored", "duplicate": "duplicates", "rejected": "reject
 
 
 class PartitionAudit(BaseModel):
-    """The accounts of one partition; `lost` and `recorded_twice` name offsets, the first thousand of them."""
+    """The accounts of one partition; `lost`, `holes` and `recorded_twice` name offsets, the first thousand of them."""
 
     partition: int
     accepted: int = 0
@@ -72,20 +73,23 @@ class PartitionAudit(BaseModel):
     deleted: int = 0
     in_flight: int = 0
     expired_unread: int = 0
-    """Removed by the topic's retention before anybody had read them."""
+    """Removed by the topic's retention, or by hand, before anybody had read them."""
     expired_outcomes: int = 0
     """Of a part of the log only: events that the ledger counts, but cannot tell apart here."""
     not_records: int = 0
-    """Offsets that hold no record: transaction markers, aborted or compacted records. Not part of `accepted`."""
+    """Offsets that hold no event: markers of transactions, and what was aborted with one. Not part of `accepted`."""
     difference: int = 0
     """Accepted less all that is accounted for: 0, or how many are lost (above 0) or recorded twice (below)."""
     lost: list[int] = []
+    """Offsets of records without an outcome: the log has them, or retention has removed them."""
+    holes: list[int] = []
+    """Offsets without an outcome that the log has no record for any more: compaction has removed an accepted event."""
     recorded_twice: list[int] = []
 
     @property
     def balances(self) -> bool:
         """Whether every accepted event has exactly one outcome, or is on its way to one."""
-        return self.difference == 0 and not self.recorded_twice and not self.lost
+        return not (self.difference or self.recorded_twice or self.lost or self.holes or self.expired_unread)
 
 
 async def audit(
@@ -107,7 +111,6 @@ async def audit(
         partitions = await kafka.partition_numbers(admin, settings.topic)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
         committed = await retrying("asking what is committed", ask, tries=FEW)
-    limits = Limits.of_events(settings)
     async with kafka.offset_reader(settings) as log:
         bounds = await kafka.log_bounds(log, settings.topic, partitions)
         for partition in partitions:
@@ -119,27 +122,20 @@ async def audit(
                     f"{found.end}: the topic was cut or created anew, and cannot be audited against these tables"
                 )
             asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
-            yield await _Accounts(place, found, asked, database, log, limits).audit()
+            yield await _Accounts(settings, place, found, asked, database).audit()
 
 
 class _Accounts:
     """One partition's audit under way."""
 
     def __init__(
-        self,
-        place: TopicPartition,
-        bounds: LogBounds,
-        asked: LogRange,
-        database: ClickHouse,
-        log: AIOKafkaConsumer,
-        limits: Limits,
+        self, settings: Settings, place: TopicPartition, bounds: LogBounds, asked: LogRange, database: ClickHouse
     ) -> None:
+        self._settings = settings
         self._place = place
         self._bounds = bounds
         self._asked = asked
         self._database = database
-        self._log = log
-        self._limits = limits
         self._result = PartitionAudit(partition=place.partition)
         self._counted_to = 0
         """Outcomes of lower offsets may be in the ledger only."""
@@ -193,19 +189,21 @@ class _Accounts:
         return int(offsets)
 
     async def _explain(self, part: LogRange) -> None:
-        """Tell committed offsets without an outcome apart: never a record, counted in the ledger, or lost."""
+        """Tell committed offsets without an outcome apart: never a record, counted in the ledger, lost, or a hole."""
         result = self._result
         missing = [offset for (offset,) in await self._rows(_WITHOUT_OUTCOME, part, length=len(part))]
         readable = [offset for offset in missing if offset >= self._bounds.start]
-        records = await offsets_with_records(self._log, self._place, readable, self._limits) if readable else set()
-        result.not_records += len(readable) - len(records)
-        gone = [offset for offset in missing if offset < self._bounds.start or offset in records]
+        log = await contents_at(self._settings, self._place, readable) if readable else Contents(set(), set())
+        result.not_records += len(readable) - len(log.records) - len(log.holes)
+        gone = [each for each in missing if each < self._bounds.start or each in log.records or each in log.holes]
         explained = sum(offset < self._counted_to for offset in gone)
         if not self._ledger_is_exact:
             explained = min(explained, self._counted - result.expired_outcomes)
             result.expired_outcomes += explained
-        result.lost += [offset for offset in gone if offset >= self._counted_to]
-        del result.lost[OFFSETS_NAMED:]
+        named = [offset for offset in gone if offset >= self._counted_to]
+        result.lost += [offset for offset in named if offset not in log.holes]
+        result.holes += [offset for offset in named if offset in log.holes]
+        del result.lost[OFFSETS_NAMED:], result.holes[OFFSETS_NAMED:]
 
     async def _rows(self, sql: str, part: LogRange, **more: int) -> list[tuple[Any, ...]]:
         topic, partition = self._place

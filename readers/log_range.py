@@ -1,23 +1,23 @@
 """A partition's part of the log that is looked at: its offsets, and which of them hold a record."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from runtime.batch_reader import Limits
+from runtime import whole_batches
 from runtime.errors import TallyError
 from runtime.faults import kafka_fault
 from runtime.kafka import LogBounds
-from runtime.log_reader import read_range
+from runtime.log_batches import batch_reader, batches_in
+from runtime.settings import Settings
 from schemas.event_time import iso_ms, to_epoch_ms
 
 _NEAR = 500
 """Offsets so close to one another are read together; for farther ones a new fetch is cheaper."""
-_PATIENCE_MS = 4_000
 
 
 class LogRange(NamedTuple):
@@ -66,19 +66,33 @@ async def range_of_times(
         raise kafka_fault(error, "asking for offsets by time") from error
 
 
-async def offsets_with_records(
-    log: AIOKafkaConsumer, place: TopicPartition, offsets: Sequence[int], limits: Limits
-) -> set[int]:
-    """Which of these offsets (ascending) hold a record, and no transaction marker, by reading the log there.
+class Contents(NamedTuple):
+    """Offsets of the log by what lies there. At all others there is a transaction's marker, or what was aborted."""
 
-    Every offset of a batch that cannot be read does.
+    records: set[int]
+    holes: set[int]
+    """Nothing lies there: compaction, or somebody, has removed a record."""
+
+
+async def contents_at(settings: Settings, place: TopicPartition, offsets: Sequence[int]) -> Contents:
+    """Tell what lies at these offsets (ascending), by the headers of the log's batches.
+
+    A batch that compaction has thinned out counts as a hole at each offset: which of its records are left is not
+    looked up. Raises Unavailable and Fatal.
     """
-    log.assign([place])
-    wanted = np.array(offsets, np.int64)
-    found: set[int] = set()
-    for first, last in _clusters(offsets):
-        async for records in read_range(log, place, first, last + 1, limits, patience_ms=_PATIENCE_MS):
-            found.update(np.intersect1d(wanted, records.offsets).tolist())
+    found = Contents(set(), set())
+    async with batch_reader(settings) as committed, batch_reader(settings, everything=True) as everything:
+        if not whole_batches.is_installed():
+            raise TallyError("this version of aiokafka does not show markers of transactions: install 0.14")
+        for first, last in _clusters(offsets):
+            visible = {each.first async for each in batches_in(committed, place, first, last + 1)}
+            missing = set(offsets[bisect_left(offsets, first) : bisect_right(offsets, last)])
+            async for batch in batches_in(everything, place, first, last + 1):
+                inside = missing.intersection(range(max(first, batch.first), min(last + 1, batch.end)))
+                missing -= inside
+                if not batch.is_control and batch.first in visible:
+                    (found.records if batch.is_whole else found.holes).update(inside)
+            found.holes.update(missing)
     return found
 
 

@@ -11,6 +11,7 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
+from runtime.stuck import Stuck
 from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 1_000
@@ -69,6 +70,8 @@ class Overview(BaseModel):
     verdicts: VerdictCounts
     withheld: dict[str, int] = {}
     """Valid events that are dead letters because their namespace's reject fuse had tripped, by namespace."""
+    stuck: list[Stuck] = []
+    """Partitions that nobody gets past, where somebody has looked for them."""
 
     @classmethod
     def empty(cls) -> Self:

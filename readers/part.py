@@ -44,6 +44,8 @@ class ReaderPart:
             yield {
                 "clickhouse": Check(partial(check_schema, base.settings, stores.watched)),
                 "progress": Check(progress.check, needed=False),
+                # A collector that takes events in must go on doing so while a worker is stuck.
+                "workers": Check(progress.partitions.check, needed=False),
             }
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:

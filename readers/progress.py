@@ -19,6 +19,7 @@ from runtime import kafka
 from runtime.errors import Unavailable, reason_of
 from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
+from runtime.stuck import StuckPartitions
 from runtime.tasks import running
 from schemas.identity import id_time_ms
 
@@ -45,6 +46,8 @@ class Progress:
         self._slack_ms = max(settings.delivery_timeout_ms, settings.collector_ack_ms) + settings.clock_skew_ms
         self._moments: deque[_Moment] = deque()
         self._looked_at = -STALE_S
+        self.partitions = StuckPartitions(settings)
+        """Those that nobody gets past."""
         self.settled_ms = 0
         """Whatever was on the topic at this time (ms since 1970) has its outcome; 0 while that is not known."""
 
@@ -95,7 +98,9 @@ class Progress:
                 at_ms = int(time.time() * 1000)
                 ends = await kafka.end_offsets(offsets, places)
                 committed = await kafka.committed_offsets(admin, settings.group, settings.topic)
-                self.note(at_ms, {place.partition: end for place, end in ends.items()}, committed)
+                by_number = {place.partition: end for place, end in ends.items()}
+                await self.partitions.note(by_number, committed)
+                self.note(at_ms, by_number, self.partitions.passed)
                 await asyncio.sleep(LOOK_EVERY_S)
 
     def note(self, at_ms: int, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:

@@ -7,6 +7,7 @@ TallyError              something a person can act on; the command ends with `ex
  +-- Unavailable        a dependency did not answer in time; trying again may help
  |    +-- TookTooLong   ClickHouse gave a statement up for its time: asking for less may help
  +-- RefusedByBroker    Kafka will never take this record
+ +-- Degraded           requests are answered, and somebody has to look; the message may be shown to anybody
 """
 
 
@@ -51,6 +52,10 @@ class Unavailable(TallyError):
 
 class TookTooLong(Unavailable):
     """A statement took longer than it may."""
+
+
+class Degraded(TallyError):
+    """Something needs a person while requests are answered all the same. Its message names no address."""
 
 
 class RefusedByBroker(TallyError):

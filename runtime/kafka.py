@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
@@ -22,6 +21,16 @@ from runtime.faults import kafka_fault
 from runtime.kafka_connection import connection, started, unreachable
 from runtime.membership import commit_as_member_only
 from runtime.settings import Settings
+from runtime.topic_check import (
+    CLEANUP_POLICY,
+    DELETE,
+    LOG_APPEND_TIME,
+    REQUIRED_OF_LETTERS,
+    RETENTION_MS,
+    TIMESTAMP_TYPE,
+    MayNotAsk,
+    check_topic,
+)
 
 log = logging.getLogger("tally.kafka")
 
@@ -40,9 +49,6 @@ class Record(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
-
-TIMESTAMP_TYPE = "message.timestamp.type"
-LOG_APPEND_TIME = "LogAppendTime"
 
 # Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
 PRODUCER_BATCH_BYTES = 128 * 1024
@@ -163,7 +169,7 @@ async def create_topics(settings: Settings) -> None:
             if code and error is not TopicAlreadyExistsError:
                 raise Fatal(f"Kafka refused to create topic {name}: {message or error.__name__}")
         await _wait_for_leaders(client, [topic.name for topic in wanted])
-        await check_topic(client, settings.topic)
+        await check_topics(client, settings)
 
 
 def _new_topic(settings: Settings, name: str, max_bytes: int, retention_ms: int) -> NewTopic:
@@ -173,8 +179,9 @@ def _new_topic(settings: Settings, name: str, max_bytes: int, retention_ms: int)
         replication_factor=settings.replication,
         topic_configs={
             TIMESTAMP_TYPE: LOG_APPEND_TIME,
+            CLEANUP_POLICY: DELETE,
             "max.message.bytes": str(max_bytes),
-            "retention.ms": str(retention_ms),
+            RETENTION_MS: str(retention_ms),
             "min.insync.replicas": str(settings.min_insync or max(1, settings.replication - 1)),
         },
     )
@@ -205,24 +212,20 @@ async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]
 
 
 async def require_topic(settings: Settings) -> None:
-    """Raise Fatal unless the topic is there."""
+    """Raise Fatal unless the topic is there and what it must be, as far as a producer may ask."""
     async with admin(settings) as client:
         await partition_numbers(client, settings.topic)
+        try:
+            await check_topic(client, settings.topic)
+        except MayNotAsk as error:
+            log.info("%s; workers check the topic", error)
 
 
-async def check_topic(client: AIOKafkaAdminClient, name: str) -> None:
-    """Raise Fatal unless the broker stamps the topic's records itself.
-
-    Deduplication compares append times and ids carry them: a producer's clock must not be able to choose them.
-    """
-    resource = ConfigResource(ConfigResourceType.TOPIC, name, configs={TIMESTAMP_TYPE: ""})
-    answers: Any = await client.describe_configs([resource])
-    code, message, _, _, entries = answers[0].resources[0]
-    if code:
-        raise Fatal(f"topic {name} (TALLY_TOPIC): {message or for_code(code).__name__}; `tally init` creates it")
-    stamped_by = {entry[0]: entry[1] for entry in entries}.get(TIMESTAMP_TYPE)
-    if stamped_by != LOG_APPEND_TIME:
-        raise Fatal(f"topic {name} has {TIMESTAMP_TYPE}={stamped_by}: set it to {LOG_APPEND_TIME}")
+async def check_topics(client: AIOKafkaAdminClient, settings: Settings) -> dict[str, str]:
+    """Return the settings of the topic. Raises Fatal unless it and the dead-letter topic are what they must be."""
+    found = await check_topic(client, settings.topic)
+    await check_topic(client, settings.letters_topic, REQUIRED_OF_LETTERS)
+    return found
 
 
 async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -42,6 +42,16 @@ UNACKNOWLEDGED = Gauge("tally_collector_unacknowledged_events", "Events taken in
 # The consumer group as a reader sees it, whether workers live or not.
 LAG = Gauge("tally_lag_records", "Records on the topic that are not committed yet", ["partition"])
 LAG_SECONDS = Gauge("tally_lag_seconds", "How long ago everything on the topic had its outcome")
+STUCK_SECONDS = Gauge(
+    "tally_partition_stuck_seconds",
+    "Seconds since the last commit of a partition whose records wait longer than TALLY_STUCK_MS; 0 for others",
+    ["topic", "partition"],
+)
+STUCK_OFFSET = Gauge(
+    "tally_partition_stuck_offset",
+    "Offset of the first record that waits in a stuck partition; no sample for others",
+    ["topic", "partition"],
+)
 
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records by what became of them", ["outcome"])

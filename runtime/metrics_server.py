@@ -25,20 +25,23 @@ log = logging.getLogger("tally.metrics")
 
 
 @contextmanager
-def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator[None]:
-    """Answer on TALLY_METRICS_PORT, in threads, until left; with port 0 not at all. Call it from the event loop."""
+def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iterator[None]:
+    """Answer on TALLY_METRICS_PORT, in threads, until left; with port 0 not at all. Call it from the event loop.
+
+    `why_not_ready` gives the reason that `/v1/ready` answers 503 with; empty: ready.
+    """
     if not settings.metrics_port:
         yield
         return
     loop = asyncio.get_running_loop()
 
-    def is_alive() -> bool:
+    def why_not_alive() -> str:
         turned = Event()
         try:
             loop.call_soon_threadsafe(turned.set)
-        except RuntimeError:  # the loop is closed
-            return False
-        return turned.wait(ALIVE_S)
+        except RuntimeError:
+            return "the event loop has ended"
+        return "" if turned.wait(ALIVE_S) else "the event loop hangs"
 
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_S
@@ -48,8 +51,8 @@ def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator
             if path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
             elif path in checks:
-                status, said = (200, b"ok\n") if checks[path]() else (503, b"no\n")
-                self._answer(status, "text/plain", said)
+                why = checks[path]()
+                self._answer(503 if why else 200, "text/plain; charset=utf-8", f"{why or 'ok'}\n".encode())
             else:
                 self._answer(404, "text/plain", b"/metrics, /v1/health, /v1/ready\n")
 
@@ -66,7 +69,7 @@ def metrics_served(settings: Settings, is_ready: Callable[[], bool]) -> Iterator
         def log_message(self, *_arguments: object) -> None:
             """Say nothing: it is asked every few seconds."""
 
-    checks: dict[str, Callable[[], bool]] = {"/v1/health": is_alive, "/v1/ready": is_ready}
+    checks: dict[str, Callable[[], str]] = {"/v1/health": why_not_alive, "/v1/ready": why_not_ready}
     with ExitStack() as stack:
         try:
             sockets = stack.enter_context(listening(settings.metrics_host, settings.metrics_port))

@@ -73,7 +73,7 @@ async def _policy(redis: Redis, **where: Any) -> str:
 
     Raises Fatal when it answers neither.
     """
-    found: dict[str, Any] = await redis.info("memory", **where)
+    found: Any = await redis.info("memory", **where)
     if policy := found.get("maxmemory_policy"):
         return str(policy)
     try:

@@ -85,6 +85,16 @@ class Settings(BaseSettings):
     max_record_bytes: int = Field(2 * MIB, ge=64 * 1024, le=64 * MIB, description="the topic's largest record")
     group: str = Field("tally", description="the consumer group; part of no key, so a rename starts it anew")
     session_timeout_ms: int = Field(10_000, ge=1_000, description="until a silent worker loses its partitions")
+    stuck_ms: int = Field(
+        30_000,
+        ge=100,
+        description="Milliseconds without a commit, while records wait, after which a partition is reported as stuck",
+    )
+    topic_check_ms: int = Field(
+        10_000,
+        ge=50,
+        description="Milliseconds between a worker's looks at the topic's settings and its own partitions' progress",
+    )
 
     database: str = Field("tally", description="in ClickHouse")
     key_prefix: str = Field("tally", description="of every Redis key")

@@ -98,7 +98,10 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     if not settings.api_key.get_secret_value():
         logger.info("TALLY_API_KEY is not set: only keys made by `tally keys create` are accepted")
     server = ApiServer(app_of(settings, role, host), settings)
-    with _listening(host, port) as sockets, metrics_served(settings, is_ready=lambda: server.started):
+    with (
+        _listening(host, port) as sockets,
+        metrics_served(settings, why_not_ready=lambda: "" if server.started else "starting"),
+    ):
         await server.serve_until_told(sockets)
     if not server.started:
         raise TallyError(f"the API could not start on {host_and_port(host, port)}; its log above says why")

@@ -112,8 +112,8 @@ async def test_readiness_tells_the_truth_about_each_dependency(lab: Lab) -> None
     settings = with_key(lab.settings)
     for role, names in (
         ("collector", {"kafka", "keys", "redis"}),
-        ("reader", {"clickhouse", "keys", "progress", "redis"}),
-        ("all", {"kafka", "clickhouse", "keys", "progress", "redis"}),
+        ("reader", {"clickhouse", "keys", "progress", "redis", "workers"}),
+        ("all", {"kafka", "clickhouse", "keys", "progress", "redis", "workers"}),
     ):
         async with api_of(settings, role) as api:  # type: ignore[arg-type]
 

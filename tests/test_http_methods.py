@@ -80,7 +80,7 @@ async def test_other_methods_are_told_which_there_are(lab: Lab) -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/v1/health", "/v1/ready", "/nowhere"])
 async def test_a_workers_port_answers_head(path: str) -> None:
     settings = Settings(metrics_port=free_port())
-    with metrics_served(settings, is_ready=lambda: True):
+    with metrics_served(settings, why_not_ready=lambda: ""):
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.metrics_port}") as port:
             got, head = await port.get(path), await port.head(path)
     assert (head.status_code, head.content) == (got.status_code, b"")

@@ -84,7 +84,7 @@ async def test_the_api_and_the_metrics_of_a_worker_answer_over_both(lab: Lab) ->
         port = int(url.rpartition(":")[2])
         for host in ("::1", "127.0.0.1"):
             assert (await client.get(f"http://{host_and_port(host, port)}/v1/health")).status_code == 200
-            with metrics_served(settings, is_ready=lambda: True):
+            with metrics_served(settings, why_not_ready=lambda: ""):
                 operators = f"http://{host_and_port(host, settings.metrics_port)}"
                 assert (await client.get(f"{operators}/v1/ready")).status_code == 200
 

@@ -116,7 +116,7 @@ def _read_until(stopped: Event) -> int:
 async def test_a_loop_that_does_not_turn_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "ALIVE_S", 0.2)
     settings = Settings(metrics_port=free_port())
-    with metrics_served(settings, is_ready=lambda: True):
+    with metrics_served(settings, why_not_ready=lambda: ""):
         url = f"http://127.0.0.1:{settings.metrics_port}/v1/health"
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(httpx.get, url)
@@ -170,8 +170,8 @@ def test_an_alert_has_its_entry_in_the_runbook(alert: dict[str, Any]) -> None:
 
 async def test_a_port_that_is_taken_is_named() -> None:
     settings = Settings(metrics_port=free_port())
-    with metrics_served(settings, is_ready=lambda: True):
-        second = metrics_served(settings, is_ready=lambda: True)
+    with metrics_served(settings, why_not_ready=lambda: ""):
+        second = metrics_served(settings, why_not_ready=lambda: "")
         with pytest.raises(SettingsError, match="TALLY_METRICS_PORT"), second:
             pass
 

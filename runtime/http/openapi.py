@@ -42,10 +42,11 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Each dependency: ok, away, or missing, when requests go on without it."""
+    """Each dependency: ok; away; missing, when requests go on without it; degraded, when `problems` says why."""
 
     ready: bool
-    dependencies: dict[str, Literal["ok", "away", "missing"]]
+    dependencies: dict[str, Literal["ok", "away", "missing", "degraded"]]
+    problems: list[str]
 
 
 def answers(*statuses: int, ok: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:

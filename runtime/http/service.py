@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from runtime.clickhouse import ClickHouse, connect
-from runtime.errors import TallyError, Unavailable
+from runtime.errors import Degraded, TallyError, Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access
 from runtime.http.best_effort import BestEffort
@@ -161,7 +161,7 @@ def _operations(readiness: "_Readiness") -> APIRouter:
 
     @router.get(paths.READY, response_model=openapi.Ready, responses={503: {"model": openapi.Ready}})
     async def ready() -> JSONResponse:
-        """Whether requests can be answered now, and the state of each dependency: ok, away, or missing (not needed)."""
+        """Whether requests can be answered now, and the state of each: ok, away, missing (not needed), or degraded."""
         answer = await readiness.look()
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
@@ -194,19 +194,23 @@ class _Readiness:
         async with self._lock:
             if time.monotonic() >= self._until:
                 states = await asyncio.gather(*map(_state, self.checks.values()))
-                named = dict(zip(self.checks, states, strict=True))
-                self._answer = {"ready": "away" not in named.values(), "dependencies": named}
+                named = {name: state for name, (state, _) in zip(self.checks, states, strict=True)}
+                problems = [problem for _, problem in states if problem]
+                self._answer = {"ready": "away" not in named.values(), "dependencies": named, "problems": problems}
                 self._until = time.monotonic() + CHECKED_FOR_S
             return self._answer
 
 
-async def _state(check: Check) -> Literal["ok", "away", "missing"]:
+async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degraded"], str]:
+    """A dependency's state, and what somebody has to look at."""
     try:
         async with asyncio.timeout(CHECK_S):
             await check.ask()
+    except Degraded as error:
+        return "degraded", str(error)
     except (TallyError, TimeoutError):
-        return "away" if check.needed else "missing"
-    return "ok"
+        return "away" if check.needed else "missing", ""
+    return "ok", ""
 
 
 def _redis_answers(redis: BestEffort) -> Callable[[], Awaitable[None]]:

@@ -12,8 +12,9 @@ import msgspec
 import typer
 
 from readers.lookup import Lookups
-from readers.overview import Overview, count_withheld, read_overview
+from readers.overview import Overview, count_verdicts, count_withheld, read_lag
 from readers.reports import REPORTS, Report, run_report
+from readers.stuck_now import find_stuck
 from readers.tail import Seen, Skipped, Wanted
 from readers.tail import tail as follow
 from runtime import clickhouse
@@ -190,20 +191,29 @@ def status(
 
 
 async def _look(settings: Settings, stack: StackFile | None) -> tuple[Overview, list[str]]:
-    """How things stand, and what is wrong with them."""
-    overview, problems = Overview.empty(), []
-    try:
+    """How things stand, and what is wrong with them. A store that is away hides nothing of the others."""
+    overview, problems = Overview.empty(), list[str]()
+
+    async def log() -> None:
+        overview.partitions = await read_lag(settings)
+        overview.stuck = await find_stuck(settings, overview.partitions)
+
+    async def tables() -> None:
         async with clickhouse.connect(settings) as database:
-            overview = await read_overview(settings, database)
+            overview.verdicts = await count_verdicts(settings, database)
             overview.withheld = await count_withheld(settings, database)
-    except TallyError as error:
-        problems.append(str(error))
-    if settings.redis.get_secret_value():
-        try:
+
+    async def redis() -> None:
+        if settings.redis.get_secret_value():
             async with connect_redis(settings):
                 pass
+
+    for look in (log, tables, redis):
+        try:
+            await look()
         except TallyError as error:
             problems.append(str(error))
+    problems += map(str, overview.stuck)
     if stack:
         running = sum(map(process_exists, stack.pids.workers))
         if running < stack.workers:
@@ -239,6 +249,7 @@ def _status(
         "endpoints": endpoints,
         "lag": overview.lag,
         "partitions": [partition.model_dump() for partition in overview.partitions],
+        "stuck": [each._asdict() for each in overview.stuck],
         **overview.verdicts.model_dump(),
         "withheld": overview.withheld,
     }

@@ -70,7 +70,11 @@ def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int])
     table.add_row("all", *(f"{totals[name]:,}" for name in shown))
     out.print(table)
     for partition in partitions:
-        for what, offsets in (("lost", partition.lost), ("recorded twice", partition.recorded_twice)):
+        for what, offsets in (
+            ("lost", partition.lost),
+            ("removed from the log unread (cleanup.policy must be delete)", partition.holes),
+            ("recorded twice", partition.recorded_twice),
+        ):
             if offsets:
                 out.print(f"partition {partition.partition}, {what}: offsets {', '.join(map(str, offsets))}")
 

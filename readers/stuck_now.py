@@ -1,0 +1,55 @@
+"""Partitions that nobody gets past, found by one command that cannot watch for long."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from readers.overview import PartitionLag
+from runtime import kafka
+from runtime.log_batches import LogBatch, first_waiting
+from runtime.retry import FEW, retrying
+from runtime.settings import Settings
+from runtime.stuck import Stuck
+
+OBSERVED_MS = 10_000
+"""Longest time to watch a partition whose first record waits for long: workers commit every few seconds."""
+LOOK_EVERY_S = 0.2
+
+
+async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> list[Stuck]:
+    """Name the partitions whose first waiting record is older than TALLY_STUCK_MS while nothing is committed.
+
+    Without such records it answers at once. Raises Unavailable when Kafka does not answer.
+    """
+    lagging = {each.partition: (each.committed, each.end_offset) for each in partitions if each.lag > 0}
+    if not lagging:
+        return []
+    waiting = await first_waiting(settings, lagging)
+    suspects = {
+        partition: _stuck(settings, partition, committed, waiting.get(partition))
+        for partition, (committed, _) in lagging.items()
+        if partition not in waiting or waiting[partition] is not None
+    }
+    suspects = {number: each for number, each in suspects.items() if 1000 * each.seconds >= settings.stuck_ms}
+    before = {number: lagging[number][0] for number in suspects}
+    return [suspects[number] for number in await _unmoved(settings, before)]
+
+
+def _stuck(settings: Settings, partition: int, committed: int, batch: LogBatch | None) -> Stuck:
+    """What to say of a partition; one that cannot be read counts as stuck for long enough."""
+    if batch is None:
+        return Stuck(settings.topic, partition, committed, settings.stuck_ms / 1000)
+    return Stuck(settings.topic, partition, batch.first, time.time() - batch.last_append_ms / 1000)
+
+
+async def _unmoved(settings: Settings, before: dict[int, int]) -> list[int]:
+    """The partitions of which nothing is committed while they are watched."""
+    left, end = set(before), time.monotonic() + min(settings.stuck_ms, OBSERVED_MS) / 1000
+    async with kafka.admin(settings) as admin:
+        ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
+        while left and time.monotonic() < end:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = await retrying("asking what is committed", ask, tries=FEW)
+            left = {number for number in left if now.get(number, 0) == before[number]}
+    return sorted(left)

@@ -1,0 +1,109 @@
+"""A partition's log by the headers of its batches: what lies at an offset, without uncompressing anything.
+
+Each batch covers a range of offsets. Producers' batches have a record at each of them (brokers refuse others), control
+batches hold a transaction's marker, and compaction leaves batches with fewer records, or none, and takes whole ones.
+"""
+
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from runtime import whole_batches
+from runtime.kafka_connection import connection, started
+from runtime.log_reader import POLL_MS, read_items
+from runtime.settings import Settings
+from runtime.whole_batches import WholeBatch
+
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_CONTROL = 0x20
+_FETCH_BYTES, _PARTITION_FETCH_BYTES = 1024 * 1024, 64 * 1024
+"""Headers alone are wanted, and a client reads ahead of what it is asked for."""
+_PATIENCE_MS = 4_000
+
+
+class LogBatch(NamedTuple):
+    """A batch by its header: the offsets from `first` up to, not including, `end`."""
+
+    first: int
+    end: int
+    records: int
+    is_control: bool
+    last_append_ms: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a record at each of its offsets."""
+        return self.records == self.end - self.first
+
+
+def _read(item: Any) -> LogBatch:
+    """Read a header; or take a record of another version of the client, which shows no batches, for one of one."""
+    if not isinstance(item, WholeBatch):
+        return LogBatch(item.offset, item.offset + 1, 1, False, item.timestamp)
+    first, *_, attributes, last, _, highest_ms, _, _, _, records = _HEADER.unpack_from(item.raw)
+    return LogBatch(first, first + last + 1, records, bool(attributes & _CONTROL), highest_ms)
+
+
+@asynccontextmanager
+async def batch_reader(settings: Settings, *, everything: bool = False) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client outside any group that gives whole batches: of committed records, or everything in the log."""
+    whole_batches.install()
+    client = AIOKafkaConsumer(
+        **connection(settings),
+        key_deserializer=whole_batches.every if everything else whole_batches.whole,
+        isolation_level="read_uncommitted" if everything else "read_committed",
+        auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
+        fetch_max_bytes=_FETCH_BYTES,
+        max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
+    )
+    await started(client, settings)
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def batches_in(client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int) -> AsyncIterator[LogBatch]:
+    """The batches that have offsets from `first` up to, not including, `end`. Raises Unavailable and Fatal."""
+    client.assign([place])
+    async with aclosing(read_items(client, place, first, end, patience_ms=_PATIENCE_MS)) as fetched:
+        async for items in fetched:
+            for item in items:
+                if item.offset < end:
+                    yield _read(item)
+
+
+async def first_waiting(settings: Settings, asked: Mapping[int, tuple[int, int]]) -> dict[int, LogBatch | None]:
+    """Find, per partition, the first batch with records in a range of offsets (its first and its end).
+
+    None when there are only markers and what was aborted. A partition that cannot be read is left out: its records
+    wait, whatever they are. Raises Unavailable when no broker answers.
+    """
+    found: dict[int, LogBatch | None] = {}
+    left = {TopicPartition(settings.topic, partition): each for partition, each in asked.items()}
+    async with batch_reader(settings) as client:
+        client.assign(list(left))
+        for place, (first, _) in left.items():
+            client.seek(place, first)
+        silent_ms = 0
+        while left and silent_ms < _PATIENCE_MS:
+            try:
+                fetched: Any = await client.getmany(*left, timeout_ms=POLL_MS)
+            except KafkaError:
+                break
+            silent_ms = 0 if fetched else silent_ms + POLL_MS
+            for place, (first, end) in list(left.items()):
+                batches = [each for each in map(_read, fetched.get(place, ())) if each.records and each.first < end]
+                if batches:
+                    found[place.partition] = batches[0]._replace(first=max(first, batches[0].first))
+                elif await client.position(place) >= end:
+                    found[place.partition] = None
+                else:
+                    continue
+                del left[place]
+                client.pause(place)
+    return found

@@ -1,0 +1,143 @@
+"""Partitions that nobody gets past: records wait, and for TALLY_STUCK_MS nothing was committed.
+
+The log's end and the committed offset are compared from outside, so it holds for every way of being stuck: a record of
+a newer schema, a worker that crashes at the same record again and again, one that hangs or retries, and no worker.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from prometheus_client import Gauge
+
+from runtime.errors import Degraded, TallyError
+from runtime.log_batches import LogBatch, first_waiting
+from runtime.metrics import STUCK_OFFSET, STUCK_SECONDS
+from runtime.settings import Settings
+
+LOOK_S = 5.0
+"""Until a look into the log is given up: then the committed offset is taken for the one where records wait."""
+MOST_NAMED = 10
+
+
+class Stuck(NamedTuple):
+    """A partition that nobody gets past."""
+
+    topic: str
+    partition: int
+    offset: int
+    """Of the first record that waits."""
+    seconds: float
+    """Since something was committed last, or since the record waits."""
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition} is stuck at offset {self.offset} for {self.seconds:.0f} s"
+
+
+def in_words(stuck: Iterable[Stuck]) -> str:
+    """Name partitions, the first few of them."""
+    named = list(map(str, stuck))
+    more = len(named) - MOST_NAMED
+    return "; ".join([*named[:MOST_NAMED], *([f"and {more} more"] if more > 0 else [])])
+
+
+@dataclass
+class _Standing:
+    """One partition: what is committed, and since when records wait and nothing else was committed."""
+
+    committed: int
+    passed: int
+    """At or past the committed offset: up to here the log holds no record that waits."""
+    end: int
+    since: float
+    waits_at: int | None = None
+    """Offset of the first record that waits, once the log was looked at."""
+
+
+class StuckPartitions:
+    """Follows committed offsets; `stuck` names the partitions that nobody gets past."""
+
+    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._now = now
+        self._standings: dict[int, _Standing] = {}
+
+    async def note(self, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
+        """Take in the log's ends and what is committed of these partitions; others are forgotten.
+
+        Past a committed offset there may be markers of transactions only. So the log is looked at before a partition
+        is called stuck.
+        """
+        for gone in self._standings.keys() - ends.keys():
+            del self._standings[gone]
+            self._remove(STUCK_SECONDS, gone)
+            self._remove(STUCK_OFFSET, gone)
+        for partition, end in ends.items():
+            self._note(partition, end, committed.get(partition, 0))
+        suspects = {number: each for number, each in self._standings.items() if self._is_suspect(each)}
+        if suspects:
+            await self._look(suspects)
+        self._publish()
+
+    @property
+    def passed(self) -> dict[int, int]:
+        """Per partition the committed offset, or a later one when only markers of transactions lie between."""
+        return {number: each.passed for number, each in self._standings.items()}
+
+    @property
+    def stuck(self) -> list[Stuck]:
+        """Partitions that are stuck now."""
+        topic, now = self._settings.topic, self._now()
+        return [
+            Stuck(topic, number, each.waits_at, now - each.since)
+            for number, each in sorted(self._standings.items())
+            if each.waits_at is not None
+        ]
+
+    async def check(self) -> None:
+        """Raise Degraded when a partition is stuck."""
+        if stuck := self.stuck:
+            raise Degraded(in_words(stuck))
+
+    def _note(self, partition: int, end: int, committed: int) -> None:
+        before = self._standings.get(partition)
+        if before is None or before.committed != committed:
+            passed = before.passed if before is not None and before.committed < committed else 0
+            before = self._standings[partition] = _Standing(committed, max(committed, passed), end, self._now())
+        before.end = end
+        if end <= before.passed:
+            before.since, before.waits_at = self._now(), None
+
+    def _is_suspect(self, standing: _Standing) -> bool:
+        is_looked_at = standing.waits_at is not None or standing.end <= standing.passed
+        return not is_looked_at and 1000 * (self._now() - standing.since) >= self._settings.stuck_ms
+
+    async def _look(self, suspects: Mapping[int, _Standing]) -> None:
+        asked = {number: (each.passed, each.end) for number, each in suspects.items()}
+        found = dict[int, LogBatch | None]()
+        with suppress(TallyError, TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                found = await first_waiting(self._settings, asked)
+        for number, standing in suspects.items():
+            batch = found.get(number)
+            if number in found and batch is None:
+                standing.passed, standing.since = standing.end, self._now()
+            else:
+                standing.waits_at = standing.passed if batch is None else batch.first
+
+    def _publish(self) -> None:
+        topic, stuck = self._settings.topic, {each.partition: each for each in self.stuck}
+        for number in self._standings:
+            if number in stuck:
+                STUCK_SECONDS.labels(topic, number).set(stuck[number].seconds)
+                STUCK_OFFSET.labels(topic, number).set(stuck[number].offset)
+            else:
+                STUCK_SECONDS.labels(topic, number).set(0)
+                self._remove(STUCK_OFFSET, number)
+
+    def _remove(self, metric: Gauge, partition: int) -> None:
+        with suppress(KeyError):
+            metric.remove(self._settings.topic, partition)

@@ -1,0 +1,148 @@
+"""A name in the group belongs to one process: a second one is refused, and no restart is."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.instance_lock import InstanceLock
+from runtime.errors import Fatal, SettingsError
+from runtime.redis import Redis
+from runtime.settings import Settings
+from tests.lab import Lab, as_json
+from tests.test_cli import CLEAN, TALLY
+from tests.waiting import eventually, eventually_async
+
+NAME = "host-1"
+INSTANCE = f"{NAME}-worker-0"
+
+
+class Consume:
+    """A `tally consume` of one name, which supervises one worker."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [TALLY, "consume", "--name", NAME],
+                stdout=file,
+                stderr=file,
+                env=CLEAN | settings.as_environment(),
+                start_new_session=True,
+            )
+
+    def said(self, what: str) -> bool:
+        """Whether it has printed this; fails the test when it has ended without."""
+        text = self.log.read_text()
+        assert what in text or self.process.poll() is None, text
+        return what in text
+
+    def has_partitions(self, times: int = 1) -> bool:
+        """Whether a worker of it was given partitions, so many times."""
+        return self.said("partitions 0, 1, 2, 3") and self.log.read_text().count("partitions 0, 1, 2, 3") >= times
+
+
+@contextmanager
+def consume(settings: Settings, log: Path) -> Iterator[Consume]:
+    """It runs, and is stopped in the end."""
+    running = Consume(settings, log)
+    try:
+        yield running
+    finally:
+        running.process.terminate()
+        running.process.wait(60)
+
+
+async def test_the_second_of_a_name_is_refused_and_the_first_goes_on(lab: Lab, tmp_path: Path) -> None:
+    """Both say so; the supervisor of the second does not try again."""
+    with consume(lab.settings, tmp_path / "first.log") as first:
+        await asyncio.to_thread(eventually, first.has_partitions)
+        with consume(lab.settings, tmp_path / "second.log") as second:
+            assert await asyncio.to_thread(second.process.wait, 60) == SettingsError.exit_code
+            told = second.log.read_text()
+        assert f"another worker runs under the name {INSTANCE}" in told
+        assert "choose another --name" in told
+        assert "Traceback" not in told
+        await asyncio.to_thread(eventually, lambda: first.said("started under the name"))
+        await lab.put(as_json(), partition=1)
+        await eventually_async(lambda: _has_rows(lab, 1))
+        assert first.log.read_text().count("partitions 0, 1, 2, 3") == 1, "it was never disturbed"
+
+
+async def _has_rows(lab: Lab, count: int) -> bool:
+    return await lab.count("interactions") == count
+
+
+async def test_a_worker_that_was_killed_gets_its_name_back_at_once(
+    lab: Lab, tmp_path: Path, narrow: Settings, redis: Redis
+) -> None:
+    """From its supervisor, and from another one once that was killed, too, though Redis still has the name."""
+    patient = lab.settings.model_copy(update={"session_timeout_ms": 60_000})
+    key = f"{patient.key_prefix}:instance:{patient.group}:{INSTANCE}"
+
+    async def worker() -> int:
+        found: Any = await redis.get(key)
+        return int(found.split()[1])
+
+    with consume(patient, tmp_path / "first.log") as first:
+        await asyncio.to_thread(eventually, first.has_partitions)
+        before = await worker()
+        os.kill(before, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: first.has_partitions(2))
+        after = await worker()
+        assert before != after
+        first.process.kill()
+        first.process.wait()
+        await asyncio.to_thread(eventually, lambda: not Path(f"/proc/{after}").exists())
+        with consume(patient, tmp_path / "second.log") as second:
+            await asyncio.to_thread(eventually, second.has_partitions)
+    assert await redis.pttl(key) <= 1, "a name that was left in order is free"
+
+
+async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
+    """One that slept too long has lost its name to another process, and must not go on beside it."""
+    settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
+    first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
+    async with first.held(), second.held():  # of one process, so the second takes it at once
+
+        async def first_has_ended() -> bool:
+            try:
+                first.check()
+            except Fatal as error:
+                return f"has taken the name {INSTANCE}" in str(error)
+            return False
+
+        await eventually_async(first_has_ended)
+        second.check()
+    assert await redis.pttl(f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}") <= 1
+
+
+@pytest.mark.parametrize("claim", [b"", b"a b c", b"elsewhere 7 nonce 3"])
+async def test_a_name_that_nobody_confirms_is_free(lab: Lab, redis: Redis, claim: bytes) -> None:
+    """After the session timeout, as after a host was lost; and whatever else may be in its place."""
+    settings = lab.settings.model_copy(update={"session_timeout_ms": 1_000})
+    await redis.set(f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}", claim, px=1_000)
+    lock = InstanceLock(redis, settings, INSTANCE)
+    async with lock.held():
+        lock.check()
+
+
+async def test_a_redis_that_forgets_costs_nobody_his_name(lab: Lab, redis: Redis) -> None:
+    """It is written again."""
+    settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
+    lock = InstanceLock(redis, settings, INSTANCE)
+    key = f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}"
+    async with lock.held():
+        await redis.delete(key)
+
+        async def is_back() -> bool:
+            return bool(await redis.exists(key))
+
+        await eventually_async(is_back)
+        lock.check()

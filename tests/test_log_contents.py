@@ -1,0 +1,162 @@
+"""Compaction takes accepted events, and the audit says so: markers of transactions are told from holes in the log."""
+
+import asyncio
+import json
+import subprocess
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from readers.audit import PartitionAudit, audit
+from readers.log_range import contents_at
+from runtime import kafka, topic_admin
+from runtime.log_batches import LogBatch, batch_reader, batches_in, first_waiting
+from tests.lab import Lab, as_json
+from tests.test_cli import CLEAN, TALLY
+from tests.waiting import eventually_async
+
+SAME_KEY = b"one key"
+
+
+async def accounts(lab: Lab) -> dict[int, PartitionAudit]:
+    return {each.partition: each async for each in audit(lab.settings, lab.database)}
+
+
+async def in_a_transaction(lab: Lab, count: int, *, keep: bool) -> None:
+    """So many records in partition 0, and a marker behind them."""
+    producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        for number in range(count):
+            await producer.send(
+                lab.settings.topic, as_json(execution=f"{keep} {number}"), key=b"%d" % number, partition=0
+            )
+        await (producer.commit_transaction() if keep else producer.abort_transaction())
+    finally:
+        await producer.stop()
+
+
+async def batches(lab: Lab, end: int, *, everything: bool = True) -> list[LogBatch]:
+    async with batch_reader(lab.settings, everything=everything) as client:
+        return [each async for each in batches_in(client, TopicPartition(lab.settings.topic, 0), 0, end)]
+
+
+async def compact(lab: Lab, gone: range) -> None:
+    """Let the broker compact partition 0 until nothing lies at these offsets any more."""
+    async with kafka.admin(lab.settings) as admin:
+        broker = ConfigResource(ConfigResourceType.BROKER, "1", configs={"log.cleaner.backoff.ms": "100"})
+        await admin.alter_configs([broker])
+        await topic_admin.set_on(
+            admin,
+            lab.settings.topic,
+            cleanup_policy="compact",
+            segment_ms="1",
+            min_cleanable_dirty_ratio="0.0",
+            max_compaction_lag_ms="1",
+        )
+
+        async def is_compacted() -> bool:
+            # The last segment is never compacted: a further record closes it.
+            place = await lab.put(as_json(execution="a further one"), key=b"another key", partition=0)
+            found = await batches(lab, place.offset)
+            return not any(set(gone).intersection(range(each.first, each.end)) for each in found)
+
+        await eventually_async(is_compacted)
+        await topic_admin.set_on(admin, lab.settings.topic, cleanup_policy="delete", segment_ms="604800000")
+
+
+async def test_headers_tell_what_lies_in_the_log(lab: Lab) -> None:
+    """Records kept and given up, and both kinds of markers, without a look at any value."""
+    await lab.put(as_json(), partition=0)
+    await in_a_transaction(lab, 3, keep=False)
+    await in_a_transaction(lab, 2, keep=True)
+    await lab.put(as_json(), partition=0)
+    found = await batches(lab, 9)
+    covered = [(each.is_control, offset) for each in found for offset in range(each.first, each.end)]
+    assert [offset for _, offset in covered] == list(range(9))
+    assert [offset for is_control, offset in covered if is_control] == [4, 7]
+    assert all(each.is_whole for each in found)
+    seen = [offset for each in await batches(lab, 9, everything=False) for offset in range(each.first, each.end)]
+    assert seen == [0, 5, 6, 8]
+    contents = await contents_at(lab.settings, TopicPartition(lab.settings.topic, 0), range(9))
+    assert contents == ({0, 5, 6, 8}, set())
+
+
+async def test_transactions_kept_and_given_up_balance(lab: Lab) -> None:
+    """Markers and aborted records are no events, and no holes."""
+    for keep in (True, False, True, False):
+        await in_a_transaction(lab, 2, keep=keep)
+    await lab.put(as_json(execution="last"), partition=0)
+    await lab.drain()
+    found = (await accounts(lab))[0]
+    assert found.balances, found
+    assert (found.accepted, found.not_records, found.holes, found.lost) == (5, 8, [], [])
+
+
+async def test_what_compaction_has_taken_never_balances(lab: Lab) -> None:
+    """100 accepted events of one key of which one is left: the audit names the offsets of the others, and exits 1."""
+    await in_a_transaction(lab, 2, keep=True)
+    for number in range(100):
+        await lab.put(as_json(execution=f"e{number}"), key=SAME_KEY, partition=0)
+    await compact(lab, gone=range(3, 102))
+    await lab.drain()
+    found = (await accounts(lab))[0]
+    assert not found.balances
+    assert found.lost == []
+    assert set(range(3, 102)) <= set(found.holes)
+    assert found.difference == len(found.holes)
+    assert found.accepted == found.stored + found.duplicates + len(found.holes)
+    environment = CLEAN | lab.settings.as_environment()
+    command = [TALLY, "audit", "--json"]
+    done = await asyncio.to_thread(
+        subprocess.run, command, check=False, capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["partitions"][0]["holes"] == found.holes
+
+
+async def test_what_was_stored_before_it_was_compacted_balances(lab: Lab) -> None:
+    """A hole is no loss where the event has its outcome."""
+    for number in range(20):
+        await lab.put(as_json(execution=f"e{number}"), key=SAME_KEY, partition=0)
+    await lab.drain()
+    await compact(lab, gone=range(19))
+    await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset = 7 SETTINGS mutations_sync = 2")
+    found = (await accounts(lab))[0]
+    assert (found.difference, found.lost, found.holes) == (1, [], [7])
+
+
+@pytest.mark.parametrize("before_offset", [5, 15])
+async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: Lab, before_offset: int) -> None:
+    """kafka-delete-records takes what has an outcome without harm; what has none it takes unread."""
+    for number in range(10):
+        await lab.put(as_json(execution=f"e{number}"), partition=0)
+    await lab.drain()
+    for number in range(10, 20):
+        await lab.put(as_json(execution=f"e{number}"), partition=0)
+    async with kafka.admin(lab.settings) as admin:
+        place = TopicPartition(lab.settings.topic, 0)
+        await admin.delete_records({place: RecordsToDelete(before_offset=before_offset)})
+    found = (await accounts(lab))[0]
+    assert (found.stored, found.holes, found.lost) == (10, [], [])
+    assert found.expired_unread == max(0, before_offset - 10)
+    assert found.in_flight == 10 - found.expired_unread
+    assert found.balances == (found.expired_unread == 0)
+
+
+async def test_only_records_wait(lab: Lab) -> None:
+    """What lies behind the committed offset may be markers and what was given up: then nothing waits there."""
+    await lab.put(as_json(), partition=0)
+    await in_a_transaction(lab, 2, keep=False)
+    await lab.put(as_json(), partition=1)
+    found = await first_waiting(lab.settings, {0: (1, 4), 1: (0, 1)})
+    assert found[0] is None
+    assert found[1] is not None
+    assert (found[1].first, found[1].records) == (0, 1)
+    await lab.put(as_json(), partition=0)
+    (waiting,) = (await first_waiting(lab.settings, {0: (1, 5)})).values()
+    assert waiting is not None
+    assert waiting.first == 4

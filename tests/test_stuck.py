@@ -1,0 +1,214 @@
+"""A partition that nobody gets past is seen: readiness, `tally status` and metrics name topic, partition and offset."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from consumers.worker import Worker
+from readers.overview import read_lag
+from readers.stuck_now import find_stuck
+from runtime.metrics_server import metrics_served
+from runtime.ports import free_port
+from runtime.settings import Settings
+from runtime.supervisor import Supervisor
+from tests.chaos.proxy import proxy_to
+from tests.cluster_lab import running_children
+from tests.eyes_lab import samples
+from tests.http_lab import api_of, with_key
+from tests.lab import Lab, as_json, at_port
+from tests.test_cli import CLEAN, TALLY
+from tests.test_log_contents import in_a_transaction
+from tests.waiting import eventually_async
+
+NEWER = [("tally-schema", b"9")]
+DYING = [
+    sys.executable,
+    "-c",
+    "from consumers import seams, worker\n"
+    "async def die(name):\n"
+    "    if name == 'judged': raise RuntimeError('it dies at this record')\n"
+    "seams.install(die)\n"
+    "worker.main()\n",
+]
+"""A worker that dies at its first batch."""
+
+
+@pytest.fixture
+def quick(settings: Settings) -> Settings:
+    """Settings by which a partition is stuck soon."""
+    return with_key(settings, stuck_ms=1_500, topic_check_ms=100, metrics_port=free_port())
+
+
+@contextmanager
+def supervised(settings: Settings, command: Sequence[str], folder: Path) -> Iterator[None]:
+    """A worker that is started again whenever it dies."""
+    with running_children() as children:
+        stopping = threading.Event()
+        supervisor = Supervisor(
+            children,
+            {"worker-0": command},
+            environment=settings.as_environment(),
+            stop_timeout_s=30,
+            log_dir=folder,
+        )
+        supervisor.start()
+
+        def look() -> None:
+            while not stopping.wait(0.05):
+                supervisor.poll()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            looking.join()
+            supervisor.stop()
+
+
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[Worker]:
+    """A worker in this process, with its operator's port."""
+    worker = Worker(settings, instance=None, until_caught_up=False)
+    with metrics_served(settings, worker.why_not_ready):
+        running = asyncio.create_task(worker.run())
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await running
+
+
+async def of_partitions(api: httpx.AsyncClient, name: str, settings: Settings) -> dict[int, float]:
+    """A metric of this topic's partitions."""
+    found = await samples(api, "", name)
+    return {int(labels.split()[0]): value for labels, value in found.items() if labels.split()[1:] == [settings.topic]}
+
+
+def status(settings: Settings) -> tuple[int, Any]:
+    """What `tally status --json` answers, and its exit code."""
+    environment = CLEAN | settings.as_environment()
+    command = [TALLY, "status", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
+    return done.returncode, json.loads(done.stdout)
+
+
+async def is_named(settings: Settings, api: httpx.AsyncClient, partition: int, offset: int) -> None:
+    """Return once everything that looks from outside names the place."""
+    place = f"{settings.topic}/{partition} is stuck at offset {offset}"
+
+    async def ready_names_it() -> bool:
+        answer = (await api.get("/v1/ready")).json()
+        return bool(answer["dependencies"]["workers"] == "degraded" and place in answer["problems"][0])
+
+    await eventually_async(ready_names_it)
+    answer = await api.get("/v1/ready")
+    assert answer.status_code == 200, "a collector must not leave a load balancer for a worker"
+    assert (await of_partitions(api, "tally_partition_stuck_offset", settings))[partition] == offset
+    seconds = await of_partitions(api, "tally_partition_stuck_seconds", settings)
+    assert seconds[partition] >= settings.stuck_ms / 1000
+    found = await find_stuck(settings, await read_lag(settings))
+    assert (partition, offset) in [(each.partition, each.offset) for each in found]
+
+
+async def is_clear(settings: Settings, api: httpx.AsyncClient) -> None:
+    """Return once nothing is stuck any more, wherever one looks."""
+
+    async def ready_is_ok() -> bool:
+        answer = (await api.get("/v1/ready")).json()
+        return bool(answer["dependencies"]["workers"] == "ok" and answer["problems"] == [])
+
+    await eventually_async(ready_is_ok)
+    assert await of_partitions(api, "tally_partition_stuck_offset", settings) == {}
+    assert set((await of_partitions(api, "tally_partition_stuck_seconds", settings)).values()) == {0}
+    assert await find_stuck(settings, await read_lag(settings)) == []
+
+
+async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
+    """A record of a newer schema: the worker itself is not ready, and says where it waits."""
+    await lab.put(as_json(execution="before"), partition=2)
+    await lab.put(as_json(execution="newer"), headers=NEWER, partition=2)
+    await lab.put(as_json(execution="other"), partition=1)
+    async with working(quick), api_of(quick) as api, httpx.AsyncClient() as client:
+        await is_named(quick, api, 2, 1)
+        port = f"http://127.0.0.1:{quick.metrics_port}"
+        answer = await client.get(f"{port}/v1/ready")
+        assert answer.status_code == 503
+        assert f"{quick.topic}/2 at offset 1; upgrade this worker" in answer.text
+        assert (await client.get(f"{port}/v1/health")).status_code == 200
+        code, described = await asyncio.to_thread(status, quick)
+        assert code == 1
+        ((topic, partition, offset, seconds),) = [tuple(each.values()) for each in described["stuck"]]
+        assert (topic, partition, offset) == (quick.topic, 2, 1)
+        assert seconds >= quick.stuck_ms / 1000
+        assert f"{topic}/2 is stuck at offset 1" in described["problems"][0]
+    assert await lab.count("interactions") == 2
+
+
+async def test_a_record_that_ends_every_worker_is_named(lab: Lab, quick: Settings, tmp_path: Path) -> None:
+    """A worker that is started again and dies again; and once one gets past the record, all is well."""
+    await lab.put(as_json(execution="stored"), partition=3)
+    await lab.drain()
+    await lab.put(as_json(execution="deadly"), partition=3)
+
+    async def has_died_twice() -> bool:
+        return (tmp_path / "worker-0.log").read_text().count("it dies at this record") > 1
+
+    async with api_of(quick) as api:
+        with supervised(quick, DYING, tmp_path):
+            await eventually_async(has_died_twice)
+            await is_named(quick, api, 3, 1)
+        async with working(quick):
+            await is_clear(quick, api)
+
+
+async def test_without_any_worker_what_waits_is_named(lab: Lab, quick: Settings) -> None:
+    """Markers of transactions and what was given up do not wait; a record does."""
+    await lab.put(as_json(execution="stored"), partition=0)
+    await lab.drain()
+    await in_a_transaction(lab, 2, keep=False)
+    async with api_of(quick) as api:
+
+        async def nothing_lags() -> bool:
+            followed = await of_partitions(api, "tally_partition_stuck_seconds", settings=quick)
+            return len(followed) == 4 and not sum((await samples(api, "", "tally_lag_records")).values())
+
+        await eventually_async(nothing_lags)
+        await is_clear(quick, api)
+        await lab.put(as_json(execution="waits"), partition=0)
+        await is_named(quick, api, 0, 4)
+
+
+async def test_a_worker_without_its_store_says_where_it_is_stuck(lab: Lab, quick: Settings) -> None:
+    """It is not ready while it tries again and again, and ready once the store is back."""
+    address = urlsplit(quick.clickhouse.get_secret_value())
+    assert address.port
+    async with proxy_to(address.port) as proxy:
+        through = quick.model_copy(update={"clickhouse": at_port(quick.clickhouse, proxy.port)})
+        async with working(through) as worker:
+
+            async def is_ready() -> bool:
+                return not worker.why_not_ready()
+
+            async def is_stuck() -> bool:
+                return f"{quick.topic}/1 is stuck at offset 0" in worker.why_not_ready()
+
+            await eventually_async(is_ready)
+            proxy.refusing = True
+            proxy.cut()
+            await lab.put(as_json(), partition=1)
+            await eventually_async(is_stuck)
+            proxy.behave()
+            await eventually_async(is_ready)
+    assert await lab.count("interactions") == 1

@@ -1,0 +1,161 @@
+"""A topic whose settings lose or misdate events is refused at the start, and noticed while a worker runs."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from consumers.worker import Worker
+from producers.producer import Producer
+from runtime import kafka, topic_admin, whole_batches
+from runtime.errors import Fatal
+from runtime.settings import Settings
+from tests.http_lab import api_of, with_key
+from tests.lab import Lab, as_json, click
+from tests.test_stuck import NEWER
+from tests.waiting import eventually_async
+
+NEVER_MS = 3_600_000
+CREATE_TIME = {"message_timestamp_type": "CreateTime"}
+WRONG = [
+    pytest.param({"cleanup_policy": "compact"}, "cleanup.policy=compact: set it to delete", id="compact"),
+    pytest.param({"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete: set it to delete", id="both"),
+    pytest.param(CREATE_TIME, "message.timestamp.type=CreateTime: set it to LogAppendTime", id="CreateTime"),
+]
+
+
+async def set_on(lab: Lab, topic: str = "", **settings: str) -> None:
+    async with kafka.admin(lab.settings) as admin:
+        await topic_admin.set_on(admin, topic or lab.settings.topic, **settings)
+
+
+async def committed(lab: Lab) -> dict[int, int]:
+    async with kafka.admin(lab.settings) as admin:
+        return await kafka.committed_offsets(admin, lab.settings.group, lab.settings.topic)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator["asyncio.Task[object]"]:
+    """A worker that has its partitions."""
+    worker = Worker(settings, instance=None, until_caught_up=False)
+    working: asyncio.Task[object] = asyncio.create_task(worker.run())
+
+    async def has_partitions() -> bool:
+        return working.done() or "has not told" not in worker.why_not_ready()
+
+    try:
+        await eventually_async(has_partitions)
+        yield working
+    finally:
+        worker.stop()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
+    """Whatever the broker's default is."""
+    async with kafka.admin(lab.settings) as admin:
+        for topic in (lab.settings.topic, lab.settings.letters_topic):
+            assert (await topic_admin.settings_of(admin, topic))["cleanup.policy"] == "delete"
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG)
+async def test_nothing_starts_on_a_topic_that_loses_events(lab: Lab, change: dict[str, str], told: str) -> None:
+    """Neither a worker, nor a producer, nor the collector, nor `tally init`."""
+    await set_on(lab, **change)
+    with pytest.raises(Fatal, match=told):
+        await lab.drain()
+    with pytest.raises(Fatal, match=told):
+        async with Producer(lab.settings):
+            pass
+    with pytest.raises(Fatal, match=told):
+        async with api_of(with_key(lab.settings), "collector"):
+            pass
+    with pytest.raises(Fatal, match=told):
+        await kafka.create_topics(lab.settings)
+
+
+async def test_dead_letters_must_not_be_compacted(lab: Lab) -> None:
+    """A letter has its record's key: of two with one key the first would go."""
+    await set_on(lab, lab.settings.letters_topic, cleanup_policy="compact")
+    with pytest.raises(Fatal, match=r"dead-letters has cleanup.policy=compact: set it to delete"):
+        await lab.drain()
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG)
+async def test_a_change_under_a_running_worker_stops_it(lab: Lab, change: dict[str, str], told: str) -> None:
+    """It names setting and value; what it had stored before is committed."""
+    (receipt,) = await lab.emit(click())
+    async with running(lab.settings.model_copy(update={"topic_check_ms": 100})) as worker:
+
+        async def is_committed() -> bool:
+            return (await committed(lab)).get(receipt.partition) == 1
+
+        await eventually_async(is_committed)
+        await set_on(lab, **change)
+        with pytest.raises(Fatal, match=told):
+            await worker
+    assert await lab.count("interactions") == 1
+
+
+@pytest.mark.parametrize("version", [whole_batches.WRITTEN_FOR, "another"])
+async def test_a_record_with_its_producers_time_is_never_judged(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Though the topic is not looked at meanwhile; also when it was set back, and read by another client's version."""
+    if version == "another":
+        for name in ("MemoryRecords", "PartitionRecords"):
+            public = getattr(whole_batches, name, None) or whole_batches._PartitionRecords.__base__
+            monkeypatch.setattr(whole_batches._private, name, public)
+    monkeypatch.setattr(whole_batches, "WRITTEN_FOR", version)
+    await lab.put(as_json(execution="before"), partition=1)
+    async with running(lab.settings.model_copy(update={"topic_check_ms": NEVER_MS})) as worker:
+        await set_on(lab, **CREATE_TIME)
+        await lab.put(as_json(execution="dated by its producer"), partition=1)
+        with pytest.raises(Fatal, match=r"offset 1 of .*/1 has its producer's time"):
+            await worker
+    await set_on(lab, message_timestamp_type="LogAppendTime")
+    await lab.put(as_json(execution="after"), partition=1)
+    with pytest.raises(Fatal, match=r"offset 1 of .*/1 has its producer's time"):
+        await lab.drain()
+    assert (await committed(lab)).get(1, 0) <= 1
+    assert await lab.rows("SELECT DISTINCT execution_id FROM interactions WHERE execution_id != 'before'") == []
+
+
+async def test_records_that_expire_behind_a_held_partition_stop_the_worker(lab: Lab) -> None:
+    """Nothing is read there any more, so only a look at the log tells it."""
+    await lab.put(as_json(), headers=NEWER, partition=0)
+    for _ in range(3):
+        await lab.put(as_json(), partition=0)
+    worker = Worker(lab.settings.model_copy(update={"topic_check_ms": 100}), instance=None, until_caught_up=False)
+    working = asyncio.create_task(worker.run())
+
+    async def is_held() -> bool:
+        return "newer schema" in worker.why_not_ready()
+
+    try:
+        await eventually_async(is_held)
+        async with kafka.admin(lab.settings) as admin:
+            place = TopicPartition(lab.settings.topic, 0)
+            await admin.delete_records({place: RecordsToDelete(before_offset=3)})
+        with pytest.raises(Fatal, match="3 offsets expired unread"):
+            await working
+    finally:
+        worker.stop()
+
+
+async def test_a_retention_shorter_than_the_lag_is_told(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Before anything expires, while there is time to keep the topic longer."""
+    for _ in range(3):
+        await lab.put(as_json(), headers=NEWER, partition=2)
+    await set_on(lab, retention_ms="1")
+    with caplog.at_level(logging.ERROR, "tally.worker"):
+        async with running(lab.settings.model_copy(update={"topic_check_ms": 100})):
+
+            async def is_told() -> bool:
+                return "/2: 3 unread records are older than retention.ms=1" in caplog.text
+
+            await eventually_async(is_told)
