@@ -1,0 +1,111 @@
+"""Kafka record batches: well-formed ones in every codec, and all kinds of damage to them."""
+
+import struct
+from collections.abc import Callable
+from random import Random
+from typing import Any, NamedTuple
+
+import cramjam
+
+from runtime.whole_batches import WholeBatch
+from tests.hostile.raw_producer import RawRecord, encode_batch, encode_records, varint
+
+HEADER_BYTES = 61
+"""Of a batch. The client hands out none that is shorter."""
+_LOG_APPEND_TIME = 0x08
+_FIELDS = {"attributes": (21, ">h"), "last_delta": (23, ">i"), "first_ms": (27, ">q"), "highest_ms": (35, ">q"),
+           "count": (57, ">i"), "base": (0, ">q")}  # fmt: skip
+"""Numbers of a batch's header that are read, and where they are."""
+_NUMBERS = (-(2**31), -1, 0, 1, 2, 7, 100, 2**16, 2**31 - 1)
+_SIZES = (-(2**63), -(2**31), -2, -1, 0, 1, 63, 64, 2**31 - 1, 2**31, 2**62, 2**63 - 1)
+_CODECS: dict[int, Callable[[bytes], Any]] = {
+    1: cramjam.gzip.compress,
+    2: cramjam.snappy.compress_raw,
+    3: cramjam.lz4.compress,
+    4: cramjam.zstd.compress,
+}
+
+
+class Made(NamedTuple):
+    """A batch, and its records by offset if nothing about it was damaged."""
+
+    batch: WholeBatch
+    records: list[RawRecord] | None
+
+
+class Batches:
+    """An endless source of batches, which depends on its random numbers only."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._base = 0
+
+    def batch(self) -> Made:
+        """The next one; its offsets are after those of the one before."""
+        random = self._random
+        records = [self._record() for _ in range(random.choice((1, 1, 2, 5, 30)))]
+        is_damaged = random.random() < 0.7
+        odd = [self._odd(record) for record in records] if random.random() < 0.2 and is_damaged else records
+        payload = encode_records(odd)
+        if is_damaged and random.random() < 0.5:
+            payload = self._damaged(payload)
+        codec = random.choice((0, 0, 0, 1, 2, 3, 4))
+        if codec:
+            payload = bytes(_CODECS[codec](payload))
+            if is_damaged and random.random() < 0.2:
+                payload = self._damaged(payload)
+        base = self._base
+        stamp = random.choice((0, _LOG_APPEND_TIME))
+        raw = encode_batch(payload, len(records), base=base, attributes=codec | stamp, first_ms=10, highest_ms=20)
+        if is_damaged and random.random() < 0.4:
+            raw = self._with_odd_header(raw)
+        self._base += len(records)
+        wanted = base if random.random() < 0.8 else base + random.randrange(len(records))
+        batch = WholeBatch(memoryview(raw), wanted, base + len(records))
+        return Made(batch, None if is_damaged else records[wanted - base :])
+
+    def _record(self) -> RawRecord:
+        random = self._random
+
+        def some(most: int) -> bytes | None:
+            return None if random.random() < 0.1 else random.randbytes(random.randrange(most))
+
+        names = (b"tally-namespace", b"", b"a", b"\xff", random.randbytes(3))
+        headers = [(random.choice(names), some(20)) for _ in range(random.choice((0, 0, 1, 3)))]
+        return RawRecord(some(300), some(30), headers, ahead_ms=random.choice((0, 1, 5)))
+
+    def _odd(self, record: RawRecord) -> RawRecord:
+        random = self._random
+        odd: dict[str, Any] = {
+            random.choice(("delta", "ahead_ms", "header_count", "size")): random.choice((*_NUMBERS, *_SIZES))
+        }
+        return record._replace(**odd)
+
+    def _damaged(self, payload: bytes) -> bytes:
+        random = self._random
+        for _ in range(random.choice((1, 1, 2, 5))):
+            at = random.randrange(len(payload) + 1)
+            kind = random.randrange(5)
+            if kind == 0:
+                payload = payload[:at]
+            elif kind == 1:
+                payload = payload[:at] + varint(random.choice(_SIZES)) + payload[at + 1 :]
+            elif kind == 2:
+                payload = payload[:at] + payload[at + random.randrange(1, 9) :]
+            elif kind == 3:
+                payload = payload[:at] + b"\xff" * random.randrange(1, 12) + payload[at:]
+            else:
+                payload = payload[:at] + bytes([random.randrange(256)]) + payload[at + 1 :]
+        return payload
+
+    def _with_odd_header(self, raw: bytes) -> bytes:
+        random, changed = self._random, bytearray(raw)
+        for name in random.sample(list(_FIELDS), random.choice((1, 1, 2))):
+            at, form = _FIELDS[name]
+            bits = 8 * struct.calcsize(form)
+            lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+            if name == "base":  # the broker's own: it counts up from 0
+                lowest, highest = 0, 2**62
+            number = random.choice((*_NUMBERS, lowest, highest, random.getrandbits(bits - 1)))
+            struct.pack_into(form, changed, at, min(max(number, lowest), highest))
+        return bytes(changed)

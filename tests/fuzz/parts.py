@@ -1,0 +1,184 @@
+"""The parts of the fuzzing: each makes one example of random numbers, and raises when something is wrong with it."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from consumers import columns as consumers_columns
+from consumers.ahead import compile_ahead
+from runtime import batch_reader, record_format, records
+from runtime.batch_reader import Limits, Reading, read_batches
+from runtime.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE, runs_of_headers
+from schemas import scan_event, scan_keys, scan_scores, scan_shape, scanner
+from schemas.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
+from tests.agreement import assert_agreement
+from tests.fuzz.batches import Batches, Made
+from tests.fuzz.guard import Region, numpy_guarded_in
+from tests.fuzz.values import Values
+
+VALUES_PER_EXAMPLE = 48
+MAX_VALUE_BYTES, MAX_TEXT_BYTES = 1 << 19, 1 << 23
+READINGS = 20
+"""Readings of some batches, at most: one that is not readable may state millions of offsets."""
+_LIMITS = Limits(1 << 18, 1 << 16, 1_000, 1 << 20, 4_096, 100_000)
+
+
+class Counts(NamedTuple):
+    """What was tried."""
+
+    values: int = 0
+    batches: int = 0
+
+
+Part = Callable[[Random], Counts]
+"""Runs one example."""
+
+
+class _Scanning:
+    """The scanner alone: each value by itself between guard pages, at either of them, then all of them together."""
+
+    def __init__(self) -> None:
+        compile_ahead()
+        self._text, self._texts = Region(MAX_VALUE_BYTES), Region(MAX_TEXT_BYTES)
+        kinds = {name: Region(MAX_VALUE_BYTES) for name in Columns._fields}
+        self._columns = kinds | {"types": Region(MAX_TEXT_BYTES)}
+        self._places = [Region(64 * VALUES_PER_EXAMPLE) for _ in range(2)]
+
+    def __call__(self, random: Random) -> Counts:
+        """Scan some values. What they are found to be is compared by another part."""
+        source = Values(random)
+        values = [source.value()[:MAX_VALUE_BYTES] for _ in range(VALUES_PER_EXAMPLE)]
+        for value in values:
+            self._scan(self._text, [value], at_end=random.random() < 0.8)
+        self._scan(self._texts, values, at_end=True)
+        return Counts(values=len(values))
+
+    def _scan(self, region: Region, values: Sequence[bytes], *, at_end: bool) -> None:
+        raw, sizes = b"".join(values), np.array([*map(len, values)], np.int64)
+        firsts, ends = (place.array(len(values), np.int64) for place in self._places)
+        ends[:] = np.cumsum(sizes)
+        firsts[:] = ends - sizes
+        shapes: dict[str, tuple[Any, Any]] = {
+            "spans": ((len(values), len(SPAN_FIELDS), 3), np.int64),
+            "numbers": ((len(values), len(NUMBER_FIELDS)), np.int64),
+            "ids": ((len(values), 16), np.uint8),
+            "has_id": (len(values), np.bool_),
+            "types": (len(raw) // SHORTEST_TYPE_BYTES + 1, np.int8),
+            "type_ends": (len(values) + 1, np.int32),
+        }
+        columns = Columns(**{name: self._columns[name].array(*shape) for name, shape in shapes.items()})
+        columns.type_ends[0] = 0
+        scan_events(region.text(raw, at_end=at_end), firsts, ends, columns)
+
+
+def _rows() -> Part:
+    """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
+    compile_ahead()
+    modules = scan_event, scan_keys, scan_scores, scan_shape, scanner, consumers_columns, records
+
+    def run(random: Random) -> Counts:
+        source = Values(random)
+        values: list[bytes | None] = [source.value() for _ in range(VALUES_PER_EXAMPLE)]
+        if random.random() < 0.1:
+            values[random.randrange(len(values))] = random.choice((None, b""))
+        with numpy_guarded_in(*modules):
+            try:
+                assert_agreement(values)
+            except Exception as error:
+                raise AssertionError(f"{_alone(values)}: {type(error).__name__}: {str(error)[:2_000]}") from error
+        return Counts(values=len(values))
+
+    return run
+
+
+def _alone(values: Sequence[bytes | None]) -> str:
+    """The first value that is wrong by itself."""
+    for value in values:
+        try:
+            assert_agreement([value])
+        except Exception:  # whatever it is
+            return repr(value)[:4_000]
+    return "no value by itself"
+
+
+def _batches() -> Part:
+    """The reader of record batches, all arrays between guard pages; what was not damaged has to be read as it is."""
+    compile_ahead()
+
+    def run(random: Random) -> Counts:
+        source = Batches(random)
+        made = [source.batch() for _ in range(random.choice((1, 2, 6)))]
+        regions = [Region(len(each.batch.raw)) for each in made]
+        left = [
+            each.batch._replace(raw=memoryview(region.text(each.batch.raw.tobytes())))  # type: ignore[arg-type]
+            for each, region in zip(made, regions, strict=True)
+        ]
+        found: dict[int, list[tuple[Any, ...]]] = {}
+        with numpy_guarded_in(batch_reader, record_format):
+            for _ in range(READINGS):
+                if not left:
+                    break
+                reading = read_batches(left, _LIMITS)
+                _check(reading, [each.offset for each in left])
+                first = len(made) - len(left)
+                for number, line in _lines_of(reading):
+                    found.setdefault(first + number, []).append(line)
+                assert len(reading.lines) or len(reading.rest) < len(left), "no progress"
+                left = list(reading.rest)
+        for number, each in enumerate(made):
+            if each.records is not None and number < len(made) - len(left):
+                assert found.get(number, []) == _expected(each), f"batch {number}: {each.batch.raw.tobytes().hex()}"
+        return Counts(batches=len(made))
+
+    return run
+
+
+def _check(reading: Reading, wanted: Sequence[int]) -> None:
+    """Every place of every line is within the text, and the offsets of each batch rise from the one wanted."""
+    lines, batch_of, end = reading.lines, reading.batch_of, len(reading.text)
+    assert len(lines) == len(batch_of)
+    assert (np.diff(batch_of) >= 0).all()
+    assert (lines[:, OFFSET] >= np.array(wanted, np.int64)[batch_of]).all()
+    rising = np.diff(lines[:, OFFSET]) > 0
+    assert (rising | (np.diff(batch_of) > 0)).all()
+    is_read = lines[:, HEADERS + 1] >> FLAW_SHIFT != UNREAD
+    sizes = lines[:, [KEY + 1, VALUE + 1, HEADERS + 1]] & np.array([-1, -1, SIZE])
+    places = lines[:, [KEY, VALUE, HEADERS]]
+    assert (sizes >= -1).all()
+    assert (places >= 0)[is_read].all()
+    assert (places + np.maximum(sizes, 0) <= end)[is_read].all()
+    runs_of_headers(reading.text, lines, np.empty(len(lines), np.int32))
+
+
+def _lines_of(reading: Reading) -> list[tuple[int, tuple[Any, ...]]]:
+    def part(place: int, size: int) -> bytes | None:
+        return None if size < 0 else reading.text[place : place + size].tobytes()
+
+    found = []
+    for number, line in zip(reading.batch_of.tolist(), reading.lines.tolist(), strict=True):
+        headers, flaw = reading.headers_of(line[HEADERS], line[HEADERS + 1])
+        value, key = part(line[VALUE], line[VALUE + 1]), part(line[KEY], line[KEY + 1])
+        found.append((number, (line[OFFSET], line[APPEND_MS], value, key, headers, flaw)))
+    return found
+
+
+def _expected(made: Made) -> list[tuple[Any, ...]]:
+    raw, records = made.batch.raw, made.records or []
+    is_stamped = int.from_bytes(raw[21:23], "big") & 0x08
+    return [
+        (
+            made.batch.offset + place,
+            20 if is_stamped else 10 + record.ahead_ms,
+            record.value,
+            record.key,
+            tuple(((name or b"").decode(errors="surrogateescape"), value) for name, value in record.headers),
+            None,
+        )
+        for place, record in enumerate(records)
+    ]
+
+
+PARTS: dict[str, Callable[[], Part]] = {"scan": _Scanning, "rows": _rows, "batches": _batches}
+"""By name, what makes a part ready in a process."""

@@ -1,0 +1,203 @@
+"""Record values: valid events by the grammar, at the bounds of their fields, and all kinds of damage to them."""
+
+import json
+from collections.abc import Callable
+from random import Random
+
+from schemas.interaction import INTERACTION_TYPES, MAX_TYPES
+from tests.bounds import INVALID_UTF_8, OF_FIELDS
+
+_REQUIRED = ("feature_id", "interaction_type", "position")
+_TEXT_FIELDS = ("feature_id", "user_id", "session_id", "execution_id", "retriever_id", "feature_uri", "document_id")
+_SPACES = ("", "", "", " ", "\n", "\t ", "\r\n", " " * 40)
+_PIECES = (
+    "a", "Z", "0", " ", "/", "é", "ß", "€", "中", "😀", "\x7f", "\u2028", "\ufeff", "\U0010ffff", '\\"', "\\\\", "\\/",
+    "\\b", "\\n", "\\u0000", "\\u001f", "\\u00e9", "\\u20AC", "\\ud83d\\ude00", "\\uDBFF\\uDFFF", "x" * 31, "x" * 32,
+    "x" * 33, "é" * 16,
+)  # fmt: skip
+_WRONG_PIECES = ("\\ud800", "\\udc00", "\\u12", "\\x", "\\", "\n", "\x00", '"')
+_NASTY = (
+    *INVALID_UTF_8, b'"', b"\\", b"\\u", b"\\ud800", b"{", b"}", b"[", b"]", b",", b":", b"null", b"tru", b"-", b"-0",
+    b"01", b".", b"e", b"1e999", b"1e-999", b"1" * 25, b"\x00", b"\x1f", b"\x7f", b"\xef\xbb\xbf", b" " * 64,
+    b"[" * 40, b"{}",
+    b'"a":1', b"NaN", b"1970", b"2261-12-31T23:59:59.999Z", b"9" * 19, b"\xe2\x82\xac", b"\xf0\x9f\x98\x80",
+)  # fmt: skip
+_LARGEST_SPLICE = 400
+
+
+class Values:
+    """An endless source of values, which depends on its random numbers only."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._others: list[bytes] = [b"{}"]
+
+    def value(self) -> bytes:
+        """The next one."""
+        random = self._random
+        fields = self._fields()
+        text = self._spaced("{", [f"{self._key(name)}:{value}" for name, value in fields], "}")
+        value = text.encode(errors="surrogatepass")
+        for _ in range(random.choice((0, 0, 1, 1, 2, 4))):
+            value = random.choice(_MUTATIONS)(value, random, self._others)
+        self._others = [*self._others[-15:], value]
+        return value
+
+    def _fields(self) -> list[tuple[str, str]]:
+        random = self._random
+        wanted = list(_REQUIRED) + random.sample(list(OF_FIELDS), random.randrange(8))
+        if random.random() < 0.1:
+            wanted = random.sample(wanted, len(wanted))
+        if random.random() < 0.1:
+            wanted[wanted.index("feature_id")] = "document_id"
+        names = list(dict.fromkeys(wanted)) if random.random() < 0.9 else wanted
+        return [(name, self._field(name)) for name in names]
+
+    def _field(self, name: str) -> str:
+        random = self._random
+        # The largest texts take most of the time, and are rare.
+        if random.random() < 0.15 and name in OF_FIELDS:
+            text = random.choice(OF_FIELDS[name])
+            if len(text) < _LARGEST_SPLICE or random.random() < 0.05:
+                return text
+        if random.random() < 0.02:
+            return random.choice(("null", "true", "{}", "[]", '""', "0", self._number(), self._text(), self._object(2)))
+        if name in _TEXT_FIELDS:
+            return self._text()
+        return _OF_KIND[name](self)
+
+    def _key(self, name: str) -> str:
+        if self._random.random() < 0.02:
+            at = self._random.randrange(len(name))
+            name = f"{name[:at]}\\u{ord(name[at]):04x}{name[at + 1 :]}"
+        return f'"{name}"{self._space()}'
+
+    def _space(self) -> str:
+        return self._random.choice(_SPACES) if self._random.random() < 0.2 else ""
+
+    def _spaced(self, opening: str, items: list[str], closing: str) -> str:
+        space = self._space
+        return f"{space()}{opening}{space()}{f'{space()},{space()}'.join(items)}{space()}{closing}{space()}"
+
+    def _text(self) -> str:
+        random = self._random
+        pieces = random.choices(_PIECES, k=random.choice((0, 1, 2, 5, 20)))
+        if random.random() < 0.03:
+            pieces.append(random.choice(_WRONG_PIECES))
+        return f'"{"".join(pieces)}"'
+
+    def _integer(self) -> str:
+        random = self._random
+        return str(random.choice((0, 1, random.randrange(100), random.randrange(2**31), random.randrange(2**33))))
+
+    def _number(self) -> str:
+        random = self._random
+        digits = "".join(random.choices("0123456789", k=random.choice((1, 2, 8, 17, 19, 30)))).lstrip("0") or "0"
+        decimals = "." + "".join(random.choices("0123456789", k=random.choice((1, 6, 17, 40))))
+        exponent = random.choice("eE") + random.choice(("", "+", "-")) + str(random.choice((0, 1, 22, 280, 308, 330)))
+        tails = ("", decimals, exponent, decimals + exponent)
+        return random.choice(("", "", "-")) + digits + random.choice(tails)
+
+    def _time(self) -> str:
+        random = self._random
+        year = random.choice((1969, 1970, 1971, 2024, 2026, 2261, 2262, random.randrange(10_000)))
+        date = f"{year:04}-{random.randrange(14):02}-{random.randrange(33):02}"
+        clock = f"{random.randrange(26):02}:{random.randrange(62):02}"
+        seconds = random.choice(("", f":{random.randrange(62):02}", f":{random.randrange(60):02}"))
+        fraction = "." + "".join(random.choices("0123456789", k=random.choice((1, 3, 6, 9, 10)))) if seconds else ""
+        zone = random.choice(
+            ("", "Z", "z", f"{random.choice('+-')}{random.randrange(26):02}:{random.randrange(62):02}")
+        )
+        return f'"{date}{random.choice("TTTTt _")}{clock}{seconds}{random.choice(("", fraction))}{zone}"'
+
+    def _types(self) -> str:
+        random = self._random
+        count = random.choice((1, 1, 1, 2, 5, MAX_TYPES, MAX_TYPES + 1))
+        return self._spaced("[", [f'"{name}"' for name in random.choices(INTERACTION_TYPES, k=count)], "]").strip()
+
+    def _id(self) -> str:
+        random = self._random
+        digits = f"{random.getrandbits(48):012x}7{random.getrandbits(12):03x}{random.choice('89ab')}"
+        return f'"int_{digits}{random.getrandbits(60):015x}"'
+
+    def _object(self, levels: int = 4) -> str:
+        random = self._random
+        if random.random() < 0.02:
+            depth = random.choice((29, 30, 31, 32, 33, 40))
+            return '{"a":' + "[" * depth + self._number() + "]" * depth + "}"
+        items = [f"{self._text()}{self._space()}:{self._any(levels - 1)}" for _ in range(random.randrange(4))]
+        if items and random.random() < 0.1:
+            items.append(random.choice(items))  # a key that comes twice
+        return self._spaced("{", items, "}").strip()
+
+    def _any(self, levels: int) -> str:
+        random = self._random
+        if levels and random.random() < 0.3:
+            return self._object(levels)
+        if levels and random.random() < 0.2:
+            return self._spaced("[", [self._any(levels - 1) for _ in range(random.randrange(4))], "]")
+        return random.choice(("true", "false", "null", self._number(), self._text(), json.dumps(random.random())))
+
+
+_OF_KIND: dict[str, Callable[[Values], str]] = {
+    "position": Values._integer,
+    "result_set_size": Values._integer,
+    "document_score": Values._number,
+    "metadata": Values._object,
+    "query_snapshot": Values._object,
+    "occurred_at": Values._time,
+    "interaction_type": Values._types,
+    "interaction_id": Values._id,
+}
+
+
+def _place(value: bytes, random: Random) -> int:
+    return random.randrange(len(value) + 1)
+
+
+def _flip(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    if not value:
+        return value
+    at = random.randrange(len(value))
+    return value[:at] + bytes([value[at] ^ (1 << random.randrange(8))]) + value[at + 1 :]
+
+
+def _set_byte(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    at = _place(value, random)
+    return value[:at] + bytes([random.randrange(256)]) + value[at + 1 :]
+
+
+def _put_in(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    at = _place(value, random)
+    return value[:at] + random.choice(_NASTY) + value[at + random.choice((0, 0, 1, 3)) :]
+
+
+def _take_out(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    at = _place(value, random)
+    return value[:at] + value[at + random.choice((1, 1, 2, 8, 40)) :]
+
+
+def _truncate(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    return value[: _place(value, random)]
+
+
+def _double(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    at = _place(value, random)
+    return value[:at] + value[at : at + random.randrange(_LARGEST_SPLICE)] * 2 + value[at + _LARGEST_SPLICE :]
+
+
+def _splice(value: bytes, random: Random, others: list[bytes]) -> bytes:
+    other = random.choice(others)
+    return value[: _place(value, random)] + other[_place(other, random) :]
+
+
+def _key_again(value: bytes, random: Random, _others: list[bytes]) -> bytes:
+    """A key once more, before all others: the last one counts."""
+    name = random.choice((*OF_FIELDS, "document_id", "\\u006detadata", "unknown"))
+    text = random.choice(("null", "1", '"x"', '{"a":1e999}', '{"a":"\\ud800"}', "[[[[]]]]", '["click"]'))
+    return value.replace(b"{", b'{"%b":%b,' % (name.encode(), text.encode()), 1)
+
+
+_MUTATIONS: tuple[Callable[[bytes, Random, list[bytes]], bytes], ...] = (
+    _flip, _flip, _set_byte, _put_in, _put_in, _take_out, _truncate, _double, _splice, _key_again,
+)  # fmt: skip
