@@ -4,6 +4,7 @@ import sys
 
 from pydantic import SecretStr
 
+from runtime.http_settings import HttpSettings
 from runtime.settings import Settings
 
 _HEAD = """# Settings
@@ -20,7 +21,7 @@ _DEPENDS_ON_THE_MACHINE = {"cache_dir": "`$XDG_CACHE_HOME/tally`, else `~/.cache
 def as_markdown() -> str:
     """The whole page."""
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in sorted(Settings.model_fields.items(), key=lambda named: named[0] in HttpSettings.model_fields):
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
