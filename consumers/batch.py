@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from consumers.events import Events, Flags
+from consumers.events import Events, Flags, Head
 from runtime import metrics
 from runtime.kafka import Record
 from runtime.records import PlainRecord, Records
@@ -118,6 +118,30 @@ class Rejected(Struct):
         return self.record.offset
 
 
+class Move(Struct):
+    """A misplaced event: its record, kept whole until a copy of it is on the partition that it belongs on."""
+
+    partition: int
+    record: PlainRecord
+    head: Head
+    interaction_id: str
+    has_id: bool
+    """Whether the record's value names the id; else it was derived from the record's place."""
+    key: bytes
+    """The key that it should have."""
+    home: int
+    """The partition that it belongs on."""
+    user_id: str | None
+    execution_id: str | None
+    copy_offset: int = -1
+    """Of the copy on that partition; -1 as long as there is none."""
+
+    @property
+    def offset(self) -> int:
+        """The record's offset."""
+        return self.record.offset
+
+
 @dataclass(frozen=True)
 class Duplicates:
     """Events that are not stored; for each the id of the stored one that it repeats, and why."""
@@ -138,8 +162,8 @@ class Judged:
     done: Flags
     """Which events have a row already: they claim their keys, and nothing is decided about them."""
     rejected: list[Rejected]
-    misplaced: int = 0
-    """Valid events of foreign producers on another partition than their key's: deduplicated only there."""
+    moves: list[Move] = field(default_factory=list)
+    """Valid events that are misplaced, once they are set apart from `events`."""
     recorded: int = 0
     """How many records were in one of the tables already: events that are `done`, and rejections that are gone."""
     withheld: list[Rejected] = field(default_factory=list)
@@ -165,7 +189,6 @@ class Decided(NamedTuple):
     ranges: tuple[Range, ...]
     stored: int
     duplicates: int
-    misplaced: int
     recorded: int
     """Records that were recorded before."""
     era: int
@@ -183,33 +206,34 @@ class Counts:
     rejected: int = 0
     already_recorded: int = 0
     """Records found stored after a crash, and skipped."""
-    misplaced: int = 0
+    moved: int = 0
+    """Misplaced events, copied to the partition of their key."""
     inserts: int = 0
     """Groups of batches that were stored together."""
 
     def add(
-        self, *, stored: int = 0, duplicates: int = 0, rejected: int = 0, already_recorded: int = 0, misplaced: int = 0
+        self, *, stored: int = 0, duplicates: int = 0, rejected: int = 0, already_recorded: int = 0, moved: int = 0
     ) -> None:
         """Count more, here and for `/metrics`."""
         self.stored += stored
         self.duplicates += duplicates
         self.rejected += rejected
         self.already_recorded += already_recorded
-        self.misplaced += misplaced
+        self.moved += moved
         metrics.EVENTS.labels("stored").inc(stored)
         metrics.EVENTS.labels("duplicate").inc(duplicates)
         metrics.EVENTS.labels("rejected").inc(rejected)
         metrics.EVENTS.labels("already_recorded").inc(already_recorded)
-        metrics.MISPLACED.inc(misplaced)
+        metrics.EVENTS.labels("moved").inc(moved)
 
     @property
     def total(self) -> int:
         """All records that went through."""
-        return self.stored + self.duplicates + self.rejected + self.already_recorded
+        return self.stored + self.duplicates + self.rejected + self.moved + self.already_recorded
 
     def as_text(self) -> str:
         """One line for people."""
         return (
-            f"{self.stored} stored, {self.duplicates} duplicates, {self.rejected} rejected, "
+            f"{self.stored} stored, {self.duplicates} duplicates, {self.rejected} rejected, {self.moved} moved, "
             f"{self.already_recorded} already recorded, in {self.inserts} inserts"
         )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from consumers.batch import Duplicates, Rejected
+from consumers.batch import Duplicates, Move, Rejected
 from consumers.events import Events, Flags
 from runtime.native_format import (
     TEXT,
@@ -158,6 +158,27 @@ def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
     )
 
 
+def moved_rows(topic: str, moves: Sequence[Move]) -> Block:
+    """The rows of `outcomes` for misplaced events, whose copies are on the partitions that they belong on."""
+    return _outcomes(
+        topic,
+        len(moves),
+        {
+            "namespace": texts(move.head.namespace for move in moves),
+            "interaction_id": texts(move.interaction_id for move in moves),
+            "_partition": numbers(np.array([move.partition for move in moves], np.uint32)),
+            "_offset": numbers(np.array([move.offset for move in moves], np.uint64)),
+            "verdict": same_text("moved", len(moves)),
+            "reason": same_text("misplaced", len(moves)),
+            "user_id": _maybe([move.user_id for move in moves]),
+            "execution_id": _maybe([move.execution_id for move in moves]),
+            "timestamp": times(np.array([move.record.timestamp for move in moves], np.int64)),
+            "_copy_partition": numbers(np.array([move.home for move in moves], np.uint32)),
+            "_copy_offset": numbers(np.array([move.copy_offset for move in moves], np.uint64)),
+        },
+    )
+
+
 def _maybe(values: Sequence[str | None]) -> Column:
     nulls = np.array([value is None for value in values], np.bool_)
     return nullable(texts(value or "" for value in values), nulls)
@@ -171,7 +192,12 @@ def _outcomes(topic: str, rows: int, given: dict[str, Column]) -> Block:
     """With what is the same for all of them: every block of an insert has the same columns."""
     nothing = same_text("", rows)
     columns = (
-        {"_topic": same_text(topic, rows), "_event_time_ms": numbers(np.zeros(rows, np.int64))}
+        {
+            "_topic": same_text(topic, rows),
+            "_event_time_ms": numbers(np.zeros(rows, np.int64)),
+            "_copy_partition": numbers(np.zeros(rows, np.uint32)),
+            "_copy_offset": numbers(np.zeros(rows, np.uint64)),
+        }
         | dict.fromkeys(_EMPTY_OUTCOME, nothing)
         | dict.fromkeys(_NULL_OUTCOME, nullable(nothing, np.ones(rows, np.bool_)))
     )

@@ -1,7 +1,7 @@
 """Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -86,13 +86,13 @@ class Deduplication:
         self, part: Slice, group: Events, done: Flags, stored: "set[_Identity]", is_last: bool, before: Sequence[Range]
     ) -> _Found:
         """No id comes twice in it that is not among `stored`."""
-        repeated, owners = await self._look_up(group, done, stored)
+        known, owners = await self._look_up(group, done, stored)
         span = span_of(part)
         if not is_last:
             highest_ms = int(append_ms_of(group.rows).max())
             span = span._replace(last_offset=last_offset(group.rows), last_append_ms=highest_ms)
         asking = np.flatnonzero(group.keyed).tolist()
-        flags = _flags(asking, group, owners, repeated, done)
+        flags = _flags(asking, group, owners, known, done)
         rows = group.rows if len(asking) == len(group) else group.rows[asking]
         for at, owner in (await self._leases.claim(part, span, rows, flags, before)).items():
             line = asking[at]
@@ -102,10 +102,12 @@ class Deduplication:
             line: _Owned(owner.interaction_id, "replayed" if replayed[line] else "same_key")
             for line, owner in owners.items()
         }
-        return found | {line: _Owned(group.id_at(line), "same_id") for line in repeated}
+        return found | {line: _Owned(group.id_at(line), reason) for line, reason in known.items()}
 
-    async def _look_up(self, group: Events, done: Flags, stored: "set[_Identity]") -> tuple[set[int], dict[int, Owner]]:
-        """Of the few events whose owner may be older than any claim: who repeats an id, and the owners of others."""
+    async def _look_up(
+        self, group: Events, done: Flags, stored: "set[_Identity]"
+    ) -> tuple[dict[int, DuplicateReason], dict[int, Owner]]:
+        """Of the few events whose owner may be older than any claim: who is stored under its id, and others' owners."""
         repeated = set[int]()
         if stored:
             repeated = {line for line in range(len(group)) if not done[line] and _identity(group, line) in stored}
@@ -113,9 +115,13 @@ class Deduplication:
         asked = {line: group.at(line) for line in lines if line not in repeated}
         line_of = {event.offset: line for line, event in asked.items()}
         repeated |= {line_of[offset] for offset in await self._owners.of_same_id(asked.values())}
-        others = [event for line, event in asked.items() if line not in repeated]
+        known: dict[int, DuplicateReason] = dict.fromkeys(repeated, "same_id")
+        others = [event for line, event in asked.items() if line not in known]
+        misplaced = {line_of[offset] for offset in await self._owners.stored_misplaced(others)}
+        known |= dict.fromkeys(misplaced, "stored_misplaced")
+        others = [event for event in others if line_of[event.offset] not in known]
         owners = {line_of[offset]: owner for offset, owner in (await self._owners.of_replayed(others)).items()}
-        return repeated, owners
+        return known, owners
 
     async def release(self, part: Slice, claims: Iterable[Claim], before: Sequence[Range] = ()) -> None:
         """Take back what events have claimed that will not be stored. Raises as `decide` does."""
@@ -150,16 +156,14 @@ def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tup
 
 
 def _flags(
-    asking: list[int], group: Events, owners: dict[int, Owner], repeated: set[int], done: Flags
+    asking: list[int], group: Events, owners: dict[int, Owner], known: Collection[int], done: Flags
 ) -> dict[int, int]:
     """Of those that have any, by their position among those that ask."""
     replayed = group.replayed
-    if not (owners or repeated or done.any() or replayed.any()):
+    if not (owners or known or done.any() or replayed.any()):
         return {}
     flags = {
-        at: ASKS_ONLY * (line in owners or line in repeated)
-        + REPLAYED * bool(replayed[line])
-        + STORED * bool(done[line])
+        at: ASKS_ONLY * (line in owners or line in known) + REPLAYED * bool(replayed[line]) + STORED * bool(done[line])
         for at, line in enumerate(asking)
     }
     return {at: flag for at, flag in flags.items() if flag}

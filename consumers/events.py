@@ -18,6 +18,7 @@ from runtime.owners import (
     offsets_of,
     raw_ids_of,
 )
+from schemas.letter import Origin
 from schemas.scan_event import Columns, select, text_at
 from schemas.scan_json import Bytes
 
@@ -39,6 +40,8 @@ class Head(NamedTuple):
     """False: its sender wants it stored whatever it repeats, and nothing to be a duplicate of it."""
     traceparent: bytes | None = None
     """The trace it is part of."""
+    moved_from: Origin | None = None
+    """Of the copy of a misplaced event: where the original record lies."""
 
 
 def flags_of_heads(heads: Sequence[Head], head_of: npt.NDArray[np.int32], is_so: Callable[[Head], bool]) -> Flags:
@@ -63,6 +66,7 @@ class Event(NamedTuple):
     user_id: str | None
     session_id: str | None
     execution_id: str | None
+    moved_from: Origin | None
 
     @property
     def claims(self) -> list[Claim]:
@@ -96,6 +100,8 @@ class Events:
     """Whether it may be a duplicate of another: only then has its row a key."""
     may_repeat_id: Flags
     """The id came from outside (an import, a foreign producer), so another record may carry it too."""
+    homes: npt.NDArray[np.uint32]
+    """The partition that each belongs on, by its key."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,6 +121,7 @@ class Events:
             self.head_of[lines],
             self.keyed[lines],
             self.may_repeat_id[lines],
+            self.homes[lines],
         )
 
     def lines_of(self, partition: int) -> tuple[int, int]:
@@ -140,6 +147,12 @@ class Events:
     def claims(self) -> list[Claim]:
         """Those that they make."""
         return [claim_of(row) for row in self.rows[self.keyed]]
+
+    @property
+    def misplaced(self) -> Flags:
+        """Which lie on another partition than they belong on."""
+        misplaced: Flags = self.homes != self.partitions
+        return misplaced
 
     @property
     def places(self) -> Places:
@@ -169,6 +182,7 @@ class Events:
             self.text_of("user_id", line),
             self.text_of("session_id", line),
             self.text_of("execution_id", line),
+            head.moved_from,
         )
 
     def __iter__(self) -> Iterator[Event]:

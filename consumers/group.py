@@ -2,13 +2,14 @@
 
 While a worker keeps up, each batch is a group of its own, so its events are visible soon. While more waits at the
 broker a group grows: ClickHouse merges fewer parts, and that is half of what a row costs there. A group has its rows,
-encoded, and no longer its records: they are five times as large, and wanted again only if the table refuses a row.
+encoded, and no longer its records: they are five times as large, and wanted again only if the table refuses a row. It
+keeps the records of rejections and of misplaced events, which are written to Kafka once more.
 """
 
 import time
 from collections.abc import Callable, Sequence
 
-from consumers.batch import Decided, Rejected, Verdicts
+from consumers.batch import Decided, Move, Rejected, Verdicts
 from consumers.erasure import RawIds
 from consumers.events import Flags
 from consumers.letters import nbytes_of
@@ -30,9 +31,10 @@ class Group:
         self.rows = InteractionRows(settings.topic)
         self.outcomes = OutcomeRows(settings.topic)
         self.rejected: list[Rejected] = []
+        self.moves: list[Move] = []
         self.stored_ids: list[RawIds] = []
         """Of all events that have rows once it is stored."""
-        self._records = self._rejected_bytes = 0
+        self._records = self._kept_bytes = 0
         self._begun_at = 0.0
 
     def __len__(self) -> int:
@@ -43,6 +45,7 @@ class Group:
         decided: Decided,
         verdicts: Verdicts,
         rejected: Sequence[Rejected],
+        moves: Sequence[Move],
         *,
         deleted: Flags | None = None,
         is_stored: bool = False,
@@ -67,10 +70,19 @@ class Group:
             self.decided.append(decided)
             self.stored_ids += stored_ids
             self.rejected += rejected
+            self.moves += moves
             self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)
-            self._rejected_bytes += sum(nbytes_of(each.record) for each in rejected)
+            self._kept_bytes += sum(nbytes_of(each.record) for each in rejected)
+            self._kept_bytes += sum(nbytes_of(each.record) for each in moves)
 
         return add
+
+    def settle_moves(self, refused: Sequence[Rejected]) -> None:
+        """Note what came of the moves: copies are on their partitions, but for those that were refused."""
+        self.moves = [move for move in self.moves if move.copy_offset >= 0]
+        self.rejected += refused
+        self.outcomes.add_moves(self.moves)
+        self.outcomes.prepared(None, refused)()
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -84,6 +96,6 @@ class Group:
         longest_s = LONGEST_AGES * settings.batch_age_ms / 1000
         return (
             self._records >= settings.batch_rows
-            or self.rows.nbytes + self.outcomes.nbytes + self._rejected_bytes >= settings.batch_bytes
+            or self.rows.nbytes + self.outcomes.nbytes + self._kept_bytes >= settings.batch_bytes
             or (len(self) > 0 and time.monotonic() - self._begun_at >= longest_s)
         )

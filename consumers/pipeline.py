@@ -6,7 +6,8 @@ stored, the batches of the next are decided about.
 step                        a crash after it leaves            the next run
 1 claims taken              claims of events not stored yet    finds its own offsets as owners: same verdicts
 2 interactions inserted     rows without a commit              finds them stored, skips them, erases what is deleted
-3 dead letters written      letters without a commit           writes them again; their origin makes them one
+3 copies of misplaced       copies without a commit            writes them again; their ids make them duplicates
+  events, dead letters      letters without a commit           writes them again; their origin makes them one
 4 outcomes inserted         outcomes without a commit          finds them recorded, skips them
 5 offsets committed         nothing                            starts at the next record
 """
@@ -23,6 +24,7 @@ from consumers.erasure import Erasure
 from consumers.events import Event
 from consumers.group import Group
 from consumers.letters import Letters
+from consumers.moves import Mover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.sink import OutcomeRows, Sink
@@ -52,6 +54,7 @@ class Outlets(NamedTuple):
     sink: Sink
     erasure: Erasure
     letters: Letters
+    moves: Mover
 
 
 class Pipeline:
@@ -74,7 +77,7 @@ class Pipeline:
         self._fuses = fuses
         self._resume = resume
         self._deduplication = deduplication
-        self._sink, self._erasure, self._letters = outlets
+        self._sink, self._erasure, self._letters, self._moves = outlets
         self._source = source
         self.counts = Counts()
         self.stages = Stages()
@@ -111,7 +114,7 @@ class Pipeline:
         with self.stages.of("resume"):
             await self._resume.prepare(part.partition for part in batch.slices)
             await self._resume.check_continuity(batch)
-            judged.recorded = await self._resume.drop_stored(batch, judged)
+            await self._drop_settled(batch, judged)
         self._fuses.withhold(batch, judged)
         await seams.reached("resumed")
         return batch, judged
@@ -119,6 +122,11 @@ class Pipeline:
     def _judged(self, batch: Batch, unprocessable: Rejection | None) -> Judged:
         judge = self._validation.judge
         return judge(batch) if unprocessable is None else self._validation.refuse(batch, unprocessable)
+
+    async def _drop_settled(self, batch: Batch, judged: Judged) -> None:
+        """Take out what is recorded already, and what another partition is to decide about."""
+        judged.recorded = await self._resume.drop_stored(batch, judged)
+        await self._moves.set_apart(batch, judged)
 
     async def decide(self, batch: Batch, judged: Judged) -> None:
         """Take a batch through step 1, and put it to those gathered; those before may go through the others meanwhile.
@@ -147,7 +155,8 @@ class Pipeline:
         with self.stages.of("erase"):
             deleted = await self._erasure.deleted(verdicts.stored)
         with self.stages.of("encode"):
-            add = into.prepared(self._decided(batch, judged, verdicts), verdicts, judged.rejected, deleted=deleted)
+            decided = self._decided(batch, judged, verdicts)
+            add = into.prepared(decided, verdicts, judged.rejected, judged.moves, deleted=deleted)
         # Before any row of the batch: another run may not hold these, and must not contradict what is stored.
         if judged.withheld:
             await self._record_rejected(judged.withheld)
@@ -155,8 +164,7 @@ class Pipeline:
 
     def _decided(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Decided:
         stored, duplicates = len(verdicts.stored), len(verdicts.duplicates)
-        counted = stored, duplicates, judged.misplaced, judged.recorded
-        return Decided(batch.ranges, *counted, self._era, judged.unprocessable)
+        return Decided(batch.ranges, stored, duplicates, judged.recorded, self._era, judged.unprocessable)
 
     @property
     def gathered(self) -> Group:
@@ -188,7 +196,7 @@ class Pipeline:
         batch = await retrying("reading again", lambda: self._source.read_again(decided.ranges))
         judged = self._judged(batch, decided.unprocessable)
         self._resume.expect_stored(batch)
-        judged.recorded = await self._resume.drop_stored(batch, judged)
+        await self._drop_settled(batch, judged)
         self.counts.add(stored=judged.recorded - decided.recorded)
         return batch, judged
 
@@ -198,6 +206,10 @@ class Pipeline:
         with self.stages.of("erase"):
             await self._erasure.erase(group.stored_ids)
         await seams.reached("erased")
+        if group.moves:
+            with self.stages.of("move"):
+                group.settle_moves(await self._moves.send(group.moves))
+        await seams.reached("copied")
         with self.stages.of("letters"):
             await self._letters.send(group.rejected)
         await seams.reached("lettered")
@@ -214,7 +226,7 @@ class Pipeline:
             stored=sum(each.stored for each in group.decided),
             duplicates=sum(each.duplicates for each in group.decided),
             rejected=len(group.rejected),
-            misplaced=sum(each.misplaced for each in group.decided),
+            moved=len(group.moves),
         )
         self.counts.inserts += 1
 
@@ -238,7 +250,8 @@ class Pipeline:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:
                 verdicts = await self._store_without_refused(batch, judged, verdicts)
-            group.prepared(self._decided(batch, judged, verdicts), verdicts, judged.rejected, is_stored=True)()
+            decided = self._decided(batch, judged, verdicts)
+            group.prepared(decided, verdicts, judged.rejected, judged.moves, is_stored=True)()
         return group
 
     async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:

@@ -13,6 +13,7 @@ SEAMS = (
     "claimed",
     "stored",  # rows are in `interactions`
     "erased",  # and what is deleted of them is gone
+    "copied",  # copies of misplaced events are on the partitions that they belong on
     "refused",  # ClickHouse refused a row; its claim was taken back, its letter not written yet
     "lettered",
     "recorded",  # rows are in `outcomes`

@@ -6,8 +6,8 @@ from typing import Any
 
 import lz4.frame
 
-from consumers.batch import Duplicates, Rejected
-from consumers.columns import duplicate_rows, interaction_rows, rejected_rows
+from consumers.batch import Duplicates, Move, Rejected
+from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
 from consumers.events import Event, Events, Flags, Places
 from runtime.clickhouse import ClickHouse, Encoded
 from runtime.faults import RowsRefused
@@ -88,7 +88,8 @@ class OutcomeRows(Rows):
         super().__init__()
         self._topic = topic
         self._places: list[Places] = []
-        self._rejected: list[tuple[int, int, str]] = []
+        self._others: list[tuple[int, int, str]] = []
+        """Rejections and moves: their places and ids."""
 
     def prepared(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> Callable[[], None]:
         """Encode outcomes. Calling the answer adds them; nothing is added before."""
@@ -102,14 +103,19 @@ class OutcomeRows(Rows):
             for each in blocks:
                 self.add(each)
             self._places += places
-            self._rejected += named
+            self._others += named
 
         return add
+
+    def add_moves(self, moves: Sequence[Move]) -> None:
+        """Put events that were moved behind those that are there."""
+        self.add(moved_rows(self._topic, moves))
+        self._others += [(move.partition, move.offset, move.interaction_id) for move in moves]
 
     @property
     def token(self) -> str:
         """Names the insert by exactly what is in it."""
-        return f"{insert_token(self._topic, self._places)} {_hash(repr(self._rejected).encode())}"
+        return f"{insert_token(self._topic, self._places)} {_hash(repr(self._others).encode())}"
 
 
 class Sink:

@@ -32,6 +32,10 @@ _SAME_ID = (
     f"AND (_topic != {{topic:String}} OR _partition = {{partition:UInt32}} OR {_INHERITED}) "
     "GROUP BY interaction_id, _topic"
 )
+_MISPLACED = (
+    f"SELECT interaction_id, _partition, _offset FROM {INTERACTIONS} "
+    "WHERE namespace = {namespace:String} AND interaction_id IN {ids:Array(String)} AND _topic = {topic:String}"
+)
 _NEAR = (
     f"SELECT execution_id, feature_id, interaction_type, _idempotency_key, toInt64(_offset) + {_SHIFT} AS at, "
     "_event_time_ms, interaction_id "
@@ -63,6 +67,17 @@ class StoredOwners:
             for interaction_id, topic, offset in await self._rows("looking up ids", _SAME_ID, where):
                 if topic != self._topic or offset < offsets[interaction_id]:
                     repeated.add(offsets[interaction_id])
+        return repeated
+
+    async def stored_misplaced(self, events: Iterable[Event]) -> set[int]:
+        """The offsets of copies whose originals are stored where they lie, by a version that did not move them."""
+        repeated = set()
+        moved = (event for event in events if event.moved_from is not None)
+        for partition, namespace, group in _groups(moved, IDS_PER_LOOKUP):
+            where = {"namespace": namespace, "ids": [event.interaction_id for event in group], **self._place(partition)}
+            rows = await self._rows("looking up ids", _MISPLACED, where)
+            stored = {(interaction_id, self._topic, *place) for interaction_id, *place in rows}
+            repeated |= {event.offset for event in group if (event.interaction_id, *(event.moved_from or ())) in stored}
         return repeated
 
     async def of_replayed(self, events: Iterable[Event]) -> dict[int, Owner]:

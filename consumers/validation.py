@@ -10,22 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.batch import Batch, Judged, Rejected
-from consumers.events import Event, Events, Flags, Head, flags_of_heads
+from consumers.events import Events, Flags, Head, flags_of_heads
+from runtime.expansions import Expansions
 from runtime.owners import make_rows
-from runtime.partitioner import partition_of
 from runtime.record_format import Headers
 from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.interaction import MAX_ID_BYTES
+from schemas.letter import Origin
 from schemas.rejection import Reason, Rejection
 from schemas.scan_event import NUMBER_AT
 from schemas.scan_keys import execution_keys
+from schemas.scan_partitions import partition_hashes
 from schemas.scanner import Scanned, validate_all
 from schemas.wire import (
     DEDUPLICATE_HEADER,
     DERIVED_ID_HEADER,
     IDEMPOTENCY_HEADER,
+    MOVED_FROM_HEADER,
     NAMESPACE_HEADER,
     ORIGIN_HEADER,
     SCHEMA_HEADER,
@@ -33,7 +36,6 @@ from schemas.wire import (
     TRACE_HEADER,
     check_idempotency_key,
     check_namespace,
-    partition_key,
 )
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
@@ -73,10 +75,13 @@ _decode_salvaged = msgspec.json.Decoder(_Salvaged).decode
 class Validation:
     """Judges whole batches of one topic."""
 
-    def __init__(self, topic: str, default_namespace: str, partitions: int) -> None:
+    def __init__(
+        self, topic: str, default_namespace: str, partitions: int, expansions: Expansions | None = None
+    ) -> None:
         self._topic = topic
         self._default_namespace = default_namespace
         self._partitions = partitions
+        self._expansions = expansions or Expansions()
 
     def judge(self, batch: Batch) -> Judged:
         """Judge every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
@@ -96,9 +101,7 @@ class Validation:
             for line in sorted(scanned.rejections)
         ]
         events = self._events(batch, heads, scanned)
-        is_foreign = flags_of_heads(events.heads, events.head_of, lambda head: head.foreign)
-        misplaced = sum(map(self._is_misplaced, events[is_foreign]))
-        return Judged(events, np.zeros(len(events), np.bool_), rejected, misplaced, held=held)
+        return Judged(events, np.zeros(len(events), np.bool_), rejected, held=held)
 
     def refuse(self, batch: Batch, why: Rejection) -> Judged:
         """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
@@ -128,11 +131,10 @@ class Validation:
         of_outside |= flags_of_heads(heads, head_of, lambda head: head.foreign) & columns.has_id
         keyed, keys = _keys(scanned, heads, head_of)
         rows = make_rows(keys, offsets, event_ms, append_ms, columns.ids)
-        return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside)
-
-    def _is_misplaced(self, event: Event) -> bool:
-        key = partition_key(event.namespace, event, event.idempotency_key)
-        return partition_of(key, self._partitions) != event.partition
+        namespaces, tokens = [head.namespace for head in heads], [head.idempotency_key for head in heads]
+        hashes = partition_hashes(scanned.text, columns, namespaces, tokens, head_of)
+        homes = self._expansions.homes(hashes, partitions, offsets, self._partitions)
+        return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside, homes)
 
     def _rejected(self, partition: int, record: PlainRecord, head: "Head | _NoHead", why: Rejection) -> Rejected:
         if isinstance(head, _NoHead) or why.reason == "bad_header":
@@ -155,7 +157,10 @@ class Validation:
             idempotency_key = _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key)
             derived_id, origin_ms = DERIVED_ID_HEADER in headers, _origin_ms(headers)
             deduplicate, traceparent = _deduplicate(headers), headers.get(TRACE_HEADER)
-            return Head(namespace, foreign, derived_id, idempotency_key, origin_ms, deduplicate, traceparent)
+            moved_from = _moved_from(headers)
+            return Head(
+                namespace, foreign, derived_id, idempotency_key, origin_ms, deduplicate, traceparent, moved_from
+            )
         except _NoHead as none:
             return none
 
@@ -179,6 +184,8 @@ def _bad_heads(records: Records, heads: "Sequence[Head | _NoHead]") -> dict[int,
     lines = np.flatnonzero(np.isin(records.headers_of, list(why))).tolist() if why else []
     bad = {line: why[int(records.headers_of[line])] for line in lines}
     origin_ms = _origins(heads)
+    # The copy of a misplaced event lies in another partition's log, whose broker's clock may be behind.
+    origin_ms[[not isinstance(head, _NoHead) and head.moved_from is not None for head in heads]] = -1
     if (origin_ms >= 0).any():
         too_late = np.flatnonzero(origin_ms[records.headers_of] > records.append_ms).tolist()
         bad |= dict.fromkeys(too_late, _BadHeader(ORIGIN_HEADER, _NO_ORIGIN).rejection)
@@ -248,6 +255,15 @@ def _deduplicate(headers: Mapping[str, bytes | None]) -> bool:
     if said not in (b"0", b"1"):
         raise _BadHeader(DEDUPLICATE_HEADER, "is neither 0 nor 1")
     return said == b"1"
+
+
+def _moved_from(headers: Mapping[str, bytes | None]) -> Origin | None:
+    if MOVED_FROM_HEADER not in headers:
+        return None
+    try:
+        return Origin.parse((headers[MOVED_FROM_HEADER] or b"").decode())
+    except ValueError:
+        raise _BadHeader(MOVED_FROM_HEADER, "is not topic/partition/offset") from None
 
 
 def _check_schema(raw: bytes | None) -> None:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import metadata
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from consumers.ahead import compile_ahead
 from consumers.batch import Batch, Counts
@@ -26,6 +26,7 @@ from consumers.narrowing import Narrowing
 from consumers.offsets import Offsets
 from consumers.pipeline import Outlets, Pipeline, Source
 from consumers.rebuild import Rebuild
+from consumers.recorded_moves import opened_mover
 from consumers.reject_fuse import RejectFuses
 from consumers.rereading import read_again
 from consumers.resume import Resume
@@ -64,12 +65,14 @@ class Worker(ConsumerRebalanceListener):
         instance: str | None,
         until_caught_up: bool,
         ends: Mapping[int, int] | None = None,
+        live: Settings | None = None,
     ) -> None:
-        """With `ends` (an offset per partition) it reads no further than that, and stops there."""
+        """With `ends` (an offset per partition) it stops there; with `live` it moves only what those workers moved."""
         self._settings = settings
         self._instance = instance
         self._until_caught_up = until_caught_up or ends is not None
         self._ends = dict(ends or {})
+        self._live = live
         self.counts = Counts()
         """What it has done so far."""
         self._traces = Traces(settings, "tally-worker")
@@ -125,7 +128,10 @@ class Worker(ConsumerRebalanceListener):
             self._intake = Intake(self._consumer, settings)
             self._share = Share(self._consumer, offset_reader, settings.topic, partitions, self._ends)
             self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
-            pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, letters)
+            moves = await stack.enter_async_context(opened_mover(settings, self._live))
+            writer = Letters(settings.topic, settings.letters_topic, letters, settings.max_record_bytes)
+            outlets = Outlets(Sink(settings.topic, database), Erasure(Deletions(database)), writer, moves)
+            pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, outlets)
             self.counts = pipeline.counts
             self._housekeeping = Housekeeping(settings, database)
             self._watch = TopicWatch(settings, admin, self._consumer, offset_reader)
@@ -144,7 +150,7 @@ class Worker(ConsumerRebalanceListener):
         return self.counts
 
     def _assemble(
-        self, partitions: int, expansions: Expansions, database: ClickHouse, redis: Redis, letters: AIOKafkaProducer
+        self, partitions: int, expansions: Expansions, database: ClickHouse, redis: Redis, outlets: Outlets
     ) -> Pipeline:
         settings = self._settings
         claims = Claims(redis, settings)
@@ -154,16 +160,12 @@ class Worker(ConsumerRebalanceListener):
         self._leases = Leases(claims, self._resume, rebuild, offsets.confirm, may_hold=holds)
         return Pipeline(
             settings,
-            validation=Validation(settings.topic, settings.namespace, partitions),
+            validation=Validation(settings.topic, settings.namespace, partitions, expansions),
             fuses=RejectFuses(settings),
             resume=self._resume,
             deduplication=Deduplication(self._leases, StoredOwners(settings, database, expansions)),
             source=Source(partial(read_again, settings), offsets.commit, self._hold),
-            outlets=Outlets(
-                Sink(settings.topic, database),
-                Erasure(Deletions(database)),
-                Letters(settings.topic, settings.letters_topic, letters, settings.max_record_bytes),
-            ),
+            outlets=outlets,
             telemetry=Telemetry(self._traces),
         )
 

@@ -1,6 +1,6 @@
 """The audit: what became of every offset of the topic, proven from the log and the tables.
 
-    accepted = stored + duplicates + rejected + deleted + in flight        and every offset is in exactly one of them
+    accepted = stored + duplicates + rejected + deleted + moved + in flight     and every offset is in one of them only
 
 Accepted are the records that were ever appended: the offsets up to the log's end, less those that never were
 records: markers of transactions, and what was aborted with one. In flight is what lies at or past the committed offset
@@ -44,7 +44,7 @@ _RECORDED = (
 )
 _COUNTS = (
     "SELECT countIf(verdict = 'stored'), countIf(verdict = 'duplicate'), countIf(verdict = 'rejected'), "
-    "countIf(verdict = 'deleted'), "
+    "countIf(verdict = 'deleted'), countIf(verdict = 'moved'), "
     f"uniqExact(_offset) FROM ({_RECORDED})"
 )
 _TWICE = f"SELECT _offset FROM ({_RECORDED}) GROUP BY _offset HAVING count() > 1 ORDER BY _offset LIMIT {OFFSETS_NAMED}"
@@ -58,7 +58,13 @@ _LEDGER = (
 )
 
 
-COUNTED_AS = {"stored": "stored", "duplicate": "duplicates", "rejected": "rejected", "deleted": "deleted"}
+COUNTED_AS = {
+    "stored": "stored",
+    "duplicate": "duplicates",
+    "rejected": "rejected",
+    "deleted": "deleted",
+    "moved": "moved",
+}
 """The ledger's verdicts, and where an audit counts them."""
 
 
@@ -71,6 +77,8 @@ class PartitionAudit(BaseModel):
     duplicates: int = 0
     rejected: int = 0
     deleted: int = 0
+    moved: int = 0
+    """Put on the partition of their key; their copies are accepted there, and counted there."""
     in_flight: int = 0
     expired_unread: int = 0
     """Removed by the topic's retention, or by hand, before anybody had read them."""
@@ -157,7 +165,8 @@ class _Accounts:
         for piece in self._asked.cut(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
             result.in_flight += len(piece) - await self._add_recorded(piece)
         result.accepted = len(self._asked) - result.not_records
-        accounted = result.stored + result.duplicates + result.rejected + result.deleted + result.in_flight
+        recorded = result.stored + result.duplicates + result.rejected + result.deleted + result.moved
+        accounted = recorded + result.in_flight
         result.difference = result.accepted - accounted - result.expired_unread - result.expired_outcomes
         return result
 
@@ -178,12 +187,13 @@ class _Accounts:
     async def _add_recorded(self, part: LogRange) -> int:
         """Add what the tables hold of a range; returns how many of its offsets they hold."""
         result = self._result
-        ((stored, duplicates, rejected, deleted, offsets),) = await self._rows(_COUNTS, part)
+        ((stored, duplicates, rejected, deleted, moved, offsets),) = await self._rows(_COUNTS, part)
         result.stored += stored
         result.duplicates += duplicates
         result.rejected += rejected
         result.deleted += deleted
-        if stored + duplicates + rejected + deleted > offsets:
+        result.moved += moved
+        if stored + duplicates + rejected + deleted + moved > offsets:
             result.recorded_twice += [offset for (offset,) in await self._rows(_TWICE, part)]
             del result.recorded_twice[OFFSETS_NAMED:]
         return int(offsets)

@@ -1,19 +1,23 @@
 """The deep audit: not how many events have an outcome, but whether each outcome is right.
 
-No id is stored twice; each duplicate's owner is stored, from a lower offset of the same partition and within the
-window; and a lookup by id answers what the tables hold. Ids are taken in buckets of their hash, so memory is bounded
-however many there are.
+No id is stored twice, and no event on two partitions; each duplicate's owner is stored, from a lower offset of the same
+partition and within the window; each moved event's copy has its outcome; and a lookup by id answers what the tables
+hold. Ids are taken in buckets of their hash, so memory is bounded however many there are.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
 from readers.lookup import Lookups
+from readers.misplaced import lost_moves, stored_apart
+from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import Expansions
+from runtime.retry import FEW, retrying
 from runtime.settings import Settings
 from runtime.tasks import all_of
 from schemas.event_time import to_epoch_ms
@@ -45,7 +49,7 @@ _WRONG_OWNER = f"""
 SELECT namespace, duplicate.interaction_id, duplicate_of,
     multiIf(
         owner.interaction_id = '', 'its owner is not stored',
-        owner._topic = duplicate._topic AND NOT (
+        owner._topic = duplicate._topic AND duplicate.reason != 'stored_misplaced' AND NOT (
             owner._partition = duplicate._partition AND owner._offset < duplicate._offset
             OR arrayExists(
                 (before, ends) -> duplicate._partition % before = owner._partition
@@ -53,8 +57,9 @@ SELECT namespace, duplicate.interaction_id, duplicate_of,
                 {{befores:Array(UInt32)}}, {{ends:Array(Array(UInt64))}}
             )
         ), 'its owner does not come before it',
-        duplicate.reason = 'same_id' AND owner.interaction_id != duplicate.interaction_id, 'its owner has another id',
-        duplicate.reason != 'same_id'
+        duplicate.reason IN ('same_id', 'stored_misplaced') AND owner.interaction_id != duplicate.interaction_id,
+            'its owner has another id',
+        duplicate.reason NOT IN ('same_id', 'stored_misplaced')
             AND abs(duplicate._event_time_ms - owner._event_time_ms) >= {{window_ms:Int64}},
             'their event times do not lie within the window',
         duplicate.reason = 'same_key'
@@ -72,7 +77,8 @@ _SAMPLED = f"{_MINE} AND cityHash64(interaction_id) % {{one_in:UInt64}} = 0"
 _SAMPLE = f"""
 SELECT namespace, interaction_id, min(verdict) FROM (
     SELECT namespace, interaction_id, 'a stored' AS verdict FROM {INTERACTIONS} WHERE {_SAMPLED}
-    UNION ALL SELECT namespace, interaction_id, toString(verdict) FROM {OUTCOMES} WHERE {_SAMPLED}
+    UNION ALL
+    SELECT namespace, interaction_id, toString(verdict) FROM {OUTCOMES} WHERE {_SAMPLED} AND verdict != 'moved'
 ) GROUP BY namespace, interaction_id LIMIT {2 * LOOKUPS}
 """
 
@@ -81,14 +87,18 @@ class DeepAudit(BaseModel):
     """What is wrong with single events; empty lists when nothing is."""
 
     ids_twice: list[str] = []
+    stored_apart: list[str] = []
+    """Pairs of stored events, on two partitions, of which one should be a duplicate of the other."""
     wrong_owners: list[str] = []
+    lost_moves: list[str] = []
+    """Moved events whose copies have no outcome, though they lie below what is committed."""
     wrong_lookups: list[str] = []
     looked_up: int = 0
 
     @property
     def balances(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.ids_twice or self.wrong_owners or self.wrong_lookups)
+        return not (self.ids_twice or self.stored_apart or self.wrong_owners or self.lost_moves or self.wrong_lookups)
 
 
 async def deep_audit(
@@ -97,13 +107,15 @@ async def deep_audit(
     """Look at every id of the topic, or at those appended within a range of time.
 
     Meant for when nothing is in flight: an event between two steps of its batch is not looked for. Raises
-    Unavailable when ClickHouse does not answer.
+    Unavailable when Kafka or ClickHouse does not answer.
     """
+    committed = await retrying("asking what is committed", partial(_committed, settings), tries=FEW)
     where: dict[str, Any] = {
         "topic": settings.topic,
         "since_ms": 0 if since is None else to_epoch_ms(since),
         "until_ms": 2**43 if until is None else to_epoch_ms(until),
         "window_ms": settings.dedup_window_ms,
+        "committed": [committed.get(partition, 0) for partition in range(1 + max(committed, default=0))],
     }
     expansions = (await Expansions.read(settings.topic, database)).all
     where["befores"], where["ends"] = [each.before for each in expansions], [list(each.ends) for each in expansions]
@@ -116,8 +128,15 @@ async def deep_audit(
             result.ids_twice.append(f"{namespace} {interaction_id} at {', '.join(sorted(places))}")
         for namespace, interaction_id, owner_id, why in await database.rows(_WRONG_OWNER, where):
             result.wrong_owners.append(f"{namespace} {interaction_id}, duplicate of {owner_id}: {why}")
+        result.lost_moves += await lost_moves(database, where)
+        result.stored_apart += await stored_apart(database, where)
     await _look_up(database, where, result)
     return result
+
+
+async def _committed(settings: Settings) -> dict[int, int]:
+    async with kafka.admin(settings) as admin:
+        return await kafka.committed_offsets(admin, settings.group, settings.topic)
 
 
 async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepAudit) -> None:

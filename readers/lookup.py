@@ -7,7 +7,7 @@ from typing import Any
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable
 from runtime.tasks import cancel_and_wait, start
-from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
+from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
 from schemas.tables import DELETIONS, INTERACTIONS, OUTCOMES, PUBLIC_COLUMNS
 
 IDS_PER_QUERY = 256
@@ -25,13 +25,16 @@ SELECT interaction_id FROM {INTERACTIONS}
 PREWHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
 GROUP BY interaction_id HAVING argMax(is_deleted, version) = 0
 """
+# What was put on the topic once more under its own id (a misplaced event) is what it came to there, if it has already.
 _NOT_STORED = f"""
 SELECT * FROM (
-    SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message, replayed_as FROM {OUTCOMES}
+    SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message, replayed_as,
+        _copy_partition, _copy_offset
+    FROM {OUTCOMES}
     WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
-    ORDER BY _offset, replayed_as DESC LIMIT 1 BY interaction_id
+    ORDER BY verdict = 'moved' OR replayed_as = interaction_id, _offset, replayed_as DESC LIMIT 1 BY interaction_id
 ) UNION ALL
-SELECT interaction_id, 'deleted', '', '', '', '', '' FROM {DELETIONS}
+SELECT interaction_id, 'deleted', '', '', '', '', '', 0 AS _copy_partition, 0 AS _copy_offset FROM {DELETIONS}
 WHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
 """
 
@@ -124,7 +127,9 @@ async def _read_rows(database: ClickHouse, namespace: str, ids: Sequence[str]) -
 
 
 def _outcome(row: Sequence[Any]) -> Outcome:
-    _, verdict, duplicate_of, *why = row
+    _, verdict, duplicate_of, *why, copy_partition, copy_offset = row
     if verdict == "deleted":
         return Deleted()
+    if verdict == "moved":
+        return Moved(copy_partition, copy_offset)
     return DuplicateOf(duplicate_of) if verdict == "duplicate" else RejectedFor(*why)

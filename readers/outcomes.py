@@ -21,6 +21,7 @@ DUPLICATE_REASONS: dict[DuplicateReason, str] = {
     "same_key": "the same execution, feature and types (or idempotency key) were recorded within the window",
     "same_id": "stored already under this id",
     "replayed": "a replayed dead letter whose like was recorded in its window back then",
+    "stored_misplaced": "the copy of an event that was stored where it lay, by a version that did not move it",
 }
 REJECTION_REASONS: dict[Reason, str] = {
     "empty": "the record has no bytes",
@@ -43,10 +44,13 @@ REJECTION_REASONS: dict[Reason, str] = {
     "batch_too_large": "the record is in a batch of Kafka's that is too large uncompressed",
     "conflict": "fields contradict one another",
     "namespace_held": "the event is valid and held, because most of what its namespace sent was not",
+    "not_moved": "it lies on another partition than its key's, and Kafka does not take its copy there",
     "refused_by_table": "ClickHouse does not take the row",
     "internal_error": "processing the record failed unexpectedly",
 }
+MISPLACED = "it lay on another partition than its key's: its copy there, of the same id, is what counts"
 _WORDED = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
+_WORDED["misplaced"] = MISPLACED
 
 _COLUMNS = (
     "interaction_id",
@@ -56,10 +60,13 @@ _COLUMNS = (
     "field",
     "message",
     "replayed_as",
+    "moved_to",
     "user_id",
     "execution_id",
     "timestamp",
 )
+_MOVED_TO = "if(verdict = 'moved', concat(toString(_copy_partition), '/', toString(_copy_offset)), '') AS moved_to"
+_SELECTED = ", ".join(_MOVED_TO if name == "moved_to" else name for name in _COLUMNS)
 
 
 class OutcomeRecord(BaseModel):
@@ -73,6 +80,8 @@ class OutcomeRecord(BaseModel):
     field: str | None
     message: str | None
     replayed_as: str | None
+    moved_to: str | None
+    """Partition and offset of the copy of a moved event."""
     user_id: str | None
     execution_id: str | None
     timestamp: datetime
@@ -98,7 +107,9 @@ Time = Annotated[datetime, BeforeValidator(parse_time_or_day, json_schema_input_
 class OutcomeQuery(BaseModel):
     """Which outcomes: each that is given must fit. Times are of recording."""
 
-    verdict: Literal["duplicate", "rejected"] | None = None
+    verdict: Literal["duplicate", "rejected", "moved"] | None = Field(
+        None, description="without it what was moved is not listed, but what its copy came to"
+    )
     reason: Text = None
     user_id: Text = None
     execution_id: Text = None
@@ -118,7 +129,7 @@ async def read_outcomes(
     gone = f"SELECT interaction_id FROM {DELETIONS} WHERE namespace = {bind.bind(namespace, 'String')}"
     conditions = [f"namespace = {bind.bind(namespace, 'String')}", f"interaction_id NOT IN ({gone})"]
     for test, value in (
-        ("verdict = ", query.verdict),
+        ("verdict = " if query.verdict else "verdict != ", query.verdict or "moved"),
         ("reason = ", query.reason),
         ("user_id = ", query.user_id),
         ("execution_id = ", query.execution_id),
@@ -129,8 +140,9 @@ async def read_outcomes(
         if value is not None:
             conditions.append(test + bind.bind(value, "String"))
     sql = (
-        f"SELECT {', '.join(_COLUMNS)} FROM {OUTCOMES} WHERE {' AND '.join(conditions)} "
-        f"ORDER BY interaction_id DESC, _offset, replayed_as DESC LIMIT 1 BY interaction_id LIMIT {query.limit + 1:d}"
+        f"SELECT {_SELECTED} FROM {OUTCOMES} WHERE {' AND '.join(conditions)} "
+        "ORDER BY interaction_id DESC, replayed_as = interaction_id, _offset, replayed_as DESC "
+        f"LIMIT 1 BY interaction_id LIMIT {query.limit + 1:d}"
     )
     rows = await database.rows(sql, bind.values, limits={"max_execution_time": timeout_ms / 1000})
     found = [_record(dict(zip(_COLUMNS, row, strict=True))) for row in rows[: query.limit]]
@@ -138,6 +150,6 @@ async def read_outcomes(
 
 
 def _record(row: dict[str, Any]) -> dict[str, Any]:
-    for name in ("duplicate_of", "field", "message", "replayed_as"):
+    for name in ("duplicate_of", "field", "message", "replayed_as", "moved_to"):
         row[name] = row[name] or None
     return row | {"explanation": _WORDED.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}

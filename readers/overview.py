@@ -20,12 +20,14 @@ _LIVE = f"_topic = {{topic:String}} AND timestamp >= {KEPT_FROM}"
 _STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE {_LIVE}"
 _DELETED = f"SELECT uniqExact(_partition, _offset) FROM {INTERACTIONS} WHERE {_LIVE} AND is_deleted"
 _OUTCOMES = (
-    f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected') FROM {OUTCOMES} FINAL "
+    f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected'), countIf(verdict = 'moved') "
+    f"FROM {OUTCOMES} FINAL "
     "WHERE _topic = {topic:String}"
 )
 _LEDGER = (
     "SELECT sumIf(events, verdict = 'stored'), sumIf(events, verdict = 'duplicate'), "
-    f"sumIf(events, verdict = 'rejected'), sumIf(events, verdict = 'deleted') FROM {LEDGER} FINAL "
+    "sumIf(events, verdict = 'rejected'), sumIf(events, verdict = 'deleted'), sumIf(events, verdict = 'moved') "
+    f"FROM {LEDGER} FINAL "
     "WHERE _topic = {topic:String}"
 )
 _WITHHELD = (
@@ -35,7 +37,8 @@ _WITHHELD = (
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
 _STORED_AT = f"SELECT uniqExact(_offset), uniqExactIf(_offset, is_deleted) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
 _OUTCOMES_AT = (
-    "SELECT uniqExactIf(_offset, verdict = 'duplicate'), uniqExactIf(_offset, verdict = 'rejected') "
+    "SELECT uniqExactIf(_offset, verdict = 'duplicate'), uniqExactIf(_offset, verdict = 'rejected'), "
+    "uniqExactIf(_offset, verdict = 'moved') "
     f"FROM {OUTCOMES} WHERE {_AT_OFFSETS}"
 )
 
@@ -56,11 +59,19 @@ class VerdictCounts(BaseModel):
     duplicates: int = 0
     rejected: int = 0
     deleted: int = 0
+    moved: int = 0
+    """Misplaced events; their copies are counted besides, as what those came to."""
 
     @property
     def total(self) -> int:
         """All that have an outcome."""
-        return self.stored + self.duplicates + self.rejected + self.deleted
+        return self.stored + self.duplicates + self.rejected + self.deleted + self.moved
+
+    @property
+    def as_text(self) -> str:
+        """One line for people."""
+        text = f"{self.stored:,} stored, {self.duplicates:,} duplicates, {self.rejected:,} rejected"
+        return f"{text}, {self.moved:,} moved" if self.moved else text
 
 
 class Overview(BaseModel):
@@ -107,14 +118,16 @@ async def read_lag(settings: Settings) -> list[PartitionLag]:
 async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCounts:
     """What became of all events of the topic so far."""
     ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
-    ((duplicates, rejected),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
-    ((old_stored, old_duplicates, old_rejected, old_deleted),) = await database.rows(_LEDGER, {"topic": settings.topic})
+    ((duplicates, rejected, moved),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
+    ((*old, old_deleted, old_moved),) = await database.rows(_LEDGER, {"topic": settings.topic})
+    old_stored, old_duplicates, old_rejected = old
     ((deleted,),) = await database.rows(_DELETED, {"topic": settings.topic})
     return VerdictCounts(
         stored=stored + old_stored,
         duplicates=duplicates + old_duplicates,
         rejected=rejected + old_rejected,
         deleted=deleted + old_deleted,
+        moved=moved + old_moved,
     )
 
 
@@ -133,9 +146,10 @@ async def count_verdicts_at(
             some = list(wanted[start : start + OFFSETS_PER_QUERY])
             parameters = {"topic": settings.topic, "partition": partition, "offsets": some}
             ((with_row, deleted),) = await database.rows(_STORED_AT, parameters)
-            ((duplicates, rejected),) = await database.rows(_OUTCOMES_AT, parameters)
+            ((duplicates, rejected, moved),) = await database.rows(_OUTCOMES_AT, parameters)
             counts.stored += with_row - deleted
             counts.deleted += deleted
             counts.duplicates += duplicates
             counts.rejected += rejected
+            counts.moved += moved
     return counts

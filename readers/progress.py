@@ -50,6 +50,8 @@ class Progress:
         """Those that nobody gets past."""
         self.settled_ms = 0
         """Whatever was on the topic at this time (ms since 1970) has its outcome; 0 while that is not known."""
+        self.committed: Mapping[int, int] = {}
+        """By partition the offset below which every record has its outcome, as far as is known."""
 
     def may_be_in_flight(self, interaction_id: str) -> bool:
         """Whether an event without an outcome may have been accepted under this id."""
@@ -107,6 +109,7 @@ class Progress:
         """Take in the log's ends as they were at a moment or later, and what is committed by now."""
         self._looked_at = time.monotonic()
         self._moments.append(_Moment(at_ms, ends))
+        self.committed = committed
         for partition, end in ends.items():
             LAG.labels(partition).set(max(0, end - committed.get(partition, 0)))
         while self._moments and _is_settled(self._moments[0], committed):

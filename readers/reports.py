@@ -49,8 +49,8 @@ _VIEWS = {
     ),
     "verdicts": _View(
         "verdicts_by_hour",
-        "Stored, duplicate and rejected by hour",
-        "hour stored duplicates rejected duplicate_rate rejection_rate",
+        "Stored, duplicate, rejected and moved by hour",
+        "hour stored duplicates rejected moved duplicate_rate rejection_rate",
         "hour",
         "duplicate_rate",
     ),

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from readers.lookup import Lookups
 from readers.progress import Progress
-from schemas.outcome import Outcome
+from schemas.outcome import Moved, Outcome
 
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.2
 
 
 class Looked(NamedTuple):
-    """What became of an event, and if nothing has, whether something still may."""
+    """What became of an event, and if nothing has, whether something still may. Never `Moved`: that is on its way."""
 
     outcome: Outcome | None
     in_flight: bool
@@ -33,8 +33,11 @@ class Waiting:
     async def look(self, namespace: str, interaction_id: str) -> Looked:
         """How it is now. Raises Unavailable."""
         # Asked before: what had come to its outcome by then, the look finds.
-        in_flight = self._progress.may_be_in_flight(interaction_id)
-        return Looked(await self._lookups.get(namespace, interaction_id), in_flight)
+        in_flight, committed = self._progress.may_be_in_flight(interaction_id), self._progress.committed
+        outcome = await self._lookups.get(namespace, interaction_id)
+        if isinstance(outcome, Moved):  # no outcome of a copy that was done with: that has expired
+            return Looked(None, outcome.offset >= committed.get(outcome.partition, 0))
+        return Looked(outcome, in_flight)
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Looked:
         """The same, waiting so long at most for what may be in flight; not at all with too many waiters."""

@@ -18,7 +18,8 @@ IDS_PER_STATEMENT = 2_000
 _NOTE = f"INSERT INTO {DELETIONS} (namespace, interaction_id) SELECT {{namespace:String}}, {{interaction_id:String}}"
 _IS_IT = "namespace = {namespace:String} AND interaction_id = {interaction_id:String}"
 _RECORDED = (
-    f"SELECT (SELECT count() FROM {INTERACTIONS} WHERE {_IS_IT}) + (SELECT count() FROM {OUTCOMES} WHERE {_IS_IT})"
+    f"SELECT (SELECT count() FROM {INTERACTIONS} WHERE {_IS_IT}) + (SELECT count() FROM {OUTCOMES} WHERE {_IS_IT} AND "
+    "verdict != 'moved')"
 )
 _COLUMNS = ", ".join([*KEPT_COLUMNS, *ERASED_COLUMNS, "version", "is_deleted"])
 _TOMBSTONE = ", ".join([*KEPT_COLUMNS, *ERASED_COLUMNS.values(), "1", "1"])

@@ -8,6 +8,9 @@ that one what lies there below the offset at which it was expanded.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from runtime.clickhouse import ClickHouse
 from schemas.tables import EXPANSIONS
 
@@ -51,6 +54,26 @@ class Expansions:
     def partitions(self) -> int:
         """How many there are since the last one; 0 when there was none."""
         return self.all[-1].after if self.all else 0
+
+    def homes(
+        self,
+        hashes: npt.NDArray[np.int64],
+        partitions: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.int64],
+        count: int,
+    ) -> npt.NDArray[np.uint32]:
+        """The partition that each record belongs on by its key's hash, the topic having `count` of them now.
+
+        A record from before an expansion may have been placed by the number of partitions at that time: then it
+        belongs where it is.
+        """
+        homes = (hashes % count).astype(np.uint32)
+        for each in reversed(self.all):  # of several that a record comes before, the earliest decides
+            ends = np.array(each.ends, np.int64)[np.minimum(partitions, each.before - 1)]
+            is_before = (partitions < each.before) & (offsets < ends)
+            was_home = hashes % each.before == partitions
+            homes[is_before] = np.where(was_home, partitions, hashes % count)[is_before]
+        return homes
 
     def ancestors(self, partition: int) -> list[Ancestor]:
         """Other partitions on which keys of this one have lain, the earliest first."""

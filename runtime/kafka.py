@@ -67,12 +67,18 @@ MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 
 
 @asynccontextmanager
-async def producer(settings: Settings, *, letters: bool = False) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent."""
+async def producer(
+    settings: Settings, *, letters: bool = False, copies: bool = False
+) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent.
+
+    For `copies` of misplaced events it may mean more than once, which deduplication finds: such a client can go on
+    after a broker has refused a record for its size, which one that numbers its records cannot.
+    """
     client = AIOKafkaProducer(
         **connection(settings),
         acks="all",
-        enable_idempotence=True,
+        enable_idempotence=not copies,
         compression_type="lz4",
         linger_ms=LINGER_MS,
         max_batch_size=PRODUCER_BATCH_BYTES,

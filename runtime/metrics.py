@@ -55,7 +55,6 @@ STUCK_OFFSET = Gauge(
 
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records by what became of them", ["outcome"])
-MISPLACED = Counter("tally_worker_misplaced_events", "Valid events on another partition than their key's")
 LAST_EVENT = Gauge(
     "tally_worker_last_event_timestamp_seconds",
     "Append time of the last valid event, since 1970",

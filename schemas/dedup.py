@@ -6,6 +6,9 @@ lowest such offset. When a topic was expanded, what was stored before on the par
 counts as of lower offsets (`runtime/expansions.py`). `runtime/owners.py` computes this over claims; `is_duplicate_of`
 is what it must equal.
 
+An event on another partition than its key's is not judged there: it is moved, and its copy is (`consumers/moves.py`).
+The copy is also a duplicate of its own original, if an earlier version has stored that where it lay.
+
 Two kinds of events look further back. One whose id came from outside is a duplicate of the stored event with the
 same id, however old, at a lower offset of its partition. One replayed from a dead letter is appended long after it
 happened, so its append time says nothing: event times alone decide.
@@ -24,6 +27,7 @@ DuplicateReason = Literal[
     "same_key",  # within the window, by event and append time
     "same_id",  # an id from outside that is stored already, however long ago
     "replayed",  # a dead letter put back: within the window by event time alone
+    "stored_misplaced",  # the copy of a misplaced event that was stored where it lay, by a version that did not move it
 ]
 
 

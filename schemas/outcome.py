@@ -25,8 +25,18 @@ class RejectedFor(NamedTuple):
     """The id under which it was put on the topic again; empty if it was not."""
 
 
+class Moved(NamedTuple):
+    """The event lay on another partition than its key's; what its copy there comes to is not known yet.
+
+    Where the copy lies.
+    """
+
+    partition: int
+    offset: int
+
+
 class Deleted(NamedTuple):
     """The event was deleted, before or after it was stored."""
 
 
-Outcome = Stored | DuplicateOf | RejectedFor | Deleted
+Outcome = Stored | DuplicateOf | RejectedFor | Moved | Deleted

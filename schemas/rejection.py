@@ -23,6 +23,7 @@ Reason = Literal[
     "batch_too_large",  # the same, for what it would take uncompressed
     "conflict",  # fields that contradict one another
     "namespace_held",  # valid, and held because most of what its namespace sent was not (TALLY_REJECT_POLICY=hold)
+    "not_moved",  # valid and misplaced, and Kafka does not take its copy on the partition of its key
     "refused_by_table",  # valid here, and still ClickHouse will not take the row: a constraint, a narrower type
     "internal_error",  # processing the record raised an unexpected error: a fault of Tally's, not of its sender
 ]

@@ -189,6 +189,20 @@ ALTER TABLE {LEDGER}
     MODIFY COLUMN verdict Enum8('duplicate' = 1, 'rejected' = 2, 'stored' = 3, 'deleted' = 4)
 """
 
+# The same number in both tables; the order of the values stays, so the ledger's own order does.
+_ADD_MOVED = (
+    *(
+        f"ALTER TABLE {table} "
+        "MODIFY COLUMN verdict Enum8('duplicate' = 1, 'rejected' = 2, 'moved' = 5), "
+        "ADD COLUMN IF NOT EXISTS _copy_partition UInt32 COMMENT 'of a moved event: where its copy lies', "
+        "ADD COLUMN IF NOT EXISTS _copy_offset UInt64 COMMENT 'of a moved event: where its copy lies'"
+        for table in (OUTCOMES, EXPIRING)
+    ),
+    f"ALTER TABLE {LEDGER} MODIFY COLUMN verdict "
+    "Enum8('duplicate' = 1, 'rejected' = 2, 'stored' = 3, 'deleted' = 4, 'moved' = 5)",
+    VIEWS["verdicts_by_hour"],
+)
+
 # Without ends: begun, so that who goes on with it knows what the topic's limit was before its producers were held.
 _CREATE_EXPANSIONS = f"""
 CREATE TABLE IF NOT EXISTS {EXPANSIONS} (
@@ -207,6 +221,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, (_COMPACT_PARTS,), oldest=2),
     Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED), oldest=4),
     Migration(5, (_WIDEN_LEDGER, _CREATE_EXPANSIONS), oldest=4),
+    Migration(6, _ADD_MOVED, oldest=4),
 )
 BOOTSTRAP = (
     _CREATE_MIGRATIONS,

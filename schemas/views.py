@@ -53,8 +53,9 @@ SELECT
     countIf(verdict = 'stored') AS stored,
     countIf(verdict = 'duplicate') AS duplicates,
     countIf(verdict = 'rejected') AS rejected,
-    duplicates / count() AS duplicate_rate,
-    rejected / count() AS rejection_rate
+    countIf(verdict = 'moved') AS moved,
+    if(count() = moved, 0, duplicates / (count() - moved)) AS duplicate_rate,
+    if(count() = moved, 0, rejected / (count() - moved)) AS rejection_rate
 FROM (
     SELECT timestamp, 'stored' AS verdict FROM interactions FINAL WHERE {_RANGE}
     UNION ALL

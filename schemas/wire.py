@@ -5,10 +5,12 @@
     headers  tally-namespace, tally-schema (format version, decimal), tally-derived-id ("1" on imported rows),
              tally-idempotency-key, tally-origin-ms (on a replayed dead letter: when it was first appended),
              tally-deduplicate ("0": neither a duplicate of another event, nor another one a duplicate of it),
+             tally-moved-from (on the copy of a misplaced event: topic/partition/offset of the original record),
              traceparent (W3C Trace Context, on what is traced)
 
 A record without headers is a foreign producer's: its namespace is the consumer's default one. Partitions are
-chosen by murmur2 of the key, as Kafka's own Java client does.
+chosen by murmur2 of the key, as Kafka's own Java client does. An event on another partition is misplaced: the consumer
+moves it (`consumers/moves.py`). docs/wire.md is this contract for people.
 """
 
 import re
@@ -35,6 +37,7 @@ DERIVED_ID_HEADER = "tally-derived-id"
 IDEMPOTENCY_HEADER = "tally-idempotency-key"
 ORIGIN_HEADER = "tally-origin-ms"
 DEDUPLICATE_HEADER = "tally-deduplicate"
+MOVED_FROM_HEADER = "tally-moved-from"
 TRACE_HEADER = "traceparent"
 """W3C Trace Context's, on records of requests that are traced."""
 
@@ -42,6 +45,7 @@ MAX_IDEMPOTENCY_BYTES = 512
 _NOT_IN_NAMESPACES = re.compile(r"[\x00-\x1f\x7f-\x9f,\ud800-\udfff]")
 
 NULL = Raw(b"null")
+_WHITESPACE = b" \t\r\n"
 OBJECT_FIELDS = ("metadata", "query_snapshot")
 
 
@@ -91,6 +95,11 @@ def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     return msgspec.json.encode(fields, enc_hook=_plain)
 
 
+def with_id(value: bytes, interaction_id: str) -> bytes:
+    """Add an id to the value of a valid event that has none: at its end, since of equal keys the last one counts."""
+    return value.rstrip(_WHITESPACE)[:-1] + b',"interaction_id":"%s"}' % interaction_id.encode()
+
+
 def _plain(value: object) -> object:
     """Subclasses of str, int and float (numpy's among them) as what they are; the model has checked them."""
     for kind in (str, int, float):
@@ -107,6 +116,7 @@ def encode_headers(
     origin_ms: int | None = None,
     deduplicate: bool = True,
     traceparent: bytes | None = None,
+    moved_from: str | None = None,
 ) -> list[tuple[str, bytes]]:
     """The headers of a record that this version writes."""
     headers = [(NAMESPACE_HEADER, namespace.encode()), (SCHEMA_HEADER, b"1" if deduplicate else b"2")]
@@ -118,6 +128,8 @@ def encode_headers(
         headers.append((ORIGIN_HEADER, b"%d" % origin_ms))
     if not deduplicate:
         headers.append((DEDUPLICATE_HEADER, b"0"))
+    if moved_from is not None:
+        headers.append((MOVED_FROM_HEADER, moved_from.encode()))
     if traceparent is not None:
         headers.append((TRACE_HEADER, traceparent))
     return headers

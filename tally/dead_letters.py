@@ -175,9 +175,11 @@ def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str |
             check_idempotency_key(token)
     except ValueError as error:
         return Rejection("bad_header", "", f"{error}; a namespace can be given with --as-namespace")
-    new_id, origin_ms = derive_replay_id(*origin, letter.append_ms), letter.append_ms
-    if DERIVED_ID_HEADER in headers and ORIGIN_HEADER in headers:  # rejected once more: it stays the event it is
-        new_id, origin_ms = letter.interaction_id, int(headers[ORIGIN_HEADER] or 0)
+    given_ms = headers.get(ORIGIN_HEADER) or b""
+    origin_ms = int(given_ms) if given_ms.isdigit() else letter.append_ms
+    # Rejected once more, or valid and only not moved: it stays the event it is.
+    stays = letter.reason == "not_moved" or (DERIVED_ID_HEADER in headers and given_ms.isdigit())
+    new_id = letter.interaction_id if stays else derive_replay_id(*origin, letter.append_ms)
     value = letter.value
     with suppress(ValueError):  # what is no object, the judge words better
         value = merge_patch(value or b"", {**(patch or {}), "interaction_id": new_id})

@@ -30,7 +30,7 @@ from runtime.retry import FEW, retrying
 from runtime.settings import Settings
 from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, set_on, settings_of
 from schemas.event_time import from_epoch_ms
-from schemas.tables import EXPANSIONS, TOPICS
+from schemas.tables import EXPANSIONS, OUTCOMES, TOPICS
 
 HELD_BYTES = 1
 POLL_S = 0.2
@@ -42,6 +42,10 @@ _NOTE = (
 _BEGUN = (
     f"SELECT partitions_before, ends, max_message_bytes FROM {EXPANSIONS} FINAL "
     "WHERE topic = {topic:String} AND partitions_after = {after:UInt32}"
+)
+_NOT_MOVED = (
+    f"SELECT count() FROM {OUTCOMES} FINAL WHERE _topic = {{topic:String}} "
+    "AND reason = 'not_moved' AND replayed_as = ''"
 )
 _COUNT = f"INSERT INTO {TOPICS} (topic, partitions) SELECT {{topic:String}}, {{after:UInt32}}"
 
@@ -87,7 +91,16 @@ class Expand:
                 self._say(f"{self._partitions} partitions; producers are told for {self._settle_s:.0f} s")
             await asyncio.sleep(self._settle_s)
             await self._release(begun)
+            await self._say_not_moved()
             return begun.before
+
+    async def _say_not_moved(self) -> None:
+        """Misplaced events that workers came to while the topic took no records could not be moved."""
+        ((events,),) = await self._database.rows(_NOT_MOVED, self._where)
+        if events:
+            self._say(
+                f"{events:,} misplaced events were not moved: `tally dlq replay --reason not_moved` puts them back"
+            )
 
     @property
     def _where(self) -> dict[str, object]:

@@ -200,7 +200,7 @@ class Replay:
         if self._state.phase != "judging":
             return
         ends = {partition: replayed.end for partition, replayed in self._state.ranges.items()}
-        self.worker = Worker(self._target, instance=None, until_caught_up=True, ends=ends)
+        self.worker = Worker(self._target, instance=None, until_caught_up=True, ends=ends, live=self._live)
         await self.worker.run()
         await self._copier().keep_replayed_as()
         await self._copier().copy_deletions(erase=True)

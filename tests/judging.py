@@ -1,6 +1,7 @@
 """Records and events without a topic, for tests of what is a function of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,9 @@ NAMESPACE = "tenänt"
 APPEND_MS = 1_800_000_000_000
 
 
-def judged(values: Sequence[bytes | None]) -> Judged:
-    """What these values are judged to be, at the offsets from 0 of partition 3 of topic t."""
-    headers = tuple(encode_headers(NAMESPACE))
+def judged(values: Sequence[bytes | None], **more: Any) -> Judged:
+    """What these values are judged to be, at the offsets from 0 of partition 3 of topic t; `more` is in the headers."""
+    headers = tuple(encode_headers(NAMESPACE, **more))
     records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
     return Validation("t", "default", 8).judge(Batch(Records.read_all({3: records})))
 
@@ -55,4 +56,5 @@ def events_at(places: Sequence[tuple[int, int, str]]) -> Events:
         np.array(nothing, np.int32),
         no,
         no,
+        np.array(partitions, np.uint32),
     )

@@ -1,8 +1,9 @@
 """What tests do again and again: put records on the topic, let a worker drain it, look at what came of it."""
 
+import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,14 @@ from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse, connect
 from runtime.log_reader import read_range
 from runtime.migrate import migrate
+from runtime.partitioner import partition_of
 from runtime.records import Records
 from runtime.settings import Settings
 from schemas.interaction import Interaction
+from schemas.judge import judge
+from schemas.wire import IDEMPOTENCY_HEADER, NAMESPACE_HEADER, Judged, partition_key
+
+ITS_OWN = b"the key that an event should have"
 
 ReadRecord = ConsumerRecord[bytes | None, bytes | None]
 
@@ -83,11 +89,13 @@ class Lab:
         self,
         value: bytes | None,
         *,
-        key: bytes | None = b"k",
+        key: bytes | None = ITS_OWN,
         headers: Sequence[tuple[str, bytes]] = (),
         partition: int | None = None,
     ) -> Place:
-        """Put a record on the topic as a foreign producer would."""
+        """Put a record on the topic as a foreign producer would; by default with the key that an event should have."""
+        if key is ITS_OWN:
+            key = key_of(value, headers)
         landed = await self._raw.send_and_wait(
             self.settings.topic, value=value, key=key, headers=list(headers), partition=partition
         )
@@ -145,6 +153,28 @@ async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadReco
         yield records
     finally:
         await consumer.stop()
+
+
+def key_of(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> bytes:
+    """The key of an event by the contract; of what is none, some key."""
+    judged, named = judge(value), dict(headers)
+    if not isinstance(judged, Judged):
+        return b"k"
+    namespace, token = named.get(NAMESPACE_HEADER, b"default"), named.get(IDEMPOTENCY_HEADER) or b""
+    return partition_key(namespace.decode(errors="replace"), judged.event, token.decode(errors="replace"))
+
+
+def executions_on(
+    partition: int, name: str = "exec", *, namespace: str = "default", partitions: int = 4
+) -> Iterator[str]:
+    """Executions whose events belong on a partition, without end."""
+    names = (f"{name}-{number}" for number in itertools.count())
+    return (each for each in names if partition_of(f"{namespace}:{each}".encode(), partitions) == partition)
+
+
+def execution_on(partition: int, name: str, *, namespace: str = "default", partitions: int = 4) -> str:
+    """The first of those of this name."""
+    return next(executions_on(partition, name, namespace=namespace, partitions=partitions))
 
 
 def click(feature: str = "doc-1", execution: str | None = "exec-1", **fields: Any) -> Interaction:

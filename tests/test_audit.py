@@ -14,7 +14,7 @@ from readers.deep_audit import deep_audit
 from runtime import kafka
 from schemas.identity import mint_id
 from schemas.wire import encode_headers, encode_value
-from tests.lab import Lab, as_json, click
+from tests.lab import Lab, as_json, click, executions_on
 from tests.test_judge import REFUSED
 
 
@@ -84,11 +84,12 @@ async def transactions(lab: Lab, count: int) -> None:
     """So many records, each with a marker behind it, and a last one without."""
     producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
     await producer.start()
-    for number in range(count):
+    *executions, last = itertools.islice(executions_on(0), count + 1)
+    for execution in executions:
         async with producer.transaction():
-            await producer.send(lab.settings.topic, as_json(execution=f"e{number}"), partition=0)
+            await producer.send(lab.settings.topic, as_json(execution=execution), partition=0)
     await producer.stop()
-    await lab.put(as_json(execution="last"), partition=0)
+    await lab.put(as_json(execution=last), partition=0)
     await lab.drain()
 
 

@@ -173,7 +173,7 @@ def test_an_event_goes_in_and_its_record_comes_out(up: Running) -> None:
 
 def test_importing_twice_stores_once(up: Running) -> None:
     command = ("import", "open-bandit", "--policy", "bts", "--campaign", "men", "--limit", "500")
-    none = {"rejected": 0, "deleted": 0, "pending": 0, "failed": 0}
+    none = {"rejected": 0, "deleted": 0, "moved": 0, "pending": 0, "failed": 0}
     assert up.json(*command) == {"accepted": 500, "stored": 500, "duplicates": 0} | none
     assert up.json(*command) == {"accepted": 500, "stored": 0, "duplicates": 500} | none
     assert "500 duplicates" in up.tally(*command).stdout

@@ -18,7 +18,7 @@ from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.wire import encode_headers, encode_value
 from tests.http_lab import consuming
-from tests.lab import Lab, as_json, click
+from tests.lab import Lab, as_json, click, executions_on
 from tests.test_judge import REFUSED
 from tests.waiting import eventually_async
 
@@ -123,15 +123,6 @@ async def test_a_foreign_record_gets_a_derived_id_and_the_default_namespace(lab:
     )
 
 
-async def test_a_foreign_record_on_the_wrong_partition_is_counted(lab: Lab) -> None:
-    for partition in range(4):
-        await lab.put(as_json(), partition=partition)
-    for number in range(50):  # on their own partitions, as Kafka's own clients choose them
-        await lab.put(as_json(execution=f"e{number}"), key=b"default:e%d" % number)
-    counts = await lab.drain()
-    assert (counts.stored, counts.misplaced) == (54, 3)
-
-
 async def test_each_bad_input_among_good_ones_becomes_a_letter(lab: Lab) -> None:
     """10,000 good events and every bad value: all good ones stored, every bad one a letter with its reason."""
     places = {}
@@ -194,11 +185,11 @@ async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypa
 
 async def test_ids_that_foreign_producers_repeat_are_duplicates(lab: Lab) -> None:
     """Whether in one batch or later, with the same facts or others: the first record owns the id."""
-    minted = mint_id()
-    await lab.put(as_json("a", None, interaction_id=minted))
-    await lab.put(as_json("b", None, interaction_id=minted))
+    minted, executions = mint_id(), executions_on(0)
+    await lab.put(as_json("a", next(executions), interaction_id=minted))
+    await lab.put(as_json("b", next(executions), interaction_id=minted))
     await lab.drain()
-    await lab.put(as_json("c", "exec", interaction_id=minted))
+    await lab.put(as_json("c", next(executions), interaction_id=minted))
     counts = await lab.drain()
     assert counts.duplicates == 1
     assert await lab.rows("SELECT feature_id FROM interactions FINAL") == [("a",)]
@@ -314,7 +305,7 @@ async def test_an_idempotency_key_serves_where_there_is_no_execution(lab: Lab) -
     ]
 
 
-@pytest.mark.parametrize("name", ["tally-idempotency-key", "tally-origin-ms"])
+@pytest.mark.parametrize("name", ["tally-idempotency-key", "tally-origin-ms", "tally-moved-from"])
 @pytest.mark.parametrize("value", [b"", b"\xff", b"9" * 513, None])
 async def test_a_bad_header_of_ours_is_rejected(lab: Lab, name: str, value: bytes | None) -> None:
     await lab.put(as_json(), headers=[(name, value)])  # type: ignore[list-item]

@@ -50,6 +50,14 @@ async def test_the_python_example_emits_an_event(lab: Lab) -> None:
     assert await lab.rows("SELECT feature_id, user_id FROM interactions") == [("doc-17", "ada")]
 
 
+async def test_the_example_of_another_client_puts_an_event_where_it_belongs(lab: Lab) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "wire.md").read_text(), re.DOTALL)
+    done = await asyncio.to_thread(run, [sys.executable, "-c", example], lab, ROOT)
+    assert done.returncode == 0, done.stderr
+    counts = await lab.drain()
+    assert (counts.stored, counts.moved) == (1, 0)
+
+
 async def test_the_shell_examples_run(lab: Lab, tmp_path: Path) -> None:
     tasks = blocks("bash")[0]
     # Nothing consumes while the first commands run, so none of them may wait for verdicts.
@@ -66,7 +74,7 @@ async def test_the_shell_examples_run(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_every_file_the_documents_name_is_there() -> None:
-    for page in ("README.md", "ARCHITECTURE.md", "docs/reliability.md"):
+    for page in ("README.md", "ARCHITECTURE.md", "docs/reliability.md", "docs/wire.md"):
         for name in re.findall(
             r"`((?:schemas|runtime|consumers|producers|readers|deploy|tests|docs)/[\w./-]+)`", (ROOT / page).read_text()
         ):

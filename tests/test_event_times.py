@@ -110,12 +110,12 @@ async def test_the_window_holds_at_both_ends_of_time(lab: Lab, redis: Redis) -> 
     owners = {"first": 0, "last": END_MS - 1}
     later = {"first": (W - 1, W), "last": (END_MS - W, END_MS - 1 - W)}
     for execution, at_ms in owners.items():
-        await lab.put(as_json(execution=execution, occurred_at=iso_ms(from_epoch_ms(at_ms))), partition=0)
+        await lab.put(as_json(execution=execution, occurred_at=iso_ms(from_epoch_ms(at_ms))))
     assert (await lab.drain()).stored == 2
     for expected in (2, 4):
         for execution, times_ms in later.items():
             for at_ms in times_ms:
-                await lab.put(as_json(execution=execution, occurred_at=iso_ms(from_epoch_ms(at_ms))), partition=0)
+                await lab.put(as_json(execution=execution, occurred_at=iso_ms(from_epoch_ms(at_ms))))
         counts = await lab.drain()
         assert (counts.duplicates, counts.total) == (expected, 4)
         await redis.flushdb()

@@ -24,9 +24,10 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from schemas.interaction import Interaction
 from tally import expand
+from tally.dead_letters import Selection, replay
 from tally.expand import Expand
 from tests.cluster_lab import running_children
-from tests.lab import Lab, click
+from tests.lab import Lab, as_json, click
 from tests.test_cluster import poll
 from tests.waiting import eventually_async
 
@@ -174,3 +175,40 @@ def test_a_partition_inherits_from_where_its_keys_lay() -> None:
         assert len(inherited) <= 2
     assert expansions.ancestors(3) == []
     assert [tuple(each) for each in expansions.ancestors(21)] == [(1, 11), (5, 25)]
+
+
+async def test_misplaced_events_neither_keep_it_from_ending_nor_are_lost(lab: Lab, tmp_path: Path) -> None:
+    """Workers cannot move them while the topic takes no records. What was placed by the old count stays where it is."""
+    executions = [f"exec-{number}" for number in range(40)]
+    homes = {each: [partition_of(f"default:{each}".encode(), count) for count in (4, 8)] for each in executions}
+    for execution in executions:
+        await lab.put(as_json("before", execution))
+    await lab.drain()
+    for feature in ("before", "during"):
+        for execution in executions:
+            await lab.put(as_json(feature, execution), partition=(homes[execution][0] + 1) % 4)
+    said: list[str] = []
+    async with workers(lab.settings, tmp_path):
+        await Expand(lab.settings, 8, drain_timeout_s=WAIT_S, say=said.append).run()
+        ((not_moved,),) = await lab.rows("SELECT count() FROM outcomes FINAL WHERE reason = 'not_moved'")
+        assert any("tally dlq replay --reason not_moved" in line for line in said) == bool(not_moved)
+        async for done in replay(lab.settings, lab.database, Selection(reason="not_moved")):
+            assert not done.failing
+        for execution in executions:  # from a client that goes by the old number of partitions
+            await lab.put(as_json("after", execution), partition=homes[execution][0])
+        await until_settled(lab)
+    stored = await lab.rows("SELECT feature_id, execution_id, _partition FROM interactions FINAL")
+    assert len(stored) == 3 * len(executions)
+    assert {(feature, execution) for feature, execution, _ in stored} == {
+        (feature, execution) for feature in ("before", "during", "after") for execution in executions
+    }
+    for feature, execution, partition in stored:
+        assert partition == homes[execution][1] or (feature, partition) in {
+            ("before", homes[execution][0]),
+            ("during", homes[execution][0]),
+        }
+    ((again,),) = await lab.rows("SELECT count() FROM outcomes FINAL WHERE verdict = 'duplicate'")
+    assert again == len(executions), "those of before, wherever they were put"
+    assert all([each.balances async for each in audit(lab.settings, lab.database)])
+    deep = await deep_audit(lab.settings, lab.database)
+    assert deep.balances, deep

@@ -53,7 +53,7 @@ async def test_what_happens_is_counted(lab: Lab, tmp_path: Path) -> None:
             name = metrics.name_of(metric).removesuffix("_total")
             assert any(f"# HELP {name}" in text for text in told.values()), name
         outcomes = await samples(client, eyes.worker, "tally_worker_events_total")
-        assert outcomes == {"stored": 2, "duplicate": 1, "rejected": 1, "already_recorded": 0}
+        assert outcomes == {"stored": 2, "duplicate": 1, "rejected": 1, "moved": 0, "already_recorded": 0}
         assert await samples(client, eyes.worker, "tally_worker_dead_letters_total") == {"not_json": 1}
         assert await samples(client, eyes.worker, "tally_worker_claims") == {"": 2}
         assert await samples(client, eyes.worker, "tally_worker_partitions") == {"": lab.settings.partitions}

@@ -20,7 +20,7 @@ from runtime.metrics import INTERNAL_ERRORS
 from schemas import letter
 from schemas.identity import mint_id
 from schemas.judge import judge
-from tests.lab import Lab, Place, as_json
+from tests.lab import Lab, Place, as_json, execution_on
 from tests.test_poison import LONG, NARROWED
 
 POISON = "poison"
@@ -79,12 +79,12 @@ async def put_traffic(lab: Lab) -> set[Place]:
     poisoned = set()
     for number in range(ROUNDS):
         for partition in range(3):
-            execution = f"e{partition} {number}"
+            execution = execution_on(partition, f"e{partition} {number}")
             if number % 5 == 2:
                 poisoned.add(await lab.put(poison(execution), partition=partition))
             given = {"interaction_id": mint_id()} if number % 4 == 0 else {}
             await lab.put(as_json(execution=execution, **given), partition=partition)
-        await lab.put(as_json(execution=f"e0 {number}"), partition=0)
+        await lab.put(as_json(execution=execution_on(0, f"e0 {number}")), partition=0)
         await lab.put(b"not json", partition=3)
     return poisoned
 
@@ -126,8 +126,9 @@ async def test_only_the_records_that_raise_become_letters(
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_kind_of_error_ends_the_worker(lab: Lab, way: Poisoning, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in ERRORS:
-        await lab.put(poison(error.__name__), partition=0)
-        await lab.put(as_json(execution=error.__name__), partition=0)
+        execution = execution_on(0, error.__name__)
+        await lab.put(poison(execution), partition=0)
+        await lab.put(as_json(execution=execution), partition=0)
     way(monkeypatch, cycle(ERRORS))
     counts = await lab.drain()
     assert (counts.stored, counts.rejected, counts.duplicates) == (len(ERRORS), len(ERRORS), 0)
@@ -160,9 +161,9 @@ async def test_what_the_table_refuses_and_what_raises_in_one_group(lab: Lab, mon
     while_validated(monkeypatch, repeat(AssertionError))
     for number in range(20):
         metadata = LONG if number == 12 else None
-        await lab.put(as_json(execution=f"e{number}", metadata=metadata), partition=0)
+        await lab.put(as_json(execution=execution_on(0, f"e{number}"), metadata=metadata), partition=0)
         if number in (5, 13):
-            await lab.put(poison("p"), partition=0)
+            await lab.put(poison(execution_on(0, "p")), partition=0)
     counts = await lab.drain()
     assert (counts.stored, counts.rejected) == (19, 3)
     assert await lab.rows("SELECT reason, count() FROM outcomes GROUP BY reason ORDER BY reason") == [
@@ -179,9 +180,9 @@ async def test_a_claim_that_could_not_be_taken_back_is_not_counted(lab: Lab, mon
 
     while_encoded(monkeypatch, repeat(AssertionError))
     monkeypatch.setattr(Deduplication, "release", lose)
-    await lab.put(poison("p"), partition=0)
+    await lab.put(poison(execution_on(0, "p")), partition=0)
     assert (await lab.drain()).rejected == 1
-    await lab.put(as_json(execution="p"), partition=0)
+    await lab.put(as_json(execution=execution_on(0, "p")), partition=0)
     assert (await lab.drain()).stored == 1
 
 
@@ -193,7 +194,7 @@ async def test_a_batch_too_large_for_memory_is_stored_in_parts(lab: Lab, monkeyp
 
     monkeypatch.setattr("consumers.sink.interaction_rows", rows)
     for number in range(50):
-        await lab.put(as_json(execution=f"e{number}"), partition=number % 2)
+        await lab.put(as_json(execution=execution_on(number % 2, f"e{number}")), partition=number % 2)
     counts = await lab.drain()
     assert (counts.stored, counts.rejected, counts.already_recorded) == (50, 0, 0)
     assert await lab.count("interactions") == 50
@@ -202,7 +203,7 @@ async def test_a_batch_too_large_for_memory_is_stored_in_parts(lab: Lab, monkeyp
 async def test_a_process_without_memory_is_started_again_and_drops_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await lab.put(poison("p"), partition=0)
+    await lab.put(poison(execution_on(0, "p")), partition=0)
     with monkeypatch.context() as patch:
         while_validated(patch, repeat(MemoryError))
         patch.setattr(narrowing, "_has_memory", lambda: False)
@@ -221,7 +222,7 @@ async def test_errors_of_stores_and_cancellation_make_no_letters(
     async def fail(*_args: Any) -> None:
         raise raised
 
-    await lab.put(as_json(), partition=0)
+    await lab.put(as_json(execution=execution_on(0, "e")), partition=0)
     with monkeypatch.context() as patch:
         patch.setattr(claims.Claims, "_claim", fail)
         with pytest.raises(error):
@@ -236,15 +237,15 @@ async def test_a_record_of_a_newer_schema_holds_its_partition_in_a_narrowed_batc
     """What comes after it waits, whichever half of the batch it is in."""
     while_validated(monkeypatch, repeat(AssertionError))
     for partition in (0, 1):
-        await lab.put(as_json(execution=f"before {partition}"), partition=partition)
+        await lab.put(as_json(execution=execution_on(partition, "before")), partition=partition)
     await lab.put(as_json(execution="newer"), headers=[("tally-schema", b"9")], partition=0)
-    await lab.put(poison("p"), partition=1)
+    await lab.put(poison(execution_on(1, "p")), partition=1)
     for partition, count in ((0, 20), (1, 10)):  # whichever comes first, partition 0 is in both halves
         for number in range(count):
-            await lab.put(as_json(execution=f"after {partition} {number}"), partition=partition)
+            await lab.put(as_json(execution=execution_on(partition, f"after {number}")), partition=partition)
     with pytest.raises(Fatal, match="newer schema"):
         await lab.drain()
     rows = await lab.rows("SELECT execution_id FROM interactions WHERE _partition = 0")
-    assert rows == [("before 0",)]
+    assert rows == [(execution_on(0, "before"),)]
     assert await lab.rows("SELECT count() FROM interactions WHERE _partition = 1") == [(11,)]
     assert await lab.rows("SELECT _partition, _offset, reason FROM outcomes") == [(1, 1, "internal_error")]

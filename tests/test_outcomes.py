@@ -157,11 +157,11 @@ async def test_the_tail_shows_events_with_their_verdicts(lab: Lab) -> None:
             watching = asyncio.create_task(follow())
             for _ in range(40):  # it shows what comes after it has begun, and nothing says when that is
                 execution = mint_id()
-                await lab.put(as_json("a", execution), key=execution.encode())
-                await lab.put(as_json("a", execution), key=execution.encode())
-                await lab.put(as_json("b", execution, user_id="bob", interaction_type=["view"]), key=execution.encode())
-                await lab.put(b"no json", key=execution.encode())
-                await lab.put(as_json("c", execution), headers=encode_headers("elsewhere"), key=execution.encode())
+                await lab.put(as_json("a", execution))
+                await lab.put(as_json("a", execution))
+                await lab.put(as_json("b", execution, user_id="bob", interaction_type=["view"]))
+                await lab.put(b"no json")
+                await lab.put(as_json("c", execution), headers=encode_headers("elsewhere"))
                 done, _ = await asyncio.wait([watching], timeout=0.5)
                 if done:
                     break

@@ -1,6 +1,7 @@
 """What cannot be stored, or not by this version: it waits or leaves with a reason, and nothing else suffers."""
 
 import asyncio
+import itertools
 
 import pytest
 from aiokafka.admin import NewPartitions
@@ -11,7 +12,7 @@ from runtime.errors import Fatal, Unavailable
 from runtime.redis import Redis
 from schemas import letter
 from schemas.identity import mint_id
-from tests.lab import Lab, as_json, click
+from tests.lab import Lab, as_json, click, executions_on
 
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
 """Somebody's change to the table, by which it refuses what the model allows."""
@@ -19,15 +20,16 @@ LONG = {"longer": "than that"}
 
 
 async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab) -> None:
-    for partition in (0, 1):
-        await lab.put(as_json(execution=f"before {partition}"), partition=partition)
-    await lab.put(as_json(execution="newer"), headers=[("tally-schema", b"3")], partition=0)
-    for partition in (0, 1):
-        await lab.put(as_json(execution=f"after {partition}"), partition=partition)
+    executions = [list(itertools.islice(executions_on(partition), 2)) for partition in (0, 1)]
+    for partition, (before, _) in enumerate(executions):
+        await lab.put(as_json("before", before), partition=partition)
+    await lab.put(as_json("newer"), headers=[("tally-schema", b"3")], partition=0)
+    for partition, (_, after) in enumerate(executions):
+        await lab.put(as_json("after", after), partition=partition)
     with pytest.raises(Fatal, match=r"newer schema .*{0: 1}; upgrade this consumer"):
         await lab.drain()
-    rows = await lab.rows("SELECT execution_id FROM interactions ORDER BY execution_id")
-    assert rows == [("after 1",), ("before 0",), ("before 1",)]
+    rows = await lab.rows("SELECT feature_id, _partition FROM interactions ORDER BY feature_id, _partition")
+    assert rows == [("after", 1), ("before", 0), ("before", 1)]
     assert await lab.count("outcomes") == 0
 
 
@@ -73,11 +75,12 @@ async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: La
     """It owned its key while the first one with its id was a duplicate, of an event that the table then refused."""
     await lab.database.command(NARROWED)
     first, second = mint_id(), mint_id()
+    one, other = itertools.islice(executions_on(0), 2)
     for execution, interaction_id, metadata in (
-        ("k", second, LONG),
-        ("k", first, None),
-        ("l", first, None),
-        ("l", mint_id(), None),
+        (one, second, LONG),
+        (one, first, None),
+        (other, first, None),
+        (other, mint_id(), None),
     ):
         await lab.put(as_json(execution=execution, interaction_id=interaction_id, metadata=metadata), partition=0)
     counts = await lab.drain()
@@ -92,9 +95,9 @@ async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: La
 async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, redis: Redis) -> None:
     """The next batch waits for its claims, which are lost, while this one fails: nothing behind it may be committed."""
     await lab.database.command(NARROWED)
-    for number in range(20):
+    for number, execution in zip(range(20), executions_on(0), strict=False):
         metadata = LONG if number == 2 else None
-        await lab.put(as_json(execution=f"e{number}", metadata=metadata), partition=0)
+        await lab.put(as_json(execution=execution, metadata=metadata), partition=0)
     examined = 0
     is_refused = asyncio.Event()
 

@@ -33,6 +33,12 @@ HOLD = {"reject_policy": "hold", "reject_window": 20}
 Sent = tuple[str, bytes]
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A topic of one partition, so that each event lies where it belongs."""
+    return settings.model_copy(update={"partitions": 1})
+
+
 async def send(lab: Lab, records: Iterable[Sent]) -> None:
     """Put values of namespaces on partition 0, in order, as a foreign producer would; many at a time."""
     sent = [

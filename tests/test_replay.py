@@ -7,20 +7,27 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
+from consumers.moves import Moves
 from consumers.worker import Worker
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
+from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
+from runtime.partitioner import partition_of
+from schemas.identity import mint_id
 from tally.dead_letters import Selection, replay
 from tally.replay import Comparison, opened
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click
 from tests.waiting import eventually_async
+
+ITS_HOME = partition_of(b"default:exec-1", 4)
 
 
 async def everything(lab: Lab, count: int = 400) -> None:
@@ -29,8 +36,16 @@ async def everything(lab: Lab, count: int = 400) -> None:
     traffic = Traffic(random.Random(7))
     for _ in range(count):
         raw = traffic.record()
-        await lab.put(raw.value, key=raw.key, headers=raw.headers)
+        await lab.put(**raw._asdict())
     await lab.drain(batch_rows=60)
+
+
+async def log_ends(lab: Lab) -> list[int]:
+    """Of each partition."""
+    places = [TopicPartition(lab.settings.topic, partition) for partition in range(lab.settings.partitions)]
+    async with kafka.offset_reader(lab.settings) as log:
+        ends = await kafka.end_offsets(log, places)
+    return [ends[place] for place in places]
 
 
 async def replayed(
@@ -57,13 +72,15 @@ async def _drop(lab: Lab) -> Any:
 
 async def test_a_whole_topic_into_an_empty_store_gives_what_is_stored(lab: Lab) -> None:
     await everything(lab)
+    before = await log_ends(lab)
     found = await replayed(lab)
-    assert (found.same, found.changed) == (400, 0)
+    assert (found.same, found.changed) == (sum(before), 0)
+    assert await log_ends(lab) == before, "what was moved is not moved once more"
     again = lab.settings.model_copy(update={"database": into(lab)})
     async with connect(again) as database:
         live, _ = await recorded_outcomes(lab.database, lab.settings.topic)
         assert live == (await recorded_outcomes(database, lab.settings.topic))[0]
-        assert len({outcome.split()[0] for outcome in live.values()}) == 3
+        assert len({outcome.split()[0] for outcome in live.values()}) == 4
 
 
 async def test_part_of_a_topic_finds_the_owners_before_it(lab: Lab) -> None:
@@ -71,7 +88,7 @@ async def test_part_of_a_topic_finds_the_owners_before_it(lab: Lab) -> None:
     ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
     found = await replayed(lab, middle)
     assert found.changed == 0
-    assert 0 < found.same < 400
+    assert 0 < found.same < sum(await log_ends(lab))
     async with connect(lab.settings.model_copy(update={"database": into(lab)})) as database:
         assert (await recorded_outcomes(lab.database, lab.settings.topic))[0] == (
             await recorded_outcomes(database, lab.settings.topic)
@@ -179,3 +196,68 @@ async def test_not_into_itself(lab: Lab) -> None:
     with pytest.raises(SettingsError, match="--into"):
         async with opened(lab.settings, lab.settings.database):
             pass
+
+
+async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its misplaced events have no copies in the log: they are stored where they lie, once more."""
+
+    async def nothing(*_args: Any) -> None:
+        return None
+
+    monkeypatch.setattr(Moves, "set_apart", nothing)
+    await everything(lab)
+    monkeypatch.undo()
+    before = await log_ends(lab)
+    found = await replayed(lab)
+    assert (found.same, found.changed) == (400, 0)
+    assert await log_ends(lab) == before
+
+
+async def test_a_copy_of_what_an_earlier_version_stored_is_its_duplicate(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another group, with tables of its own, reads a log from before events were moved."""
+
+    async def nothing(*_args: Any) -> None:
+        return None
+
+    await lab.put(as_json("a"), partition=(ITS_HOME + 1) % 4)
+    await lab.put(as_json("b", interaction_id=mint_id()), partition=(ITS_HOME + 2) % 4)
+    monkeypatch.setattr(Moves, "set_apart", nothing)
+    assert (await lab.drain()).stored == 2
+    monkeypatch.undo()
+    other = lab.settings.model_copy(
+        update={"database": into(lab), "group": f"{lab.settings.group}-2", "key_prefix": f"{lab.settings.key_prefix}-2"}
+    )
+    await migrate(other)
+    counts = await Worker(other, instance=None, until_caught_up=True).run()
+    assert (counts.moved, counts.stored) == (2, 2)
+    counts = await lab.drain()
+    assert (counts.stored, counts.duplicates, counts.moved) == (0, 2, 0)
+    rows = await lab.rows("SELECT interaction_id, duplicate_of, reason FROM outcomes FINAL")
+    assert all(own == owner and reason == "stored_misplaced" for own, owner, reason in rows)
+    assert (await deep_audit(lab.settings, lab.database)).balances
+
+
+async def test_moves_that_the_tables_have_lost_are_found_by_their_copies(lab: Lab) -> None:
+    for feature in ("a", "b"):
+        await lab.put(as_json(feature), partition=(ITS_HOME + 1) % 4)
+    await lab.drain()
+    await lab.database.command("ALTER TABLE outcomes DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    found = await replayed(lab, swap=True)
+    assert (found.same, found.changed) == (2, 2)
+    assert all([each.balances async for each in audit(lab.settings, lab.database)])
+    assert (await deep_audit(lab.settings, lab.database)).balances
+
+
+async def test_what_the_workers_have_not_come_to_is_theirs_to_move(lab: Lab) -> None:
+    """A replay that moved it would leave it without a copy, or with two; it goes on once they have."""
+    await lab.emit(click())
+    await lab.drain()
+    await lab.put(as_json(), partition=(ITS_HOME + 1) % 4)
+    with pytest.raises(TallyError, match="have not come to it yet"):
+        await replayed(lab)
+    await lab.drain()
+    assert (await replayed(lab)).changed == 0

@@ -61,7 +61,7 @@ async def test_every_outcome_is_the_rules_whatever_crashes(lab: Lab) -> None:
         traffic = Traffic(random.Random(seed))
         for _ in range(RECORDS):
             raw = traffic.record()
-            await lab.put(raw.value, key=raw.key, headers=raw.headers)
+            await lab.put(**raw._asdict())
         for seam, passes in planned:
             crash_at(seam, passes)
             with contextlib.suppress(_Crashed):

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from readers.lookup import Lookups
-from readers.overview import Overview, count_verdicts, count_withheld, read_lag
+from readers.overview import Overview, VerdictCounts, count_verdicts, count_withheld, read_lag
 from readers.reports import REPORTS, Report, run_report
 from readers.stuck_now import find_stuck
 from readers.tail import Seen, Skipped, Wanted
@@ -24,7 +24,7 @@ from runtime.redis import connect_redis
 from runtime.settings import Settings, without_password
 from runtime.stack_file import StackFile, process_exists
 from schemas.identity import is_interaction_id
-from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
+from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
 from schemas.record import record_from_row
 from schemas.tables import INTERACTIONS
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace
@@ -67,6 +67,8 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
             return {"outcome": "duplicate", "duplicate_of": owner_id}
         case RejectedFor() as rejected:
             return {"outcome": "rejected", **rejected._asdict()}
+        case Moved(partition, offset):
+            return {"outcome": "moved", "partition": partition, "offset": offset}
         case Deleted():
             return {"outcome": "deleted"}
     return None
@@ -121,7 +123,9 @@ def tail(
     kind: Annotated[str | None, typer.Option("--type", help="Only this interaction type.")] = None,
     user: Annotated[str | None, typer.Option(help="Only of this user_id.")] = None,
     execution: Annotated[str | None, typer.Option(help="Only of this execution_id.")] = None,
-    verdict: Annotated[str | None, typer.Option(help="Only stored, duplicate, rejected or deleted ones.")] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="Only stored, duplicate, rejected, deleted or moved ones.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0.1)] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -130,8 +134,8 @@ def tail(
 
     Examples: tally tail --type purchase; tally tail --verdict rejected --json
     """
-    if verdict not in (None, "stored", "duplicate", "rejected", "deleted"):
-        raise typer.BadParameter(f"{verdict!r}: stored, duplicate, rejected or deleted", param_hint="--verdict")
+    if verdict not in (None, "stored", "duplicate", "rejected", "deleted", "moved"):
+        raise typer.BadParameter(f"{verdict!r}: stored, duplicate, rejected, deleted or moved", param_hint="--verdict")
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
     wanted = Wanted(namespace, kind, user, execution, verdict)
 
@@ -270,8 +274,7 @@ def _print_status(described: dict[str, Any]) -> None:
             out.print(cell(f"{name} {secret}"), soft_wrap=True)
     out.print(lag)
     out.print(
-        f"{described['stored']:,} stored, {described['duplicates']:,} duplicates, "
-        f"{described['rejected']:,} rejected, lag {described['lag']:,}",
+        f"{VerdictCounts.model_validate(described).as_text}, lag {described['lag']:,}",
         highlight=False,
     )
     for namespace, events in described["withheld"].items():

@@ -16,7 +16,7 @@ from tally.cli.options import AsJson, DataDir, answer_json, parse_range
 from tally.cli.output import cell, out, say
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
-_SELDOM = ("deleted", "expired_unread", "expired_outcomes")
+_SELDOM = ("deleted", "moved", "expired_unread", "expired_outcomes")
 
 
 def audit(
@@ -26,7 +26,9 @@ def audit(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Prove from offsets what became of every event: accepted = stored + duplicates + rejected + deleted + in flight.
+    """Prove from offsets what became of every event.
+
+    accepted = stored + duplicates + rejected + deleted + moved + in flight
 
     Exits 1 and names the offsets when it does not balance.
 
@@ -82,7 +84,9 @@ def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int])
 def _print_deep(found: DeepAudit) -> None:
     for what, wrong in (
         ("ids stored twice", found.ids_twice),
+        ("events stored on two partitions", found.stored_apart),
         ("duplicates with a wrong owner", found.wrong_owners),
+        ("moved events without a copy", found.lost_moves),
         (f"wrong answers among {found.looked_up:,} lookups", found.wrong_lookups),
     ):
         out.print(f"{what}: {len(wrong) or 'none'}", highlight=False)

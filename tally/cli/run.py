@@ -82,10 +82,7 @@ class _Screen:
         rate = (counts.total - before) / (now - before_at) if now > before_at else 0.0
         self._last = now, counts.total
         if self._live is None:
-            say(
-                f"{counts.stored:,} stored, {counts.duplicates:,} duplicates, {counts.rejected:,} rejected, "
-                f"lag {overview.lag:,}, {rate:,.0f} events/s, {workers} workers"
-            )
+            say(f"{counts.as_text}, lag {overview.lag:,}, {rate:,.0f} events/s, {workers} workers")
             return
         table = Table(title="Tally", caption="Ctrl-C stops it")
         for name in ("stored", "duplicates", "rejected", "lag", "events/s", "workers"):
@@ -169,8 +166,7 @@ def _print_counts(settings: Settings, *, as_json: bool) -> None:
         answer_json({**counts.model_dump(), "lag": overview.lag})
     else:
         out.print(
-            f"topic {settings.topic}: {counts.stored:,} stored, {counts.duplicates:,} duplicates, "
-            f"{counts.rejected:,} rejected, lag {overview.lag:,}",
+            f"topic {settings.topic}: {counts.as_text}, lag {overview.lag:,}",
             highlight=False,
         )
 

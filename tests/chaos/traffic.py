@@ -1,5 +1,6 @@
 """Seeded traffic that has everything in it that a verdict may turn on: duplicates, times that are late, early or at a
-window's very edge, ids and keys from outside, dead letters put back, and records that can never be valid."""
+window's very edge, ids and keys from outside, dead letters put back, events on wrong partitions, and records that can
+never be valid."""
 
 import json
 from random import Random
@@ -11,6 +12,8 @@ from schemas.wire import encode_headers, encode_value, partition_key
 from tests.lab import as_json, click
 
 WINDOW_MS = 40
+PARTITIONS = 3
+"""A topic has as many at least."""
 LONG = {"longer": "than the narrowed table takes"}
 """Metadata that `NARROWED` refuses."""
 NARROWED_BYTES = 16
@@ -23,9 +26,11 @@ _EPOCH_MS = 1_790_000_000_000
 class Raw(NamedTuple):
     """One record to put on the topic."""
 
-    key: bytes
+    key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    partition: int | None = None
+    """Where to put it, whatever its key."""
 
 
 class Traffic:
@@ -38,7 +43,8 @@ class Traffic:
     def record(self) -> Raw:
         """The next record."""
         kind = self._random.choices(
-            ("live", "timed", "keyed", "foreign", "imported", "replayed", "bad"), (40, 25, 8, 10, 7, 3, 7)
+            ("live", "timed", "keyed", "foreign", "imported", "replayed", "misplaced", "bad"),
+            (36, 22, 8, 8, 6, 3, 10, 7),
         )[0]
         return getattr(self, f"_{kind}")()  # type: ignore[no-any-return]
 
@@ -94,6 +100,12 @@ class Traffic:
         derived = json.loads(raw.value or b"")["interaction_id"]
         assert derived
         return raw._replace(headers=encode_headers("default", derived_id=True, origin_ms=self._moment_ms()))
+
+    def _misplaced(self) -> Raw:
+        """Any event, from a client that has another partitioner, or sends no key; sometimes it is right by chance."""
+        kinds = (self._live, self._timed, self._keyed, self._foreign, self._imported, self._replayed)
+        key, partition = self._random.choice((None, b"another key")), self._random.randrange(PARTITIONS)
+        return self._random.choice(kinds)()._replace(key=key, partition=partition)
 
     def _bad(self) -> Raw:
         return Raw(b"default:e%d" % self._random.randrange(8), self._random.choice(_BAD), [("app", b"\xff")])

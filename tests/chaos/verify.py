@@ -6,6 +6,7 @@ from consumers.batch import Batch
 from consumers.events import Event
 from consumers.validation import Validation
 from readers.audit import audit
+from readers.deep_audit import deep_audit
 from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.records import Records
@@ -20,7 +21,11 @@ Place = tuple[int, int]
 
 
 def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -> dict[Place, str]:
-    """By place in the log: `stored ID`, `duplicate of ID` or `rejected REASON`, from the log alone."""
+    """By place: `stored ID`, `duplicate of ID`, `rejected REASON` or `moved to PARTITION`, from the log alone.
+
+    The copies of moved events are in the log, and judged as they lie there: the same holds however often a crash has
+    repeated them.
+    """
     events: list[Event] = []
     too_long: set[Place] = set()
     outcomes: dict[Place, str] = {}
@@ -28,7 +33,14 @@ def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -
         ours = records[records.partitions == partition]
         if len(ours):
             found = Validation(settings.topic, settings.namespace, settings.partitions).judge(Batch(ours))
-            events += found.events
+            misplaced = found.events.misplaced
+            events += found.events[~misplaced]
+            outcomes |= {
+                (partition, offset): f"moved to {home}"
+                for offset, home in zip(
+                    found.events.offsets[misplaced].tolist(), found.events.homes[misplaced].tolist(), strict=True
+                )
+            }
             outcomes |= {(partition, each.offset): f"rejected {each.rejection.reason}" for each in found.rejected}
             metadata_bytes = found.events.columns.spans[:, SPAN_AT["metadata"], 2]
             too_long |= {
@@ -69,7 +81,8 @@ async def recorded_outcomes(database: ClickHouse, topic: str) -> tuple[dict[Plac
         await database.rows(
             "SELECT _partition, _offset, concat('stored ', interaction_id) FROM interactions FINAL "
             "WHERE _topic = {topic:String} UNION ALL SELECT _partition, _offset, "
-            "if(verdict = 'duplicate', concat('duplicate of ', duplicate_of), concat('rejected ', reason)) "
+            "multiIf(verdict = 'duplicate', concat('duplicate of ', duplicate_of), "
+            "verdict = 'moved', concat('moved to ', toString(_copy_partition)), concat('rejected ', reason)) "
             "FROM outcomes FINAL WHERE _topic = {topic:String}",
             {"topic": topic},
         )
@@ -100,7 +113,8 @@ async def problems_of(settings: Settings, database: ClickHouse, *, narrowed: boo
     async for partition in audit(settings, database):
         if not partition.balances or partition.in_flight:
             problems.append(f"the audit of partition {partition.partition} does not balance: {partition}")
-    return problems
+    deep = await deep_audit(settings, database)
+    return problems + deep.ids_twice + deep.stored_apart + deep.wrong_owners + deep.lost_moves
 
 
 def compared(expected: dict[Place, str], recorded: dict[Place, str]) -> list[str]:

@@ -8,7 +8,7 @@ from readers.audit import audit
 from readers.deep_audit import deep_audit
 from tally.dead_letters import Selection, read_letters
 from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
-from tests.lab import Lab, as_json
+from tests.lab import Lab, as_json, execution_on
 
 Place = tuple[int, int]
 DUPLICATE = "same_key"
@@ -35,7 +35,8 @@ class Attacked:
         """A valid event that no other one repeats."""
         self._events += 1
         headers = [(b"tally-namespace", namespace.encode())]
-        return RawRecord(as_json(execution=f"{namespace} {self._events}"), headers=headers)
+        execution = execution_on(self.PARTITION, f"{namespace} {self._events}", namespace=namespace)
+        return RawRecord(as_json(execution=execution), headers=headers)
 
     async def send(self, batch: bytes, reasons: Sequence[str | None]) -> int:
         """Put a batch on the topic; by record, the reason why it must not be stored, or None."""
@@ -81,9 +82,9 @@ async def attacked(lab: Lab) -> AsyncIterator[Attacked]:
 
 
 async def balances(lab: Lab, records: int) -> None:
-    """Raise AssertionError unless the audits account for so many records, and nothing is in flight."""
+    """Raise AssertionError unless the audits account for so many records and copies of moved ones; none in flight."""
     accounts = [each async for each in audit(lab.settings, lab.database)]
     assert all(each.balances and not each.in_flight for each in accounts), accounts
-    assert sum(each.accepted for each in accounts) == records, accounts
+    assert sum(each.accepted - each.moved for each in accounts) == records, accounts
     deep = await deep_audit(lab.settings, lab.database)
     assert deep.balances, deep

@@ -17,7 +17,7 @@ from tests.hostile.accounts import DUPLICATE, Attacked, attacked, balances
 from tests.hostile.raw_producer import RawRecord, Refused, batch_of, encode_batch, encode_records, varint
 from tests.hostile.suite import Attack, named
 from tests.hostile.worker_memory import drained
-from tests.lab import Lab, as_json
+from tests.lab import Lab, as_json, execution_on
 from tests.waiting import eventually_async
 
 MIB = 1024 * 1024
@@ -97,7 +97,7 @@ async def reading_again(lab: Lab, random: Random) -> Attack:
     """What is read once more, because the table refused a row, gets the same outcomes."""
     async with attacked(lab) as log:
         await lab.database.command(NARROWED)
-        refused = RawRecord(as_json(execution="refused", metadata={"longer": "than the column"}))
+        refused = RawRecord(as_json(execution=execution_on(0, "refused"), metadata={"longer": "than the column"}))
         records = [log.event(), refused, log.event()._replace(delta=random.randrange(3, 99)), log.event()]
         await log.send(batch_of(records), [None, "refused_by_table", "bad_record", None])
         payload = lz4_encode(encode_records([log.event()])) + b"left"

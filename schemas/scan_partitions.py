@@ -1,0 +1,80 @@
+"""Hashes of many events' partition keys at once: of the keys that `schemas.wire.partition_key` makes one by one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.compiled import compiled
+from schemas.murmur2 import Words, murmur2
+from schemas.scan_event import SPAN_AT, Columns, Integers
+from schemas.scan_json import Bytes
+from schemas.scan_texts import copy, copy_span
+from schemas.wide import WIDE
+
+_GROUPINGS = np.array([SPAN_AT[name] for name in ("execution_id", "session_id", "user_id", "feature_id")])
+"""The fields a key is made from: the first that is not empty. The idempotency key stands after the first field."""
+_WITHOUT_SIGN = 0x7FFFFFFF
+
+
+def partition_hashes(
+    text: Bytes,
+    columns: Columns,
+    namespaces: Sequence[str],
+    idempotency_keys: Sequence[str | None],
+    head_of: npt.NDArray[np.int32],
+) -> Integers:
+    """By line the hash of the event's partition key, from 0 on: modulo the number of partitions it is the partition.
+
+    Namespaces and idempotency keys come by head; `head_of` says which head a line has.
+    """
+    prefixes = [f"{namespace}:".encode() for namespace in namespaces]
+    tokens = [(key or "").encode() for key in idempotency_keys]
+    prefix_ends, token_ends = np.cumsum([0, *map(len, prefixes)]), np.cumsum([0, *map(len, tokens)])
+    longest = int(columns.spans[:, _GROUPINGS, 2].max(initial=0))
+    size = max(map(len, prefixes), default=0) + max(longest, max(map(len, tokens), default=0)) + WIDE
+    scratch = np.zeros((size // 4 + 2) * 4, np.uint8)
+    hashes = np.empty(len(head_of), np.int64)
+    _hash_all(
+        text,
+        columns.spans,
+        np.frombuffer(b"".join(prefixes), np.uint8),
+        prefix_ends,
+        np.frombuffer(b"".join(tokens), np.uint8),
+        token_ends,
+        head_of,
+        scratch,
+        scratch.view(np.uint32),
+        hashes,
+    )
+    return hashes
+
+
+@compiled
+def _hash_all(
+    text: Bytes,
+    spans: Integers,
+    prefixes: Bytes,
+    prefix_ends: Integers,
+    tokens: Bytes,
+    token_ends: Integers,
+    head_of: npt.NDArray[np.int32],
+    scratch: Bytes,
+    words: Words,
+    hashes: Integers,
+) -> None:
+    """`words` is `scratch` once more."""
+    for line in range(len(hashes)):
+        head = head_of[line]
+        first = prefix_ends[head]
+        at = copy(prefixes, first, prefix_ends[head + 1] - first, scratch, 0)
+        token = token_ends[head]
+        token_size = token_ends[head + 1] - token
+        if token_size > 0 and spans[line, _GROUPINGS[0], 2] <= 0:
+            at = copy(tokens, token, token_size, scratch, at)
+        else:
+            for field in _GROUPINGS:
+                if spans[line, field, 2] > 0:
+                    at = copy_span(text, spans[line, field], scratch, at)
+                    break
+        hashes[line] = murmur2(words, at) & _WITHOUT_SIGN
