@@ -20,6 +20,7 @@ from runtime.redis import Redis
 from runtime.retry import retrying
 from runtime.settings import Settings
 from runtime.stack_file import process_exists
+from runtime.tasks import running
 
 BEATS_PER_TIMEOUT = 3
 LOOKS_PER_TIMEOUT = 20
@@ -67,12 +68,10 @@ class InstanceLock:
     async def held(self) -> AsyncIterator[None]:
         """Use the name until left. Raises SettingsError when a live worker has it."""
         await retrying("taking the worker's name", self._take)
-        beating = asyncio.create_task(self._beat())
         try:
-            yield
+            async with running(self._beat(), "confirming the worker's name"):
+                yield
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
             with suppress(*REDIS_FAILED):
                 if self._is_own(await self._holder()):
                     await self._write(timeout_s=0.001)

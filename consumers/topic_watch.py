@@ -17,6 +17,7 @@ from runtime.faults import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.settings import Settings
 from runtime.stuck import StuckPartitions
+from runtime.tasks import running
 from runtime.topic_check import RETENTION_MS
 
 WARN_EVERY_S = 60.0
@@ -47,12 +48,8 @@ class TopicWatch:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look again and again until left."""
-        looking = asyncio.create_task(self._run())
-        try:
+        async with running(self._run(), "watching the topic"):
             yield
-        finally:
-            looking.cancel()
-            await asyncio.wait([looking])
 
     def check(self) -> None:
         """Raise Fatal when a setting of the topic was changed to one that loses or reorders events."""

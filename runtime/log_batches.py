@@ -45,7 +45,7 @@ def _read(item: Any) -> LogBatch:
     if not isinstance(item, WholeBatch):
         return LogBatch(item.offset, item.offset + 1, 1, False, item.timestamp)
     first, *_, attributes, last, _, highest_ms, _, _, _, records = _HEADER.unpack_from(item.raw)
-    return LogBatch(first, first + last + 1, records, bool(attributes & _CONTROL), highest_ms)
+    return LogBatch(first, first + max(last, 0) + 1, records, bool(attributes & _CONTROL), highest_ms)
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
         try:
             loop.call_soon_threadsafe(turned.set)
         except RuntimeError:
-            return "the event loop has ended"
+            return "the event loop is closed"
         return "" if turned.wait(ALIVE_S) else "the event loop hangs"
 
     class Handler(BaseHTTPRequestHandler):
