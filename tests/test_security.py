@@ -3,55 +3,121 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
+from consumers.retention import expire_interactions, expire_outcomes
 from deploy.embedded.stack import Stack
 from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.errors import Fatal, SettingsError, TallyError
 from runtime.kafka_connection import connection
+from runtime.key_store import KeyStore
+from runtime.migrate import migrate
 from runtime.ports import free_port
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from tests.http_lab import EVENT, PATH, api_of, consuming, with_key
-from tests.lab import lab_of, settings_of_its_own
-from tests.secure_lab import API_PASSWORD, PASSWORD, WORKER_PASSWORD, Secure, secured
+from tests.http_lab import EVENT, PATH, api_of, consuming, until_keys_are_known, with_key
+from tests.lab import Lab, lab_of, settings_of_its_own
+from tests.secure_lab import PASSWORDS, Secure, secured
 from tests.test_cli import CLEAN, TALLY
+from tests.waiting import eventually_async
 
 
 @pytest.fixture(scope="module")
 def secure(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     """Stores with TLS and users."""
     folder = tmp_path_factory.mktemp("secure, Käse \\ 1")
-    with secured(stack, settings_of_its_own(stack, folder), folder) as found:
+    with secured(settings_of_its_own(stack, folder), folder) as found:
         yield found
 
 
 async def test_events_pass_through_all_of_it(secure: Secure) -> None:
-    """Each role with a Redis user of its own, who may do what it needs and nothing else."""
-    of_api = secure.settings.model_copy(update={"redis": secure.redis("tally_api", API_PASSWORD)})
-    reading = with_key(of_api, read_wait_ms=30_000, rate_limit_per_s=1_000)
-    async with lab_of(secure.settings) as lab, api_of(reading) as api, consuming(secure.settings):
-        first = await api.post(PATH, json=EVENT)
+    """Each role is a user of its own in each store, and may do what it needs."""
+    collecting, reading = (
+        with_key(secure.of(role), read_wait_ms=30_000, rate_limit_per_s=1_000)
+        for role in ("tally_collector", "tally_reader")
+    )
+    async with (
+        lab_of(secure.settings) as lab,
+        api_of(collecting, "collector") as collector,
+        api_of(reading, "reader") as reader,
+        consuming(secure.of("tally_worker")),
+    ):
+        await KeyStore(lab.database).create("another", ["write"], ["default"])
+        await until_keys_are_known(collector)
+        first = await collector.post(PATH, json=EVENT)
         assert first.status_code == 200, first.text
         assert "x-ratelimit-remaining" in first.headers
-        again = await api.post(PATH, json=EVENT)
-        assert again.headers["x-duplicate-of"] == first.headers["x-interaction-id"]
+        assert (await collector.get("/v1/ready")).json()["ready"] is True
+        again = await collector.post(PATH, json=EVENT)
         for answer in (first, again):
-            found = await api.get(f"{PATH}/{answer.headers['x-interaction-id']}")
-            assert found.json()["feature_id"] == "doc-1"
+            found = await reader.get(f"{PATH}/{answer.headers['x-interaction-id']}")
+            assert found.json()["feature_id"] == "doc-1", found.text
+        assert again.headers["x-duplicate-of"] == first.headers["x-interaction-id"]
         assert await lab.count("interactions") == await lab.count("outcomes") == 1
-    async with connect_redis(secure.settings) as redis:
-        assert isinstance(redis, Redis)
-        with pytest.raises(NoPermissionError):
-            await redis.set("another", 1)
-        with pytest.raises(NoPermissionError):
-            await redis.flushall()
+        await lab.put(b"no JSON")
+        await eventually_async(partial(_has_outcomes, lab, 2))  # which follow the dead letter
+        assert (await reader.delete(f"{PATH}/{first.headers['x-interaction-id']}")).status_code == 200
+        assert (await reader.get("/v1/ready")).json() == {
+            "ready": True,
+            "dependencies": dict.fromkeys(("redis", "keys", "clickhouse", "progress"), "ok"),
+        }
+    async with connect(secure.of("tally_worker")) as database:
+        later = datetime.now(UTC) + timedelta(days=100)
+        assert await expire_outcomes(database, 1, later)
+        assert await expire_interactions(database, 1, later, wait=True)
+
+
+async def _has_outcomes(lab: Lab, count: int) -> bool:
+    return await lab.count("outcomes") == count
+
+
+REFUSED = {
+    "tally_collector": ["SELECT count() FROM interactions", "INSERT INTO deletions (namespace) SELECT 'x'"],
+    "tally_reader": ["INSERT INTO outcomes (namespace) SELECT 'x'", "ALTER TABLE interactions DELETE WHERE 1"],
+    "tally_worker": ["SELECT * FROM api_keys", "DROP TABLE interactions", "INSERT INTO api_keys (key_id) SELECT 'x'"],
+    "tally_analyst": ["SELECT * FROM api_keys", "INSERT INTO topics (topic) SELECT 'x'"],
+    "tally_admin": ["CREATE DATABASE another", "CREATE TABLE others.t (a Int8) ENGINE = Memory"],
+}
+
+
+@pytest.mark.parametrize("role", REFUSED)
+async def test_a_role_may_do_nothing_else_in_clickhouse(secure: Secure, role: str) -> None:
+    await migrate(secure.settings)
+    async with connect(secure.of(role)) as database:
+        for sql in REFUSED[role]:
+            with pytest.raises(Fatal, match="TALLY_CLICKHOUSE"):
+                await database.command(sql)
+
+
+async def test_a_role_may_do_nothing_else_in_redis(secure: Secure) -> None:
+    for role in ("tally_worker", "tally_collector", "tally_reader"):
+        async with connect_redis(secure.of(role)) as redis:
+            assert isinstance(redis, Redis)
+            for refused in (redis.set("another", 1), redis.flushall(), redis.config_set("maxmemory", 1), redis.keys()):
+                with pytest.raises(NoPermissionError):
+                    await refused
+
+
+async def test_a_role_may_do_nothing_else_in_kafka(secure: Secure) -> None:
+    await kafka.create_topics(secure.settings)
+    for role in ("tally_worker", "tally_collector", "tally_reader"):
+        async with kafka.admin(secure.of(role)) as client:
+            answer: Any = await client.delete_topics([secure.settings.topic])
+            assert [error for _, error, *_ in answer.topic_error_codes] == [TopicAuthorizationFailedError.errno], role
+    for role in ("tally_reader", "tally_analyst"):
+        with pytest.raises(TallyError, match="ClusterAuthorizationFailed"):
+            async with kafka.producer(secure.of(role)):
+                pass
 
 
 def wrong(secure: Secure) -> dict[str, dict[str, object]]:
@@ -121,4 +187,4 @@ async def test_with_a_wrong_password_every_process_says_so_and_exits(secure: Sec
             assert done.returncode == Fatal.exit_code, (command, said)
             assert name in said, (command, said)
             assert "Traceback" not in said
-            assert not any(secret in said for secret in (PASSWORD, WORKER_PASSWORD, API_PASSWORD))
+            assert not any(secret in said for secret in PASSWORDS.values())

@@ -63,9 +63,9 @@ class Session:
             else:
                 self._set({**own, **caller.settings, **marked})
             if caller is not None:
-                self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
-                if caller.database:
+                if caller.database:  # before the role: to name a database needs no right, to read its tables does
                     self._run(f"USE {_identifier(caller.database)}")
+                self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
         except BaseException:
             self.close()
             raise

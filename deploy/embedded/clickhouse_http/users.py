@@ -20,6 +20,12 @@ OWNER_GRANTS = (
 BACKUP_ROLE = "backup_files"
 """For BACKUP and RESTORE alone. The engine keeps both to one folder, but wants the right to any file first."""
 
+_OWN_ROLES = {
+    BACKUP_ROLE: ("GRANT FILE ON *.*",),
+    "front": ("GRANT SHOW, KILL QUERY ON *.*",),
+}
+"""What the front does by itself: it chooses a session's database, and ends the queries of clients that have left."""
+
 LOCKED_SETTINGS = (
     # Another dialect would be parsed otherwise than the statement was checked.
     *("dialect", "polyglot_dialect", "promql_database", "promql_table"),
@@ -96,7 +102,7 @@ def engine_config(backups: Path, users_file: str) -> str:
 
 def engine_users(users: Iterable[User]) -> str:
     """The engine's file of users: one user, and a role for each of ours."""
-    roles = {user.role: user.grants for user in users} | {BACKUP_ROLE: ("GRANT FILE ON *.*",)}
+    roles = {user.role: user.grants for user in users} | _OWN_ROLES
     locked = "".join(f"<{name}><readonly/></{name}>" for name in LOCKED_SETTINGS)
     granted = ", ".join(map(_identifier, roles))
     return (

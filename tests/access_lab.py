@@ -1,0 +1,80 @@
+"""The rights that the files of `deploy/access` give, as the embedded stores take them."""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiokafka.protocol.admin import CreateAclsRequest
+
+from deploy.embedded.clickhouse_http.users import User
+from runtime import kafka
+from runtime.settings import Settings
+
+ACCESS = Path(__file__).parent.parent / "deploy" / "access"
+_OPERATIONS = {"All": 2, "Read": 3, "Write": 4, "Describe": 8, "DescribeConfigs": 10}
+_RESOURCES = {"topic": 2, "group": 3}
+_LITERAL, _ALLOW = 3, 3
+
+
+class Right(NamedTuple):
+    """One thing that a user may do in Kafka."""
+
+    user: str
+    operation: str
+    resource: str
+    name: str
+
+
+def kafka_rights(topic: str, letters: str, group: str) -> list[Right]:
+    """The lines of kafka.sh."""
+    names = {"$TOPIC": topic, "$LETTERS": letters, "$GROUP": group}
+    found = []
+    for line in (ACCESS / "kafka.sh").read_text().splitlines():
+        if line.startswith("allow "):
+            _, user, *options, resource, name = shlex.split(line)
+            operations = [word for word in options if not word.startswith("--")]
+            found += [Right(user, each, resource.removeprefix("--"), names[name]) for each in operations]
+    return found
+
+
+async def grant_in_kafka(administrator: Settings, rights: list[Right]) -> None:
+    """What kafka-acls.sh does; its class is not among the embedded jars."""
+    async with kafka.admin(administrator) as client:
+        for right in rights:
+            request = CreateAclsRequest(
+                _RESOURCES[right.resource],
+                right.name,
+                _LITERAL,
+                f"User:{right.user}",
+                "*",
+                _OPERATIONS[right.operation],
+                _ALLOW,
+            )
+            answer: Any = await client._send_to_controller(request)
+            assert not any(error for error, _message in answer.creation_responses), right
+
+
+def valkey_users(passwords: Mapping[str, str]) -> str:
+    """valkey.acl with the hashes of passwords, by user."""
+    rules = (ACCESS / "valkey.acl").read_text()
+    for user, password in passwords.items():
+        role = user.removeprefix("tally_").upper()
+        rules = rules.replace(f"#{role} ", f"#{hashlib.sha256(password.encode()).hexdigest()} ")
+    return rules
+
+
+def clickhouse_users(database: str, passwords: Mapping[str, str]) -> list[User]:
+    """The roles of clickhouse.sql as users of the embedded front, on another database."""
+    text = re.sub(r"^--.*$", "", (ACCESS / "clickhouse.sql").read_text(), flags=re.MULTILINE)
+    grants: dict[str, list[str]] = {}
+    for statement in filter(None, map(str.strip, text.split(";"))):
+        if found := re.fullmatch(r"((?:GRANT|REVOKE) .*) (?:TO|FROM) (tally_\w+)", statement, re.DOTALL):
+            grants.setdefault(found[2], []).append(found[1].replace(" ON tally.", f" ON {database}."))
+    read_only = set(re.findall(r"DEFAULT ROLE (\w+) SETTINGS readonly = 1", text))
+    return [
+        User(role, passwords[role], tuple(statements), only_reads=role in read_only)
+        for role, statements in grants.items()
+    ]
