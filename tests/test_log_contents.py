@@ -13,7 +13,7 @@ from readers.audit import PartitionAudit, audit
 from readers.log_range import contents_at
 from runtime import kafka, topic_admin
 from runtime.log_batches import LogBatch, batch_reader, batches_in, first_waiting
-from tests.lab import Lab, as_json
+from tests.lab import Lab, as_json, execution_on
 from tests.test_cli import CLEAN, TALLY
 from tests.waiting import eventually_async
 
@@ -31,7 +31,7 @@ async def in_a_transaction(lab: Lab, count: int, *, keep: bool) -> None:
     try:
         await producer.begin_transaction()
         for number in range(count):
-            value, key = as_json(execution=f"{keep} {number}"), b"%d" % number
+            value, key = as_json(execution=execution_on(0, f"{keep} {number}")), b"%d" % number
             await producer.send_and_wait(lab.settings.topic, value, key=key, partition=0)
         await (producer.commit_transaction() if keep else producer.abort_transaction())
     finally:
@@ -59,7 +59,7 @@ async def compact(lab: Lab, gone: range) -> None:
 
         async def is_compacted() -> bool:
             # The last segment is never compacted: a further record closes it.
-            place = await lab.put(as_json(execution="a further one"), key=b"another key", partition=0)
+            place = await lab.put(as_json(execution=execution_on(0, "a further one")), key=b"another key", partition=0)
             found = await batches(lab, place.offset)
             return not any(set(gone).intersection(range(each.first, each.end)) for each in found)
 
@@ -105,7 +105,7 @@ async def test_transactions_kept_and_given_up_balance(lab: Lab) -> None:
     """Markers and aborted records are no events, and no holes."""
     for keep in (True, False, True, False):
         await in_a_transaction(lab, 2, keep=keep)
-    await lab.put(as_json(execution="last"), partition=0)
+    await lab.put(as_json(execution=execution_on(0, "last")), partition=0)
     await lab.drain()
     found = (await accounts(lab))[0]
     assert found.balances, found
@@ -116,7 +116,7 @@ async def test_what_compaction_has_taken_never_balances(lab: Lab) -> None:
     """100 accepted events of one key of which one is left: the audit names the offsets of the others, and exits 1."""
     await in_a_transaction(lab, 2, keep=True)
     for number in range(100):
-        await lab.put(as_json(execution=f"e{number}"), key=SAME_KEY, partition=0)
+        await lab.put(as_json(execution=execution_on(0, f"e{number}")), key=SAME_KEY, partition=0)
     await compact(lab, gone=range(3, 102))
     await lab.drain()
     found = (await accounts(lab))[0]
@@ -137,7 +137,7 @@ async def test_what_compaction_has_taken_never_balances(lab: Lab) -> None:
 async def test_what_was_stored_before_it_was_compacted_balances(lab: Lab) -> None:
     """A hole is no loss where the event has its outcome."""
     for number in range(20):
-        await lab.put(as_json(execution=f"e{number}"), key=SAME_KEY, partition=0)
+        await lab.put(as_json(execution=execution_on(0, f"e{number}")), key=SAME_KEY, partition=0)
     await lab.drain()
     await compact(lab, gone=range(19))
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset = 7 SETTINGS mutations_sync = 2")
@@ -149,10 +149,10 @@ async def test_what_was_stored_before_it_was_compacted_balances(lab: Lab) -> Non
 async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: Lab, before_offset: int) -> None:
     """kafka-delete-records takes what has an outcome without harm; what has none it takes unread."""
     for number in range(10):
-        await lab.put(as_json(execution=f"e{number}"), partition=0)
+        await lab.put(as_json(execution=execution_on(0, f"e{number}")), partition=0)
     await lab.drain()
     for number in range(10, 20):
-        await lab.put(as_json(execution=f"e{number}"), partition=0)
+        await lab.put(as_json(execution=execution_on(0, f"e{number}")), partition=0)
     async with kafka.admin(lab.settings) as admin:
         place = TopicPartition(lab.settings.topic, 0)
         await admin.delete_records({place: RecordsToDelete(before_offset=before_offset)})

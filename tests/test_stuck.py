@@ -25,7 +25,7 @@ from tests.chaos.proxy import proxy_to
 from tests.cluster_lab import running_children
 from tests.eyes_lab import samples
 from tests.http_lab import api_of, with_key
-from tests.lab import Lab, as_json, at_port
+from tests.lab import Lab, as_json, at_port, execution_on
 from tests.test_cli import CLEAN, TALLY
 from tests.test_log_contents import in_a_transaction
 from tests.waiting import eventually_async
@@ -137,9 +137,9 @@ async def is_clear(settings: Settings, api: httpx.AsyncClient) -> None:
 
 async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
     """A record of a newer schema: the worker itself is not ready, and says where it waits."""
-    await lab.put(as_json(execution="before"), partition=2)
+    await lab.put(as_json(execution=execution_on(2, "before")), partition=2)
     await lab.put(as_json(execution="newer"), headers=NEWER, partition=2)
-    await lab.put(as_json(execution="other"), partition=1)
+    await lab.put(as_json(execution=execution_on(1, "other")), partition=1)
     async with working(quick), api_of(quick) as api, httpx.AsyncClient() as client:
         await is_named(quick, api, 2, 1)
         port = f"http://127.0.0.1:{quick.metrics_port}"
@@ -158,9 +158,9 @@ async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
 
 async def test_a_record_that_ends_every_worker_is_named(lab: Lab, quick: Settings, tmp_path: Path) -> None:
     """A worker that is started again and dies again; and once one gets past the record, all is well."""
-    await lab.put(as_json(execution="stored"), partition=3)
+    await lab.put(as_json(execution=execution_on(3, "stored")), partition=3)
     await lab.drain()
-    await lab.put(as_json(execution="deadly"), partition=3)
+    await lab.put(as_json(execution=execution_on(3, "deadly")), partition=3)
 
     async def has_died_twice() -> bool:
         return (tmp_path / "worker-0.log").read_text().count("it dies at this record") > 1
@@ -175,7 +175,7 @@ async def test_a_record_that_ends_every_worker_is_named(lab: Lab, quick: Setting
 
 async def test_without_any_worker_what_waits_is_named(lab: Lab, quick: Settings) -> None:
     """Markers of transactions and what was given up do not wait; a record does."""
-    await lab.put(as_json(execution="stored"), partition=0)
+    await lab.put(as_json(execution=execution_on(0, "stored")), partition=0)
     await lab.drain()
     await in_a_transaction(lab, 2, keep=False)
     async with api_of(quick) as api:
@@ -186,7 +186,7 @@ async def test_without_any_worker_what_waits_is_named(lab: Lab, quick: Settings)
 
         await eventually_async(nothing_lags)
         await is_clear(quick, api)
-        await lab.put(as_json(execution="waits"), partition=0)
+        await lab.put(as_json(execution=execution_on(0, "waits")), partition=0)
         await is_named(quick, api, 0, 4)
 
 
@@ -207,7 +207,7 @@ async def test_a_worker_without_its_store_says_where_it_is_stuck(lab: Lab, quick
             await eventually_async(is_ready)
             proxy.refusing = True
             proxy.cut()
-            await lab.put(as_json(), partition=1)
+            await lab.put(as_json(execution=execution_on(1, "waits")), partition=1)
             await eventually_async(is_stuck)
             proxy.behave()
             await eventually_async(is_ready)
