@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-browser test-containers image test-k8s test-monitoring mix chaos hostile recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -40,6 +40,10 @@ PYTHON_IMAGE ?= python:3.13-slim-bookworm
 image:
 	@docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --file deploy/images/Dockerfile --tag tally:0.1.0 .
 	@docker history --format '{{.Size}}\t{{.CreatedBy}}' tally:0.1.0 | grep -v '^0B'
+
+## make digests                the images by digest, as lines for the env file, once they are pulled
+digests:
+	@deploy/images/digests.sh
 
 ## make test-k8s               deploy/k8s rendered by kustomize, which Go builds, and checked
 KUSTOMIZE := .tally/bin/kustomize
@@ -115,6 +119,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python -P -m runtime.metrics_doc > docs/metrics.md
 	@page=$$($(BIN)/python -P -m tally.capacity_doc) && printf '%s\n' "$$page" > docs/capacity.md
 	@$(BIN)/python -P -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
+	@$(BIN)/python -P -m deploy.access.users_xml > deploy/access/clickhouse-users.xml
 
 ## make lock                   resolve the dependencies anew (needs the registries)
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

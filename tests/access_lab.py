@@ -1,7 +1,6 @@
 """The rights that the files of `deploy/access` give, as the embedded stores take them."""
 
 import hashlib
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 from aiokafka.protocol.admin import CreateAclsRequest
 
+from deploy.access.users_xml import rights_by_role
 from deploy.embedded.clickhouse_http.users import User
 from runtime import kafka
 from runtime.settings import Settings
@@ -68,13 +68,12 @@ def valkey_users(passwords: Mapping[str, str]) -> str:
 
 def clickhouse_users(database: str, passwords: Mapping[str, str]) -> list[User]:
     """The roles of clickhouse.sql as users of the embedded front, on another database."""
-    text = re.sub(r"^--.*$", "", (ACCESS / "clickhouse.sql").read_text(), flags=re.MULTILINE)
-    grants: dict[str, list[str]] = {}
-    for statement in filter(None, map(str.strip, text.split(";"))):
-        if found := re.fullmatch(r"((?:GRANT|REVOKE) .*) (?:TO|FROM) (tally_\w+)", statement, re.DOTALL):
-            grants.setdefault(found[2], []).append(found[1].replace(" ON tally.", f" ON {database}."))
-    read_only = set(re.findall(r"DEFAULT ROLE (\w+) SETTINGS readonly = 1", text))
     return [
-        User(role, passwords[role], tuple(statements), only_reads=role in read_only)
-        for role, statements in grants.items()
+        User(
+            role,
+            passwords[role],
+            tuple(each.replace(" ON tally.", f" ON {database}.") for each in rights.grants),
+            only_reads=rights.only_reads,
+        )
+        for role, rights in rights_by_role().items()
     ]

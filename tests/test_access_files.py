@@ -1,11 +1,13 @@
 """The files under `deploy/access` are what their stores understand."""
 
-from pathlib import Path
+import re
 
+import yaml
+
+from deploy.access.users_xml import SQL, users_xml
 from schemas.tables import MIGRATIONS
+from tests.access_lab import ACCESS, Right, kafka_rights
 from tests.lab import Lab
-
-SQL = Path(__file__).parent.parent / "deploy" / "access" / "clickhouse.sql"
 
 
 async def test_clickhouse_understands_each_statement(lab: Lab) -> None:
@@ -18,3 +20,20 @@ async def test_clickhouse_understands_each_statement(lab: Lab) -> None:
         if " ON tally." in statement and " ON tally.*" not in statement:
             table = statement.partition(" ON tally.")[2].split()[0]
             assert f"CREATE TABLE IF NOT EXISTS {table} " in created, statement
+
+
+def test_the_file_of_users_is_current() -> None:
+    assert (ACCESS / "clickhouse-users.xml").read_text() == users_xml(), "run `make docs`"
+
+
+def test_compose_has_the_users_of_valkey() -> None:
+    content = yaml.safe_load((ACCESS.parents[1] / "docker-compose.yml").read_text())["configs"]["valkey-users"][
+        "content"
+    ]
+    assert re.sub(r">\$\{([A-Z]+)_PASSWORD\}", r"#\1", content) == (ACCESS / "valkey.acl").read_text()
+
+
+def test_the_rights_in_kafka_are_read() -> None:
+    rights = kafka_rights("t", "t.letters", "g")
+    assert Right("tally_collector", "Write", "topic", "t") in rights
+    assert not [right for right in rights if right.user == "tally_reader" and right.operation == "Write"]

@@ -1,6 +1,7 @@
 """docker-compose.yml: what must be so of it, without Docker. `make test-containers` runs the image."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text()
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
-OURS = ("init", "collector", "reader", "consumer")
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ROLES = {"init": "admin", "collector": "collector", "reader": "reader", "consumer": "worker"}
+STORES = ("kafka", "valkey", "clickhouse")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -21,7 +24,7 @@ def test_a_service_is_pinned_and_kept_to_this_machine(name: str) -> None:
         assert port.startswith("127.0.0.1:")
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ROLES)
 def test_our_processes_write_nowhere_and_may_do_nothing_else(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
@@ -31,22 +34,74 @@ def test_our_processes_write_nowhere_and_may_do_nothing_else(name: str) -> None:
 
 def test_what_others_wait_for_can_be_told() -> None:
     assert set(SERVICES["grafana"]["depends_on"]) <= set(SERVICES)
-    for name in OURS:
+    for name in ROLES:
         for awaited, how in SERVICES[name]["depends_on"].items():
             if how["condition"] == "service_healthy":
                 assert "healthcheck" in SERVICES[awaited]
             else:
-                assert (awaited, how["condition"]) == ("init", "service_completed_successfully")
+                assert how["condition"] == "service_completed_successfully"
+                assert SERVICES[awaited]["restart"] == "no"
 
 
 def test_no_secret_has_a_default() -> None:
     secrets = re.findall(r"\$\{(\w*_(?:PASSWORD|KEY))(.*?)\}", TEXT)
-    assert len(secrets) >= 4
+    assert len(secrets) >= 6
     assert not [name for name, rest in secrets if rest.startswith(":-") or rest.startswith("-")]
     required = {name for name, rest in secrets if rest.startswith(":?")}
     assert required == {name for name, _ in secrets}, "each is asked for somewhere"
 
 
-def test_the_dev_file_has_what_is_asked_for() -> None:
-    given = dict(line.split("=", 1) for line in (ROOT / "deploy/dev.env").read_text().splitlines() if "=" in line)
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_is_in_a_command(name: str) -> None:
+    """Everybody on the machine may read the arguments of a process, a health check's too."""
+    service = SERVICES[name]
+    words = str(service.get("command", "")) + str(service.get("healthcheck", {}).get("test", ""))
+    assert not re.search(r"\$\{|PASSWORD|API_KEY", words)
+
+
+@pytest.mark.parametrize(("name", "role"), ROLES.items())
+def test_a_role_knows_its_own_password_and_no_other(name: str, role: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert set(re.findall(r"\$\{(\w+_PASSWORD)", str(environment))) == {f"{role.upper()}_PASSWORD"}
+    assert environment["TALLY_KAFKA_USERNAME"] == f"tally_{role}"
+    for address in (environment[each] for each in ("TALLY_REDIS", "TALLY_CLICKHOUSE") if each in environment):
+        assert re.match(rf"\w+://tally_{role}:", address)
+    assert ("TALLY_API_KEY" in environment) is (name in {"collector", "reader"})
+
+
+def test_each_store_is_reached_by_those_who_need_it_alone() -> None:
+    networks = COMPOSE["networks"]
+    for store in STORES:
+        assert networks[store] == {"internal": True}
+        inside = {name for name, service in SERVICES.items() if store in service["networks"]}
+        named = {name for name, service in SERVICES.items() if f"{store}:" in str(service.get("environment"))}
+        assert inside == named | {store}
+    assert not [name for name in ("prometheus", "grafana") if set(SERVICES[name]["networks"]) & set(STORES)]
+    assert not [name for name in (*STORES, "init", "consumer") if "edge" in SERVICES[name]["networks"]]
+
+
+def test_new_passwords_are_what_is_asked_for() -> None:
+    """Every time others, long, and in need of no quoting."""
+    made = [subprocess.run([ROOT / "deploy/compose-env.sh"], check=True, capture_output=True, text=True) for _ in "ab"]
+    given, others = (dict(line.split("=", 1) for line in each.stdout.splitlines()) for each in made)
     assert set(given) == set(re.findall(r"\$\{(\w+):\?", TEXT))
+    assert all(re.fullmatch(r"(root_)?[A-Za-z0-9]{43}", value) for value in given.values())
+    assert not set(given.values()) & set(others.values())
+    assert len(set(given.values())) == len(given)
+
+
+def test_digests_are_found_and_never_made_up(tmp_path: Path) -> None:
+    """With a Docker that has one image of them all."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\nfor image; do :; done\n"
+        'case "$image" in valkey*) echo "valkey/valkey@sha256:0123abcd" ;; *) exit 1 ;; esac\n'
+    )
+    docker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    script = ROOT / "deploy/images/digests.sh"
+    done = subprocess.run([script], check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert re.fullmatch(r"VALKEY_IMAGE=valkey/valkey:[\d.]+@sha256:0123abcd\n", done.stdout)
+    assert "apache/kafka" in done.stderr
+    assert "tally:0.1.0" in done.stderr

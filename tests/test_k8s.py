@@ -1,13 +1,16 @@
 """deploy/k8s: each object fits the published schemas, and they fit one another. `make test-k8s` renders them first."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
 import yaml
 
+ACCESS = Path(__file__).parent.parent / "deploy" / "access"
 FOLDER = Path(__file__).parent.parent / "deploy" / "k8s"
 VERSION = "1.31"
 PODS = ("Deployment", "StatefulSet", "Job")
@@ -75,6 +78,76 @@ def test_they_fit_one_another() -> None:
 def test_all_are_part_of_the_kustomization() -> None:
     (kustomization,) = objects_in(FOLDER / "kustomization.yaml")
     assert {*kustomization["resources"], "secret.example.yaml"} == {path.name for path in FILES}
+
+
+STORES = {"kafka": 9093, "clickhouse": 8443, "redis": 6379}
+NEEDED = {
+    "collector": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_REDIS", "TALLY_CLICKHOUSE"},
+    "reader": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_REDIS", "TALLY_CLICKHOUSE"},
+    "consumer": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_REDIS", "TALLY_CLICKHOUSE"},
+    "init": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_CLICKHOUSE"},
+}
+"""What each role must know, and nothing more."""
+
+
+def test_each_role_has_a_secret_of_its_own() -> None:
+    """With a user that no other role has, and which has rights in `deploy/access`."""
+    secrets = {each["metadata"]["name"]: each["stringData"] for each in objects_in(FOLDER / "secret.example.yaml")}
+    pods = {
+        each["metadata"]["name"].removeprefix("tally-"): each for each in objects_in(*FILES) if each["kind"] in PODS
+    }
+    assert set(pods) == set(NEEDED)
+    users = {}
+    for role, pod in pods.items():
+        (container,) = pod["spec"]["template"]["spec"]["containers"]
+        named = [each["secretRef"]["name"] for each in container["envFrom"] if "secretRef" in each]
+        assert named == [f"tally-{role}"]
+        values = secrets.pop(named[0])
+        assert set(values) == NEEDED[role]
+        user = users[role] = values["TALLY_KAFKA_USERNAME"]
+        for url in (values[name] for name in ("TALLY_REDIS", "TALLY_CLICKHOUSE") if name in values):
+            assert urlsplit(url).username == user
+            assert urlsplit(url).scheme in {"rediss", "https"}
+        for file in ("kafka.sh", "clickhouse.sql", *(("valkey.acl",) if "TALLY_REDIS" in values else ())):
+            assert re.search(rf"\b{user}\b", (ACCESS / file).read_text()), (role, file)
+    assert len(set(users.values())) == len(users)
+    assert not secrets
+
+
+def test_nothing_secret_is_in_a_command() -> None:
+    for each in objects_in(*FILES):
+        if each["kind"] in PODS:
+            (container,) = each["spec"]["template"]["spec"]["containers"]
+            assert not re.search(r"PASSWORD|KEY|SECRET|://|\$\((?!POD_NAME)", str(container["command"]))
+
+
+def egress_of(policies: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rules by which pods of a name may speak to others."""
+    return [
+        rule
+        for policy in policies
+        if "Egress" in policy["spec"]["policyTypes"] and _selects(policy["spec"]["podSelector"], name)
+        for rule in policy["spec"].get("egress", ())
+    ]
+
+
+def _selects(selector: dict[str, Any], name: str) -> bool:
+    expressions = selector.get("matchExpressions", ())
+    return all(name in each["values"] for each in expressions) and selector.get("matchLabels", {NAME: name}) == {
+        NAME: name
+    }
+
+
+def test_each_role_speaks_to_its_stores_and_nobody_else() -> None:
+    policies = objects_in(FOLDER / "network.yaml")
+    assert policies[0]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, (
+        "nothing, but for the others"
+    )
+    for role, known in NEEDED.items():
+        rules = egress_of(policies, f"tally-{role}")
+        assert all(peer["namespaceSelector"]["matchLabels"] for rule in rules for peer in rule["to"])
+        ports = {port["port"] for rule in rules for port in rule["ports"]}
+        assert ports == {53, *(port for store, port in STORES.items() if any(store.upper() in each for each in known))}
 
 
 def test_a_typo_would_be_found() -> None:
