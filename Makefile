@@ -66,6 +66,10 @@ SEED ?= 1
 chaos: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
 
+## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages; --resume continues (ARGS=--help)
+fuzz: $(VENV)/.dev
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 ## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real parts, with counts (ARGS=--help)
 hostile: $(VENV)/.dev
 	@$(BIN)/python -m tests.hostile $(ARGS)
