@@ -4,9 +4,11 @@ import asyncio
 import io
 import json
 import logging
+import socket
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,8 @@ from hypothesis import strategies as st
 
 from runtime import log
 from runtime.http.errors import MOST_PROBLEMS, invalid, problem
-from runtime.http.turns import SMALL_BYTES, Turns
+from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, Starts, Turns
+from runtime.ports import free_port
 from schemas.json_bounds import depth_of_text
 from schemas.judge import MOST_UNKNOWN_KEYS, judge, judge_request
 from schemas.rejection import Rejection
@@ -122,6 +125,31 @@ async def test_pieces_of_work_take_turns() -> None:
     assert await turns.run(SMALL_BYTES + 1, lambda: "the next one") == "the next one"
 
 
+async def test_requests_that_arrive_together_start_in_rounds() -> None:
+    """A thousand requests start in their order, at most so many of them in one round of the event loop."""
+    starts, rounds = Starts(), 0
+    loop = asyncio.get_running_loop()
+    started: list[tuple[int, int]] = []
+    ended = asyncio.Event()
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        if len(started) < 1_000:
+            loop.call_soon(count)
+        else:
+            ended.set()
+
+    count()
+    for number in range(1_000):
+        starts.start(loop, partial(lambda each: started.append((each, rounds)), number))
+    await ended.wait()
+    assert [number for number, _ in started] == list(range(1_000))
+    assert max(Counter(round_ for _, round_ in started).values()) == STARTED_TOGETHER
+    starts.start(loop, partial(started.append, (-1, 0)))
+    assert started[-1] == (-1, 0), "one alone does not wait"
+
+
 def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand errors of one kind are ten lines and their number; other lines and the access log go on."""
     now = 0.0
@@ -143,6 +171,69 @@ def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPat
     now = log.FLOOD_S + 1
     say("tally.api", 1, "request 1000 failed")
     assert "request 1000 failed (990 lines like this one were left out" in written.getvalue()
+
+
+OUT_OF_FILES = """
+import asyncio, os, resource, sys
+from fastapi import FastAPI
+from runtime import log
+from runtime.http.server import ApiServer
+from runtime.ports import listening
+from runtime.settings import Settings
+
+async def serve(port):
+    server = ApiServer(FastAPI(), Settings())
+    with listening("127.0.0.1", port) as sockets:
+        serving = asyncio.create_task(server.serve(sockets))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        until_told, files = asyncio.create_task(asyncio.to_thread(sys.stdin.readline)), []
+        await asyncio.sleep(0.1)
+        try:
+            while True:
+                files.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            os.write(1, b"full\\n")
+        await until_told
+        for file in files:
+            os.close(file)
+        os.write(1, b"empty\\n")
+        await asyncio.to_thread(sys.stdin.readline)
+        server.stop()
+        await serving
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+log.configure(most_lines=10)
+asyncio.run(serve(int(sys.argv[1])))
+"""
+
+
+def test_without_descriptors_a_line_says_so_and_later_connections_are_served() -> None:
+    """A process that cannot accept any more logs that in a line, without a stack trace, and accepts again later."""
+    port = free_port()
+    command = [sys.executable, "-c", OUT_OF_FILES, str(port)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "full\n"
+        waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        logged = []
+        while "ulimit -n" not in (line := process.stderr.readline()):
+            logged.append(line)
+            assert line, logged
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "empty\n"
+        waiting[0].sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert waiting[0].recv(100).startswith(b"HTTP/1.1 404 ")
+        for each in waiting:
+            each.close()
+        _, rest = process.communicate("\n", timeout=60)
+        assert "Traceback" not in "".join(logged) + rest
+        assert rest.count("ulimit -n") <= 10
+        assert process.returncode == 0
 
 
 @pytest.mark.parametrize(("soft", "hard", "served"), [(300, 20_000, 4_096), (600, 600, 152), (100, 100, 1)])

@@ -8,16 +8,19 @@ import asyncio
 import logging
 import math
 import uuid
+from functools import partial
 from typing import Any
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from runtime.http.connection_limits import SURPLUS_CONNECTIONS, Limits
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.middleware import REQUEST_ID, SURPLUS
+from runtime.http.turns import Starts
 from runtime.metrics import CONNECTIONS_REFUSED
 
 LINGER_S = 2.0
@@ -40,6 +43,7 @@ class BoundedConnection(HttpToolsProtocol):
     def __init__(
         self,
         limits: Limits,
+        starts: Starts,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -47,6 +51,7 @@ class BoundedConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._starts = starts
         self._is_surplus = False
         self._deadline = math.inf
         """When something has to have happened: a head, the rest of a body, a next request, an end."""
@@ -173,6 +178,9 @@ class BoundedConnection(HttpToolsProtocol):
         self.headers = []  # trailers go here, and nowhere
         self._in_head, self._head_bytes, self._body_bytes, self._framing_bytes = False, 0, 0, 0
         self._deadline = math.inf
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._starts.start(self.loop, partial(super()._start_asgi_task, cycle, app))
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of a body on."""

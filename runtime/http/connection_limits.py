@@ -8,8 +8,10 @@ from runtime.settings import Settings
 
 SURPLUS_CONNECTIONS = 64
 """Further connections on which health, readiness and metrics answer, and everything else is 503."""
-ACCEPTED_TOGETHER = 128
-"""Connections that are accepted before any of them can be refused."""
+ACCEPTED_TOGETHER = 16
+"""Connections that are accepted in one round of the event loop."""
+ROUNDS_UNTIL_CLOSED = 8
+"""From the round that accepts a connection to the one that has closed it again, at most."""
 OTHER_DESCRIPTORS = 256
 """Of files, and of connections to the stores."""
 
@@ -48,7 +50,7 @@ class Limits(NamedTuple):
 
 def within_descriptors(limits: Limits) -> Limits:
     """The limits, with no more connections than the process may open files; its soft limit is raised as needed."""
-    others = SURPLUS_CONNECTIONS + ACCEPTED_TOGETHER + OTHER_DESCRIPTORS
+    others = SURPLUS_CONNECTIONS + ACCEPTED_TOGETHER * ROUNDS_UNTIL_CLOSED + OTHER_DESCRIPTORS
     needed = limits.connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -1,6 +1,7 @@
 """uvicorn as a process of ours: it ends in order on SIGTERM and SIGINT, and the API's connections are bounded."""
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,12 @@ import uvicorn
 
 from runtime.http.connection import BoundedConnection
 from runtime.http.connection_limits import ACCEPTED_TOGETHER, Limits, within_descriptors
+from runtime.http.turns import Starts
 from runtime.metrics import CONNECTIONS
 from runtime.ports import BACKLOG
 from runtime.settings import Settings
+
+log = logging.getLogger("tally.api")
 
 
 class OrderlyServer(uvicorn.Server):
@@ -42,7 +46,7 @@ class ApiServer(OrderlyServer):
 
     def __init__(self, app: Any, settings: Settings) -> None:
         limits = within_descriptors(Limits.of(settings))
-        protocol: Any = partial(BoundedConnection, limits)
+        protocol: Any = partial(BoundedConnection, limits, Starts())
         super().__init__(
             uvicorn.Config(
                 app,
@@ -61,6 +65,7 @@ class ApiServer(OrderlyServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept; `backlog` is also how many asyncio accepts at a time, and the kernel may keep more."""
+        asyncio.get_running_loop().set_exception_handler(_explained)
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(BACKLOG)
@@ -73,3 +78,15 @@ class ApiServer(OrderlyServer):
         for connection in connections:
             connection.check(now)
         return await super().on_tick(counter)
+
+
+def _explained(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop could not do. A lack of descriptors is no fault of the code, and gets no stack trace."""
+    if str(context.get("message")).startswith("socket.accept() out of system resource"):
+        log.error(
+            "no connection can be accepted for a second: %s. Raise the process's limit of open files (ulimit -n), or "
+            "lower TALLY_HTTP_CONNECTIONS",
+            context.get("exception"),
+        )
+    else:
+        loop.default_exception_handler(context)
