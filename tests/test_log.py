@@ -146,7 +146,7 @@ def test_keys_and_passwords_are_masked_wherever_they_stand(line: str, log_format
 
 
 def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(log, "_hidden", set())
+    monkeypatch.setattr(masking, "_hidden", [])
     monkeypatch.setenv("TALLY_API_KEY", "a-key-of-my-own")
     monkeypatch.setenv("TALLY_KAFKA_PASSWORD", "kafkas-password")
     monkeypatch.setenv("TALLY_REDIS", "redis://:valkeys-password@r:1")
