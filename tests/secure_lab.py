@@ -72,7 +72,8 @@ def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
         port = free_port()
         clickhouse = clickhouse_part(folder, port, clickhouse_users(settings.database, PASSWORDS))
         clickhouse.start(children, folder / "clickhouse.log")
-        behind_tls = [opened.enter_context(_tls(each, context)) for each in (_valkey(children, folder), port)]
+        valkey_port = opened.enter_context(_tls(_valkey(children, folder), context))
+        clickhouse_port = opened.enter_context(_tls(port, context))
         for part in (kafka, clickhouse):
             assert wait_until(part.answers, lambda: True, part.start_timeout_s)
         inside = settings.model_copy(update={"kafka": kafka.endpoint})
@@ -82,7 +83,7 @@ def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
             "kafka_security_protocol": "SASL_SSL",
             "tls_ca_file": str(ca_file),
         }
-        secure = Secure(settings.model_copy(update=update), *behind_tls, wrong_ca_file)
+        secure = Secure(settings.model_copy(update=update), valkey_port, clickhouse_port, wrong_ca_file)
         yield secure._replace(
             settings=secure.of("tally_admin").model_copy(update={"redis": secure.of("tally_worker").redis})
         )
