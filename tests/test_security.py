@@ -70,7 +70,7 @@ async def test_events_pass_through_all_of_it(secure: Secure) -> None:
         assert (await reader.get("/v1/ready")).json() == {
             "ready": True,
             "dependencies": dict.fromkeys(("redis", "keys", "clickhouse", "progress", "workers"), "ok"),
-                "problems": [],
+            "problems": [],
         }
     async with connect(secure.of("tally_worker")) as database:
         later = datetime.now(UTC) + timedelta(days=100)
