@@ -33,6 +33,16 @@ class Made(NamedTuple):
     records: list[RawRecord] | None
 
 
+def _encoded(record: RawRecord) -> bytes:
+    return encode_records([record])
+
+
+def _body(record: RawRecord) -> bytes:
+    """A record without its size."""
+    raw = _encoded(record._replace(size=0))
+    return raw[len(varint(0)) :]
+
+
 class Batches:
     """An endless source of batches, which depends on its random numbers only."""
 
@@ -45,9 +55,12 @@ class Batches:
         random = self._random
         records = [self._record() for _ in range(random.choice((1, 1, 2, 5, 30)))]
         is_damaged = random.random() < 0.7
-        odd = [self._odd(record) for record in records] if random.random() < 0.2 and is_damaged else records
-        payload = encode_records(odd)
-        if is_damaged and random.random() < 0.5:
+        odd = random.choice((0, 0.1, 1)) if is_damaged else 0
+        payload = b"".join(
+            (self._odd if random.random() < odd else _encoded)(each._replace(delta=place))
+            for place, each in enumerate(records)
+        )
+        if is_damaged and random.random() < 0.4:
             payload = self._damaged(payload)
         codec = random.choice((0, 0, 0, 1, 2, 3, 4))
         if codec:
@@ -74,12 +87,22 @@ class Batches:
         headers = [(random.choice(names), some(20)) for _ in range(random.choice((0, 0, 1, 3)))]
         return RawRecord(some(300), some(30), headers, ahead_ms=random.choice((0, 1, 5)))
 
-    def _odd(self, record: RawRecord) -> RawRecord:
+    def _odd(self, record: RawRecord) -> bytes:
+        """A record that states one wrong number: one of its own, or that its key or its value ends elsewhere."""
         random = self._random
-        odd: dict[str, Any] = {
-            random.choice(("delta", "ahead_ms", "header_count", "size")): random.choice((*_NUMBERS, *_SIZES))
-        }
-        return record._replace(**odd)
+        name = random.choice(("delta", "ahead_ms", "header_count", "size", "key", "value"))
+        if name in ("key", "value"):
+            part = record.key if name == "key" else record.value
+            wrong = len(part or b"") + random.choice((random.randint(-40, 40), *_SIZES))
+            empty = record._replace(value=b"", headers=(), key=record.key if name == "value" else b"")
+            begin = len(_body(empty)) - (2 if name == "value" else 3)  # without the sizes that are 0, and the count
+            body = _body(record)
+            stated = len(varint(-1 if part is None else len(part)))
+            body = body[:begin] + varint(wrong) + body[begin + stated :]
+            return varint(len(body)) + body
+        right = len(_body(record)) if name == "size" else 0
+        odd: dict[str, Any] = {name: random.choice((right + random.randint(-40, 40), *_NUMBERS, *_SIZES))}
+        return _encoded(record._replace(**odd))
 
     def _damaged(self, payload: bytes) -> bytes:
         random = self._random

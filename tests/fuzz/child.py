@@ -26,7 +26,7 @@ class Progress(NamedTuple):
     values: int
     batches: int
     seconds: float
-    """Since its first example."""
+    """Since its first example; below 0 before that."""
 
     @classmethod
     def read(cls, path: Path) -> "Progress":
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
     @classmethod
     def create(cls, path: Path, first: int) -> None:
         """Write a file for a process that begins with an example."""
-        path.write_bytes(_STATE.pack(*cls(first, 0, 0, 0.0)))
+        path.write_bytes(_STATE.pack(*cls(first, 0, 0, -1.0)))
 
 
 def part_of(name: str) -> Part:

@@ -19,10 +19,13 @@ from tests.fuzz.guard import Region, numpy_guarded_in
 from tests.fuzz.values import Values
 
 VALUES_PER_EXAMPLE = 48
+CUTS = 6
+"""Places at which each value is cut off, so that what follows it cannot be touched."""
 MAX_VALUE_BYTES, MAX_TEXT_BYTES = 1 << 19, 1 << 23
-READINGS = 20
+READINGS = 8
 """Readings of some batches, at most: one that is not readable may state millions of offsets."""
-_LIMITS = Limits(1 << 18, 1 << 16, 1_000, 1 << 20, 4_096, 100_000)
+BATCHES_PER_EXAMPLE = 24
+_LIMITS = Limits(1 << 18, 1 << 16, 1_000, 1 << 20, 256, 100_000)
 
 
 class Counts(NamedTuple):
@@ -49,11 +52,14 @@ class _Scanning:
     def __call__(self, random: Random) -> Counts:
         """Scan some values. What they are found to be is compared by another part."""
         source = Values(random)
-        values = [source.value()[:MAX_VALUE_BYTES] for _ in range(VALUES_PER_EXAMPLE)]
-        for value in values:
-            self._scan(self._text, [value], at_end=random.random() < 0.8)
+        values, cut = list[bytes](), list[bytes]()
+        for _ in range(VALUES_PER_EXAMPLE):
+            values.append(source.value()[:MAX_VALUE_BYTES])
+            cut += [source.whole[: random.randrange(len(source.whole) + 1)] for _ in range(CUTS)]
+        for value in (*values, *cut):
+            self._scan(self._text, [value[:MAX_VALUE_BYTES]], at_end=random.random() < 0.8)
         self._scan(self._texts, values, at_end=True)
-        return Counts(values=len(values))
+        return Counts(values=len(values) + len(cut))
 
     def _scan(self, region: Region, values: Sequence[bytes], *, at_end: bool) -> None:
         raw, sizes = b"".join(values), np.array([*map(len, values)], np.int64)
@@ -84,10 +90,15 @@ def _rows() -> Part:
         if random.random() < 0.1:
             values[random.randrange(len(values))] = random.choice((None, b""))
         with numpy_guarded_in(*modules):
-            try:
-                assert_agreement(values)
-            except Exception as error:
-                raise AssertionError(f"{_alone(values)}: {type(error).__name__}: {str(error)[:2_000]}") from error
+            at = 0
+            while at < len(values):  # batches of all sizes: in small ones columns lie close to one another
+                some = values[at : at + random.choice((1, 2, 3, 5, 12, 48))]
+                at += len(some)
+                try:
+                    assert_agreement(some)
+                except Exception as error:
+                    why = f"{type(error).__name__}: {str(error)[:2_000]}"
+                    raise AssertionError(f"{_alone(some)}: {why}") from error
         return Counts(values=len(values))
 
     return run
@@ -100,7 +111,7 @@ def _alone(values: Sequence[bytes | None]) -> str:
             assert_agreement([value])
         except Exception:  # whatever it is
             return repr(value)[:4_000]
-    return "no value by itself"
+    return f"only together: {list(values)!r}"[:4_000]
 
 
 def _batches() -> Part:
@@ -108,8 +119,14 @@ def _batches() -> Part:
     compile_ahead()
 
     def run(random: Random) -> Counts:
-        source = Batches(random)
-        made = [source.batch() for _ in range(random.choice((1, 2, 6)))]
+        source, count = Batches(random), 0
+        while count < BATCHES_PER_EXAMPLE:
+            made = [source.batch() for _ in range(random.choice((1, 2, 6)))]
+            read(made)
+            count += len(made)
+        return Counts(batches=count)
+
+    def read(made: Sequence[Made]) -> None:
         regions = [Region(len(each.batch.raw)) for each in made]
         left = [
             each.batch._replace(raw=memoryview(region.text(each.batch.raw.tobytes())))  # type: ignore[arg-type]
@@ -130,7 +147,6 @@ def _batches() -> Part:
         for number, each in enumerate(made):
             if each.records is not None and number < len(made) - len(left):
                 assert found.get(number, []) == _expected(each), f"batch {number}: {each.batch.raw.tobytes().hex()}"
-        return Counts(batches=len(made))
 
     return run
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.fuzz.child import Progress
 
-MOST_FINDINGS = 20
+MOST_FINDINGS = 10
 """A part with so many is given up: most often they are one."""
 TELL_EVERY_S = 15.0
 HANGS_AFTER_S = 180.0
@@ -34,6 +34,7 @@ class Job:
 
 JOBS = (
     Job("scan", "scan"),
+    Job("scan-checked", "scan", {"NUMBA_BOUNDSCHECK": "1"}),
     Job("rows", "rows"),
     Job("rows-checked", "rows", {"NUMBA_BOUNDSCHECK": "1"}),
     Job("batches", "batches"),
@@ -50,6 +51,8 @@ class Result:
     values: int = 0
     batches: int = 0
     findings: list[str] = field(default_factory=list)
+    is_ready: bool = True
+    """False once a process has ended before its first example."""
 
 
 class Runner:
@@ -64,7 +67,8 @@ class Runner:
     def run(self, *, examples: int | None, seconds: float) -> Result:
         """Run so many examples, or for so long."""
         end = None if examples is None else self.result.next_example + examples
-        while self.result.next_example != end and seconds > 0 and len(self.result.findings) < MOST_FINDINGS:
+        result = self.result
+        while result.is_ready and result.next_example != end and seconds > 0 and len(result.findings) < MOST_FINDINGS:
             seconds -= self._run_one(end, seconds)
         self._say(f"{self._summary()}, done")
         return self.result
@@ -98,7 +102,10 @@ class Runner:
         self.result.batches += progress.batches
         if ended_by:
             self._found(progress.example, f"{ended_by}\n{said}".rstrip())
-        self.result.next_example = progress.example + bool(ended_by)
+        if progress.seconds < 0:  # no example's fault, and the next process would end likewise
+            self.result.is_ready = False
+        else:
+            self.result.next_example = progress.example + bool(ended_by)
         return max(progress.seconds, _POLL_S)
 
     def _watch(self, child: "subprocess.Popen[str]", path: Path) -> str:
@@ -110,7 +117,7 @@ class Runner:
             now, progress = time.monotonic(), Progress.read(path)
             if progress != seen:
                 seen, moved = progress, now
-            if now - moved > (HANGS_AFTER_S if progress.seconds else READY_AFTER_S):
+            if now - moved > (READY_AFTER_S if progress.seconds < 0 else HANGS_AFTER_S):
                 child.kill()
                 child.wait()
                 return "the example does not end"

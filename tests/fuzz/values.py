@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta, timezone
 from random import Random
 
+from schemas.event_time import END_MS, from_epoch_ms
 from schemas.interaction import INTERACTION_TYPES, MAX_TYPES
 from tests.bounds import INVALID_UTF_8, OF_FIELDS
 
@@ -31,14 +33,19 @@ class Values:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._others: list[bytes] = [b"{}"]
+        self.whole = b"{}"
+        """The last value before it was damaged."""
+        self._oddness = 0.0
+        """How likely each part of the value being made is one that the validator may refuse."""
 
     def value(self) -> bytes:
         """The next one."""
         random = self._random
+        self._oddness = random.choice((0, 0, 0.02, 0.2))
         fields = self._fields()
         text = self._spaced("{", [f"{self._key(name)}:{value}" for name, value in fields], "}")
-        value = text.encode(errors="surrogatepass")
-        for _ in range(random.choice((0, 0, 1, 1, 2, 4))):
+        value = self.whole = text.encode(errors="surrogatepass")
+        for _ in range(random.choice((0, 0, 0, 1, 2, 4))):
             value = random.choice(_MUTATIONS)(value, random, self._others)
         self._others = [*self._others[-15:], value]
         return value
@@ -50,24 +57,27 @@ class Values:
             wanted = random.sample(wanted, len(wanted))
         if random.random() < 0.1:
             wanted[wanted.index("feature_id")] = "document_id"
-        names = list(dict.fromkeys(wanted)) if random.random() < 0.9 else wanted
+        names = wanted if self._is_odd() else list(dict.fromkeys(wanted))
         return [(name, self._field(name)) for name in names]
 
     def _field(self, name: str) -> str:
         random = self._random
         # The largest texts take most of the time, and are rare.
-        if random.random() < 0.15 and name in OF_FIELDS:
+        if self._is_odd() and name in OF_FIELDS:
             text = random.choice(OF_FIELDS[name])
-            if len(text) < _LARGEST_SPLICE or random.random() < 0.05:
+            if len(text) < _LARGEST_SPLICE or random.random() < 0.2:
                 return text
-        if random.random() < 0.02:
+        if self._is_odd():
             return random.choice(("null", "true", "{}", "[]", '""', "0", self._number(), self._text(), self._object(2)))
         if name in _TEXT_FIELDS:
             return self._text()
         return _OF_KIND[name](self)
 
+    def _is_odd(self) -> bool:
+        return self._random.random() < self._oddness
+
     def _key(self, name: str) -> str:
-        if self._random.random() < 0.02:
+        if self._is_odd():
             at = self._random.randrange(len(name))
             name = f"{name[:at]}\\u{ord(name[at]):04x}{name[at + 1 :]}"
         return f'"{name}"{self._space()}'
@@ -82,37 +92,48 @@ class Values:
     def _text(self) -> str:
         random = self._random
         pieces = random.choices(_PIECES, k=random.choice((0, 1, 2, 5, 20)))
-        if random.random() < 0.03:
+        if self._is_odd():
             pieces.append(random.choice(_WRONG_PIECES))
         return f'"{"".join(pieces)}"'
 
     def _integer(self) -> str:
         random = self._random
-        return str(random.choice((0, 1, random.randrange(100), random.randrange(2**31), random.randrange(2**33))))
+        return str(random.choice((0, 1, random.randrange(100), random.randrange(2**31), 2**31 - 1)))
 
     def _number(self) -> str:
         random = self._random
         digits = "".join(random.choices("0123456789", k=random.choice((1, 2, 8, 17, 19, 30)))).lstrip("0") or "0"
         decimals = "." + "".join(random.choices("0123456789", k=random.choice((1, 6, 17, 40))))
-        exponent = random.choice("eE") + random.choice(("", "+", "-")) + str(random.choice((0, 1, 22, 280, 308, 330)))
+        power = random.choice((0, 1, 22, 200, 280, 308, 330) if self._is_odd() else (0, 1, 22, 200))
+        exponent = random.choice("eE") + random.choice(("", "+", "-")) + str(power)
         tails = ("", decimals, exponent, decimals + exponent)
         return random.choice(("", "", "-")) + digits + random.choice(tails)
 
     def _time(self) -> str:
+        """A time of any form, or one in the usual form within a minute of the earliest or the latest."""
         random = self._random
-        year = random.choice((1969, 1970, 1971, 2024, 2026, 2261, 2262, random.randrange(10_000)))
-        date = f"{year:04}-{random.randrange(14):02}-{random.randrange(33):02}"
-        clock = f"{random.randrange(26):02}:{random.randrange(62):02}"
-        seconds = random.choice(("", f":{random.randrange(62):02}", f":{random.randrange(60):02}"))
-        fraction = "." + "".join(random.choices("0123456789", k=random.choice((1, 3, 6, 9, 10)))) if seconds else ""
-        zone = random.choice(
-            ("", "Z", "z", f"{random.choice('+-')}{random.randrange(26):02}:{random.randrange(62):02}")
+        if random.random() < 0.3:
+            bound_ms, away_ms = random.choice((0, END_MS)), random.choice((0, 1, 999, random.randrange(60_000)))
+            moment = from_epoch_ms(bound_ms - away_ms - 1 if random.random() < 0.5 else bound_ms + away_ms)
+            ahead = timezone(timedelta(minutes=random.choice((0, 0, 1, -1, 30, -720, 1_439))))
+            return f'"{moment.astimezone(ahead).isoformat(timespec="milliseconds")}"'
+        odd = 2 * self._is_odd()
+        years = (1970, 1971, 2024, 2026, 2261, random.randrange(1970, 2262))
+        year = random.choice((1969, 2262, random.randrange(10_000)) if odd else years)
+        date = f"{year:04}-{random.randint(1 - odd, 12 + odd):02}-{random.randint(1 - odd, 28 + 2 * odd):02}"
+        clock = f"{random.randrange(24 + odd):02}:{random.randrange(60 + odd):02}"
+        seconds = random.choice(("", f":{random.randrange(60 + odd):02}"))
+        fraction = (
+            "." + "".join(random.choices("0123456789", k=random.choice((1, 3, 6, 9, 9 + odd)))) if seconds else ""
         )
-        return f'"{date}{random.choice("TTTTt _")}{clock}{seconds}{random.choice(("", fraction))}{zone}"'
+        ahead = f"{random.choice('+-')}{random.randrange(24 + odd):02}:{random.randrange(60 + odd):02}"
+        zone = random.choice(("", "Z", "z", ahead))
+        separator = random.choice("TTTTt _" if odd else "TTTTt ")
+        return f'"{date}{separator}{clock}{seconds}{random.choice(("", fraction))}{zone}"'
 
     def _types(self) -> str:
         random = self._random
-        count = random.choice((1, 1, 1, 2, 5, MAX_TYPES, MAX_TYPES + 1))
+        count = random.choice((1, 1, 1, 2, 5, MAX_TYPES, MAX_TYPES + self._is_odd()))
         return self._spaced("[", [f'"{name}"' for name in random.choices(INTERACTION_TYPES, k=count)], "]").strip()
 
     def _id(self) -> str:
@@ -122,7 +143,7 @@ class Values:
 
     def _object(self, levels: int = 4) -> str:
         random = self._random
-        if random.random() < 0.02:
+        if self._is_odd():
             depth = random.choice((29, 30, 31, 32, 33, 40))
             return '{"a":' + "[" * depth + self._number() + "]" * depth + "}"
         items = [f"{self._text()}{self._space()}:{self._any(levels - 1)}" for _ in range(random.randrange(4))]
