@@ -134,9 +134,10 @@ def _fill_unread(number: int, batch: Row, lines: Lines, line: int) -> int:
 def _read_record(text: Bytes, at: int, end: int, batch: Row, line: Row) -> tuple[int, int, int]:
     """Fill in a line; answers where the record ends, or -1, its offset in the batch, and how many headers it names."""
     size, at = _read_varint(text, at, end)
-    behind = at + size
-    if at < 0 or size < 1 or behind > end:
+    # Not `at + size > end`: compiled code takes it for granted that a sum of integers does not overflow.
+    if at < 0 or size < 1 or size > end - at:
         return -1, 0, 0
+    behind = at + size
     ahead_ms, at = _read_varint(text, at + 1, behind)  # a byte of attributes, unused
     if at < 0:
         return -1, 0, 0

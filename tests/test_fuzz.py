@@ -64,7 +64,7 @@ def crashing() -> Callable[[Random], Counts]:
     def run(random: Random) -> Counts:
         number = number_of[random.random()]
         if number == 1:
-            ctypes.string_at(0, 1)
+            ctypes.string_at(1, 1)
         assert number != 3, "planted"
         return Counts(values=10)
 

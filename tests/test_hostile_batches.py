@@ -287,6 +287,13 @@ def test_a_record_larger_than_any_event_keeps_its_bytes_and_is_not_judged() -> N
     assert records.at(0).value == b"[" * 2_000
 
 
+@pytest.mark.parametrize("size", [2**63 - 1, 2**63 - 2, 2**62, 2**31])
+def test_a_record_whose_size_overflows_an_address_is_not_read(size: int) -> None:
+    """Compiled code may not add such a size to a place: found by the fuzzer between guard pages."""
+    records = read(batch_of([RawRecord(b"v", size=size)]), batch_of([RawRecord(b"other")]))
+    assert reasons(records) == ["bad_batch", None]
+
+
 def test_a_batch_that_ends_before_it_begins_does_not_set_the_client_back() -> None:
     """The client reads on after it: set back, it would be given the same batch for ever."""
     raw = encode_batch(_ONE, 1, last_delta=-40, base=100)
