@@ -68,11 +68,11 @@ chaos: $(VENV)/.dev
 
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages; --resume continues (ARGS=--help)
 fuzz: $(VENV)/.dev
-	@$(BIN)/python -m tests.fuzz $(ARGS)
+	@$(BIN)/python -P -m tests.fuzz $(ARGS)
 
 ## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real parts, with counts (ARGS=--help)
 hostile: $(VENV)/.dev
-	@$(BIN)/python -m tests.hostile $(ARGS)
+	@$(BIN)/python -P -m tests.hostile $(ARGS)
 
 ## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory behind a lag
 recovery: $(VENV)/.dev

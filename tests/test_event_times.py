@@ -33,7 +33,7 @@ STORED = {
 """Texts of times, and what they are in milliseconds since 1970."""
 REFUSED = ("1969-12-31T23:59:59.999Z", "1970-01-01T00:29:59.9999+00:30", "2262-01-01T00:00:00Z", "2261-12-31T23:59:60Z")
 ORIGIN = {"Origin": "https://a.example"}
-TOKEN = f"token={PageToken.until(ROOT, 'default', 'https://a.example', 600).signed(hash_of(KEY))}"
+TOKEN = f"token={PageToken.until(ROOT, 'default', 'https://a.example', 86_000).signed(hash_of(KEY))}"
 
 
 @pytest.fixture
