@@ -115,8 +115,8 @@ class Values:
         if random.random() < 0.3:
             bound_ms, away_ms = random.choice((0, END_MS)), random.choice((0, 1, 999, random.randrange(60_000)))
             moment = from_epoch_ms(bound_ms - away_ms - 1 if random.random() < 0.5 else bound_ms + away_ms)
-            ahead = timezone(timedelta(minutes=random.choice((0, 0, 1, -1, 30, -720, 1_439))))
-            return f'"{moment.astimezone(ahead).isoformat(timespec="milliseconds")}"'
+            elsewhere = timezone(timedelta(minutes=random.choice((0, 0, 1, -1, 30, -720, 1_439))))
+            return f'"{moment.astimezone(elsewhere).isoformat(timespec="milliseconds")}"'
         odd = 2 * self._is_odd()
         years = (1970, 1971, 2024, 2026, 2261, random.randrange(1970, 2262))
         year = random.choice((1969, 2262, random.randrange(10_000)) if odd else years)
