@@ -58,8 +58,8 @@ def _results_path(options: argparse.Namespace) -> Path:
 def _code() -> str:
     """Names the code that is tried: what was found out about another one says nothing about this."""
     hashed = hashlib.blake2b(digest_size=4)
-    for room in ("schemas", "runtime", "consumers", "tests/chaos"):
-        for path in sorted((Path(__file__).parents[2] / room).rglob("*")):
+    for folder in ("schemas", "runtime", "consumers", "tests/chaos", "tests/hostile"):
+        for path in sorted((Path(__file__).parents[2] / folder).rglob("*")):
             if path.suffix in (".py", ".lua"):
                 hashed.update(path.read_bytes())
     return hashed.hexdigest()
@@ -143,11 +143,12 @@ def _report(
     rarest = min(pairs, key=lambda pair: met[pair])
     failed = sorted(result.number for result in results.values() if result.problems)
     records = sum(result.records for result in results.values())
+    hostile = sum(result.hostile_batches for result in results.values())
     restarts = sum(result.fault == RESTART for result in results.values())
     console.print(
         f"seed {options.seed}: {len(results)} runs ({len(results) - before} now, in {took_s / 60:.1f} min), "
-        f"{records:,} records, {sum(met.values())} faults met, {sum(each.kills for each in results.values())} kills, "
-        f"{restarts} restarts of parts"
+        f"{records:,} records, {hostile:,} hostile batches, {sum(met.values())} faults met, "
+        f"{sum(each.kills for each in results.values())} kills, {restarts} restarts of parts"
     )
     for title, counts in (
         ("at seam", Counter(seam for (seam, _), n in met.items() for _ in range(n))),

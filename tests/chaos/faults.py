@@ -38,13 +38,13 @@ async def rebalance(run: "Run", member: Member) -> None:
 
 
 async def flush(run: "Run", member: Member) -> None:
-    await run.forget_claims()
+    await run.claims.forget()
     member.go_on()
 
 
 async def rollback(run: "Run", member: Member) -> None:
-    await run.forget_claims()
-    await run.restore_claims()
+    await run.claims.forget()
+    await run.claims.restore()
     member.go_on()
 
 

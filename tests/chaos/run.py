@@ -4,8 +4,8 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from redis.asyncio import Redis
 
 from deploy.embedded.stack import Stack
 from runtime import kafka
@@ -23,16 +22,20 @@ from runtime.migrate import migrate
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from tests.chaos.child import TELL, Orders
+from tests.chaos.claims import Claims
 from tests.chaos.crew import Crew, Member
 from tests.chaos.faults import FAULTS
+from tests.chaos.hostile_traffic import UNCOMPRESSED_BYTES, HostileTraffic, send_hostile
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Proxy, proxy_to
 from tests.chaos.traffic import NARROWED, PARTITIONS, WINDOW_MS, Traffic
-from tests.chaos.verify import compared, problems_of, recorded_outcomes
+from tests.chaos.verify import Place, compared, problems_of, recorded_outcomes
 from tests.lab import at_port
 
 RECORDS = 240
 BURST = 12
+HOSTILE_SHARE = 0.2
+"""Hostile batches per burst."""
 MORE_RECORDS = 40
 MET_S = 10.0
 CATCH_UP_S = 120.0
@@ -53,6 +56,7 @@ class Result(NamedTuple):
     met: bool
     kills: int
     records: int
+    hostile_batches: int
     seconds: float
     problems: list[str]
 
@@ -78,9 +82,9 @@ class Run:
         self._stack = stack
         self._control = control
         self._traffic = Traffic(self.random)
-        self._records = 0
-        self._snapshots: list[dict[bytes, tuple[bytes, int]]] = []
-        self._snapshots_kept = False
+        self._hostile_traffic = HostileTraffic(self.random, self._traffic)
+        self._must_reject: dict[Place, str] = {}
+        self._records = self._hostile_batches = 0
         self._problems: list[str] = []
         self._narrowed = plan.seam == "refused" or self.random.random() < 0.2
         name = f"chaos{uuid.uuid4().hex[:12]}"
@@ -91,6 +95,8 @@ class Run:
             "claim_slack_ms": self.random.choice((1_500, 300_000)),
             "batch_rows": self.random.choice((30, 60, 120)),
             "batch_age_ms": 20,
+            "max_record_bytes": UNCOMPRESSED_BYTES,
+            "batch_uncompressed_bytes": UNCOMPRESSED_BYTES,
             "session_timeout_ms": 1_000,
             "query_timeout_ms": 1_000,
             "connect_timeout_ms": 1_000,
@@ -99,6 +105,7 @@ class Run:
         self.settings = stack.settings().model_copy(update={**own, **pace})
         self._static = self.random.random() < 0.7
         self.through = self.settings
+        self.claims = Claims(self.settings)
         self._admin: AIOKafkaAdminClient
         self._producer: AIOKafkaProducer
         self._log: AIOKafkaConsumer
@@ -112,14 +119,14 @@ class Run:
             try:
                 met = await self._live_through()
                 if not self._problems:
-                    self._problems += await problems_of(self.settings, self._database, narrowed=self._narrowed)
+                    self._problems += await self._problems_found()
                 if not self._problems and not self.plan.number % UNDISTURBED_EVERY:
                     await self._compare_with_undisturbed()
             finally:
                 self.crew.close()
                 await self._database.command(f"DROP DATABASE {self.settings.database}")
                 await self._admin.delete_topics([self.settings.topic, self.settings.letters_topic])
-                await self.forget_claims()
+                await self.claims.forget()
         return self._result(met=met, kills=self.crew.kills, seconds=time.monotonic() - begun)
 
     def failed(self, error: Exception) -> Result:
@@ -137,6 +144,7 @@ class Run:
             met=met,
             kills=kills,
             records=self._records,
+            hostile_batches=self._hostile_batches,
             seconds=round(seconds, 2),
             problems=self._problems,
         )
@@ -174,7 +182,7 @@ class Run:
         await self.feed(RECORDS)
         if plan.seam == "restored" or self.random.random() < 0.3:
             await self._begin_badly()
-        keeping = asyncio.create_task(self._keep_snapshots())
+        keeping = asyncio.create_task(self.claims.keep_snapshots())
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
         orders: dict[str, object] = {"seam": plan.seam, "passes": plan.passes, "action": action, "instance": instance}
@@ -190,7 +198,7 @@ class Run:
                 victim = crew.start(**orders)
             if not met:
                 await self.feed(MORE_RECORDS)
-        self._snapshots_kept = True
+        self.claims.stop_keeping()
         await cancel_and_wait(keeping)
         if met:
             feeding = asyncio.create_task(self.feed(RECORDS // 3))
@@ -223,7 +231,7 @@ class Run:
         await dying.met(5)
         self.crew.dismiss(dying)
         if needs_rebuild or self.random.random() < 0.5:
-            await self.forget_claims()
+            await self.claims.forget()
 
     async def feed(self, count: int) -> None:
         """Put records on the topic, burst by burst, so that append times differ."""
@@ -233,6 +241,14 @@ class Run:
             sent = [await self._producer.send(topic, **raw._asdict()) for raw in raws]
             await asyncio.gather(*sent)
             self._records += len(raws)
+            if self.random.random() < HOSTILE_SHARE:
+                batch = self._hostile_traffic.batch()
+                self._must_reject |= await send_hostile(self.settings.kafka, topic, batch)
+                self._records += len(batch.reasons)
+                self._hostile_batches += 1
+
+    async def _problems_found(self) -> list[str]:
+        return await problems_of(self.settings, self._database, narrowed=self._narrowed, must_reject=self._must_reject)
 
     async def is_caught_up(self) -> bool:
         """Whether everything on the topic is committed; dead workers are replaced on the way.
@@ -264,42 +280,6 @@ class Run:
     async def restart_part(self) -> None:
         """Kill one part of the stack and start it again."""
         await asyncio.to_thread(self._stack.crash, self.plan.store)
-
-    @asynccontextmanager
-    async def _redis(self) -> AsyncIterator[Redis]:
-        """A fresh connection each time: the server may have been started anew since the last one."""
-        redis = Redis.from_url(self.settings.redis.get_secret_value())
-        try:
-            yield redis
-        finally:
-            await redis.aclose()
-
-    async def forget_claims(self) -> None:
-        """Redis has lost everything of this run."""
-        async with self._redis() as redis:
-            keys = [key async for key in redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000)]
-            if keys:
-                await redis.delete(*keys)
-
-    async def restore_claims(self) -> None:
-        """Redis has what it had a while ago."""
-        if len(self._snapshots) > 1:
-            async with self._redis() as redis:
-                for key, (value, ttl_ms) in self._snapshots[-2].items():
-                    await redis.restore(key, max(0, ttl_ms), value, replace=True)
-
-    async def _keep_snapshots(self) -> None:
-        """Until the fault comes. Asked and not only cancelled: before Python 3.11.3 the Redis client may lose that."""
-        async with self._redis() as redis:
-            while not self._snapshots_kept:
-                found: dict[bytes, tuple[bytes, int]] = {}
-                async for key in redis.scan_iter(f"{self.settings.key_prefix}*", count=10_000):
-                    value = await redis.dump(key)
-                    if value is not None:
-                        found[key] = value, await redis.pttl(key)
-                if not self._snapshots or found != self._snapshots[-1]:
-                    self._snapshots.append(found)
-                await asyncio.sleep(POLL_S)
 
     async def _compare_with_undisturbed(self) -> None:
         """Drain the same log once more, undisturbed, into an empty store: what comes out must be the same."""

@@ -1,5 +1,6 @@
 """What must be true after a run, however it went."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from consumers.batch import Batch
@@ -96,12 +97,23 @@ async def recorded_outcomes(database: ClickHouse, topic: str) -> tuple[dict[Plac
     return outcomes, problems
 
 
-async def problems_of(settings: Settings, database: ClickHouse, *, narrowed: bool) -> list[str]:
-    """Everything that is not as an undisturbed run would have left it."""
+async def problems_of(
+    settings: Settings, database: ClickHouse, *, narrowed: bool, must_reject: Mapping[Place, str]
+) -> list[str]:
+    """Everything that is not as an undisturbed run would have left it.
+
+    `must_reject` has the reasons that the makers of hostile batches know, so that the reader of batches is not judged
+    by itself.
+    """
     records = await read_topic(settings, settings.topic, Limits.of_events(settings))
     expected = expected_outcomes(settings, records, narrowed=narrowed)
     recorded, problems = await recorded_outcomes(database, settings.topic)
     problems += compared(expected, recorded)
+    problems += [
+        f"{place}: {recorded.get(place, 'lost')} instead of rejected {reason}"
+        for place, reason in sorted(must_reject.items())
+        if recorded.get(place) != f"rejected {reason}"
+    ]
     async with reading(settings, settings.letters_topic) as letters:
         origins = {
             (int(headers[letter.PARTITION]), int(headers[letter.OFFSET]))
