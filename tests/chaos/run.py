@@ -37,7 +37,7 @@ BURST = 12
 HOSTILE_SHARE = 0.2
 """Hostile batches per burst."""
 MORE_RECORDS = 40
-MET_S = 10.0
+MET_S = 30.0
 CATCH_UP_S = 120.0
 POLL_S = 0.04
 UNDISTURBED_EVERY = 10
