@@ -36,6 +36,7 @@ from schemas.wire import (
     TRACE_HEADER,
     check_idempotency_key,
     check_namespace,
+    decode_number,
 )
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
@@ -53,7 +54,6 @@ UNPARSEABLE: frozenset[Reason] = frozenset(
 )
 """Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
 
-_MAX_DIGITS = 15
 _NO_ORIGIN = "is no time in milliseconds before the record's own"
 _NO_HEAD = Head("", False, False, None, None)
 """In the place of one that no event has."""
@@ -244,10 +244,10 @@ def namespace_in(headers: Headers) -> str:
 def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
     if ORIGIN_HEADER not in headers:
         return None
-    raw = headers[ORIGIN_HEADER] or b""
-    if not raw.isdigit() or len(raw) > _MAX_DIGITS:
+    origin_ms = decode_number(headers[ORIGIN_HEADER])
+    if origin_ms is None:
         raise _BadHeader(ORIGIN_HEADER, _NO_ORIGIN)
-    return int(raw)
+    return origin_ms
 
 
 def _deduplicate(headers: Mapping[str, bytes | None]) -> bool:
@@ -267,9 +267,9 @@ def _moved_from(headers: Mapping[str, bytes | None]) -> Origin | None:
 
 
 def _check_schema(raw: bytes | None) -> None:
-    if not raw or not raw.isdigit() or len(raw) > _MAX_DIGITS:
+    version = decode_number(raw)
+    if version is None:
         raise _BadHeader(SCHEMA_HEADER, "is no number")
-    version = int(raw)
     if version > SCHEMA_VERSION:
         raise _NewerSchema(
             f"{SCHEMA_HEADER} {version}; this version reads up to {SCHEMA_VERSION}: upgrade this consumer"

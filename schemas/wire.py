@@ -42,6 +42,7 @@ TRACE_HEADER = "traceparent"
 """W3C Trace Context's, on records of requests that are traced."""
 
 MAX_IDEMPOTENCY_BYTES = 512
+_MAX_DIGITS = 15
 _NOT_IN_NAMESPACES = re.compile(r"[\x00-\x1f\x7f-\x9f,\ud800-\udfff]")
 
 NULL = Raw(b"null")
@@ -133,6 +134,11 @@ def encode_headers(
     if traceparent is not None:
         headers.append((TRACE_HEADER, traceparent))
     return headers
+
+
+def decode_number(raw: bytes | None) -> int | None:
+    """A header's decimal number below 10**15, which times in milliseconds and offsets are; None for anything else."""
+    return int(raw) if raw and raw.isdigit() and len(raw) <= _MAX_DIGITS else None
 
 
 class Grouped(Protocol):

@@ -36,6 +36,7 @@ from schemas.wire import (
     ORIGIN_HEADER,
     check_idempotency_key,
     check_namespace,
+    decode_number,
     encode_headers,
     partition_key,
 )
@@ -175,10 +176,12 @@ def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str |
             check_idempotency_key(token)
     except ValueError as error:
         return Rejection("bad_header", "", f"{error}; a namespace can be given with --as-namespace")
-    given_ms = headers.get(ORIGIN_HEADER) or b""
-    origin_ms = int(given_ms) if given_ms.isdigit() else letter.append_ms
+    given_ms = decode_number(headers.get(ORIGIN_HEADER))
+    if given_ms is None or given_ms > letter.append_ms:  # such a header is what the letter was rejected for
+        given_ms = None
+    origin_ms = letter.append_ms if given_ms is None else given_ms
     # Rejected once more, or valid and only not moved: it stays the event it is.
-    stays = letter.reason == "not_moved" or (DERIVED_ID_HEADER in headers and given_ms.isdigit())
+    stays = letter.reason == "not_moved" or (DERIVED_ID_HEADER in headers and given_ms is not None)
     new_id = letter.interaction_id if stays else derive_replay_id(*origin, letter.append_ms)
     value = letter.value
     with suppress(ValueError):  # what is no object, the judge words better

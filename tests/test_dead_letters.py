@@ -147,6 +147,19 @@ async def test_a_letter_of_a_replay_is_still_the_event_that_it_was(lab: Lab) -> 
     assert await lab.rows("SELECT _event_time_ms FROM interactions") == [(letter.append_ms,)]
 
 
+@pytest.mark.parametrize("origin", [b"9" * 5_000, b"-1", b"\xb2", b"", b"9" * 15])
+async def test_a_letter_with_an_origin_time_that_is_none_is_put_back_at_its_own(lab: Lab, origin: bytes) -> None:
+    interaction_id = mint_id()
+    headers = [*encode_headers("shop", derived_id=True), ("tally-origin-ms", origin)]
+    await lab.put(as_json("doc-1", "exec-1", interaction_id=interaction_id), key=b"shop:exec-1", headers=headers)
+    await lab.drain()
+    (letter,) = await selected(lab)
+    assert letter.reason == "bad_header"
+    assert (await replayed(lab)).passing == 1
+    await lab.drain()
+    assert await lab.rows("SELECT _event_time_ms FROM interactions") == [(letter.append_ms,)]
+
+
 async def test_a_namespace_nobody_can_read_has_to_be_given(lab: Lab) -> None:
     await lab.put(as_json(), headers=[("tally-namespace", b"\xff")])
     await lab.drain()
