@@ -23,6 +23,7 @@ PANELS = json.loads((FOLDER / "dashboard.json").read_text())["panels"]
 QUERIES = [target["expr"].replace(RATE_OVER, "30s") for panel in PANELS for target in panel.get("targets", ())]
 NOT_HAPPENING = (
     "tally_retries_total",
+    "tally_http_connections_refused_total",
     "tally_http_without_redis_total",
     "tally_worker_reject_fuses_tripped",
     "tally_partition_stuck_offset",
