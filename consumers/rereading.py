@@ -16,7 +16,7 @@ async def read_again(settings: Settings, ranges: Sequence[Range]) -> Batch:
     """The batch of these ranges. Raises Unavailable when it cannot be read now, Fatal when its records are gone."""
     places = [TopicPartition(settings.topic, each.partition) for each in ranges]
     limits, patience_ms = Limits.of_events(settings), settings.query_timeout_ms
-    async with kafka.offset_reader(settings) as client:
+    async with kafka.record_reader(settings) as client:
         client.assign(places)
         found = [
             records

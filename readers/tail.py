@@ -79,7 +79,7 @@ class Skipped(NamedTuple):
 
 async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> AsyncGenerator[Seen | Skipped, None]:
     """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
-    async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as log:
+    async with kafka.admin(settings) as admin, kafka.record_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         places = [TopicPartition(settings.topic, number) for number in numbers]
         log.assign(places)

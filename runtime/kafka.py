@@ -147,12 +147,29 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @asynccontextmanager
 async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client outside any group, to ask for offsets and to read at them (`runtime.log_reader`)."""
+    """A client outside any group, to ask for offsets. A log ends for it at the high watermark.
+
+    Readers of committed records see it end where the first open transaction begins, but what others have appended after
+    that is accepted, and must not count as settled.
+    """
+    async with _reader(settings, "read_uncommitted") as client:
+        yield client
+
+
+@asynccontextmanager
+async def record_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    """A client outside any group, to read committed records at given offsets (`runtime.log_reader`)."""
+    async with _reader(settings, "read_committed") as client:
+        yield client
+
+
+@asynccontextmanager
+async def _reader(settings: Settings, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
     whole_batches.install()
     client = AIOKafkaConsumer(
         **connection(settings),
         key_deserializer=whole_batches.whole,
-        isolation_level="read_committed",
+        isolation_level=isolation_level,
         auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
     )
     await started(client, settings)

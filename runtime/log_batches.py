@@ -5,7 +5,7 @@ batches hold a transaction's marker, and compaction leaves batches with fewer re
 """
 
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from runtime import whole_batches
+from runtime.faults import kafka_fault
 from runtime.kafka_connection import connection, started
 from runtime.log_reader import POLL_MS, read_items
 from runtime.settings import Settings
@@ -67,7 +68,9 @@ async def batch_reader(settings: Settings, *, everything: bool = False) -> Async
         await client.stop()
 
 
-async def batches_in(client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int) -> AsyncIterator[LogBatch]:
+async def batches_in(
+    client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int
+) -> AsyncGenerator[LogBatch, None]:
     """The batches that have offsets from `first` up to, not including, `end`. Raises Unavailable and Fatal."""
     client.assign([place])
     async with aclosing(read_items(client, place, first, end, patience_ms=_PATIENCE_MS)) as fetched:
@@ -80,30 +83,56 @@ async def batches_in(client: AIOKafkaConsumer, place: TopicPartition, first: int
 async def first_waiting(settings: Settings, asked: Mapping[int, tuple[int, int]]) -> dict[int, LogBatch | None]:
     """Find, per partition, the first batch with records in a range of offsets (its first and its end).
 
-    None when there are only markers and what was aborted. A partition that cannot be read is left out: its records
-    wait, whatever they are. Raises Unavailable when no broker answers.
+    A batch of an open transaction, or after the beginning of one, waits as well. None when there are only markers and
+    what was aborted. A partition that cannot be read is left out: its records wait, whatever they are. Raises
+    Unavailable when no broker answers.
     """
-    found: dict[int, LogBatch | None] = {}
     left = {TopicPartition(settings.topic, partition): each for partition, each in asked.items()}
     async with batch_reader(settings) as client:
-        client.assign(list(left))
-        for place, (first, _) in left.items():
-            client.seek(place, first)
-        silent_ms = 0
-        while left and silent_ms < _PATIENCE_MS:
-            try:
-                fetched: Any = await client.getmany(*left, timeout_ms=POLL_MS)
-            except KafkaError:
-                break
-            silent_ms = 0 if fetched else silent_ms + POLL_MS
-            for place, (first, end) in list(left.items()):
-                batches = [each for each in map(_read, fetched.get(place, ())) if each.records and each.first < end]
-                if batches:
-                    found[place.partition] = batches[0]._replace(first=max(first, batches[0].first))
-                elif await client.position(place) >= end:
-                    found[place.partition] = None
-                else:
-                    continue
-                del left[place]
-                client.pause(place)
+        found, undecided = await _first_committed(client, left)
+    if undecided:
+        async with batch_reader(settings, everything=True) as client:
+            for place, (first, end) in undecided.items():
+                async with aclosing(batches_in(client, place, first, end)) as batches:
+                    async for batch in batches:
+                        if not batch.is_control:
+                            found[place.partition] = batch._replace(first=max(first, batch.first))
+                            break
     return found
+
+
+_Asked = dict[TopicPartition, tuple[int, int]]
+
+
+async def _first_committed(client: AIOKafkaConsumer, left: _Asked) -> tuple[dict[int, LogBatch | None], _Asked]:
+    """Find the first batches of committed records; also return the ranges that begin in an open transaction."""
+    found: dict[int, LogBatch | None] = {}
+    undecided: _Asked = {}
+    try:
+        stable = await client.end_offsets(list(left))
+    except KafkaError as error:
+        raise kafka_fault(error, "asking for offsets") from error
+    client.assign(list(left))
+    for place, (first, _) in left.items():
+        client.seek(place, first)
+    silent_ms = 0
+    while left and silent_ms < _PATIENCE_MS:
+        try:
+            fetched: Any = await client.getmany(*left, timeout_ms=POLL_MS)
+        except KafkaError:
+            break
+        silent_ms = 0 if fetched else silent_ms + POLL_MS
+        for place, (first, end) in list(left.items()):
+            batches = [each for each in map(_read, fetched.get(place, ())) if each.records and each.first < end]
+            position = await client.position(place)
+            if batches:
+                found[place.partition] = batches[0]._replace(first=max(first, batches[0].first))
+            elif position >= end:
+                found[place.partition] = None
+            elif position >= stable[place]:
+                undecided[place] = position, end
+            else:
+                continue
+            del left[place]
+            client.pause(place)
+    return found, undecided

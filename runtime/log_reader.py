@@ -42,7 +42,7 @@ async def read_items(
 async def read_range(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, limits: Limits, *, patience_ms: int
 ) -> AsyncGenerator[Records, None]:
-    """The records of these offsets. The client is an `offset_reader`. Raises as `read_items` does."""
+    """The records of these offsets. The client is an `record_reader`. Raises as `read_items` does."""
     async with aclosing(read_items(client, place, first, end, patience_ms=patience_ms)) as fetched:
         async for items in fetched:
             unread = {place.partition: items}

@@ -136,7 +136,7 @@ async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator
     topic, limits = settings.letters_topic, Limits.of_letters(settings)
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
-    async with kafka.offset_reader(settings) as consumer:
+    async with kafka.record_reader(settings) as consumer:
         try:
             for number in numbers:
                 async with aclosing(_partition(consumer, TopicPartition(topic, number), since, limits)) as records:

@@ -136,7 +136,7 @@ class Replay:
         await self._refuse_expanded(since)
         async with kafka.admin(self._live) as admin:
             partitions = await kafka.partition_numbers(admin, self._live.topic)
-        async with kafka.offset_reader(self._live) as log:
+        async with kafka.record_reader(self._live) as log:
             bounds = await kafka.log_bounds(log, self._live.topic, partitions)
             for partition in partitions:
                 place = TopicPartition(self._live.topic, partition)

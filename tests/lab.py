@@ -125,7 +125,7 @@ async def read_topic(settings: Settings, topic: str, limits: Limits) -> Records:
     """All records of a topic, up to its present end, as workers read them."""
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
-    async with kafka.offset_reader(settings) as client:
+    async with kafka.record_reader(settings) as client:
         parts = []
         for place in (TopicPartition(topic, number) for number in numbers):
             client.assign([place])
