@@ -21,7 +21,8 @@ from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, OUTCOMES
 
-IDS_PER_LOOKUP = 2_000
+IDS_PER_LOOKUP = 200
+"""Each may have a namespace of its own, of up to 128 bytes and four times that escaped; a parameter has 128 KiB."""
 
 _RECORDED = (
     "SELECT interaction_id, _partition, _offset, 'stored' AS verdict, '' AS reason, "
