@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -25,15 +26,19 @@ from aiokafka.errors import (
 
 from consumers.batch import Batch, Judged, Move, Rejected
 from consumers.events import Events
+from consumers.letters import nbytes_of
 from runtime import kafka
+from runtime.batch_reader import Limits
 from runtime.errors import Fatal, Unavailable
 from runtime.faults import kafka_fault
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.letter import Origin
 from schemas.rejection import Rejection
-from schemas.wire import encode_headers, partition_key, with_id
+from schemas.wire import encode_headers, partition_key, record_size, with_id
 
+LARGEST_GROWTH_BYTES = 8 * 1024
+"""A copy is larger than its original by less: an id, a key, headers of bounded texts."""
 SMALL_BYTES = 64 * 1024
 """No topic refuses a record for that size, unless it is being expanded: then it takes none (`tally topic expand`)."""
 
@@ -55,6 +60,7 @@ class Moves:
 
     def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
         self._settings = settings
+        self._most_bytes = Limits.of_events(settings).record_bytes
         self._stack = stack
         self._client: AIOKafkaProducer | None = None
 
@@ -93,8 +99,10 @@ class Moves:
         while begin < len(moves):
             nbytes = len(moves[begin].key) + len(moves[begin].record.value or b"")
             why = "the topic takes no records of its size"
-            if nbytes < refused_bytes:
-                batch = moves[begin : begin + most]
+            if self._is_too_large(moves[begin]):
+                why = "with its id and its headers it would be larger than any event"
+            elif nbytes < refused_bytes:
+                batch = list(takewhile(lambda move: not self._is_too_large(move), moves[begin : begin + most]))
                 count, why = await retrying("moving events", partial(self._put, home, batch))
                 if not why:
                     begin, most = begin + count, 2 * most
@@ -107,6 +115,12 @@ class Moves:
             refused.append(not_moved(moves[begin], why))
             begin += 1
         return refused
+
+    def _is_too_large(self, move: Move) -> bool:
+        """Whether workers would reject the copy of a valid event for its size."""
+        if nbytes_of(move.record) + LARGEST_GROWTH_BYTES <= self._most_bytes:
+            return False
+        return record_size(*copy_of(self._settings.topic, move)) > self._most_bytes
 
     async def _put(self, home: int, moves: Sequence[Move]) -> tuple[int, str]:
         """Put a batch of the first of these on a partition; returns how many, and why they are refused if they are."""

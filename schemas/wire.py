@@ -14,6 +14,7 @@ moves it (`consumers/moves.py`). docs/wire.md is this contract for people.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -43,6 +44,8 @@ TRACE_HEADER = "traceparent"
 
 MAX_IDEMPOTENCY_BYTES = 512
 _MAX_DIGITS = 15
+_RECORD_FRAME_BYTES, _HEADER_FRAME_BYTES = 96, 10
+"""Kafka's own bytes of a batch with one record, and of a header: sizes, times, offsets, counts."""
 _NOT_IN_NAMESPACES = re.compile(r"[\x00-\x1f\x7f-\x9f,\ud800-\udfff]")
 
 NULL = Raw(b"null")
@@ -98,7 +101,7 @@ def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
 
 def with_id(value: bytes, interaction_id: str) -> bytes:
     """Add an id to the value of a valid event that has none: at its end, since of equal keys the last one counts."""
-    return value.rstrip(_WHITESPACE)[:-1] + b',"interaction_id":"%s"}' % interaction_id.encode()
+    return value.strip(_WHITESPACE)[:-1] + b',"interaction_id":"%s"}' % interaction_id.encode()
 
 
 def _plain(value: object) -> object:
@@ -134,6 +137,12 @@ def encode_headers(
     if traceparent is not None:
         headers.append((TRACE_HEADER, traceparent))
     return headers
+
+
+def record_size(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> int:
+    """Bytes of a batch with this record alone, not compressed, or a few more: sizes are counted as the largest."""
+    size = _RECORD_FRAME_BYTES + len(key) + len(value)
+    return size + sum(len(name) + len(content) + _HEADER_FRAME_BYTES for name, content in headers)
 
 
 def decode_number(raw: bytes | None) -> int | None:

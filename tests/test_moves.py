@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import cramjam
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
+from runtime.batch_reader import EVENT_BYTES
 from runtime.expansions import Expansion, Expansions
 from runtime.partitioner import partition_of
 from runtime.topic_admin import set_on
@@ -35,6 +37,8 @@ from schemas.wire import (
     with_id,
 )
 from tally.dead_letters import Selection, replay
+from tests.hostile.log_cases import ZSTD
+from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
 from tests.judging import APPEND_MS, judged
 from tests.lab import Lab, ReadRecord, as_json, click, reading
 
@@ -91,6 +95,29 @@ async def test_one_click_of_four_clients_is_stored_once(lab: Lab) -> None:
     moved = await lab.rows("SELECT _copy_partition, reason FROM outcomes FINAL WHERE verdict = 'moved'")
     assert moved == [(home_of(execution), "misplaced")] * 2
     await assert_audited(lab)
+
+
+async def test_one_that_grows_beyond_the_size_of_an_event_keeps_its_id(lab: Lab) -> None:
+    """As a copy it would be rejected under another id, and the original be moved to nothing."""
+    ids = [mint_id() for _ in range(4)]
+    values = [as_json(execution=f"exec-{number}", interaction_id=each) for number, each in enumerate(ids)]
+    sizes = (EVENT_BYTES - 250, EVENT_BYTES - 80, EVENT_BYTES - 16 * 1024, 200)
+    grown = [value.rjust(size) for value, size in zip(values, sizes, strict=True)]
+    without_id = as_json(execution="exec-9").rjust(EVENT_BYTES - 80)
+    async with RawProducer(lab.settings.kafka) as producer:
+        for value, number in zip([*grown, without_id], (0, 1, 2, 3, 9), strict=True):
+            payload = bytes(cramjam.zstd.compress(encode_records([RawRecord(value, b"k")])))
+            batch = encode_batch(payload, 1, attributes=ZSTD)
+            await producer.send(lab.settings.topic, elsewhere(f"exec-{number}"), batch)
+    counts = await lab.drain()
+    assert (counts.stored, counts.moved, counts.rejected) == (3, 3, 2)
+    rejected = await lab.rows("SELECT interaction_id, reason FROM outcomes FINAL WHERE verdict = 'rejected'")
+    assert sorted(rejected) == sorted((each, "not_moved") for each in ids[:2])
+    await assert_audited(lab)
+    done = [each async for each in replay(lab.settings, lab.database, Selection())][-1]
+    assert (done.passing, done.failing.total()) == (2, 0), "without its blanks it is small"
+    await lab.drain()
+    assert set(ids) <= {each for (each,) in await lab.rows("SELECT interaction_id FROM interactions FINAL")}
 
 
 async def test_an_event_without_an_id_gets_the_one_of_its_first_place(lab: Lab) -> None:
