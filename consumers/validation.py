@@ -16,6 +16,7 @@ from runtime.owners import make_rows
 from runtime.record_format import Headers
 from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
+from schemas.event_time import END_MS
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.interaction import MAX_ID_BYTES
 from schemas.letter import Origin
@@ -245,7 +246,7 @@ def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
     if ORIGIN_HEADER not in headers:
         return None
     origin_ms = decode_number(headers[ORIGIN_HEADER])
-    if origin_ms is None:
+    if origin_ms is None or origin_ms >= END_MS:
         raise _BadHeader(ORIGIN_HEADER, _NO_ORIGIN)
     return origin_ms
 

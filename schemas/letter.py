@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple, Self
 
+from schemas.event_time import END_MS
+
 PREFIX = "tally-letter-"
 REASON, FIELD, MESSAGE = f"{PREFIX}reason", f"{PREFIX}field", f"{PREFIX}message"
 NAMESPACE, INTERACTION_ID = f"{PREFIX}namespace", f"{PREFIX}interaction-id"
@@ -22,6 +24,13 @@ MOST_LETTER_BYTES = 64 * 1024
 Headers = Sequence[tuple[str, bytes | None]]
 
 
+def _number(text: str, end: int) -> int:
+    """Read digits as a number below `end`. Raises ValueError; `int` takes signs, blanks and other scripts' digits."""
+    if text.isascii() and text.isdigit() and len(text) <= len(str(end)) and int(text) < end:
+        return int(text)
+    raise ValueError(f"{text[:40]!r} is no number below {end}")
+
+
 class Origin(NamedTuple):
     """Where a rejected record lies in the log. As text: topic/partition/offset."""
 
@@ -33,7 +42,7 @@ class Origin(NamedTuple):
     def parse(cls, text: str) -> Self:
         """Read topic/partition/offset. Raises ValueError."""
         topic, partition, offset = text.rsplit("/", 2)
-        return cls(topic, int(partition), int(offset))
+        return cls(topic, _number(partition, 2**31), _number(offset, 2**63))
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
@@ -101,8 +110,8 @@ def read_letter(key: bytes | None, value: bytes | None, headers: Headers) -> Let
     ours = {name: (raw or b"").decode(errors="replace") for name, raw in headers[begin:]}
     try:
         return Letter(
-            origin=Origin(ours[TOPIC], int(ours[PARTITION]), int(ours[OFFSET])),
-            append_ms=int(ours[APPEND_MS]),
+            origin=Origin(ours[TOPIC], _number(ours[PARTITION], 2**31), _number(ours[OFFSET], 2**63)),
+            append_ms=_number(ours[APPEND_MS], END_MS),
             reason=ours[REASON],
             field=ours[FIELD],
             message=ours[MESSAGE],

@@ -90,14 +90,15 @@ class Lab:
         value: bytes | None,
         *,
         key: bytes | None = ITS_OWN,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
         partition: int | None = None,
+        topic: str | None = None,
     ) -> Place:
-        """Put a record on the topic as a foreign producer would; by default with the key that an event should have."""
+        """Put a record on a topic as a foreign producer would; by default with the key that an event should have."""
         if key is ITS_OWN:
             key = key_of(value, headers)
         landed = await self._raw.send_and_wait(
-            self.settings.topic, value=value, key=key, headers=list(headers), partition=partition
+            topic or self.settings.topic, value=value, key=key, headers=list(headers), partition=partition
         )
         return Place(landed.partition, landed.offset)
 
@@ -155,12 +156,12 @@ async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadReco
         await consumer.stop()
 
 
-def key_of(value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> bytes:
+def key_of(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     """The key of an event by the contract; of what is none, some key."""
     judged, named = judge(value), dict(headers)
     if not isinstance(judged, Judged):
         return b"k"
-    namespace, token = named.get(NAMESPACE_HEADER, b"default"), named.get(IDEMPOTENCY_HEADER) or b""
+    namespace, token = named.get(NAMESPACE_HEADER) or b"default", named.get(IDEMPOTENCY_HEADER) or b""
     return partition_key(namespace.decode(errors="replace"), judged.event, token.decode(errors="replace"))
 
 

@@ -308,6 +308,6 @@ async def test_an_idempotency_key_serves_where_there_is_no_execution(lab: Lab) -
 @pytest.mark.parametrize("name", ["tally-idempotency-key", "tally-origin-ms", "tally-moved-from"])
 @pytest.mark.parametrize("value", [b"", b"\xff", b"9" * 513, None])
 async def test_a_bad_header_of_ours_is_rejected(lab: Lab, name: str, value: bytes | None) -> None:
-    await lab.put(as_json(), headers=[(name, value)])  # type: ignore[list-item]
+    await lab.put(as_json(), headers=[(name, value)])
     await lab.drain()
     assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", name)]

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from readers.audit import audit
 from readers.lookup import Lookups
-from schemas.event_time import from_epoch_ms
+from schemas.event_time import END_MS, from_epoch_ms
 from schemas.identity import derive_replay_id, mint_id
-from schemas.letter import Letter, Origin, read_letter, write_headers
+from schemas.letter import APPEND_MS, OFFSET, PARTITION, Letter, Origin, read_letter, write_headers
 from schemas.merge_patch import merge_patch
 from schemas.outcome import RejectedFor, Stored
 from schemas.wire import encode_headers
@@ -145,6 +145,29 @@ async def test_a_letter_of_a_replay_is_still_the_event_that_it_was(lab: Lab) -> 
     counts = await lab.drain()
     assert (counts.stored, counts.duplicates) == (1, 1)
     assert await lab.rows("SELECT _event_time_ms FROM interactions") == [(letter.append_ms,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (APPEND_MS, b"9" * 22),
+        (APPEND_MS, b"%d" % END_MS),
+        (PARTITION, b"-1"),
+        (PARTITION, b"%d" % 2**31),
+        (OFFSET, b"%d" % 2**63),
+        (OFFSET, b"1_0"),
+        (OFFSET, "\u0661".encode()),
+        (OFFSET, None),
+    ],
+)
+async def test_a_foreign_record_among_the_letters_is_passed_over(lab: Lab, name: str, content: bytes | None) -> None:
+    await lab.put(BAD)
+    await lab.drain()
+    (letter,) = await selected(lab)
+    forged = dict(write_headers(letter)) | {name: content}
+    await lab.put(BAD, headers=list(forged.items()), topic=lab.settings.letters_topic)
+    assert await selected(lab) == [letter]
+    assert (await replayed(lab, dry_run=True)).read == 1
 
 
 @pytest.mark.parametrize("origin", [b"9" * 5_000, b"-1", b"\xb2", b"", b"9" * 15])

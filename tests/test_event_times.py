@@ -126,3 +126,13 @@ async def assert_balanced(lab: Lab) -> None:
     """Nothing is lost and nothing wrong, by the audit and the deep one."""
     assert all([each.balances async for each in audit(lab.settings, lab.database)])
     assert (await deep_audit(lab.settings, lab.database)).balances
+
+
+@pytest.mark.parametrize(("origin_ms", "is_valid"), [(END_MS - 1, True), (END_MS, False), (999_999_999_999_999, False)])
+async def test_an_origin_time_of_a_moved_copy_has_the_bounds_of_event_times(
+    lab: Lab, origin_ms: int, *, is_valid: bool
+) -> None:
+    headers = encode_headers("default", derived_id=True, origin_ms=origin_ms, moved_from="interactions/0/0")
+    await lab.put(as_json(), headers=headers)
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == ((1, 0) if is_valid else (0, 1))
