@@ -20,7 +20,7 @@ MAX_PAGE = 1_000
 DUPLICATE_REASONS: dict[DuplicateReason, str] = {
     "same_key": "the same execution, feature and types (or idempotency key) were recorded within the window",
     "same_id": "stored already under this id",
-    "replayed": "put back from dead letters, or moved from another partition, and stored before within its first window",
+    "replayed": "put back from dead letters, or moved from another partition: a repeat of an event stored at that time",
     "stored_misplaced": "the copy of an event that was stored where it lay, by a version that did not move it",
 }
 REJECTION_REASONS: dict[Reason, str] = {
