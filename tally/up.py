@@ -69,7 +69,8 @@ Show = Callable[[Overview, int], None]
 def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
     """Start everything, serve until SIGINT, SIGTERM or `options.seconds`, and leave nothing running.
 
-    `say` takes lines for the person who watches, `show` the state of things every few seconds.
+    `say` takes lines for the person who watches, `show` the state of things every few seconds. Raises
+    KeyboardInterrupt when it was SIGINT, once nothing runs any more.
     """
     begun = time.monotonic()
     with _signals_interrupt(), Stack(settings, say) as stack:
@@ -78,6 +79,8 @@ def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
             asyncio.run(up.run(begun))
         finally:
             _ignore_signals()  # what stops everything must not be interrupted
+    if up.interrupted:
+        raise KeyboardInterrupt
 
 
 def _ignore_signals() -> None:
@@ -113,6 +116,8 @@ class Up:
         self._say = say
         self._show = show
         self._stop = asyncio.Event()
+        self.interrupted = False
+        """Whether it was Ctrl-C that stopped it."""
         self._failure: TallyError | None = None
         self._written: StackFile | None = None
         self._api: Child
@@ -122,8 +127,8 @@ class Up:
     async def run(self, begun: float) -> None:
         """Serve until told to stop."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
         await create_topics(self._settings)
         await migrate(self._settings)
         self._start_workers()
@@ -143,6 +148,10 @@ class Up:
             self._leave()
         if self._failure:
             raise self._failure
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self._stop.set()
 
     @property
     def _key(self) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from runtime.errors import Fatal, SettingsError
 from runtime.ports import free_port, http_answers
-from tally.cli import main
+from tally.cli import INTERRUPTED, main
 from tests.test_stack import is_running
 from tests.waiting import eventually
 
@@ -109,7 +109,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             pids = running.pids()
         finally:
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(60) == 0, running.said()
+            assert running.process.wait(60) == INTERRUPTED, running.said()
         assert not any(map(is_running, pids))
         assert "stopping" in running.said()
         assert "Traceback" not in running.said()

@@ -35,6 +35,8 @@ class _Stream(io.TextIOBase):
     @property
     def _stream(self) -> TextIO:
         found: TextIO | None = getattr(sys, self._name)
+        # A live display puts a stand-in there, which prints to a console: to this one it would do so without end.
+        found = getattr(found, "rich_proxied_file", found)
         return io.StringIO() if found is None else found
 
     @property
@@ -58,11 +60,11 @@ class _Answers(_Stream):
         """Write text; characters that the encoding lacks are escaped."""
         if sys.stdout is None:
             raise OutputFailed(OSError("it is closed"))
-        encoding = self.encoding
+        stream, encoding = self._stream, self.encoding
         try:
-            return sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            return stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except OSError as error:
-            _give_up(sys.stdout)
+            _give_up(stream)
             raise OutputFailed(error) from None
 
     def flush(self) -> None:
