@@ -28,7 +28,10 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(self._ours, (24, columns))
         self.process = subprocess.Popen(
-            command, env=environment, preexec_fn=lambda: os.login_tty(theirs), pass_fds=[theirs]
+            command,
+            env=environment,
+            preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509  (two system calls; Ctrl-C needs it)
+            pass_fds=[theirs],
         )
         os.close(theirs)
         self._received = b""

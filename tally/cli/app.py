@@ -2,7 +2,7 @@
 
 import typer
 
-from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run, topic
+from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run, status, topic
 
 app = typer.Typer(
     help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
@@ -18,7 +18,7 @@ app.command("simulate", rich_help_panel="Put events in")(feed.simulate)
 imports = typer.Typer(help="Import logs that others have published.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Put events in")
-for ask_command in (ask.lookup, ask.tail, ask.report, ask.status, audit.audit):
+for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):
     app.command(rich_help_panel="Get answers")(ask_command)
 app.command(rich_help_panel="Run")(capacity.capacity)
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")

@@ -1,6 +1,5 @@
 """`tally audit`."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from readers.audit import audit as run_audit
 from readers.deep_audit import DeepAudit, deep_audit
 from runtime import clickhouse
 from runtime.settings import Settings
+from tally.answering import asked
 from tally.cli.options import AsJson, DataDir, answer_json, parse_range
 from tally.cli.output import cell, out, say
 
@@ -36,7 +36,9 @@ def audit(
     """
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
     begin, end = parse_range(since, until)
-    partitions, found = asyncio.run(_run(settings, begin, end, deep=deep, quiet=as_json))
+    partitions, found = asked(
+        settings, ["kafka", "clickhouse"], lambda: _run(settings, begin, end, deep=deep, quiet=as_json)
+    )
     balances = all(partition.balances for partition in partitions) and (found is None or found.balances)
     totals = {name: sum(getattr(partition, name) for partition in partitions) for name in (*_COUNTS, *_SELDOM)}
     if as_json:
