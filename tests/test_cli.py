@@ -246,6 +246,7 @@ def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
     assert "Click-through by position" in done.stdout
+    assert f"drawn into {tmp_path / 'p.png'}\n" in done.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert up.json("report", "verdicts")[0]["stored"] > 0
     wrong = up.tally("report", "nothing")
