@@ -64,6 +64,17 @@ def test_a_table_cuts_no_value_off(capsys: Capture) -> None:
     assert capsys.readouterr().out.count("x") == 320
 
 
+def test_a_table_in_a_file_folds_nothing(capsys: Capture) -> None:
+    values = ["interactions/6/4152", "a message of many words " * 12, "x" * 300]
+    shown = table("origin", "message", "value", title="Letters")
+    shown.add_row(*values)
+    out.print(shown)
+    out.print(f"a line {'of many words ' * 20}", highlight=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(value.strip() in lines[-3] for value in values)
+    assert lines[-1].count("many") == 20
+
+
 def finished(
     command: Sequence[str], *, stdout: Any = subprocess.PIPE, **more: Any
 ) -> "subprocess.CompletedProcess[str]":

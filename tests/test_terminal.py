@@ -41,6 +41,27 @@ def test_whatever_is_printed_under_a_live_display_is_shown_once(term: str) -> No
             assert terminal.said.count(line) == 1
 
 
+A_TABLE = """
+from tally.cli.output import out, table
+
+letters = table("origin", "appended", "namespace", "reason", "field", "message", title="interactions.dead-letters")
+when, why = "2026-11-22T14:30:00.123Z", "was 'seven', which is no whole number of 0 or more"
+letters.add_row("interactions/6/4152", when, "default", "wrong_type", "position", why)
+out.print(letters)
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 200])
+def test_a_table_on_a_terminal_breaks_no_word(columns: int) -> None:
+    command = [sys.executable, "-c", A_TABLE]
+    with Terminal(command, CLEAN | {"TERM": "xterm"}, columns=columns, deadline_s=30) as terminal:
+        assert terminal.end() == 0, terminal.said
+        words = ("interactions/6/4152", "2026-11-22T14:30:00.123Z", "namespace", "wrong_type", "position", "'seven',")
+        assert not [word for word in words if word not in terminal.said], terminal.said
+        assert max(map(len, terminal.said.splitlines())) <= columns
+        assert ("━" in terminal.said) == (columns >= 100), terminal.said
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One stack for the commands of this file."""

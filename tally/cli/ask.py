@@ -120,7 +120,7 @@ def report(
         return
     shown = table(*found.columns, title=found.title, caption=None if found.rows else "nothing recorded in this range")
     for row in found.rows:
-        shown.add_row(*(cell(_written(value)) for value in row))
+        shown.add_row(*map(_written, row))
     out.print(shown)
 
 

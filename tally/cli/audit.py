@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from readers.audit import PartitionAudit
 from readers.audit import audit as run_audit
@@ -13,7 +12,7 @@ from runtime import clickhouse
 from runtime.settings import Settings
 from tally.answering import asked
 from tally.cli.options import AsJson, DataDir, answer_json, parse_range
-from tally.cli.output import cell, out, say
+from tally.cli.output import cell, out, say, table
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
 _SELDOM = ("deleted", "moved", "expired_unread", "expired_outcomes")
@@ -67,12 +66,11 @@ async def _run(
 
 def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int]) -> None:
     shown = [*_COUNTS[:-1], *(name for name in _SELDOM if totals[name]), _COUNTS[-1]]
-    table = Table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
+    accounts = table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
     for partition in partitions:
-        table.add_row(str(partition.partition), *(f"{getattr(partition, name):,}" for name in shown))
-    table.add_section()
-    table.add_row("all", *(f"{totals[name]:,}" for name in shown))
-    out.print(table)
+        accounts.add_row(partition.partition, *(f"{getattr(partition, name):,}" for name in shown))
+    accounts.add_total("all", *(f"{totals[name]:,}" for name in shown))
+    out.print(accounts)
     for partition in partitions:
         for what, offsets in (
             ("lost", partition.lost),

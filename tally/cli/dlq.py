@@ -74,7 +74,7 @@ def list_letters(
                 else:
                     shown = (letter.namespace, letter.reason, letter.field, letter.message)
                     when = iso_ms(from_epoch_ms(letter.append_ms))
-                    letters.add_row(*map(cell, (letter.origin, when, *shown)))
+                    letters.add_row(letter.origin, when, *shown)
 
     asked(settings, ["kafka"], run)
     if not as_json:

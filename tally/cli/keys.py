@@ -79,7 +79,7 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     keys = table("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked", title="Keys")
     for each in found:
         revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
-        cells = (
+        keys.add_row(
             each.key_id,
             each.name,
             ", ".join(each.scopes),
@@ -88,7 +88,6 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
             f"{each.created_at:%Y-%m-%d %H:%M}",
             revoked,
         )
-        keys.add_row(*map(cell, cells))
     out.print(keys)
 
 

@@ -156,7 +156,7 @@ def _print_status(described: dict[str, Any], known: _Known) -> None:
     if known.partitions is not None:
         lag = table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
         for partition in known.partitions:
-            lag.add_row(*map(str, (partition.partition, partition.end_offset, partition.committed, partition.lag)))
+            lag.add_row(partition.partition, partition.end_offset, partition.committed, partition.lag)
         out.print(lag)
     counts = [known.verdicts.as_text] if known.verdicts else []
     counts += [] if known.lag is None else [f"lag {known.lag:,}"]
