@@ -29,6 +29,7 @@ from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.supervisor import Supervisor
 from runtime.tasks import running
+from tally.invoked import invoked
 from tally.feed import Fed, feed, paced, wait_for_verdicts
 
 API_PORTS_TRIED = 50
@@ -136,7 +137,7 @@ class Up:
             await self._start_api()
             self._write_stack_file()
             self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url}, Ctrl-C stops it")
-            self._say(f"passwords and the API key: tally status --show-secrets{self._data_dir_option()}")
+            self._say(f"passwords and the API key: {invoked()} status --show-secrets{self._data_dir_option()}")
             watching = asyncio.create_task(self._watch())
             try:
                 async with clickhouse.connect(self._settings) as database:

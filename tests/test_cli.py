@@ -226,6 +226,26 @@ def test_what_people_send_is_shown_as_it_is(up: Running) -> None:
     eventually(lambda: "[/x] [red]r" in up.tally("report", "retrievers").stdout)
 
 
+def test_a_patch_that_nests_too_deep_is_refused(up: Running) -> None:
+    done = up.tally("dlq", "replay", "--dry-run", "--patch", '{"a":' * 3_000 + "1" + "}" * 3_000)
+    assert done.returncode == 2
+    assert "nests 3000 levels, at most 32 are allowed" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_hints_name_commands_as_they_were_called(up: Running, tmp_path: Path) -> None:
+    assert f"passwords and the API key: {TALLY} status --show-secrets" in up.said()
+    here = Path(TALLY).parent
+
+    def said(command: str, **more: str) -> str:
+        words = [command, "status", "--data-dir", str(tmp_path)]
+        return subprocess.run(words, cwd=here, env=CLEAN | more, capture_output=True, text=True, check=False).stderr
+
+    assert "start one with `./tally up`" in said("./tally")
+    assert f"start one with `{TALLY} up`" in said(TALLY, PATH="/usr/bin")
+    assert "start one with `tally up`" in said(TALLY, PATH=f"{here}:/usr/bin")
+
+
 def test_a_missing_topic_is_named(up: Running) -> None:
     for command in (["simulate", "--for", "1"], ["status"], ["emit", "-"]):
         environment = CLEAN | {"TALLY_TOPIC": "nowhere"}

@@ -110,6 +110,16 @@ def test_a_full_disk_is_an_error_of_one_line() -> None:
             )
 
 
+@pytest.mark.parametrize("command", ["--help", "emit --help", "dlq --help"])
+def test_help_that_cannot_be_printed_is_an_error_of_one_line(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = finished([TALLY, *command.split()], stdout=full)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write to standard output: No space left on device\n")
+    with pipe_without_reader() as stdout:
+        done = finished([TALLY, *command.split()], stdout=stdout)
+    assert (done.returncode, done.stderr) == (141, "error: cannot write to standard output: Broken pipe\n")
+
+
 def test_a_reader_that_is_gone_ends_a_command_as_a_pipe_ends_others() -> None:
     for more in ((), ("--json",)):
         with pipe_without_reader() as stdout:

@@ -13,6 +13,7 @@ from runtime import clickhouse
 from runtime.errors import TallyError
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
+from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
 from tally.answering import asked
@@ -185,7 +186,11 @@ def _patch(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(Path(text[1:]).read_text("utf-8-sig") if text.startswith("@") else text)
+        written = Path(text[1:]).read_text("utf-8-sig") if text.startswith("@") else text
+        depth = depth_of_text(written)
+        if depth > MAX_DEPTH:
+            raise typer.BadParameter(f"nests {depth} levels, at most {MAX_DEPTH} are allowed", param_hint="--patch")
+        found = json.loads(written)
     except OSError as error:
         raise TallyError(f"cannot read {text[1:]}: {error.strerror}") from error
     except ValueError as error:

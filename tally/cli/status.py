@@ -20,7 +20,7 @@ from schemas.tables import INTERACTIONS
 from tally.answering import faults_of
 from tally.cli.options import AsJson, DataDir, answer_json
 from tally.cli.output import cell, out, table
-from tally.invoked import as_invoked
+from tally.invoked import as_invoked, invoked
 
 
 class _Known(BaseModel):
@@ -170,7 +170,7 @@ def _print_status(described: dict[str, Any], known: _Known) -> None:
 
 def _print_withheld(namespace: str, events: int) -> None:
     """Say how events that are held come back. Put back too early, they are held again."""
-    hint = as_invoked(f"`tally dlq replay --reason namespace_held --namespace {shlex.quote(namespace)}`").strip("`")
+    hint = f"{invoked()} dlq replay --reason namespace_held --namespace {shlex.quote(namespace)}"
     out.print(
         f"{events:,} valid events of {namespace} are held: once less than half of what it sends is rejected, {hint}",
         highlight=False,
