@@ -29,8 +29,8 @@ from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.supervisor import Supervisor
 from runtime.tasks import running
-from tally.invoked import invoked
 from tally.feed import Fed, feed, paced, wait_for_verdicts
+from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
 API_START_S = 120.0
@@ -130,12 +130,14 @@ class Up:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        self._stack.note("starting")  # its stores have, and nothing else yet
         await create_topics(self._settings)
         await migrate(self._settings)
         self._start_workers()
         try:
             await self._start_api()
             self._write_stack_file()
+            self._stack.note("running")
             self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url}, Ctrl-C stops it")
             self._say(f"passwords and the API key: {invoked()} status --show-secrets{self._data_dir_option()}")
             watching = asyncio.create_task(self._watch())
@@ -288,6 +290,7 @@ class Up:
     def _leave(self) -> None:
         """Workers first, so that they can still store and commit what they hold."""
         self._say("stopping")
+        self._stack.note("stopping")
         # With a part gone the workers cannot store what they hold; the next start takes it up again.
         self._workers.stop(timeout_s=FAILED_STOP_S if self._failure else None)
         if hasattr(self, "_api"):

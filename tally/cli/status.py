@@ -14,7 +14,7 @@ from runtime import clickhouse
 from runtime.errors import TallyError, Unavailable
 from runtime.ports import http_answers
 from runtime.settings import Settings, without_password
-from runtime.stack_file import StackFile, process_exists
+from runtime.stack_file import Phase, StackFile, process_exists
 from runtime.stuck import Stuck
 from schemas.tables import INTERACTIONS
 from tally.answering import faults_of
@@ -84,6 +84,8 @@ async def _look(settings: Settings, stack: StackFile | None) -> _Known:
         known.add(str(each))
     if stack:
         await _ask_stack(stack, known)
+        if (phase := Phase.of(settings.data_dir)) and phase.doing == "stopping":
+            known.add(f"the stack is stopping (pid {phase.pid})")
     return known
 
 
