@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from runtime.errors import Fatal, SettingsError
 from runtime.ports import free_port, http_answers
+from runtime.stack_file import Phase
 from tally.cli import INTERRUPTED, main
 from tests.test_stack import is_running
 from tests.waiting import eventually
@@ -351,6 +353,33 @@ def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
     assert "already runs" in done.stderr
 
 
+def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
+    running = Running(tmp_path / "data", "--no-demo", "--workers", "1")
+    pid = running.process.pid
+
+    def says(doing: str) -> None:
+        """Held at that point, it is found there by others."""
+        eventually(lambda: Phase.of(running.data_dir) == (pid, doing))
+        os.kill(pid, signal.SIGSTOP)
+        done, again = running.tally("status"), running.tally("up", "--no-demo")
+        assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done
+        assert done.returncode in (1, SettingsError.exit_code)
+        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until it has" in again.stderr
+        assert again.returncode == 1
+        os.kill(pid, signal.SIGCONT)
+
+    try:
+        says("starting")
+        eventually(running.is_ready)
+        running.process.terminate()
+        says("stopping")
+        assert running.process.wait(60) == 0, running.said()
+        assert "no stack runs in" in running.tally("status").stderr
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -391,6 +420,11 @@ def test_errors_name_what_to_change(
 def test_every_command_has_help_with_an_example(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command: str) -> None:
     assert run_here(monkeypatch, *command.split(), "--help") == 0
     assert "Example" in capsys.readouterr().out
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert run_here(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"tally {version('tally')}\n"
 
 
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """All commands, gathered."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run, status, topic
+from tally.cli.output import out
 
 app = typer.Typer(
     help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
@@ -10,6 +14,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"tally {version('tally')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _tally(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
 
 for run_command in (run.up, run.init, run.consume, run.serve):
     app.command(rich_help_panel="Run")(run_command)
