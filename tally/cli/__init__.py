@@ -18,7 +18,7 @@ def main() -> None:
         from runtime.errors import TallyError  # noqa: PLC0415
         from tally.cli.app import app  # noqa: PLC0415
         from tally.cli.output import Guarded, answers, say  # noqa: PLC0415
-        from tally.invoked import as_invoked, invoked  # noqa: PLC0415
+        from tally.invoked import invoked  # noqa: PLC0415
 
         log.quieten_libraries()
         try:
@@ -28,7 +28,7 @@ def main() -> None:
                 finally:
                     answers.flush()
         except TallyError as error:
-            say(f"error: {as_invoked(str(error))}", style="red")
+            say(f"error: {error}", style="red")
             sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from runtime.errors import TallyError
 from runtime.text import printable
+from tally.invoked import as_invoked
 
 _WIDE = 100_000
 """Columns of what no terminal shows."""
@@ -252,5 +253,5 @@ def table(*columns: str, title: str | None = None, caption: str | None = None, r
 
 
 def say(line: str, style: str | None = None) -> None:
-    """Print a line for the person who watches; never part of an answer."""
-    err.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Print a line for the person who watches; never part of an answer. Commands in backticks can be typed as shown."""
+    err.print(as_invoked(line), style=style, highlight=False, markup=False, soft_wrap=True)
