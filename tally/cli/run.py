@@ -122,7 +122,9 @@ def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 def consume(
     workers: Annotated[int, typer.Option(help="Processes.", min=1, max=64)] = 1,
-    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="Drain the topic, then stop.")] = False,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="Join the group, drain the topic, then stop.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(help="Of this host in the group; a restart under the same name gets its partitions back at once."),
