@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.http_settings import HttpSettings
 from runtime.log import LogFormat
 from runtime.masking import hide
-from runtime.stack_file import StackFile
+from runtime.stack_file import Phase, StackFile
 from schemas.dedup import DEFAULT_WINDOW_MS
 from schemas.letter import MOST_LETTER_BYTES
 from schemas.wire import check_namespace
@@ -240,9 +241,7 @@ class Settings(HttpSettings):
         try:
             loaded = cls(**{**named, "data_dir": chosen, **overrides})
         except ValidationError as error:
-            wrong = "; ".join(
-                f"TALLY_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
-            )
+            wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
             raise SettingsError(wrong) from None
         hide(loaded.secrets())
         return loaded
@@ -261,11 +260,21 @@ class Settings(HttpSettings):
         for name in names:
             value = getattr(self, name)
             if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
-                raise SettingsError(
-                    f"TALLY_{name.upper()} is not set and no stack runs in {self.data_dir}: "
-                    f"start one with `tally up`, name its folder with --data-dir, or set TALLY_{name.upper()}"
-                )
+                raise SettingsError(self._missing(f"TALLY_{name.upper()}"))
         return self
+
+    def _missing(self, variable: str) -> str:
+        """What to do about a setting that neither the environment nor a stack has."""
+        phase = Phase.of(self.data_dir)
+        if phase and phase.doing != "running":
+            return (
+                f"{variable} is not set, and the stack in {self.data_dir} is {phase.doing} (pid {phase.pid}): "
+                f"wait until it has, or set {variable}"
+            )
+        return (
+            f"{variable} is not set and no stack runs in {self.data_dir}: "
+            f"start one with `tally up`, name its folder with --data-dir, or set {variable}"
+        )
 
     def as_environment(self) -> dict[str, str]:
         """What a child process needs in its environment to load these same settings."""
@@ -278,6 +287,12 @@ class Settings(HttpSettings):
                 value = ",".join(value)
             plain[f"TALLY_{name.upper()}"] = str(value)
         return plain
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with a setting, which it names; what is wrong with several together names them by itself."""
+    text = error["msg"].removeprefix("Value error, ")
+    return f"TALLY_{str(error['loc'][0]).upper()}: {text}" if error["loc"] else text
 
 
 def with_user(url: str, user: str, password: str) -> str:

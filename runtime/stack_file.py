@@ -2,13 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runtime.private_file import write_private
 
 FILE_NAME = "stack.json"
+LOCK_NAME = "lock"
+"""Held by the process that runs a stack, which writes into it how far it is."""
+
+Doing = Literal["starting", "running", "stopping"]
+_NOTE_BYTES = 32
 
 
 class Endpoints(BaseModel):
@@ -71,6 +76,27 @@ class StackFile(BaseModel):
     def remove(data_dir: Path) -> None:
         """Forget the stack."""
         (data_dir / FILE_NAME).unlink(missing_ok=True)
+
+
+class Phase(NamedTuple):
+    """How far the stack of a data directory is, and the process that runs it."""
+
+    pid: int
+    doing: Doing
+
+    @classmethod
+    def of(cls, data_dir: Path) -> Self | None:
+        """How far the stack in `data_dir` is; None when none is there."""
+        try:
+            pid, doing = (data_dir / LOCK_NAME).read_text().split()
+            found = cls(int(pid), cast(Doing, doing))
+        except (OSError, ValueError):
+            return None
+        return found if process_exists(found.pid) else None
+
+    def note(self, lock_descriptor: int) -> None:
+        """Write it where `of` finds it, in one step."""
+        os.pwrite(lock_descriptor, f"{self.pid} {self.doing}".ljust(_NOTE_BYTES).encode(), 0)
 
 
 def process_exists(pid: int) -> bool:

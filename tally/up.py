@@ -30,6 +30,7 @@ from runtime.stack_file import StackFile
 from runtime.supervisor import Supervisor
 from runtime.tasks import running
 from tally.feed import Fed, feed, paced, wait_for_verdicts
+from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
 API_START_S = 120.0
@@ -69,7 +70,8 @@ Show = Callable[[Overview, int], None]
 def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
     """Start everything, serve until SIGINT, SIGTERM or `options.seconds`, and leave nothing running.
 
-    `say` takes lines for the person who watches, `show` the state of things every few seconds.
+    `say` takes lines for the person who watches, `show` the state of things every few seconds. Raises
+    KeyboardInterrupt when it was SIGINT, once nothing runs any more.
     """
     begun = time.monotonic()
     with _signals_interrupt(), Stack(settings, say) as stack:
@@ -78,6 +80,8 @@ def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
             asyncio.run(up.run(begun))
         finally:
             _ignore_signals()  # what stops everything must not be interrupted
+    if up.interrupted:
+        raise KeyboardInterrupt
 
 
 def _ignore_signals() -> None:
@@ -113,6 +117,8 @@ class Up:
         self._say = say
         self._show = show
         self._stop = asyncio.Event()
+        self.interrupted = False
+        """Whether it was Ctrl-C that stopped it."""
         self._failure: TallyError | None = None
         self._written: StackFile | None = None
         self._api: Child
@@ -122,16 +128,18 @@ class Up:
     async def run(self, begun: float) -> None:
         """Serve until told to stop."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        self._stack.note("starting")  # its stores have, and nothing else yet
         await create_topics(self._settings)
         await migrate(self._settings)
         self._start_workers()
         try:
             await self._start_api()
             self._write_stack_file()
+            self._stack.note("running")
             self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url}, Ctrl-C stops it")
-            self._say(f"passwords and the API key: tally status --show-secrets{self._data_dir_option()}")
+            self._say(f"passwords and the API key: {invoked()} status --show-secrets{self._data_dir_option()}")
             watching = asyncio.create_task(self._watch())
             try:
                 async with clickhouse.connect(self._settings) as database:
@@ -143,6 +151,10 @@ class Up:
             self._leave()
         if self._failure:
             raise self._failure
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+        self._stop.set()
 
     @property
     def _key(self) -> str:
@@ -278,6 +290,7 @@ class Up:
     def _leave(self) -> None:
         """Workers first, so that they can still store and commit what they hold."""
         self._say("stopping")
+        self._stack.note("stopping")
         # With a part gone the workers cannot store what they hold; the next start takes it up again.
         self._workers.stop(timeout_s=FAILED_STOP_S if self._failure else None)
         if hasattr(self, "_api"):

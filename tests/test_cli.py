@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 
 from runtime.errors import Fatal, SettingsError
 from runtime.ports import free_port, http_answers
-from tally.cli import main
+from runtime.stack_file import Phase
+from tally.cli import INTERRUPTED, main
 from tests.test_stack import is_running
 from tests.waiting import eventually
 
@@ -109,7 +111,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             pids = running.pids()
         finally:
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(60) == 0, running.said()
+            assert running.process.wait(60) == INTERRUPTED, running.said()
         assert not any(map(is_running, pids))
         assert "stopping" in running.said()
         assert "Traceback" not in running.said()
@@ -226,6 +228,26 @@ def test_what_people_send_is_shown_as_it_is(up: Running) -> None:
     eventually(lambda: "[/x] [red]r" in up.tally("report", "retrievers").stdout)
 
 
+def test_a_patch_that_nests_too_deep_is_refused(up: Running) -> None:
+    done = up.tally("dlq", "replay", "--dry-run", "--patch", '{"a":' * 3_000 + "1" + "}" * 3_000)
+    assert done.returncode == 2
+    assert "nests 3000 levels, at most 32 are allowed" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_hints_name_commands_as_they_were_called(up: Running, tmp_path: Path) -> None:
+    assert f"passwords and the API key: {TALLY} status --show-secrets" in up.said()
+    here = Path(TALLY).parent
+
+    def said(command: str, **more: str) -> str:
+        words = [command, "status", "--data-dir", str(tmp_path)]
+        return subprocess.run(words, cwd=here, env=CLEAN | more, capture_output=True, text=True, check=False).stderr
+
+    assert "start one with `./tally up`" in said("./tally")
+    assert f"start one with `{TALLY} up`" in said(TALLY, PATH="/usr/bin")
+    assert "start one with `tally up`" in said(TALLY, PATH=f"{here}:/usr/bin")
+
+
 def test_a_missing_topic_is_named(up: Running) -> None:
     for command in (["simulate", "--for", "1"], ["status"], ["emit", "-"]):
         environment = CLEAN | {"TALLY_TOPIC": "nowhere"}
@@ -246,6 +268,7 @@ def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
     assert "Click-through by position" in done.stdout
+    assert f"drawn into {tmp_path / 'p.png'}\n" in done.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert up.json("report", "verdicts")[0]["stored"] > 0
     wrong = up.tally("report", "nothing")
@@ -330,6 +353,33 @@ def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
     assert "already runs" in done.stderr
 
 
+def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
+    running = Running(tmp_path / "data", "--no-demo", "--workers", "1")
+    pid = running.process.pid
+
+    def says(doing: str) -> None:
+        """Held at that point, it is found there by others."""
+        eventually(lambda: Phase.of(running.data_dir) == (pid, doing))
+        os.kill(pid, signal.SIGSTOP)
+        done, again = running.tally("status"), running.tally("up", "--no-demo")
+        assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done
+        assert done.returncode in (1, SettingsError.exit_code)
+        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until it has" in again.stderr
+        assert again.returncode == 1
+        os.kill(pid, signal.SIGCONT)
+
+    try:
+        says("starting")
+        eventually(running.is_ready)
+        running.process.terminate()
+        says("stopping")
+        assert running.process.wait(60) == 0, running.said()
+        assert "no stack runs in" in running.tally("status").stderr
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -370,6 +420,11 @@ def test_errors_name_what_to_change(
 def test_every_command_has_help_with_an_example(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command: str) -> None:
     assert run_here(monkeypatch, *command.split(), "--help") == 0
     assert "Example" in capsys.readouterr().out
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert run_here(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"tally {version('tally')}\n"
 
 
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:

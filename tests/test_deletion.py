@@ -55,7 +55,8 @@ async def delete(api: httpx.AsyncClient, interaction_id: str) -> None:
 
 async def assert_gone(lab: Lab, api: httpx.AsyncClient, interaction_id: str) -> None:
     """From lookups, lists and views."""
-    assert_error(await api.get(f"{PATH}/{interaction_id}"), 404, "NotFoundError", "deleted")
+    error = assert_error(await api.get(f"{PATH}/{interaction_id}"), 404, "NotFoundError", "deleted")
+    assert error["message"] == f"interaction '{interaction_id}' is deleted"
     assert (await api.get(f"{PATH}/{interaction_id}/status")).json()["status"] == "deleted"
     listed = (await api.post(f"{PATH}/list", params={"include_total": True})).json()
     assert interaction_id not in [each["interaction_id"] for each in listed["results"]]

@@ -11,6 +11,7 @@ from deploy.embedded.parts import _property_value
 from deploy.embedded.stack import Stack
 from runtime.errors import TallyError
 from runtime.settings import Settings
+from tally.cli import INTERRUPTED
 from tests.test_cli import Running
 from tests.waiting import eventually
 
@@ -51,7 +52,7 @@ def test_the_second_start_finds_what_the_first_has_stored(tmp_path: Path) -> Non
             assert sum(each["end_offset"] for each in running.status()["partitions"]) == start
         finally:
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(60) == 0, running.said()
+            assert running.process.wait(60) == INTERRUPTED, running.said()
     assert not marker.exists()
     assert (data_dir / "kafka" / "data" / "meta.properties").exists()
     assert {path.name for path in tmp_path.iterdir()} == {work.name, NAME}

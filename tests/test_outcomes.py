@@ -84,7 +84,8 @@ async def test_status_follows_an_event(lab: Lab) -> None:
         asked = f"{PATH}/{receipt.interaction_id}"
         assert (await api.get(f"{asked}/status")).json()["status"] == "accepted"
         answer = await api.get(asked)
-        assert_error(answer, 404, "NotFoundError", "in_flight")
+        error = assert_error(answer, 404, "NotFoundError", "in_flight")
+        assert error["message"].startswith(f"interaction '{receipt.interaction_id}' is not stored yet")
         assert answer.headers["retry-after"] == "1"
         waiting = asyncio.create_task(api.get(asked, headers={"Prefer": "wait=10"}))
         await lab.drain()

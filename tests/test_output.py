@@ -64,6 +64,17 @@ def test_a_table_cuts_no_value_off(capsys: Capture) -> None:
     assert capsys.readouterr().out.count("x") == 320
 
 
+def test_a_table_in_a_file_folds_nothing(capsys: Capture) -> None:
+    values = ["interactions/6/4152", "a message of many words " * 12, "x" * 300]
+    shown = table("origin", "message", "value", title="Letters")
+    shown.add_row(*values)
+    out.print(shown)
+    out.print(f"a line {'of many words ' * 20}", highlight=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(value.strip() in lines[-3] for value in values)
+    assert lines[-1].count("many") == 20
+
+
 def finished(
     command: Sequence[str], *, stdout: Any = subprocess.PIPE, **more: Any
 ) -> "subprocess.CompletedProcess[str]":
@@ -97,6 +108,16 @@ def test_a_full_disk_is_an_error_of_one_line() -> None:
                 1,
                 "error: cannot write to standard output: No space left on device\n",
             )
+
+
+@pytest.mark.parametrize("command", ["--help", "emit --help", "dlq --help"])
+def test_help_that_cannot_be_printed_is_an_error_of_one_line(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = finished([TALLY, *command.split()], stdout=full)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write to standard output: No space left on device\n")
+    with pipe_without_reader() as stdout:
+        done = finished([TALLY, *command.split()], stdout=stdout)
+    assert (done.returncode, done.stderr) == (141, "error: cannot write to standard output: Broken pipe\n")
 
 
 def test_a_reader_that_is_gone_ends_a_command_as_a_pipe_ends_others() -> None:

@@ -37,6 +37,16 @@ def test_the_file_of_a_stack_that_has_gone_is_not_believed(tmp_path: Path) -> No
         Settings.load(tmp_path).need("kafka")
 
 
+def test_a_wrong_setting_is_told_in_our_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLY_KAFKA", "nonsense")
+    with pytest.raises(SettingsError, match=r"^TALLY_KAFKA: write host:port"):
+        Settings.load(tmp_path)
+    monkeypatch.setenv("TALLY_KAFKA", "k:1")
+    monkeypatch.setenv("TALLY_BATCH_UNCOMPRESSED_BYTES", "1048576")
+    with pytest.raises(SettingsError, match=r"^TALLY_BATCH_UNCOMPRESSED_BYTES must be at least"):
+        Settings.load(tmp_path)
+
+
 def test_half_a_file_is_no_stack(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text('{"endpoints": ')
     assert StackFile.of_running_stack(tmp_path) is None

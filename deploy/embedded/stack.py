@@ -26,7 +26,7 @@ from runtime.children import Child, ChildFailed, Children
 from runtime.errors import TallyError
 from runtime.ports import free_port
 from runtime.settings import Settings, with_user, without_password
-from runtime.stack_file import Endpoints, Pids, StackFile
+from runtime.stack_file import LOCK_NAME, Doing, Endpoints, Phase, Pids, StackFile
 from schemas.tables import API_KEYS
 
 ATTEMPTS = 3
@@ -69,6 +69,7 @@ class Stack:
         try:
             self.credentials = Credentials.of(self._data_dir)
             self._start_on_free_ports()
+            self.note("running")
         except BaseException:
             self.stop()
             raise
@@ -91,14 +92,28 @@ class Stack:
 
     def _lock(self) -> None:
         """One stack a data directory: the lock goes with the process, however it ends."""
-        self._lock_descriptor = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self._data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._lock_descriptor)
-            raise TallyError(
-                f"a stack already runs in {self._settings.data_dir}: stop it, or choose another --data-dir"
-            ) from None
+            os.close(descriptor)
+            raise TallyError(f"{self._other()}, or choose another --data-dir") from None
+        self._lock_descriptor = descriptor
+        self.note("starting")
+
+    def _other(self) -> str:
+        """What another process does with this data directory, and what to do about it."""
+        folder, other = self._settings.data_dir, Phase.of(self._data_dir)
+        if other is None:
+            return f"a stack already runs in {folder}: stop it"
+        if other.doing == "running":
+            return f"a stack already runs in {folder} (pid {other.pid}): stop it"
+        return f"a stack is {other.doing} in {folder} (pid {other.pid}): wait until it has"
+
+    def note(self, doing: Doing) -> None:
+        """Tell other commands how far this stack is."""
+        if self._lock_descriptor is not None:
+            Phase(os.getpid(), doing).note(self._lock_descriptor)
 
     def _start_on_free_ports(self) -> None:
         """Between the look at a port and its part's start another program may take it: then on other ports."""
@@ -193,8 +208,10 @@ class Stack:
         """Stop every part, last started first, and leave nothing behind. Safe to call twice."""
         if self._lock_descriptor is None:
             return
+        self.note("stopping")
         self._stop_parts()
         self.children.close()
+        os.ftruncate(self._lock_descriptor, 0)
         os.close(self._lock_descriptor)
         self._lock_descriptor = None
         os.umask(self._umask_before)

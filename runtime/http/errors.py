@@ -82,9 +82,16 @@ def invalid(
     return ApiError(status, message, code=code, details={"validation_errors": list(problems[:MOST_PROBLEMS])})
 
 
+_NOT_FOUND = {
+    "unknown": "no interaction {}",
+    "in_flight": "interaction {} is not stored yet, if it was accepted: ask again in a moment",
+    "deleted": "interaction {} is deleted",
+}
+
+
 def not_found(interaction_id: str, code: str = "unknown", headers: dict[str, str] | None = None) -> ApiError:
-    """No record of this id can be answered; `code` says why."""
-    return ApiError(404, f"no interaction {interaction_id[:64]!r}", code=code, headers=headers)
+    """No record of this id can be answered; `code` says why, and the message says the same."""
+    return ApiError(404, _NOT_FOUND[code].format(repr(interaction_id[:64])), code=code, headers=headers)
 
 
 def too_large(limit_bytes: int) -> ApiError:

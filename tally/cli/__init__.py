@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import redirect_stdout
+from typing import TextIO, cast
 
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ends (128 + SIGINT)."""
@@ -15,14 +17,16 @@ def main() -> None:
         from runtime import log  # noqa: PLC0415
         from runtime.errors import TallyError  # noqa: PLC0415
         from tally.cli.app import app  # noqa: PLC0415
-        from tally.cli.output import answers, say  # noqa: PLC0415
+        from tally.cli.output import Guarded, answers, say  # noqa: PLC0415
+        from tally.invoked import invoked  # noqa: PLC0415
 
         log.quieten_libraries()
         try:
-            try:
-                app()
-            finally:
-                answers.flush()
+            with redirect_stdout(cast(TextIO, Guarded(sys.stdout))):
+                try:
+                    app(prog_name=invoked())
+                finally:
+                    answers.flush()
         except TallyError as error:
             say(f"error: {error}", style="red")
             sys.exit(error.exit_code)

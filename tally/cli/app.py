@@ -1,8 +1,12 @@
 """All commands, gathered."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
-from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run, topic
+from tally.cli import ask, audit, capacity, dlq, feed, keys, replay, run, status, topic
+from tally.cli.output import out
 
 app = typer.Typer(
     help="Search interactions through Kafka into ClickHouse, with every accepted event accounted for.",
@@ -11,6 +15,22 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"tally {version('tally')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _tally(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 for run_command in (run.up, run.init, run.consume, run.serve):
     app.command(rich_help_panel="Run")(run_command)
 app.command("emit", rich_help_panel="Put events in")(feed.emit)
@@ -18,7 +38,7 @@ app.command("simulate", rich_help_panel="Put events in")(feed.simulate)
 imports = typer.Typer(help="Import logs that others have published.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Put events in")
-for ask_command in (ask.lookup, ask.tail, ask.report, ask.status, audit.audit):
+for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):
     app.command(rich_help_panel="Get answers")(ask_command)
 app.command(rich_help_panel="Run")(capacity.capacity)
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shlex
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,23 +11,19 @@ import msgspec
 import typer
 
 from readers.lookup import Lookups
-from readers.overview import Overview, VerdictCounts, count_verdicts, count_withheld, read_lag
 from readers.reports import REPORTS, Report, run_report
-from readers.stuck_now import find_stuck
 from readers.tail import Seen, Skipped, Wanted
 from readers.tail import tail as follow
 from runtime import clickhouse
 from runtime.errors import TallyError
-from runtime.ports import http_answers
-from runtime.redis import connect_redis
-from runtime.settings import Settings, without_password
-from runtime.stack_file import StackFile, process_exists
+from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
 from schemas.record import record_from_row
-from schemas.tables import INTERACTIONS
+from tally.answering import asked, check_stores
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace
 from tally.cli.output import answers, cell, out, say, table
+from tally.in_flight import may_be_in_flight
 
 
 def lookup(
@@ -37,7 +32,9 @@ def lookup(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """What became of one event: its record, whose duplicate it is, or why it was rejected. Exits 1 for an unknown id.
+    """What became of one event: its record, whose duplicate it is, why it was rejected, or that it is deleted.
+
+    Exits 1 for an id that is unknown, or in flight: accepted and not stored yet.
 
     Example: tally lookup int_0198b2c0a1b27c3d8e4f5061728394a5
     """
@@ -45,17 +42,33 @@ def lookup(
     if not is_interaction_id(interaction_id):
         raise TallyError(f"{interaction_id!r} is no interaction id: int_ and the 32 hex digits of a UUIDv7")
 
-    async def ask() -> Outcome | None:
-        async with clickhouse.connect(settings) as database:
-            return await Lookups(database, 1).get(namespace or settings.namespace, interaction_id)
-
-    answer = _describe(asyncio.run(ask()))
+    space = namespace or settings.namespace
+    outcome, in_flight = asked(settings, ["clickhouse"], lambda: _look_up(settings, space, interaction_id))
+    answer = _describe(outcome)
+    if answer is None and in_flight:
+        raise TallyError(
+            f"interaction {interaction_id} is in flight: accepted, if it was ever sent, and not stored yet; "
+            "`tally status` shows the lag"
+        )
     if answer is None:
-        raise TallyError(f"no interaction {interaction_id} in namespace {namespace or settings.namespace!r}")
+        raise TallyError(f"no interaction {interaction_id} in namespace {space!r}")
     if as_json:
         answer_json(answer)
     else:
         out.print_json(json.dumps(answer))
+
+
+async def _look_up(settings: Settings, namespace: str, interaction_id: str) -> tuple[Outcome | None, bool]:
+    """The outcome if there is one, and if not whether one may come."""
+    async with clickhouse.connect(settings) as database:
+        lookups = Lookups(database, 1)
+        outcome = await lookups.get(namespace, interaction_id)
+        if outcome is not None or not settings.kafka:
+            return outcome, False
+        await check_stores(settings, "kafka")
+        if await may_be_in_flight(settings, interaction_id):
+            return None, True
+        return await lookups.get(namespace, interaction_id), False
 
 
 def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
@@ -96,17 +109,18 @@ def report(
             since = until - timedelta(hours=hours)
             return await run_report(database, name, namespace or settings.namespace, since, until)
 
-    found = asyncio.run(ask())
+    found = asked(settings, ["clickhouse"], ask)
     if plot:
         from tally.plot import draw  # noqa: PLC0415  (matplotlib is a group of its own)
 
         draw(found, plot)
+        say(f"drawn into {plot}")
     if as_json:
         answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         return
     shown = table(*found.columns, title=found.title, caption=None if found.rows else "nothing recorded in this range")
     for row in found.rows:
-        shown.add_row(*(cell(_written(value)) for value in row))
+        shown.add_row(*map(_written, row))
     out.print(shown)
 
 
@@ -155,7 +169,7 @@ def tail(
                     out.print(cell(_line(each)), soft_wrap=True)
 
     with suppress(TimeoutError):
-        asyncio.run(show())
+        asked(settings, ["kafka", "clickhouse"], show)
 
 
 def _line(seen: Seen) -> str:
@@ -169,120 +183,3 @@ def _line(seen: Seen) -> str:
         seen.reason if seen.verdict == "rejected" else None,
     ]
     return " ".join([seen.timestamp, what, seen.namespace, *filter(None, told)])
-
-
-def status(
-    show_secrets: Annotated[
-        bool, typer.Option("--show-secrets", help="Also the API key, and addresses with their passwords.")
-    ] = False,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """The parts, the lag of each partition, and what became of everything so far. Exits 1 when something is down.
-
-    Examples: tally status --json; tally status --show-secrets
-    """
-    settings = Settings.load(data_dir).need("kafka", "clickhouse")
-    stack = StackFile.of_running_stack(settings.data_dir)
-    overview, problems = asyncio.run(_look(settings, stack))
-    described = _status(settings, stack, overview, problems, show_secrets=show_secrets)
-    if as_json:
-        answer_json(described)
-    else:
-        _print_status(described)
-    if problems:
-        raise typer.Exit(1)
-
-
-async def _look(settings: Settings, stack: StackFile | None) -> tuple[Overview, list[str]]:
-    """How things stand, and what is wrong with them. A store that is away hides nothing of the others."""
-    overview, problems = Overview.empty(), list[str]()
-
-    async def log() -> None:
-        overview.partitions = await read_lag(settings)
-        overview.stuck = await find_stuck(settings, overview.partitions)
-
-    async def tables() -> None:
-        async with clickhouse.connect(settings) as database:
-            overview.verdicts = await count_verdicts(settings, database)
-            overview.withheld = await count_withheld(settings, database)
-
-    async def redis() -> None:
-        if settings.redis.get_secret_value():
-            async with connect_redis(settings):
-                pass
-
-    for look in (log, tables, redis):
-        try:
-            await look()
-        except TallyError as error:
-            problems.append(str(error))
-    problems += map(str, overview.stuck)
-    if stack:
-        running = sum(map(process_exists, stack.pids.workers))
-        if running < stack.workers:
-            problems.append(f"{running} of {stack.workers} workers run")
-        if not await asyncio.to_thread(http_answers, f"{stack.endpoints.api}/v1/health"):
-            problems.append(f"the API at {stack.endpoints.api} does not answer")
-    return overview, problems
-
-
-def _status(
-    settings: Settings, stack: StackFile | None, overview: Overview, problems: list[str], *, show_secrets: bool
-) -> dict[str, Any]:
-    redis, clickhouse_url = settings.redis.get_secret_value(), settings.clickhouse.get_secret_value()
-    endpoints = {
-        "kafka": settings.kafka,
-        "redis": redis if show_secrets else without_password(redis),
-        "clickhouse": clickhouse_url if show_secrets else without_password(clickhouse_url),
-        "api": stack.endpoints.api if stack else "",
-    }
-    secrets: dict[str, Any] = {}
-    if show_secrets:
-        secrets["key"] = settings.api_key.get_secret_value()
-        endpoints["analyst"] = stack.endpoints.analyst if stack else ""
-    return {
-        "ready": not problems,
-        "problems": problems,
-        "pids": stack.pids.model_dump(exclude={"up"}) if stack else {},
-        **secrets,
-        "topic": settings.topic,
-        "dead_letter_topic": settings.letters_topic,
-        "database": settings.database,
-        "table": INTERACTIONS,
-        "endpoints": endpoints,
-        "lag": overview.lag,
-        "partitions": [partition.model_dump() for partition in overview.partitions],
-        "stuck": [each._asdict() for each in overview.stuck],
-        **overview.verdicts.model_dump(),
-        "withheld": overview.withheld,
-    }
-
-
-def _print_status(described: dict[str, Any]) -> None:
-    parts = table("part", "pid", "endpoint", title="Parts")
-    for name, pid in described["pids"].items():
-        shown = ", ".join(map(str, pid)) if isinstance(pid, list) else str(pid)
-        parts.add_row(name, shown, without_password(described["endpoints"].get(name, "")))
-    lag = table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
-    for partition in described["partitions"]:
-        lag.add_row(*(str(partition[column]) for column in ("partition", "end_offset", "committed", "lag")))
-    if described["pids"]:
-        out.print(parts)
-    if "key" in described:
-        for name, secret in {"key": described["key"], **described["endpoints"]}.items():
-            out.print(cell(f"{name} {secret}"), soft_wrap=True)
-    out.print(lag)
-    out.print(
-        f"{VerdictCounts.model_validate(described).as_text}, lag {described['lag']:,}",
-        highlight=False,
-    )
-    for namespace, events in described["withheld"].items():
-        out.print(
-            f"{events:,} valid events of {namespace} are held: "
-            f"tally dlq replay --reason namespace_held --namespace {shlex.quote(namespace)}",
-            highlight=False,
-            markup=False,
-        )
-    for problem in described["problems"]:
-        out.print(f"not ready: {problem}", style="red", markup=False)

@@ -1,19 +1,18 @@
 """`tally audit`."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from readers.audit import PartitionAudit
 from readers.audit import audit as run_audit
 from readers.deep_audit import DeepAudit, deep_audit
 from runtime import clickhouse
 from runtime.settings import Settings
+from tally.answering import asked
 from tally.cli.options import AsJson, DataDir, answer_json, parse_range
-from tally.cli.output import cell, out, say
+from tally.cli.output import cell, out, say, table
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
 _SELDOM = ("deleted", "moved", "expired_unread", "expired_outcomes")
@@ -36,7 +35,9 @@ def audit(
     """
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
     begin, end = parse_range(since, until)
-    partitions, found = asyncio.run(_run(settings, begin, end, deep=deep, quiet=as_json))
+    partitions, found = asked(
+        settings, ["kafka", "clickhouse"], lambda: _run(settings, begin, end, deep=deep, quiet=as_json)
+    )
     balances = all(partition.balances for partition in partitions) and (found is None or found.balances)
     totals = {name: sum(getattr(partition, name) for partition in partitions) for name in (*_COUNTS, *_SELDOM)}
     if as_json:
@@ -65,12 +66,11 @@ async def _run(
 
 def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int]) -> None:
     shown = [*_COUNTS[:-1], *(name for name in _SELDOM if totals[name]), _COUNTS[-1]]
-    table = Table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
+    accounts = table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
     for partition in partitions:
-        table.add_row(str(partition.partition), *(f"{getattr(partition, name):,}" for name in shown))
-    table.add_section()
-    table.add_row("all", *(f"{totals[name]:,}" for name in shown))
-    out.print(table)
+        accounts.add_row(partition.partition, *(f"{getattr(partition, name):,}" for name in shown))
+    accounts.add_total("all", *(f"{totals[name]:,}" for name in shown))
+    out.print(accounts)
     for partition in partitions:
         for what, offsets in (
             ("lost", partition.lost),

@@ -3,12 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from runtime.settings import Settings
 from tally.capacity import EVENT_BYTES, Load, need_of
 from tally.cli.options import AsJson, DataDir, answer_json
-from tally.cli.output import out
+from tally.cli.output import out, table
 
 
 def capacity(
@@ -30,9 +29,8 @@ def capacity(
     if as_json:
         answer_json(need.model_dump())
         return
-    table = Table(title=f"{events_per_s:,.0f} events/s, {events_per_s * peak:,.0f} at the peak, {days} days")
-    table.add_column("part")
-    table.add_column("needs", justify="right")
+    title = f"{events_per_s:,.0f} events/s, {events_per_s * peak:,.0f} at the peak, {days} days"
+    needed = table("part", "needs", title=title, right=True)
     for part, needs in (
         ("topic", f"{need.partitions} partitions"),
         ("workers", f"{need.workers}, {need.worker_memory_gib} GiB each"),
@@ -41,5 +39,5 @@ def capacity(
         ("ClickHouse, 2 copies", f"{need.clickhouse_cores} cores, {need.table_tib} TiB"),
         ("rows", f"{need.rows:,.0f}"),
     ):
-        table.add_row(part, needs)
-    out.print(table)
+        needed.add_row(part, needs)
+    out.print(needed)

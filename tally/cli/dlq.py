@@ -1,6 +1,5 @@
 """`tally dlq`: what is in the dead-letter topic, and putting it back."""
 
-import asyncio
 import base64
 import json
 from collections import Counter
@@ -14,8 +13,10 @@ from runtime import clickhouse
 from runtime.errors import TallyError
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
+from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
+from tally.answering import asked
 from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, parse_range
 from tally.cli.output import cell, err, out, table
 from tally.dead_letters import Replayed, Selection, read_letters, replay
@@ -74,9 +75,9 @@ def list_letters(
                 else:
                     shown = (letter.namespace, letter.reason, letter.field, letter.message)
                     when = iso_ms(from_epoch_ms(letter.append_ms))
-                    letters.add_row(*map(cell, (letter.origin, when, *shown)))
+                    letters.add_row(letter.origin, when, *shown)
 
-    asyncio.run(run())
+    asked(settings, ["kafka"], run)
     if not as_json:
         out.print(letters)
         by_reason = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
@@ -127,7 +128,7 @@ def show(
         async with aclosing(read_letters(settings, Selection(origins=frozenset([wanted])))) as found:
             return await anext(found, None)
 
-    letter = asyncio.run(find())
+    letter = asked(settings, ["kafka"], find)
     if letter is None:
         raise TallyError(f"no dead letter of {wanted} on {settings.letters_topic}")
     answer_json(describe(letter))
@@ -178,14 +179,18 @@ def replay_letters(
                         progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
         return done
 
-    _report(asyncio.run(run()), dry_run=dry_run, as_json=as_json)
+    _report(asked(settings, ["kafka", "clickhouse"], run), dry_run=dry_run, as_json=as_json)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        found = json.loads(Path(text[1:]).read_text("utf-8-sig") if text.startswith("@") else text)
+        written = Path(text[1:]).read_text("utf-8-sig") if text.startswith("@") else text
+        depth = depth_of_text(written)
+        if depth > MAX_DEPTH:
+            raise typer.BadParameter(f"nests {depth} levels, at most {MAX_DEPTH} are allowed", param_hint="--patch")
+        found = json.loads(written)
     except OSError as error:
         raise TallyError(f"cannot read {text[1:]}: {error.strerror}") from error
     except ValueError as error:

@@ -1,6 +1,5 @@
 """`tally keys`."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -12,6 +11,7 @@ from runtime.key_store import KeyStore
 from runtime.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
 from schemas.wire import check_namespace
+from tally.answering import asked
 from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace
 from tally.cli.output import cell, out, say, table
 
@@ -35,9 +35,12 @@ def _namespaces(text: str) -> list[str]:
         raise typer.BadParameter(str(error), param_hint="--namespaces") from None
 
 
-async def _with_store(settings: Settings, ask: Callable[[KeyStore], Awaitable[Answer]]) -> Answer:
-    async with clickhouse.connect(settings) as database:
-        return await ask(KeyStore(database))
+def _with_store(settings: Settings, ask: Callable[[KeyStore], Awaitable[Answer]]) -> Answer:
+    async def run() -> Answer:
+        async with clickhouse.connect(settings) as database:
+            return await ask(KeyStore(database))
+
+    return asked(settings.need("clickhouse"), ["clickhouse"], run)
 
 
 @app.command()
@@ -55,7 +58,7 @@ def create(
     """
     chosen, spaces = _scopes(scopes), _namespaces(namespaces)
     settings = Settings.load(data_dir)
-    key_id, key = asyncio.run(_with_store(settings, lambda store: store.create(name, chosen, spaces, rate)))
+    key_id, key = _with_store(settings, lambda store: store.create(name, chosen, spaces, rate))
     if as_json:
         answer_json({"key_id": key_id, "key": key, "scopes": chosen, "namespaces": spaces})
         return
@@ -69,14 +72,14 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     Example: tally keys list --json
     """
-    found = asyncio.run(_with_store(Settings.load(data_dir), lambda store: store.list()))
+    found = _with_store(Settings.load(data_dir), lambda store: store.list())
     if as_json:
         answer_json([each._asdict() for each in found])
         return
     keys = table("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked", title="Keys")
     for each in found:
         revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
-        cells = (
+        keys.add_row(
             each.key_id,
             each.name,
             ", ".join(each.scopes),
@@ -85,7 +88,6 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
             f"{each.created_at:%Y-%m-%d %H:%M}",
             revoked,
         )
-        keys.add_row(*map(cell, cells))
     out.print(keys)
 
 
@@ -97,7 +99,7 @@ def revoke(
 
     Example: tally keys revoke 1f2e3d4c
     """
-    asyncio.run(_with_store(Settings.load(data_dir), lambda store: store.revoke(key_id)))
+    _with_store(Settings.load(data_dir), lambda store: store.revoke(key_id))
     say(f"key {key_id} is revoked")
 
 

@@ -3,15 +3,30 @@
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import TextIO, cast
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.cells import cell_len
+from rich.console import (
+    Console,
+    ConsoleDimensions,
+    ConsoleOptions,
+    ConsoleRenderable,
+    Group,
+    JustifyMethod,
+    RenderHook,
+    RenderResult,
+)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from runtime.errors import TallyError
 from runtime.text import printable
+from tally.invoked import as_invoked
+
+_WIDE = 100_000
+"""Columns of what no terminal shows."""
 
 BROKEN_PIPE = 141
 """Exit code of a program that SIGPIPE ends, which is how other commands in a pipeline end (128 + 13)."""
@@ -33,9 +48,14 @@ class _Stream(io.TextIOBase):
         self._name = name
 
     @property
-    def _stream(self) -> TextIO:
+    def _found(self) -> TextIO | None:
         found: TextIO | None = getattr(sys, self._name)
-        return io.StringIO() if found is None else found
+        # A live display puts a stand-in there, which prints to a console: to this one it would do so without end.
+        return getattr(found, "rich_proxied_file", found)
+
+    @property
+    def _stream(self) -> TextIO:
+        return self._found or io.StringIO()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -56,13 +76,13 @@ class _Answers(_Stream):
 
     def write(self, text: str) -> int:
         """Write text; characters that the encoding lacks are escaped."""
-        if sys.stdout is None:
+        if self._found is None:
             raise OutputFailed(OSError("it is closed"))
-        encoding = self.encoding
+        stream, encoding = self._stream, self.encoding
         try:
-            return sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            return stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except OSError as error:
-            _give_up(sys.stdout)
+            _give_up(stream)
             raise OutputFailed(error) from None
 
     def flush(self) -> None:
@@ -72,6 +92,20 @@ class _Answers(_Stream):
         except OSError as error:
             _give_up(self._stream)
             raise OutputFailed(error) from None
+
+
+class Guarded(_Answers):
+    """A standard output for libraries that print by themselves, as help is printed: they fail as our own answers do."""
+
+    errors = "backslashreplace"
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__("stdout")
+        self._guarded = stream
+
+    @property
+    def _found(self) -> TextIO | None:
+        return self._guarded
 
 
 class _Remarks(_Stream):
@@ -121,8 +155,22 @@ class _EscapeAll(RenderHook):
         return [_Escaped(each) for each in renderables]
 
 
+class _Console(Console):
+    """A console that is as wide as what it prints, unless a terminal shows it."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines. Whoever reads a file or a pipe reads whole values, and a program whole lines."""
+        found = super().size
+        return found if self.file.isatty() else ConsoleDimensions(_WIDE, found.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self.width, self.height = new_size
+
+
 def _console(stream: _Stream) -> Console:
-    console = Console(file=cast(TextIO, stream), emoji=False)
+    console = _Console(file=cast(TextIO, stream), emoji=False)
     console.push_render_hook(_EscapeAll())
     return console
 
@@ -136,14 +184,74 @@ def cell(value: object) -> Text:
     return Text(printable(str(value)))
 
 
-def table(*columns: str, title: str | None = None, caption: str | None = None) -> Table:
-    """A table that folds long values instead of cutting them off."""
-    made = Table(title=title, caption=caption)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+class Rows:
+    """A table that breaks no word. Where it does not fit a terminal, each row is a few lines, a value on each."""
+
+    def __init__(self, columns: Sequence[str], title: str | None, caption: str | None, *, right: bool) -> None:
+        self._columns = [Text(column) for column in columns]
+        self._title, self._caption = title, caption
+        self._right = right
+        self._rows: list[list[Text]] = []
+        self._last_is_total = False
+
+    def add_row(self, *values: object) -> None:
+        """Add a row, each value as `cell` has it."""
+        self._rows.append([cell(value) for value in values])
+
+    def add_total(self, *values: object) -> None:
+        """Add the last row, below a line."""
+        self.add_row(*values)
+        self._last_is_total = True
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Render as a table if it fits."""
+        columns = list(zip(self._columns, *self._rows, strict=True))
+        needed = [max(_longest_word(each) for each in column) for column in columns]
+        wanted = [max(cell_len(each.plain) for each in column) for column in columns]
+        room = options.max_width - 3 * len(columns) - 1
+        yield self._table(_shared(needed, wanted, room)) if sum(needed) <= room else self._lines()
+
+    def _table(self, widths: Sequence[int]) -> Table:
+        made = Table(title=self._title, caption=self._caption)
+        for number, (column, width) in enumerate(zip(self._columns, widths, strict=True)):
+            justify: JustifyMethod = "right" if self._right and number else "left"
+            made.add_column(column, width=width, overflow="fold", justify=justify)
+        for number, row in enumerate(self._rows, 1):
+            if self._last_is_total and number == len(self._rows):
+                made.add_section()
+            made.add_row(*row)
+        return made
+
+    def _lines(self) -> Group:
+        width = max(cell_len(column.plain) for column in self._columns)
+        lines = [Text(self._title, style="italic")] if self._title else []
+        for row in self._rows:
+            lines.append(Text())
+            for column, value in zip(self._columns, row, strict=True):
+                lines.append(Text.assemble((f"{column.plain:<{width}} ", "bold"), value, overflow="fold"))
+        return Group(*lines, *([Text(self._caption)] if self._caption else []))
+
+
+def _longest_word(text: Text) -> int:
+    return max(map(cell_len, text.plain.split()), default=1)
+
+
+def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int]:
+    """Widths between what is needed and what is wanted; what room is left goes to who wants least first."""
+    widths, spare = list(needed), room - sum(needed)
+    by_want = sorted(range(len(needed)), key=lambda number: wanted[number] - needed[number])
+    for place, number in enumerate(by_want):
+        more = min(wanted[number] - needed[number], spare // (len(by_want) - place))
+        widths[number] += more
+        spare -= more
+    return widths
+
+
+def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> Rows:
+    """A table that cuts nothing off; `right`: all but the first column are numbers."""
+    return Rows(columns, title, caption, right=right)
 
 
 def say(line: str, style: str | None = None) -> None:
-    """Print a line for the person who watches; never part of an answer."""
-    err.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Print a line for the person who watches; never part of an answer. Commands in backticks can be typed as shown."""
+    err.print(as_invoked(line), style=style, highlight=False, markup=False, soft_wrap=True)

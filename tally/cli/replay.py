@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
+from tally.answering import asked
 from tally.cli.options import AsJson, DataDir, answer_json, parse_range
 from tally.cli.output import cell, err, out, say
 
@@ -35,7 +36,9 @@ def replay(
     Examples: tally replay --into tally_again; tally replay --into mended --from 2026-11-22T14:00:00Z --swap
     """
     settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
-    found = asyncio.run(_run(settings, into, *parse_range(since, until), swap=swap))
+    begin, end = parse_range(since, until)
+    stores = ["kafka", "redis", "clickhouse"]
+    found = asked(settings, stores, lambda: _run(settings, into, begin, end, swap=swap))
     _report(found, into, swapped=swap, as_json=as_json)
     if found.changed and not swap:
         raise typer.Exit(1)

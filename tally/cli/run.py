@@ -53,17 +53,16 @@ def up(
         ) from error
     settings = Settings.load(data_dir)
     options = everything.Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo)
-    screen = _Screen(seconds)
-    with screen:
+    with _Screen() as screen:
         everything.run(settings, options, say, screen.show)
 
 
 class _Screen:
-    """A live table on a terminal, plain lines elsewhere."""
+    """A live table on a terminal that can redraw, plain lines elsewhere."""
 
-    def __init__(self, seconds: float | None) -> None:
-        self._live = Live(console=err, auto_refresh=False, transient=True) if err.is_terminal else None
-        self._seconds = seconds
+    def __init__(self) -> None:
+        redraws = err.is_terminal and not err.is_dumb_terminal
+        self._live = Live(console=err, auto_refresh=False, transient=True) if redraws else None
         self._last: tuple[float, int] | None = None
 
     def __enter__(self) -> "_Screen":
@@ -123,7 +122,9 @@ def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 def consume(
     workers: Annotated[int, typer.Option(help="Processes.", min=1, max=64)] = 1,
-    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="Drain the topic, then stop.")] = False,
+    until_caught_up: Annotated[
+        bool, typer.Option("--until-caught-up", help="Join the group, drain the topic, then stop.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(help="Of this host in the group; a restart under the same name gets its partitions back at once."),

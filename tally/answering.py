@@ -1,0 +1,71 @@
+"""Which stores answer at all: asked before anything else, so that nobody waits for a query to one that hangs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from runtime import clickhouse, kafka
+from runtime.errors import TallyError, Unavailable
+from runtime.redis import connect_redis
+from runtime.settings import Settings
+from runtime.tasks import all_of
+
+Answer = TypeVar("Answer")
+
+
+async def _ask_clickhouse(settings: Settings) -> None:
+    async with clickhouse.connect(settings):
+        pass
+
+
+async def _ask_redis(settings: Settings) -> None:
+    async with connect_redis(settings):
+        pass
+
+
+_ASK: Mapping[str, tuple[str, Callable[[Settings], Awaitable[None]]]] = {
+    "kafka": ("Kafka (TALLY_KAFKA)", kafka.ping),
+    "redis": ("Redis (TALLY_REDIS)", _ask_redis),
+    "clickhouse": ("ClickHouse (TALLY_CLICKHOUSE)", _ask_clickhouse),
+}
+
+
+async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
+    """What is wrong with which of these stores, within `TALLY_CONNECT_TIMEOUT_MS`: all are asked at once."""
+    faults = await all_of(_fault_of(settings, store) for store in stores)
+    return {store: fault for store, fault in zip(stores, faults, strict=True) if fault is not None}
+
+
+async def check_stores(settings: Settings, *stores: str) -> None:
+    """Raise what is wrong with these stores: Fatal of the first that waiting does not mend, else Unavailable."""
+    faults = (await faults_of(settings, *stores)).values()
+    for fault in faults:
+        if not isinstance(fault, Unavailable):
+            raise fault
+    if faults:
+        raise Unavailable("; ".join(map(str, faults)))
+
+
+def asked(settings: Settings, stores: Sequence[str], ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The answer, for which these stores are needed. Raises what `check_stores` does before it asks for anything."""
+
+    async def run() -> Answer:
+        await check_stores(settings, *stores)
+        return await ask()
+
+    return asyncio.run(run())
+
+
+async def _fault_of(settings: Settings, store: str) -> TallyError | None:
+    name, ask = _ASK[store]
+    patience_ms = settings.connect_timeout_ms
+    # The question itself ends as soon, for a program ends no sooner than its threads.
+    hasty = settings.model_copy(update={"query_timeout_ms": max(1_000, patience_ms)})
+    try:
+        async with asyncio.timeout(patience_ms / 1000):
+            await ask(hasty)
+    except TimeoutError:
+        return Unavailable(f"{name} does not answer within {patience_ms / 1000:g} s (TALLY_CONNECT_TIMEOUT_MS)")
+    except TallyError as fault:
+        return fault
+    return None

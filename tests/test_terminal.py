@@ -1,0 +1,113 @@
+"""Commands as a person at a terminal meets them: live displays, Ctrl-C, and their last line."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tally.cli import INTERRUPTED
+from tests.terminal import CTRL_C, Terminal
+from tests.test_cli import CLEAN, TALLY, Running
+from tests.waiting import eventually
+
+TERMS = pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
+
+
+def at_terminal(term: str, data_dir: Path, *arguments: str) -> Terminal:
+    """A command at a terminal of this kind."""
+    return Terminal([TALLY, *arguments, "--data-dir", str(data_dir)], CLEAN | {"TERM": term})
+
+
+UNDER_A_DISPLAY = """
+import sys
+from rich.live import Live
+from tally.cli.output import err, out, say
+
+with Live("a display", console=err):
+    say("a remark")
+    out.print("an answer")
+    print("of a library", file=sys.stderr)
+say("the end")
+"""
+
+
+@TERMS
+def test_whatever_is_printed_under_a_live_display_is_shown_once(term: str) -> None:
+    with Terminal([sys.executable, "-c", UNDER_A_DISPLAY], CLEAN | {"TERM": term}, deadline_s=30) as terminal:
+        assert terminal.end() == 0, terminal.said
+        assert terminal.said.endswith("the end\n")
+        for line in ("a remark", "an answer", "of a library"):
+            assert terminal.said.count(line) == 1
+
+
+A_TABLE = """
+from tally.cli.output import out, table
+
+letters = table("origin", "appended", "namespace", "reason", "field", "message", title="interactions.dead-letters")
+when, why = "2026-11-22T14:30:00.123Z", "was 'seven', which is no whole number of 0 or more"
+letters.add_row("interactions/6/4152", when, "default", "wrong_type", "position", why)
+out.print(letters)
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100, 200])
+def test_a_table_on_a_terminal_breaks_no_word(columns: int) -> None:
+    command = [sys.executable, "-c", A_TABLE]
+    with Terminal(command, CLEAN | {"TERM": "xterm"}, columns=columns, deadline_s=30) as terminal:
+        assert terminal.end() == 0, terminal.said
+        words = ("interactions/6/4152", "2026-11-22T14:30:00.123Z", "namespace", "wrong_type", "position", "'seven',")
+        assert not [word for word in words if word not in terminal.said], terminal.said
+        assert max(map(len, terminal.said.splitlines())) <= columns
+        assert ("━" in terminal.said) == (columns >= 100), terminal.said
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One stack for the commands of this file."""
+    running = Running(tmp_path_factory.mktemp("terminal") / "data", "--no-demo", "--workers", "1")
+    try:
+        eventually(running.is_ready)
+        running.json("simulate", "--events", "20", "--rate", "0")
+        yield running
+    finally:
+        running.process.terminate()
+        assert running.process.wait(60) == 0, running.said()
+
+
+@TERMS
+@pytest.mark.parametrize(
+    ("command", "last"),
+    [
+        ("simulate --for 1 --rate 50", " duplicates, 0 rejected\n"),
+        ("import open-bandit --limit 100", " duplicates, 0 rejected\n"),
+        ("replay --into again_{term}", " outcomes are the same, 0 are not\n"),
+        ("dlq replay --dry-run", "0 letters: 0 would pass now, 0 are still rejected\n"),
+        ("status", " lag 0\n"),
+    ],
+)
+def test_a_command_at_a_terminal_ends_with_its_answer(up: Running, term: str, command: str, last: str) -> None:
+    arguments = command.format(term=term.partition("-")[0]).split()
+    with at_terminal(term, up.data_dir, *arguments) as terminal:
+        assert terminal.end() == 0, terminal.said
+        assert terminal.said.endswith(last), terminal.said
+        assert "Traceback" not in terminal.said
+
+
+@TERMS
+def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
+    with at_terminal(term, tmp_path / "data", "up", "--for", "2", "--rate", "100", "--workers", "1") as terminal:
+        assert terminal.end() == 0, terminal.said
+        assert "Traceback" not in terminal.said
+        assert "simulated 200 events in 2 s: " in terminal.said
+        assert "stopping" in terminal.said
+
+
+@TERMS
+def test_ctrl_c_at_a_terminal_ends_up_in_order(tmp_path: Path, term: str) -> None:
+    with at_terminal(term, tmp_path / "data", "up", "--no-demo", "--workers", "1") as terminal:
+        terminal.until("events/s")
+        terminal.type(CTRL_C)
+        assert terminal.end() == INTERRUPTED, terminal.said
+        assert "stopping" in terminal.said
+        assert "Traceback" not in terminal.said
