@@ -84,11 +84,6 @@ class Overview(BaseModel):
     stuck: list[Stuck] = []
     """Partitions that nobody gets past, where somebody has looked for them."""
 
-    @classmethod
-    def empty(cls) -> Self:
-        """What is known when nothing answers."""
-        return cls(partitions=[], verdicts=VerdictCounts())
-
     @property
     def lag(self) -> int:
         """Records that are not yet committed."""
