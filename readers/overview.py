@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Self
 
 from aiokafka import TopicPartition
 from pydantic import BaseModel
@@ -11,7 +10,6 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.retry import FEW, retrying
 from runtime.settings import Settings
-from runtime.stuck import Stuck
 from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 1_000
@@ -79,10 +77,6 @@ class Overview(BaseModel):
 
     partitions: list[PartitionLag]
     verdicts: VerdictCounts
-    withheld: dict[str, int] = {}
-    """Valid events that are dead letters because their namespace's reject fuse had tripped, by namespace."""
-    stuck: list[Stuck] = []
-    """Partitions that nobody gets past, where somebody has looked for them."""
 
     @property
     def lag(self) -> int:
