@@ -85,7 +85,7 @@ async def test_whole_batches_say_what_the_client_says(lab: Lab, begin: int, monk
         items: Any = (await client.getmany(place, timeout_ms=5_000))[place]
         assert isinstance(items[0], WholeBatch), "the faster way is not taken any more: look at the new version"
         whole = await read_all(client, place, begin, count)
-    async with kafka.offset_reader(lab.settings) as client:
+    async with kafka.record_reader(lab.settings) as client:
         client.assign([place])
         assert plain(whole) == plain(await read_all(client, place, begin, count))
     values = [each.value for each in plain(whole)]
