@@ -29,7 +29,7 @@ class Terminal:
         termios.tcsetwinsize(self._ours, (24, columns))
         self.process = subprocess.Popen(
             command,
-            # A process without a terminal, as a test's, may have been told sizes: the terminal's own are asked for here.
+            # Test runners set sizes for processes without a terminal; here the terminal has its own.
             env={name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")},
             preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509  (two system calls; Ctrl-C needs it)
             pass_fds=[theirs],
