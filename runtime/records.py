@@ -85,6 +85,7 @@ class Records:
     @classmethod
     def joined(cls, parts: "Sequence[Records]") -> "Records":
         """These together; of each partition what is in a later one lies behind."""
+        parts = [part for part in parts if len(part)]  # an empty one has no extent of text
         if len(parts) == 1:
             return parts[0]
         known = _Numbers()

@@ -4,6 +4,7 @@ import gzip
 import struct
 import tracemalloc
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import cramjam
@@ -303,3 +304,13 @@ def test_a_batch_that_ends_before_it_begins_does_not_set_the_client_back() -> No
     (batch,) = part
     assert (batch.offset, batch.next_offset, part.next_fetch_offset) == (100, 101, 101)
     assert reasons(Records.read_all({0: [batch]})) == ["bad_batch"]
+
+
+@given(st.lists(some_records, min_size=1, max_size=4), st.lists(st.integers(0, 8), max_size=8))
+def test_records_that_are_cut_and_joined_again_are_the_same(batches: list[list[RawRecord]], cuts: list[int]) -> None:
+    """Also where nothing is left of a part: a range that is read again may end within what was fetched."""
+    records = read(*(encode_batch(encode_records(each), len(each), base=10 * at) for at, each in enumerate(batches)))
+    ends = [0, *sorted(min(cut, len(records)) for cut in cuts), len(records)]
+    parts = [records[begin:end] for begin, end in pairwise(ends)]
+    assert told(Records.joined(parts)) == told(records)
+    assert told(Records.joined([*parts, records[:0]])) == told(records)
