@@ -18,9 +18,9 @@ from rich.table import Table
 
 from benchmarks import command, topic
 from benchmarks.meter import usage
+from consumers.claims.client import Claims, Span
+from consumers.claims.owners import Rows
 from deploy.embedded.stack import Stack
-from runtime.claims import Claims, Span
-from runtime.owners import Rows
 from runtime.redis import connect_redis
 
 BATCH = 4_000

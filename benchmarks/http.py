@@ -16,10 +16,10 @@ from benchmarks.http_load import Served, get, load, post
 from deploy.embedded.parts import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
-from runtime.children import Child, module_command
 from runtime.clickhouse import connect
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
+from runtime.process.children import Child, module_command
 from runtime.settings import Settings
 
 READY_S = 30.0

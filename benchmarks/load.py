@@ -20,7 +20,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from benchmarks import topic
 from runtime import kafka
-from runtime.children import module_command
+from runtime.process.children import module_command
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 

@@ -13,9 +13,9 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
+from consumers.claims.owners import OWNER_BYTES, Rows
 from runtime import kafka
-from runtime.claims import CHUNK_OWNERS, Claims, Lease
-from runtime.owners import OWNER_BYTES, Rows
 from runtime.partitioner import partition_of
 from runtime.redis import Redis
 from runtime.settings import Settings

@@ -8,9 +8,9 @@ import numpy as np
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
 from consumers.validation import Validation
+from kernels.claim_index import PLACES, SMALLEST, ClaimIndex
+from kernels.record_format import read_headers, runs_of_headers
 from runtime.batch_reader import read_batches
-from runtime.claim_index import PLACES, SMALLEST, ClaimIndex
-from runtime.record_format import read_headers, runs_of_headers
 from runtime.records import PlainRecord, Records
 from schemas.identity import derive_foreign_id
 
@@ -20,7 +20,7 @@ log = logging.getLogger("tally.worker")
 
 
 def compile_ahead() -> None:
-    """Compile what is compiled at first use (`schemas.compiled`), by taking one event through it."""
+    """Compile what is compiled at first use (`kernels.compiled`), by taking one event through it."""
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())

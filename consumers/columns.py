@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from consumers.batch import Duplicates, Move, Rejected
+from consumers.claims.owners import append_ms_of, event_ms_of, raw_ids_of
 from consumers.events import Events, Flags
-from runtime.native_format import (
+from kernels.native_format import (
     TEXT,
     Block,
     Column,
@@ -20,14 +21,13 @@ from runtime.native_format import (
     texts_by_number,
     times,
 )
-from runtime.owners import append_ms_of, event_ms_of, raw_ids_of
+from kernels.scan_event import NUMBER_AT, SPAN_AT
+from kernels.scan_scores import read_scores
+from kernels.scan_texts import MAX_SIZE_BYTES, write_ids, write_spans
+from kernels.wide import WIDE
 from schemas.identity import ID_LENGTH
 from schemas.interaction import INTERACTION_TYPES
-from schemas.scan_event import NUMBER_AT, SPAN_AT
-from schemas.scan_scores import read_scores
-from schemas.scan_texts import MAX_SIZE_BYTES, write_ids, write_spans
 from schemas.tables import ERASED_COLUMNS
-from schemas.wide import WIDE
 from schemas.wire import OBJECT_FIELDS
 
 MAX_MESSAGE_CHARACTERS = 2_000

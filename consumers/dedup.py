@@ -9,11 +9,11 @@ import numpy as np
 
 from consumers import seams
 from consumers.batch import Batch, Duplicates, Judged, Range, Slice, Verdicts
+from consumers.claims.client import ClaimsLost
+from consumers.claims.leases import Leases, Unsettled, span_of
+from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, append_ms_of, last_offset
+from consumers.claims.stored_owners import StoredOwners
 from consumers.events import Events, Flags
-from consumers.leases import Leases, Unsettled, span_of
-from consumers.stored_owners import StoredOwners
-from runtime.claims import ClaimsLost
-from runtime.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, append_ms_of, last_offset
 from schemas.dedup import DuplicateReason
 
 

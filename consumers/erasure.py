@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from consumers.claims.owners import raw_ids_of
 from consumers.events import Events, Flags
 from runtime.deletions import Deletion, Deletions
-from runtime.owners import raw_ids_of
 from runtime.retry import retrying
 from schemas.identity import PREFIX, id_from_bytes
 

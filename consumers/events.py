@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.owners import (
+from consumers.claims.owners import (
     Claim,
     Rows,
     append_ms_of,
@@ -18,9 +18,9 @@ from runtime.owners import (
     offsets_of,
     raw_ids_of,
 )
+from kernels.scan_event import Columns, select, text_at
+from kernels.scan_json import Bytes
 from schemas.letter import Origin
-from schemas.scan_event import Columns, select, text_at
-from schemas.scan_json import Bytes
 
 Flags = npt.NDArray[np.bool_]
 Lines = slice | npt.NDArray[np.int64] | Flags

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from consumers.batch import Decided, Move, Rejected, Verdicts
+from consumers.claims.owners import raw_ids_of
 from consumers.erasure import RawIds
 from consumers.events import Flags
 from consumers.letters import nbytes_of
 from consumers.sink import InteractionRows, OutcomeRows
 from runtime.errors import Restart
-from runtime.owners import raw_ids_of
 from runtime.settings import Settings
 
 LONGEST_AGES = 50

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from consumers.batch import Batch, Judged
-from consumers.leases import Unsettled
+from consumers.claims.leases import Unsettled
 from consumers.pipeline import Pipeline
 from runtime.errors import Restart
 from runtime.faults import STORE_FAILED

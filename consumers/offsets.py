@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from runtime.claims import Fenced
+from consumers.claims.client import Fenced
 from runtime.errors import Unavailable, reason_of
 from runtime.faults import kafka_fault
 from runtime.retry import retrying

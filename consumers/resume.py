@@ -12,12 +12,12 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer
 
 from consumers.batch import Batch, Judged
+from consumers.claims.client import Fenced
+from consumers.claims.owners import id_of
 from runtime import kafka
-from runtime.claims import Fenced
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Fatal
 from runtime.kafka import LogBounds
-from runtime.owners import id_of
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 

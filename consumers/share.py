@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
+from consumers.claims.client import Fenced
 from runtime import kafka
-from runtime.claims import Fenced
 from runtime.errors import Fatal, Restart
 from runtime.migrate import partition_count_changed
 from runtime.retry import retrying

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.children import Children, module_command
+from runtime.process.children import Children, module_command
+from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
-from runtime.supervisor import Supervisor
 
 
 def supervised_workers(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from consumers.batch import Batch
+from consumers.claims.owners import append_ms_of
 from consumers.events import Events, flags_of_heads
 from consumers.group import Group
 from runtime import metrics
-from runtime.owners import append_ms_of
 from runtime.traces import Traces
 from schemas.interaction import INTERACTION_TYPES
 

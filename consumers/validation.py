@@ -10,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.batch import Batch, Judged, Rejected
+from consumers.claims.owners import make_rows
 from consumers.events import Events, Flags, Head, flags_of_heads
+from kernels.record_format import Headers
+from kernels.scan_event import NUMBER_AT
+from kernels.scan_keys import execution_keys
+from kernels.scan_partitions import partition_hashes
+from kernels.scanner import Scanned, validate_all
 from runtime.expansions import Expansions
-from runtime.owners import make_rows
-from runtime.record_format import Headers
 from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
 from schemas.event_time import END_MS
@@ -21,10 +25,6 @@ from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interact
 from schemas.interaction import MAX_ID_BYTES
 from schemas.letter import Origin
 from schemas.rejection import Reason, Rejection
-from schemas.scan_event import NUMBER_AT
-from schemas.scan_keys import execution_keys
-from schemas.scan_partitions import partition_hashes
-from schemas.scanner import Scanned, validate_all
 from schemas.wire import (
     DEDUPLICATE_HEADER,
     DERIVED_ID_HEADER,

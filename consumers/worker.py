@@ -14,18 +14,20 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from consumers.ahead import compile_ahead
 from consumers.batch import Batch, Counts
+from consumers.claims.client import Claims
+from consumers.claims.leases import Leases
+from consumers.claims.rebuild import Rebuild
+from consumers.claims.stored_owners import StoredOwners
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.garbage import collected_at_intervals
 from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
-from consumers.leases import Leases
 from consumers.letters import Letters
 from consumers.memory import use_few_heaps
 from consumers.narrowing import Narrowing
 from consumers.offsets import Offsets
 from consumers.pipeline import Outlets, Pipeline, Source
-from consumers.rebuild import Rebuild
 from consumers.recorded_moves import opened_mover
 from consumers.reject_fuse import RejectFuses
 from consumers.rereading import read_again
@@ -34,12 +36,10 @@ from consumers.retention import Housekeeping
 from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stopping import Stopping
-from consumers.stored_owners import StoredOwners
 from consumers.telemetry import Telemetry
 from consumers.topic_watch import TopicWatch
 from consumers.validation import Validation
 from runtime import kafka, log, metrics
-from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.deletions import Deletions
 from runtime.errors import TallyError, Unavailable

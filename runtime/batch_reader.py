@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka.errors import CorruptRecordException
 
-from runtime import record_format as form
-from runtime.decompression import NoRoom, Undecodable, decompress
-from runtime.record_format import Bytes, Headers, Lines
+from kernels import record_format as form
+from kernels.decompression import NoRoom, Undecodable, decompress
+from kernels.record_format import Bytes, Headers, Lines
 from runtime.settings import MIB, Settings
 from runtime.whole_batches import WholeBatch
 from schemas.letter import MOST_LETTER_BYTES, MOST_LETTER_HEADERS

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.batch_reader import Limits, read_batches
-from runtime.kafka import Record
-from runtime.record_format import (
+from kernels.record_format import (
     APPEND_MS,
     HEADERS,
     KEY,
@@ -23,6 +21,8 @@ from runtime.record_format import (
     Lines,
     runs_of_headers,
 )
+from runtime.batch_reader import Limits, read_batches
+from runtime.kafka import Record
 from runtime.whole_batches import WholeBatch
 from schemas.rejection import Rejection
 
@@ -47,7 +47,7 @@ class Records:
 
     text: Bytes
     lines: Lines
-    """One each, as in `runtime.record_format`."""
+    """One each, as in `kernels.record_format`."""
     partitions: npt.NDArray[np.uint32]
     headers: Sequence[Headers]
     flaws: Sequence[Rejection | None]

@@ -3,8 +3,8 @@
 E is a duplicate of O when both have the same key, O was stored from a lower offset of the same partition,
 their event times lie less than W apart and their append times less than 2W. `duplicate_of` is the id of the
 lowest such offset. When a topic was expanded, what was stored before on the partition that a new one comes from
-counts as of lower offsets (`runtime/expansions.py`). `runtime/owners.py` computes this over claims; `is_duplicate_of`
-is what it must equal.
+counts as of lower offsets (`runtime/expansions.py`). `consumers/claims/owners.py` computes this over claims;
+`is_duplicate_of` is what it must equal.
 
 An event on another partition than its key's is not judged there: it is moved, and its copy is (`consumers/moves.py`).
 The copy is also a duplicate of its own original, if an earlier version has stored that where it lay.

@@ -1,7 +1,7 @@
 """What an interaction is: the public model, its bounds and its vocabulary.
 
 The model is the judge's last word (see `schemas.judge`) and what a Python producer fills in. The same bounds
-stand once more in the scanner (`schemas.scan_event`); a property test holds the two together.
+stand once more in the scanner (`kernels.scan_event`); a property test holds the two together.
 """
 
 import json

@@ -4,8 +4,8 @@ The result lies beside the sources (numba's cache), for every process that may r
 """
 
 from consumers import ahead
+from kernels.compiled import remove_outdated
 from producers.collector import events
-from schemas.compiled import remove_outdated
 
 
 def main() -> None:

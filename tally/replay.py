@@ -17,11 +17,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from pydantic import BaseModel
 
+from consumers.claims.client import Claims
 from consumers.worker import Worker
 from readers.audit import audit
 from readers.log_range import LogRange, range_of_times
 from runtime import kafka
-from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.expansions import Expansions

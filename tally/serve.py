@@ -15,7 +15,6 @@ from fastapi import FastAPI
 from producers.collector.part import CollectorPart
 from readers.part import ReaderPart
 from runtime import kafka, log
-from runtime.children import Children, module_command
 from runtime.clickhouse import connect
 from runtime.errors import TallyError, Unavailable
 from runtime.http.hosts import allowed_names
@@ -23,9 +22,10 @@ from runtime.http.server import ApiServer
 from runtime.http.service import Part, create_app
 from runtime.metrics_server import metrics_served
 from runtime.ports import host_and_port, listening
+from runtime.process.children import Children, module_command
+from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.supervisor import Supervisor
 
 Role = Literal["collector", "reader", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -19,15 +19,15 @@ from producers.producer import Producer
 from producers.simulator import Simulator
 from readers.overview import Overview, read_overview
 from runtime import clickhouse
-from runtime.children import Child, module_command
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError, Unavailable
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.ports import http_answers, is_free
+from runtime.process.children import Child, module_command
+from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
-from runtime.supervisor import Supervisor
 from runtime.tasks import running
 from tally.feed import Fed, feed, paced, wait_for_verdicts
 from tally.invoked import invoked

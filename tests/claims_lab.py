@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from runtime.claims import Claims, Lease, Span
-from runtime.owners import OWNER_BYTES, Claim, rows_of_claims
+from consumers.claims.client import Claims, Lease, Span
+from consumers.claims.owners import OWNER_BYTES, Claim, rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id

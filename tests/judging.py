@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from consumers.batch import Batch, Judged
+from consumers.claims.owners import rows_of
 from consumers.events import Events, Head
 from consumers.validation import Validation
-from runtime.owners import rows_of
+from kernels.scan_event import Columns
+from kernels.scanner import scan
 from runtime.records import PlainRecord, Records
-from schemas.scan_event import Columns
-from schemas.scanner import scan
 from schemas.wire import encode_headers
 
 NAMESPACE = "tenänt"

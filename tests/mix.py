@@ -28,11 +28,11 @@ from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from readers.audit import audit
 from readers.lookup import Lookups
-from runtime.children import Child
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
+from runtime.process.children import Child
 from runtime.settings import Settings
 from schemas.outcome import RejectedFor
 

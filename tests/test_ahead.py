@@ -6,16 +6,25 @@ import sys
 SCRIPT = """
 import numba
 from consumers.ahead import compile_ahead
-from runtime import claim_index, record_format
-from schemas import blake2b, scan_event, scan_fields, scan_json, scan_keys, scan_scores, scan_texts
+from kernels import (
+    blake2b,
+    claim_index,
+    record_format,
+    scan_event,
+    scan_fields,
+    scan_json,
+    scan_keys,
+    scan_scores,
+    scan_texts,
+)
 from tests.judging import judged
 from tests.test_records import batch_of
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
 from runtime.records import Records
 from consumers.validation import Validation
-from runtime.claims import Lease
-from runtime.owners import make_rows
+from consumers.claims.client import Lease
+from consumers.claims.owners import make_rows
 import numpy as np
 
 def compiled():

@@ -4,7 +4,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from runtime.children import module_command
+from runtime.process.children import module_command
 
 
 async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.blake2b import BLOCK_BYTES, hash_words
+from kernels.blake2b import BLOCK_BYTES, hash_words
 
 EDGES = st.sampled_from([0, 1, 127, 128, 129, 255, 256, 257])
 

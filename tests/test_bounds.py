@@ -10,11 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from kernels.scan_event import NUMBER_AT, Columns, Integers, scan_events
+from kernels.scan_json import Bytes
 from schemas.event_time import END_MS, from_epoch_ms, iso_ms
 from schemas.interaction import MAX_INT32
 from schemas.judge import judge
-from schemas.scan_event import NUMBER_AT, Columns, Integers, scan_events
-from schemas.scan_json import Bytes
 from schemas.wire import Judged, encode_value
 from tests.agreement import assert_agreement, base
 from tests.bounds import INVALID_UTF_8, OF_FIELDS
@@ -97,5 +97,5 @@ def test_whatever_the_scanner_leaves_to_the_validator_is_stored_alike(values: li
         return sure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("schemas.scanner.scan_events", doubting)
+        patch.setattr("kernels.scanner.scan_events", doubting)
         assert_agreement(values)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import claim_index
-from runtime.claim_index import ClaimIndex
+from kernels import claim_index
+from kernels.claim_index import ClaimIndex
 
 fingerprints = st.one_of(st.integers(1, 4), st.integers(2**32 - 3, 2**32 - 1), st.integers(1, 2**32 - 1))
 steps = st.lists(st.tuples(st.lists(fingerprints, max_size=30), st.floats(0, 1), st.booleans()), max_size=12)

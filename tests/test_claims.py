@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import strategies as st
 
-from runtime.claims import CHUNK_OWNERS, Claims, Fenced
+from consumers.claims.client import CHUNK_OWNERS, Claims, Fenced
+from consumers.claims.owners import ASKS_ONLY, STORED, rows_of_claims
 from runtime.errors import Fatal, Unavailable
-from runtime.owners import ASKS_ONLY, STORED, rows_of_claims
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id

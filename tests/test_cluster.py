@@ -18,9 +18,9 @@ from producers.simulator import Simulator
 from readers.audit import audit
 from readers.lookup import Lookups
 from runtime import kafka as kafka_client
+from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.supervisor import Supervisor
 from runtime.tasks import cancel_and_wait
 from tests.cluster_lab import brokers, running_children, valkey_nodes
 from tests.lab import Lab, lab_of, settings_of_its_own

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from producers.topic import Topic
 from runtime.errors import RefusedByBroker, Unavailable
-from runtime.keys import ROOT, PageToken, hash_of
+from runtime.http.keys import ROOT, PageToken, hash_of
 from schemas.interaction import NO_FEATURE_URI
 from schemas.record import InteractionRecord
 from tests.http_lab import BEARER, EVENT, KEY, PATH, api_of, assert_error, consuming, served, with_key

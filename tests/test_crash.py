@@ -15,10 +15,10 @@ from consumers import seams
 from consumers.offsets import Offsets
 from consumers.sink import Rows, insert_token
 from consumers.worker import Worker
+from kernels.native_format import block, texts, times
 from producers.simulator import Simulator
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
-from runtime.native_format import block, texts, times
 from runtime.tasks import cancel_and_wait
 from schemas import letter
 from schemas.identity import derive_foreign_id

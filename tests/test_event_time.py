@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.scan_event import NUMBER_AT
 from producers.lines import read_lines
 from schemas.event_time import from_epoch_ms, parse_occurred_at
 from schemas.interaction import Interaction
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.scan_event import NUMBER_AT
 from schemas.wire import Judged
 from tests.http_lab import EVENT, PATH, api_of, with_key
 from tests.judging import judged

@@ -10,7 +10,7 @@ import pytest
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from readers.reports import run_report
-from runtime.keys import ROOT, PageToken, hash_of
+from runtime.http.keys import ROOT, PageToken, hash_of
 from runtime.redis import Redis
 from schemas.event_time import END_MS, from_epoch_ms, iso_ms
 from schemas.record import InteractionRecord

@@ -24,7 +24,7 @@ EVENT = '{"feature_id": "d", "interaction_type": ["click"], "position": 0}'
 def poisoned(folder: Path) -> Path:
     """A working directory that has modules and settings by names that processes of the stack look for."""
     marker = folder / "imported"
-    for name in ("schemas", "runtime", "tally", "deploy", "consumers", "chdb", "uvicorn", "aiokafka"):
+    for name in ("schemas", "kernels", "runtime", "tally", "deploy", "consumers", "chdb", "uvicorn", "aiokafka"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(f"open({str(marker)!r}, 'a').write({name!r})\nraise SystemExit(1)\n")
     (folder / "json.py").write_text("raise SystemExit(1)\n")

@@ -17,9 +17,9 @@ from runtime.errors import Unavailable
 from runtime.http.access import Caller
 from runtime.http.best_effort import BestEffort
 from runtime.http.errors import ApiError
+from runtime.http.keys import ROOT, SCOPES, PageToken, hash_of
 from runtime.http.limits import RateLimits
 from runtime.http.prefer import wait_s
-from runtime.keys import ROOT, SCOPES, PageToken, hash_of
 from runtime.redis import Redis
 from runtime.settings import Settings
 from tally.serve import app_of

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.scan_shape import commas_of
 from runtime import log
 from runtime.http.errors import MOST_PROBLEMS, invalid, problem
 from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, Starts, Turns
@@ -23,7 +24,6 @@ from runtime.ports import free_port
 from schemas.json_bounds import depth_of_text
 from schemas.judge import MOST_UNKNOWN_KEYS, judge, judge_request
 from schemas.rejection import Rejection
-from schemas.scan_shape import commas_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('a,"\\[]{}é')),

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import log, masking
-from runtime.children import module_command
 from runtime.errors import SettingsError
+from runtime.process.children import module_command
 from runtime.settings import Settings
 from tests.http_lab import api_of, with_key
 

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import strategies as st
 
-from runtime.claims import Claims, ClaimsLost
-from runtime.owners import rows_of_claims
+from consumers.claims.client import Claims, ClaimsLost
+from consumers.claims.owners import rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id

@@ -18,14 +18,14 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from prometheus_client import REGISTRY, generate_latest
 from redis.exceptions import ConnectionError
 
-from consumers.leases import Leases
+from consumers.claims.client import Lease
+from consumers.claims.leases import Leases
+from consumers.claims.owners import rows_of
 from deploy.monitoring.dashboard import RATE_OVER, dashboard
 from runtime import metrics, metrics_doc, metrics_server
-from runtime.claims import Lease
 from runtime.errors import SettingsError
 from runtime.faults import clickhouse_fault, redis_fault
 from runtime.metrics_server import metrics_served
-from runtime.owners import rows_of
 from runtime.ports import free_port
 from runtime.retry import retrying
 from runtime.settings import Settings

@@ -6,11 +6,11 @@ from aiokafka.partitioner import murmur2 as kafkas_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels.murmur2 import murmur2
+from kernels.scan_partitions import partition_hashes
+from kernels.scanner import validate_all
 from runtime.partitioner import partition_of
 from schemas.judge import judge
-from schemas.murmur2 import murmur2
-from schemas.scan_partitions import partition_hashes
-from schemas.scanner import validate_all
 from schemas.wire import Judged, partition_key
 
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from runtime.http.access import namespace_named
-from runtime.key_store import KeyStore
-from runtime.keys import ApiKey
+from runtime.http.key_store import KeyStore
+from runtime.http.keys import ApiKey
 from runtime.settings import Settings
 from schemas.wire import check_namespace, encode_headers
 from tally.cli.keys import app as keys

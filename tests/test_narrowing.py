@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from consumers import narrowing
+from consumers.claims import client as claims
 from consumers.columns import interaction_rows
 from consumers.dedup import Deduplication
 from consumers.events import Events
 from consumers.offsets import Offsets
 from readers.audit import audit
 from readers.deep_audit import deep_audit
-from runtime import claims
 from runtime.errors import Fatal, Restart
 from runtime.metrics import INTERNAL_ERRORS
 from schemas import letter
@@ -37,7 +37,7 @@ def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]
             raise next(errors)
         return judge(value)
 
-    patch.setattr("schemas.scanner.judge", raising)
+    patch.setattr("kernels.scanner.judge", raising)
 
 
 def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runtime.native_format import block, lists, nullable, numbers, texts, texts_by_number, times
+from kernels.native_format import block, lists, nullable, numbers, texts, texts_by_number, times
+from kernels.scan_scores import read_scores
 from schemas.event_time import from_epoch_ms
-from schemas.scan_scores import read_scores
 from tests.native import rows_of
 
 some_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)

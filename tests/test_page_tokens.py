@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from runtime.errors import SettingsError
-from runtime.keys import MAX_TOKEN_LIFE_S, ROOT, TOKEN_CLOCK_SKEW_S, PageToken, hash_of
-from runtime.origins import serialized_origin
+from runtime.http.keys import MAX_TOKEN_LIFE_S, ROOT, TOKEN_CLOCK_SKEW_S, PageToken, hash_of
+from runtime.http.origins import serialized_origin
 from runtime.settings import Settings
 from tally.cli.keys import app as keys
 from tests.http_lab import EVENT, KEY, PATH, api_of, assert_error, with_key

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from deploy.embedded.stack import Stack
 from readers.audit import audit
-from runtime.children import Child, Children, module_command
 from runtime.ports import free_port
+from runtime.process.children import Child, Children, module_command
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
 from tests.http_lab import BEARER, KEY, PATH

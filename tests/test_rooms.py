@@ -8,12 +8,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "schemas": set(),
-    "runtime": {"schemas"},
-    "producers": {"schemas", "runtime"},
-    "consumers": {"schemas", "runtime"},
+    "kernels": {"schemas"},
+    "runtime": {"schemas", "kernels"},
+    "producers": {"schemas", "kernels", "runtime"},
+    "consumers": {"schemas", "kernels", "runtime"},
     "readers": {"schemas", "runtime"},
     "deploy": {"schemas", "runtime"},
-    "tally": {"schemas", "runtime", "producers", "consumers", "readers", "deploy"},
+    "tally": {"schemas", "kernels", "runtime", "producers", "consumers", "readers", "deploy"},
 }
 IO_MODULES = {"aiokafka", "redis", "clickhouse_connect", "asyncio", "socket", "subprocess"}
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kernels.scan_event import NUMBER_AT
+from kernels.scan_fields import vocabulary
 from schemas.event_time import parse_occurred_at, to_epoch_ms
 from schemas.interaction import INTERACTION_TYPES
-from schemas.scan_event import NUMBER_AT
-from schemas.scan_fields import vocabulary
 from tests.agreement import assert_agreement, base
 from tests.judging import is_sure, scanned
 

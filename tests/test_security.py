@@ -19,8 +19,8 @@ from deploy.embedded.stack import Stack
 from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.errors import Fatal, SettingsError, TallyError
+from runtime.http.key_store import KeyStore
 from runtime.kafka_connection import connection
-from runtime.key_store import KeyStore
 from runtime.migrate import migrate
 from runtime.ports import free_port
 from runtime.redis import connect_redis

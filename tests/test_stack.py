@@ -13,12 +13,12 @@ import pytest
 from deploy.embedded import jars
 from deploy.embedded.stack import Stack
 from producers.producer import Producer
-from runtime.children import ChildFailed
 from runtime.clickhouse import connect
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.ports import free_port
+from runtime.process.children import ChildFailed
 from runtime.settings import Settings
 from runtime.stack_file import process_exists
 from tests.lab import Lab, click, reading

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.claims.stored_owners import EVENTS_PER_LOOKUP, TEXT_BYTES_PER_LOOKUP, StoredOwners, lookup_groups
 from consumers.events import Event
-from consumers.stored_owners import EVENTS_PER_LOOKUP, TEXT_BYTES_PER_LOOKUP, StoredOwners, lookup_groups
 from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
 from tests.lab import Lab, as_json, execution_on
 

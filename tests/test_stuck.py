@@ -19,8 +19,8 @@ from readers.overview import read_lag
 from readers.stuck_now import find_stuck
 from runtime.metrics_server import metrics_served
 from runtime.ports import free_port
+from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
-from runtime.supervisor import Supervisor
 from tests.chaos.proxy import proxy_to
 from tests.cluster_lab import running_children
 from tests.eyes_lab import samples

@@ -15,9 +15,10 @@ from runtime import tasks
 from runtime.errors import Unavailable
 from tests.http_lab import EVENT, PATH, api_of, with_key
 from tests.lab import Lab, click
+from tests.test_rooms import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = tuple(f"{ROOT / name}/" for name in ("consumers", "producers", "readers", "runtime", "schemas", "tally"))
+PACKAGES = tuple(f"{ROOT / name}/" for name in MAY_IMPORT)
 
 
 @contextmanager

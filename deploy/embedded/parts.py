@@ -16,10 +16,10 @@ from types import MappingProxyType
 
 from deploy.embedded.clickhouse_http.users import User, as_json
 from runtime import kafka
-from runtime.children import Child, Children, module_command
 from runtime.errors import TallyError, Unavailable
 from runtime.ports import http_answers
 from runtime.private_file import write_private
+from runtime.process.children import Child, Children, module_command
 from runtime.settings import Settings
 
 HOST = "127.0.0.1"

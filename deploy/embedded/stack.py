@@ -22,9 +22,9 @@ from deploy.embedded.parts import (
     valkey_part,
     wait_until,
 )
-from runtime.children import Child, ChildFailed, Children
 from runtime.errors import TallyError
 from runtime.ports import free_port
+from runtime.process.children import Child, ChildFailed, Children
 from runtime.settings import Settings, with_user, without_password
 from runtime.stack_file import LOCK_NAME, Doing, Endpoints, Phase, Pids, StackFile
 from schemas.tables import API_KEYS

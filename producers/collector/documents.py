@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
+from runtime.http.keys import MAX_TOKEN_LIFE_S
 from runtime.http.openapi import body_of
-from runtime.keys import MAX_TOKEN_LIFE_S
-from runtime.origins import serialized_origin
+from runtime.http.origins import serialized_origin
 from schemas.interaction import Interaction
 
 EXAMPLE = {

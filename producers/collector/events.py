@@ -10,6 +10,9 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
+from kernels.scan_event import text_at
+from kernels.scan_shape import commas_of
+from kernels.scanner import scan
 from producers.topic import Outgoing
 from runtime import traces
 from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem
@@ -20,9 +23,6 @@ from schemas.interaction import MAX_OBJECT_BYTES
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.judge import first_of, judge_request
 from schemas.rejection import Reason, Rejection
-from schemas.scan_event import text_at
-from schemas.scan_shape import commas_of
-from schemas.scanner import scan
 from schemas.wire import OBJECT_FIELDS, Judged, encode_headers, partition_key
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})

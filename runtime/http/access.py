@@ -14,9 +14,9 @@ from fastapi import Request
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable, reason_of
 from runtime.http.errors import ApiError, forbidden, unauthorized, unavailable
+from runtime.http.key_store import KeyStore
+from runtime.http.keys import MAX_TOKEN_LIFE_S, ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
 from runtime.http.middleware import CALLER
-from runtime.key_store import KeyStore
-from runtime.keys import MAX_TOKEN_LIFE_S, ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
 from runtime.tasks import running
 

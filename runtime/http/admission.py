@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from fastapi import Request
 
 from runtime.http.access import Caller
+from runtime.http.keys import Scope
 from runtime.http.middleware import FURTHER_HEADERS
 from runtime.http.service import Base
-from runtime.keys import Scope
 
 
 def admitted(base: Base, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:

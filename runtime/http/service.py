@@ -26,8 +26,8 @@ from runtime.http.head import HeadAsGet
 from runtime.http.hosts import AllowedHosts
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import REQUEST_ID, Observed
+from runtime.http.origins import serialized_origin
 from runtime.metrics import BUILD
-from runtime.origins import serialized_origin
 from runtime.settings import Settings
 from runtime.traces import Traces
 

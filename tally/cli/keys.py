@@ -7,8 +7,8 @@ import typer
 
 from runtime import clickhouse
 from runtime.errors import TallyError
-from runtime.key_store import KeyStore
-from runtime.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
+from runtime.http.key_store import KeyStore
+from runtime.http.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
 from runtime.settings import Settings
 from schemas.wire import check_namespace
 from tally.answering import asked

@@ -15,13 +15,13 @@ from rich.table import Table
 from consumers.supervised import supervised_workers
 from readers.overview import Overview, read_overview
 from runtime import clickhouse, log
-from runtime.children import Children
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.ports import is_free
+from runtime.process.children import Children
+from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
-from runtime.supervisor import Supervisor
 from schemas.tables import LATEST_VERSION
 from tally.cli.options import AsJson, DataDir, answer_json
 from tally.cli.output import err, out, say

@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 
-from runtime.keys import ROOT, PageToken, hash_of
+from runtime.http.keys import ROOT, PageToken, hash_of
 from tests.http_lab import KEY, PATH
 from tests.waiting import eventually_async
 
-SNIPPET = Path(__file__).parent.parent.parent / "producers" / "browser" / "tally.js"
+SNIPPET = Path(__file__).parent.parent.parent / "clients" / "browser" / "tally.js"
 PAGE = """<!doctype html><title>results</title>
 <style>div {{ height: 200px; display: flex; align-items: end }} </style>
 <script>{before}</script>

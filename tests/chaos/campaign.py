@@ -17,7 +17,7 @@ from rich.console import Console
 
 from consumers.seams import SEAMS
 from deploy.embedded.stack import Stack
-from runtime.children import module_command
+from runtime.process.children import module_command
 from runtime.settings import Settings
 from tests.chaos.controls import CONTROLS
 from tests.chaos.plan import FAULTS, RESTART, plan
@@ -58,7 +58,7 @@ def _results_path(options: argparse.Namespace) -> Path:
 def _code() -> str:
     """Names the code that is tried: what was found out about another one says nothing about this."""
     hashed = hashlib.blake2b(digest_size=4)
-    for folder in ("schemas", "runtime", "consumers", "tests/chaos", "tests/hostile"):
+    for folder in ("schemas", "kernels", "runtime", "consumers", "tests/chaos", "tests/hostile"):
         for path in sorted((Path(__file__).parents[2] / folder).rglob("*")):
             if path.suffix in (".py", ".lua"):
                 hashed.update(path.read_bytes())

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+import consumers.claims.client
 import consumers.sink
-import runtime.claims
+from consumers.claims.owners import Judge
 from consumers.group import Group
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
 from runtime import faults
-from runtime.owners import Judge
 
 
 def _claims_without_owner() -> None:
@@ -65,8 +65,8 @@ def _claims_that_forget() -> None:
         ('return { "lost", space, 0, 0, 0 }', 'return { "held", space, 0, 0, 0 }'),
         ("if head.count ~= count and", "if false and"),
     ):
-        assert text in runtime.claims._SCRIPT
-        runtime.claims._SCRIPT = runtime.claims._SCRIPT.replace(text, broken)
+        assert text in consumers.claims.client._SCRIPT
+        consumers.claims.client._SCRIPT = consumers.claims.client._SCRIPT.replace(text, broken)
 
 
 CONTROLS: dict[str, Callable[[], None]] = {

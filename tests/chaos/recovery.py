@@ -20,7 +20,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from consumers.rebuild import Rebuild
+from consumers.claims.client import Claims
+from consumers.claims.rebuild import Rebuild
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from producers.producer import Producer
@@ -29,13 +30,12 @@ from readers.audit import audit
 from readers.deep_audit import deep_audit
 from readers.overview import read_lag
 from runtime import kafka
-from runtime.claims import Claims
 from runtime.clickhouse import ClickHouse, connect
 from runtime.expansions import Expansions
 from runtime.migrate import migrate
+from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.supervisor import Supervisor
 from tally.feed import feed, paced
 
 POLL_S = 0.02

@@ -6,6 +6,7 @@ from typing import Any
 from consumers.batch import Batch
 from consumers.events import Event
 from consumers.validation import Validation
+from kernels.scan_event import SPAN_AT
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime.batch_reader import Limits
@@ -13,7 +14,6 @@ from runtime.clickhouse import ClickHouse
 from runtime.records import Records
 from runtime.settings import Settings
 from schemas import letter
-from schemas.scan_event import SPAN_AT
 from tests.chaos.traffic import NARROWED_BYTES
 from tests.lab import read_topic, reading
 from tests.reference import REFUSED, Logged, owners_by_the_rule

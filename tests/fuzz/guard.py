@@ -1,6 +1,6 @@
 """Arrays between pages that nothing may touch: the first byte outside of one ends the process (SIGSEGV).
 
-Compiled code checks no bounds. Where it is allowed to run over an end (`schemas/wide.py`), its caller makes the array
+Compiled code checks no bounds. Where it is allowed to run over an end (`kernels/wide.py`), its caller makes the array
 that much larger, so the end of each array is the end of what may be touched.
 """
 

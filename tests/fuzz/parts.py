@@ -8,11 +8,11 @@ import numpy as np
 
 from consumers import columns as consumers_columns
 from consumers.ahead import compile_ahead
-from runtime import batch_reader, record_format, records
+from kernels import record_format, scan_event, scan_keys, scan_scores, scan_shape, scanner
+from kernels.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE, runs_of_headers
+from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
+from runtime import batch_reader, records
 from runtime.batch_reader import Limits, Reading, read_batches
-from runtime.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE, runs_of_headers
-from schemas import scan_event, scan_keys, scan_scores, scan_shape, scanner
-from schemas.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
 from tests.agreement import assert_agreement
 from tests.fuzz.batches import Batches, Made
 from tests.fuzz.guard import Region, numpy_guarded_in

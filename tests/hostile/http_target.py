@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.children import Child
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.ports import ANY_ADDRESS, free_port
+from runtime.process.children import Child
 from runtime.settings import Settings
 from tests.cluster_lab import running_children
 from tests.hostile.wire import Answer, Wire, head, wire

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka.errors import CorruptRecordException
 
-from schemas.compiled import compiled
+from kernels.compiled import compiled
 from schemas.event_time import END_MS
 
 Bytes = npt.NDArray[np.uint8]

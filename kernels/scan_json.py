@@ -9,9 +9,9 @@ well-formed, and about the little that is left to the judge. Nothing at or behin
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
+from kernels.compiled import compiled
+from kernels.wide import WIDE, plain_bytes
 from schemas.json_bounds import MAX_DEPTH
-from schemas.wide import WIDE, plain_bytes
 
 Bytes = npt.NDArray[np.uint8]
 

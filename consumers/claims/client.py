@@ -12,10 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from runtime.claim_index import ClaimIndex
-from runtime.errors import Restart
-from runtime.faults import REDIS_FAILED, redis_fault
-from runtime.owners import (
+from consumers.claims.owners import (
     OWNER_BYTES,
     Claim,
     Judge,
@@ -29,6 +26,9 @@ from runtime.owners import (
     rows_from,
     rows_of_claims,
 )
+from kernels.claim_index import ClaimIndex
+from runtime.errors import Restart
+from runtime.faults import REDIS_FAILED, redis_fault
 from runtime.redis import Redis
 from runtime.settings import Settings
 

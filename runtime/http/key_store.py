@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
-from runtime.keys import ApiKey, Scope, hash_of, new_key
+from runtime.http.keys import ApiKey, Scope, hash_of, new_key
 from schemas.tables import API_KEYS
 
 _INSERT = f"""

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import guard, launch
 from runtime.errors import TallyError
+from runtime.process import guard, launch
 
 TAIL_LINES = 15
 KILL_WAIT_S = 5.0

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from consumers import seams
 from consumers.batch import Range, Slice
-from consumers.rebuild import Rebuild
+from consumers.claims.client import Claims, ClaimsLost, Lease, Span
+from consumers.claims.owners import Claim, Owner, Rows
+from consumers.claims.rebuild import Rebuild
 from consumers.resume import Resume
-from runtime.claims import Claims, ClaimsLost, Lease, Span
 from runtime.metrics import CLAIMS
-from runtime.owners import Claim, Owner, Rows
 from runtime.retry import retrying
 
 Confirm = Callable[[dict[int, int]], Awaitable[None]]

@@ -11,7 +11,7 @@ finds those of the same slice and of its neighbours: memory is slow, and for eac
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
+from kernels.compiled import compiled
 
 Numbers = npt.NDArray[np.uint32]
 Fingerprints = npt.NDArray[np.uint32]

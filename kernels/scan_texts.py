@@ -1,13 +1,13 @@
 """Taking texts out of what was scanned: without their escapes, one behind the other, as columns want them
-(`runtime/native_format.py`)."""
+(`kernels/native_format.py`)."""
 
 import numpy as np
 
-from schemas.compiled import compiled
+from kernels.compiled import compiled
+from kernels.scan_event import Integers
+from kernels.scan_json import BACKSLASH, Bytes, scan_escape, scan_unit
+from kernels.wide import WIDE, copy_wide
 from schemas.identity import ID_LENGTH, PREFIX
-from schemas.scan_event import Integers
-from schemas.scan_json import BACKSLASH, Bytes, scan_escape, scan_unit
-from schemas.wide import WIDE, copy_wide
 
 MAX_SIZE_BYTES = 3
 """That the size of a span takes: each is below 2 MiB."""

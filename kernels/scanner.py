@@ -1,7 +1,7 @@
 """The scanner: says yes to nearly every event in about a microsecond, into columns, and leaves the rest to the judge.
 
 It may say yes only where the judge says yes, and must then find the same values. It never says no: the judge's answer
-counts, and what the judge lets pass gets its columns from there (`schemas/validated.py`).
+counts, and what the judge lets pass gets its columns from there (`kernels/validated.py`).
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events, select
+from kernels.scan_json import Bytes
+from kernels.validated import columns_of, joined
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events, select
-from schemas.scan_json import Bytes
-from schemas.validated import columns_of, joined
 from schemas.wire import Judged
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.children import Child, Children
 from runtime.errors import Fatal, SettingsError
+from runtime.process.children import Child, Children
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0

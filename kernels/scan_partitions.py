@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
-from schemas.murmur2 import Words, murmur2
-from schemas.scan_event import SPAN_AT, Columns, Integers
-from schemas.scan_json import Bytes
-from schemas.scan_texts import copy, copy_span
-from schemas.wide import WIDE
+from kernels.compiled import compiled
+from kernels.murmur2 import Words, murmur2
+from kernels.scan_event import SPAN_AT, Columns, Integers
+from kernels.scan_json import Bytes
+from kernels.scan_texts import copy, copy_span
+from kernels.wide import WIDE
 
 _GROUPINGS = np.array([SPAN_AT[name] for name in ("execution_id", "session_id", "user_id", "feature_id")])
 """The fields a key is made from: the first that is not empty. The idempotency key stands after the first field."""

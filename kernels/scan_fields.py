@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
+from kernels.compiled import compiled
+from kernels.scan_json import MINUS, POINT, UNSURE, Bytes, is_digit, is_word, skip_digits
+from kernels.wide import WIDE, same_bytes
 from schemas.event_time import END_MS
 from schemas.identity import PREFIX
 from schemas.interaction import MAX_INT32
-from schemas.scan_json import MINUS, POINT, UNSURE, Bytes, is_digit, is_word, skip_digits
-from schemas.wide import WIDE, same_bytes
 
 NOT_FOUND = -1
 

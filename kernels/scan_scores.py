@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
-from schemas.scan_event import Integers
-from schemas.scan_json import Bytes
+from kernels.compiled import compiled
+from kernels.scan_event import Integers
+from kernels.scan_json import Bytes
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import secrets
 import time
 from typing import Literal, NamedTuple, Self, get_args
 
-from runtime.origins import serialized_origin
+from runtime.http.origins import serialized_origin
 
 Scope = Literal["write", "read", "delete", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from consumers.claims.owners import Owner
 from consumers.events import Event
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import INHERITED, Expansions
-from runtime.owners import Owner
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import Occurrence, dedup_key, is_duplicate_of

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
+from kernels.compiled import compiled
 
 Words = npt.NDArray[np.uint64]
 

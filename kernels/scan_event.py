@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.compiled import compiled
-from schemas.identity import ID_LENGTH
-from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, MAX_OBJECT_BYTES, MAX_TYPES, MAX_URI_BYTES
-from schemas.scan_fields import NOT_FOUND, find_word, scan_id, scan_int32, scan_time, vocabulary
-from schemas.scan_json import (
+from kernels.compiled import compiled
+from kernels.scan_fields import NOT_FOUND, find_word, scan_id, scan_int32, scan_time, vocabulary
+from kernels.scan_json import (
     CLOSE_ARRAY,
     CLOSE_OBJECT,
     COMMA,
@@ -26,7 +24,9 @@ from schemas.scan_json import (
     scan_string,
     skip_space,
 )
-from schemas.wide import WIDE, same_bytes
+from kernels.wide import WIDE, same_bytes
+from schemas.identity import ID_LENGTH
+from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, MAX_OBJECT_BYTES, MAX_TYPES, MAX_URI_BYTES
 
 Integers = npt.NDArray[np.int64]
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from schemas.compiled import compiled
-from schemas.scan_json import (
+from kernels.compiled import compiled
+from kernels.scan_json import (
     BACKSLASH,
     CLOSE_ARRAY,
     CLOSE_OBJECT,

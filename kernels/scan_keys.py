@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from schemas.blake2b import BLOCK_BYTES, Words, hash_words
-from schemas.compiled import compiled
+from kernels.blake2b import BLOCK_BYTES, Words, hash_words
+from kernels.compiled import compiled
+from kernels.scan_event import SPAN_AT, Columns, Integers
+from kernels.scan_json import Bytes
+from kernels.scan_texts import copy, copy_span, write_decimal
+from kernels.wide import WIDE
 from schemas.dedup import KEY_BYTES
 from schemas.interaction import INTERACTION_TYPES
-from schemas.scan_event import SPAN_AT, Columns, Integers
-from schemas.scan_json import Bytes
-from schemas.scan_texts import copy, copy_span, write_decimal
-from schemas.wide import WIDE
 
 _EXECUTION_ID, _FEATURE_ID = SPAN_AT["execution_id"], SPAN_AT["feature_id"]
 _DECIMALS = 3 * 6

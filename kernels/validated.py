@@ -9,9 +9,9 @@ from operator import attrgetter
 import numpy as np
 from msgspec import Raw
 
+from kernels.scan_event import NUMBER_FIELDS, SPAN_FIELDS, Columns
 from schemas.identity import id_bytes
 from schemas.interaction import INTERACTION_TYPES
-from schemas.scan_event import NUMBER_FIELDS, SPAN_FIELDS, Columns
 from schemas.wire import NULL, Judged
 
 _NO_SPAN = (0, 0, -1)

@@ -7,11 +7,11 @@ from typing import Any
 
 from consumers import seams
 from consumers.batch import Slice
-from runtime.claims import CHUNK_OWNERS, Claims, Lease
+from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
+from consumers.claims.owners import Rows, rows_of
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import INHERITED, Expansions
 from runtime.metrics import CLAIMS_REBUILT
-from runtime.owners import Rows, rows_of
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key
