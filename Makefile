@@ -151,7 +151,7 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject
 	@$(PIP) download --require-hashes --no-deps --dest $(VENV)/share/tally -r requirements/data.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@echo "compiling what looks at every byte (half a minute, once)"
-	@$(BIN)/python -P -m tally.ahead
+	@$(BIN)/python -P -m tally.precompile
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt

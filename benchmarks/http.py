@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks import command, filled_rows, topic
 from benchmarks.http_load import Served, get, load, post
-from deploy.embedded.parts import wait_until
+from deploy.embedded.services import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
 from runtime.clickhouse import connect

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from consumers.events import Events, Flags, Head
+from consumers.events import Events, Flags, RecordHeaders
 from runtime import metrics
 from runtime.kafka import Record
 from runtime.records import PlainRecord, Records
@@ -123,7 +123,7 @@ class Move(Struct):
 
     partition: int
     record: PlainRecord
-    head: Head
+    head: RecordHeaders
     interaction_id: str
     has_id: bool
     """Whether the record's value names the id; else it was derived from the record's place."""
@@ -155,7 +155,7 @@ class Duplicates:
 
 
 @dataclass
-class Judged:
+class ValidatedBatch:
     """A batch after validation: valid events, and rejections."""
 
     events: Events
@@ -194,7 +194,7 @@ class Decided(NamedTuple):
     era: int
     """It is void once an event before it was refused by the table: then it is no owner of anything."""
     unprocessable: Rejection | None
-    """As in `Judged`."""
+    """As in `ValidatedBatch`."""
 
 
 @dataclass

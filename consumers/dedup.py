@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from consumers import seams
-from consumers.batch import Batch, Duplicates, Judged, Range, Slice, Verdicts
+from consumers import failpoints
+from consumers.batch import Batch, Duplicates, Range, Slice, ValidatedBatch, Verdicts
 from consumers.claims.client import ClaimsLost
 from consumers.claims.leases import Leases, Unsettled, span_of
 from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, append_ms_of, last_offset
@@ -35,7 +35,7 @@ class Deduplication:
         self._leases = leases
         self._owners = owners
 
-    async def decide(self, batch: Batch, judged: Judged, before: Sequence[Range]) -> Verdicts:
+    async def decide(self, batch: Batch, judged: ValidatedBatch, before: Sequence[Range]) -> Verdicts:
         """Claim every event's key, also of those that are stored; `before` is what is not committed yet.
 
         Raises Fenced when another worker has a partition; and Unsettled when these have to be finished first.
@@ -55,7 +55,7 @@ class Deduplication:
                 raise of_part
             found.update((first + line, owned) for line, owned in of_part.items())
         self._leases.publish()
-        await seams.reached("claimed")
+        await failpoints.reached("claimed")
         return _verdicts(judged, found)
 
     async def _decide_again_when_lost(
@@ -169,7 +169,7 @@ def _flags(
     return {at: flag for at, flag in flags.items() if flag}
 
 
-def _verdicts(judged: Judged, found: _Found) -> Verdicts:
+def _verdicts(judged: ValidatedBatch, found: _Found) -> Verdicts:
     events, lines = judged.events, sorted(found)
     is_stored = ~judged.done
     is_stored[lines] = False

@@ -26,7 +26,7 @@ Flags = npt.NDArray[np.bool_]
 Lines = slice | npt.NDArray[np.int64] | Flags
 
 
-class Head(NamedTuple):
+class RecordHeaders(NamedTuple):
     """What a record's headers say."""
 
     namespace: str
@@ -44,7 +44,9 @@ class Head(NamedTuple):
     """Of the copy of a misplaced event: where the original record lies."""
 
 
-def flags_of_heads(heads: Sequence[Head], head_of: npt.NDArray[np.int32], is_so: Callable[[Head], bool]) -> Flags:
+def flags_of_heads(
+    heads: Sequence[RecordHeaders], head_of: npt.NDArray[np.int32], is_so: Callable[[RecordHeaders], bool]
+) -> Flags:
     """By line, whether something is so of its head."""
     return np.array([is_so(head) for head in heads], np.bool_)[head_of]
 
@@ -94,7 +96,7 @@ class Events:
     partitions: npt.NDArray[np.uint32]
     rows: Rows
     """Keys, offsets, times and ids, as claims hold them."""
-    heads: list[Head]
+    heads: list[RecordHeaders]
     head_of: npt.NDArray[np.int32]
     keyed: Flags
     """Whether it may be a duplicate of another: only then has its row a key."""

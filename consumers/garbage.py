@@ -16,7 +16,7 @@ COLLECT_EVERY_S = 5.0
 
 
 @asynccontextmanager
-async def collected_at_intervals() -> AsyncIterator[None]:
+async def periodic_gc() -> AsyncIterator[None]:
     """Collect every COLLECT_EVERY_S seconds, and not otherwise."""
     gc.collect()
     gc.freeze()

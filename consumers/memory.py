@@ -14,7 +14,7 @@ LARGE_BYTES = 4 * 1024 * 1024
 """Blocks from here on are given back as soon as they are free: texts of batches, what was fetched, tables of claims."""
 
 
-def use_few_heaps() -> None:
+def limit_malloc_arenas() -> None:
     """For this process, from here on; without effect where the C library is not glibc."""
     if sys.platform == "linux":
         set_option = getattr(ctypes.CDLL(None), "mallopt", None)

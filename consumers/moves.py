@@ -24,7 +24,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from consumers.batch import Batch, Judged, Move, Rejected
+from consumers.batch import Batch, Move, Rejected, ValidatedBatch
 from consumers.events import Events
 from consumers.letters import nbytes_of
 from runtime import kafka
@@ -48,7 +48,7 @@ log = logging.getLogger("tally.worker")
 class Mover(Protocol):
     """Decides which misplaced events are moved, and moves them."""
 
-    async def set_apart(self, batch: Batch, judged: Judged) -> None:
+    async def set_apart(self, batch: Batch, judged: ValidatedBatch) -> None:
         """Take those that are to be moved out of the events, and note them as `judged.moves`."""
 
     async def send(self, moves: Sequence[Move], /) -> list[Rejected]:
@@ -71,7 +71,7 @@ class Moves:
         async with AsyncExitStack() as stack:
             yield cls(settings, stack)
 
-    async def set_apart(self, batch: Batch, judged: Judged) -> None:
+    async def set_apart(self, batch: Batch, judged: ValidatedBatch) -> None:
         """Take them out of the events. What an earlier version stored where it lies stays there."""
         misplaced = judged.events.misplaced & ~judged.done
         if misplaced.any():

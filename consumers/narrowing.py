@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from consumers.batch import Batch, Judged
+from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.leases import Unsettled
 from consumers.pipeline import Pipeline
 from runtime.errors import Restart
@@ -30,7 +30,7 @@ class _Failure(NamedTuple):
     """An unexpected error, without the error itself: its traceback would keep alive what failed."""
 
     kind: type[Exception]
-    judged: Judged | None
+    judged: ValidatedBatch | None
     """Set when the records were examined before it."""
 
 
@@ -83,7 +83,7 @@ class Narrowing:
                 return None
             await self._settle()
 
-    def _noted(self, records: Batch, error: Exception, judged: Judged | None, is_last: bool) -> _Failure:
+    def _noted(self, records: Batch, error: Exception, judged: ValidatedBatch | None, is_last: bool) -> _Failure:
         kind = type(error)
         if len(records) > 1:
             log.warning("%s in a batch of %d records; processing each half by itself", kind.__name__, len(records))

@@ -17,8 +17,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from consumers import seams
-from consumers.batch import Batch, Counts, Decided, Judged, Range, Rejected, Verdicts
+from consumers import failpoints
+from consumers.batch import Batch, Counts, Decided, Range, Rejected, ValidatedBatch, Verdicts
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.events import Event
@@ -92,7 +92,7 @@ class Pipeline:
 
     async def examine(
         self, records: Batch, unprocessable: Rejection | None = None, *, is_counted: bool = False
-    ) -> tuple[Batch, Judged]:
+    ) -> tuple[Batch, ValidatedBatch]:
         """Judge records; returns those that may be gone on with, and what they are judged to be.
 
         With `unprocessable` the one record is rejected for that, unseen. `is_counted`: it was examined before.
@@ -109,26 +109,26 @@ class Pipeline:
         if judged.held:
             self._source.hold(judged.held)
         batch = records.before(judged.held)
-        await seams.reached("judged")
+        await failpoints.reached("judged")
 
         with self.stages.of("resume"):
             await self._resume.prepare(part.partition for part in batch.slices)
             await self._resume.check_continuity(batch)
             await self._drop_settled(batch, judged)
         self._fuses.withhold(batch, judged)
-        await seams.reached("resumed")
+        await failpoints.reached("resumed")
         return batch, judged
 
-    def _judged(self, batch: Batch, unprocessable: Rejection | None) -> Judged:
+    def _judged(self, batch: Batch, unprocessable: Rejection | None) -> ValidatedBatch:
         judge = self._validation.judge
         return judge(batch) if unprocessable is None else self._validation.refuse(batch, unprocessable)
 
-    async def _drop_settled(self, batch: Batch, judged: Judged) -> None:
+    async def _drop_settled(self, batch: Batch, judged: ValidatedBatch) -> None:
         """Take out what is recorded already, and what another partition is to decide about."""
         judged.recorded = await self._resume.drop_stored(batch, judged)
         await self._moves.set_apart(batch, judged)
 
-    async def decide(self, batch: Batch, judged: Judged) -> None:
+    async def decide(self, batch: Batch, judged: ValidatedBatch) -> None:
         """Take a batch through step 1, and put it to those gathered; those before may go through the others meanwhile.
 
         Raises Fenced; and Unsettled when the batches before have to be finished first.
@@ -137,7 +137,7 @@ class Pipeline:
             await self._decide(batch, judged, self._uncommitted, self._gathered)
         self.counts.add(already_recorded=judged.recorded - len(judged.withheld))
 
-    async def release(self, batch: Batch, judged: Judged) -> None:
+    async def release(self, batch: Batch, judged: ValidatedBatch) -> None:
         """Take back what events of one partition claim that are not stored. Raises as `decide` does."""
         async with self._deciding:
             (part,) = batch.slices
@@ -148,7 +148,7 @@ class Pipeline:
     def _uncommitted(self) -> list[Decided]:
         return [*self._finishing, *self._gathered.decided]
 
-    async def _decide(self, batch: Batch, judged: Judged, before: Sequence[Decided], into: Group) -> None:
+    async def _decide(self, batch: Batch, judged: ValidatedBatch, before: Sequence[Decided], into: Group) -> None:
         with self.stages.of("claim"):
             ranges = _ranges_of(before)
             verdicts = await self._deduplication.decide(batch, judged, ranges)
@@ -162,7 +162,7 @@ class Pipeline:
             await self._record_rejected(judged.withheld)
         add()
 
-    def _decided(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Decided:
+    def _decided(self, batch: Batch, judged: ValidatedBatch, verdicts: Verdicts) -> Decided:
         stored, duplicates = len(verdicts.stored), len(verdicts.duplicates)
         return Decided(batch.ranges, stored, duplicates, judged.recorded, self._era, judged.unprocessable)
 
@@ -191,7 +191,7 @@ class Pipeline:
         self._finishing = group.decided
         return asyncio.create_task(self._finish(group))
 
-    async def _again(self, decided: Decided) -> tuple[Batch, Judged]:
+    async def _again(self, decided: Decided) -> tuple[Batch, ValidatedBatch]:
         """A batch and what it was judged to be: that was given up when it was decided about."""
         batch = await retrying("reading again", lambda: self._source.read_again(decided.ranges))
         judged = self._judged(batch, decided.unprocessable)
@@ -205,20 +205,20 @@ class Pipeline:
             group = await self._store(group)
         with self.stages.of("erase"):
             await self._erasure.erase(group.stored_ids)
-        await seams.reached("erased")
+        await failpoints.reached("erased")
         if group.moves:
             with self.stages.of("move"):
                 group.settle_moves(await self._moves.send(group.moves))
-        await seams.reached("copied")
+        await failpoints.reached("copied")
         with self.stages.of("letters"):
             await self._letters.send(group.rejected)
-        await seams.reached("lettered")
+        await failpoints.reached("lettered")
         with self.stages.of("record"):
             await self._sink.record(group.outcomes)
-        await seams.reached("recorded")
+        await failpoints.reached("recorded")
         with self.stages.of("commit"):
             await self._source.commit(group.next_offsets)
-        await seams.reached("committed")
+        await failpoints.reached("committed")
         # Not when it failed: then nothing behind this group may be taken or committed any more.
         self._finishing = ()
         self._telemetry.committed(group)
@@ -238,7 +238,7 @@ class Pipeline:
             async with self._deciding:
                 self._era += 1
                 group = await self._stored_one_by_one(group)
-        await seams.reached("stored")
+        await failpoints.reached("stored")
         return group
 
     async def _stored_one_by_one(self, refused: Group) -> Group:
@@ -254,7 +254,7 @@ class Pipeline:
             group.prepared(decided, verdicts, judged.rejected, judged.moves, is_stored=True)()
         return group
 
-    async def _store_without_refused(self, batch: Batch, judged: Judged, verdicts: Verdicts) -> Verdicts:
+    async def _store_without_refused(self, batch: Batch, judged: ValidatedBatch, verdicts: Verdicts) -> Verdicts:
         while True:
             refused = await self._sink.first_refused(verdicts.stored)
             if refused is not None:
@@ -279,7 +279,7 @@ class Pipeline:
         self._fuses.refused(event.namespace, rejection)
         (part,) = (part for part in batch.slices if part.partition == event.partition)
         await self._deduplication.release(part, event.claims)
-        await seams.reached("refused")
+        await failpoints.reached("refused")
         record = batch.record(event.partition, event.offset)
         await self._record_rejected(
             [Rejected(event.partition, record, event.namespace, event.interaction_id, rejection)]

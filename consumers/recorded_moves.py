@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from consumers.batch import Batch, Judged, Move, Rejected
+from consumers.batch import Batch, Move, Rejected, ValidatedBatch
 from consumers.moves import Mover, Moves, moves_of, not_moved
 from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
@@ -62,7 +62,7 @@ class RecordedMoves:
         async with connect(live) as database:
             yield cls(live, database)
 
-    async def set_apart(self, batch: Batch, judged: Judged) -> None:
+    async def set_apart(self, batch: Batch, judged: ValidatedBatch) -> None:
         """Take out what was moved. Raises TallyError for what the live workers have not come to yet."""
         lines = np.flatnonzero(judged.events.misplaced & ~judged.done)
         if not len(lines):

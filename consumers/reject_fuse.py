@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from consumers.batch import Batch, Judged, Rejected
+from consumers.batch import Batch, Rejected, ValidatedBatch
 from consumers.events import Flags, flags_of_heads
 from consumers.validation import namespace_in
 from runtime import metrics
@@ -77,7 +77,7 @@ class RejectFuses:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
         self._labels = metrics.NamespaceLabels()
 
-    def count(self, judged: Judged) -> None:
+    def count(self, judged: ValidatedBatch) -> None:
         """Count a batch, and trip or close the fuses of its namespaces."""
         rejected, examples = _rejected_by_namespace(judged)
         valid = _valid_by_namespace(judged)
@@ -133,7 +133,7 @@ class RejectFuses:
             then,
         )
 
-    def withhold(self, batch: Batch, judged: Judged) -> None:
+    def withhold(self, batch: Batch, judged: ValidatedBatch) -> None:
         """With TALLY_REJECT_POLICY=hold, move valid events of tripped namespaces from `events` to `withheld`.
 
         Events that have a row stay: they are stored, whatever their namespace sends now.
@@ -153,7 +153,7 @@ def _name(namespace: str) -> str:
     return f"namespace {namespace!r}" if namespace else "records that name no namespace"
 
 
-def _as_rejected(batch: Batch, judged: Judged, which: Flags) -> list[Rejected]:
+def _as_rejected(batch: Batch, judged: ValidatedBatch, which: Flags) -> list[Rejected]:
     found = []
     for part in batch.slices:
         first, end = judged.events.lines_of(part.partition)
@@ -175,7 +175,7 @@ def _as_rejected(batch: Batch, judged: Judged, which: Flags) -> list[Rejected]:
     return found
 
 
-def _valid_by_namespace(judged: Judged) -> Mapping[str, int]:
+def _valid_by_namespace(judged: ValidatedBatch) -> Mapping[str, int]:
     events, counts = judged.events, dict[str, int]()
     by_head = np.bincount(events.head_of, minlength=len(events.heads))
     for head in np.flatnonzero(by_head).tolist():
@@ -184,7 +184,7 @@ def _valid_by_namespace(judged: Judged) -> Mapping[str, int]:
     return counts
 
 
-def _rejected_by_namespace(judged: Judged) -> tuple[Mapping[str, int], Mapping[str, Rejection]]:
+def _rejected_by_namespace(judged: ValidatedBatch) -> tuple[Mapping[str, int], Mapping[str, Rejection]]:
     """How many, and the first of each. What belongs to nobody by its value may still name its namespace in a header."""
     named, counts, examples = cache(namespace_in), dict[str, int](), dict[str, Rejection]()
     for each in judged.rejected:

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from aiokafka import AIOKafkaConsumer
 
-from consumers.batch import Batch, Judged
+from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.client import Fenced
 from consumers.claims.owners import id_of
 from runtime import kafka
@@ -143,7 +143,7 @@ class Resume:
         ask = partial(kafka.log_bounds, self._offset_reader, self._topic, partitions, member=self._consumer)
         return await retrying("resuming", ask)
 
-    async def drop_stored(self, batch: Batch, judged: Judged) -> int:
+    async def drop_stored(self, batch: Batch, judged: ValidatedBatch) -> int:
         """Take out of `judged` what is recorded already; returns how many records that were.
 
         Events that have a row stay, as `judged.done`. Raises Fenced for a partition that is not prepared:

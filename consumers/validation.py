@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from consumers.batch import Batch, Judged, Rejected
+from consumers.batch import Batch, Rejected, ValidatedBatch
 from consumers.claims.owners import make_rows
-from consumers.events import Events, Flags, Head, flags_of_heads
+from consumers.events import Events, Flags, RecordHeaders, flags_of_heads
 from kernels.record_format import Headers
 from kernels.scan_event import NUMBER_AT
 from kernels.scan_keys import execution_keys
@@ -56,7 +56,7 @@ UNPARSEABLE: frozenset[Reason] = frozenset(
 """Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
 
 _NO_ORIGIN = "is no time in milliseconds before the record's own"
-_NO_HEAD = Head("", False, False, None, None)
+_NO_HEAD = RecordHeaders("", False, False, None, None)
 """In the place of one that no event has."""
 
 log = logging.getLogger("tally.worker")
@@ -84,7 +84,7 @@ class Validation:
         self._partitions = partitions
         self._expansions = expansions or Expansions()
 
-    def judge(self, batch: Batch) -> Judged:
+    def judge(self, batch: Batch) -> ValidatedBatch:
         """Judge every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
         heads = [self._head(headers) for headers in batch.records.headers]
         held = _held_at(batch, heads)
@@ -102,9 +102,9 @@ class Validation:
             for line in sorted(scanned.rejections)
         ]
         events = self._events(batch, heads, scanned)
-        return Judged(events, np.zeros(len(events), np.bool_), rejected, held=held)
+        return ValidatedBatch(events, np.zeros(len(events), np.bool_), rejected, held=held)
 
-    def refuse(self, batch: Batch, why: Rejection) -> Judged:
+    def refuse(self, batch: Batch, why: Rejection) -> ValidatedBatch:
         """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
         records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
         nothing = Batch(
@@ -117,9 +117,9 @@ class Validation:
             rejected = Rejected(partition, record, "", derived_id, why)
         return replace(self.judge(nothing), rejected=[rejected], unprocessable=why)
 
-    def _events(self, batch: Batch, found: "list[Head | _NoHead]", scanned: Scanned) -> Events:
+    def _events(self, batch: Batch, found: "list[RecordHeaders | _InvalidHeaders]", scanned: Scanned) -> Events:
         lines, columns = scanned.lines, scanned.columns
-        heads = [_NO_HEAD if isinstance(head, _NoHead) else head for head in found]
+        heads = [_NO_HEAD if isinstance(head, _InvalidHeaders) else head for head in found]
         head_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
         offsets, append_ms = batch.records.offsets[lines], batch.records.append_ms[lines]
         origin_ms = _origins(heads)[head_of]
@@ -137,8 +137,10 @@ class Validation:
         homes = self._expansions.homes(hashes, partitions, offsets, self._partitions)
         return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside, homes)
 
-    def _rejected(self, partition: int, record: PlainRecord, head: "Head | _NoHead", why: Rejection) -> Rejected:
-        if isinstance(head, _NoHead) or why.reason == "bad_header":
+    def _rejected(
+        self, partition: int, record: PlainRecord, head: "RecordHeaders | _InvalidHeaders", why: Rejection
+    ) -> Rejected:
+        if isinstance(head, _InvalidHeaders) or why.reason == "bad_header":
             return Rejected(partition, record, "", self._derived_id(partition, record.offset, record.timestamp), why)
         namespace = "" if why.reason in UNPARSEABLE else head.namespace
         salvaged = _Salvaged() if why.reason == "too_large" and not why.field else _salvaged(record.value)
@@ -148,7 +150,7 @@ class Validation:
     def _derived_id(self, partition: int, offset: int, append_ms: int) -> str:
         return derive_foreign_id(self._topic, partition, offset, append_ms)
 
-    def _head(self, given: Headers) -> "Head | _NoHead":
+    def _head(self, given: Headers) -> "RecordHeaders | _InvalidHeaders":
         headers = dict(given)
         foreign = SCHEMA_HEADER not in headers
         try:
@@ -159,14 +161,14 @@ class Validation:
             derived_id, origin_ms = DERIVED_ID_HEADER in headers, _origin_ms(headers)
             deduplicate, traceparent = _deduplicate(headers), headers.get(TRACE_HEADER)
             moved_from = _moved_from(headers)
-            return Head(
+            return RecordHeaders(
                 namespace, foreign, derived_id, idempotency_key, origin_ms, deduplicate, traceparent, moved_from
             )
-        except _NoHead as none:
+        except _InvalidHeaders as none:
             return none
 
 
-def _held_at(batch: Batch, heads: "Sequence[Head | _NoHead]") -> dict[int, int]:
+def _held_at(batch: Batch, heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> dict[int, int]:
     """By partition the offset of its first record of a newer schema."""
     is_newer = np.array([isinstance(head, _NewerSchema) for head in heads], np.bool_)
     held = {}
@@ -179,26 +181,26 @@ def _held_at(batch: Batch, heads: "Sequence[Head | _NoHead]") -> dict[int, int]:
     return held
 
 
-def _bad_heads(records: Records, heads: "Sequence[Head | _NoHead]") -> dict[int, Rejection]:
+def _bad_heads(records: Records, heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> dict[int, Rejection]:
     """By line, what is wrong with the headers of some."""
-    why = {number: head.rejection for number, head in enumerate(heads) if isinstance(head, _BadHeader)}
+    why = {number: head.rejection for number, head in enumerate(heads) if isinstance(head, _MalformedHeader)}
     lines = np.flatnonzero(np.isin(records.headers_of, list(why))).tolist() if why else []
     bad = {line: why[int(records.headers_of[line])] for line in lines}
     origin_ms = _origins(heads)
     # The copy of a misplaced event lies in another partition's log, whose broker's clock may be behind.
-    origin_ms[[not isinstance(head, _NoHead) and head.moved_from is not None for head in heads]] = -1
+    origin_ms[[not isinstance(head, _InvalidHeaders) and head.moved_from is not None for head in heads]] = -1
     if (origin_ms >= 0).any():
         too_late = np.flatnonzero(origin_ms[records.headers_of] > records.append_ms).tolist()
-        bad |= dict.fromkeys(too_late, _BadHeader(ORIGIN_HEADER, _NO_ORIGIN).rejection)
+        bad |= dict.fromkeys(too_late, _MalformedHeader(ORIGIN_HEADER, _NO_ORIGIN).rejection)
     return bad
 
 
-def _origins(heads: "Sequence[Head | _NoHead]") -> npt.NDArray[np.int64]:
-    known = (None if isinstance(head, _NoHead) else head.origin_ms for head in heads)
+def _origins(heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> npt.NDArray[np.int64]:
+    known = (None if isinstance(head, _InvalidHeaders) else head.origin_ms for head in heads)
     return np.array([-1 if origin_ms is None else origin_ms for origin_ms in known], np.int64)
 
 
-def _keys(scanned: Scanned, heads: Sequence[Head], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
+def _keys(scanned: Scanned, heads: Sequence[RecordHeaders], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
     """Which events may be duplicates, and the keys of all, one behind the other."""
     keyed, keys = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
     for line in np.flatnonzero(~keyed).tolist():
@@ -211,15 +213,15 @@ def _keys(scanned: Scanned, heads: Sequence[Head], head_of: npt.NDArray[np.int32
     return keyed, keys.tobytes()
 
 
-class _NoHead(Exception):
+class _InvalidHeaders(Exception):
     """No event can have such headers."""
 
 
-class _NewerSchema(_NoHead):
+class _NewerSchema(_InvalidHeaders):
     pass
 
 
-class _BadHeader(_NoHead):
+class _MalformedHeader(_InvalidHeaders):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.rejection = Rejection("bad_header", name, message)
@@ -231,14 +233,14 @@ def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str],
     try:
         return check((headers[name] or b"").decode())
     except ValueError as error:
-        raise _BadHeader(name, str(error)) from None
+        raise _MalformedHeader(name, str(error)) from None
 
 
 def namespace_in(headers: Headers) -> str:
     """Return the namespace that a record's headers name; '' when they name none, or none that is valid."""
     try:
         return _text(dict(headers), NAMESPACE_HEADER, check_namespace) or ""
-    except _BadHeader:
+    except _MalformedHeader:
         return ""
 
 
@@ -247,14 +249,14 @@ def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
         return None
     origin_ms = decode_number(headers[ORIGIN_HEADER])
     if origin_ms is None or origin_ms >= END_MS:
-        raise _BadHeader(ORIGIN_HEADER, _NO_ORIGIN)
+        raise _MalformedHeader(ORIGIN_HEADER, _NO_ORIGIN)
     return origin_ms
 
 
 def _deduplicate(headers: Mapping[str, bytes | None]) -> bool:
     said = headers.get(DEDUPLICATE_HEADER, b"1")
     if said not in (b"0", b"1"):
-        raise _BadHeader(DEDUPLICATE_HEADER, "is neither 0 nor 1")
+        raise _MalformedHeader(DEDUPLICATE_HEADER, "is neither 0 nor 1")
     return said == b"1"
 
 
@@ -264,13 +266,13 @@ def _moved_from(headers: Mapping[str, bytes | None]) -> Origin | None:
     try:
         return Origin.parse((headers[MOVED_FROM_HEADER] or b"").decode())
     except ValueError:
-        raise _BadHeader(MOVED_FROM_HEADER, "is not topic/partition/offset") from None
+        raise _MalformedHeader(MOVED_FROM_HEADER, "is not topic/partition/offset") from None
 
 
 def _check_schema(raw: bytes | None) -> None:
     version = decode_number(raw)
     if version is None:
-        raise _BadHeader(SCHEMA_HEADER, "is no number")
+        raise _MalformedHeader(SCHEMA_HEADER, "is no number")
     if version > SCHEMA_VERSION:
         raise _NewerSchema(
             f"{SCHEMA_HEADER} {version}; this version reads up to {SCHEMA_VERSION}: upgrade this consumer"

@@ -12,7 +12,7 @@ from importlib import metadata
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
-from consumers.ahead import compile_ahead
+from consumers.assignment import Assignment
 from consumers.batch import Batch, Counts
 from consumers.claims.client import Claims
 from consumers.claims.leases import Leases
@@ -20,20 +20,20 @@ from consumers.claims.rebuild import Rebuild
 from consumers.claims.stored_owners import StoredOwners
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
-from consumers.garbage import collected_at_intervals
+from consumers.garbage import periodic_gc
 from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
 from consumers.letters import Letters
-from consumers.memory import use_few_heaps
+from consumers.memory import limit_malloc_arenas
 from consumers.narrowing import Narrowing
 from consumers.offsets import Offsets
 from consumers.pipeline import Outlets, Pipeline, Source
+from consumers.precompile import precompile
 from consumers.recorded_moves import opened_mover
 from consumers.reject_fuse import RejectFuses
 from consumers.rereading import read_again
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
-from consumers.share import Share
 from consumers.sink import Sink
 from consumers.stopping import Stopping
 from consumers.telemetry import Telemetry
@@ -86,7 +86,7 @@ class Worker(ConsumerRebalanceListener):
         self._housekeeping: Housekeeping
         self._consumer: AIOKafkaConsumer
         self._intake: Intake
-        self._share: Share
+        self._share: Assignment
         self._resume: Resume
         self._watch: TopicWatch
         self._lock: InstanceLock | None = None
@@ -108,7 +108,7 @@ class Worker(ConsumerRebalanceListener):
     async def run(self) -> Counts:
         """Work until stopped, or with `until_caught_up` until nothing is left to read."""
         settings = self._settings
-        await asyncio.to_thread(compile_ahead)
+        await asyncio.to_thread(precompile)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._traces.exported())
             database = await stack.enter_async_context(connect(settings))
@@ -126,7 +126,7 @@ class Worker(ConsumerRebalanceListener):
             self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
             offset_reader = await stack.enter_async_context(kafka.offset_reader(settings))
             self._intake = Intake(self._consumer, settings)
-            self._share = Share(self._consumer, offset_reader, settings.topic, partitions, self._ends)
+            self._share = Assignment(self._consumer, offset_reader, settings.topic, partitions, self._ends)
             self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
             moves = await stack.enter_async_context(opened_mover(settings, self._live))
             writer = Letters(settings.topic, settings.letters_topic, letters, settings.max_record_bytes)
@@ -286,7 +286,7 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
         loop.add_signal_handler(number, worker.stop)
     metrics.BUILD.labels(metadata.version("tally")).set(1)
     with metrics_served(settings, worker.why_not_ready):
-        async with collected_at_intervals():
+        async with periodic_gc():
             return await worker.run()
 
 
@@ -298,7 +298,7 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, help="instead of TALLY_METRICS_PORT")
     options = parser.parse_args()
     log.configure()
-    use_few_heaps()
+    limit_malloc_arenas()
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
         log.configure(settings.log_format)

@@ -14,7 +14,7 @@ from kernels.scan_json import Bytes
 from kernels.validated import columns_of, joined
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.wire import Judged
+from schemas.wire import ValidEvent
 
 
 class Scanned(NamedTuple):
@@ -35,10 +35,10 @@ def validate_all(text: Bytes, values: Integers) -> Scanned:
     columns, valid = scan(text, firsts, ends)
     if valid.all():
         return Scanned(text, np.arange(len(values)), columns, {})
-    judged, rejections = dict[int, Judged](), dict[int, Rejection]()
+    judged, rejections = dict[int, ValidEvent](), dict[int, Rejection]()
     for at in np.flatnonzero(~valid).tolist():
         verdict = judge(None if values[at, 1] < 0 else text[firsts[at] : ends[at]].tobytes())
-        if isinstance(verdict, Judged):
+        if isinstance(verdict, ValidEvent):
             judged[at] = verdict
         else:
             rejections[at] = verdict

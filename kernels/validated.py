@@ -12,7 +12,7 @@ from msgspec import Raw
 from kernels.scan_event import NUMBER_FIELDS, SPAN_FIELDS, Columns
 from schemas.identity import id_bytes
 from schemas.interaction import INTERACTION_TYPES
-from schemas.wire import NULL, Judged
+from schemas.wire import NULL, ValidEvent
 
 _NO_SPAN = (0, 0, -1)
 _NO_ID = bytes(16)
@@ -20,7 +20,7 @@ _span_values = attrgetter(*SPAN_FIELDS)
 _TYPE_NUMBERS = {name: number for number, name in enumerate(INTERACTION_TYPES)}
 
 
-def columns_of(judged: Sequence[Judged], begin: int) -> tuple[bytes, Columns]:
+def columns_of(judged: Sequence[ValidEvent], begin: int) -> tuple[bytes, Columns]:
     """The columns of valid events, and the text that their spans are places in, as if it began at `begin`.
 
     Texts stand there without escapes, so each span has as many bytes as it stands for.

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from producers.clients import Clients
-from producers.topic import Outgoing, Sent, Topic
+from producers.topic import Outgoing, PendingRecord, Topic
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
@@ -169,7 +169,7 @@ class Producer:
 class _Sent(NamedTuple):
     interaction: Interaction
     interaction_id: str
-    record: Sent
+    record: PendingRecord
 
 
 _Items = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]

@@ -45,7 +45,7 @@ class Outgoing(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
 
-class Landed(NamedTuple):
+class RecordMetadata(NamedTuple):
     """Where a record is that Kafka has, and when it was appended, in ms since 1970."""
 
     partition: int
@@ -53,7 +53,7 @@ class Landed(NamedTuple):
     append_ms: int
 
 
-class Sent(NamedTuple):
+class PendingRecord(NamedTuple):
     """A record that is on its way."""
 
     future: "asyncio.Future[Any]"
@@ -165,11 +165,11 @@ class Topic:
         # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
         return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {reason_of(error)}")
 
-    async def put(self, record: Outgoing) -> Landed:
+    async def put(self, record: Outgoing) -> RecordMetadata:
         """Put one on the topic, and wait until Kafka has it. Raises as `landed` does."""
         return await self.landed(await self.send(record))
 
-    async def send(self, record: Outgoing) -> Sent:
+    async def send(self, record: Outgoing) -> PendingRecord:
         """Hand a record to the client; a refusal becomes the future's exception, like a late one."""
         value, key, headers, client = record.value, record.key, list(record.headers), self._client
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
@@ -179,9 +179,9 @@ class Topic:
         except (KafkaError, TimeoutError) as error:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(error)
-        return Sent(future, deadline, client, len(key) + len(value))
+        return PendingRecord(future, deadline, client, len(key) + len(value))
 
-    async def landed(self, sent: Sent) -> Landed:
+    async def landed(self, sent: PendingRecord) -> RecordMetadata:
         """Wait until Kafka has it on all in-sync replicas.
 
         Raises RefusedByBroker when it never will, Unavailable when it did not say so in time: it may still arrive.
@@ -191,4 +191,4 @@ class Topic:
                 stored = await asyncio.shield(sent.future)
         except (KafkaError, TimeoutError) as error:
             raise self._fault(error, sent.client, sent.nbytes) from error
-        return Landed(stored.partition, stored.offset, stored.timestamp)
+        return RecordMetadata(stored.partition, stored.offset, stored.timestamp)

@@ -22,7 +22,7 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.kafka import LogBounds
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
@@ -118,7 +118,7 @@ async def audit(
     async with kafka.admin(settings) as admin:
         partitions = await kafka.partition_numbers(admin, settings.topic)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
-        committed = await retrying("asking what is committed", ask, tries=FEW)
+        committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
     async with kafka.offset_reader(settings) as log:
         bounds = await kafka.log_bounds(log, settings.topic, partitions)
         for partition in partitions:

@@ -17,7 +17,7 @@ from readers.misplaced import lost_moves, stored_apart
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import Expansions
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from runtime.tasks import all_of
 from schemas.event_time import to_epoch_ms
@@ -109,7 +109,7 @@ async def deep_audit(
     Meant for when nothing is in flight: an event between two steps of its batch is not looked for. Raises
     Unavailable when Kafka or ClickHouse does not answer.
     """
-    committed = await retrying("asking what is committed", partial(_committed, settings), tries=FEW)
+    committed = await retrying("asking what is committed", partial(_committed, settings), tries=COMMAND_ATTEMPTS)
     where: dict[str, Any] = {
         "topic": settings.topic,
         "since_ms": 0 if since is None else to_epoch_ms(since),

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
@@ -96,7 +96,7 @@ async def read_lag(settings: Settings) -> list[PartitionLag]:
         partitions = [TopicPartition(settings.topic, number) for number in numbers]
         ends = await kafka.end_offsets(offsets, partitions)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
-        committed = await retrying("asking what is committed", ask, tries=FEW)
+        committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
     done = {tp: committed.get(tp.partition, 0) for tp in partitions}
     return [
         PartitionLag(partition=tp.partition, end_offset=ends[tp], committed=done[tp], lag=ends[tp] - done[tp])

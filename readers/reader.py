@@ -13,7 +13,7 @@ from readers.list_request import ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
 from readers.progress import Progress
-from readers.waiting import Looked, Waiting
+from readers.waiting import LookupResult, Waiting
 from runtime.errors import TookTooLong
 from runtime.http.body import json_response
 from runtime.http.errors import ApiError, not_found, problem, unavailable
@@ -133,7 +133,7 @@ def _check_id(interaction_id: str) -> None:
         raise not_found(interaction_id)
 
 
-def _status(interaction_id: str, looked: Looked) -> Status:
+def _status(interaction_id: str, looked: LookupResult) -> Status:
     match looked.outcome:
         case Stored():
             return Status(interaction_id=interaction_id, status="stored")

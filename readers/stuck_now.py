@@ -8,7 +8,7 @@ from functools import partial
 from readers.overview import PartitionLag
 from runtime import kafka
 from runtime.log_batches import LogBatch, first_waiting
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from runtime.stuck import Stuck
 
@@ -50,6 +50,6 @@ async def _unmoved(settings: Settings, before: dict[int, int]) -> list[int]:
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
         while left and time.monotonic() < end:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = await retrying("asking what is committed", ask, tries=FEW)
+            now = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
             left = {number for number in left if now.get(number, 0) == before[number]}
     return sorted(left)

@@ -17,7 +17,7 @@ from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.judge import judge
 from schemas.tables import INTERACTIONS, OUTCOMES
-from schemas.wire import NAMESPACE_HEADER, Judged
+from schemas.wire import NAMESPACE_HEADER, ValidEvent
 
 LOOK_EVERY_MS = 200
 MOST_PENDING = 2_000
@@ -35,7 +35,7 @@ _VERDICTS = (
 )
 
 
-class Seen(BaseModel):
+class TailEvent(BaseModel):
     """One event, and what became of it: `verdict` is null when that took too long to wait for."""
 
     timestamp: str
@@ -52,7 +52,7 @@ class Seen(BaseModel):
     execution_id: str | None = None
 
 
-class Wanted(NamedTuple):
+class TailFilter(NamedTuple):
     """Which events are shown: each that is given must fit."""
 
     namespace: str | None = None
@@ -61,7 +61,7 @@ class Wanted(NamedTuple):
     execution_id: str | None = None
     verdict: str | None = None
 
-    def may_be(self, seen: Seen) -> bool:
+    def may_be(self, seen: TailEvent) -> bool:
         """Whether an event fits, its verdict aside."""
         return (
             self.namespace in (None, seen.namespace)
@@ -77,7 +77,9 @@ class Skipped(NamedTuple):
     events: int
 
 
-async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> AsyncGenerator[Seen | Skipped, None]:
+async def tail(
+    settings: Settings, database: ClickHouse, wanted: TailFilter
+) -> AsyncGenerator[TailEvent | Skipped, None]:
     """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
     async with kafka.admin(settings) as admin, kafka.record_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)
@@ -109,7 +111,7 @@ async def tail(settings: Settings, database: ClickHouse, wanted: Wanted) -> Asyn
 class _Waiting(NamedTuple):
     since: float
     append_ms: int
-    seen: Seen
+    seen: TailEvent
 
 
 class _Pending:
@@ -120,14 +122,14 @@ class _Pending:
         self._database = database
         self._events: dict[tuple[int, int], _Waiting] = {}
 
-    def add(self, append_ms: int, seen: Seen) -> bool:
+    def add(self, append_ms: int, seen: TailEvent) -> bool:
         """Wait for this one, too; False when there are too many."""
         if len(self._events) >= MOST_PENDING:
             return False
         self._events[seen.partition, seen.offset] = _Waiting(time.monotonic(), append_ms, seen)
         return True
 
-    async def settled(self) -> list[Seen]:
+    async def settled(self) -> list[TailEvent]:
         """Those that need not be waited for any more, in the order in which they came."""
         if not self._events:
             return []
@@ -149,22 +151,22 @@ class _Pending:
         return done
 
 
-def _judged(seen: Seen, verdict: Sequence[Any]) -> Seen:
+def _judged(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
     interaction_id, name, duplicate_of, reason = verdict
     found = {"interaction_id": interaction_id, "verdict": name}
     return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
 
 
-def _seen(partition: int, record: PlainRecord, default_namespace: str) -> Seen:
+def _seen(partition: int, record: PlainRecord, default_namespace: str) -> TailEvent:
     namespace = dict(record.headers).get(NAMESPACE_HEADER)
-    seen = Seen(
+    seen = TailEvent(
         timestamp=iso_ms(from_epoch_ms(record.timestamp)),
         partition=partition,
         offset=record.offset,
         namespace=default_namespace if namespace is None else namespace.decode(errors="replace"),
     )
     judged = judge(record.value)
-    if not isinstance(judged, Judged):
+    if not isinstance(judged, ValidEvent):
         return seen
     event = judged.event
     told = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")

@@ -14,7 +14,7 @@ FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.2
 
 
-class Looked(NamedTuple):
+class LookupResult(NamedTuple):
     """What became of an event, and if nothing has, whether something still may. Never `Moved`: that is on its way."""
 
     outcome: Outcome | None
@@ -30,16 +30,16 @@ class Waiting:
         self._most = most
         self._waiters = 0
 
-    async def look(self, namespace: str, interaction_id: str) -> Looked:
+    async def look(self, namespace: str, interaction_id: str) -> LookupResult:
         """How it is now. Raises Unavailable."""
         # Asked before: what had come to its outcome by then, the look finds.
         in_flight, committed = self._progress.may_be_in_flight(interaction_id), self._progress.committed
         outcome = await self._lookups.get(namespace, interaction_id)
         if isinstance(outcome, Moved):  # no outcome of a copy that was done with: that has expired
-            return Looked(None, outcome.offset >= committed.get(outcome.partition, 0))
-        return Looked(outcome, in_flight)
+            return LookupResult(None, outcome.offset >= committed.get(outcome.partition, 0))
+        return LookupResult(outcome, in_flight)
 
-    async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Looked:
+    async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> LookupResult:
         """The same, waiting so long at most for what may be in flight; not at all with too many waiters."""
         looked = await self.look(namespace, interaction_id)
         if looked.outcome is not None or not looked.in_flight:

@@ -19,7 +19,7 @@ _jitter = random.SystemRandom()
 log = logging.getLogger(__name__)
 
 
-FEW = 5
+COMMAND_ATTEMPTS = 5
 """For commands: somebody waits for the answer."""
 
 

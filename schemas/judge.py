@@ -14,7 +14,7 @@ from schemas.identity import is_interaction_id
 from schemas.interaction import MAX_OBJECT_BYTES, Interaction
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
-from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, REQUEST_KEYS, Judged, WireEvent
+from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, REQUEST_KEYS, ValidEvent, WireEvent
 
 _REASONS: dict[str, Reason] = {
     "missing": "missing_field",
@@ -48,7 +48,7 @@ class _Refused(Exception):
         return cls(Rejection(reason, field, message))
 
 
-def judge(value: bytes | None) -> Judged | Rejection:
+def judge(value: bytes | None) -> ValidEvent | Rejection:
     """Decide about one record value: the event to store, or why it can never be valid. Never raises."""
     value = None if value is None else value.removeprefix(BOM_UTF8)  # RFC 8259 lets readers ignore it
     try:
@@ -58,7 +58,7 @@ def judge(value: bytes | None) -> Judged | Rejection:
         return first_of(refused.args)
 
 
-def judge_request(value: bytes) -> Judged | Sequence[Rejection]:
+def judge_request(value: bytes) -> ValidEvent | Sequence[Rejection]:
     """Decide about an event that somebody asks to have recorded: the event, or all that is wrong with it.
 
     The same judgement, but that an id is not the sender's to choose. Never raises.
@@ -78,7 +78,7 @@ def _take_id(fields: dict[str, Any]) -> str | None:
 
 def _judge(
     value: bytes, fields: dict[str, Any], interaction_id: str | None, accepted: Sequence[str] = ACCEPTED_KEYS
-) -> Judged:
+) -> ValidEvent:
     objects = _take_objects(value, fields)
     left_out = _leave_out_unknown(fields, accepted)
     try:
@@ -102,7 +102,7 @@ def _judge(
         occurred_at=fields.get("occurred_at"),
         interaction_id=interaction_id,
     )
-    return Judged(event, None if occurred_at is None else to_epoch_ms(occurred_at))
+    return ValidEvent(event, None if occurred_at is None else to_epoch_ms(occurred_at))
 
 
 def _leave_out_unknown(fields: dict[str, Any], accepted: Sequence[str]) -> list[Rejection]:

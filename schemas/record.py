@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.interaction import InteractionType, warning_for
-from schemas.wire import Judged
+from schemas.wire import ValidEvent
 
 
 class InteractionRecord(BaseModel):
@@ -53,7 +53,7 @@ def record_from_row(row: Mapping[str, Any], *, deduplicated: bool = False) -> di
 
 
 def record_from_event(
-    judged: Judged, interaction_id: str, append_ms: int, *, deduplicated: bool = False
+    judged: ValidEvent, interaction_id: str, append_ms: int, *, deduplicated: bool = False
 ) -> dict[str, Any]:
     """The record of an accepted event as it will be stored; `append_ms` is its time of recording, since 1970."""
     event, occurred_ms = judged

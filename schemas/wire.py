@@ -72,7 +72,7 @@ class WireEvent(Struct, gc=False, omit_defaults=True):
     interaction_id: str | None = None
 
 
-class Judged(NamedTuple):
+class ValidEvent(NamedTuple):
     """A valid event and its `occurred_at` in milliseconds since 1970, None for a live event."""
 
     event: WireEvent

@@ -19,7 +19,7 @@ from runtime.errors import Unavailable, reason_of
 from runtime.faults import kafka_fault
 from runtime.kafka import Record
 from runtime.log_reader import read_range
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
 from schemas.identity import derive_replay_id
@@ -269,11 +269,15 @@ async def _still_open(database: ClickHouse, letters: Sequence[Letter]) -> list[L
         "partitions": [letter.origin.partition for letter in letters],
         "offsets": [letter.origin.offset for letter in letters],
     }
-    rejected = await retrying("asking what is rejected", partial(database.rows, _REJECTED, where), tries=FEW)
+    rejected = await retrying(
+        "asking what is rejected", partial(database.rows, _REJECTED, where), tries=COMMAND_ATTEMPTS
+    )
     marked = {(partition, offset): replayed_as for partition, offset, replayed_as in rejected}
     ids = {"ids": [replayed_as for replayed_as in marked.values() if replayed_as]}
     found = (
-        await retrying("asking what is stored", partial(database.rows, _STORED, ids), tries=FEW) if ids["ids"] else []
+        await retrying("asking what is stored", partial(database.rows, _STORED, ids), tries=COMMAND_ATTEMPTS)
+        if ids["ids"]
+        else []
     )
     stored = {interaction_id for (interaction_id,) in found}
     return [
@@ -305,4 +309,4 @@ async def _put(settings: Settings, producer: AIOKafkaProducer, database: ClickHo
             "offsets": [each.letter.origin.offset for each in group],
             "ids": [each.interaction_id for each in group],
         }
-        await retrying("marking what was replayed", partial(database.command, _MARK, where), tries=FEW)
+        await retrying("marking what was replayed", partial(database.command, _MARK, where), tries=COMMAND_ATTEMPTS)

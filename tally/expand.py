@@ -26,7 +26,7 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError, Unavailable
 from runtime.expansions import Expansions
 from runtime.migrate import check_schema
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, set_on, settings_of
 from schemas.event_time import from_epoch_ms
@@ -162,7 +162,7 @@ class Expand:
         while True:
             found = await kafka.end_offsets(self._log, places)
             ends = [found[place] for place in places]
-            committed = await retrying("asking what is committed", ask, tries=FEW)
+            committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
             lag = sum(end - committed.get(number, 0) for number, end in enumerate(ends))
             # Twice the same: a broker may have been at an append when it learned that it takes no more.
             if not lag and ends == last:

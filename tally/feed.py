@@ -23,7 +23,7 @@ ITEMS_BETWEEN_LOOKS = 100
 
 
 @dataclass
-class Fed:
+class EmitSummary:
     """What was put on the topic so far."""
 
     accepted: int = 0
@@ -39,9 +39,9 @@ async def feed(
     namespace: str,
     keep_offsets: bool = False,
     progress: Callable[[int], None] = lambda _accepted: None,
-) -> Fed:
+) -> EmitSummary:
     """Emit everything in `source`. Failures are kept, not raised, so that one does not hide the rest."""
-    fed = Fed()
+    fed = EmitSummary()
     async for result in producer.emit_many(source, namespace=namespace):
         if isinstance(result, NotAccepted):
             fed.failed.append(result)
@@ -112,7 +112,9 @@ async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interactio
             yield item
 
 
-async def wait_for_verdicts(settings: Settings, database: ClickHouse, fed: Fed, timeout_s: float) -> VerdictCounts:
+async def wait_for_verdicts(
+    settings: Settings, database: ClickHouse, fed: EmitSummary, timeout_s: float
+) -> VerdictCounts:
     """Wait until everything fed has an outcome, or the time is up, and count the outcomes."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -12,14 +12,14 @@ from typing import Literal, get_args
 
 from fastapi import FastAPI
 
-from producers.collector.part import CollectorPart
-from readers.part import ReaderPart
+from producers.collector.module import CollectorPart
+from readers.module import ReaderPart
 from runtime import kafka, log
 from runtime.clickhouse import connect
 from runtime.errors import TallyError, Unavailable
 from runtime.http.hosts import allowed_names
 from runtime.http.server import ApiServer
-from runtime.http.service import Part, create_app
+from runtime.http.service import ApiModule, create_app
 from runtime.metrics_server import metrics_served
 from runtime.ports import host_and_port, listening
 from runtime.process.children import Children, module_command
@@ -37,7 +37,7 @@ logger = logging.getLogger("tally.api")
 def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
     """The application of a role, listening at `host`. Where both parts are, a POST can wait for its outcome."""
     reader = ReaderPart()
-    parts: dict[Role, list[Part]] = {
+    parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorPart()],
         "reader": [reader],
         "all": [reader, CollectorPart(reader.outcome)],

@@ -8,7 +8,7 @@ from readers.log_range import LogRange
 from runtime.clickhouse import ClickHouse
 from runtime.deletions import erase_all
 from runtime.errors import TallyError
-from runtime.retry import FEW, retrying
+from runtime.retry import COMMAND_ATTEMPTS, retrying
 from schemas.tables import DELETIONS, INTERACTIONS, LEDGER, OUTCOMES
 
 OFFSETS_PER_COPY = 500_000
@@ -112,4 +112,4 @@ class TableCopy:
         return {"topic": topic, "partition": partition, "first": offsets.first, "end": offsets.end}
 
     async def _run(self, sql: str, where: Mapping[str, Any]) -> None:
-        await retrying("copying", partial(self._database.command, sql, where), tries=FEW)
+        await retrying("copying", partial(self._database.command, sql, where), tries=COMMAND_ATTEMPTS)

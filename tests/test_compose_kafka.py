@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.embedded import jars
-from deploy.embedded.parts import HOST, kafka_part, wait_until
+from deploy.embedded.services import HOST, kafka_part, wait_until
 from runtime import kafka
 from runtime.errors import Fatal, TallyError
 from runtime.ports import free_port

@@ -11,7 +11,7 @@ from aiokafka.admin import RecordsToDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import seams
+from consumers import failpoints
 from consumers.offsets import Offsets
 from consumers.sink import Rows, insert_token
 from consumers.worker import Worker
@@ -149,7 +149,7 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
             resting.set()
             await go_on.wait()
 
-    seams.install(rest)
+    failpoints.install(rest)
     running = asyncio.create_task(Worker(lab.settings, instance=None, until_caught_up=False).run())
     try:
         await resting.wait()
@@ -158,7 +158,7 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
             await admin.delete_records({place: RecordsToDelete(before_offset=15)})
         await lab.emit(*(click(f"doc-{number}") for number in range(20, 30)))
     finally:
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
         go_on.set()
     done, _ = await asyncio.wait((running,), timeout=2)
     if done:

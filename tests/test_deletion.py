@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers import seams
+from consumers import failpoints
 from consumers.erasure import MOST
 from consumers.sink import InteractionRows, Sink
 from producers.producer import Receipt
@@ -120,11 +120,11 @@ class _Killed(BaseException):
     """As an end of the process would be."""
 
 
-async def deleting_at(seam: str, lab: Lab, api: httpx.AsyncClient, gone: Receipt) -> Any:
-    """A hook that deletes at a seam, and then dies there."""
+async def deleting_at(failpoint: str, lab: Lab, api: httpx.AsyncClient, gone: Receipt) -> Any:
+    """A hook that deletes at a failpoint, and then dies there."""
 
     async def hook(name: str) -> None:
-        if name == seam and gone.interaction_id not in deleted:
+        if name == failpoint and gone.interaction_id not in deleted:
             deleted.append(gone.interaction_id)
             await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
             raise _Killed
@@ -133,18 +133,20 @@ async def deleting_at(seam: str, lab: Lab, api: httpx.AsyncClient, gone: Receipt
     return hook
 
 
-@pytest.mark.parametrize("seam", [each for each in seams.SEAMS if each not in ("taken", "restored", "refused")])
-async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.AsyncClient, seam: str) -> None:
+@pytest.mark.parametrize(
+    "failpoint", [each for each in failpoints.FAILPOINTS if each not in ("taken", "restored", "refused")]
+)
+async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.AsyncClient, failpoint: str) -> None:
     """Written down while a worker is at it, which then dies: made true by the one that comes after, or before."""
     (gone,) = await lab.emit(click("gone", **PRIVATE))
-    seams.install(await deleting_at(seam, lab, api, gone))
+    failpoints.install(await deleting_at(failpoint, lab, api, gone))
     try:
         with pytest.raises(_Killed):
             await lab.drain()
     finally:
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
     await lab.drain()
-    if seam in ("erased", "lettered", "recorded", "committed"):
+    if failpoint in ("erased", "lettered", "recorded", "committed"):
         # What was looked at already is the deleter's to erase: it sees the row.
         await delete(api, gone.interaction_id)
     await assert_gone(lab, api, gone.interaction_id)

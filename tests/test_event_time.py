@@ -16,7 +16,7 @@ from schemas.event_time import from_epoch_ms, parse_occurred_at
 from schemas.interaction import Interaction
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.wire import Judged
+from schemas.wire import ValidEvent
 from tests.http_lab import EVENT, PATH, api_of, with_key
 from tests.judging import judged
 from tests.lab import Lab
@@ -62,7 +62,7 @@ def with_time(text: str) -> bytes:
 def test_what_databases_and_programs_print_is_taken(text: str) -> None:
     """By the model, by the validator, and to the column: one moment."""
     verdict = judge(with_time(text))
-    assert isinstance(verdict, Judged)
+    assert isinstance(verdict, ValidEvent)
     assert from_epoch_ms(verdict.occurred_ms or 0) == MOMENT == parse_occurred_at(text)
     assert Interaction.model_validate(EVENT | {"occurred_at": text}).occurred_at == MOMENT
     events = judged([with_time(text)]).events

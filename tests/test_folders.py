@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded.parts import _property_value
+from deploy.embedded.services import _property_value
 from deploy.embedded.stack import Stack
 from runtime.errors import TallyError
 from runtime.settings import Settings

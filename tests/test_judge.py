@@ -8,7 +8,7 @@ import pytest
 from schemas.interaction import INTERACTION_TYPES, REFERENCE_TYPES
 from schemas.judge import judge
 from schemas.rejection import Rejection
-from schemas.wire import ACCEPTED_KEYS, Judged
+from schemas.wire import ACCEPTED_KEYS, ValidEvent
 
 GOOD: dict[str, Any] = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 3}
 
@@ -79,9 +79,9 @@ def test_refused_with_reason_and_field(what: str) -> None:
     assert verdict.message
 
 
-def accepted(value: bytes) -> Judged:
+def accepted(value: bytes) -> ValidEvent:
     verdict = judge(value)
-    assert isinstance(verdict, Judged), verdict
+    assert isinstance(verdict, ValidEvent), verdict
     return verdict
 
 

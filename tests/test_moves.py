@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import seams
+from consumers import failpoints
 from consumers.offsets import Offsets
 from producers.simulator import Simulator
 from readers.audit import audit
@@ -30,7 +30,7 @@ from schemas.judge import judge
 from schemas.wire import (
     MOVED_FROM_HEADER,
     ORIGIN_HEADER,
-    Judged,
+    ValidEvent,
     encode_headers,
     encode_value,
     partition_key,
@@ -48,7 +48,7 @@ PARTITIONS = 4
 @pytest.fixture(autouse=True)
 def _no_hook_is_left() -> Iterator[None]:
     yield
-    seams.install(seams.pass_on)
+    failpoints.install(failpoints.pass_on)
 
 
 def home_of(execution: str) -> int:
@@ -191,22 +191,22 @@ def test_a_value_with_an_id_put_in_is_the_same_event_with_that_id(before: str, b
     members = ['"feature_id":"f"', '"interaction_type":["view"]', '"position":0', *more]
     value = f"{before}{{{before}{f',{behind}'.join(members)}{behind}}}{behind}".encode()
     found, minted = judge(value), mint_id()
-    assert isinstance(found, Judged)
+    assert isinstance(found, ValidEvent)
     moved = judge(with_id(value, minted))
-    assert isinstance(moved, Judged)
+    assert isinstance(moved, ValidEvent)
     found.event.interaction_id = minted
     assert moved == found
 
 
-@pytest.mark.parametrize("seam", ["judged", "resumed", "claimed", "erased", "copied", "lettered", "recorded"])
-async def test_a_crash_around_a_move_changes_nothing(lab: Lab, seam: str) -> None:
+@pytest.mark.parametrize("failpoint", ["judged", "resumed", "claimed", "erased", "copied", "lettered", "recorded"])
+async def test_a_crash_around_a_move_changes_nothing(lab: Lab, failpoint: str) -> None:
     """The copy is written again, and is a duplicate of the first one by its id."""
 
     class Crashed(Exception):
         pass
 
     async def crash(name: str) -> None:
-        if name == seam:
+        if name == failpoint:
             raise Crashed
 
     minted, execution = mint_id(), "exec-1"
@@ -214,13 +214,13 @@ async def test_a_crash_around_a_move_changes_nothing(lab: Lab, seam: str) -> Non
     await lab.put(as_json("b"), partition=elsewhere(execution))
     await lab.put(as_json("c", None, position=-1), partition=elsewhere(execution))
     for _ in range(3):
-        seams.install(crash)
+        failpoints.install(crash)
         with pytest.raises(Crashed):
             await lab.drain()
-    seams.install(seams.pass_on)
+    failpoints.install(failpoints.pass_on)
     await lab.drain()
     copies = len(await copies_of(lab))
-    assert copies == {"copied": 8, "lettered": 8}.get(seam, 2)
+    assert copies == {"copied": 8, "lettered": 8}.get(failpoint, 2)
     stored = await lab.rows("SELECT feature_id, _partition FROM interactions FINAL ORDER BY feature_id")
     assert stored == [("a", home_of(execution)), ("b", home_of(execution))]
     outcomes = dict(await lab.rows("SELECT toString(verdict), count() FROM outcomes FINAL GROUP BY verdict"))

@@ -11,7 +11,7 @@ from kernels.scan_partitions import partition_hashes
 from kernels.scanner import validate_all
 from runtime.partitioner import partition_of
 from schemas.judge import judge
-from schemas.wire import Judged, partition_key
+from schemas.wire import ValidEvent, partition_key
 
 
 @given(st.binary(max_size=80))
@@ -55,7 +55,7 @@ def test_the_hash_of_an_event_is_that_of_its_partition_key(
     )
     for line, found in zip(scanned.lines.tolist(), hashes.tolist(), strict=True):
         judged = judge(values[line])
-        assert isinstance(judged, Judged)
+        assert isinstance(judged, ValidEvent)
         namespace, token = known[drawn[line][1]]
         for partitions in (1, 3, 8, 1_000):
             assert found % partitions == partition_of(partition_key(namespace, judged.event, token), partitions)

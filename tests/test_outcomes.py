@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from readers.outcomes import DUPLICATE_REASONS, REJECTION_REASONS
 from readers.progress import MOST_MOMENTS, Progress
-from readers.tail import Seen, Wanted, tail
+from readers.tail import TailEvent, TailFilter, tail
 from runtime.settings import Settings
 from schemas.identity import PREFIX, mint_id
 from schemas.wire import encode_headers
@@ -139,18 +139,20 @@ def test_a_long_lag_is_remembered_in_bounded_memory() -> None:
 async def test_the_tail_shows_events_with_their_verdicts(lab: Lab) -> None:
     async with consuming(lab.settings):
         for wanted, features in (
-            (Wanted(), ["a", "a", "b", None]),
-            (Wanted(verdict="duplicate"), ["a"]),
-            (Wanted(user_id="bob"), ["b"]),
-            (Wanted(interaction_type="view"), ["b"]),
-            (Wanted(namespace="elsewhere"), ["c"]),
+            (TailFilter(), ["a", "a", "b", None]),
+            (TailFilter(verdict="duplicate"), ["a"]),
+            (TailFilter(user_id="bob"), ["b"]),
+            (TailFilter(interaction_type="view"), ["b"]),
+            (TailFilter(namespace="elsewhere"), ["c"]),
         ):
             following = tail(lab.settings, lab.database, wanted)
-            seen: list[Seen] = []
+            seen: list[TailEvent] = []
 
-            async def follow(following: Any = following, seen: list[Seen] = seen, count: int = len(features)) -> None:
+            async def follow(
+                following: Any = following, seen: list[TailEvent] = seen, count: int = len(features)
+            ) -> None:
                 async for each in following:
-                    assert isinstance(each, Seen)
+                    assert isinstance(each, TailEvent)
                     seen.append(each)
                     if len(seen) == count:
                         return
@@ -167,7 +169,7 @@ async def test_the_tail_shows_events_with_their_verdicts(lab: Lab) -> None:
                 if done:
                     break
             await asyncio.wait_for(watching, 60)
-            assert {each.feature_id for each in seen} <= set(features) | ({"c"} if wanted == Wanted() else set())
+            assert {each.feature_id for each in seen} <= set(features) | ({"c"} if wanted == TailFilter() else set())
             assert all(each.verdict for each in seen)
             assert all(each.verdict == wanted.verdict for each in seen if wanted.verdict)
             await following.aclose()

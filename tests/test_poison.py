@@ -6,7 +6,7 @@ import itertools
 import pytest
 from aiokafka.admin import NewPartitions
 
-from consumers import seams
+from consumers import failpoints
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.redis import Redis
@@ -113,12 +113,12 @@ async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, re
                 await asyncio.sleep(0)
             raise Unavailable("as any error would")
 
-    seams.install(fail_when_refused)
+    failpoints.install(fail_when_refused)
     try:
         with pytest.raises(Unavailable):
             await lab.drain(batch_rows=10)
     finally:
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
     counts = await lab.drain()
     assert (counts.stored + counts.already_recorded, counts.rejected) == (19, 1)
     assert await lab.count("interactions") == 19

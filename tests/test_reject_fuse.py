@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
-from consumers import reject_fuse, seams
-from consumers.batch import Batch, Judged
+from consumers import failpoints, reject_fuse
+from consumers.batch import Batch, ValidatedBatch
 from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
 from consumers.sink import Sink
 from consumers.validation import Validation
@@ -53,7 +53,7 @@ def event(number: int, **fields: Any) -> bytes:
     return as_json(f"doc-{number}", f"exec-{number}", **fields)
 
 
-def judged_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> Judged:
+def judged_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> ValidatedBatch:
     """One value under each of these headers."""
     records = [PlainRecord(at, 1_800_000_000_000, None, value, each) for at, each in enumerate(headers)]
     return Validation("t", "default", 8).judge(Batch(Records.read_all({3: records})))
@@ -147,12 +147,12 @@ async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(
             raise Crashed
 
     await send(lab, [("held", event(1))])
-    seams.install(crash)
+    failpoints.install(crash)
     try:
         with pytest.raises(Crashed):
             await lab.drain()
     finally:
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
     await send(lab, [("held", GARBAGE)] * 40)
     assert (await lab.drain(**HOLD)).rejected == 41
     await send(lab, [("held", event(1))])
@@ -192,12 +192,12 @@ async def test_events_that_are_stored_already_are_not_held(lab: Lab, monkeypatch
             raise Crashed
 
     await send(lab, [*(("held", event(number)) for number in range(3)), *[("held", GARBAGE)] * 40])
-    seams.install(crash)
+    failpoints.install(crash)
     try:
         with pytest.raises(Crashed):
             await lab.drain()
     finally:
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
     counts = await lab.drain(**HOLD)
     assert (counts.already_recorded, counts.stored, counts.rejected) == (3, 0, 40)
     assert await all_balance(lab)

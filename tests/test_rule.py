@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from consumers import seams
+from consumers import failpoints
 from tests.chaos.traffic import NARROWED, WINDOW_MS, Traffic
 from tests.chaos.verify import problems_of
 from tests.lab import Lab
@@ -24,24 +24,24 @@ class _Crashed(BaseException):
 @pytest.fixture(autouse=True)
 def _no_hook_is_left() -> Iterator[None]:
     yield
-    seams.install(seams.pass_on)
+    failpoints.install(failpoints.pass_on)
 
 
-def crash_at(seam: str, passes: int) -> None:
-    """Raise at the how manieth time that the pipeline comes to this seam."""
+def crash_at(failpoint: str, passes: int) -> None:
+    """Raise at the how manieth time that the pipeline comes to this failpoint."""
     left = passes
 
     async def hook(name: str) -> None:
         nonlocal left
-        left -= name == seam
+        left -= name == failpoint
         if left == 0:
             left = -1
             raise _Crashed
 
-    seams.install(hook)
+    failpoints.install(hook)
 
 
-crashes = st.lists(st.tuples(st.sampled_from(seams.SEAMS), st.integers(1, 3)), max_size=4)
+crashes = st.lists(st.tuples(st.sampled_from(failpoints.FAILPOINTS), st.integers(1, 3)), max_size=4)
 
 
 async def test_every_outcome_is_the_rules_whatever_crashes(lab: Lab) -> None:
@@ -62,10 +62,10 @@ async def test_every_outcome_is_the_rules_whatever_crashes(lab: Lab) -> None:
         for _ in range(RECORDS):
             raw = traffic.record()
             await lab.put(**raw._asdict())
-        for seam, passes in planned:
-            crash_at(seam, passes)
+        for failpoint, passes in planned:
+            crash_at(failpoint, passes)
             with contextlib.suppress(_Crashed):
                 await lab.drain(batch_rows=rows)
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
         await lab.drain(batch_rows=rows)
     assert not await problems_of(lab.settings, lab.database, narrowed=True, must_reject={})

@@ -10,7 +10,7 @@ from producers.simulator import Simulator
 from schemas.identity import mint_id
 from schemas.interaction import REFERENCE_TYPES, Interaction
 from schemas.judge import judge
-from schemas.wire import Judged, encode_value
+from schemas.wire import ValidEvent, encode_value
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ def test_one_seed_is_one_stream() -> None:
 def test_every_event_is_valid() -> None:
     # The simulator skips the model's checks for speed, so the judge looks at each.
     for interaction in take(5_000):
-        assert isinstance(judge(encode_value(interaction, mint_id())), Judged)
+        assert isinstance(judge(encode_value(interaction, mint_id())), ValidEvent)
 
 
 def test_flaws_come_at_the_rates_asked_for() -> None:

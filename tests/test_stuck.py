@@ -34,10 +34,10 @@ NEWER = [("tally-schema", b"9")]
 DYING = [
     sys.executable,
     "-c",
-    "from consumers import seams, worker\n"
+    "from consumers import failpoints, worker\n"
     "async def die(name):\n"
     "    if name == 'judged': raise RuntimeError('it dies at this record')\n"
-    "seams.install(die)\n"
+    "failpoints.install(die)\n"
     "worker.main()\n",
 ]
 """A worker that dies at its first batch."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from consumers import seams
+from consumers import failpoints
 from consumers.worker import Worker
 from producers.producer import Producer
 from runtime import tasks
 from runtime.errors import Unavailable
 from tests.http_lab import EVENT, PATH, api_of, with_key
 from tests.lab import Lab, click
-from tests.test_rooms import MAY_IMPORT
+from tests.test_packages import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = tuple(f"{ROOT / name}/" for name in MAY_IMPORT)
@@ -96,12 +96,12 @@ async def test_a_worker_that_is_stopped_amid_a_batch_leaves_no_task(lab: Lab) ->
             worker.stop()
             await asyncio.Event().wait()
 
-    seams.install(stop_and_hang)
+    failpoints.install(stop_and_hang)
     try:
         with nothing_left(), pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS"):
             await worker.run()
     finally:
-        seams.install(seams.pass_on)
+        failpoints.install(failpoints.pass_on)
 
 
 async def test_an_api_that_has_stopped_leaves_no_task(lab: Lab) -> None:

@@ -15,16 +15,16 @@ import numpy.typing as npt
 from consumers.claims.owners import (
     OWNER_BYTES,
     Claim,
-    Judge,
+    DuplicateResolver,
     Owner,
     Rows,
     fingerprints,
     fingerprints_near,
-    keys_asked_twice,
     last_append_ms,
     last_offset,
     rows_from,
     rows_of_claims,
+    rows_with_repeated_key,
 )
 from kernels.claim_index import ClaimIndex
 from runtime.errors import Restart
@@ -197,8 +197,8 @@ class Claims:
     ) -> dict[int, Owner]:
         lease.forget_before(reach_ms)
         positions, known = self._candidates(lease, rows)
-        doubtful = sorted({*positions.tolist(), *keys_asked_twice(rows).tolist(), *flags})
-        judge = Judge(self._window_ms)
+        doubtful = sorted({*positions.tolist(), *rows_with_repeated_key(rows).tolist(), *flags})
+        judge = DuplicateResolver(self._window_ms)
         judge.learn(await self._read(lease, known), known)
         verdict = judge.judge(rows, doubtful, flags)
         owners = np.delete(rows, verdict.not_owners, axis=0)

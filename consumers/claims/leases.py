@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from consumers import seams
+from consumers import failpoints
 from consumers.batch import Range, Slice
 from consumers.claims.client import Claims, ClaimsLost, Lease, Span
 from consumers.claims.owners import Claim, Owner, Rows
@@ -106,7 +106,7 @@ class Leases:
         append_ms = part.first_append_ms
         take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, anew=anew)
         lease = await retrying("taking claims", take)
-        await seams.reached("taken")
+        await failpoints.reached("taken")
         # Only now: had another worker been given the partition before, this would be refused; if it is given to
         # another one later, that one takes the claims later too.
         await self._confirm({partition: part.first_offset})

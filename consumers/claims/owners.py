@@ -170,7 +170,7 @@ def last_append_ms(rows: Rows) -> int:
     return int(rows[:, _APPEND_MS].max())
 
 
-def keys_asked_twice(rows: Rows) -> npt.NDArray[np.int64]:
+def rows_with_repeated_key(rows: Rows) -> npt.NDArray[np.int64]:
     """The positions of all rows whose key comes more than once."""
     keys = rows[:, 0]
     order = np.argsort(keys, kind="stable")
@@ -193,7 +193,7 @@ class Verdict:
     """Numbers of claims that own nothing any more."""
 
 
-class Judge:
+class DuplicateResolver:
     """Applies the rule (`schemas/dedup.py`) to events in offset order, given the owners that they may have."""
 
     def __init__(self, window_ms: int) -> None:
@@ -210,7 +210,7 @@ class Judge:
         self._owners[key, owner.event_ms // self._window_ms].append(owner)
 
     def judge(self, rows: Rows, positions: Sequence[int], flags: Mapping[int, int]) -> Verdict:
-        """Judge the events at `positions`, which are in offset order; what they own is known to those behind them."""
+        """Resolve the events at `positions`, which are in offset order; what they own is known to those behind them."""
         verdict = Verdict()
         asking = _OWNER.iter_unpack(rows[np.array(positions, np.int64)].tobytes())
         for at, (key, offset, event_ms, append_ms, raw_id) in zip(positions, asking, strict=True):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from consumers import seams
+from consumers import failpoints
 from consumers.batch import Slice
 from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
 from consumers.claims.owners import Rows, rows_of
@@ -115,7 +115,7 @@ class Rebuild:
             for at in range(0, len(found), CHUNK_OWNERS):
                 owners = _owners_of(found[at : at + CHUNK_OWNERS], INHERITED if inherited else 0)
                 await retrying("rebuilding claims", partial(self._claims.restore, lease, owners))
-            await seams.reached("restored")
+            await failpoints.reached("restored")
             done += len(found)
             CLAIMS_REBUILT.inc(len(found))
             log.info("partition %d: %s claims rebuilt", lease.partition, f"{done:,}")

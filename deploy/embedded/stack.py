@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from deploy.embedded import jars
 from deploy.embedded.clickhouse_http.users import User, analyst
 from deploy.embedded.credentials import Credentials
-from deploy.embedded.parts import (
+from deploy.embedded.services import (
     ANALYST,
     CLICKHOUSE_USER,
-    Part,
+    Service,
     clickhouse_part,
     kafka_part,
     valkey_part,
@@ -51,7 +51,7 @@ class Stack:
         self._settings = settings
         self._progress = progress
         self._data_dir = settings.data_dir.absolute()
-        self._running: dict[str, tuple[Part, Child]] = {}
+        self._running: dict[str, tuple[Service, Child]] = {}
         self._lock_descriptor: int | None = None
         self._umask_before: int
         self.children: Children
@@ -141,11 +141,11 @@ class Stack:
             self._wait(part, child)
         self.check()  # else what answers on a part's port may be another program
 
-    def _start(self, part: Part) -> None:
+    def _start(self, part: Service) -> None:
         log_path = self.log_dir / f"{part.name}.log"
         self._running[part.name] = part, part.start(self.children, log_path)
 
-    def _wait(self, part: Part, child: Child) -> None:
+    def _wait(self, part: Service, child: Child) -> None:
         if not wait_until(part.answers, lambda: child.exit_code is None, part.start_timeout_s):
             if child.exit_code is None:
                 raise child.failure(f"did not answer within {part.start_timeout_s:.0f} s")

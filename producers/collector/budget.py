@@ -17,9 +17,9 @@ class Budget:
         self._bytes = self._events = 0
 
     @contextmanager
-    def share(self) -> Iterator["Share"]:
+    def share(self) -> Iterator["Reservation"]:
         """One request's share of it, given back at the end."""
-        share = Share(self)
+        share = Reservation(self)
         try:
             yield share
         finally:
@@ -38,7 +38,7 @@ class Budget:
         UNACKNOWLEDGED.inc(events)
 
 
-class Share:
+class Reservation:
     """What one request holds."""
 
     def __init__(self, budget: Budget) -> None:

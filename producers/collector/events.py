@@ -23,7 +23,7 @@ from schemas.interaction import MAX_OBJECT_BYTES
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.judge import first_of, judge_request
 from schemas.rejection import Reason, Rejection
-from schemas.wire import OBJECT_FIELDS, Judged, encode_headers, partition_key
+from schemas.wire import OBJECT_FIELDS, ValidEvent, encode_headers, partition_key
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
 """What is no JSON at all is a bad request; all else is well understood, and not valid."""
@@ -46,7 +46,7 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
     interactions: list[Raw]
 
 
-class Entered(NamedTuple):
+class AcceptedEvent(NamedTuple):
     """An event that may go on the topic: its JSON text, which has no id yet, and what it is grouped by."""
 
     text: bytes
@@ -56,14 +56,14 @@ class Entered(NamedTuple):
     user_id: str | None
 
     @classmethod
-    def judged(cls, judged: Judged) -> "Entered":
+    def judged(cls, judged: ValidEvent) -> "AcceptedEvent":
         """One that the judge let pass."""
         event = judged.event
         grouping = event.feature_id, event.execution_id, event.session_id, event.user_id
         return cls(msgspec.json.encode(event), *grouping)
 
 
-class Door:
+class RequestValidator:
     """Decides what may go on the topic: what the judge lets pass, within bounds that settings may draw narrower."""
 
     def __init__(self, settings: Settings) -> None:
@@ -74,16 +74,16 @@ class Door:
         self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
         self._turns = Turns()
 
-    async def judge(self, value: bytes | Raw) -> Judged | Sequence[Rejection]:
+    async def judge(self, value: bytes | Raw) -> ValidEvent | Sequence[Rejection]:
         """One event: valid, or all that is wrong with it."""
         return await self._turns.run(len(value), lambda: self._judge(bytes(value)))
 
-    def _judge(self, value: bytes) -> Judged | Sequence[Rejection]:
+    def _judge(self, value: bytes) -> ValidEvent | Sequence[Rejection]:
         if len(value) > self._event_bytes:
             limit = f"the event is {len(value)} bytes of JSON, at most {self._event_bytes} are allowed here"
             return [Rejection("too_large", "", f"{limit} (TALLY_HTTP_EVENT_BYTES)")]
         judged = judge_request(value)
-        if not self._is_narrower or not isinstance(judged, Judged):
+        if not self._is_narrower or not isinstance(judged, ValidEvent):
             return judged
         if (depth := depth_of_text(value.decode())) > self._depth:
             return [Rejection("too_deep", "", f"nests {depth} levels, at most {self._depth} are allowed here")]
@@ -94,15 +94,15 @@ class Door:
                 return [Rejection("too_large", name, limit)]
         return judged
 
-    async def judge_all(self, items: Sequence[Raw]) -> list[Entered | Sequence[Rejection]]:
+    async def judge_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
         """Many, each by itself. What the scanner is sure of need not be judged, and goes on the topic as written."""
-        found: list[Entered | Sequence[Rejection] | None] = [None] * len(items)
+        found: list[AcceptedEvent | Sequence[Rejection] | None] = [None] * len(items)
         if not self._is_narrower:
             found = await _apart(sum(map(len, items)), _scanned, items)
         for index, item in enumerate(items):
             if found[index] is None:
                 judged = await self.judge(item)
-                found[index] = Entered.judged(judged) if isinstance(judged, Judged) else judged
+                found[index] = AcceptedEvent.judged(judged) if isinstance(judged, ValidEvent) else judged
                 await asyncio.sleep(0)  # judging takes 50 us; others wait
         return [each for each in found if each is not None]
 
@@ -176,7 +176,7 @@ def worded(index: int, rejections: Sequence[Rejection]) -> str:
 
 
 def record_of(
-    namespace: str, event: Entered, *, idempotency_key: str | None = None, deduplicate: bool = True
+    namespace: str, event: AcceptedEvent, *, idempotency_key: str | None = None, deduplicate: bool = True
 ) -> Outgoing:
     """The record of an event, under a new id. An event with an execution is named by that, and by no key."""
     interaction_id = mint_id()
@@ -189,7 +189,7 @@ def record_of(
     )
 
 
-def compile_ahead() -> None:
+def precompile() -> None:
     """Compile what is compiled at first use, so that no request waits for it."""
     _scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
     commas_of(b"[]")
@@ -200,7 +200,7 @@ async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Re
     return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)
 
 
-def _scanned(items: Sequence[Raw]) -> list[Entered | Sequence[Rejection] | None]:
+def _scanned(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
     """Those that the scanner is sure of; None for the others, for large ones, and for one that may bring an id.
 
     Whatever is put on the topic as it was written is small: blanks cost nothing to send, and much to read.
@@ -208,7 +208,7 @@ def _scanned(items: Sequence[Raw]) -> list[Entered | Sequence[Rejection] | None]
     return list(_sure([bytes(item) if len(item) <= MOST_AS_WRITTEN_BYTES else b"" for item in items]))
 
 
-def _sure(texts: Sequence[bytes]) -> Iterator[Entered | None]:
+def _sure(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
     ends = np.cumsum([len(each) for each in texts])
     joined = np.frombuffer(b"".join(texts), np.uint8)
     firsts = ends - np.array([len(each) for each in texts])
@@ -216,7 +216,7 @@ def _sure(texts: Sequence[bytes]) -> Iterator[Entered | None]:
     for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
         if is_sure and text[:1] == b"{" and _ID_KEY not in text:
             execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)
-            yield Entered(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
+            yield AcceptedEvent(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
         else:
             yield None
 

@@ -8,11 +8,11 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from fastapi import Request, Response
 
-from producers.collector.budget import Budget, Share
+from producers.collector.budget import Budget, Reservation
 from producers.collector.documents import TokenRequest
-from producers.collector.events import Door, Entered, record_of, refusal, refusal_of_all, worded
+from producers.collector.events import AcceptedEvent, RequestValidator, record_of, refusal, refusal_of_all, worded
 from producers.collector.hints import Hints
-from producers.topic import Landed, Outgoing, Topic
+from producers.topic import Outgoing, RecordMetadata, Topic
 from runtime.errors import RefusedByBroker, TallyError, Unavailable
 from runtime.http.best_effort import BestEffort
 from runtime.http.body import json_response, read_body, read_model
@@ -23,7 +23,7 @@ from runtime.settings import Settings
 from schemas.outcome import DuplicateOf, Outcome, RejectedFor
 from schemas.record import record_from_event
 from schemas.rejection import Rejection
-from schemas.wire import Judged
+from schemas.wire import ValidEvent
 
 WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
 """Gives the outcome of (namespace, id), or None when it is not final within so many seconds."""
@@ -50,7 +50,7 @@ class Collector:
         self._settings = settings
         self.topic = Topic(client, settings.topic, settings.collector_ack_ms, settings.max_record_bytes)
         self._budget = Budget(settings)
-        self._door = Door(settings)
+        self._door = RequestValidator(settings)
         self._hints = Hints(settings, redis)
         self._wait_for = wait_for
 
@@ -65,11 +65,11 @@ class Collector:
         with self._budget.share() as share:
             body = await self._read(request, self._settings.http_body_bytes, share)
             judged = await self._door.judge(body)
-            if not isinstance(judged, Judged):
+            if not isinstance(judged, ValidEvent):
                 REFUSED.labels("create", judged[0].reason).inc()
                 raise refusal(judged)
             share.take_events(1)
-            record = record_of(namespace, Entered.judged(judged), idempotency_key=idempotency_key)
+            record = record_of(namespace, AcceptedEvent.judged(judged), idempotency_key=idempotency_key)
             landed = await self._put(record)
         ACCEPTED.labels("create").inc()
         final = waited = None
@@ -84,7 +84,7 @@ class Collector:
         )
         return _created(judged, record.interaction_id, landed.append_ms, first, applied(waited))
 
-    async def _first(self, namespace: str, judged: Judged, key: str | None, interaction_id: str) -> str | None:
+    async def _first(self, namespace: str, judged: ValidEvent, key: str | None, interaction_id: str) -> str | None:
         """A hint at what the event repeats. What carries its own time is a backfill, which no hint knows of."""
         if judged.occurred_ms is not None:
             return None
@@ -98,7 +98,7 @@ class Collector:
             body = await self._read(request, self._settings.http_batch_bytes, share)
             items = await self._door.items(body)
 
-            def record(index: int, event: Entered) -> Outgoing:
+            def record(index: int, event: AcceptedEvent) -> Outgoing:
                 own = idempotency_key and f"{idempotency_key}#{index}"
                 return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
 
@@ -124,15 +124,15 @@ class Collector:
             raise _not_taken(not_taken)
         return response if sending.refused else Response(status_code=204)
 
-    async def _read(self, request: Request, limit_bytes: int, share: Share) -> bytes:
+    async def _read(self, request: Request, limit_bytes: int, share: Reservation) -> bytes:
         return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, share.take_bytes)
 
     async def _judged(
-        self, items: Sequence[msgspec.Raw], record: Callable[[int, Entered], Outgoing], route: str
+        self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], Outgoing], route: str
     ) -> _Sending:
         sending = _Sending({}, {})
         for index, judged in enumerate(await self._door.judge_all(items)):
-            if isinstance(judged, Entered):
+            if isinstance(judged, AcceptedEvent):
                 sending.records[index] = record(index, judged)
             else:
                 sending.refused[index] = judged
@@ -140,7 +140,7 @@ class Collector:
         return sending
 
     async def _send_all(
-        self, sending: _Sending, count: int, share: Share, route: str
+        self, sending: _Sending, count: int, share: Reservation, route: str
     ) -> tuple[Response, TallyError | None]:
         """Send what may go on the topic; also what kept some of it from there. Raises 503 when Kafka has taken none."""
         records = sending.records
@@ -164,7 +164,7 @@ class Collector:
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
         return json_response(answer), not_taken
 
-    async def _put(self, record: Outgoing) -> Landed:
+    async def _put(self, record: Outgoing) -> RecordMetadata:
         try:
             return await self.topic.put(record)
         except TallyError as error:
@@ -185,7 +185,7 @@ def _owner(final: Outcome) -> str | None:
 
 
 def _created(
-    judged: Judged, interaction_id: str, append_ms: int, first: str | None, headers: dict[str, str]
+    judged: ValidEvent, interaction_id: str, append_ms: int, first: str | None, headers: dict[str, str]
 ) -> Response:
     record = record_from_event(judged, interaction_id, append_ms, deduplicated=first is not None)
     headers |= {"X-Interaction-Id": interaction_id}

@@ -7,10 +7,10 @@ from fastapi import Request
 from runtime.http.access import Caller
 from runtime.http.keys import Scope
 from runtime.http.middleware import FURTHER_HEADERS
-from runtime.http.service import Base
+from runtime.http.service import AppContext
 
 
-def admitted(base: Base, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+def admitted(base: AppContext, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, who has this scope and has not asked too often. Raises 401, 403, 429."""
 
     async def caller(request: Request) -> Caller:
@@ -19,7 +19,7 @@ def admitted(base: Base, scope: Scope) -> Callable[[Request], Awaitable[Caller]]
     return caller
 
 
-async def admit(base: Base, request: Request, caller: Caller) -> Caller:
+async def admit(base: AppContext, request: Request, caller: Caller) -> Caller:
     """Count a request of a known caller. Raises 429."""
     request.scope.setdefault(FURTHER_HEADERS, {}).update(await base.limits.spend(caller))
     return caller

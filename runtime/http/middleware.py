@@ -35,7 +35,7 @@ log = logging.getLogger("tally.api")
 access_log = logging.getLogger(ACCESS)
 
 
-class Observed:
+class RequestMiddleware:
     """The outermost part of the application. `most_in_flight` requests are worked on; further ones are answered 503."""
 
     def __init__(self, app: ASGIApp, *, most_in_flight: int, access_log: bool, traces: Traces) -> None:

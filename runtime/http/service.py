@@ -25,7 +25,7 @@ from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem, unava
 from runtime.http.head import HeadAsGet
 from runtime.http.hosts import AllowedHosts
 from runtime.http.limits import RateLimits
-from runtime.http.middleware import REQUEST_ID, Observed
+from runtime.http.middleware import REQUEST_ID, RequestMiddleware
 from runtime.http.origins import serialized_origin
 from runtime.metrics import BUILD
 from runtime.settings import Settings
@@ -57,7 +57,7 @@ class Check(NamedTuple):
     needed: bool = True
 
 
-class Base(NamedTuple):
+class AppContext(NamedTuple):
     """What every part stands on."""
 
     settings: Settings
@@ -75,23 +75,23 @@ class Stores(NamedTuple):
     """For keys and readiness."""
 
 
-class Part(Protocol):
+class ApiModule(Protocol):
     """A part of the API."""
 
-    def routes(self, base: Base) -> APIRouter:
+    def routes(self, base: AppContext) -> APIRouter:
         """Its endpoints."""
 
-    def opened(self, base: Base, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
+    def opened(self, base: AppContext, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
         """Connect; gives what readiness looks at, by name. Leaving disconnects, after what was taken in is done."""
 
 
-def create_app(settings: Settings, parts: Sequence[Part], hosts: Collection[str] = ()) -> FastAPI:
+def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
     """The application; it connects when it starts and disconnects when it stops.
 
     `hosts` are the names that it answers to; none: to any.
     """
     redis = BestEffort(settings)
-    base = Base(settings, Access(settings), RateLimits(settings, redis), redis)
+    base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
     readiness = _Readiness()
     traces = Traces(settings, "tally-api")
 
@@ -146,7 +146,7 @@ def create_app(settings: Settings, parts: Sequence[Part], hosts: Collection[str]
     if hosts:
         app.add_middleware(AllowedHosts, names=hosts)
     app.add_middleware(
-        Observed, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
+        RequestMiddleware, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
     )
     return app
 

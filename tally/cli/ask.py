@@ -12,7 +12,7 @@ import typer
 
 from readers.lookup import Lookups
 from readers.reports import REPORTS, Report, run_report
-from readers.tail import Seen, Skipped, Wanted
+from readers.tail import Skipped, TailEvent, TailFilter
 from readers.tail import tail as follow
 from runtime import clickhouse
 from runtime.errors import TallyError
@@ -151,7 +151,7 @@ def tail(
     if verdict not in (None, "stored", "duplicate", "rejected", "deleted", "moved"):
         raise typer.BadParameter(f"{verdict!r}: stored, duplicate, rejected, deleted or moved", param_hint="--verdict")
     settings = Settings.load(data_dir).need("kafka", "clickhouse")
-    wanted = Wanted(namespace, kind, user, execution, verdict)
+    wanted = TailFilter(namespace, kind, user, execution, verdict)
 
     async def show() -> None:
         async with (
@@ -172,7 +172,7 @@ def tail(
         asked(settings, ["kafka", "clickhouse"], show)
 
 
-def _line(seen: Seen) -> str:
+def _line(seen: TailEvent) -> str:
     what = f"{seen.verdict or 'in flight':<9} {seen.interaction_id or f'{seen.partition}/{seen.offset}'}"
     told = [
         ",".join(seen.interaction_type),

@@ -26,7 +26,7 @@ from schemas.rejection import Rejection
 from tally.background import read_in_background
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json
 from tally.cli.output import err, out, say
-from tally.feed import Fed, Pace, Source, at_rate, feed, paced, until, wait_for_verdicts
+from tally.feed import EmitSummary, Pace, Source, at_rate, feed, paced, until, wait_for_verdicts
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the consumers' verdicts; 0 does not wait.", min=0)]
 
@@ -168,7 +168,7 @@ async def _for_seconds(source: Iterator[Interaction], seconds: float) -> AsyncIt
 
 async def _feed_and_wait(
     settings: Settings, source: Source, namespace: str, wait_s: float, *, total: int | None
-) -> tuple[Fed, VerdictCounts | None]:
+) -> tuple[EmitSummary, VerdictCounts | None]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task("accepted by Kafka", total=total)
@@ -189,7 +189,7 @@ async def _feed_and_wait(
             return fed, await wait_for_verdicts(settings, database, fed, wait_s)
 
 
-def _report(what: str, fed: Fed, verdicts: VerdictCounts | None, *, as_json: bool) -> None:
+def _report(what: str, fed: EmitSummary, verdicts: VerdictCounts | None, *, as_json: bool) -> None:
     pending = fed.accepted - verdicts.total if verdicts else None
     if as_json:
         counts = verdicts.model_dump() if verdicts else {}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from consumers.seams import SEAMS
+from consumers.failpoints import FAILPOINTS
 from deploy.embedded.stack import Stack
 from runtime.process.children import module_command
 from runtime.settings import Settings
@@ -91,7 +91,7 @@ async def _shard(options: argparse.Namespace) -> int:
 
 
 async def _until_met(options: argparse.Namespace, stack: Stack, number: int) -> Result:
-    """Run until the fault has met its seam: on a slow machine the worker may not come to it in time."""
+    """Run until the fault has met its failpoint: on a slow machine the worker may not come to it in time."""
     planned = plan(number, options.seed, sample=bool(options.control))
     for _ in range(ATTEMPTS):
         run = Run(planned, stack, options.folder, options.control)
@@ -138,8 +138,8 @@ def _campaign(options: argparse.Namespace) -> int:
 def _report(
     console: Console, options: argparse.Namespace, results: dict[int, Result], took_s: float, before: int
 ) -> None:
-    met = Counter((result.seam, result.fault) for result in results.values() if result.met)
-    pairs = [(seam, fault) for seam in SEAMS for fault in (*FAULTS, RESTART)]
+    met = Counter((result.failpoint, result.fault) for result in results.values() if result.met)
+    pairs = [(failpoint, fault) for failpoint in FAILPOINTS for fault in (*FAULTS, RESTART)]
     rarest = min(pairs, key=lambda pair: met[pair])
     failed = sorted(result.number for result in results.values() if result.problems)
     records = sum(result.records for result in results.values())
@@ -151,7 +151,7 @@ def _report(
         f"{sum(each.kills for each in results.values())} kills, {restarts} restarts of parts"
     )
     for title, counts in (
-        ("at seam", Counter(seam for (seam, _), n in met.items() for _ in range(n))),
+        ("at failpoint", Counter(failpoint for (failpoint, _), n in met.items() for _ in range(n))),
         ("by fault", Counter(fault for (_, fault), n in met.items() for _ in range(n))),
     ):
         console.print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
@@ -159,5 +159,5 @@ def _report(
     console.print(f"failed: {len(failed)} {failed if failed else ''}")
     for number in failed[:10]:
         console.print(
-            f"  run {number} ({results[number].seam} x {results[number].fault}): {results[number].problems[0]}"
+            f"  run {number} ({results[number].failpoint} x {results[number].fault}): {results[number].problems[0]}"
         )

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, that stops at a seam and does there what it was told."""
+"""A worker in a process of its own, that stops at a failpoint and does there what it was told."""
 
 import asyncio
 import io
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import aiokafka.client
 import aiokafka.conn
 
-from consumers import seams
+from consumers import failpoints
 from consumers.worker import run_worker
 from runtime.errors import TallyError
 from runtime.settings import Settings
@@ -28,7 +28,7 @@ class Orders(NamedTuple):
     log_path: str
     kafka_ports: dict[int, int]
     """Broker port -> the proxy to use instead: clients take ports from the broker itself."""
-    seam: str | None = None
+    failpoint: str | None = None
     passes: int = 1
     """At the how manieth time that it comes there."""
     action: str = TELL
@@ -50,7 +50,7 @@ def main(orders: Orders, line: Connection) -> None:
         controls.CONTROLS[orders.control]()
     told = threading.Event()
     threading.Thread(target=_listen, args=(line, told), daemon=True).start()
-    _Seam(orders, line, told)
+    _Failpoint(orders, line, told)
     try:
         asyncio.run(_work(orders))
     except TallyError as error:
@@ -86,15 +86,15 @@ def _listen(line: Connection, told: threading.Event) -> None:
         os._exit(9)
 
 
-class _Seam:
+class _Failpoint:
     def __init__(self, orders: Orders, line: Connection, told: threading.Event) -> None:
         self._orders, self._line, self._told = orders, line, told
         self._passes = 0
-        if orders.seam is not None:
-            seams.install(self._reached)
+        if orders.failpoint is not None:
+            failpoints.install(self._reached)
 
     async def _reached(self, name: str) -> None:
-        if name != self._orders.seam:
+        if name != self._orders.failpoint:
             return
         self._passes += 1
         if self._passes != self._orders.passes:

@@ -7,7 +7,7 @@ import numpy as np
 
 import consumers.claims.client
 import consumers.sink
-from consumers.claims.owners import Judge
+from consumers.claims.owners import DuplicateResolver
 from consumers.group import Group
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
@@ -16,12 +16,12 @@ from runtime import faults
 
 def _claims_without_owner() -> None:
     """A redelivered event finds its key claimed, and not by whom: as with SET NX."""
-    owner_of = Judge._owner_of
+    owner_of = DuplicateResolver._owner_of
 
     def any_owner_of(self: Any, event: Any, near: Any, replayed: bool) -> Any:
         return owner_of(self, event._replace(offset=event.offset + 1), near, replayed)
 
-    Judge._owner_of = any_owner_of  # type: ignore[method-assign]
+    DuplicateResolver._owner_of = any_owner_of  # type: ignore[method-assign]
 
 
 def _commit_before_insert() -> None:

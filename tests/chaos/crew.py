@@ -30,11 +30,11 @@ class Member:
         far_end.close()
 
     async def met(self, timeout_s: float) -> bool:
-        """Whether it came to its seam within the time."""
+        """Whether it came to its failpoint within the time."""
         return await asyncio.to_thread(_poll, self._line, timeout_s)
 
     def go_on(self) -> None:
-        """Let it go on from its seam."""
+        """Let it go on from its failpoint."""
         with contextlib.suppress(OSError):
             self._line.send(child.TELL)
 

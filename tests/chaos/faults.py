@@ -1,4 +1,4 @@
-"""What each fault does, while a worker waits at its seam or has just died there."""
+"""What each fault does, while a worker waits at its failpoint or has just died there."""
 
 import asyncio
 import signal
@@ -83,7 +83,9 @@ async def late_requests(run: "Run", member: Member) -> None:
     run.crew.dismiss(member)
     proxy.pass_requests()
     larger = run.through.model_copy(update={"batch_rows": 4 * run.through.batch_rows})
-    heir = run.crew.start(settings=larger, instance=member.orders.instance, seam="claimed", passes=1, action="tell")
+    heir = run.crew.start(
+        settings=larger, instance=member.orders.instance, failpoint="claimed", passes=1, action="tell"
+    )
     await heir.met(5)
     held.set()
     await asyncio.sleep(_BRIEFLY_S[1])

@@ -1,9 +1,9 @@
-"""Which fault meets which seam in which run: a function of the run's number and the campaign's seed alone."""
+"""Which fault meets which failpoint in which run: a function of the run's number and the campaign's seed alone."""
 
 from random import Random
 from typing import NamedTuple
 
-from consumers.seams import SEAMS
+from consumers.failpoints import FAILPOINTS
 
 FAULTS = (
     "crash",  # an exception between two steps
@@ -25,7 +25,7 @@ FOR_CONTROLS = ("crash", "kill", "stop", "flush", "lost-answers", "late-requests
 RESTART = "restart"  # one part of the stack is killed and started again
 RUNS_PER_RESTART = 20
 SELDOM = ("taken", "restored", "refused")
-"""Seams that a worker may come to only once."""
+"""Failpoints that a worker may come to only once."""
 STORES = ("kafka", "redis", "clickhouse")
 
 
@@ -34,23 +34,23 @@ class Plan(NamedTuple):
 
     number: int
     seed: int
-    seam: str
+    failpoint: str
     fault: str
     passes: int
     store: str
 
 
 def plan(number: int, campaign_seed: int, *, sample: bool = False) -> Plan:
-    """The plan of a run. Every pair of seam and fault comes about equally often; a sample draws pairs at random."""
+    """Return the plan of a run. Pairs of failpoint and fault come about equally often; a sample draws them at random."""
     seed = campaign_seed * 1_000_000 + number
     random = Random(seed)
     store = random.choice(STORES)
     if sample:
-        seam, fault = random.choice(SEAMS), random.choice(FOR_CONTROLS)
+        failpoint, fault = random.choice(FAILPOINTS), random.choice(FOR_CONTROLS)
     elif number % RUNS_PER_RESTART == RUNS_PER_RESTART - 1:
         turn = number // RUNS_PER_RESTART
-        seam, fault, store = SEAMS[turn % len(SEAMS)], RESTART, STORES[turn % len(STORES)]
+        failpoint, fault, store = FAILPOINTS[turn % len(FAILPOINTS)], RESTART, STORES[turn % len(STORES)]
     else:
         turn = number - number // RUNS_PER_RESTART
-        seam, fault = SEAMS[turn % len(SEAMS)], FAULTS[turn // len(SEAMS) % len(FAULTS)]
-    return Plan(number, seed, seam, fault, 1 if seam in SELDOM else random.choice((1, 1, 2, 3)), store)
+        failpoint, fault = FAILPOINTS[turn % len(FAILPOINTS)], FAULTS[turn // len(FAILPOINTS) % len(FAULTS)]
+    return Plan(number, seed, failpoint, fault, 1 if failpoint in SELDOM else random.choice((1, 1, 2, 3)), store)

@@ -1,4 +1,4 @@
-"""One run: traffic, workers, one fault at one seam, and then the accounts."""
+"""One run: traffic, workers, one fault at one failpoint, and then the accounts."""
 
 import asyncio
 import signal
@@ -50,7 +50,7 @@ class Result(NamedTuple):
 
     number: int
     seed: int
-    seam: str
+    failpoint: str
     fault: str
     store: str
     met: bool
@@ -62,7 +62,7 @@ class Result(NamedTuple):
 
 
 async def _let_go_when_late(victim: Member) -> None:
-    """A worker that comes to its seam when nobody waits for it there any more just goes on."""
+    """A worker that comes to its failpoint when nobody waits for it there any more just goes on."""
     while not await victim.met(0.5):
         if await victim.ended(0):
             return
@@ -86,7 +86,7 @@ class Run:
         self._must_reject: dict[Place, str] = {}
         self._records = self._hostile_batches = 0
         self._problems: list[str] = []
-        self._narrowed = plan.seam == "refused" or self.random.random() < 0.2
+        self._narrowed = plan.failpoint == "refused" or self.random.random() < 0.2
         name = f"chaos{uuid.uuid4().hex[:12]}"
         own = {"topic": name, "group": name, "database": name, "key_prefix": name, "partitions": PARTITIONS}
         pace = {
@@ -138,7 +138,7 @@ class Run:
         return Result(
             number=self.plan.number,
             seed=self.plan.seed,
-            seam=self.plan.seam,
+            failpoint=self.plan.failpoint,
             fault=self.plan.fault,
             store=self.plan.store,
             met=met,
@@ -177,18 +177,23 @@ class Run:
             await self._database.command(NARROWED)
 
     async def _live_through(self) -> bool:
-        """The fault, among traffic, until everything is worked off; whether the seam was met."""
+        """The fault, among traffic, until everything is worked off; whether the failpoint was met."""
         plan, crew = self.plan, self.crew
         await self.feed(RECORDS)
-        if plan.seam == "restored" or self.random.random() < 0.3:
+        if plan.failpoint == "restored" or self.random.random() < 0.3:
             await self._begin_badly()
         keeping = asyncio.create_task(self.claims.keep_snapshots())
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
-        orders: dict[str, object] = {"seam": plan.seam, "passes": plan.passes, "action": action, "instance": instance}
+        orders: dict[str, object] = {
+            "failpoint": plan.failpoint,
+            "passes": plan.passes,
+            "action": action,
+            "instance": instance,
+        }
         victim = crew.start(**orders)
         # Not where claims have to be restored: the other worker might get the partition that needs it.
-        if plan.seam != "restored" and self.random.random() < 0.5:
+        if plan.failpoint != "restored" and self.random.random() < 0.5:
             crew.start()
         met, deadline = False, time.monotonic() + MET_S
         while not met and time.monotonic() < deadline:
@@ -223,11 +228,11 @@ class Run:
 
     async def _begin_badly(self) -> None:
         """A worker died before, in the middle of something, and the claims are lost with it or not."""
-        seam, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
-        needs_rebuild, settings = self.plan.seam == "restored", self.through
+        failpoint, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
+        needs_rebuild, settings = self.plan.failpoint == "restored", self.through
         if needs_rebuild:  # which needs rows of late in a partition, and records right behind them
-            seam, passes, settings = "committed", 1, settings.model_copy(update={"batch_rows": 20})
-        dying = self.crew.start(settings=settings, seam=seam, passes=passes, action="kill")
+            failpoint, passes, settings = "committed", 1, settings.model_copy(update={"batch_rows": 20})
+        dying = self.crew.start(settings=settings, failpoint=failpoint, passes=passes, action="kill")
         await dying.met(5)
         self.crew.dismiss(dying)
         if needs_rebuild or self.random.random() < 0.5:

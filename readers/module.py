@@ -17,7 +17,7 @@ from runtime.http.admission import admitted
 from runtime.http.errors import forbidden
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
-from runtime.http.service import Base, Check, Stores
+from runtime.http.service import AppContext, Check, Stores
 from runtime.migrate import check_schema
 from schemas.identity import PREFIX
 from schemas.outcome import Outcome
@@ -33,7 +33,7 @@ class ReaderPart:
         self._reader: Reader
 
     @asynccontextmanager
-    async def opened(self, base: Base, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
+    async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Begin to follow how far the consumers are."""
         progress = Progress(base.settings)
         self._reader = Reader(base.settings, stores, progress)
@@ -52,7 +52,7 @@ class ReaderPart:
         """What became of an event, waiting for it so long at most. Raises Unavailable."""
         return await self._reader.outcome(namespace, interaction_id, seconds)
 
-    def routes(self, base: Base) -> APIRouter:
+    def routes(self, base: AppContext) -> APIRouter:
         """Get, status, list, delete, outcomes."""
         router = APIRouter(tags=["interactions"])
         reader, deleter = admitted(base, "read"), admitted(base, "delete")

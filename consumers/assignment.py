@@ -16,7 +16,7 @@ from runtime.retry import retrying
 log = logging.getLogger("tally.worker")
 
 
-class Share:
+class Assignment:
     """One worker's part of a topic."""
 
     def __init__(

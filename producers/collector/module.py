@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from producers.clients import Clients
 from producers.collector import documents
-from producers.collector.events import compile_ahead
+from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
 from producers.topic import Topic
 from runtime import kafka
@@ -21,7 +21,7 @@ from runtime.http.access import Caller
 from runtime.http.admission import admit, admitted
 from runtime.http.middleware import FURTHER_HEADERS
 from runtime.http.prefer import wait_s
-from runtime.http.service import Base, Check, Stores
+from runtime.http.service import AppContext, Check, Stores
 from runtime.tasks import running
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
@@ -56,9 +56,9 @@ class CollectorPart:
         self._collector: Collector
 
     @asynccontextmanager
-    async def opened(self, base: Base, _stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
+    async def opened(self, base: AppContext, _stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Connect to Kafka; leaving waits for what is unsent."""
-        await asyncio.to_thread(compile_ahead)
+        await asyncio.to_thread(precompile)
         await kafka.require_topic(base.settings)
         async with Clients(base.settings) as clients:
             self._collector = Collector(base.settings, await clients.another(), base.redis, self._wait_for)
@@ -68,7 +68,7 @@ class CollectorPart:
                 finally:
                     await self._collector.close()
 
-    def routes(self, base: Base) -> APIRouter:
+    def routes(self, base: AppContext) -> APIRouter:
         """Create, batch, beacon, and tokens for pages."""
         router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
         writer = admitted(base, "write")

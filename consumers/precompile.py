@@ -19,7 +19,7 @@ WORTH_TELLING_S = 5.0
 log = logging.getLogger("tally.worker")
 
 
-def compile_ahead() -> None:
+def precompile() -> None:
     """Compile what is compiled at first use (`kernels.compiled`), by taking one event through it."""
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'

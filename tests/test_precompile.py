@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import numba
-from consumers.ahead import compile_ahead
+from consumers.precompile import precompile
 from kernels import (
     blake2b,
     claim_index,
@@ -34,7 +34,7 @@ def compiled():
     found = {value for module in modules for value in vars(module).values() if hasattr(value, "signatures")}
     return {(each.__name__, str(signature)) for each in found for signature in each.signatures}
 
-compile_ahead()
+precompile()
 before = compiled()
 rare = b'{"document_id":"\\\\u00e9","interaction_type":["view"],"position":0,"occurred_at":"2026-01-01 00:00"}'
 plain = b'{"feature_id":"f","interaction_type":["click","view"],"position":1,"metadata":{"a":1},"user_id":null}'

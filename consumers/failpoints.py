@@ -1,11 +1,11 @@
-"""Seams: the named points between two steps of a batch, where a crash must change nothing.
+"""Failpoints: named places between two steps of a batch, where a crash must change nothing (as fail(9) of FreeBSD).
 
-Here they do nothing. The campaign in `tests/chaos` hangs a fault on each of them.
+In production they do nothing. The campaign in `tests/chaos` injects a fault at each of them.
 """
 
 from collections.abc import Awaitable, Callable
 
-SEAMS = (
+FAILPOINTS = (
     "judged",  # validated; nothing has been written
     "resumed",  # what is stored already is known and dropped
     "taken",  # the partition's claims are this worker's, not confirmed by the group yet
@@ -24,18 +24,18 @@ Hook = Callable[[str], Awaitable[None]]
 
 
 async def pass_on(_name: str) -> None:
-    """What happens at a seam unless a test wants something else: nothing."""
+    """Do nothing: the hook of every process but those of tests."""
 
 
 _hook: Hook = pass_on
 
 
 async def reached(name: str) -> None:
-    """The pipeline has come to this seam."""
+    """Call the hook with a failpoint's name."""
     await _hook(name)
 
 
 def install(hook: Hook) -> None:
-    """Call `hook` at every seam of this process."""
+    """Call `hook` at every failpoint of this process."""
     global _hook  # noqa: PLW0603  (one hook a process, as a debugger would have)
     _hook = hook

@@ -1,0 +1,19 @@
+"""Compile all compiled functions before the first start: `python -m tally.precompile`, once after an installation.
+
+The machine code is kept beside the sources, for every process that may read it.
+"""
+
+from consumers import precompile
+from kernels.compiled import remove_outdated
+from producers.collector import events
+
+
+def main() -> None:
+    """For workers and for the collector."""
+    remove_outdated()
+    precompile.precompile()
+    events.precompile()
+
+
+if __name__ == "__main__":
+    main()
