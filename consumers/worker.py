@@ -129,7 +129,7 @@ class Worker(ConsumerRebalanceListener):
             self._share = Assignment(self._consumer, offset_reader, settings.topic, partitions, self._ends)
             self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
             moves = await stack.enter_async_context(opened_mover(settings, self._live))
-            writer = Letters(settings.topic, settings.letters_topic, letters, settings.max_record_bytes)
+            writer = Letters(settings.topic, settings.dead_letter_topic_name, letters, settings.max_record_bytes)
             outlets = Outlets(Sink(settings.topic, database), Erasure(Deletions(database)), writer, moves)
             pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, outlets)
             self.counts = pipeline.counts

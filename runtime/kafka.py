@@ -122,7 +122,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
         max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
         rebalance_timeout_ms=settings.stop_timeout_ms,
-        max_partition_fetch_bytes=max(4 * 1024 * 1024, settings.max_letter_bytes),
+        max_partition_fetch_bytes=max(4 * 1024 * 1024, settings.max_dead_letter_bytes),
         fetch_max_bytes=FETCH_BYTES,
         fetch_max_wait_ms=100,
     )
@@ -183,7 +183,9 @@ async def create_topics(settings: Settings) -> None:
     """Create the topic and its dead-letter topic where they are missing, and check the topic that is there."""
     wanted = [
         _new_topic(settings, settings.topic, settings.max_record_bytes, settings.topic_retention_ms),
-        _new_topic(settings, settings.letters_topic, settings.max_letter_bytes, settings.letters_retention_ms),
+        _new_topic(
+            settings, settings.dead_letter_topic_name, settings.max_dead_letter_bytes, settings.dead_letter_retention_ms
+        ),
     ]
     async with admin(settings) as client:
         answer: Any = await client.create_topics(wanted)
@@ -247,7 +249,7 @@ async def require_topic(settings: Settings) -> None:
 async def check_topics(client: AIOKafkaAdminClient, settings: Settings) -> dict[str, str]:
     """Return the settings of the topic. Raises Fatal unless it and the dead-letter topic are what they must be."""
     found = await check_topic(client, settings.topic)
-    await check_topic(client, settings.letters_topic, REQUIRED_OF_LETTERS)
+    await check_topic(client, settings.dead_letter_topic_name, REQUIRED_OF_LETTERS)
     return found
 
 

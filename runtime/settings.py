@@ -29,137 +29,209 @@ class Settings(HttpSettings):
 
     model_config = SettingsConfigDict(env_prefix="TALLY_", frozen=True, extra="ignore")
 
-    data_dir: Path = Field(DEFAULT_DATA_DIR, description="the embedded stack's data, logs and stack.json")
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Directory of the embedded stack's data, logs and stack.json.")
     cache_dir: Path = Field(
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tally",
-        description="Kafka's jars, shared by all data directories",
+        description="Directory of Kafka's jars, shared by all data directories.",
     )
 
-    kafka: str = Field("", description="bootstrap servers, host:port[,host:port]")
+    kafka: str = Field("", description="Kafka bootstrap servers: host:port[,host:port].")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how brokers are spoken to: SSL encrypts, SASL asks who it is"
+        "PLAINTEXT", description="Security protocol of broker connections: SSL encrypts, SASL authenticates."
     )
     kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
-        "SCRAM-SHA-512", description="with SASL; PLAIN shows the broker the password"
+        "SCRAM-SHA-512",
+        description="SASL mechanism. PLAIN sends the password to the broker, the SCRAM mechanisms do not.",
     )
-    kafka_username: str = Field("", description="with SASL")
-    kafka_password: SecretStr = Field(SecretStr(""), description="with SASL")
-    redis: SecretStr = Field(SecretStr(""), description="redis[s]://[user:password@]host:port/db; rediss is with TLS")
-    clickhouse: SecretStr = Field(SecretStr(""), description="http[s]://[user:password@]host:port")
+    kafka_username: str = Field("", description="User name for SASL.")
+    kafka_password: SecretStr = Field(SecretStr(""), description="Password for SASL.")
+    redis: SecretStr = Field(
+        SecretStr(""), description="Redis URL: redis[s]://[user:password@]host:port/db. rediss:// uses TLS."
+    )
+    clickhouse: SecretStr = Field(SecretStr(""), description="ClickHouse URL: http[s]://[user:password@]host:port.")
     clickhouse_cluster: str = Field(
-        "", description="name of a ClickHouse cluster that the tables lie on, sharded and replicated; empty: one node"
+        "",
+        description=(
+            "Name of the ClickHouse cluster that holds the tables, sharded and replicated. Empty: a single node."
+        ),
     )
     tls_ca_file: str = Field(
-        "", description="PEM file of the authorities that the three stores' certificates are signed by; empty: system's"
+        "", description="PEM file of the certificate authorities for Kafka, Redis and ClickHouse. Empty: the system's."
     )
 
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="of a worker's /metrics, /v1/health and /v1/ready; of several the first; 0: none"
+        0,
+        ge=0,
+        le=65535,
+        description=(
+            "Port of a worker's /metrics, /v1/health and /v1/ready; several workers count up from it. 0: none."
+        ),
     )
-    metrics_host: str = Field("127.0.0.1", description="address that these are served at")
+    metrics_host: str = Field("127.0.0.1", description="Address that a worker's metrics port listens on.")
     traces_endpoint: str = Field(
-        "", description="OTLP over HTTP, http[s]://host:port/v1/traces: where traces are sent; empty: none are made"
+        "",
+        description=(
+            "OTLP endpoint over HTTP that traces are sent to: http[s]://host:port/v1/traces. Empty: no traces."
+        ),
     )
     traces_ratio: float = Field(
-        0.01, ge=0, le=1, description="share of requests that are traced, besides those whose caller traces them"
+        0.01,
+        ge=0,
+        le=1,
+        description="Fraction of requests that are traced, besides those that the caller traces already.",
     )
-    log_format: LogFormat = Field("text", description="text, or json: an object a line")
+    log_format: LogFormat = Field("text", description="Log format: text, or json with one object per line.")
 
-    namespace: str = Field("default", description="of records without a header, and of commands")
+    namespace: str = Field(
+        "default", description="Default namespace, of records without a namespace header and of commands."
+    )
     api_key: SecretStr = Field(
         SecretStr(""),
-        description="an API key with all scopes, beside those of `tally keys`; empty: none, but `tally up` makes one",
+        description=(
+            "API key with all scopes, besides the keys of `tally keys`. Empty: none, but `tally up` generates one."
+        ),
     )
     api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("default",), min_length=1, description="what the key may read, separated by commas; the first is the default"
+        ("default",),
+        min_length=1,
+        description="Namespaces of TALLY_API_KEY, separated by commas. The first is the default of its requests.",
     )
 
-    topic: str = Field("interactions", description="where events are put and taken from")
-    dead_letter_topic: str = Field("", description="default: the topic's name and .dead-letters")
-    partitions: int = Field(8, ge=1, le=1000, description="of a topic that `tally init` creates")
-    replication: int = Field(1, ge=1, le=10, description="of a topic that `tally init` creates")
-    min_insync: int = Field(
-        0, ge=0, le=10, description="replicas that acknowledge a record, of such a topic; 0: all but one"
+    topic: str = Field("interactions", description="Topic of events.")
+    dead_letter_topic: str = Field(
+        "", description="Topic of dead letters. Empty: the topic of events with .dead-letters appended."
     )
-    max_record_bytes: int = Field(2 * MIB, ge=64 * 1024, le=64 * MIB, description="the topic's largest record")
-    group: str = Field("tally", description="the consumer group; part of no key, so a rename starts it anew")
-    session_timeout_ms: int = Field(10_000, ge=1_000, description="until a silent worker loses its partitions")
+    partitions: int = Field(8, ge=1, le=1000, description="Partitions of the topics that `tally init` creates.")
+    replication: int = Field(1, ge=1, le=10, description="Replication factor of the topics that `tally init` creates.")
+    min_insync: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="min.insync.replicas of the topics that `tally init` creates. 0: all replicas but one.",
+    )
+    max_record_bytes: int = Field(
+        2 * MIB,
+        ge=64 * 1024,
+        le=64 * MIB,
+        description="Largest record of the topic of events, in bytes (max.message.bytes).",
+    )
+    group: str = Field(
+        "tally", description="Consumer group id. Changing it restarts consumption from the earliest offset."
+    )
+    session_timeout_ms: int = Field(
+        10_000, ge=1_000, description="Milliseconds without a heartbeat until a worker loses its partitions."
+    )
     stuck_ms: int = Field(
         30_000,
         ge=100,
-        description="Milliseconds without a commit, while records wait, after which a partition is reported as stuck",
+        description="Milliseconds without a commit, while records wait, after which a partition is reported as stuck.",
     )
     topic_check_ms: int = Field(
         10_000,
         ge=50,
-        description="Milliseconds between a worker's looks at the topic's settings and its own partitions' progress",
+        description="Milliseconds between a worker's checks of the topic's settings and its partitions' progress.",
     )
 
-    database: str = Field("tally", description="in ClickHouse")
-    key_prefix: str = Field("tally", description="of every Redis key")
+    database: str = Field("tally", description="ClickHouse database.")
+    key_prefix: str = Field("tally", description="Prefix of all Redis keys.")
     dedup_window_ms: int = Field(
-        DEFAULT_WINDOW_MS, ge=1, le=7 * 86_400_000, description="W: the same again within it is a duplicate"
+        DEFAULT_WINDOW_MS,
+        ge=1,
+        le=7 * 86_400_000,
+        description="Deduplication window (W) in milliseconds: a repeat within it is a duplicate.",
     )
 
     claim_slack_ms: int = Field(
         300_000,
         ge=0,
         le=7 * 86_400_000,
-        description="claims outlive 2W by this; a worker that falls further behind within 2W rebuilds them",
+        description="Milliseconds that claims outlive 2W. A worker that lags behind by more within 2W rebuilds them.",
     )
 
     clock_skew_ms: int = Field(
         60_000,
         ge=0,
         le=86_400_000,
-        description="append times may step back by this, when a broker's clock is set or a leader moves",
+        description=(
+            "Largest backward step of append times in milliseconds, as when a broker's clock is set or a leader moves."
+        ),
     )
 
-    batch_rows: int = Field(150_000, ge=1, le=1_000_000, description="so many records are stored together, at most")
-    batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB, description="or so many bytes of what is to be stored")
+    batch_rows: int = Field(150_000, ge=1, le=1_000_000, description="Maximum rows per insert.")
+    batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB, description="Maximum encoded bytes per insert.")
     batch_uncompressed_bytes: int = Field(
         64 * MIB,
         ge=MIB,
         le=1024 * MIB,
-        description="largest record batch that is read, uncompressed; the offsets of a larger one are rejected, and a "
-        "worker needs about four times as much memory while it reads one",
+        description=(
+            "Largest record batch that is read, in bytes, uncompressed. The offsets of a larger one are "
+            "rejected; reading one takes about four times as much memory."
+        ),
     )
     batch_age_ms: int = Field(
         100,
         ge=1,
         le=60_000,
-        description="or so long after the batch before, when what waits at the broker would not fill one",
+        description=(
+            "Maximum batching delay in milliseconds, while fewer records wait at the broker than fill a batch."
+        ),
     )
 
     reject_window: int = Field(
         10_000,
         ge=1,
-        description="records of one namespace in one worker, at least half of which must be rejected for its reject "
-        "fuse to trip; it closes once less than half are",
+        description=(
+            "Records of one namespace in one worker over which its reject fuse counts. It trips when at least "
+            "half were rejected, and closes when less than half are."
+        ),
     )
     reject_policy: Literal["drain", "hold"] = Field(
         "drain",
-        description="for valid events of a namespace whose reject fuse has tripped: drain stores them, hold makes them "
-        "dead letters (namespace_held), to be replayed later",
+        description=(
+            "Treatment of valid events while their namespace's reject fuse has tripped: drain stores them, "
+            "hold makes them dead letters (namespace_held) to replay later."
+        ),
     )
 
-    emit_in_flight: int = Field(5_000, ge=1, description="records a producer has unacknowledged, at most")
-    delivery_timeout_ms: int = Field(30_000, ge=1_000, description="until emit gives a record up")
-    outcomes_days: int = Field(400, ge=1, description="until duplicates and rejections are only counted, by month")
+    emit_in_flight: int = Field(5_000, ge=1, description="Maximum unacknowledged records of a Python producer.")
+    delivery_timeout_ms: int = Field(
+        30_000, ge=1_000, description="Milliseconds until a producer gives up a record that Kafka does not acknowledge."
+    )
+    outcomes_days: int = Field(
+        400,
+        ge=1,
+        description=(
+            "Days that outcomes (duplicates, rejections, moves) are kept. Older ones are counted by month in "
+            "the ledger."
+        ),
+    )
     interactions_days: int = Field(
-        0, ge=0, description="until stored events are deleted, by month, and only counted; 0: never"
+        0,
+        ge=0,
+        description=(
+            "Days that stored events are kept. Older months are deleted and counted in the ledger. 0: kept for ever."
+        ),
     )
     topic_retention_ms: int = Field(
         7 * 86_400_000,
         ge=-1,
-        description="of the topic, when `tally init` creates it: what can be replayed; -1: no end",
+        description=(
+            "Retention of the topic of events in milliseconds, when `tally init` creates it: the range that "
+            "can be replayed. -1: unlimited."
+        ),
     )
-    letters_retention_ms: int = Field(
-        -1, ge=-1, description="of the dead-letter topic, when `tally init` creates it; -1: no end"
+    dead_letter_retention_ms: int = Field(
+        -1,
+        ge=-1,
+        description="Retention of the dead-letter topic in milliseconds, when `tally init` creates it. -1: unlimited.",
     )
-    connect_timeout_ms: int = Field(10_000, ge=100, description="until a store that does not answer is reported")
-    query_timeout_ms: int = Field(60_000, ge=1_000, description="until one query or claim is given up and tried again")
-    stop_timeout_ms: int = Field(30_000, ge=1_000, description="for finishing what is in flight on stop")
+    connect_timeout_ms: int = Field(
+        10_000, ge=100, description="Milliseconds until a store that does not answer is reported."
+    )
+    query_timeout_ms: int = Field(
+        60_000, ge=1_000, description="Milliseconds until a query or a claim is given up and retried."
+    )
+    stop_timeout_ms: int = Field(30_000, ge=1_000, description="Milliseconds to finish batches in flight on shutdown.")
 
     @field_validator("kafka")
     @classmethod
@@ -204,12 +276,12 @@ class Settings(HttpSettings):
         return self
 
     @property
-    def letters_topic(self) -> str:
+    def dead_letter_topic_name(self) -> str:
         """The dead-letter topic's name."""
         return self.dead_letter_topic or f"{self.topic}.dead-letters"
 
     @property
-    def max_letter_bytes(self) -> int:
+    def max_dead_letter_bytes(self) -> int:
         """A letter is its record and the headers that say why."""
         return self.max_record_bytes + MOST_LETTER_BYTES
 

@@ -133,7 +133,7 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
 
 
 async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator[Record, None]:
-    topic, limits = settings.letters_topic, Limits.of_letters(settings)
+    topic, limits = settings.dead_letter_topic_name, Limits.of_letters(settings)
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
     async with kafka.record_reader(settings) as consumer:

@@ -118,7 +118,7 @@ class Lab:
 
     async def letters(self) -> list[ReadRecord]:
         """Every record of the dead-letter topic."""
-        async with reading(self.settings, self.settings.letters_topic) as records:
+        async with reading(self.settings, self.settings.dead_letter_topic_name) as records:
             return records
 
 

@@ -77,7 +77,9 @@ def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
         for part in (kafka, clickhouse):
             assert wait_until(part.answers, lambda: True, part.start_timeout_s)
         inside = settings.model_copy(update={"kafka": kafka.endpoint})
-        asyncio.run(grant_in_kafka(inside, kafka_rights(settings.topic, settings.letters_topic, settings.group)))
+        asyncio.run(
+            grant_in_kafka(inside, kafka_rights(settings.topic, settings.dead_letter_topic_name, settings.group))
+        )
         update = {
             "kafka": f"{HOST}:{outside}",
             "kafka_security_protocol": "SASL_SSL",

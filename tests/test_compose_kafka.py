@@ -63,7 +63,7 @@ def settings_of(role: str, address: str, password: str = "") -> Settings:
 
 async def test_each_role_comes_in_with_its_password_and_does_what_it_may(address: str, tmp_path: Path) -> None:
     administrator = settings_of("admin", address)
-    rights = kafka_rights(administrator.topic, administrator.letters_topic, administrator.group)
+    rights = kafka_rights(administrator.topic, administrator.dead_letter_topic_name, administrator.group)
     await grant_in_kafka(administrator, rights)
     await kafka.create_topics(administrator)
     async with kafka.producer(settings_of("collector", address)) as producer:

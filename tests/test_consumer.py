@@ -221,7 +221,7 @@ async def test_an_empty_execution_is_none(lab: Lab) -> None:
 
 
 async def test_a_compressible_record_past_the_letters_own_bound_still_becomes_a_letter(lab: Lab) -> None:
-    value = b'{"metadata": "' + b"x" * (3 * lab.settings.max_letter_bytes) + b'"}'
+    value = b'{"metadata": "' + b"x" * (3 * lab.settings.max_dead_letter_bytes) + b'"}'
     async with kafka.producer(lab.settings.model_copy(update={"max_record_bytes": 64 * 1024 * 1024})) as foreign:
         await foreign.send_and_wait(lab.settings.topic, value=value, key=b"k")
     await lab.drain()

@@ -165,7 +165,7 @@ async def test_a_foreign_record_among_the_letters_is_passed_over(lab: Lab, name:
     await lab.drain()
     (letter,) = await selected(lab)
     forged = dict(write_headers(letter)) | {name: content}
-    await lab.put(BAD, headers=list(forged.items()), topic=lab.settings.letters_topic)
+    await lab.put(BAD, headers=list(forged.items()), topic=lab.settings.dead_letter_topic_name)
     assert await selected(lab) == [letter]
     assert (await replayed(lab, dry_run=True)).read == 1
 

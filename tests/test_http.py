@@ -102,8 +102,8 @@ async def test_without_redis_requests_pass_and_are_counted(lab: Lab) -> None:
         for _ in range(5):
             assert (await api.post(PATH, json=EVENT)).status_code == 200
         counted = (await api.get("/metrics")).text
-        assert 'tally_http_without_redis_total{purpose="rate limit"}' in counted
-        assert 'tally_http_without_redis_total{purpose="hint"}' in counted
+        assert 'tally_http_redis_bypassed_total{purpose="rate limit"}' in counted
+        assert 'tally_http_redis_bypassed_total{purpose="hint"}' in counted
         ready = await api.get("/v1/ready")
         assert (ready.status_code, ready.json()["dependencies"]["redis"]) == (200, "missing")
 

@@ -30,9 +30,9 @@ from runtime.ports import free_port
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
-from tests.eyes_lab import samples, watched
 from tests.http_lab import api_of, with_key
 from tests.lab import Lab, click
+from tests.monitoring_lab import samples, watched
 
 ROOT = Path(__file__).parent.parent
 RULES = [

@@ -12,9 +12,9 @@ from readers.audit import audit
 from readers.overview import read_lag
 from runtime import kafka
 from runtime.settings import Settings
-from tests.eyes_lab import samples
 from tests.http_lab import api_of
 from tests.lab import Lab, as_json, execution_on
+from tests.monitoring_lab import samples
 from tests.test_stuck import is_clear, is_named, quick, working
 from tests.waiting import eventually_async
 

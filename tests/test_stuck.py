@@ -23,9 +23,9 @@ from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
 from tests.chaos.proxy import proxy_to
 from tests.cluster_lab import running_children
-from tests.eyes_lab import samples
 from tests.http_lab import api_of, with_key
 from tests.lab import Lab, as_json, at_port, execution_on
+from tests.monitoring_lab import samples
 from tests.test_cli import CLEAN, TALLY
 from tests.test_log_contents import in_a_transaction
 from tests.waiting import eventually_async

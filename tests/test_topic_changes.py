@@ -58,7 +58,7 @@ async def running(settings: Settings) -> AsyncIterator["asyncio.Task[object]"]:
 async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
     """Whatever the broker's default is."""
     async with kafka.admin(lab.settings) as admin:
-        for topic in (lab.settings.topic, lab.settings.letters_topic):
+        for topic in (lab.settings.topic, lab.settings.dead_letter_topic_name):
             assert (await topic_admin.settings_of(admin, topic))["cleanup.policy"] == "delete"
 
 
@@ -80,7 +80,7 @@ async def test_nothing_starts_on_a_topic_that_loses_events(lab: Lab, change: dic
 
 async def test_dead_letters_must_not_be_compacted(lab: Lab) -> None:
     """A letter has its record's key: of two with one key the first would go."""
-    await set_on(lab, lab.settings.letters_topic, cleanup_policy="compact")
+    await set_on(lab, lab.settings.dead_letter_topic_name, cleanup_policy="compact")
     with pytest.raises(Fatal, match=r"dead-letters has cleanup.policy=compact: set it to delete"):
         await lab.drain()
 

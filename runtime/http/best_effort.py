@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from runtime.errors import TallyError, reason_of
 from runtime.faults import REDIS_FAILED
-from runtime.metrics import WITHOUT_REDIS
+from runtime.metrics import REDIS_BYPASSED
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait, start
@@ -47,7 +47,7 @@ class BestEffort:
         """What Redis answers; None when it does not within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
         if self._redis is None or time.monotonic() < self._not_before:
             self._connect()
-            WITHOUT_REDIS.labels(purpose).inc()
+            REDIS_BYPASSED.labels(purpose).inc()
             return None
         try:
             async with asyncio.timeout(self._patience_s):
@@ -55,7 +55,7 @@ class BestEffort:
         except (*REDIS_FAILED, OSError, TimeoutError) as error:
             self._not_before = time.monotonic() + PAUSE_S
             log.warning("%s: going on without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
-            WITHOUT_REDIS.labels(purpose).inc()
+            REDIS_BYPASSED.labels(purpose).inc()
             return None
 
     @property

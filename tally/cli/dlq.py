@@ -61,7 +61,9 @@ def list_letters(
     """
     settings = Settings.load(data_dir).need("kafka")
     selection = Selection(reason, field, namespace, *parse_range(since, until))
-    letters = table("origin", "appended", "namespace", "reason", "field", "message", title=settings.letters_topic)
+    letters = table(
+        "origin", "appended", "namespace", "reason", "field", "message", title=settings.dead_letter_topic_name
+    )
     counts: Counter[str] = Counter()
 
     async def run() -> None:
@@ -130,7 +132,7 @@ def show(
 
     letter = asked(settings, ["kafka"], find)
     if letter is None:
-        raise TallyError(f"no dead letter of {wanted} on {settings.letters_topic}")
+        raise TallyError(f"no dead letter of {wanted} on {settings.dead_letter_topic_name}")
     answer_json(describe(letter))
 
 

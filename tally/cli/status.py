@@ -133,7 +133,7 @@ def _status(settings: Settings, stack: StackFile | None, known: _Known, *, show_
         "pids": stack.pids.model_dump(exclude={"up"}) if stack else {},
         **secrets,
         "topic": settings.topic,
-        "dead_letter_topic": settings.letters_topic,
+        "dead_letter_topic": settings.dead_letter_topic_name,
         "database": settings.database,
         "table": INTERACTIONS,
         "endpoints": endpoints,

@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 
 
 def plan(number: int, campaign_seed: int, *, sample: bool = False) -> Plan:
-    """Return the plan of a run. Pairs of failpoint and fault come about equally often; a sample draws them at random."""
+    """Return the plan of a run: every pair of failpoint and fault equally often, or in a sample drawn at random."""
     seed = campaign_seed * 1_000_000 + number
     random = Random(seed)
     store = random.choice(STORES)

@@ -125,7 +125,7 @@ class Run:
             finally:
                 self.crew.close()
                 await self._database.command(f"DROP DATABASE {self.settings.database}")
-                await self._admin.delete_topics([self.settings.topic, self.settings.letters_topic])
+                await self._admin.delete_topics([self.settings.topic, self.settings.dead_letter_topic_name])
                 await self.claims.forget()
         return self._result(met=met, kills=self.crew.kills, seconds=time.monotonic() - begun)
 

@@ -114,7 +114,7 @@ async def problems_of(
         for place, reason in sorted(must_reject.items())
         if recorded.get(place) != f"rejected {reason}"
     ]
-    async with reading(settings, settings.letters_topic) as letters:
+    async with reading(settings, settings.dead_letter_topic_name) as letters:
         origins = {
             (int(headers[letter.PARTITION]), int(headers[letter.OFFSET]))
             for headers in (dict(each.headers) for each in letters)

@@ -13,9 +13,9 @@ from deploy.embedded.stack import Stack
 from deploy.monitoring.dashboard import RATE_OVER
 from runtime.ports import free_port
 from tests.cluster_lab import running_children
-from tests.eyes_lab import send_all_kinds, watched
 from tests.http_lab import BEARER
 from tests.lab import Lab
+from tests.monitoring_lab import send_all_kinds, watched
 from tests.waiting import eventually_async
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "monitoring"
@@ -24,7 +24,7 @@ QUERIES = [target["expr"].replace(RATE_OVER, "30s") for panel in PANELS for targ
 NOT_HAPPENING = (
     "tally_retries_total",
     "tally_http_connections_refused_total",
-    "tally_http_without_redis_total",
+    "tally_http_redis_bypassed_total",
     "tally_worker_reject_fuses_tripped",
     "tally_partition_stuck_offset",
 )
