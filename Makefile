@@ -150,7 +150,7 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject
 	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) download --require-hashes --no-deps --dest $(VENV)/share/tally -r requirements/data.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
-	@echo "compiling what looks at every byte (half a minute, once)"
+	@echo "compiling the JSON scanner (about 30 s, first install only)"
 	@$(BIN)/python -P -m tally.precompile
 	@touch $@
 

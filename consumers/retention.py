@@ -78,7 +78,7 @@ class Housekeeping:
             if events_too and settings.interactions_days:
                 await expire_interactions(self._database, settings.interactions_days, cluster=cluster)
         except TallyError as error:
-            log.warning("what is old was not expired: %s", error)
+            log.warning("retention run failed: %s", error)
 
     async def ended(self) -> None:
         """Wait for what has begun."""

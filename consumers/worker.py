@@ -192,7 +192,7 @@ class Worker(ConsumerRebalanceListener):
         await self._stop.unless("the last batch was not stored", self._finish_all(pipeline))
         if self._until_caught_up:
             with suppress(Unavailable):
-                await self._stop.unless("what is old was not expired", self._housekeeping.ended())
+                await self._stop.unless("retention run failed", self._housekeeping.ended())
             self._share.check_held()
 
     def _check(self) -> None:
@@ -256,7 +256,7 @@ class Worker(ConsumerRebalanceListener):
                     if self._finishing is not None:
                         await asyncio.wait((self._finishing,))
         except TimeoutError:
-            logger.warning("the batch in flight outlasts the rebalance (TALLY_STOP_TIMEOUT_MS)")
+            logger.warning("in-flight batch did not finish before the rebalance deadline (TALLY_STOP_TIMEOUT_MS)")
         self._share.is_settled = False
         gone = list(revoked)
         numbers = [partition.partition for partition in gone]

@@ -63,7 +63,7 @@ class Progress:
     async def check(self) -> None:
         """Raise Unavailable while it is not known how far the consumers are."""
         if time.monotonic() - self._looked_at > STALE_S:
-            raise Unavailable("how far the consumers are is not known")
+            raise Unavailable("consumer progress unavailable")
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -88,7 +88,7 @@ class Progress:
             except Exception as error:  # whatever it is: without this task nothing is ever `unknown`
                 if time.monotonic() - warned_at >= WARN_EVERY_S:
                     warned_at = time.monotonic()
-                    log.warning("how far the consumers are is not known: %s", reason_of(error))
+                    log.warning("consumer progress unavailable: %s", reason_of(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look_again_and_again(self) -> None:

@@ -120,7 +120,7 @@ class Reader:
     def _a_list(self) -> Iterator[None]:
         """Lists may take long; they have connections of their own, and few enough wait for one."""
         if self._lists_running >= self._settings.lists_in_flight:
-            raise unavailable("many lists are being made already (TALLY_LISTS_IN_FLIGHT): again in a moment")
+            raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): again in a moment")
         self._lists_running += 1
         try:
             yield

@@ -133,7 +133,7 @@ async def _mend(topic: Topic, clients: Clients) -> None:
     while True:
         await asyncio.sleep(MEND_EVERY_S)
         if topic.broken is not None:
-            log.warning("the Kafka client is beyond mending: opening another one")
+            log.warning("Kafka producer failed fatally; recreating it")
             try:
                 topic.use(await clients.another())
             except TallyError as error:

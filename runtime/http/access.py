@@ -73,7 +73,7 @@ class Access:
                 self._stamp, self.is_known = stamp, True
             self._read_at = time.monotonic()
         except Exception as error:  # whatever it is: without these looks what is revoked would count for ever
-            log.warning("the keys were not read: %s", reason_of(error))
+            log.warning("failed to refresh API keys: %s", reason_of(error))
 
     def caller(self, request: Request, scope: Scope) -> Caller:
         """Who sends this request. Raises 401 without a key that counts, 403 when it may not do this."""
@@ -104,9 +104,9 @@ class Access:
         return unauthorized(message) if self.is_known else unavailable("the keys are not known yet: again in a moment")
 
     async def check(self) -> None:
-        """Raise Unavailable when the keys were not read lately: what was revoked since goes on to count."""
+        """Raise Unavailable when API keys could not be refreshed lately: what was revoked since goes on to count."""
         if time.monotonic() - self._read_at > max(STALE_S, 10 * self._refresh_s):
-            raise Unavailable("the keys were not read lately")
+            raise Unavailable("API keys could not be refreshed lately")
 
     def page(self, request: Request, token: str) -> Caller:
         """Who sends what a page sends. Raises 401 or 403."""

@@ -33,15 +33,15 @@ def _tally(
 
 for run_command in (run.up, run.init, run.consume, run.serve):
     app.command(rich_help_panel="Run")(run_command)
-app.command("emit", rich_help_panel="Put events in")(feed.emit)
-app.command("simulate", rich_help_panel="Put events in")(feed.simulate)
+app.command("emit", rich_help_panel="Produce")(feed.emit)
+app.command("simulate", rich_help_panel="Produce")(feed.simulate)
 imports = typer.Typer(help="Import logs that others have published.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
-app.add_typer(imports, name="import", rich_help_panel="Put events in")
+app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):
-    app.command(rich_help_panel="Get answers")(ask_command)
+    app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(capacity.capacity)
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(topic.app, name="topic", rich_help_panel="Run")
-app.add_typer(dlq.app, name="dlq", rich_help_panel="Mend")
-app.command(rich_help_panel="Mend")(replay.replay)
+app.add_typer(dlq.app, name="dlq", rich_help_panel="Repair")
+app.command(rich_help_panel="Repair")(replay.replay)

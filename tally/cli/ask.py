@@ -27,7 +27,7 @@ from tally.in_flight import may_be_in_flight
 
 
 def lookup(
-    interaction_id: Annotated[str, typer.Argument(help="int_ and 32 hex digits.")],
+    interaction_id: Annotated[str, typer.Argument(help="Interaction id: int_ and 32 hex digits.")],
     namespace: Namespace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -88,9 +88,9 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
 
 
 def report(
-    name: Annotated[str, typer.Argument(help=f"One of: {', '.join(REPORTS)}.")],
-    hours: Annotated[float, typer.Option(help="How far back, by the time of recording.", min=0.01, max=300_000)] = 24,
-    plot: Annotated[Path | None, typer.Option(help="Also draw it into this PNG file.")] = None,
+    name: Annotated[str, typer.Argument(help=f"Report name, one of: {', '.join(REPORTS)}.")],
+    hours: Annotated[float, typer.Option(help="Hours before now, by time of recording.", min=0.01, max=300_000)] = 24,
+    plot: Annotated[Path | None, typer.Option(help="Also write a chart to this PNG file.")] = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -133,14 +133,16 @@ def _written(value: object) -> str:
 
 
 def tail(
-    namespace: Annotated[str | None, typer.Option(help="Only of this one.", callback=checked_namespace)] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="Only this interaction type.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only of this user_id.")] = None,
-    execution: Annotated[str | None, typer.Option(help="Only of this execution_id.")] = None,
-    verdict: Annotated[
-        str | None, typer.Option(help="Only stored, duplicate, rejected, deleted or moved ones.")
+    namespace: Annotated[
+        str | None, typer.Option(help="Only events of this namespace.", callback=checked_namespace)
     ] = None,
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.", min=0.1)] = None,
+    kind: Annotated[str | None, typer.Option("--type", help="Only events of this interaction type.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only events of this user_id.")] = None,
+    execution: Annotated[str | None, typer.Option(help="Only events of this execution_id.")] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="Only events with this outcome: stored, duplicate, rejected, deleted or moved.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop after this many seconds.", min=0.1)] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -19,9 +19,11 @@ _SELDOM = ("deleted", "moved", "expired_unread", "expired_outcomes")
 
 
 def audit(
-    since: Annotated[str | None, typer.Option("--from", help="Only what was appended at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Only what was appended before this time.")] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Also whether each id, owner and lookup is right.")] = False,
+    since: Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also check every id, every owner and a sample of lookups.")
+    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -11,10 +11,12 @@ from tally.cli.output import out, table
 
 
 def capacity(
-    events_per_s: Annotated[float, typer.Argument(help="Events a second, on average.", min=0.01, max=100_000_000)],
-    peak: Annotated[float, typer.Option(help="The busiest minutes, as times of the average.", min=1, max=100)] = 3,
-    days: Annotated[int, typer.Option(help="Until stored events are deleted.", min=1, max=36_500)] = 365,
-    event_bytes: Annotated[int, typer.Option(help="Of an event, as JSON.", min=50, max=2_000_000)] = EVENT_BYTES,
+    events_per_s: Annotated[float, typer.Argument(help="Average events per second.", min=0.01, max=100_000_000)],
+    peak: Annotated[float, typer.Option(help="Peak rate as a multiple of the average.", min=1, max=100)] = 3,
+    days: Annotated[int, typer.Option(help="Days that stored events are kept.", min=1, max=36_500)] = 365,
+    event_bytes: Annotated[
+        int, typer.Option(help="Average size of an event as JSON, in bytes.", min=50, max=2_000_000)
+    ] = EVENT_BYTES,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

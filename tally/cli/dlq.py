@@ -21,7 +21,7 @@ from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, p
 from tally.cli.output import cell, err, out, table
 from tally.dead_letters import Replayed, Selection, read_letters, replay
 
-app = typer.Typer(help="Dead letters: find them, look at them, put them back.", no_args_is_help=True)
+app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
 
 
 def _reason(text: str | None) -> str | None:
@@ -37,9 +37,13 @@ def _origin(text: str) -> Origin:
         raise typer.BadParameter(f"{text!r} is no origin: write topic/partition/offset, as `dlq list` does") from None
 
 
-ByReason = Annotated[str | None, typer.Option("--reason", help="Only this reason.", callback=_reason)]
-ByField = Annotated[str | None, typer.Option("--field", help="Only this field, dotted as the list shows it.")]
-ByNamespace = Annotated[str | None, typer.Option("--namespace", help="Only this one; '' for unattributed letters.")]
+ByReason = Annotated[str | None, typer.Option("--reason", help="Only dead letters of this reason.", callback=_reason)]
+ByField = Annotated[
+    str | None, typer.Option("--field", help="Only dead letters of this field, dotted as the list shows it.")
+]
+ByNamespace = Annotated[
+    str | None, typer.Option("--namespace", help="Only dead letters of this namespace; '' for those of none.")
+]
 Since = Annotated[str | None, typer.Option("--since", help="Only records appended at this time or later.")]
 Until = Annotated[str | None, typer.Option("--until", help="Only records appended before this time.")]
 
@@ -51,7 +55,7 @@ def list_letters(
     namespace: ByNamespace = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(help="Show so many at most; all are counted.", min=0)] = 50,
+    limit: Annotated[int, typer.Option(help="Maximum dead letters shown; all are counted.", min=0)] = 50,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -143,14 +147,15 @@ def replay_letters(
     namespace: ByNamespace = None,
     since: Since = None,
     until: Until = None,
-    origin: Annotated[list[str] | None, typer.Option(help="Only this letter; may be given again.")] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Only the dead letter of this origin; repeatable.")] = None,
     patch: Annotated[
-        str | None, typer.Option(help="JSON merge patch (RFC 7396) for each value, or @file with one.")
+        str | None, typer.Option(help="JSON merge patch (RFC 7396) applied to each value, or @file.")
     ] = None,
     as_namespace: Annotated[
-        str | None, typer.Option(help="For all of them, instead of what their header says.", callback=checked_namespace)
+        str | None,
+        typer.Option(help="Namespace for all of them, instead of their headers'.", callback=checked_namespace),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would pass now.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate only; put nothing on the topic.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -28,16 +28,18 @@ from tally.cli.options import AsJson, DataDir, Namespace, answer_json
 from tally.cli.output import err, out, say
 from tally.feed import EmitSummary, Pace, Source, at_rate, feed, paced, until, wait_for_verdicts
 
-Wait = Annotated[float, typer.Option(help="Seconds to wait for the consumers' verdicts; 0 does not wait.", min=0)]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for outcomes; 0 does not wait.", min=0)]
 
 Rate = Annotated[
     float | None,
-    typer.Option(help="Events a second, at most: so that a backfill leaves the others their share.", min=0.1, max=1e6),
+    typer.Option(
+        help="Maximum events per second, to leave capacity for live traffic during a backfill.", min=0.1, max=1e6
+    ),
 ]
 
 
 def emit(
-    file: Annotated[str, typer.Argument(help="A file of JSON objects, one a line; - for standard input.")],
+    file: Annotated[str, typer.Argument(help="File of JSON objects, one per line; - reads standard input.")],
     rate: Rate = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -94,9 +96,9 @@ def _open(file: str) -> BinaryIO:
 
 
 def open_bandit(
-    policy: Annotated[str, typer.Option(help="random or bts.")] = "random",
-    campaign: Annotated[str, typer.Option(help="all, men or women.")] = "all",
-    limit: Annotated[int | None, typer.Option(help="Import only the first so many rows.", min=1)] = None,
+    policy: Annotated[str, typer.Option(help="Logging policy: random or bts.")] = "random",
+    campaign: Annotated[str, typer.Option(help="Campaign: all, men or women.")] = "all",
+    limit: Annotated[int | None, typer.Option(help="Maximum rows to import.", min=1)] = None,
     rate: Rate = None,
     wait: Wait = 60,
     namespace: Namespace = None,
@@ -127,13 +129,11 @@ def _one_of(value: str, choices: object, option: str) -> str:
 
 
 def simulate(
-    rate: Annotated[
-        float, typer.Option(help="Events a second; 0 as fast as they are taken.", min=0, max=1_000_000)
-    ] = 200,
-    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to go on.", min=0, max=10_000_000)] = None,
-    events: Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)] = None,
-    duplicates: Annotated[float, typer.Option(help="Share of duplicates.", min=0, max=0.9)] = 0.05,
-    late: Annotated[float, typer.Option(help="Share of late events.", min=0, max=0.9)] = 0.02,
+    rate: Annotated[float, typer.Option(help="Events per second; 0 = unlimited.", min=0, max=1_000_000)] = 200,
+    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to run.", min=0, max=10_000_000)] = None,
+    events: Annotated[int | None, typer.Option(help="Stop after this many events.", min=1)] = None,
+    duplicates: Annotated[float, typer.Option(help="Fraction of events that are duplicates.", min=0, max=0.9)] = 0.05,
+    late: Annotated[float, typer.Option(help="Fraction of events that are late.", min=0, max=0.9)] = 0.02,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same sessions: again within 5 minutes, all duplicates.")
     ] = None,

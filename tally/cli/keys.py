@@ -17,7 +17,7 @@ from tally.cli.output import cell, out, say, table
 
 Answer = TypeVar("Answer")
 
-app = typer.Typer(help="API keys: who may write, read and delete, in which namespaces.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 
 def _scopes(text: str) -> list[Scope]:
@@ -45,10 +45,14 @@ def _with_store(settings: Settings, ask: Callable[[KeyStore], Awaitable[Answer]]
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="For people: who uses it.")],
-    scopes: Annotated[str, typer.Option(help="What it may do, separated by commas.")] = "write,read",
-    namespaces: Annotated[str, typer.Option(help="Where, separated by commas; the first is the default.")] = "default",
-    rate: Annotated[int, typer.Option(help="Requests a second; 0: TALLY_RATE_LIMIT_PER_S.", min=0, max=1_000_000)] = 0,
+    name: Annotated[str, typer.Argument(help="Name that tells people who uses the key.")],
+    scopes: Annotated[str, typer.Option(help="Scopes, separated by commas: write, read, delete.")] = "write,read",
+    namespaces: Annotated[
+        str, typer.Option(help="Namespaces, separated by commas; the first is the default.")
+    ] = "default",
+    rate: Annotated[
+        int, typer.Option(help="Requests per second; 0 = TALLY_RATE_LIMIT_PER_S.", min=0, max=1_000_000)
+    ] = 0,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -93,7 +97,7 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The eight characters behind tk_.")], data_dir: DataDir = None
+    key_id: Annotated[str, typer.Argument(help="Key id: the eight characters after tk_.")], data_dir: DataDir = None
 ) -> None:
     """Make a key worthless, and the page tokens it has signed. Acts within TALLY_KEYS_REFRESH_MS.
 
@@ -105,10 +109,16 @@ def revoke(
 
 @app.command()
 def token(
-    origin: Annotated[str, typer.Argument(help="Whose pages may use it: https://shop.example")],
-    key: Annotated[str, typer.Option(envvar="TALLY_KEY", help="The key that signs it; better in TALLY_KEY.")] = "",
-    namespace: Annotated[str, typer.Option(help="Into which the pages write.", callback=checked_namespace)] = "default",
-    seconds: Annotated[int, typer.Option("--for", help="For so many seconds.", min=1, max=MAX_TOKEN_LIFE_S)] = 3_600,
+    origin: Annotated[str, typer.Argument(help="Origin of the pages that may use the token: https://shop.example")],
+    key: Annotated[
+        str, typer.Option(envvar="TALLY_KEY", help="Key that signs the token; prefer the variable TALLY_KEY.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option(help="Namespace that the pages write to.", callback=checked_namespace)
+    ] = "default",
+    seconds: Annotated[
+        int, typer.Option("--for", help="Lifetime of the token in seconds.", min=1, max=MAX_TOKEN_LIFE_S)
+    ] = 3_600,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

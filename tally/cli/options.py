@@ -13,9 +13,9 @@ from tally.cli.output import answers
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="The embedded stack's folder. Default: TALLY_DATA_DIR, else .tally"),
+    typer.Option("--data-dir", help="Data directory of the embedded stack. Default: TALLY_DATA_DIR, else .tally"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def answer_json(value: Any) -> None:
@@ -54,5 +54,5 @@ def checked_namespace(value: str | None) -> str | None:
 
 
 Namespace = Annotated[
-    str | None, typer.Option(help="Default: TALLY_NAMESPACE, else default.", callback=checked_namespace)
+    str | None, typer.Option(help="Namespace. Default: TALLY_NAMESPACE, else default.", callback=checked_namespace)
 ]

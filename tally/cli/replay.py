@@ -21,10 +21,10 @@ POLL_S = 0.25
 
 
 def replay(
-    into: Annotated[str, typer.Option(help="A database for it; created, or gone on with.")],
-    since: Annotated[str | None, typer.Option("--from", help="Only what was appended at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Only what was appended before this time.")] = None,
-    swap: Annotated[bool, typer.Option("--swap", help="Then put it into the place of what is stored.")] = False,
+    into: Annotated[str, typer.Option(help="Target database; created, or resumed if it holds this replay.")],
+    since: Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")] = None,
+    swap: Annotated[bool, typer.Option("--swap", help="Replace the live tables with the result.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -32,11 +32,13 @@ logger = logging.getLogger("tally.supervisor")
 
 
 def up(
-    workers: Annotated[int, typer.Option(help="Consumer processes.", min=1, max=64)] = 2,
-    port: Annotated[int, typer.Option(help="Of the API; the next free one if it is taken.", min=1, max=65535)] = 8080,
-    rate: Annotated[float, typer.Option(help="Simulated events a second.", min=1, max=100_000)] = 200,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 2,
+    port: Annotated[
+        int, typer.Option(help="Port of the API; the next free one if it is taken.", min=1, max=65535)
+    ] = 8080,
+    rate: Annotated[float, typer.Option(help="Simulated events per second.", min=1, max=100_000)] = 200,
     seconds: Annotated[
-        float | None, typer.Option("--for", help="Stop by itself after so many seconds.", min=1, max=10_000_000)
+        float | None, typer.Option("--for", help="Stop after this many seconds.", min=1, max=10_000_000)
     ] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Import real data and simulate traffic.")] = True,
     data_dir: DataDir = None,
@@ -121,13 +123,15 @@ def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 def consume(
-    workers: Annotated[int, typer.Option(help="Processes.", min=1, max=64)] = 1,
+    workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 1,
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="Join the group, drain the topic, then stop.")
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option(help="Of this host in the group; a restart under the same name gets its partitions back at once."),
+        typer.Option(
+            help="Static member name prefix (group.instance.id): a restart under the same name keeps its partitions."
+        ),
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -173,10 +177,12 @@ def _print_counts(settings: Settings, *, as_json: bool) -> None:
 
 
 def serve(
-    role: Annotated[str, typer.Argument(help="collector (takes in), reader (answers), or all.")] = "all",
-    host: Annotated[str, typer.Option(help="Address to listen on; :: is every one, of IPv6 and IPv4.")] = "127.0.0.1",
+    role: Annotated[
+        str, typer.Argument(help="Role of the processes: collector (writes), reader (reads), or all.")
+    ] = "all",
+    host: Annotated[str, typer.Option(help="Address to listen on; :: = all, IPv6 and IPv4.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
-    workers: Annotated[int, typer.Option(help="Processes that share the port.", min=1, max=64)] = 1,
+    workers: Annotated[int, typer.Option(help="API processes that share the port.", min=1, max=64)] = 1,
     data_dir: DataDir = None,
 ) -> None:
     """Serve the HTTP API: all of it, or only the part that takes in or the part that answers.

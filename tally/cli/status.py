@@ -46,7 +46,7 @@ class _Known(BaseModel):
 
 def status(
     show_secrets: Annotated[
-        bool, typer.Option("--show-secrets", help="Also the API key, and addresses with their passwords.")
+        bool, typer.Option("--show-secrets", help="Also print the API key and addresses with passwords.")
     ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,

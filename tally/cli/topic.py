@@ -10,7 +10,7 @@ from tally.cli.options import AsJson, DataDir, answer_json
 from tally.cli.output import out, say
 from tally.expand import Expand
 
-app = typer.Typer(help="Change a topic that is in use.", no_args_is_help=True)
+app = typer.Typer(help="Change a live topic.", no_args_is_help=True)
 
 
 @app.callback()
@@ -20,9 +20,9 @@ def _group() -> None:
 
 @app.command()
 def expand(
-    partitions: Annotated[int, typer.Option(help="How many from now on: a multiple of how many there are.", min=2)],
+    partitions: Annotated[int, typer.Option(help="New partition count; must be a multiple of the current one.", min=2)],
     drain_timeout: Annotated[
-        float, typer.Option(help="Seconds until it is given up, and producers are released.", min=1, max=86_400)
+        float, typer.Option(help="Seconds to drain before giving up and releasing producers.", min=1, max=86_400)
     ] = 300,
     as_json: AsJson = False,
     data_dir: DataDir = None,
