@@ -60,7 +60,7 @@ test-monitoring: $(VENV)/.dev
 mix: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.mix $(ARGS)
 
-## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it goes on where it was (ARGS=--help)
+## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it continues where it was (ARGS=--help)
 RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
@@ -74,7 +74,7 @@ fuzz: $(VENV)/.dev
 hostile: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.hostile $(ARGS)
 
-## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory behind a lag
+## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory under a lag
 recovery: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos.recovery $(ARGS)
 
@@ -111,12 +111,12 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	@$(BIN)/mypy
 
-## make format                 let the formatter and linter mend what they can
+## make format                 let the formatter and linter repair what they can
 format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-## make docs                   write what is generated anew: JSON Schema, tables of settings and metrics, dashboard
+## make docs                   write what is generated again: JSON Schema, tables of settings and metrics, dashboard
 docs: $(VENV)/.dev
 	@$(BIN)/python -P -m schemas.json_schema > schemas/interaction.schema.json
 	@$(BIN)/python -P -m runtime.settings_doc > docs/settings.md
@@ -125,7 +125,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python -P -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
 	@$(BIN)/python -P -m deploy.access.users_xml > deploy/access/clickhouse-users.xml
 
-## make lock                   resolve the dependencies anew (needs the registries)
+## make lock                   resolve the dependencies again (needs the registries)
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" pyproject.toml
 lock: $(VENV)/.dev

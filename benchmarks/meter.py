@@ -19,7 +19,7 @@ def usage(pid: int) -> Usage:
     """What a process has used; nothing for one that has gone."""
     folder = Path(f"/proc/{pid}")
     try:
-        # The name in parentheses may hold spaces; the fields behind it do not.
+        # The name in parentheses may hold spaces; the fields after it do not.
         fields = (folder / "stat").read_text().rpartition(")")[2].split()
         peak_kib = next(
             (int(line.split()[1]) for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM")),

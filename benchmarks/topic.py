@@ -139,7 +139,7 @@ async def fill_claims(settings: Settings, redis: Redis, claims: int, seed: int, 
 
 async def restore_claims(client: Claims, partition: int, rows: Rows, append_ms: int) -> Lease:
     """Make these the whole claims of a partition, up to a time past the last of them."""
-    lease = await client.take(partition, needed=-1, log_end=1, append_ms=append_ms, anew=True)
+    lease = await client.take(partition, needed=-1, log_end=1, append_ms=append_ms, again=True)
     for start in range(0, len(rows), CHUNK_OWNERS):
         await client.restore(lease, rows[start : start + CHUNK_OWNERS])
     await client.finish(lease, last_offset=max(-1, int(rows[-1, 2])), append_ms=append_ms, reach_ms=0)

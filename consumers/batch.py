@@ -169,7 +169,7 @@ class ValidatedBatch:
     withheld: list[Rejected] = field(default_factory=list)
     """Valid events of a namespace whose reject fuse has tripped: they are rejected, and claim nothing."""
     held: dict[int, int] = field(default_factory=dict)
-    """Partition -> first record of a newer schema: it and what is behind it are neither good nor bad, but unread."""
+    """Partition -> first record of a newer schema: it and what is after it are neither good nor bad, but unread."""
     unprocessable: Rejection | None = None
     """Set for a single record that cannot be judged: why it is rejected unseen."""
 

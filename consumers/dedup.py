@@ -48,7 +48,7 @@ class Deduplication:
             self._decide_again_when_lost(part, events[first:end], judged.done[first:end], before)
             for part, (first, end) in zip(batch.slices, places, strict=True)
         )
-        # Partitions have no key in common. Whatever happens to one, nothing goes on behind the caller's back.
+        # Partitions have no key in common. Whatever happens to one, nothing continues behind the caller's back.
         of_parts = await asyncio.gather(*deciding, return_exceptions=True)
         for (first, _), of_part in zip(places, of_parts, strict=True):
             if isinstance(of_part, BaseException):
@@ -140,7 +140,7 @@ def _identity(events: Events, line: int) -> _Identity:
 def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tuple[int, int]]:
     """Cut where an id comes again that is not in `stored` yet; there is always one group, from a line to another.
 
-    Whether the second is a duplicate depends on whether the first gets stored, so `stored` is looked at anew
+    Whether the second is a duplicate depends on whether the first gets stored, so `stored` is looked at again
     after each group.
     """
     begin = 0

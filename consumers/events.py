@@ -127,7 +127,7 @@ class Events:
         )
 
     def lines_of(self, partition: int) -> tuple[int, int]:
-        """Where the events of a partition begin, and where they end; they lie one behind the other."""
+        """Where the events of a partition begin, and where they end; they lie one after the other."""
         lines = np.flatnonzero(self.partitions == partition)
         return (int(lines[0]), int(lines[-1]) + 1) if len(lines) else (0, 0)
 

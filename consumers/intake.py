@@ -65,7 +65,7 @@ class Intake:
         self._taken_at = -math.inf
         """When the last batch was."""
         self._waiting: dict[TopicPartition, int] = {}
-        """Records behind those that were read, as the broker said with them."""
+        """Records after those that were read, as the broker said with them."""
         self._generation = 0
 
     async def fill(self, stop: asyncio.Event) -> None:

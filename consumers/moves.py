@@ -84,7 +84,7 @@ class Moves:
         for move in moves:
             by_home[move.home].append(move)
         sending = (self._send_to(home, some) for home, some in by_home.items())
-        # Whatever happens to one, nothing goes on behind the caller's back.
+        # Whatever happens to one, nothing continues behind the caller's back.
         refused: list[Rejected] = []
         for found in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(found, BaseException):

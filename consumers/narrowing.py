@@ -98,7 +98,7 @@ class Narrowing:
         place, kind = self._place_of(records), failure.kind.__name__
         if issubclass(failure.kind, MemoryError) and not _has_memory():
             raise Restart(f"out of memory at {place}; lower TALLY_BATCH_BYTES, or give the worker more memory")
-        log.error("%s becomes a dead letter (internal_error) after %s; the worker goes on after it", place, kind)
+        log.error("%s becomes a dead letter (internal_error) after %s; the worker continues after it", place, kind)
         INTERNAL_ERRORS.inc()
         if (examined := failure.judged) is not None:
             await self._settled(lambda: self._pipeline.release(records, examined))

@@ -93,7 +93,7 @@ class Pipeline:
     async def examine(
         self, records: Batch, unprocessable: Rejection | None = None, *, is_counted: bool = False
     ) -> tuple[Batch, ValidatedBatch]:
-        """Judge records; returns those that may be gone on with, and what they are judged to be.
+        """Judge records; returns those that may be resumed, and what they are judged to be.
 
         With `unprocessable` the one record is rejected for that, unseen. `is_counted`: it was examined before.
         A partition that has come to a record of a newer schema is handed to `hold` with that record's offset. Raises
@@ -231,7 +231,7 @@ class Pipeline:
         self.counts.inserts += 1
 
     async def _store(self, group: Group) -> Group:
-        """Store what is to be stored; decide anew without each event that ClickHouse refuses."""
+        """Store what is to be stored; decide again without each event that ClickHouse refuses."""
         try:
             await self._sink.insert(group.rows)
         except RowsRefused:

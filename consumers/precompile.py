@@ -30,7 +30,7 @@ def precompile() -> None:
     runs_of_headers(nothing.text, nothing.lines, np.empty(0, np.int32))
     read_headers(b"\0")
     index = ClaimIndex()
-    for number in range(2):  # the second fills it beyond what it holds, so that it is built anew
+    for number in range(2):  # the second fills it beyond what it holds, so that it is built again
         index.add(
             np.ones(SMALLEST * PLACES, np.uint32) + np.uint32(number), np.arange(SMALLEST * PLACES, dtype=np.uint32)
         )

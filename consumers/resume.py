@@ -69,7 +69,7 @@ class Resume:
         self._times_forgotten = 0
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """These are no longer ours: what is stored will have to be asked anew."""
+        """These are no longer ours: what is stored will have to be asked again."""
         self._times_forgotten += 1
         for partition in partitions:
             for known in (self._horizons, self._log_ends, self._next, self._overtaken):
@@ -91,7 +91,7 @@ class Resume:
         return self._horizons[partition]
 
     async def check_continuity(self, batch: Batch) -> None:
-        """Raise Fatal when records between the last batch and this one expired: the client goes on without a word."""
+        """Raise Fatal when records between the last batch and this one expired: the client continues without a word."""
         for part in batch.slices:
             if part.first_offset > self._next.get(part.partition, part.first_offset):
                 bounds = (await self._log_bounds([part.partition]))[part.partition]
@@ -188,19 +188,19 @@ class Resume:
 
 
 def _check_log(name: str, bounds: LogBounds) -> None:
-    """The client itself would go on at the log's start without a word."""
+    """The client itself would continue at the log's start without a word."""
     if bounds.committed is None:
         return
     if bounds.committed < bounds.start:
         raise Fatal(
             f"{name} is committed at offset {bounds.committed}, but its log begins at {bounds.start}: "
             f"{bounds.start - bounds.committed} offsets expired unread. Keep the topic longer (retention.ms); "
-            "to go on without them use another TALLY_GROUP"
+            "to continue without them use another TALLY_GROUP"
         )
     if bounds.committed > bounds.end:
         raise Fatal(
             f"{name} is committed at offset {bounds.committed}, but its log ends at {bounds.end}: the topic was cut or "
-            "created anew. Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
+            "created again. Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
         )
 
 
@@ -209,5 +209,5 @@ def _check_stored(topic: str, highest: dict[int, int], bounds: dict[int, LogBoun
         if offset >= bounds[partition].end:
             raise Fatal(
                 f"{topic}/{partition} ends at offset {bounds[partition].end}, but offset {offset} of it is stored: the "
-                "topic was cut or created anew. Use another TALLY_TOPIC, or another TALLY_DATABASE for the new one"
+                "topic was cut or created again. Use another TALLY_TOPIC, or another TALLY_DATABASE for the new one"
             )

@@ -65,7 +65,7 @@ class Housekeeping:
         self._running: asyncio.Task[None] | None = None
 
     def begin_if_due(self, *, events_too: bool) -> None:
-        """Begin, unless it was done lately or still goes on. One worker at a time may do it for `events_too`."""
+        """Begin, unless it was done lately or still continues. One worker at a time may do it for `events_too`."""
         if time.monotonic() >= self._due_at and (self._running is None or self._running.done()):
             self._due_at = time.monotonic() + EXPIRE_EVERY_S
             self._running = start(self._expire(events_too=events_too), "retention")
@@ -86,7 +86,7 @@ class Housekeeping:
             await asyncio.wait((self._running,))
 
     async def close(self) -> None:
-        """Leave what goes on to the next time."""
+        """Leave what remains to the next time."""
         await cancel_and_wait(self._running)
 
 

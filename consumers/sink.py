@@ -36,7 +36,7 @@ class Rows:
         return self._count
 
     def add(self, block: Block) -> None:
-        """Put more behind those that are there: every block has the same columns."""
+        """Put more after those that are there: every block has the same columns."""
         if block.rows:
             if not self._count:
                 self._columns = block.columns
@@ -108,7 +108,7 @@ class OutcomeRows(Rows):
         return add
 
     def add_moves(self, moves: Sequence[Move]) -> None:
-        """Put events that were moved behind those that are there."""
+        """Put events that were moved after those that are there."""
         self.add(moved_rows(self._topic, moves))
         self._others += [(move.partition, move.offset, move.interaction_id) for move in moves]
 
@@ -140,7 +140,7 @@ class Sink:
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
         """Of events that were refused together, the first that is refused alone; all before it get stored.
 
-        No event behind it is stored: that one may be its duplicate, and has to be judged again without it.
+        No event after it is stored: that one may be its duplicate, and has to be judged again without it.
         None when all were stored after all.
         """
         begin, end = 0, len(events)  # everything before `begin` is stored

@@ -201,7 +201,7 @@ def _origins(heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> npt.NDArray[
 
 
 def _keys(scanned: Scanned, heads: Sequence[RecordHeaders], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
-    """Which events may be duplicates, and the keys of all, one behind the other."""
+    """Which events may be duplicates, and the keys of all, one after the other."""
     keyed, keys = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
     for line in np.flatnonzero(~keyed).tolist():
         head = heads[head_of[line]]

@@ -196,7 +196,7 @@ class Worker(ConsumerRebalanceListener):
             self._share.check_held()
 
     def _check(self) -> None:
-        """Raise when this worker must not go on: before what was read is decided about."""
+        """Raise when this worker must not continue: before what was read is decided about."""
         self._share.check_partitions()
         self._watch.check()
         if self._lock is not None:

@@ -44,7 +44,7 @@ _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 @compiled
 def hash_words(words: Words, size: int, digest_bytes: int, state: Words) -> None:
-    """Hash the first `size` bytes of `words`, zeros behind them up to whole blocks, into the 8 words of `state`.
+    """Hash the first `size` bytes of `words`, zeros after them up to whole blocks, into the 8 words of `state`.
 
     Its first bytes are what `hashlib.blake2b(text, digest_size=digest_bytes)` gives.
     """

@@ -19,7 +19,7 @@ Positions = npt.NDArray[np.int64]
 
 PLACES = 8
 FULL = 0.88
-"""A table this full is built anew; one that is fuller has long rows of full rows."""
+"""A table this full is built again; one that is fuller has long rows of full rows."""
 FRESH = 0.7
 SMALLEST = 1024
 

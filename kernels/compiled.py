@@ -49,7 +49,7 @@ def _compile(function: Function) -> Function:
     compiling: Any = numba.njit
     try:
         made: Function = compiling(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # nowhere to keep it: every process compiles it anew
+    except RuntimeError:  # nowhere to keep it: every process compiles it again
         made = compiling(**_OPTIONS)(function)
     return made
 

@@ -137,23 +137,23 @@ def _read_record(text: Bytes, at: int, end: int, batch: Row, line: Row) -> tuple
     # Not `at + size > end`: compiled code takes it for granted that a sum of integers does not overflow.
     if at < 0 or size < 1 or size > end - at:
         return -1, 0, 0
-    behind = at + size
-    ahead_ms, at = _read_varint(text, at + 1, behind)  # a byte of attributes, unused
+    after = at + size
+    ahead_ms, at = _read_varint(text, at + 1, after)  # a byte of attributes, unused
     if at < 0:
         return -1, 0, 0
-    delta, at = _read_varint(text, at, behind)
+    delta, at = _read_varint(text, at, after)
     if at < 0:
         return -1, 0, 0
     line[APPEND_MS] = batch[STAMP_MS] if batch[IS_STAMPED] else batch[STAMP_MS] + ahead_ms
     for column in (KEY, VALUE):
-        size, at = _read_varint(text, at, behind)
-        if at < 0 or size > behind - at:
+        size, at = _read_varint(text, at, after)
+        if at < 0 or size > after - at:
             return -1, 0, 0
         line[column], line[column + 1] = at, max(size, -1)
         at += max(size, 0)
-    line[HEADERS], line[HEADERS + 1] = at, behind - at
-    named, _ = _read_varint(text, at, behind)
-    return behind, delta, named
+    line[HEADERS], line[HEADERS + 1] = at, after - at
+    named, _ = _read_varint(text, at, after)
+    return after, delta, named
 
 
 @compiled

@@ -75,9 +75,9 @@ class Columns(NamedTuple):
     """By line: the 16 bytes of its id."""
     has_id: npt.NDArray[np.bool_]
     types: npt.NDArray[np.int8]
-    """Those of all events, one behind the other, as numbers of INTERACTION_TYPES."""
+    """Those of all events, one after the other, as numbers of INTERACTION_TYPES."""
     type_ends: npt.NDArray[np.int32]
-    """Where the types of a line end, behind a 0."""
+    """Where the types of a line end, after a 0."""
 
 
 def text_at(text: Bytes, columns: "Columns", field: str, line: int) -> str | None:
@@ -170,7 +170,7 @@ def scan_event(text: Bytes, at: int, end: int, follows: Integers, line: int, int
 def scan_name(text: Bytes, at: int, end: int, before: int, follows: Integers) -> tuple[int, int]:
     """Behind the name of a field and its colon, and the field. Events of one producer have them in the same order.
 
-    `follows` is that order: by the field before, which one came behind it last time.
+    `follows` is that order: by the field before, which one came after it last time.
     """
     likely = follows[before]
     size = _KEY_SIZES[likely]
@@ -180,10 +180,10 @@ def scan_name(text: Bytes, at: int, end: int, before: int, follows: Integers) ->
     at = scan_key(text, at, end)
     if at == UNSURE:
         return UNSURE, 0
-    behind = at - 1
-    while text[behind] != QUOTE:
-        behind -= 1
-    field = find_word(text, first, behind, _FIELDS)
+    after = at - 1
+    while text[after] != QUOTE:
+        after -= 1
+    field = find_word(text, first, after, _FIELDS)
     if field == NOT_FOUND:
         return UNSURE, 0
     follows[before] = field
@@ -219,17 +219,17 @@ def scan_span(text: Bytes, at: int, end: int, field: int, line: int, spans: Inte
         if text[at] != QUOTE:
             return UNSURE
         first = at + 1
-        behind, size = scan_string(text, first, end)
-        at = behind + 1
+        after, size = scan_string(text, first, end)
+        at = after + 1
     elif field == _DOCUMENT_SCORE:
-        behind = at = scan_number(text, at, end)
-        size = behind - first
+        after = at = scan_number(text, at, end)
+        size = after - first
     else:
-        behind = at = scan_object(text, at, end) if text[at] == OPEN_OBJECT else UNSURE
-        size = behind - first
-    if behind == UNSURE or size > _LIMITS[field]:
+        after = at = scan_object(text, at, end) if text[at] == OPEN_OBJECT else UNSURE
+        size = after - first
+    if after == UNSURE or size > _LIMITS[field]:
         return UNSURE
-    spans[line, field, 0], spans[line, field, 1], spans[line, field, 2] = first, behind - first, size
+    spans[line, field, 0], spans[line, field, 1], spans[line, field, 2] = first, after - first, size
     return at
 
 

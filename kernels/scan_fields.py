@@ -49,12 +49,12 @@ def vocabulary(words: Sequence[str]) -> Vocabulary:
 
 
 @compiled
-def find_word(text: Bytes, first: int, behind: int, words: Vocabulary) -> int:
+def find_word(text: Bytes, first: int, after: int, words: Vocabulary) -> int:
     """The number of the word that lies here, or NOT_FOUND."""
-    size = behind - first
+    size = after - first
     if size == 0:
         return NOT_FOUND
-    slot = size * words.length_factor + int(text[first]) * words.first_factor + int(text[behind - 1])
+    slot = size * words.length_factor + int(text[first]) * words.first_factor + int(text[after - 1])
     number = words.slots[slot % _SLOTS]
     if number == NOT_FOUND or words.sizes[number] != size:
         return NOT_FOUND
@@ -101,9 +101,9 @@ def days_since_1970(year: int, month: int, day: int) -> int:
 
 
 @compiled
-def scan_time(text: Bytes, at: int, behind: int) -> int:
+def scan_time(text: Bytes, at: int, after: int) -> int:
     """The time that lies here, in whole milliseconds since 1970, or UNSURE: also about forms that are rare."""
-    if behind - at < 19 or text[at + 4] != MINUS or text[at + 7] != MINUS or text[at + 10] != ord("T"):
+    if after - at < 19 or text[at + 4] != MINUS or text[at + 7] != MINUS or text[at + 10] != ord("T"):
         return UNSURE
     if text[at + 13] != ord(":") or text[at + 16] != ord(":"):
         return UNSURE
@@ -119,24 +119,24 @@ def scan_time(text: Bytes, at: int, behind: int) -> int:
         return UNSURE
     time_ms = days * _DAY_MS + ((hour * 60 + minute) * 60 + second) * 1_000
     at += 19
-    if at < behind and text[at] == POINT:
-        first, at = at + 1, skip_digits(text, at + 1, behind)
+    if at < after and text[at] == POINT:
+        first, at = at + 1, skip_digits(text, at + 1, after)
         if not 1 <= at - first <= 9:
             return UNSURE
         for i, scale in enumerate((100, 10, 1)):
             if first + i < at:
                 time_ms += scale * (int(text[first + i]) - 48)
-    ahead_ms = scan_utc_offset(text, at, behind)
+    ahead_ms = scan_utc_offset(text, at, after)
     time_ms -= ahead_ms
     return time_ms if ahead_ms < _DAY_MS and 0 <= time_ms < END_MS else UNSURE
 
 
 @compiled
-def scan_utc_offset(text: Bytes, at: int, behind: int) -> int:
+def scan_utc_offset(text: Bytes, at: int, after: int) -> int:
     """By how many milliseconds a clock is ahead of UTC: nothing, Z or +01:00; a day or more for any other form."""
-    if at == behind or (at + 1 == behind and text[at] == ord("Z")):
+    if at == after or (at + 1 == after and text[at] == ord("Z")):
         return 0
-    if at + 6 == behind and text[at + 3] == ord(":") and (text[at] == ord("+") or text[at] == MINUS):
+    if at + 6 == after and text[at + 3] == ord(":") and (text[at] == ord("+") or text[at] == MINUS):
         hours, minutes = two_digits(text, at + 1), two_digits(text, at + 4)
         if 0 <= hours <= 23 and 0 <= minutes <= 59:
             ahead_ms = (hours * 60 + minutes) * 60_000

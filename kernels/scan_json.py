@@ -3,7 +3,7 @@
 A place is at least 0: where it is read as an unsigned number, the compiler need not look whether it is.
 
 Every function begins at a position of `text` and answers where it came to, or UNSURE. It is unsure about what is not
-well-formed, and about the little that is left to the judge. Nothing at or behind `end` is looked at.
+well-formed, and about the little that is left to the judge. Nothing at or after `end` is looked at.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def skip_plain(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def scan_string(text: Bytes, at: int, end: int) -> tuple[int, int]:
-    """From behind its opening quote: where its closing quote is, and how many bytes of UTF-8 it stands for."""
+    """From after its opening quote: where its closing quote is, and how many bytes of UTF-8 it stands for."""
     first, saved = at, 0
     while True:
         at = skip_plain(text, at, end)

@@ -69,8 +69,8 @@ def _hash_keys(
         at = copy_span(text, execution, scratch, at)
         at = copy_span(text, feature, scratch, at)
         at = _write_types(columns.types[columns.type_ends[line] : columns.type_ends[line + 1]], scratch, at)
-        for behind in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
-            scratch[behind] = 0
+        for after in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
+            scratch[after] = 0
         hash_words(words, at, KEY_BYTES, state)
         keys[line, 0], keys[line, 1] = state[0], state[1]
 

@@ -1,4 +1,4 @@
-"""Taking texts out of what was scanned: without their escapes, one behind the other, as columns want them
+"""Taking texts out of what was scanned: without their escapes, one after the other, as columns want them
 (`kernels/native_format.py`)."""
 
 import numpy as np
@@ -21,7 +21,7 @@ for _escape, _meant in zip(b"bfnrt", b"\b\f\n\r\t", strict=True):
 
 @compiled
 def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
-    """Copy bytes; answers where they end. Up to WIDE bytes behind that become something else."""
+    """Copy bytes; answers where they end. Up to WIDE bytes after that become something else."""
     if first + size + WIDE <= len(text) and at + size + WIDE <= len(into):
         for done in range(0, size, WIDE):
             copy_wide(text, first + done, into, at + done)
@@ -48,20 +48,20 @@ def write_character(code: int, into: Bytes, at: int) -> int:
 @compiled
 def copy_without_escapes(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
     """Copy what a JSON string stands for; answers where it ends."""
-    behind = first + size
-    while first < behind:
+    after = first + size
+    while first < after:
         if text[first] != BACKSLASH:
             into[at] = text[first]
             first, at = first + 1, at + 1
             continue
-        size, _ = scan_escape(text, first, behind)
+        size, _ = scan_escape(text, first, after)
         if size == 2:
             into[at] = _MEANING[text[first + 1]]
             at += 1
         else:
-            code = scan_unit(text, first, behind)
+            code = scan_unit(text, first, after)
             if size == 12:
-                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, behind) - 0xDC00
+                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, after) - 0xDC00
             at = write_character(code, into, at)
         first += size
     return at
@@ -88,7 +88,7 @@ def write_size(size: int, into: Bytes, at: int) -> int:
 
 @compiled
 def write_spans(text: Bytes, spans: Integers, fields: Integers, at: Integers, into: Bytes) -> None:
-    """Write some fields of every line, each text behind its size; what a line does not have is an empty text.
+    """Write some fields of every line, each text after its size; what a line does not have is an empty text.
 
     `at` says where the first of each field goes, and then where its last ends. All fields of a line together, because
     a line that is looked at once more later has to be fetched from memory once more.

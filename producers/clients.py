@@ -1,4 +1,4 @@
-"""Kafka clients that follow one another: one that is beyond mending is replaced, not mended."""
+"""Kafka clients that follow one another: one that is beyond repair is replaced, not repaired."""
 
 import asyncio
 from contextlib import AsyncExitStack

@@ -146,7 +146,7 @@ class Producer:
         return _Sent(interaction, interaction_id, await self._topic.send(record))
 
     async def _mend(self) -> None:
-        """Put a new client in the place of one that is beyond mending; with no broker the next one tries again."""
+        """Put a new client in the place of one that is beyond repair; with no broker the next one tries again."""
         async with self._mending:
             if self._topic.broken is not None:
                 with suppress(Unavailable):

@@ -121,7 +121,7 @@ class Topic:
         placed = cache(partial(partition_of, partitions=partitions))
         for number, record in enumerate(records):
             if len(record.value) + len(record.key) + _OVERHEAD_BYTES > self._max_bytes:
-                # The client looks at the size of single records only, and cannot go on once a broker has refused one.
+                # The client checks single records only, and cannot continue once a broker has refused one for its size.
                 found[number] = RefusedByBroker(f"the record is larger than {self._max_bytes} bytes")
                 continue
             partition = placed(record.key)

@@ -127,7 +127,7 @@ async def audit(
             if committed.get(partition, 0) > found.end:
                 raise TallyError(
                     f"{settings.topic}/{partition} is committed at offset {found.committed}, but its log ends at "
-                    f"{found.end}: the topic was cut or created anew, and cannot be audited against these tables"
+                    f"{found.end}: the topic was cut or created again, and cannot be audited against these tables"
                 )
             asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
             yield await _Accounts(settings, place, found, asked, database).audit()

@@ -179,9 +179,9 @@ def _where(query: ListQuery, order: Order) -> _Where:
     if query.page is not None:
         offset = offset or (query.page - 1) * size
     if cursors and offset:
-        raise invalid([problem("conflict", ["query"], "a cursor goes on where it was: without offset or page")])
+        raise invalid([problem("conflict", ["query"], "a cursor continues where it was: without offset or page")])
     if offset > MAX_OFFSET:
-        raise invalid([problem("too_large", ["query", "page"], f"lies behind {MAX_OFFSET} records: use a cursor")])
+        raise invalid([problem("too_large", ["query", "page"], f"lies after {MAX_OFFSET} records: use a cursor")])
     after = read_cursor(order, cursors[0]) if cursors else None
     return _Where(size, offset, None if cursors else offset // size + 1, after)
 

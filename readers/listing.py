@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some rows of a list, and the place to go on behind; None when nothing follows."""
+    """Some rows of a list, and the place to continue after, or None when nothing follows."""
 
     rows: Sequence[dict[str, Any]]
     next_place: Place | None
@@ -110,7 +110,7 @@ class Listing:
     async def page(
         self, size: int, take: Callable[[int], None], *, after: Place | None = None, offset: int = 0
     ) -> Page:
-        """The next `size` records behind a place, or behind the first `offset` ones.
+        """The next `size` records after a place, or after the first `offset` ones.
 
         `take` is told of the bytes of objects that are kept, and may raise.
         """

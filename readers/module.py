@@ -44,7 +44,7 @@ class ReaderPart:
             yield {
                 "clickhouse": Check(partial(check_schema, base.settings, stores.watched)),
                 "progress": Check(progress.check, needed=False),
-                # A collector that takes events in must go on doing so while a worker is stuck.
+                # A collector that takes events in must continue doing so while a worker is stuck.
                 "workers": Check(progress.partitions.check, needed=False),
             }
 
@@ -65,7 +65,7 @@ class ReaderPart:
         async def list_interactions(
             request: Request, caller: Annotated[Caller, Depends(reader)], query: Annotated[ListQuery, Query()]
         ) -> Response:
-            """Records by filter, newest first unless sorted. Pages neither skip nor repeat while writes go on."""
+            """Records by filter, newest first unless sorted. Pages neither skip nor repeat while writes continue."""
             return await self._reader.list(request, caller.namespace, query)
 
         @router.get(f"{INTERACTIONS}/{{interaction_id}}", responses=openapi.answers(404, ok=InteractionRecord))

@@ -59,7 +59,7 @@ class Reader:
         self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
 
     async def close(self) -> None:
-        """End what goes on without a request."""
+        """End background work."""
         await self._lookups.close()
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:

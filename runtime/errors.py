@@ -3,7 +3,7 @@
 TallyError              something a person can act on; the command ends with `exit_code`
  +-- SettingsError      a setting is missing or wrong; the message names it
  +-- Fatal              going on would lose or double events: stop, say why, exit 3
- +-- Restart            this process cannot go on, a new one can: exit 4, and be started again
+ +-- Restart            this process cannot continue, a new one can: exit 4, and be started again
  +-- Unavailable        a dependency did not answer in time; trying again may help
  |    +-- TookTooLong   ClickHouse gave a statement up for its time: asking for less may help
  +-- RefusedByBroker    Kafka will never take this record
@@ -29,13 +29,13 @@ class SettingsError(TallyError):
 
 
 class Fatal(TallyError):
-    """Nothing that waiting could mend. The message names what to change."""
+    """Nothing that waiting could repair. The message names what to change."""
 
     exit_code = 3
 
 
 class Restart(TallyError):
-    """This process cannot go on, and a new one can: leave, and be started again."""
+    """This process cannot continue, and a new one can: leave, and be started again."""
 
     exit_code = 4
 

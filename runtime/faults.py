@@ -2,7 +2,7 @@
 
 retry   the store cannot do it now: Unavailable; `retrying` tries again, and nothing is dropped
 poison  ClickHouse will never take these rows: RowsRefused; the sink finds out which of them it is
-fatal   waiting cannot mend it: Fatal, or StatementRefused for a statement nobody expected to be refused
+fatal   waiting cannot repair it: Fatal, or StatementRefused for a statement nobody expected to be refused
 """
 
 import ssl
@@ -101,7 +101,7 @@ REDIS_RETRY = (
     NoScriptError,
 )
 REDIS_RETRY_TEXTS = ("MISCONF", "BUSY", "NOREPLICAS", "UNBLOCKED")
-"""How further errors begin that waiting may mend. Every other one of Redis's is fatal."""
+"""How further errors begin that waiting may repair. Every other one of Redis's is fatal."""
 
 REDIS_FAILED = (RedisError, RedisClusterException)
 """All that a call to Redis may raise."""
@@ -121,7 +121,7 @@ KAFKA_FATAL = (
     UnsupportedVersionError,
 )
 KAFKA_RESTART = (ProducerFenced, OutOfOrderSequenceNumber, DuplicateSequenceNumber, UnknownProducerId)
-"""This client is beyond mending, a new one is not. Every other error of Kafka's is tried again: brokers come back,
+"""This client is beyond repair, a new one is not. Every other error of Kafka's is tried again: brokers come back,
 leaders and coordinators move."""
 
 

@@ -72,7 +72,7 @@ async def producer(
 ) -> AsyncIterator[AIOKafkaProducer]:
     """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent.
 
-    For `copies` of misplaced events it may mean more than once, which deduplication finds: such a client can go on
+    For `copies` of misplaced events it may mean more than once, which deduplication finds: such a client can continue
     after a broker has refused a record for its size, which one that numbers its records cannot.
     """
     client = AIOKafkaProducer(
@@ -254,7 +254,7 @@ async def check_topics(client: AIOKafkaAdminClient, settings: Settings) -> dict[
 
 
 async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """The offset behind the last record of each partition. Raises Unavailable when no broker answers."""
+    """The offset after the last record of each partition. Raises Unavailable when no broker answers."""
     try:
         return dict(await client.end_offsets(list(partitions)))
     except KafkaError as error:
@@ -262,7 +262,7 @@ async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartit
 
 
 class LogBounds(NamedTuple):
-    """One partition: its first offset, the one behind its last record, and the group's committed one if any."""
+    """One partition: its first offset, the one after its last record, and the group's committed one if any."""
 
     start: int
     end: int

@@ -19,7 +19,7 @@ _NO_GENERATION = OffsetCommitRequest.DEFAULT_GENERATION_ID
 def commit_as_member_only(client: AIOKafkaConsumer) -> None:
     """Let a started client that subscribes refuse to commit while it is in no group, with CommitFailedError.
 
-    A client that is assigned its partitions by hand is such a tool, and goes on committing as one. Private parts of
+    A client that is assigned its partitions by hand is such a tool, and continues committing as one. Private parts of
     aiokafka are replaced, so another version than the one this was written for is left as it is.
     """
     if not __version__.startswith(WRITTEN_FOR):

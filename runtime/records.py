@@ -43,7 +43,7 @@ class PlainRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """Records of some partitions: those of one behind those of another, in offset order."""
+    """Records of some partitions: those of one after those of another, in offset order."""
 
     text: Bytes
     lines: Lines
@@ -84,18 +84,18 @@ class Records:
 
     @classmethod
     def joined(cls, parts: "Sequence[Records]") -> "Records":
-        """These together; of each partition what is in a later one lies behind."""
+        """Join parts; of each partition, records of a later part come after those of an earlier one."""
         parts = [part for part in parts if len(part)]  # an empty one has no extent of text
         if len(parts) == 1:
             return parts[0]
         known = _Numbers()
         texts, lines, headers_of, end = [], [np.empty((0, WIDTH), np.int64)], [np.empty(0, np.int32)], 0
         for part in parts:
-            first, behind = part._extent()
-            texts.append(part.text[first:behind])
+            first, after = part._extent()
+            texts.append(part.text[first:after])
             moved = part.lines.copy()
             moved[:, [VALUE, KEY]] += end - first
-            end += behind - first
+            end += after - first
             lines.append(moved)
             numbers = np.zeros(len(part.headers), np.int32)
             for number in np.flatnonzero(np.bincount(part.headers_of)).tolist():
@@ -107,7 +107,7 @@ class Records:
         return together._by_partition()
 
     def _extent(self) -> tuple[int, int]:
-        """Where in the text its first byte is, and behind its last; headers are read already."""
+        """Where in the text its first byte is, and after its last; headers are read already."""
         firsts, sizes = self.lines[:, [VALUE, KEY]], np.maximum(self.lines[:, [VALUE + 1, KEY + 1]], 0)
         return int(firsts.min(initial=len(self.text))), int((firsts + sizes).max(initial=0))
 

@@ -26,7 +26,7 @@ COMMAND_ATTEMPTS = 5
 async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries: int | None = None) -> Result:
     """Call `attempt` until it succeeds, waiting longer each time (full jitter), and say so.
 
-    Raises Fatal for an error that trying again cannot mend, and RowsRefused as it is. Without `tries` there is
+    Raises Fatal for an error that trying again cannot repair, and RowsRefused as it is. Without `tries` there is
     no last try: a pipeline that gave up would have to drop something. With it the last Unavailable is raised.
     """
     tried = 0

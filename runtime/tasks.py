@@ -1,7 +1,7 @@
 """Tasks and their owners: whoever starts a task ends it, and waits until it has ended.
 
-A task that is only cancelled goes on for a while: it may still use a connection that its owner has closed, and what it
-raises is told to nobody.
+A task that is only cancelled runs on for a while: it may still use a connection that its owner has closed, and its
+error is reported to nobody.
 """
 
 import asyncio

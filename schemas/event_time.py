@@ -31,7 +31,7 @@ def parse_occurred_at(text: str) -> datetime:
     """Read an ISO 8601 time, or one as databases print it, with or without an offset (without: UTC).
 
     T or a blank before the time, seconds and up to 9 decimals of them or none, then nothing, Z, +05, +0530 or +05:30,
-    perhaps behind a blank; t and z in either case.
+    perhaps after a blank; t and z in either case.
 
     Raises PydanticCustomError (a ValueError) `bad_time` for another form, for a day or hour that does not
     exist, and for a time before 1970 or from 2262 on.

@@ -51,7 +51,7 @@ def _uuid7(epoch_ms: int, rand_a: int, rand_b: int) -> str:
 class IdMint:
     """Mints ids in ascending order within this process, also when the wall clock stands still or steps back.
 
-    The 12 bits behind the time count ids of one millisecond (RFC 9562, section 6.2, method 1); when they run
+    The 12 bits after the time count ids of one millisecond (RFC 9562, section 6.2, method 1); when they run
     out the mint borrows the next millisecond, so more than 4,096,000 ids a second run ahead of the clock.
     """
 

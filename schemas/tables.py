@@ -1,6 +1,6 @@
 """The tables, as data: every statement that `tally init` runs, in order, and the columns the consumer fills.
 
-A migration is never edited once it has left this repository; the next one mends it. Names are unqualified: the
+A migration is never edited once it has left this repository; the next one repairs it. Names are unqualified: the
 connection carries the database.
 """
 
@@ -203,7 +203,7 @@ _ADD_MOVED = (
     VIEWS["verdicts_by_hour"],
 )
 
-# Without ends: begun, so that who goes on with it knows what the topic's limit was before its producers were held.
+# Without ends: begun, so that who continues with it knows what the topic's limit was before its producers were held.
 _CREATE_EXPANSIONS = f"""
 CREATE TABLE IF NOT EXISTS {EXPANSIONS} (
     topic String,

@@ -37,7 +37,7 @@ async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
 
 
 async def check_stores(settings: Settings, *stores: str) -> None:
-    """Raise what is wrong with these stores: Fatal of the first that waiting does not mend, else Unavailable."""
+    """Raise what is wrong with these stores: Fatal of the first that waiting does not repair, else Unavailable."""
     faults = (await faults_of(settings, *stores)).values()
     for fault in faults:
         if not isinstance(fault, Unavailable):

@@ -1,4 +1,4 @@
-"""docs/capacity.md's table, for a few loads: `python -m tally.capacity_doc` prints the page with it anew."""
+"""docs/capacity.md's table, for a few loads: `python -m tally.capacity_doc` prints the page with it again."""
 
 import re
 import sys

@@ -111,7 +111,7 @@ class Replayed:
     failing: Counter[str] = field(default_factory=Counter)
     """Rejected still, by `reason field`."""
     settled: int = 0
-    """Left alone: stored already by an earlier replay, or, since the log was judged anew, rejected no more."""
+    """Left alone: stored already by an earlier replay, or, since the log was judged again, rejected no more."""
 
 
 async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerator[Letter, None]:

@@ -5,10 +5,10 @@
 2 drain     until the workers have committed all there is
 3 record    where the old partitions end; from there on each new one inherits from its old one (`runtime.expansions`)
 4 expand
-5 settle    until every producer has looked at the topic anew, and has given up what it had sent before
+5 settle    until every producer has looked at the topic again, and has given up what it had sent before
 6 release   workers start again by themselves, and put the claims of the new partitions back from ClickHouse
 
-Until 3 whatever goes wrong ends with a release, and nothing has changed. From there on the same command goes on.
+Until 3 whatever goes wrong ends with a release, and nothing has changed. From there on the same command continues.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Replay: the same log once more, judged anew into a database of its own, compared with what is stored, and swapped
+"""Replay: the same log once more, judged again into a database of its own, compared with what is stored, and swapped
 in on request. The way back from a bad deploy.
 
 A verdict needs both tables (stored, or an outcome), so what is replayed into is a database and not a table: there
@@ -50,7 +50,7 @@ _IN_RANGE = (
 
 
 class _State(BaseModel):
-    """What a replay's database says of it, so that it is gone on with as it was begun, or not at all."""
+    """What a replay's database says of it, so that it is resumed as it was begun, or not at all."""
 
     topic: str
     since: datetime | None
@@ -82,7 +82,7 @@ class Comparison:
 
 
 class Replay:
-    """One replay of `settings.topic` into a database. What an interrupted one did is kept, and it goes on there."""
+    """One replay of `settings.topic` into a database. What an interrupted one did is kept, and it continues there."""
 
     def __init__(self, settings: Settings, into: str, database: ClickHouse) -> None:
         if into == settings.database:
@@ -111,7 +111,7 @@ class Replay:
         )
 
     async def prepare(self, since: datetime | None, until: datetime | None) -> None:
-        """Find the offsets, and copy what lies outside of them; or go on with what was begun.
+        """Find the offsets, and copy what lies outside of them; or continue with what was begun.
 
         Raises TallyError when the database is not this replay's, or the ledger forbids the range.
         """
@@ -144,7 +144,7 @@ class Replay:
         return ranges
 
     async def _refuse_expanded(self, since: datetime | None) -> None:
-        """What a partition has inherited would be judged while it is being judged anew itself."""
+        """What a partition has inherited would be judged while it is being judged again itself."""
         expansions = (await Expansions.read(self._live.topic, self._database)).all
         if expansions:
             clear_ms = expansions[-1].at_ms + self._live.reach_back_ms
@@ -174,7 +174,7 @@ class Replay:
         if (found.topic, found.since, found.until) != (self._live.topic, since, until):
             raise TallyError(
                 f"database {into} holds a replay of {found.topic} from {found.since or 'the beginning'} to "
-                f"{found.until or 'the end'}: go on with that one, or replay into another database"
+                f"{found.until or 'the end'}: continue with that one, or replay into another database"
             )
 
     async def _save(self, state: _State) -> None:
@@ -196,7 +196,7 @@ class Replay:
             raise kafka_fault(error, "committing where the replay begins") from error
 
     async def judge(self) -> None:
-        """Judge every record of the range anew. What is rejected now gets a dead letter, if need be a second time."""
+        """Judge every record of the range again. What is rejected now gets a dead letter, if need be a second time."""
         if self._state.phase != "judging":
             return
         ends = {partition: replayed.end for partition, replayed in self._state.ranges.items()}
@@ -230,7 +230,7 @@ class Replay:
     async def swap(self) -> None:
         """Put what was replayed into the place of what is stored, which is kept in the other database.
 
-        Interrupted, it goes on where it was. Raises TallyError while workers run, since they would write into both,
+        Interrupted, it continues where it was. Raises TallyError while workers run, since they would write into both,
         and when not every replayed offset has one outcome.
         """
         copier, live, into = self._copier(), self._live.database, self._target.database

@@ -51,7 +51,7 @@ def check(settings: Settings, role: Role) -> None:
 
 
 async def refuse_wrong(settings: Settings) -> None:
-    """Raise what waiting cannot mend, such as a wrong password. A store that is away is waited for while serving."""
+    """Raise what waiting cannot repair, such as a wrong password. A store that is away is waited for while serving."""
     # Not its own database: that may be made in a moment.
     stores: list[AbstractAsyncContextManager[object]] = [connect(settings, database="default")]
     if settings.kafka:

@@ -79,8 +79,8 @@ class TableCopy:
             f"SELECT _offset, replayed_as FROM {self._live}.{OUTCOMES} FINAL WHERE {_IN_RANGE} AND replayed_as != ''"
         )
         sql = (
-            f"INSERT INTO {self._target}.{OUTCOMES} SELECT anew.* REPLACE (before.replayed_as AS replayed_as) "
-            f"FROM ({rejected}) AS anew INNER JOIN ({before}) AS before ON anew._offset = before._offset"
+            f"INSERT INTO {self._target}.{OUTCOMES} SELECT again.* REPLACE (before.replayed_as AS replayed_as) "
+            f"FROM ({rejected}) AS again INNER JOIN ({before}) AS before ON again._offset = before._offset"
         )
         for partition, replayed in self._ranges.items():
             for piece in replayed.pieces(OFFSETS_PER_COPY):
@@ -91,7 +91,7 @@ class TableCopy:
         return {(topic, partition): end for topic, partition, end in rows}
 
     async def _copy_ledger(self, partition: int, replayed: LogRange) -> None:
-        """Entries inside the range are made anew; one that reaches beyond it cannot be told apart."""
+        """Entries inside the range are made again; one that reaches beyond it cannot be told apart."""
         where = self._where(self._topic, partition, replayed)
         for first, last in await self._database.rows(_LEDGER_ACROSS, where):
             raise TallyError(

@@ -28,7 +28,7 @@ class Brokers(NamedTuple):
 
 
 class ValkeyNodes(NamedTuple):
-    """Masters that share the slots, and behind them as many replicas for each, in the same order."""
+    """Masters that share the slots, and after them as many replicas for each, in the same order."""
 
     url: SecretStr
     masters: list[Child]

@@ -1,4 +1,4 @@
-"""Our BLAKE2b is hashlib's, also for texts of more than one block, and whatever lies behind them."""
+"""Our BLAKE2b is hashlib's, also for texts of more than one block, and whatever lies after them."""
 
 import hashlib
 

@@ -14,7 +14,7 @@ steps = st.lists(st.tuples(st.lists(fingerprints, max_size=30), st.floats(0, 1),
 
 @pytest.fixture(autouse=True)
 def tiny_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that rows overflow, wrap around, and tables are built anew."""
+    """So that rows overflow, wrap around, and tables are built again."""
     monkeypatch.setattr(claim_index, "SMALLEST", 2)
 
 

@@ -221,7 +221,7 @@ async def test_claims_are_rebuilt_without_what_is_not_deduplicated(lab: Lab, api
     await api.post(f"{PATH}/batch?deduplicate=false", json={"interactions": [EVENT]})
     await lab.drain()
     await api.post(f"{PATH}/batch", json={"interactions": [EVENT]})
-    counts = await lab.drain(key_prefix=f"{lab.settings.key_prefix}-anew")
+    counts = await lab.drain(key_prefix=f"{lab.settings.key_prefix}-again")
     assert (counts.stored, counts.duplicates) == (1, 0)
 
 

@@ -31,7 +31,7 @@ from tests.waiting import eventually_async
 async def test_a_crash_between_any_two_steps_changes_nothing(
     lab: Lab, crash_after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step of the batch is cut off behind; the next run ends where an undisturbed one would have."""
+    """Each step of the batch is cut off after; the next run ends where an undisturbed one would have."""
 
     class Crashed(BaseException):
         pass
@@ -112,7 +112,7 @@ async def test_a_topic_created_anew_is_not_mistaken_for_the_old(lab: Lab) -> Non
         await admin.delete_topics([lab.settings.topic])
     await _created_anew(lab)
     await lab.put(as_json("c"), partition=old.partition)
-    with pytest.raises(Fatal, match="created anew"):
+    with pytest.raises(Fatal, match="created again"):
         await lab.drain(group=f"{lab.settings.group}-2")
 
 
@@ -139,7 +139,7 @@ async def test_records_that_expired_unread_are_fatal(lab: Lab) -> None:
 
 
 async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) -> None:
-    """The client itself would go on at the log's start, and commit past the gap."""
+    """The client itself would continue at the log's start, and commit past the gap."""
     (first, *_) = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
     place = TopicPartition(lab.settings.topic, first.partition)
     resting, go_on = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Dead letters can be found, looked at, mended and put back; putting them back twice stores once."""
+"""Dead letters can be found, looked at, repaired and put back; putting them back twice stores once."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -70,7 +70,7 @@ async def test_a_mended_letter_is_stored_once_however_often_it_is_replayed(lab: 
 
 
 async def test_the_window_is_judged_as_it_was(lab: Lab) -> None:
-    """A client that mended its event at once has it stored: the letter, replayed long after, is its duplicate."""
+    """A client that repaired its event at once has it stored: the letter, replayed long after, is its duplicate."""
     await lab.put(BAD, key=b"default:exec-1")
     (first,) = await lab.emit(click())
     await lab.drain()

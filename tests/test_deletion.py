@@ -186,9 +186,9 @@ async def test_its_claim_outlives_it(lab: Lab, api: httpx.AsyncClient) -> None:
     (first,) = await lab.emit(click())
     await lab.drain()
     await delete(api, first.interaction_id)
-    for anew in ({}, {"key_prefix": f"{lab.settings.key_prefix}-anew"}):
+    for claims in ({}, {"key_prefix": f"{lab.settings.key_prefix}-again"}):
         (again,) = await lab.emit(click())
-        await lab.drain(**anew)
+        await lab.drain(**claims)
         status = (await api.get(f"{PATH}/{again.interaction_id}/status")).json()
         assert (status["status"], status["duplicate_of"]) == ("duplicate", first.interaction_id)
         assert_error(await api.get(f"{PATH}/{again.interaction_id}"), 404, "NotFoundError", "deleted")

@@ -123,7 +123,7 @@ def lines(raw: bytes) -> list[Any]:
 def test_a_file_may_begin_with_a_byte_order_mark() -> None:
     line = json.dumps(EVENT).encode() + b"\n"
     assert lines(BOM_UTF8 + line + line) == [(1, "doc-1"), (2, "doc-1")]
-    assert lines(line + BOM_UTF8 + line) == [(1, "doc-1"), (2, "doc-1")], "of files put behind each other"
+    assert lines(line + BOM_UTF8 + line) == [(1, "doc-1"), (2, "doc-1")], "of files put after each other"
     assert lines(BOM_UTF8 + b"\r\n" + line) == [(2, "doc-1")]
     assert lines(BOM_UTF8) == []
 

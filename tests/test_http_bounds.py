@@ -151,7 +151,7 @@ async def test_requests_that_arrive_together_start_in_rounds() -> None:
 
 
 def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand errors of one kind are ten lines and their number; other lines and the access log go on."""
+    """A thousand errors of one kind are ten lines and their number; other lines and the access log continue."""
     now = 0.0
     monkeypatch.setattr("runtime.log.time", SimpleNamespace(monotonic=lambda: now))
     written = io.StringIO()

@@ -106,7 +106,7 @@ async def test_a_worker_that_was_killed_gets_its_name_back_at_once(
 
 
 async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
-    """One that slept too long has lost its name to another process, and must not go on beside it."""
+    """One that slept too long has lost its name to another process, and must not continue beside it."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
     async with first.held(), second.held():  # of one process, so the second takes it at once

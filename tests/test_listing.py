@@ -136,7 +136,7 @@ async def reading(filled: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def everything(api: httpx.AsyncClient, body: dict[str, Any] | None = None, **query: Any) -> list[dict[str, Any]]:
-    """All pages of a list, one behind the other."""
+    """All pages of a list, one after the other."""
     found: list[dict[str, Any]] = []
     while True:
         answer = await api.post(LIST, json=body or {}, params=query)
@@ -239,8 +239,8 @@ async def test_pages_by_number_offset_and_totals(lab: Lab, api: httpx.AsyncClien
         assert page["pagination"]["total_pages"] == -(-25 // page["pagination"]["page_size"])
     page = (await api.post(LIST, params={"page": 2, "page_size": 10})).json()
     assert (page["pagination"]["page"], page["pagination"]["total"]) == (2, None)
-    behind = (await api.post(f"{LIST}{page['pagination']['next_page']}")).json()
-    assert [each["interaction_id"] for each in behind["results"]] == ids[20:]
+    after = (await api.post(f"{LIST}{page['pagination']['next_page']}")).json()
+    assert [each["interaction_id"] for each in after["results"]] == ids[20:]
     before = (await api.post(f"{LIST}{page['pagination']['previous_page']}")).json()
     assert [each["interaction_id"] for each in before["results"]] == ids[:10]
 

@@ -25,7 +25,7 @@ async def accounts(lab: Lab) -> dict[int, PartitionAudit]:
 
 
 async def in_a_transaction(lab: Lab, count: int, *, keep: bool) -> None:
-    """So many records in partition 0, and a marker behind them."""
+    """So many records in partition 0, and a marker after them."""
     producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
     await producer.start()
     try:
@@ -164,7 +164,7 @@ async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: L
 
 
 async def test_only_records_wait(lab: Lab) -> None:
-    """What lies behind the committed offset may be markers and what was given up: then nothing waits there."""
+    """What lies after the committed offset may be markers and what was given up: then nothing waits there."""
     await lab.put(as_json(), partition=0)
     await in_a_transaction(lab, 2, keep=False)
     await lab.put(as_json(), partition=1)

@@ -30,7 +30,7 @@ async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(narrow: Sett
         rows = [each for each in stored if each.append_ms >= after[0].append_ms - 2 * W and each.offset % 2 == 0]
         rows += [each for each in before if each in stored and each not in rows]
         lease = await claims.take(
-            0, needed=after[0].offset - 1, log_end=1_000_000, append_ms=after[0].append_ms, anew=True
+            0, needed=after[0].offset - 1, log_end=1_000_000, append_ms=after[0].append_ms, again=True
         )
         await claims.restore(lease, rows_of_claims(claims_of(rows)))
         await claims.finish(
@@ -99,11 +99,11 @@ async def test_claims_of_a_topic_of_the_same_name_are_noticed(narrow: Settings, 
         "the log is shorter than what was claimed"
     )
     await ask(claims, await taken(claims), log[:6])
-    anew = [each._replace(append_ms=each.append_ms + 500) for each in log]
+    again = [each._replace(append_ms=each.append_ms + 500) for each in log]
     lease = await retaken(claims, needed=-1, append_ms=log[0].append_ms)
     with pytest.raises(ClaimsLost, match="another log"):
-        await ask(claims, lease, anew)
-    assert not (await retaken(claims, needed=-1, append_ms=anew[0].append_ms)).whole
+        await ask(claims, lease, again)
+    assert not (await retaken(claims, needed=-1, append_ms=again[0].append_ms)).whole
 
 
 async def test_claims_that_may_have_expired_are_noticed(narrow: Settings, redis: Redis) -> None:

@@ -186,10 +186,10 @@ extras = st.lists(
 
 
 @given(spaces, spaces, extras)
-def test_a_value_with_an_id_put_in_is_the_same_event_with_that_id(before: str, behind: str, more: list[str]) -> None:
+def test_a_value_with_an_id_put_in_is_the_same_event_with_that_id(before: str, after: str, more: list[str]) -> None:
     """However it was written, also when it names the id with null, or names it and takes it back."""
     members = ['"feature_id":"f"', '"interaction_type":["view"]', '"position":0', *more]
-    value = f"{before}{{{before}{f',{behind}'.join(members)}{behind}}}{behind}".encode()
+    value = f"{before}{{{before}{f',{after}'.join(members)}{after}}}{after}".encode()
     found, minted = judge(value), mint_id()
     assert isinstance(found, ValidEvent)
     moved = judge(with_id(value, minted))

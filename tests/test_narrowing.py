@@ -1,4 +1,4 @@
-"""An unexpected error costs the record that causes it, and no other: it becomes a dead letter, the worker goes on."""
+"""An unexpected error costs the record that causes it, and no other: it becomes a dead letter, the worker continues."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -138,7 +138,7 @@ async def test_no_kind_of_error_ends_the_worker(lab: Lab, way: Poisoning, monkey
 async def test_a_recorded_verdict_is_final_when_a_commit_was_lost(
     lab: Lab, way: Poisoning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when the fault is mended by then, and the event could be stored."""
+    """Also when the fault is repaired by then, and the event could be stored."""
 
     async def lose(*_args: Any) -> None:
         return None

@@ -253,7 +253,7 @@ async def test_moves_that_the_tables_have_lost_are_found_by_their_copies(lab: La
 
 
 async def test_what_the_workers_have_not_come_to_is_theirs_to_move(lab: Lab) -> None:
-    """A replay that moved it would leave it without a copy, or with two; it goes on once they have."""
+    """A replay that moved it would leave it without a copy, or with two; it continues once they have."""
     await lab.emit(click())
     await lab.drain()
     await lab.put(as_json(), partition=(ITS_HOME + 1) % 4)

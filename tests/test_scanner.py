@@ -162,7 +162,7 @@ def test_text_is_utf_8_as_python_reads_it(raw: bytes) -> None:
 
 
 def test_every_byte_that_is_cut_off_is_missed() -> None:
-    """Nothing is read behind a value's end, where another one begins."""
+    """Nothing is read after a value's end, where another one begins."""
     value = GOOD[:-1] + b',"occurred_at":"2026-01-02T03:04:05.678Z","document_score":-1.5e-7,"user_id":"\\u00e9\\n"}'
     assert is_sure(value) == [True]
     cut = [value[:size] for size in range(len(value))]

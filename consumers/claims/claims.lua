@@ -121,8 +121,8 @@ end
 
 -- take: become the one who claims. ARGV[6] the highest offset whose claims must be there, [7] the log's end, [8] the
 -- append time of the first record to come, [9] the claims' time to live, [10] the append time from which owners may
--- matter, [11] by how much append times may step back, [12] "1" to begin anew in any case. Answers `held`, the space, the count, and the first chunk to load and the
--- one behind the last; or `lost`: the space is then the caller's new and empty one, for `restore` and `finish`.
+-- matter, [11] by how much append times may step back, [12] "1" to begin again in any case. Answers `held`, the space, the count, and the first chunk to load and the
+-- one after the last; or `lost`: the space is then the caller's new and empty one, for `restore` and `finish`.
 local function take()
   local needed, log_end, reach_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[10])
   if head and head.layout == layout and ARGV[12] ~= "1" and head.last >= needed and head.last < log_end
@@ -191,7 +191,7 @@ local function release()
   return { "ok", "" }
 end
 
--- read: owners, one behind the other. KEYS[2..] their chunks, ARGV[6] pairs of 32-bit numbers: which of those, and where
+-- read: owners, one after the other. KEYS[2..] their chunks, ARGV[6] pairs of 32-bit numbers: which of those, and where
 -- in it. Changes nothing.
 local function read()
   if is_fenced() then

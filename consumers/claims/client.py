@@ -48,7 +48,7 @@ _MOST_NUMBERS = 2**31
 
 
 class Fenced(Restart):
-    """Another worker has taken the partition: this one must not go on. It leaves and joins the group anew."""
+    """Another worker has taken the partition: this one must not continue. It leaves and joins the group again."""
 
 
 class ClaimsLost(Exception):
@@ -137,18 +137,18 @@ class Claims:
         layout = b"%d %d %d" % (LAYOUT, self._window_ms, self._ttl_ms)
         self._layout = hashlib.blake2b(layout, digest_size=8).digest()
 
-    async def take(self, partition: int, *, needed: int, log_end: int, append_ms: int, anew: bool = False) -> Lease:
+    async def take(self, partition: int, *, needed: int, log_end: int, append_ms: int, again: bool = False) -> Lease:
         """Become the one who claims this partition's keys; who did before is fenced from here on.
 
         The claims are whole if they cover every offset up to `needed` (-1: none) and all that a record appended at
-        `append_ms` may meet, and are of a log that ends at `log_end`. `anew` gives them up in any case. Taking alone
+        `append_ms` may meet, and are of a log that ends at `log_end`. `again` gives them up in any case. Taking alone
         proves nothing: a worker that slept through a rebalance takes too. The caller must make sure that the group
         still counts it in, and then `load`.
         """
         lease = Lease(partition, secrets.token_bytes(16), secrets.token_bytes(4), 0, False, 0, 0)
         reach_ms = append_ms - self._reach_back_ms
         state, lease.space, lease.count, lease.first_chunk, lease.next_chunk = await self._call(
-            "take", lease, [], needed, log_end, append_ms, self._ttl_ms, reach_ms, self._skew_ms, int(anew)
+            "take", lease, [], needed, log_end, append_ms, self._ttl_ms, reach_ms, self._skew_ms, int(again)
         )
         lease.whole = state == b"held"
         return lease
@@ -261,7 +261,7 @@ class Claims:
     async def forget_all(self, partitions: Iterable[int]) -> None:
         """Make every worker rebuild the claims of these partitions, because the stored rows have changed."""
         for partition in partitions:
-            await self.take(partition, needed=-1, log_end=0, append_ms=0, anew=True)
+            await self.take(partition, needed=-1, log_end=0, append_ms=0, again=True)
 
     def _head_key(self, lease: Lease) -> bytes:
         return f"{self._prefix}{lease.partition}}}".encode()

@@ -88,7 +88,7 @@ class Leases:
                 if before:
                     raise Unsettled
                 async with self._taking:
-                    lease = await self._take(part, anew=lost)
+                    lease = await self._take(part, again=lost)
             return await retrying(what, lambda: ask(lease))
         except ClaimsLost as why:
             log.warning("partition %d: claims are lost (%s)", part.partition, why)
@@ -96,15 +96,15 @@ class Leases:
             self._lost.add(part.partition)
             raise
 
-    async def _take(self, part: Slice, *, anew: bool) -> Lease:
+    async def _take(self, part: Slice, *, again: bool) -> Lease:
         """Everything before the part's first record is recorded, so the claims need to reach no further than that."""
         partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
         if self._may_hold:  # a claim of an event that is held now would make duplicates of it: none may lie ahead
             log_end = part.first_offset
-        anew = anew or await self._rebuild.must_begin_anew(part)
+        again = again or await self._rebuild.must_begin_anew(part)
         append_ms = part.first_append_ms
-        take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, anew=anew)
+        take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, again=again)
         lease = await retrying("taking claims", take)
         await failpoints.reached("taken")
         # Only now: had another worker been given the partition before, this would be refused; if it is given to

@@ -74,7 +74,7 @@ def rows_of(
 
 
 def make_rows(keys: bytes, offsets: Numbers, event_ms: Numbers, append_ms: Numbers, ids: npt.NDArray[np.uint8]) -> Rows:
-    """The same, keys and ids as bytes, one behind the other."""
+    """The same, keys and ids as bytes, one after the other."""
     rows = np.empty((len(offsets), _COLUMNS), np.int64)
     rows[:, :2] = np.frombuffer(keys, np.int64).reshape(-1, 2)
     rows[:, _OFFSET] = offsets
@@ -145,9 +145,9 @@ def fingerprints_near(rows: Rows, window_ms: int) -> tuple[npt.NDArray[np.int64]
     """By what the index finds all owners of events: fingerprints, and which event each is of."""
     slices = rows[:, _EVENT_MS] // window_ms
     at = slices & SLICE_MASK
-    before, behind = np.flatnonzero(at == 0), np.flatnonzero(at == SLICE_MASK)
-    of = np.concatenate([np.arange(len(rows)), before, behind])
-    away = np.repeat([0, -1, 1], [len(rows), len(before), len(behind)])
+    before, after = np.flatnonzero(at == 0), np.flatnonzero(at == SLICE_MASK)
+    of = np.concatenate([np.arange(len(rows)), before, after])
+    away = np.repeat([0, -1, 1], [len(rows), len(before), len(after)])
     return of, _fingerprints(rows[of], slices[of] + away)
 
 
@@ -210,7 +210,7 @@ class DuplicateResolver:
         self._owners[key, owner.event_ms // self._window_ms].append(owner)
 
     def judge(self, rows: Rows, positions: Sequence[int], flags: Mapping[int, int]) -> Verdict:
-        """Resolve the events at `positions`, which are in offset order; what they own is known to those behind them."""
+        """Resolve the events at `positions`, which are in offset order; what they own is known to those after them."""
         verdict = Verdict()
         asking = _OWNER.iter_unpack(rows[np.array(positions, np.int64)].tobytes())
         for at, (key, offset, event_ms, append_ms, raw_id) in zip(positions, asking, strict=True):

@@ -102,7 +102,7 @@ def _fetch_one(jar: Jar, folder: Path) -> None:
 
 
 def lock(version: str) -> str:
-    """Resolve a Kafka version anew and return the lock file's text."""
+    """Resolve a Kafka version again and return the lock file's text."""
     artifacts = list(jgo.resolve(f"{KAFKA}:{version}"))
     (log4j,) = [artifact for artifact in artifacts if artifact.artifactId == "log4j-core"]
     binding = log4j.context.project(log4j.groupId, LOG_BINDING).at_version(log4j.version).artifact()

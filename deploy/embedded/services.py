@@ -71,7 +71,7 @@ def java() -> Path:
         return Path(JAVA)
     found = Path(home) / "bin" / "java"
     if not found.exists():
-        raise TallyError(f"JAVA_HOME is {home}, but there is no {found}: mend or unset it")
+        raise TallyError(f"JAVA_HOME is {home}, but there is no {found}: repair or unset it")
     return found
 
 

@@ -47,7 +47,7 @@ class _Batch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AcceptedEvent(NamedTuple):
-    """An event that may go on the topic: its JSON text, which has no id yet, and what it is grouped by."""
+    """An event that may be put on the topic: its JSON text, which has no id yet, and what it is grouped by."""
 
     text: bytes
     feature_id: str
@@ -64,7 +64,7 @@ class AcceptedEvent(NamedTuple):
 
 
 class RequestValidator:
-    """Decides what may go on the topic: what the judge lets pass, within bounds that settings may draw narrower."""
+    """Decides what may be put on the topic: what the judge lets pass, within bounds that settings may draw narrower."""
 
     def __init__(self, settings: Settings) -> None:
         self._event_bytes = settings.http_event_bytes
@@ -95,7 +95,7 @@ class RequestValidator:
         return judged
 
     async def judge_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
-        """Many, each by itself. What the scanner is sure of need not be judged, and goes on the topic as written."""
+        """Many, each by itself. What the scanner is sure of need not be judged, and is put on the topic as written."""
         found: list[AcceptedEvent | Sequence[Rejection] | None] = [None] * len(items)
         if not self._is_narrower:
             found = await _apart(sum(map(len, items)), _scanned, items)
@@ -196,7 +196,7 @@ def precompile() -> None:
 
 
 async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Result:
-    """Run what is mostly compiled, and so lets the event loop go on: in a thread when its input is large."""
+    """Run what is mostly compiled, and so lets the event loop continue: in a thread when its input is large."""
     return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)
 
 

@@ -35,7 +35,7 @@ NOT_ACKNOWLEDGED = (
 
 
 class _Sending(NamedTuple):
-    """Of many, the events that may go on the topic, and what is wrong with the others, by their index."""
+    """Of many, the events that may be put on the topic, and what is wrong with the others, by their index."""
 
     records: dict[int, Outgoing]
     refused: dict[int, Sequence[Rejection]]
@@ -55,7 +55,7 @@ class Collector:
         self._wait_for = wait_for
 
     async def close(self) -> None:
-        """End what goes on without a request."""
+        """End background work."""
         await self._hints.close()
 
     async def create(
@@ -142,7 +142,7 @@ class Collector:
     async def _send_all(
         self, sending: _Sending, count: int, share: Reservation, route: str
     ) -> tuple[Response, TallyError | None]:
-        """Send what may go on the topic; also what kept some of it from there. Raises 503 when Kafka has taken none."""
+        """Send valid events; also return the error that kept some from the topic. Raises 503 when Kafka has taken none."""
         records = sending.records
         failed = {index: worded(index, why) for index, why in sending.refused.items()}
         share.take_events(len(records))

@@ -34,7 +34,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
-        max_length=MAX_IDEMPOTENCY_BYTES - 12,  # an item's place in its batch is put behind it
+        max_length=MAX_IDEMPOTENCY_BYTES - 12,  # an item's place in its batch is put after it
         pattern="^[!-~]+$",
         description="For events without an execution: the same key again, within the window, is the same event",
     ),
@@ -129,7 +129,7 @@ class CollectorPart:
 
 
 async def _mend(topic: Topic, clients: Clients) -> None:
-    """Put a new client in the place of one that is beyond mending."""
+    """Put a new client in the place of one that is beyond repair."""
     while True:
         await asyncio.sleep(MEND_EVERY_S)
         if topic.broken is not None:

@@ -51,7 +51,7 @@ class Access:
 
     @asynccontextmanager
     async def kept_fresh(self, database: ClickHouse) -> AsyncIterator[None]:
-        """Look at the table until left. While ClickHouse is away, the keys that were known go on to count."""
+        """Look at the table until left. While ClickHouse is away, the keys that were known continue to count."""
         store = KeyStore(database)
         # A process that is started again knows its keys before its first request, if ClickHouse answers at all.
         with suppress(TimeoutError):
@@ -104,7 +104,7 @@ class Access:
         return unauthorized(message) if self.is_known else unavailable("the keys are not known yet: again in a moment")
 
     async def check(self) -> None:
-        """Raise Unavailable when API keys could not be refreshed lately: what was revoked since goes on to count."""
+        """Raise Unavailable when API keys could not be refreshed lately: what was revoked since continues to count."""
         if time.monotonic() - self._read_at > max(STALE_S, 10 * self._refresh_s):
             raise Unavailable("API keys could not be refreshed lately")
 

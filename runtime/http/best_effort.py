@@ -1,4 +1,4 @@
-"""What the API asks of Redis and can do without: while Redis is away or slow requests go on, and that is counted."""
+"""What the API asks of Redis and can do without: while Redis is away or slow requests continue, and that is counted."""
 
 import asyncio
 import logging

@@ -136,7 +136,7 @@ class BoundedConnection(HttpToolsProtocol):
             self.cycle.more_body, self._in_head, self._has_ended_message = True, False, False
 
     def _bound(self, begun_in_head: bool) -> None:
-        """Refuse what has no end: a head that goes on, a body that is mostly framing."""
+        """Refuse what has no end: a head that continues, a body that is mostly framing."""
         if self._in_head:
             self._head_bytes = (
                 self._head_bytes + self._chunk_bytes if begun_in_head and not self._has_ended_message else 0

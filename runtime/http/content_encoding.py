@@ -58,5 +58,5 @@ def _inflated(body: bytes, wbits: int, limit_bytes: int) -> bytes:
             rest = rest[len(piece) - len(stream.unused_data) :]
         if not rest:
             return b"".join(parts)
-    kind = f"more than {MAX_MEMBERS} gzip members" if wbits == _GZIP else "bytes behind its compressed data"
+    kind = f"more than {MAX_MEMBERS} gzip members" if wbits == _GZIP else "bytes after its compressed data"
     raise ApiError(400, f"the body has {kind}")

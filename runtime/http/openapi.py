@@ -42,7 +42,7 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Each dependency: ok; away; missing, when requests go on without it; degraded, when `problems` says why."""
+    """Each dependency: ok; away; missing, when requests continue without it; degraded, when `problems` says why."""
 
     ready: bool
     dependencies: dict[str, Literal["ok", "away", "missing", "degraded"]]

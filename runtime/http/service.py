@@ -51,7 +51,7 @@ EXPOSED = (
 
 
 class Check(NamedTuple):
-    """How to tell whether a dependency is there; without one that is not `needed` requests go on."""
+    """How to tell whether a dependency is there; without one that is not `needed` requests continue."""
 
     ask: Callable[[], Awaitable[None]]
     needed: bool = True

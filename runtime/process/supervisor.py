@@ -14,7 +14,7 @@ STABLE_AFTER_S = 30.0
 """A process that ran this long and died is restarted at once again."""
 
 FOR_GOOD = frozenset({each.exit_code for each in (Fatal, SettingsError)})
-"""How a process ends that starting again cannot mend."""
+"""How a process ends that starting again cannot repair."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Supervisor:
     def poll(self) -> bool:
         """Look after every process; returns whether any is still to run.
 
-        Raises ChildFailed when one ended in a way that starting it again cannot mend.
+        Raises ChildFailed when one ended in a way that starting it again cannot repair.
         """
         now = time.monotonic()
         for slot in self._slots:

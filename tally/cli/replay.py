@@ -28,12 +28,12 @@ def replay(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Judge the log anew into another database, under a group and claims of its own, and compare.
+    """Judge the log again into another database, under a group and claims of its own, and compare.
 
     What lies outside the range is copied, so that the database is whole. Exits 1 when an outcome differs, unless
     --swap was asked for; that needs the workers stopped, and keeps the old tables in the other database.
 
-    Examples: tally replay --into tally_again; tally replay --into mended --from 2026-11-22T14:00:00Z --swap
+    Examples: tally replay --into tally_again; tally replay --into repaired --from 2026-11-22T14:00:00Z --swap
     """
     settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
     begin, end = parse_range(since, until)
@@ -61,7 +61,7 @@ async def _run(
 
 
 async def _judge(work: "Replay") -> None:
-    """Judge, with progress; Ctrl-C lets the batch in flight end, and the same command goes on from there."""
+    """Judge, with progress; Ctrl-C lets the batch in flight end, and the same command continues from there."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     judging = asyncio.create_task(work.judge())
     stopped = asyncio.Event()

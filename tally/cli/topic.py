@@ -27,7 +27,7 @@ def expand(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Give the topic more partitions. Events go on to be recognised as duplicates of earlier ones.
+    """Give the topic more partitions. Events continue to be recognised as duplicates of earlier ones.
 
     Producers are held meanwhile: the API answers 503 and `emit` raises Unavailable, for as long as the workers need to
     drain the topic, and then for TALLY_DELIVERY_TIMEOUT_MS and 5 s more. Interrupted or failed, run it again.

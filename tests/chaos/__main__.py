@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`. As short as can be: every worker process imports it anew."""
+"""`python -m tests.chaos`. As short as can be: every worker process imports it again."""
 
 from tests.chaos.campaign import main
 

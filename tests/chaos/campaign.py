@@ -1,4 +1,4 @@
-"""`make chaos RUNS=1000 SEED=7`: many runs, with progress; stops and goes on where it was."""
+"""`make chaos RUNS=1000 SEED=7`: many runs, with progress; stops and continues where it was."""
 
 import argparse
 import asyncio
@@ -126,7 +126,7 @@ def _campaign(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         for shard in shards:
             shard.terminate()
-        console.print("stopped; the same command goes on from here")
+        console.print("stopped; the same command continues from here")
         return 130
     results = _results(options)
     _report(Console(), options, results, time.monotonic() - begun, before)

@@ -34,7 +34,7 @@ class Member:
         return await asyncio.to_thread(_poll, self._line, timeout_s)
 
     def go_on(self) -> None:
-        """Let it go on from its failpoint."""
+        """Let it continue from its failpoint."""
         with contextlib.suppress(OSError):
             self._line.send(child.TELL)
 

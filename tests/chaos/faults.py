@@ -22,7 +22,7 @@ async def died(run: "Run", member: Member) -> None:
 
 
 async def stop(run: "Run", member: Member) -> None:
-    """Others get its partitions and work them off; then it wakes up and goes on where it was."""
+    """Others get its partitions and work them off; then it wakes up and continues where it was."""
     run.crew.start()
     await run.until(run.is_caught_up, 8)
     member.signal(signal.SIGCONT)

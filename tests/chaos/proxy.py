@@ -53,7 +53,7 @@ class Proxy:
         return self._hold
 
     def pass_requests(self) -> None:
-        """New requests go through again; those that wait go on waiting."""
+        """New requests go through again; those that wait continue waiting."""
         self._hold = None
 
     def behave(self) -> None:

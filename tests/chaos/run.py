@@ -62,7 +62,7 @@ class Result(NamedTuple):
 
 
 async def _let_go_when_late(victim: Member) -> None:
-    """A worker that comes to its failpoint when nobody waits for it there any more just goes on."""
+    """A worker that comes to its failpoint when nobody waits for it there any more just continues."""
     while not await victim.met(0.5):
         if await victim.ended(0):
             return
@@ -230,7 +230,7 @@ class Run:
         """A worker died before, in the middle of something, and the claims are lost with it or not."""
         failpoint, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
         needs_rebuild, settings = self.plan.failpoint == "restored", self.through
-        if needs_rebuild:  # which needs rows of late in a partition, and records right behind them
+        if needs_rebuild:  # which needs rows of late in a partition, and records right after them
             failpoint, passes, settings = "committed", 1, settings.model_copy(update={"batch_rows": 20})
         dying = self.crew.start(settings=settings, failpoint=failpoint, passes=passes, action="kill")
         await dying.met(5)

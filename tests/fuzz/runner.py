@@ -45,7 +45,7 @@ JOBS = (
 
 @dataclass
 class Result:
-    """What a job has done, and where it would go on."""
+    """What a job has done, and where it would continue."""
 
     next_example: int
     values: int = 0

@@ -71,7 +71,7 @@ class Target:
             assert answer.json["status"] == answer.status
             assert answer.headers["x-request-id"]
             assert answer.headers["connection"] == "close"
-            assert await wire.is_closed(), "nothing comes behind a refusal"
+            assert await wire.is_closed(), "nothing comes after a refusal"
 
     @property
     def log_bytes(self) -> int:
@@ -79,7 +79,7 @@ class Target:
         return self._log.stat().st_size
 
     def log_since(self, at: int) -> str:
-        """What it has logged behind a place."""
+        """What it has logged after a place."""
         with self._log.open("rb") as file:
             file.seek(at)
             return file.read().decode(errors="replace")

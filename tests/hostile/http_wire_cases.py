@@ -9,7 +9,7 @@ CHUNKED = head("POST", PATH, BEARER | {"Transfer-Encoding": "chunked"})
 
 
 async def requests_sent_ahead(target: Target) -> None:
-    """Requests that are sent ahead are answered in their order; behind too many the connection ends with a 503."""
+    """Requests that are sent ahead are answered in their order; after too many the connection ends with a 503."""
     async with target.wire() as wire:
         await wire.send(b"".join(head("GET", f"/v1/health?{n}", {"X-Request-Id": f"r{n}"}) for n in range(50)))
         for number in range(50):
@@ -34,7 +34,7 @@ async def bodies_in_small_chunks(target: Target) -> None:
         await wire.send(CHUNKED + b"".join(chunk(BODY[at : at + 1]) for at in range(len(BODY))) + b"0\r\n\r\n")
         assert (await wire.answer()).status == 200
         await wire.send(HEALTH)
-        assert (await wire.answer()).status == 200, "the connection goes on"
+        assert (await wire.answer()).status == 200, "the connection continues"
     for body in (
         chunk(b"x") * 200_000,
         chunk(b"x", b";a=" + b"b" * 3 * MIB),
@@ -50,7 +50,7 @@ async def bodies_in_small_chunks(target: Target) -> None:
 
 
 async def trailers_are_no_headers(target: Target) -> None:
-    """What comes behind a chunked body neither names a namespace nor brings a key."""
+    """What comes after a chunked body neither names a namespace nor brings a key."""
     for trailer in (b"X-Namespace: elsewhere", b"Authorization: Bearer wrong", b"Idempotency-Key: " + b"x" * 600):
         async with target.wire() as wire:
             await wire.send(CHUNKED + chunk(BODY) + b"0\r\n" + trailer + b"\r\n\r\n")
@@ -105,7 +105,7 @@ async def lengths_that_lie(target: Target) -> None:
 
 
 async def bodies_beyond_their_limit(target: Target) -> None:
-    """A body beyond its limit is 413 at once; the connection goes on when the rest comes, within a bound."""
+    """A body beyond its limit is 413 at once; the connection continues when the rest comes, within a bound."""
     large = 3 * MIB
     async with target.wire() as wire:
         await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(large)}))
@@ -133,7 +133,7 @@ async def a_client_that_expects_a_hundred(target: Target) -> None:
 
 
 async def upgrades_are_not_made(target: Target) -> None:
-    """A request to upgrade is answered as if it had not asked, and so are those behind it."""
+    """A request to upgrade is answered as if it had not asked, and so are those after it."""
     for protocol in ("websocket", "h2c", "TLS/1.0", "x" * 1_000):
         asking = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "Sec-WebSocket-Key": "x"}
         async with target.wire() as wire:

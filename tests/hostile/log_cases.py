@@ -65,7 +65,7 @@ async def shuffled_offsets(lab: Lab, random: Random) -> Attack:
 
 
 async def bytes_after_the_last_frame(lab: Lab, random: Random) -> Attack:
-    """A batch that brokers take and that cannot be read is rejected offset by offset, and the worker goes on."""
+    """A batch that brokers take and that cannot be read is rejected offset by offset, and the worker continues."""
     async with attacked(lab) as log:
         for codec, compress in ((GZIP, gzip.compress), (LZ4, lz4_encode)):
             await log.neighbours()

@@ -42,7 +42,7 @@ _READING = frozenset({"select", "with", "show", "describe", "desc", "explain", "
 
 
 class Statement(NamedTuple):
-    """A statement ready to run; `data` is what stood behind an INSERT's format clause in the same text."""
+    """A statement ready to run; `data` is what stood after an INSERT's format clause in the same text."""
 
     kind: Kind
     sql: str
@@ -86,7 +86,7 @@ def split_insert(head: bytes) -> Statement | None:
     for found in _INSERT_SOURCE.finditer(head.decode("latin-1")):
         if found.group("format"):
             if found.end() == len(head) and not head.endswith(b"\n"):
-                return None  # the format's name may go on in the next chunk
+                return None  # the format's name may continue in the next chunk
             sql = decode_sql(head[: found.start()])
             return Statement("stream_in", sql, found.group("format"), head[found.end() :])
         if found.group("word"):
