@@ -58,7 +58,7 @@ class Log:
         return rows
 
     def window(self, count: int) -> Rows:
-        """So many events, spread over the last 9 tenths of a window."""
+        """Events spread over the last 9 tenths of a window."""
         rows = self.fresh(count)
         ages = np.sort(self._chance.integers(0, self._window_ms * 9 // 10, count))[::-1]
         rows[:, 3] = rows[:, 4] = self._now_ms - ages

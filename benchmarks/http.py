@@ -47,7 +47,7 @@ def started(stack: Stack, name: str, settings: Settings, module: list[str], path
 
 
 class Turn(NamedTuple):
-    """What is measured by itself: requests over so many connections, each of so many events."""
+    """One measurement: requests over a number of connections, each of a number of events."""
 
     name: str
     port: int

@@ -19,7 +19,7 @@ class Served(NamedTuple):
 
 
 async def load(port: int, make: Callable[[], bytes], *, connections: int, seconds: float) -> Served:
-    """Send what `make` makes over so many connections of this machine, for so long.
+    """Send what `make` makes over connections of this machine, for `seconds`.
 
     Raises RuntimeError for an answer that is not 200.
     """

@@ -38,7 +38,7 @@ class Tick(NamedTuple):
 
 
 def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: float, seed: int) -> list[Tick]:
-    """All batches of so many seconds at `rate` events a second."""
+    """All batches of `seconds` at `rate` events per second."""
     chance, number = random.Random(seed), 0
     others, of_sample = encode_headers(topic.NAMESPACE), encode_headers(SAMPLES)
     placed = topic.Placed(settings.partitions)
@@ -102,7 +102,7 @@ class Sender:
 
 @asynccontextmanager
 async def sender(settings: Settings, rate: float, seconds: float, seed: int) -> AsyncIterator[Sender]:
-    """A sender that has built so many seconds at `rate` events a second. Leaving ends it."""
+    """A sender that has built `seconds` of traffic at `rate` events per second. Leaving ends it."""
     process = await asyncio.create_subprocess_exec(
         *module_command("benchmarks.load", str(rate), str(seconds), str(seed)),
         env=os.environ | settings.as_environment(),

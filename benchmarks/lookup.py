@@ -38,7 +38,7 @@ class Times(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """Against so many rows, alone or while events are written."""
+    """Look up against this many rows, alone or while events are written."""
 
     rows: int
     writing_per_s: float

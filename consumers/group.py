@@ -19,7 +19,7 @@ from runtime.errors import Restart
 from runtime.settings import Settings
 
 LONGEST_AGES = 50
-"""A group grows no longer than so many times a batch's age, whatever waits: events must become visible."""
+"""A group grows for at most this many times a batch's age, whatever waits: events must become visible."""
 
 
 class Group:

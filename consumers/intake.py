@@ -36,7 +36,7 @@ FRESH_MS = 20
 LAST_QUESTIONS = 2
 """How often it is asked once a batch is due: the client asks ahead, so the first answer is an old one."""
 MOST_RECORDS = 8_192
-"""A batch is full with so many; it is what takes the least time a record, by measurement."""
+"""Records of a full batch: the size with the least time per record, by measurement."""
 SPILL = 1.125
 """By so much a batch may be fuller than full: how many records Kafka's batches have is known once they are read."""
 MOST_BYTES = 16 * 1024 * 1024

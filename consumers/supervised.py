@@ -18,7 +18,7 @@ def supervised_workers(
     until_caught_up: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Supervisor:
-    """So many workers, not started yet. `instance_prefix` makes their membership static."""
+    """A supervisor of this many workers, not started yet. `instance_prefix` makes their membership static."""
     commands = {}
     for number in range(workers):
         name = f"worker-{number}"

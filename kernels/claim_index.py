@@ -59,7 +59,7 @@ class ClaimIndex:
         self._used += len(numbers)
 
     def make_room_for(self, count: int) -> None:
-        """So many are going to be noted: all of them at once, not table after table, each a little larger."""
+        """Make room for this many more claims at once, instead of growing table by table."""
         if self._used + count > FULL * self._fingerprints.size:
             self._build_anew(count)
 

@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 
 def block(columns: Mapping[str, Column], rows: int) -> Block:
-    """Columns of so many rows each, as one block."""
+    """Encode columns of this many rows each as one block."""
     pieces: list[Any] = [size(len(columns)), size(rows)]
     for name, column in columns.items():
         pieces += [text(name), text(column.type), *column.data]

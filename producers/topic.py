@@ -151,7 +151,7 @@ class Topic:
         return None
 
     def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, nbytes: int = 0) -> TallyError:
-        """What an error means for who sends so many bytes; with the client that had it, also what it means for that."""
+        """Translate an error of sending this many bytes; with its client, also for that."""
         if isinstance(error, MessageSizeTooLargeError) and 0 < nbytes <= _SMALL_BYTES:
             self.broken = client if client is self._client else self.broken  # it counts what was refused
             return Unavailable(

@@ -27,10 +27,10 @@ from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 2_000_000
-"""So many offsets are compared at a time: about 50 MB in ClickHouse, whatever the topic's length."""
+"""Offsets compared at a time: about 50 MB in ClickHouse, whatever the topic's length."""
 
 OFFSETS_EXPLAINED_AT_ONCE = 100_000
-"""So many offsets are in memory here at a time while those without an outcome are looked for in the log."""
+"""Offsets in memory at a time while those without an outcome are looked for in the log."""
 
 OFFSETS_NAMED = 1_000
 """Per partition, offsets that are named; all are counted."""
@@ -148,7 +148,7 @@ class _Accounts:
         self._counted_to = 0
         """Outcomes of lower offsets may be in the ledger only."""
         self._counted = 0
-        """So many of them, at most."""
+        """At most this many of them."""
         self._ledger_is_exact = True
 
     async def audit(self) -> PartitionAudit:

@@ -27,7 +27,7 @@ from schemas.tables import INTERACTIONS, OUTCOMES
 IDS_PER_BUCKET = 2_000_000
 IDS_NAMED = 100
 LOOKUPS = 10_000
-"""About so many ids are looked up, spread over all; fewer when only a range of time is asked for."""
+"""Ids that are looked up, about, spread over all; fewer when only a range of time is asked for."""
 
 _MINE = (
     "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "

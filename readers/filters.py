@@ -70,7 +70,7 @@ MAX_PATTERN_BYTES = 1_024
 MAX_WORDS = 32
 MAX_NAME_BYTES = 512
 MAX_INTEGER_DIGITS = 76
-"""Integers of up to so many digits are compared as integers; ClickHouse has none that are longer."""
+"""Largest number of digits of an integer that is compared as an integer: ClickHouse has no longer ones."""
 _NAME_PARTS = re.compile(r"\\?.", re.DOTALL)
 
 Value = str | int | float | bool | datetime

@@ -22,7 +22,7 @@ Test = Callable[[str, str, Sequence[Value]], str]
 _MARK = secrets.token_hex(8)
 """Begins every number that was put in quotes. It is random, so no stored text can pass for one."""
 _MANY_DIGITS = 16
-"""A number that ClickHouse has changed has at least so many digits in a row."""
+"""Least number of digits in a row of a number that ClickHouse has changed."""
 _SCALAR = r'"(?:[^"\\]|\\.)*"|[-+.0-9A-Za-z]+'
 """A key or string, a number, or a literal."""
 _BETWEEN = r'[^-+.0-9A-Za-z"]+'

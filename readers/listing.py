@@ -131,12 +131,12 @@ class Listing:
         return Page(found, shown[-1] if len(places) > size else None)
 
     async def _skipped(self, offset: int, after: Place | None, deadline: float) -> Place | None:
-        """The place of the last of so many records; None when there are not so many."""
+        """The place of the last of this many records; None when there are fewer."""
         places = await self._visible(offset, after, deadline)
         return places[-1] if len(places) == offset else None
 
     async def _visible(self, wanted: int, after: Place | None, deadline: float) -> list[Place]:
-        """The places of so many records, fewer at the end; those that are deleted are left out. Raises TookTooLong."""
+        """The places of this many records, fewer at the end; without deleted ones. Raises TookTooLong."""
         places: list[Place] = []
         looked_for = min(wanted, CANDIDATES)
         while True:

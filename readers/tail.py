@@ -72,7 +72,7 @@ class TailFilter(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """So many events came faster than their outcomes could be looked up, and are not shown."""
+    """Events that came faster than their outcomes could be looked up, and are not shown."""
 
     events: int
 

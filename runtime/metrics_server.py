@@ -84,7 +84,7 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers on a socket that listens already, in so many threads at most."""
+    """Answer on a listening socket, in at most this many threads."""
 
     daemon_threads = True
 

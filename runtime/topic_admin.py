@@ -40,7 +40,7 @@ async def set_on(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None
 
 
 async def add_partitions(admin: AIOKafkaAdminClient, topic: str, total: int) -> None:
-    """So many from now on. Raises Unavailable and Fatal."""
+    """Raise a topic's partition count to this. Raises Unavailable and Fatal."""
     try:
         answer: Any = await admin.create_partitions({topic: NewPartitions(total)})
     except KafkaError as error:

@@ -25,10 +25,10 @@ a worker that keeps up makes up to 10 inserts a second (TALLY_BATCH_AGE_MS): so 
 COMPACT_PART_BYTES = 100_000_000
 
 ROWS_PER_MARK = 1_024
-"""Who looks one id up reads so many rows of every column: this and small compressed blocks cost a quarter more CPU for
-each row written than 8,192 and large blocks, and let two to three times as many ids be looked up."""
+"""Rows per index granule. A lookup by id reads as many of every column: this and small compressed blocks cost a quarter
+more CPU for each row written than 8,192 and large blocks, and let two to three times as many ids be looked up."""
 ROWS_PER_RANGE = 8_192
-"""For each so many rows the indexes of times and offsets know the lowest and the highest."""
+"""Rows per entry of the minmax indexes of times and offsets."""
 
 
 class Migration(NamedTuple):

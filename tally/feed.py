@@ -74,7 +74,7 @@ async def paced(
 
 
 class Pace:
-    """Lets so many pass a second, at most; `rate` None: any number."""
+    """A limit of events per second; `rate` None: unlimited."""
 
     def __init__(self, rate: float | None) -> None:
         self._gap_s = 1 / rate if rate else 0.0
@@ -89,7 +89,7 @@ class Pace:
 
 
 async def at_rate(source: Iterable[Item], rate: float | None) -> AsyncIterator[Item]:
-    """Yield from `source`, so many a second at most."""
+    """Yield from `source` at no more than the rate."""
     pace = Pace(rate)
     for item in source:
         await pace.wait()

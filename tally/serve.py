@@ -75,7 +75,7 @@ def supervised(
     log_dir: Path | None,
     say: Callable[[str], None],
 ) -> Supervisor:
-    """So many processes that share a port, not started yet."""
+    """A supervisor of API processes that share a port, not started yet."""
     command = module_command("tally.serve", role, "--host", host, "--port", str(port))
     commands = {"api" if processes == 1 else f"api-{number}": [*command] for number in range(processes)}
     if settings.metrics_port:

@@ -77,7 +77,7 @@ _CHARACTERS = {
 
 
 def texts(limit_bytes: int) -> list[str]:
-    """Texts of exactly so many bytes, of a few more and less, and some that are no JSON strings."""
+    """Texts of exactly this many bytes, of a few more and less, and some that are no JSON strings."""
     written = [
         f'"{"x" * ((limit_bytes + more) % size)}{character * ((limit_bytes + more) // size)}"'
         for character, size in _CHARACTERS.items()

@@ -46,7 +46,7 @@ def running_children() -> Iterator[Children]:
 
 @contextmanager
 def brokers(children: Children, cache_dir: Path, folder: Path, count: int) -> Iterator[Brokers]:
-    """So many brokers, ready."""
+    """A cluster of brokers, ready."""
     folder_of_jars = jars.fetch(cache_dir, lambda _line: None)
     ports = [(free_port(), free_port()) for _ in range(count)]
     voters = ",".join(f"{node}@{HOST}:{controller}" for node, (_, controller) in enumerate(ports, 1))
@@ -76,7 +76,7 @@ def brokers(children: Children, cache_dir: Path, folder: Path, count: int) -> It
 
 
 def valkey_nodes(children: Children, folder: Path, masters: int, replicas: int = 0) -> ValkeyNodes:
-    """A cluster with so many masters, and so many replicas of each, ready."""
+    """A cluster of masters with replicas of each, ready."""
     # The port between nodes is named: by itself it is among those that outgoing connections are given.
     ports = [(free_port(), free_port()) for _ in range(masters * (1 + replicas))]
     processes = []

@@ -79,7 +79,7 @@ class Client:
         self._ids: list[str] = []
 
     async def run(self, until: float, every_s: float) -> None:
-        """Make a request every so many seconds, or with 0 one as soon as the one before is answered."""
+        """Make a request every `pace_s` seconds, or with 0 one as soon as the one before is answered."""
         streams: Any = None
         due = time.monotonic() + self._chance.random() * every_s
         while (now := time.monotonic()) < until:
@@ -149,7 +149,7 @@ class Client:
 
 
 async def clients(port: int, key: str, count: int, seconds: float, rate: float, seed: int) -> Seen:
-    """So many clients, together `rate` requests a second (0: as fast as they are answered), for so long."""
+    """Run clients, together `rate` requests a second (0: as fast as they are answered), for so long."""
     seen = Seen()
     until, every_s = time.monotonic() + seconds, count / rate if rate else 0.0
     crowd = [Client(port, key, seed * 1_000 + number, seen) for number in range(count)]

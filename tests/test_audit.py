@@ -81,7 +81,7 @@ async def test_a_row_inserted_again_counts_once(lab: Lab) -> None:
 
 
 async def transactions(lab: Lab, count: int) -> None:
-    """So many records, each with a marker after it, and a last one without."""
+    """Put records, each followed by a marker, and a last one without."""
     producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
     await producer.start()
     *executions, last = itertools.islice(executions_on(0), count + 1)

@@ -42,7 +42,7 @@ def lab(lab: Lab) -> Lab:
 
 
 def to(settings: Settings, partitions: int, drain_timeout_s: float = WAIT_S) -> Expand:
-    """An expansion to so many."""
+    """An expansion to this partition count."""
     return Expand(settings, partitions, drain_timeout_s=drain_timeout_s, say=lambda _line: None)
 
 

@@ -126,7 +126,7 @@ async def test_pieces_of_work_take_turns() -> None:
 
 
 async def test_requests_that_arrive_together_start_in_rounds() -> None:
-    """A thousand requests start in their order, at most so many of them in one round of the event loop."""
+    """A thousand requests start in their order, at most STARTED_TOGETHER of them in one round of the event loop."""
     starts, rounds = Starts(), 0
     loop = asyncio.get_running_loop()
     started: list[tuple[int, int]] = []

@@ -44,7 +44,7 @@ class Consume:
         return what in text
 
     def has_partitions(self, times: int = 1) -> bool:
-        """Whether a worker of it was given partitions, so many times."""
+        """Whether its workers were given partitions this many times."""
         return self.said("partitions 0, 1, 2, 3") and self.log.read_text().count("partitions 0, 1, 2, 3") >= times
 
 

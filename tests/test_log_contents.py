@@ -25,7 +25,7 @@ async def accounts(lab: Lab) -> dict[int, PartitionAudit]:
 
 
 async def in_a_transaction(lab: Lab, count: int, *, keep: bool) -> None:
-    """So many records in partition 0, and a marker after them."""
+    """Put records in partition 0 in one transaction, followed by its marker."""
     producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
     await producer.start()
     try:

@@ -46,7 +46,7 @@ def test_what_is_written_is_read(batches: list[list[tuple[int, Any, Any, Any]]],
 
 
 async def read_all(client: AIOKafkaConsumer, place: TopicPartition, begin: int, count: int) -> Records:
-    """So many records from an offset on, and what the client gave."""
+    """Records from an offset on, and what the client gave."""
     client.seek(place, begin)
     parts: list[Records] = []
     while sum(map(len, parts)) < count:

@@ -18,7 +18,7 @@ from schemas.dedup import dedup_key
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 OFFSETS_PER_QUERY = 50_000
-"""Rows of so many offsets are in memory at a time: about 40 MB."""
+"""Offsets whose rows are in memory at a time: about 40 MB."""
 
 _IN_REACH = (
     "_topic = {topic:String} AND _partition = {partition:UInt32} "

@@ -47,11 +47,11 @@ class Reservation:
         self.events = 0
 
     def take_bytes(self, size: int) -> None:
-        """Hold so many more bytes. Raises 503."""
+        """Reserve bytes. Raises 503."""
         self._budget.take(0, size)
         self.bytes += size
 
     def take_events(self, count: int) -> None:
-        """Hold so many more events. Raises 503."""
+        """Reserve room for events. Raises 503."""
         self._budget.take(count, 0)
         self.events += count

@@ -26,7 +26,7 @@ from schemas.rejection import Rejection
 from schemas.wire import ValidEvent
 
 WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
-"""Gives the outcome of (namespace, id), or None when it is not final within so many seconds."""
+"""Gives the outcome of (namespace, id), or None when it is not final within this many seconds."""
 
 NOT_ACKNOWLEDGED = (
     "Kafka has not acknowledged it in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the same "
@@ -142,7 +142,7 @@ class Collector:
     async def _send_all(
         self, sending: _Sending, count: int, share: Reservation, route: str
     ) -> tuple[Response, TallyError | None]:
-        """Send valid events; also return the error that kept some from the topic. Raises 503 when Kafka has taken none."""
+        """Send valid events; also return the error that kept some from the topic. Raises 503 when none was sent."""
         records = sending.records
         failed = {index: worded(index, why) for index, why in sending.refused.items()}
         share.take_events(len(records))

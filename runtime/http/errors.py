@@ -66,7 +66,7 @@ def problem(kind: str, location: Sequence[str | int], message: str) -> dict[str,
 
 
 def cut(text: str, most: int) -> str:
-    """A text of at most so many characters; one that was longer ends with an ellipsis."""
+    """A text of at most this many characters; a longer one ends with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -76,7 +76,7 @@ class PageToken(NamedTuple):
 
     @classmethod
     def until(cls, key_id: str, namespace: str, origin: str, life_s: int) -> Self:
-        """What pages of an origin may do for so many seconds from now. Raises ValueError when it is no origin."""
+        """The page token of an origin, valid for this many seconds. Raises ValueError when it is no origin."""
         now_s = int(time.time())
         return cls(key_id, namespace, serialized_origin(origin), now_s, now_s + life_s)
 

@@ -58,7 +58,7 @@ class Site:
         self.token = self.token_for(600)
 
     def token_for(self, life_s: int, origin: str | None = None) -> str:
-        """A page token for so many seconds; a negative number has expired."""
+        """A page token for `seconds`; one for a negative number has expired."""
         return PageToken.until(ROOT, "default", origin or self.origin, life_s).signed(hash_of(KEY))
 
     def page(self, execution: str, endpoint: str, every: int = 100, before: str = "") -> str:

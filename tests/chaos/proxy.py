@@ -21,9 +21,9 @@ class Proxy:
         self.refusing = False
         """New connections are closed at once."""
         self.cut_requests_after: int | None = None
-        """The next requests are cut off after so many bytes, and their connection with them."""
+        """The next requests are cut off after this many bytes, and their connection with them."""
         self.lost_answers = 0
-        """So many further answers are dropped, and their connections cut: the store did it, the client cannot know."""
+        """Number of further answers to drop, with their connections: the store did it, the client cannot know."""
         self.canned: list[bytes] = []
         """Answers to give instead of passing a request on."""
         self.canned_for = b""

@@ -75,7 +75,7 @@ class Site:
         return sum(each.lag for each in await read_lag(self.settings))
 
     async def until_lag(self, most: int, supervisor: Supervisor) -> float:
-        """Seconds until no more than so many records are uncommitted."""
+        """Seconds until at most `most` records are uncommitted."""
         begun = time.monotonic()
         while await self.lag() > most:
             supervisor.poll()

@@ -22,7 +22,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [job.name for job in JOBS]
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5, help="How long, over all parts together.")
-    parser.add_argument("--examples", type=int, help="So many examples of each part instead.")
+    parser.add_argument("--examples", type=int, help="Number of examples of each part, instead of minutes.")
     parser.add_argument("--seed", type=int, help="What every example depends on; 1 unless resumed.")
     parser.add_argument("--first", type=int, default=0, help="Number of the first example.")
     parser.add_argument("--resume", action="store_true", help="Go on after the last example of the state file.")

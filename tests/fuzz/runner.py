@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.fuzz.child import Progress
 
 MOST_FINDINGS = 10
-"""A part with so many is given up: most often they are one."""
+"""A part with this many findings is given up: most often they are one."""
 TELL_EVERY_S = 15.0
 HANGS_AFTER_S = 180.0
 """An example takes milliseconds; making a part ready, where everything has to be compiled, takes a minute."""
@@ -65,7 +65,7 @@ class Runner:
         self.result = Result(first)
 
     def run(self, *, examples: int | None, seconds: float) -> Result:
-        """Run so many examples, or for so long."""
+        """Run a number of examples, or for some time."""
         end = None if examples is None else self.result.next_example + examples
         result = self.result
         while result.is_ready and result.next_example != end and seconds > 0 and len(result.findings) < MOST_FINDINGS:

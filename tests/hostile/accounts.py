@@ -82,7 +82,7 @@ async def attacked(lab: Lab) -> AsyncIterator[Attacked]:
 
 
 async def balances(lab: Lab, records: int) -> None:
-    """Raise AssertionError unless the audits account for so many records and copies of moved ones; none in flight."""
+    """Raise AssertionError unless the audits account for this many records and copies of moved ones; none in flight."""
     accounts = [each async for each in audit(lab.settings, lab.database)]
     assert all(each.balances and not each.in_flight for each in accounts), accounts
     assert sum(each.accepted - each.moved for each in accounts) == records, accounts

@@ -29,17 +29,17 @@ def batch(*events: bytes) -> bytes:
 
 
 def members(size: int) -> bytes:
-    """So many bytes of members that no event has, each of another name."""
+    """Members that no event has, each of another name, of this size in bytes."""
     return b"".join(b',"%x":1' % number for number in range(size // 10))
 
 
 def repeated(value: bytes, size: int) -> bytes:
-    """So many bytes of a value, separated by commas."""
+    """A value repeated up to this size in bytes, separated by commas."""
     return b",".join([value] * (size // (len(value) + 1)))
 
 
 def hostile_events(size: int) -> dict[str, bytes]:
-    """Events of about so many bytes that are dear to read, by what is wrong with them; none is valid."""
+    """Events of about this size in bytes that are slow to read, by what is wrong with them; none is valid."""
     return {
         "unknown keys": event(members(size)),
         "one unknown key": event(b',"%b":1' % (b"k" * size)),

@@ -205,7 +205,7 @@ async def batches_larger_than_their_bound(lab: Lab, random: Random) -> Attack:
 
 
 def _bomb(size: int) -> bytes:
-    """A zstd batch with one record of so many bytes, made without as much memory."""
+    """A zstd batch with one record of this size in bytes, made without as much memory."""
     chunk = b"x" * (4 * MIB)
     tail = varint(0)
     body_head = b"\0" + varint(0) + varint(0) + varint(-1) + varint(size)
