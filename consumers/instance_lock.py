@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from runtime.errors import Fatal, SettingsError, reason_of
-from runtime.faults import REDIS_FAILED, redis_fault
+from runtime.faults.redis import REDIS_FAILED, redis_fault
 from runtime.redis import Redis
 from runtime.retry import retrying
 from runtime.settings import Settings

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 from consumers.batch import Batch
 from runtime.batch_reader import Limits
 from runtime.errors import Fatal
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
 from runtime.metrics import RETRIES
 from runtime.records import Items, Records

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthoriza
 
 from consumers.batch import Rejected
 from runtime.errors import Fatal, TallyError
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
 from runtime.metrics import LETTERS
 from runtime.retry import retrying

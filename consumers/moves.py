@@ -30,7 +30,7 @@ from consumers.letters import nbytes_of
 from runtime import kafka
 from runtime.batch_reader import Limits
 from runtime.errors import Fatal, Unavailable
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.letter import Origin

@@ -15,7 +15,7 @@ from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.leases import Unsettled
 from consumers.pipeline import Pipeline
 from runtime.errors import Restart
-from runtime.faults import STORE_FAILED
+from runtime.faults.stores import STORE_FAILED
 from runtime.metrics import INTERNAL_ERRORS
 from schemas.letter import Origin
 from schemas.rejection import Rejection

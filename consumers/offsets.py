@@ -9,7 +9,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from consumers.claims.client import Fenced
 from runtime.errors import Unavailable, reason_of
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.retry import retrying
 from runtime.settings import Settings
 

@@ -31,7 +31,7 @@ from consumers.sink import OutcomeRows, Sink
 from consumers.stages import Stages
 from consumers.telemetry import Telemetry
 from consumers.validation import Validation
-from runtime.faults import RowsRefused
+from runtime.errors import RowsRefused
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.rejection import Rejection

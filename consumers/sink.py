@@ -11,7 +11,7 @@ from consumers.columns import duplicate_rows, interaction_rows, moved_rows, reje
 from consumers.events import Event, Events, Flags, Places
 from kernels.native_format import Block
 from runtime.clickhouse import ClickHouse, Encoded
-from runtime.faults import RowsRefused
+from runtime.errors import RowsRefused
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from runtime import kafka
 from runtime.errors import Fatal, reason_of
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.settings import Settings
 from runtime.stuck import StuckPartitions

@@ -11,8 +11,8 @@ from readers.filters import Condition, Filter, FilterError, field_named, is_plai
 from readers.held_pages import HeldPages
 from readers.listing import Listing, Order, Page, Place, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
-from runtime.errors import TookTooLong
-from runtime.faults import CLICKHOUSE_BAD_PATTERN, StatementRefused
+from runtime.errors import StatementRefused, TookTooLong
+from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
 from runtime.http.body import PartsResponse, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.openapi import body_of

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from runtime import whole_batches
 from runtime.errors import TallyError
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.log_batches import batch_reader, batches_in
 from runtime.settings import Settings

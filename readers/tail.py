@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from runtime import kafka
 from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms

@@ -14,7 +14,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtime.errors import SettingsError
-from runtime.faults import clickhouse_fault
+from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
 from runtime.tls import trusted
 

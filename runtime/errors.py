@@ -60,3 +60,15 @@ class Degraded(TallyError):
 
 class RefusedByBroker(TallyError):
     """Kafka refused a record for good: too large, or not allowed."""
+
+
+class StatementRefused(TallyError):
+    """ClickHouse refused a statement for good; `code` is its error code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RowsRefused(StatementRefused):
+    """ClickHouse refused rows for what is in them; at least one of them can never be stored."""

@@ -17,7 +17,7 @@ from aiokafka.errors import (
 
 from runtime import whole_batches
 from runtime.errors import Fatal
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka_connection import connection, started, unreachable
 from runtime.membership import commit_as_member_only
 from runtime.settings import Settings

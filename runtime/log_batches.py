@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from runtime import whole_batches
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka_connection import connection, started
 from runtime.log_reader import POLL_MS, read_items
 from runtime.settings import Settings

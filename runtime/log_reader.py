@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from runtime.batch_reader import Limits
 from runtime.errors import Unavailable
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.records import Items, Records
 
 POLL_MS = 500

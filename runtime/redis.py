@@ -9,7 +9,7 @@ from redis.asyncio import RedisCluster as Cluster
 from redis.exceptions import ResponseError
 
 from runtime.errors import Fatal, SettingsError, reason_of
-from runtime.faults import REDIS_FAILED, redis_fault
+from runtime.faults.redis import REDIS_FAILED, redis_fault
 from runtime.settings import Settings
 
 Redis = Server | Cluster

@@ -6,8 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from runtime.errors import Fatal, Unavailable
-from runtime.faults import RowsRefused, StatementRefused
+from runtime.errors import Fatal, RowsRefused, StatementRefused, Unavailable
 from runtime.metrics import RETRIES
 
 Result = TypeVar("Result")

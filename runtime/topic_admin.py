@@ -7,7 +7,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
 from runtime.errors import Fatal
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 
 MAX_MESSAGE_BYTES = "max.message.bytes"
 _SET_ON_THE_TOPIC = 1

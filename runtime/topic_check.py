@@ -15,7 +15,7 @@ from aiokafka.errors import (
 )
 
 from runtime.errors import Fatal
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 
 TIMESTAMP_TYPE = "message.timestamp.type"
 LOG_APPEND_TIME = "LogAppendTime"

@@ -16,7 +16,7 @@ from runtime import kafka
 from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable, reason_of
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
 from runtime.log_reader import read_range
 from runtime.retry import COMMAND_ATTEMPTS, retrying

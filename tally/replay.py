@@ -25,7 +25,7 @@ from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.expansions import Expansions
-from runtime.faults import kafka_fault
+from runtime.faults.kafka import kafka_fault
 from runtime.kafka_connection import connection
 from runtime.migrate import migrate
 from runtime.redis import connect_redis

@@ -18,7 +18,7 @@ from lz4.frame import compress as lz4_compress  # type: ignore[attr-defined]
 
 from deploy.embedded.clickhouse_http.app import MAX_RUNNING
 from deploy.embedded.clickhouse_http.body import MAX_QUERY_BYTES
-from runtime.faults import error_code
+from runtime.faults.clickhouse import error_code
 from runtime.settings import Settings
 from tests.waiting import eventually
 

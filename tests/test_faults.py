@@ -5,8 +5,10 @@ from aiokafka import errors as kafka_errors
 from clickhouse_connect.driver.exceptions import DatabaseError
 from redis import exceptions as redis_errors
 
-from runtime.errors import Fatal, Restart, TookTooLong, Unavailable
-from runtime.faults import RowsRefused, StatementRefused, clickhouse_fault, kafka_fault, redis_fault
+from runtime.errors import Fatal, Restart, RowsRefused, StatementRefused, TookTooLong, Unavailable
+from runtime.faults.clickhouse import clickhouse_fault
+from runtime.faults.kafka import kafka_fault
+from runtime.faults.redis import redis_fault
 
 
 @pytest.mark.parametrize(

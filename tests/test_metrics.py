@@ -24,7 +24,8 @@ from consumers.claims.owners import rows_of
 from deploy.monitoring.dashboard import RATE_OVER, dashboard
 from runtime import metrics, metrics_doc, metrics_server
 from runtime.errors import SettingsError
-from runtime.faults import clickhouse_fault, redis_fault
+from runtime.faults.clickhouse import clickhouse_fault
+from runtime.faults.redis import redis_fault
 from runtime.metrics_server import metrics_served
 from runtime.ports import free_port
 from runtime.retry import retrying

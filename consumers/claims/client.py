@@ -28,7 +28,7 @@ from consumers.claims.owners import (
 )
 from kernels.claim_index import ClaimIndex
 from runtime.errors import Restart
-from runtime.faults import REDIS_FAILED, redis_fault
+from runtime.faults.redis import REDIS_FAILED, redis_fault
 from runtime.redis import Redis
 from runtime.settings import Settings
 

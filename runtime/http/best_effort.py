@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from runtime.errors import TallyError, reason_of
-from runtime.faults import REDIS_FAILED
+from runtime.faults.redis import REDIS_FAILED
 from runtime.metrics import REDIS_BYPASSED
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings

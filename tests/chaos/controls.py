@@ -11,7 +11,7 @@ from consumers.claims.owners import DuplicateResolver
 from consumers.group import Group
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
-from runtime import faults
+from runtime.faults import clickhouse as faults
 
 
 def _claims_without_owner() -> None:
