@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-import numpy as np
-
 MAX_DEPTH = 32
 """Containers inside one another, the interaction's own object counted as 1."""
 
@@ -13,21 +11,27 @@ MAX_DEPTH = 32
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 _SMALL_CHARACTERS = 4_096
-_STEPS = np.zeros(256, np.int8)
-_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 
 
 def depth_of_text(text: str) -> int:
     """Return the deepest nesting of brackets outside strings. Exact for well-formed JSON, a guess for the rest."""
     plain = _STRING.sub("", text)
-    if len(plain) > _SMALL_CHARACTERS:  # a loop would take a microsecond for every ten brackets
-        steps = _STEPS[np.frombuffer(plain.encode(errors="replace"), np.uint8)]
-        return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    if len(plain) > _SMALL_CHARACTERS:
+        return _depth_of_brackets(plain.encode(errors="replace"))
     deepest = depth = 0
     for bracket in _BRACKET.findall(plain):
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
+
+
+def _depth_of_brackets(plain: bytes) -> int:
+    """Do the same with arrays: a loop would take a microsecond for every ten brackets."""
+    import numpy as np  # noqa: PLC0415  (an install that only produces events has no numpy, and judges no text)
+
+    steps = np.zeros(256, np.int8)
+    steps[list(b"[{")], steps[list(b"]}")] = 1, -1
+    return int(np.cumsum(steps[np.frombuffer(plain, np.uint8)], dtype=np.int32).max(initial=0))
 
 
 def depth_of(value: Any, max_nodes: int) -> int:
