@@ -1,35 +1,57 @@
-"""The settings as a Markdown table: `python -m runtime.settings_doc > docs/settings.md`."""
+"""The settings as a Markdown page: `python -m runtime.settings_doc > docs/settings.md`."""
 
 import sys
+from collections.abc import Iterable
 
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 
-from runtime.http_settings import HttpSettings
 from runtime.settings import Settings
+from runtime.settings.clickhouse import ClickHouseSettings
+from runtime.settings.consumer import ConsumerSettings
+from runtime.settings.http import HttpSettings
+from runtime.settings.kafka import KafkaSettings
+from runtime.settings.redis import RedisSettings
+from runtime.settings.retention import RetentionSettings
 
+_GROUPS: dict[str, type[BaseSettings]] = {
+    "Kafka": KafkaSettings,
+    "Redis and deduplication": RedisSettings,
+    "ClickHouse": ClickHouseSettings,
+    "Workers": ConsumerSettings,
+    "Retention": RetentionSettings,
+    "HTTP API": HttpSettings,
+}
 _HEAD = """# Settings
 
-Generated from `runtime/settings.py` by `make docs`. Each is read from the environment, else from the stack that runs
-in the data directory, else it has this default. Sizes are bytes and times milliseconds unless the name says otherwise.
-
-| variable | default | meaning |
-|---|---|---|
+Generated from `runtime/settings/` by `make docs`. Each is read from the environment, else from the stack that runs in
+the data directory, else it has this default.
 """
+_TABLE = "| variable | default | meaning |\n|---|---|---|\n"
 _DEPENDS_ON_THE_MACHINE = {"cache_dir": "`$XDG_CACHE_HOME/tally`, else `~/.cache/tally`"}
 
 
 def as_markdown() -> str:
-    """The whole page."""
+    """The whole page: a table for each group, and first one of what belongs to all processes."""
+    grouped = {name for group in _GROUPS.values() for name in group.model_fields}
+    page = f"{_HEAD}\n## All processes\n\n{_table(name for name in Settings.model_fields if name not in grouped)}"
+    for title, group in _GROUPS.items():
+        page += f"\n## {title}\n\n{_table(group.model_fields)}"
+    return page
+
+
+def _table(names: Iterable[str]) -> str:
     rows = []
-    for name, field in sorted(Settings.model_fields.items(), key=lambda named: named[0] in HttpSettings.model_fields):
+    for name in names:
+        field = Settings.model_fields[name]
         default = field.default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         if isinstance(default, tuple):
             default = ",".join(default)
         shown = _DEPENDS_ON_THE_MACHINE.get(name) or (f"`{default}`" if default != "" else "")
-        rows.append(f"| `TALLY_{name.upper()}` | {shown} | {field.description or ''} |")
-    return _HEAD + "\n".join(rows) + "\n"
+        rows.append(f"| `TALLY_{name.upper()}` | {shown} | {field.description or ''} |\n")
+    return _TABLE + "".join(rows)
 
 
 if __name__ == "__main__":

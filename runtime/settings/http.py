@@ -6,10 +6,9 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from runtime.http.origins import serialized_origin
+from runtime.sizes import MIB
 from schemas.interaction import MAX_OBJECT_BYTES
 from schemas.json_bounds import MAX_DEPTH
-
-MIB = 1024 * 1024
 
 
 class HttpSettings(BaseSettings):

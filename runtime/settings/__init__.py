@@ -1,0 +1,183 @@
+"""Every setting, in one place. `TALLY_<NAME>` in the environment overrides what a running stack offers, which
+overrides the default here."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from runtime.errors import SettingsError
+from runtime.log import LogFormat
+from runtime.masking import hide
+from runtime.settings.clickhouse import ClickHouseSettings
+from runtime.settings.consumer import ConsumerSettings
+from runtime.settings.http import HttpSettings
+from runtime.settings.kafka import KafkaSettings
+from runtime.settings.redis import RedisSettings
+from runtime.settings.retention import RetentionSettings
+from runtime.sizes import MIB
+from runtime.stack_file import Phase, StackFile
+from schemas.wire import check_namespace
+
+DEFAULT_DATA_DIR = Path(".tally")
+__all__ = ["DEFAULT_DATA_DIR", "MIB", "Settings", "with_user", "without_password"]
+
+
+class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSettings, RetentionSettings, HttpSettings):
+    """All settings of all processes. Sizes are in bytes, times in milliseconds, unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="TALLY_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Directory of the embedded stack's data, logs and stack.json.")
+    cache_dir: Path = Field(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tally",
+        description="Directory of Kafka's jars, shared by all data directories.",
+    )
+    tls_ca_file: str = Field(
+        "", description="PEM file of the certificate authorities for Kafka, Redis and ClickHouse. Empty: the system's."
+    )
+    traces_endpoint: str = Field(
+        "",
+        description=(
+            "OTLP endpoint over HTTP that traces are sent to: http[s]://host:port/v1/traces. Empty: no traces."
+        ),
+    )
+    traces_ratio: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Fraction of requests that are traced, besides those that the caller traces already.",
+    )
+    log_format: LogFormat = Field("text", description="Log format: text, or json with one object per line.")
+    namespace: str = Field(
+        "default", description="Default namespace, of records without a namespace header and of commands."
+    )
+    api_key: SecretStr = Field(
+        SecretStr(""),
+        description=(
+            "API key with all scopes, besides the keys of `tally keys`. Empty: none, but `tally up` generates one."
+        ),
+    )
+    api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("default",),
+        min_length=1,
+        description="Namespaces of TALLY_API_KEY, separated by commas. The first is the default of its requests.",
+    )
+    connect_timeout_ms: int = Field(
+        10_000, ge=100, description="Milliseconds until a store that does not answer is reported."
+    )
+
+    @field_validator("key_prefix", "topic")
+    @classmethod
+    def _without_braces(cls, value: str) -> str:
+        if "{" in value or "}" in value:
+            raise ValueError("must not contain { or }: Redis Cluster places keys by what stands between them")
+        return value
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespace(cls, value: str) -> str:
+        return check_namespace(value)
+
+    @field_validator("api_namespaces", mode="before")
+    @classmethod
+    def _namespaces(cls, value: object) -> object:
+        return tuple(check_namespace(name.strip()) for name in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _keeps_what_is_needed(self) -> Self:
+        if self.interactions_days and self.interactions_days * 86_400_000 < 2 * self.reach_back_ms:
+            raise ValueError("TALLY_INTERACTIONS_DAYS must be more than 4 times TALLY_DEDUP_WINDOW_MS")
+        if self.batch_uncompressed_bytes < self.max_record_bytes:
+            raise ValueError("TALLY_BATCH_UNCOMPRESSED_BYTES must be at least TALLY_MAX_RECORD_BYTES")
+        return self
+
+    @classmethod
+    def load(cls, data_dir: Path | None = None, **overrides: Any) -> Self:
+        """The settings of this process: overrides, then the environment, then a running stack, then defaults.
+
+        Raises SettingsError naming each variable that cannot be read.
+        """
+        if unknown := sorted(set(overrides) - set(cls.model_fields)):
+            raise SettingsError(f"no such setting: {', '.join(unknown)}")
+        chosen = data_dir or Path(os.environ.get("TALLY_DATA_DIR") or DEFAULT_DATA_DIR)
+        stack = StackFile.of_running_stack(chosen)
+        offered = stack.as_settings() if stack else {}
+        named = {name: value for name, value in offered.items() if f"TALLY_{name.upper()}" not in os.environ}
+        try:
+            loaded = cls(**{**named, "data_dir": chosen, **overrides})
+        except ValidationError as error:
+            wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
+            raise SettingsError(wrong) from None
+        hide(loaded.secrets())
+        return loaded
+
+    def secrets(self) -> list[str]:
+        """The keys and passwords in these settings, those in addresses included."""
+        found = []
+        for name in type(self).model_fields:
+            if isinstance(value := getattr(self, name), SecretStr):
+                text = value.get_secret_value()
+                found.append(password_of(text) if "://" in text else text)
+        return list(filter(None, found))
+
+    def need(self, *names: str) -> Self:
+        """Return these settings; raise SettingsError when one of `names` has no value."""
+        for name in names:
+            value = getattr(self, name)
+            if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
+                raise SettingsError(self._missing(f"TALLY_{name.upper()}"))
+        return self
+
+    def _missing(self, variable: str) -> str:
+        """What to do about a setting that neither the environment nor a stack has."""
+        phase = Phase.of(self.data_dir)
+        if phase and phase.doing != "running":
+            return (
+                f"{variable} is not set, and the stack in {self.data_dir} is {phase.doing} (pid {phase.pid}): "
+                f"wait until it has, or set {variable}"
+            )
+        return (
+            f"{variable} is not set and no stack runs in {self.data_dir}: "
+            f"start one with `tally up`, name its folder with --data-dir, or set {variable}"
+        )
+
+    def as_environment(self) -> dict[str, str]:
+        """What a child process needs in its environment to load these same settings."""
+        plain: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            if isinstance(value, tuple):
+                value = ",".join(value)
+            plain[f"TALLY_{name.upper()}"] = str(value)
+        return plain
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with a setting, which it names; what is wrong with several together names them by itself."""
+    text = error["msg"].removeprefix("Value error, ")
+    return f"TALLY_{str(error['loc'][0]).upper()}: {text}" if error["loc"] else text
+
+
+def with_user(url: str, user: str, password: str) -> str:
+    """The same address for another user."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}").geturl()
+
+
+def password_of(url: str) -> str:
+    """The password in a URL, as it stands there."""
+    return urlsplit(url).netloc.rpartition("@")[0].partition(":")[2]
+
+
+def without_password(url: str) -> str:
+    """A URL that may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
