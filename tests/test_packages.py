@@ -1,4 +1,4 @@
-"""The table of rooms in ARCHITECTURE.md: who may import whom."""
+"""The table of packages in ARCHITECTURE.md: who may import whom."""
 
 import ast
 from pathlib import Path
@@ -30,14 +30,14 @@ def imported_by(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
-    files = list((ROOT / room).rglob("*.py"))
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
     assert files
     wrong = {
         str(path.relative_to(ROOT)): sorted(others)
         for path in files
-        if (others := (imported_by(path) & set(MAY_IMPORT)) - MAY_IMPORT[room] - {room})
+        if (others := (imported_by(path) & set(MAY_IMPORT)) - MAY_IMPORT[package] - {package})
     }
     assert not wrong
 
@@ -48,6 +48,6 @@ def test_schemas_does_no_io() -> None:
 
 
 def test_no_file_outgrows_its_idea() -> None:
-    for room in MAY_IMPORT:
-        for path in (ROOT / room).rglob("*.py"):
+    for package in MAY_IMPORT:
+        for path in (ROOT / package).rglob("*.py"):
             assert path.read_text().count("\n") <= 320, path
