@@ -1,4 +1,4 @@
-"""What moves through the pipeline: a batch of records, what they are judged to be, and what becomes of them.
+"""Data of the pipeline: batches of records, their validation, and their outcomes.
 
 Offsets travel with the data: a batch knows the offsets to commit once all of it is stored.
 """
@@ -83,7 +83,7 @@ class Batch:
         )
 
     def before(self, ends: Mapping[int, int]) -> "Batch":
-        """What of it lies below these offsets (per partition; all of a partition that has none)."""
+        """The part below these offsets (by partition; all of a partition without one)."""
         keep = np.ones(len(self), np.bool_)
         for partition, end in ends.items():
             keep &= (self.partitions != partition) | (self.records.offsets < end)
@@ -134,7 +134,7 @@ class Move(Struct):
     user_id: str | None
     execution_id: str | None
     copy_offset: int = -1
-    """Of the copy on that partition; -1 as long as there is none."""
+    """Offset of the copy on that partition; -1 until it is written."""
 
     @property
     def offset(self) -> int:
@@ -175,16 +175,16 @@ class ValidatedBatch:
 
 
 class Verdicts(NamedTuple):
-    """What becomes of a batch's valid events."""
+    """Outcomes of a batch's valid events."""
 
     stored: Events
     duplicates: Duplicates
     done: Events
-    """Those that have a row already."""
+    """Events that have a row already."""
 
 
 class Decided(NamedTuple):
-    """What stays of a batch whose events all have their verdicts, and whose claims are taken, until it is committed."""
+    """A decided batch, until it is committed: its events have their outcomes, its claims are taken."""
 
     ranges: tuple[Range, ...]
     stored: int
@@ -192,14 +192,14 @@ class Decided(NamedTuple):
     recorded: int
     """Records that were recorded before."""
     era: int
-    """It is void once an event before it was refused by the table: then it is no owner of anything."""
+    """The era of the decision: it is void once the table has refused an earlier event, which then owns nothing."""
     unprocessable: Rejection | None
     """As in `ValidatedBatch`."""
 
 
 @dataclass
 class Counts:
-    """What a worker has done since it started."""
+    """Counts of a worker since it started."""
 
     stored: int = 0
     duplicates: int = 0

@@ -18,7 +18,7 @@ from schemas.dedup import DuplicateReason
 
 
 class _Owned(NamedTuple):
-    """Of a duplicate: the id of the stored event that it repeats."""
+    """The owner of a duplicate: the id of the stored event that it repeats."""
 
     interaction_id: str
     reason: DuplicateReason
@@ -61,7 +61,7 @@ class Deduplication:
     async def _decide_again_when_lost(
         self, part: Slice, events: Events, done: Flags, before: Sequence[Range]
     ) -> _Found:
-        """What is rebuilt knows only stored events: those of this slice that have claimed already claim again."""
+        """Decide again after lost claims: rebuilt ones are of stored events only, so those of this slice claim again."""
         while True:
             try:
                 return await self._decide(part, events, done, before)
@@ -107,7 +107,7 @@ class Deduplication:
     async def _look_up(
         self, group: Events, done: Flags, stored: "set[_Identity]"
     ) -> tuple[dict[int, DuplicateReason], dict[int, Owner]]:
-        """Of the few events whose owner may be older than any claim: who is stored under its id, and others' owners."""
+        """Look up the few events whose owner may be older than any claim: stored ids, and owners of the others."""
         repeated = set[int]()
         if stored:
             repeated = {line for line in range(len(group)) if not done[line] and _identity(group, line) in stored}
@@ -158,7 +158,7 @@ def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tup
 def _flags(
     asking: list[int], group: Events, owners: dict[int, Owner], known: Collection[int], done: Flags
 ) -> dict[int, int]:
-    """Of those that have any, by their position among those that ask."""
+    """Flags by position among the events that claim; events without flags are left out."""
     replayed = group.replayed
     if not (owners or known or done.any() or replayed.any()):
         return {}

@@ -23,7 +23,7 @@ MOST = 10_000
 MARGIN_MS = 60_000
 """The ids of the next batches may be older or younger than these by so much, and are asked for with them."""
 FRESH_S = 1.0
-"""What was looked up is good for so long: what was deleted since is found when the rows are looked at once more."""
+"""Time that looked-up deletions are used; later ones are found when the rows are checked again."""
 
 RawIds = npt.NDArray[np.uint8]
 

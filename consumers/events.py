@@ -27,7 +27,7 @@ Lines = slice | npt.NDArray[np.int64] | Flags
 
 
 class RecordHeaders(NamedTuple):
-    """What a record's headers say."""
+    """Decoded headers of a record."""
 
     namespace: str
     foreign: bool
@@ -35,13 +35,13 @@ class RecordHeaders(NamedTuple):
     derived_id: bool
     idempotency_key: str | None
     origin_ms: int | None
-    """Of a dead letter put on the topic again: when it was first appended."""
+    """First append time of a replayed dead letter."""
     deduplicate: bool = True
     """False: its sender wants it stored whatever it repeats, and nothing to be a duplicate of it."""
     traceparent: bytes | None = None
     """The trace it is part of."""
     moved_from: Origin | None = None
-    """Of the copy of a misplaced event: where the original record lies."""
+    """Place of the original record, for the copy of a misplaced event."""
 
 
 def flags_of_heads(
@@ -79,7 +79,7 @@ class Event(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Of some events, where they lie and their ids: what an insert of them is named by."""
+    """Places and ids of events, from which the token of their insert is made."""
 
     partitions: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
@@ -109,7 +109,7 @@ class Events:
         return len(self.rows)
 
     def __getitem__(self, lines: Lines) -> "Events":
-        """Those on these lines: a slice, their numbers in order, or a flag for each."""
+        """Select lines: by a slice, by numbers in order, or by a flag for each."""
         if not isinstance(lines, slice) and lines.dtype == np.bool_:
             if lines.all():
                 return self
@@ -147,7 +147,7 @@ class Events:
 
     @property
     def claims(self) -> list[Claim]:
-        """Those that they make."""
+        """Claims of these events."""
         return [claim_of(row) for row in self.rows[self.keyed]]
 
     @property
@@ -191,5 +191,5 @@ class Events:
         return map(self.at, range(len(self)))
 
     def text_of(self, field: str, line: int) -> str | None:
-        """What an event has in a field of text."""
+        """The text in a field of an event."""
         return text_at(self.text, self.columns, field, line)

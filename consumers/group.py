@@ -23,7 +23,7 @@ LONGEST_AGES = 50
 
 
 class Group:
-    """What becomes of decided batches, in the order in which they were read."""
+    """Decided batches and their rows, in the order in which they were read."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -86,7 +86,7 @@ class Group:
 
     @property
     def next_offsets(self) -> dict[int, int]:
-        """What to commit, per partition."""
+        """Offsets to commit, by partition."""
         return {each.partition: each.next_offset for decided in self.decided for each in decided.ranges}
 
     @property

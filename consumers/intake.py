@@ -41,7 +41,7 @@ SPILL = 1.125
 """By so much a batch may be fuller than full: how many records Kafka's batches have is known once they are read."""
 MOST_BYTES = 16 * 1024 * 1024
 _APPEND_TIME = 1
-"""Of a record, as the client numbers types of timestamps."""
+"""Timestamp type of a record in the client's numbering: append time."""
 MOST_ITEMS = 256
 """Kafka's own batches that one poll takes. Once they are uncompressed, those past `Limits` are given back."""
 

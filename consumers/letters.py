@@ -101,7 +101,7 @@ def nbytes_of(record: Record) -> int:
 
 
 def _portions(rejected: Sequence[Rejected]) -> Iterator[list[Rejected]]:
-    """Those that are written together."""
+    """Portions of dead letters that are written together."""
     some: list[Rejected] = []
     total = 0
     for item in rejected:

@@ -8,7 +8,7 @@ import ctypes
 import sys
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-"""Of glibc's mallopt(3)."""
+"""Option number of glibc's mallopt(3)."""
 HEAPS = 2
 LARGE_BYTES = 4 * 1024 * 1024
 """Blocks from here on are given back as soon as they are free: texts of batches, what was fetched, tables of claims."""

@@ -156,7 +156,7 @@ class Moves:
 
 
 def moves_of(batch: Batch, misplaced: Events) -> list[Move]:
-    """What is kept of some events of a batch to move them."""
+    """The moves of misplaced events of a batch."""
     moves = []
     for part in batch.slices:
         first, end = misplaced.lines_of(part.partition)

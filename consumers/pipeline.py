@@ -40,7 +40,7 @@ log = logging.getLogger("tally.worker")
 
 
 class Source(NamedTuple):
-    """What is asked of the log, besides its records."""
+    """Operations on the log, besides reading its records."""
 
     read_again: Callable[[Sequence[Range]], Awaitable[Batch]]
     commit: Callable[[dict[int, int]], Awaitable[None]]
@@ -168,11 +168,11 @@ class Pipeline:
 
     @property
     def gathered(self) -> Group:
-        """What is decided and waits to be stored."""
+        """The group that is decided and waits to be stored."""
         return self._gathered
 
     def forget_gathered(self) -> None:
-        """Who gets these partitions comes to the same verdicts."""
+        """Forget the gathered group: the next owner of the partitions comes to the same outcomes."""
         self._gathered = Group(self._settings)
         self._telemetry.forget()
 

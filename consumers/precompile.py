@@ -1,4 +1,4 @@
-"""What takes seconds the first time, done before a worker joins its group, where nobody waits for it yet."""
+"""Compilation before a worker joins its group: later it would take seconds in which heartbeats are missed."""
 
 import logging
 import time

@@ -37,7 +37,7 @@ _RECORDED = (
 
 
 class _Recorded(NamedTuple):
-    """What the live tables say of a record."""
+    """The outcome of a record in the live tables."""
 
     partition: int
     offset: int
@@ -127,5 +127,5 @@ class RecordedMoves:
 
 
 def opened_mover(settings: Settings, live: Settings | None) -> AbstractAsyncContextManager[Mover]:
-    """What moves events of a worker: or of one that replays what the workers of `live` have lived through."""
+    """The mover of a worker, or of one that replays the log of the workers of `live`."""
     return Moves.opened(settings) if live is None else RecordedMoves.opened(live)

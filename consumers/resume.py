@@ -69,7 +69,7 @@ class Resume:
         self._times_forgotten = 0
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """These are no longer ours: what is stored will have to be asked again."""
+        """Forget revoked partitions: what is stored will be looked up again."""
         self._times_forgotten += 1
         for partition in partitions:
             for known in (self._horizons, self._log_ends, self._next, self._overtaken):
@@ -181,7 +181,7 @@ class Resume:
         return {int(partition): int(offset) for partition, offset in rows}
 
     async def _recorded(self, partition: int, first: int, following: int) -> dict[tuple[int, int, str], bool]:
-        """What is recorded of a range of offsets, and whether it is a row of `interactions`."""
+        """Rows of a range of offsets, and whether each is one of `interactions`."""
         parameters = {"topic": self._topic, "partition": partition, "first": first, "next": following}
         rows = await retrying("resuming", partial(self._database.rows, _STORED, parameters))
         return {(partition, int(offset), interaction_id): bool(has_row) for offset, interaction_id, has_row in rows}

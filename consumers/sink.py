@@ -138,7 +138,7 @@ class Sink:
         await self.insert(rows)
 
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
-        """Of events that were refused together, the first that is refused alone; all before it get stored.
+        """Find the first event that is refused alone among events refused together; all before it get stored.
 
         No event after it is stored: that one may be its duplicate, and has to be judged again without it.
         None when all were stored after all.

@@ -1,4 +1,4 @@
-"""What a worker tells of batches: when they are judged, and when their outcomes are committed."""
+"""Telemetry of batches: validation and commit of their outcomes."""
 
 import time
 from collections.abc import Mapping
@@ -82,7 +82,7 @@ class Telemetry:
         self._traced = left
 
     def forget(self) -> None:
-        """What is judged and not committed goes to another worker."""
+        """Forget batches that are validated and not committed: another worker gets them."""
         self._traced = []
 
     def committed(self, group: Group) -> None:

@@ -63,7 +63,7 @@ log = logging.getLogger("tally.worker")
 
 
 class _Salvaged(msgspec.Struct):
-    """What a rejected record says of itself, as far as it can be read: so that it can be found by that."""
+    """Ids read from a rejected record as far as possible, so that it can be found by them."""
 
     interaction_id: Any = None
     user_id: Any = None

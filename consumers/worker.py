@@ -98,7 +98,7 @@ class Worker(ConsumerRebalanceListener):
         self._stop.begin()
 
     def why_not_ready(self) -> str:
-        """What keeps it from being ready, or one of its partitions from getting on; empty when nothing does."""
+        """Reasons why it is not ready, or why a partition is stuck; empty when there are none."""
         if not self._is_assigned:
             return "the group has not told it its partitions"
         if held := self._share.held_in_words():

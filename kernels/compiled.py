@@ -25,7 +25,7 @@ _config: Any = numba.config
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGES = ("kernels", "schemas")
-"""Those that compiled functions may be in, or take constants from."""
+"""Packages that compiled functions may be in, or take constants from."""
 
 _OPTIONS: Any = {"nogil": True, "_nrt": False, "forceinline": True}
 _FOLDER = "compiled-"

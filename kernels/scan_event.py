@@ -75,13 +75,13 @@ class Columns(NamedTuple):
     """By line: the 16 bytes of its id."""
     has_id: npt.NDArray[np.bool_]
     types: npt.NDArray[np.int8]
-    """Those of all events, one after the other, as numbers of INTERACTION_TYPES."""
+    """Types of all events, one event after the other, as numbers of INTERACTION_TYPES."""
     type_ends: npt.NDArray[np.int32]
     """Where the types of a line end, after a 0."""
 
 
 def text_at(text: Bytes, columns: "Columns", field: str, line: int) -> str | None:
-    """What the event on a line has in a field of text."""
+    """The text in a field of the event on a line."""
     first, size, written = columns.spans[line, SPAN_AT[field]].tolist()
     if written < 0:
         return None

@@ -93,7 +93,7 @@ def two_digits(text: Bytes, at: int) -> int:
 
 @compiled
 def days_since_1970(year: int, month: int, day: int) -> int:
-    """Of a date of the Gregorian calendar (H. Hinnant's days_from_civil, for years from 0 on)."""
+    """Days of a date of the Gregorian calendar (H. Hinnant's days_from_civil, for years from 0 on)."""
     year -= month <= 2
     of_era = year % 400
     of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1

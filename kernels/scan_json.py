@@ -28,7 +28,7 @@ _NULL, _TRUE, _FALSE = (np.frombuffer(word, np.uint8) for word in (b"null", b"tr
 
 _MAX_DIGITS = 20
 _MAX_EXPONENT = 280
-"""Of numbers that are certainly no larger than a double can be."""
+"""Largest number of digits of an integer that a double certainly holds."""
 
 
 @compiled

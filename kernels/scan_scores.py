@@ -17,7 +17,7 @@ _EXACT_POWERS = np.array([10.0**power for power in range(23)])
 
 
 def read_scores(text: Bytes, spans: Integers) -> Floats:
-    """What stands in each span (first byte, size, size or -1 for nothing), a JSON number; 0 for nothing."""
+    """Read the JSON number in each span (first byte, size, size or -1 for nothing); 0 for nothing."""
     values, unread = np.zeros(len(spans), np.float64), np.zeros(len(spans), np.bool_)
     _read_short(text, spans, values, unread)
     for line in np.flatnonzero(unread).tolist():

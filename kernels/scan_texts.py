@@ -10,7 +10,7 @@ from kernels.wide import WIDE, copy_wide
 from schemas.identity import ID_LENGTH, PREFIX
 
 MAX_SIZE_BYTES = 3
-"""That the size of a span takes: each is below 2 MiB."""
+"""Bytes of the size of a span: each is below 2 MiB."""
 
 _HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 _PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)

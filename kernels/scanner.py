@@ -26,7 +26,7 @@ class Scanned(NamedTuple):
     """Which of the values each line is."""
     columns: Columns
     rejections: dict[int, Rejection]
-    """Of the values that have no line, by their place among all."""
+    """Rejections of values that have no line, by their place among all."""
 
 
 def validate_all(text: Bytes, values: Integers) -> Scanned:

@@ -33,7 +33,7 @@ _PASSING = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFaile
 _SMALL_BYTES = 64 * 1024
 """No topic refuses a record for that size, unless it is being expanded: then it takes none (`tally topic expand`)."""
 _OVERHEAD_BYTES = 1_024
-"""Of a record, at most: what stands around it, and its headers."""
+"""Largest overhead of a record: framing and headers."""
 
 
 class Outgoing(NamedTuple):

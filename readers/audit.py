@@ -83,7 +83,7 @@ class PartitionAudit(BaseModel):
     expired_unread: int = 0
     """Removed by the topic's retention, or by hand, before anybody had read them."""
     expired_outcomes: int = 0
-    """Of a part of the log only: events that the ledger counts, but cannot tell apart here."""
+    """Events of a part of the log that the ledger counts but cannot attribute."""
     not_records: int = 0
     """Offsets that hold no event: markers of transactions, and what was aborted with one. Not part of `accepted`."""
     difference: int = 0

@@ -84,7 +84,7 @@ SELECT namespace, interaction_id, min(verdict) FROM (
 
 
 class DeepAudit(BaseModel):
-    """What is wrong with single events; empty lists when nothing is."""
+    """Errors of single events; empty lists when there are none."""
 
     ids_twice: list[str] = []
     stored_apart: list[str] = []

@@ -1,4 +1,4 @@
-"""What a filter means, in SQL. Every value and every key of an object is bound; columns come from a list."""
+"""Filters in SQL. Every value and every key of an object is bound; columns come from a list."""
 
 import re
 from collections.abc import Sequence

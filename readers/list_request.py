@@ -40,7 +40,7 @@ class Sort(BaseModel):
 
 
 class ListRequest(BaseModel):
-    """What is wanted: each of them must hold."""
+    """Conditions of a list; all of them must hold."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -136,7 +136,7 @@ async def answer_list(
 
 
 def _read(body: bytes) -> tuple[list[Filter], Order]:
-    """What a body asks for. Raises ApiError."""
+    """Read a list request. Raises ApiError."""
     asked = read_model(ListRequest, body)
     try:
         order = Order() if asked.sort is None else _order(asked.sort)

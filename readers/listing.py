@@ -168,7 +168,7 @@ class Listing:
         return [Place(*row) for row in await self._database.rows(sql, bind.values, limits=self._limits)]
 
     def _behind(self, place: Place, bind: Parameters) -> str:
-        """What comes later in this order than a place."""
+        """The condition for rows after a place in this order."""
         column, descending = self._order
         than = "<" if descending else ">"
         later_id = f"{ID} {than} {bind.bind(place.interaction_id, 'String')}"

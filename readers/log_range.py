@@ -32,7 +32,7 @@ class LogRange(NamedTuple):
             yield LogRange(first, min(first + size, self.end))
 
     def cut(self, first: int, end: int) -> "LogRange":
-        """What of it lies in another range; perhaps nothing."""
+        """The intersection with another range; perhaps empty."""
         low = min(max(self.first, first), self.end)
         return LogRange(low, max(low, min(self.end, end)))
 

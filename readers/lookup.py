@@ -107,7 +107,7 @@ class Lookups:
 
 
 async def visible_ids(database: ClickHouse, namespace: str, ids: Sequence[str]) -> set[str]:
-    """Those that are stored and not deleted, without reading their records. Raises Unavailable."""
+    """Ids that are stored and not deleted, without reading their records. Raises Unavailable."""
     rows = await database.rows(_VISIBLE, {"namespace": namespace, "ids": list(ids)}) if ids else ()
     return {interaction_id for (interaction_id,) in rows}
 

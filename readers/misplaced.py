@@ -1,4 +1,4 @@
-"""What the deep audit finds out about misplaced events: whether each that was moved has its copy, and whether one event
+"""Deep audit of misplaced events: whether each that was moved has its copy, and whether one event
 is stored on two partitions, where neither can be a duplicate of the other."""
 
 from collections.abc import Mapping

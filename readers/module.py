@@ -49,7 +49,7 @@ class ReaderPart:
             }
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
-        """What became of an event, waiting for it so long at most. Raises Unavailable."""
+        """The outcome of an event, waiting for at most this long. Raises Unavailable."""
         return await self._reader.outcome(namespace, interaction_id, seconds)
 
     def routes(self, base: AppContext) -> APIRouter:
@@ -81,7 +81,7 @@ class ReaderPart:
 
         @router.get(f"{INTERACTIONS}/{{interaction_id}}/status", response_model=Status, responses=openapi.answers(404))
         async def get_status(interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]) -> Status:
-            """What became of an event, at once."""
+            """The current status of an event."""
             return await self._reader.status(caller.namespace, interaction_id)
 
         @router.delete(
@@ -97,7 +97,7 @@ class ReaderPart:
         async def outcomes(
             caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeQuery, Query()]
         ) -> Response:
-            """What did not get stored: duplicates and rejections, newest first, with the reason in words."""
+            """Outcomes of events that were not stored: duplicates and rejections, newest first, with reasons in words."""
             if query.unattributed and "admin" not in caller.scopes:
                 raise forbidden("records of no namespace need a key with the scope 'admin'")
             return await self._reader.outcomes("" if query.unattributed else caller.namespace, query)

@@ -1,4 +1,4 @@
-"""What did not get stored: duplicates and rejections, newest first, with the reason in words."""
+"""Outcomes of events that were not stored: duplicates and rejections, newest first, with reasons in words."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -70,7 +70,7 @@ _SELECTED = ", ".join(_MOVED_TO if name == "moved_to" else name for name in _COL
 
 
 class OutcomeRecord(BaseModel):
-    """What became of an event that was not stored."""
+    """Outcome of an event that was not stored."""
 
     interaction_id: str
     verdict: str

@@ -105,7 +105,7 @@ async def read_lag(settings: Settings) -> list[PartitionLag]:
 
 
 async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCounts:
-    """What became of all events of the topic so far."""
+    """Count the outcomes of all events of the topic."""
     ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
     ((duplicates, rejected, moved),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
     ((*old, old_deleted, old_moved),) = await database.rows(_LEDGER, {"topic": settings.topic})
@@ -128,7 +128,7 @@ async def count_withheld(settings: Settings, database: ClickHouse) -> dict[str, 
 async def count_verdicts_at(
     settings: Settings, database: ClickHouse, offsets: Mapping[int, Sequence[int]]
 ) -> VerdictCounts:
-    """What became of the records at these offsets, per partition; an event without an outcome counts nowhere."""
+    """Count the outcomes of records at these offsets, by partition; events without an outcome are not counted."""
     counts = VerdictCounts()
     for partition, wanted in offsets.items():
         for start in range(0, len(wanted), OFFSETS_PER_QUERY):

@@ -27,7 +27,7 @@ from schemas.record import record_from_row
 
 
 class DeleteResponse(BaseModel):
-    """It is gone."""
+    """Confirmation of a deletion."""
 
     message: str
     success: Literal[True] = True
@@ -63,7 +63,7 @@ class Reader:
         await self._lookups.close()
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
-        """What became of an event, waiting for it so long at most."""
+        """The outcome of an event, waiting for at most this long."""
         return (await self._waiting.outcome(namespace, interaction_id, seconds)).outcome
 
     async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
@@ -91,7 +91,7 @@ class Reader:
         raise not_found(interaction_id)
 
     async def status(self, namespace: str, interaction_id: str) -> Status:
-        """What became of an event, at once."""
+        """The current status of an event."""
         _check_id(interaction_id)
         return _status(interaction_id, await self._waiting.look(namespace, interaction_id))
 

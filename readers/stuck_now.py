@@ -37,7 +37,7 @@ async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> 
 
 
 def _stuck(settings: Settings, partition: int, committed: int, batch: LogBatch | None) -> Stuck:
-    """What to say of a partition; one that cannot be read counts as stuck for long enough."""
+    """The report of a stuck partition; one that cannot be read counts as stuck for long enough."""
     if batch is None:
         return Stuck(settings.topic, partition, committed, settings.stuck_ms / 1000)
     return Stuck(settings.topic, partition, batch.first, time.time() - batch.last_append_ms / 1000)

@@ -130,7 +130,7 @@ class _Pending:
         return True
 
     async def settled(self) -> list[TailEvent]:
-        """Those that need not be waited for any more, in the order in which they came."""
+        """Events whose wait is over, in the order in which they came."""
         if not self._events:
             return []
         where = {

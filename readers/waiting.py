@@ -15,7 +15,7 @@ LONGEST_PAUSE_S = 0.2
 
 
 class LookupResult(NamedTuple):
-    """What became of an event, and if nothing has, whether something still may. Never `Moved`: that is on its way."""
+    """Outcome of an event, and without one whether it may still come. Never `Moved`: that is in flight."""
 
     outcome: Outcome | None
     in_flight: bool

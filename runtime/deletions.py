@@ -76,12 +76,12 @@ class Deletions:
                 await self._database.command(_ERASE, {"namespace": namespace, "ids": some})
 
     async def between(self, lowest_id: str, beyond_id: str, most: int) -> Sequence[Deletion]:
-        """Those from one id up to, not including, another, in their order; `most` of them at most."""
+        """Return deletions from one id up to, not including, another, in order of ids; at most `most` of them."""
         where = {"lowest": lowest_id, "beyond": beyond_id, "most": most}
         return [Deletion(*row) for row in await self._database.rows(_BETWEEN, where)]
 
     async def among(self, ids: Sequence[str]) -> Sequence[Deletion]:
-        """Those of exactly these ids, in any namespace."""
+        """Return deletions of exactly these ids, in any namespace."""
         found: list[Deletion] = []
         for start in range(0, len(ids), IDS_PER_STATEMENT):
             some = list(ids[start : start + IDS_PER_STATEMENT])

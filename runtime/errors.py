@@ -35,7 +35,7 @@ class Fatal(TallyError):
 
 
 class Restart(TallyError):
-    """This process cannot continue, and a new one can: leave, and be started again."""
+    """Error after which a new process can continue and this one cannot: leave, and be restarted."""
 
     exit_code = 4
 

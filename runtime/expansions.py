@@ -40,7 +40,7 @@ class Ancestor(NamedTuple):
 
 
 class Expansions:
-    """Those of one topic, in their order."""
+    """The expansions of one topic, in their order."""
 
     def __init__(self, expansions: Sequence[Expansion] = ()) -> None:
         self.all = expansions

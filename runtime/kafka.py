@@ -54,7 +54,7 @@ class Record(Protocol):
 PRODUCER_BATCH_BYTES = 128 * 1024
 LINGER_MS = 5
 METADATA_MAX_AGE_MS = 5_000
-"""So long after a topic was expanded a client may go by its old number of partitions."""
+"""Longest time that a client may use a topic's old number of partitions after an expansion."""
 FETCH_BYTES = 16 * 1024 * 1024
 
 # The broker's limits count compressed bytes, this client's own count them before compression: a record that came
@@ -291,7 +291,7 @@ async def log_bounds(
 
 
 async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str) -> dict[int, int]:
-    """What a group has committed of a topic, per partition; nothing for a partition it never committed.
+    """Committed offsets of a group by partition; a partition without a commit is left out.
 
     Raises Unavailable when no broker can tell, as while a fresh cluster still chooses the group's coordinator.
     """

@@ -37,7 +37,7 @@ def connection(settings: Settings) -> dict[str, Any]:
 
 
 async def unreachable(settings: Settings, error: Exception) -> TallyError:
-    """What keeps a client from starting. It says of every reason the same: so the servers are asked once more."""
+    """The reason why a client cannot start: its own error is the same for all, so the servers are asked."""
     options = connection(settings)
     for server in options.pop("bootstrap_servers").split(","):
         host, _, port = server.strip().rpartition(":")

@@ -105,7 +105,7 @@ class _OneLine(logging.Formatter):
 
 
 class _MaskingFormatter(logging.Formatter):
-    """What another formatter makes of an event, without its secrets."""
+    """A formatter that masks secrets in the output of another one."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _MaskingFormatter(logging.Formatter):
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:
-    """What makes an event a line: of text, or an object of JSON.
+    """The formatter of log events: text, or a JSON object per line.
 
     That has time (ISO 8601, UTC), level, logger, message, exc_info, and what else the event has.
     """

@@ -134,7 +134,7 @@ def name_of(metric: Metric) -> str:
 
 
 def help_of(metric: Metric) -> str:
-    """What it means."""
+    """The help text of a metric."""
     (family,) = metric.describe()
     return str(family.documentation)
 

@@ -65,7 +65,7 @@ async def check_partition_count(settings: Settings, database: ClickHouse, count:
 
 
 def partition_count_changed(topic: str, before: int, now: int) -> str:
-    """What to say when events of one key have begun to lie on another partition than their claims."""
+    """The error for a partition count that changed, so that keys and their claims are on different partitions."""
     return (
         f"topic {topic} (TALLY_TOPIC) has {now} partitions and had {before}: the same key now lies on another "
         "partition, where nobody knows its earlier events. `tally topic expand` is what adds partitions; or put new "

@@ -208,7 +208,7 @@ def _of_batches(
 
 
 def _of_records(placed: Sequence[tuple[int, Record]]) -> Records:
-    """Of records and their partitions."""
+    """Read records and their partitions."""
     known, records = _Numbers(), [record for _, record in placed]
     lines = np.zeros((len(records), WIDTH), np.int64)
     lines[:, OFFSET] = [record.offset for record in records]

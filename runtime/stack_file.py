@@ -39,7 +39,7 @@ class Pids(BaseModel):
 
 
 class StackFile(BaseModel):
-    """What `tally up` writes for other commands. Readable by its owner only: it holds the key and passwords."""
+    """File that `tally up` writes for other commands. Readable by its owner only: it has the key and passwords."""
 
     model_config = ConfigDict(extra="ignore")
 

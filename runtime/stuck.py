@@ -29,7 +29,7 @@ class Stuck(NamedTuple):
     topic: str
     partition: int
     offset: int
-    """Of the first record that waits."""
+    """Offset of the first record that waits."""
     seconds: float
     """Since something was committed last, or since the record waits."""
 

@@ -1,4 +1,4 @@
-"""Whom the stores' certificates are trusted from."""
+"""Trusted certificate authorities for the stores."""
 
 import ssl
 

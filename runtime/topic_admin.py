@@ -1,4 +1,4 @@
-"""What changes a topic that is in use: its settings, and its number of partitions."""
+"""Changes of a live topic: its settings, and its number of partitions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a topic must be like before anything is put on it or taken from it."""
+"""Required settings of a topic, checked before it is used."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -24,7 +24,7 @@ _header: ContextVar[bytes | None] = ContextVar("traceparent", default=None)
 
 
 def header() -> bytes | None:
-    """What a record has to carry that is made for the request at hand, if that is traced."""
+    """The traceparent header for records of the current request, if it is traced."""
     return _header.get()
 
 

@@ -76,7 +76,7 @@ class _Batch:
 
 
 class _MemoryRecords:
-    """What was fetched, as the client's own class has it, and the bytes of it."""
+    """Fetched records as the client's own class reads them, with their bytes."""
 
     def __init__(self, raw: Any) -> None:
         self._records = MemoryRecords(raw)

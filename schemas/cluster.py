@@ -31,7 +31,7 @@ def local(table: str) -> str:
 
 
 def on_cluster(statement: str, cluster: str, database: str) -> list[str]:
-    """What to run on one node of the cluster, so that all of them come to what `statement` does on a single one."""
+    """Statements for one node of a cluster, so that all nodes reach the state of `statement` on a single one."""
     return list(_translated(statement.strip(), f"ON CLUSTER '{cluster}'", cluster, database))
 
 

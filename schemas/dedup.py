@@ -32,7 +32,7 @@ DuplicateReason = Literal[
 
 
 class Occurrence(NamedTuple):
-    """What the rule looks at in one event, apart from its key. Times in milliseconds since 1970."""
+    """An event as the rule sees it, apart from its key. Times in milliseconds since 1970."""
 
     offset: int
     interaction_id: str

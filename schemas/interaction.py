@@ -1,4 +1,4 @@
-"""What an interaction is: the public model, its bounds and its vocabulary.
+"""The interaction: the public model, its bounds and its vocabulary.
 
 The model is the judge's last word (see `schemas.judge`) and what a Python producer fills in. The same bounds
 stand once more in the scanner (`kernels.scan_event`); a property test holds the two together.
@@ -61,7 +61,7 @@ NO_FEATURE_URI = "no feature_uri: this interaction cannot take part in learned f
 
 
 def warning_for(feature_uri: str | None) -> str | None:
-    """What the API says of an interaction that is accepted but may not act as its sender intends."""
+    """The API's warning for an interaction that is accepted but may not act as its sender intends."""
     return NO_FEATURE_URI if feature_uri is None else None
 
 

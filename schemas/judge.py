@@ -208,7 +208,7 @@ def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
 
 
 def rejection_of(error: ValidationError) -> Rejection:
-    """What the model refused, as a rejection: its first error, and how many more there are."""
+    """The rejection for errors of the model: the first one, and the number of others."""
     return first_of(_rejections(error, ACCEPTED_KEYS))
 
 

@@ -19,7 +19,7 @@ RAW_NAME = f"{PREFIX}raw-name-"
 """Begins the name of a header of the record whose own name is not UTF-8: its bytes follow as hexadecimal digits."""
 MOST_LETTER_HEADERS = 16
 MOST_LETTER_BYTES = 64 * 1024
-"""What a letter adds to its record, at most."""
+"""Largest size that a letter adds to its record."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 

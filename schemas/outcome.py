@@ -1,4 +1,4 @@
-"""What can become of an event: every accepted one comes to exactly one of these."""
+"""Outcomes of an event: every accepted one reaches exactly one of these."""
 
 from typing import Any, NamedTuple
 

@@ -269,7 +269,7 @@ KEPT_COLUMNS = (
     "_partition",
     "_offset",
 )
-"""What a tombstone keeps of its row: its place in the accounts, and what deduplication compares."""
+"""Columns that a tombstone keeps: the row's place in the accounts, and the parts of its key."""
 ERASED_COLUMNS = {
     "position": "0",
     "metadata": "''",
@@ -282,4 +282,4 @@ ERASED_COLUMNS = {
     "feature_uri": "NULL",
     "occurred_at": "NULL",
 }
-"""What it does not keep, and what stands there instead."""
+"""Columns that it erases, with the value written instead."""

@@ -80,9 +80,9 @@ class ValidEvent(NamedTuple):
 
 
 ACCEPTED_KEYS = ("document_id", *WireEvent.__struct_fields__)
-"""Of a record's value."""
+"""Largest size of a record's value."""
 REQUEST_KEYS = tuple(key for key in ACCEPTED_KEYS if key != "interaction_id")
-"""Of an event that somebody asks to have recorded."""
+"""Largest size of an event in a request."""
 
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
@@ -151,7 +151,7 @@ def decode_number(raw: bytes | None) -> int | None:
 
 
 class Grouped(Protocol):
-    """What a partition key is made from."""
+    """The parts of a partition key."""
 
     @property
     def feature_id(self) -> str: ...
@@ -164,7 +164,7 @@ class Grouped(Protocol):
 
 
 def partition_key(namespace: str, event: Grouped, idempotency_key: str | None = None) -> bytes:
-    """What decides an event's partition, so that everything it could be a duplicate of shares its partition."""
+    """The key that decides an event's partition, which it shares with everything that it could be a duplicate of."""
     grouping = event.execution_id or idempotency_key or event.session_id or event.user_id or event.feature_id
     return f"{namespace}:{grouping}".encode()
 

@@ -31,7 +31,7 @@ _ASK: Mapping[str, tuple[str, Callable[[Settings], Awaitable[None]]]] = {
 
 
 async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
-    """What is wrong with which of these stores, within `TALLY_CONNECT_TIMEOUT_MS`: all are asked at once."""
+    """Errors of these stores, within `TALLY_CONNECT_TIMEOUT_MS`: all are asked at once."""
     faults = await all_of(_fault_of(settings, store) for store in stores)
     return {store: fault for store, fault in zip(stores, faults, strict=True) if fault is not None}
 

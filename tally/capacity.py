@@ -1,4 +1,4 @@
-"""What a load needs, from what an event was measured to cost (docs/performance.md).
+"""Capacity of a load, from the measured cost of an event (docs/performance.md).
 
 All of it is arithmetic on the constants below; docs/capacity.md says how they were measured, and what they leave out.
 """
@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from runtime.settings import MIB, Settings
 
 EVENT_BYTES = 533
-"""Of the events that the others were measured with, as JSON."""
+"""Size of the events that the other figures were measured with, as JSON."""
 WORKER_US, CLICKHOUSE_US, BROKER_US, REDIS_US = 6.6, 4.7, 0.3, 0.3
 """CPU time an event, the highest of the medians of `make bench`; ClickHouse's with its merges."""
 TOPIC_BYTES, TABLE_BYTES = 113, 117
 """On disk, an event: in lz4 batches that are full; in the table, merged."""
 CLAIM_BYTES, INDEX_BYTES = 56, 9
-"""Of a claim in Redis, and in the memory of the worker that has its partition."""
+"""Bytes of a claim in Redis, and in the memory of the worker that has its partition."""
 WORKER_BASE_BYTES = 310 * MIB
 """A worker without claims: libraries, two groups, what was fetched."""
 EVENTS_PER_PARTITION = 25_000
@@ -26,7 +26,7 @@ GIB, TIB, DAY_S = 1024**3, 1024**4, 86_400
 
 
 class Load(NamedTuple):
-    """What is to be borne."""
+    """The load to plan for."""
 
     events_per_s: float
     """On average."""
@@ -38,11 +38,11 @@ class Load(NamedTuple):
     topic_replicas: int = 3
     table_replicas: int = 2
     use: float = 0.5
-    """Of each core and each worker, at the peak: the rest is for losing a machine, and for catching up."""
+    """Utilisation of each core and each worker at the peak: the rest is for losing a machine and catching up."""
 
 
 class Need(BaseModel):
-    """What it needs."""
+    """Capacity that a load needs."""
 
     partitions: int
     workers: int

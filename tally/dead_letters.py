@@ -103,7 +103,7 @@ class Ready(NamedTuple):
 
 @dataclass
 class Replayed:
-    """What came of a replay so far."""
+    """Progress of a replay of dead letters."""
 
     read: int = 0
     passing: int = 0
@@ -263,7 +263,7 @@ async def _batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]
 
 
 async def _still_open(database: ClickHouse, letters: Sequence[Letter]) -> list[Letter]:
-    """Those whose record is rejected to this day, and was not put back and stored yet, in whatever namespace."""
+    """Letters whose record is still rejected, and was not replayed and stored, in any namespace."""
     where: dict[str, Any] = {
         "topic": letters[0].origin.topic,
         "partitions": [letter.origin.partition for letter in letters],

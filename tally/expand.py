@@ -114,7 +114,7 @@ class Expand:
         return len(await self._numbers()) == self._partitions and limit != str(HELD_BYTES)
 
     async def _begin(self) -> _Begun:
-        """What this expansion starts from; or what an earlier run has begun and not ended."""
+        """The start of this expansion, or of one that an earlier run has begun and not ended."""
         before = len(await self._numbers())
         limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
         earlier = [_Begun(*row) for row in await self._database.rows(_BEGUN, self._where)]

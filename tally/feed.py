@@ -1,4 +1,4 @@
-"""What commands put on the topic: at a pace, with progress, and with a look at what became of it."""
+"""Feeding of the topic by commands: at a rate, with progress, and with the outcomes."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ ITEMS_BETWEEN_LOOKS = 100
 
 @dataclass
 class EmitSummary:
-    """What was put on the topic so far."""
+    """Events put on the topic so far."""
 
     accepted: int = 0
     failed: list[NotAccepted] = field(default_factory=list)

@@ -50,7 +50,7 @@ _IN_RANGE = (
 
 
 class _State(BaseModel):
-    """What a replay's database says of it, so that it is resumed as it was begun, or not at all."""
+    """State of a replay, kept in its database: it is resumed as it was begun, or not at all."""
 
     topic: str
     since: datetime | None
@@ -72,7 +72,7 @@ class Difference(NamedTuple):
 
 @dataclass
 class Comparison:
-    """What is stored against what was replayed, over the replayed offsets."""
+    """Comparison of stored with replayed outcomes, over the replayed offsets."""
 
     same: int = 0
     changed: int = 0
@@ -144,7 +144,7 @@ class Replay:
         return ranges
 
     async def _refuse_expanded(self, since: datetime | None) -> None:
-        """What a partition has inherited would be judged while it is being judged again itself."""
+        """Refuse a range before an expansion: inherited events would depend on events that are replayed themselves."""
         expansions = (await Expansions.read(self._live.topic, self._database)).all
         if expansions:
             clear_ms = expansions[-1].at_ms + self._live.reach_back_ms

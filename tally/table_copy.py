@@ -53,7 +53,7 @@ class TableCopy:
         await self.copy_what_came()
 
     async def copy_deletions(self, *, erase: bool = False) -> None:
-        """What is deleted stays deleted. `erase`: also among the rows that are there by now."""
+        """Copy deletions. `erase`: also apply them to the rows that are there by now."""
         deletions = f"INSERT INTO {self._target}.{DELETIONS} SELECT * FROM {self._live}.{DELETIONS}"
         await self._run(deletions, {})
         if erase:
@@ -73,7 +73,7 @@ class TableCopy:
                 await self._copy(table, topic, partition, LogRange(first, max(first, end)), back=back)
 
     async def keep_replayed_as(self) -> None:
-        """What was rejected, put back, and is rejected again still says under which id it was put back."""
+        """Keep the id under which a rejected event was put back, when it is rejected again."""
         rejected = f"SELECT * FROM {self._target}.{OUTCOMES} FINAL WHERE {_IN_RANGE} AND verdict = 'rejected'"
         before = (
             f"SELECT _offset, replayed_as FROM {self._live}.{OUTCOMES} FINAL WHERE {_IN_RANGE} AND replayed_as != ''"

@@ -54,7 +54,7 @@ SHARED_SETTINGS = (
 
 @dataclass(frozen=True)
 class Options:
-    """What a person asked of `tally up`."""
+    """Options of `tally up`."""
 
     workers: int = 2
     port: int = 8080
@@ -161,7 +161,7 @@ class Up:
         return self._settings.api_key.get_secret_value()
 
     def _data_dir_option(self) -> str:
-        """What makes other commands find this stack, wherever they are run."""
+        """The option by which other commands find this stack, wherever they are run."""
         folder = self._settings.data_dir
         return "" if folder == DEFAULT_DATA_DIR else f" --data-dir {shlex.quote(str(folder))}"
 

@@ -36,7 +36,7 @@ _SCRIPT = (Path(__file__).parent / "claims.lua").read_text()
 _PLACE = struct.Struct("<II")
 
 LAYOUT = 5
-"""Of heads and claims in Redis; another number makes every partition's claims be rebuilt."""
+"""Layout version of heads and claims in Redis. A change makes every partition's claims be rebuilt."""
 
 CHUNK_OWNERS = 8_190
 """Owners of one chunk, at most: 448 KiB (with its header, a size of Redis's allocator), taken in a fraction of a ms."""
@@ -86,7 +86,7 @@ class Lease:
     next_chunk: int
     index: ClaimIndex = field(default_factory=ClaimIndex)
     chunks: list[_Chunk] = field(default_factory=list)
-    """Those that still matter, in order."""
+    """Chunks that are still in use, in order."""
     next_claim: int = 0
 
     @property

@@ -25,7 +25,7 @@ log = logging.getLogger("tally.worker")
 
 
 class Unsettled(Exception):
-    """What is in flight has to be stored and committed first."""
+    """Error of a decision that needs batches in flight to be stored and committed first."""
 
 
 class Leases:
@@ -47,7 +47,7 @@ class Leases:
         """Held while claims are loaded or rebuilt, so that the memory it takes is that of one partition."""
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """These are no longer ours."""
+        """Forget revoked partitions."""
         for partition in partitions:
             self._held.pop(partition, None)
             self._lost.discard(partition)

@@ -31,7 +31,7 @@ _DEAD = -1
 """The offset of an owner that owns nothing any more."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _SECRET = np.uint64(secrets.randbits(64) | 1)
-"""Of this process: else a sender could choose event times that all fall into one place of the index."""
+"""Seed of this process: else a sender could choose event times that all collide in the index."""
 
 
 class Claim(NamedTuple):
@@ -115,7 +115,7 @@ def key_of(row: Numbers) -> bytes:
 
 
 def claim_of(row: Numbers) -> Claim:
-    """What one row says."""
+    """The claim in one row."""
     offset, event_ms, append_ms = row[_OFFSET : _APPEND_MS + 1].tolist()
     return Claim(key_of(row), offset, event_ms, append_ms, id_of(row))
 
@@ -132,7 +132,8 @@ def rows_from(raw: bytes) -> Rows:
 
 
 def fingerprints(rows: Rows, window_ms: int) -> Fingerprints:
-    """What the claim index knows of keys and time slices, never 0. Slices are W long: who is less than W away is in
+    """Fingerprints of keys and time slices for the claim index, never 0. Slices are W long: an event less than W away is
+    in
     the next one at most.
 
     Some slices together are part of the hash, so that a key which returns for ever (an import under one execution)
@@ -161,7 +162,7 @@ def _fingerprints(rows: Rows, slices: Numbers) -> Fingerprints:
 
 
 def last_offset(rows: Rows) -> int:
-    """Of events in offset order."""
+    """The last offset of events in offset order."""
     return int(rows[-1, _OFFSET])
 
 
@@ -184,11 +185,11 @@ def rows_with_repeated_key(rows: Rows) -> npt.NDArray[np.int64]:
 
 @dataclass
 class Verdict:
-    """What became of the events that may have an owner, by their position."""
+    """Results for events that may have an owner, by position."""
 
     duplicates: dict[int, Owner] = field(default_factory=dict)
     not_owners: list[int] = field(default_factory=list)
-    """Those that do not begin to own their key now; they may own it already."""
+    """Events that do not begin to own their key now; they may own it already."""
     dead: list[int] = field(default_factory=list)
     """Numbers of claims that own nothing any more."""
 

@@ -1,1 +1,1 @@
-"""What each process may do in each store."""
+"""Least rights of each process in each store."""

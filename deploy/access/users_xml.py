@@ -17,7 +17,7 @@ _ONLY_READS = re.compile(r"DEFAULT ROLE (\w+) SETTINGS readonly = 1")
 
 
 class Rights(NamedTuple):
-    """What a role was granted: statements, without the part that says to whom."""
+    """Grants of a role: statements without their grantee."""
 
     grants: Sequence[str]
     only_reads: bool

@@ -29,7 +29,7 @@ Password = Annotated[str, Field(default_factory=_password, pattern=_SAFE, repr=F
 
 
 class Credentials(BaseModel):
-    """Who may use an embedded stack."""
+    """Credentials of an embedded stack."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

@@ -48,7 +48,7 @@ class Service:
     """Its files are named relative to this folder, whose own name may have any characters."""
     environment: Mapping[str, str] = field(default_factory=dict)
     input_path: Path | None = None
-    """What it reads from its standard input."""
+    """Text for its standard input."""
 
     def start(self, children: Children, log_path: Path) -> Child:
         """Start the process."""

@@ -31,7 +31,7 @@ from schemas.tables import API_KEYS
 
 ATTEMPTS = 3
 _PORT_TAKEN = "address already in use"
-"""What Kafka, Valkey and the front of ClickHouse say alike, but for capitals."""
+"""The common part of what Kafka, Valkey and the ClickHouse front log for a taken port, but for capitals."""
 
 _OWNER_ONLY = 0o077
 """The umask for everything that a stack makes: events are in its files, and passwords."""
@@ -102,7 +102,7 @@ class Stack:
         self.note("starting")
 
     def _other(self) -> str:
-        """What another process does with this data directory, and what to do about it."""
+        """The error for a data directory that another process uses."""
         folder, other = self._settings.data_dir, Phase.of(self._data_dir)
         if other is None:
             return f"a stack already runs in {folder}: stop it"
@@ -186,7 +186,7 @@ class Stack:
         self.restart(name)
 
     def stack_file(self) -> StackFile:
-        """What other commands need to know."""
+        """The stack file for other commands."""
         endpoints = {name: part.endpoint for name, (part, _child) in self._running.items()}
         endpoints["analyst"] = with_user(endpoints["clickhouse"], ANALYST, self.credentials.analyst_password)
         pids = {name: child.pid for name, (_part, child) in self._running.items()}

@@ -81,7 +81,7 @@ def rows() -> dict[str, list[Panel]]:
 
 
 def dashboard() -> dict[str, Any]:
-    """What Grafana imports."""
+    """The dashboard as Grafana imports it."""
     source = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
     return {
         "uid": "tally",

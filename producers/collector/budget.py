@@ -39,7 +39,7 @@ class Budget:
 
 
 class Reservation:
-    """What one request holds."""
+    """Capacity reserved by one request."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

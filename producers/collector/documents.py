@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies that the collector reads itself."""
+"""OpenAPI schemas of bodies that the collector reads itself."""
 
 from typing import Annotated, Any
 
@@ -36,7 +36,7 @@ class TokenRequest(BaseModel, extra="forbid", strict=True):
 
 
 class ItemResult(BaseModel):
-    """What became of one of many."""
+    """Result of one event of a batch."""
 
     index: int
     interaction_id: str = Field(description="empty when it failed")
@@ -44,7 +44,7 @@ class ItemResult(BaseModel):
 
 
 class BulkResponse(BaseModel):
-    """What became of many."""
+    """Results of a batch."""
 
     created: int
     failed: int

@@ -26,11 +26,11 @@ from schemas.rejection import Reason, Rejection
 from schemas.wire import OBJECT_FIELDS, ValidEvent, encode_headers, partition_key
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
-"""What is no JSON at all is a bad request; all else is well understood, and not valid."""
+"""Errors answered with 400; every other validation error is a 422."""
 
 
 USUAL_COMMAS = 50
-"""Of an event. A batch with more is counted first."""
+"""Largest number of an event's members. A batch with more is counted first."""
 LARGE_BYTES = 256 * 1024
 """A batch from this size on is counted and scanned in a thread, where compiled code does not hold the event loop."""
 MOST_AS_WRITTEN_BYTES = 16 * 1024
@@ -132,7 +132,7 @@ class RequestValidator:
         return body.count(b",") > USUAL_COMMAS * self._most_items or body.count(_BATCH_KEY) != 1
 
     async def page_items(self, body: bytes) -> list[Raw]:
-        """What a page sends: one event, a list of them, or a batch. Raises ApiError."""
+        """Read a page's body: one event, a list of them, or a batch. Raises ApiError."""
         start = body.lstrip(WHITESPACE)[:1]
         if start == b"[":
             return await self.items(b'{"interactions":' + body + b"}")
@@ -170,7 +170,7 @@ def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
 
 
 def worded(index: int, rejections: Sequence[Rejection]) -> str:
-    """What is wrong with one of many."""
+    """The error of one event of a batch."""
     first = first_of(rejections)
     return f"{index}: {first.field}{': ' if first.field else ''}{first.message}"
 
@@ -201,7 +201,7 @@ async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Re
 
 
 def _scanned(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
-    """Those that the scanner is sure of; None for the others, for large ones, and for one that may bring an id.
+    """Events that the scanner accepts; None for the others, for large ones, and for those that may bring an id.
 
     Whatever is put on the topic as it was written is small: blanks cost nothing to send, and much to read.
     """

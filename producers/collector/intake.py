@@ -35,7 +35,7 @@ NOT_ACKNOWLEDGED = (
 
 
 class _Sending(NamedTuple):
-    """Of many, the events that may be put on the topic, and what is wrong with the others, by their index."""
+    """Valid events of a batch, and the errors of the others, by index."""
 
     records: dict[int, Outgoing]
     refused: dict[int, Sequence[Rejection]]
@@ -107,7 +107,7 @@ class Collector:
         return response
 
     async def token_request(self, request: Request) -> TokenRequest:
-        """What a page's token is to be for."""
+        """Read a request for a page token."""
         with self._budget.share() as share:
             return read_model(TokenRequest, await self._read(request, self._settings.http_list_bytes, share))
 
@@ -178,7 +178,7 @@ def _not_taken(error: Exception) -> ApiError:
 
 
 def _owner(final: Outcome) -> str | None:
-    """Whose duplicate it is for good. Raises 422 for what was rejected after all."""
+    """The owner of a duplicate, once it is final. Raises 422 for an event that was rejected."""
     if isinstance(final, RejectedFor):
         raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
     return final.interaction_id if isinstance(final, DuplicateOf) else None

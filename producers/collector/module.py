@@ -107,7 +107,7 @@ class CollectorPart:
             openapi_extra=documents.BEACON,
         )
         async def beacon(request: Request, token: Annotated[str, Query(max_length=2_048)]) -> Response:
-            """What a page sends: one interaction, a list of them, or a batch. 204; 200 says which were not valid."""
+            """Record a page's interactions: one, a list, or a batch. 204; 200 lists those that were not valid."""
             # So that the page can tell whether to send it again. It is the token that says who may write.
             request.scope[FURTHER_HEADERS] = {"Access-Control-Allow-Origin": "*"}
             caller = await admit(base, request, base.access.page(request, token))

@@ -58,7 +58,7 @@ def error_code(error: BaseException) -> int:
 
 
 def clickhouse_fault(error: ClickHouseError) -> TallyError:
-    """What an error of ClickHouse's means here."""
+    """Translate an error of ClickHouse."""
     if why := untrusted(error):
         return Fatal(f"ClickHouse's certificate is not trusted (TALLY_TLS_CA_FILE): {why}")
     code = error_code(error)

@@ -31,12 +31,12 @@ KAFKA_FATAL = (
     UnsupportedVersionError,
 )
 KAFKA_RESTART = (ProducerFenced, OutOfOrderSequenceNumber, DuplicateSequenceNumber, UnknownProducerId)
-"""This client is beyond repair, a new one is not. Every other error of Kafka's is tried again: brokers come back,
+"""Errors after which only a new client can continue. Every other error of Kafka is retried: brokers come back,
 leaders and coordinators move."""
 
 
 def kafka_fault(error: KafkaError, what: str) -> TallyError:
-    """What an error of Kafka's means here; `what` says what was being done."""
+    """Translate an error of Kafka; `what` names the attempt."""
     why = reason_of(error)
     if isinstance(error, KAFKA_FATAL):
         return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {why}")

@@ -37,7 +37,7 @@ REDIS_FAILED = (RedisError, RedisClusterException)
 
 
 def redis_fault(error: Exception) -> TallyError:
-    """What an error of Redis's means here."""
+    """Translate an error of Redis."""
     if why := untrusted(error):
         return Fatal(f"Redis's certificate is not trusted (TALLY_TLS_CA_FILE): {why}")
     why = reason_of(error)

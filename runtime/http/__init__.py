@@ -1,1 +1,1 @@
-"""What every HTTP part shares: who asks, how often, how large, and how errors look."""
+"""Code shared by all API modules: callers, rate limits, sizes, and the shape of errors."""

@@ -1,4 +1,4 @@
-"""Who asks: the key, what it may do, and its namespace. Every endpoint takes its namespace from here, and only here."""
+"""Access: API keys, their scopes and namespaces. Every endpoint takes its namespace from here, and only here."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger("tally.api")
 
 
 class Caller(NamedTuple):
-    """Who asks. `namespace` is the one this request is about, and the only one it can reach."""
+    """The caller of a request. `namespace` is the only one that the request can reach."""
 
     key_id: str
     namespace: str
@@ -76,7 +76,7 @@ class Access:
             log.warning("failed to refresh API keys: %s", reason_of(error))
 
     def caller(self, request: Request, scope: Scope) -> Caller:
-        """Who sends this request. Raises 401 without a key that counts, 403 when it may not do this."""
+        """Authenticate a request. Raises 401 without a valid key, 403 without the scope."""
         given, _, token = request.headers.get("authorization", "").partition(" ")
         if given.lower() != "bearer" or not token:
             raise unauthorized("send your key as `Authorization: Bearer <key>`")
@@ -89,7 +89,7 @@ class Access:
         return _noted(request, key, namespace_named(request.headers.get("x-namespace"), key))
 
     def page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
-        """What a page of this origin may do with the caller's key."""
+        """The page token of an origin, signed with the caller's key."""
         return PageToken.until(caller.key_id, caller.namespace, origin, life_s)
 
     def signed(self, token: PageToken) -> str:
@@ -109,7 +109,7 @@ class Access:
             raise Unavailable("API keys could not be refreshed lately")
 
     def page(self, request: Request, token: str) -> Caller:
-        """Who sends what a page sends. Raises 401 or 403."""
+        """Authenticate a page's request. Raises 401 or 403."""
         read = PageToken.read(token)
         if read is None:
             raise unauthorized("send the page's token as ?token=")

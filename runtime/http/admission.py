@@ -1,4 +1,4 @@
-"""What an endpoint asks for first: a caller with a scope, within its rate."""
+"""Admission: a caller with a scope, within its rate limit."""
 
 from collections.abc import Awaitable, Callable
 

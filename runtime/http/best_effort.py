@@ -1,4 +1,4 @@
-"""What the API asks of Redis and can do without: while Redis is away or slow requests continue, and that is counted."""
+"""Best-effort calls of Redis: while it is down or slow, requests continue without it, and are counted."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ class BestEffort:
             await self._open.aclose()
 
     async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Answer]]) -> Answer | None:
-        """What Redis answers; None when it does not within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
+        """Call Redis; None when it does not answer within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
         if self._redis is None or time.monotonic() < self._not_before:
             self._connect()
             REDIS_BYPASSED.labels(purpose).inc()

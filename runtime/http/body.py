@@ -16,7 +16,7 @@ from runtime.http.errors import ApiError, invalid, problem, too_large
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
 MAX_KEYS = 200
-"""Of an object in a request that is no event: twice as many as a filter may have conditions."""
+"""Largest number of keys in an object of a request that is no event: twice a filter's conditions."""
 _PIECE_BYTES = 256 * 1024
 _SMALL_BYTES = 2 * 1024
 """Compressed; a thousand times as much at most when it is not."""

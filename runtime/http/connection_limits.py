@@ -13,7 +13,7 @@ ACCEPTED_TOGETHER = 16
 ROUNDS_UNTIL_CLOSED = 8
 """From the round that accepts a connection to the one that has closed it again, at most."""
 OTHER_DESCRIPTORS = 256
-"""Of files, and of connections to the stores."""
+"""Descriptors for files, and for connections to the stores."""
 
 log = logging.getLogger("tally.api")
 
@@ -26,7 +26,7 @@ class Limits(NamedTuple):
     headers: int
     pipelined: int
     rest_bytes: int
-    """Of a body that is not needed any more, read so that the client sees its answer."""
+    """Bytes of a body that is no longer needed, read so that the client sees its answer."""
     head_timeout_s: float
     body_timeout_s: float
     keep_alive_s: float

@@ -26,7 +26,7 @@ MOST_PROBLEMS = 20
 """Problems of one request that its answer names; further ones are counted."""
 MOST_MESSAGE_CHARACTERS = 1_000
 MOST_NAME_CHARACTERS = 1_000
-"""Of a key that a location names."""
+"""Largest length of a key in an error's location."""
 MOST_PLACES = 64
 """In a location."""
 

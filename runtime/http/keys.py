@@ -30,7 +30,7 @@ TOKEN_CLOCK_SKEW_S = 60
 
 
 class ApiKey(NamedTuple):
-    """What is kept of a key. `hashed` is 32 bytes; `rate_per_s` is 0 for the setting's."""
+    """A stored API key. `hashed` is 32 bytes; `rate_per_s` is 0 for the setting's."""
 
     key_id: str
     hashed: bytes
@@ -56,12 +56,12 @@ def key_id_of(key: str) -> str:
 
 
 def hash_of(key: str) -> bytes:
-    """What is kept of a key."""
+    """The hash that is stored of a key."""
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 
 class PageToken(NamedTuple):
-    """What a page may do: write, into one namespace, from one origin, between two moments (seconds since 1970)."""
+    """Right of a page to write into one namespace, from one origin, between two times (seconds since 1970)."""
 
     key_id: str
     namespace: str
@@ -82,7 +82,7 @@ class PageToken(NamedTuple):
 
     @classmethod
     def read(cls, token: str) -> tuple[Self, str] | None:
-        """What a token says, and its signature, not checked yet; None for what is no token."""
+        """A token's content and its signature, not checked yet; None for malformed tokens."""
         body, _, signature = token[len(TOKEN_PREFIX) :].partition(".")
         if not token.startswith(TOKEN_PREFIX) or len(token) > LONGEST_TOKEN_BYTES:
             return None

@@ -37,7 +37,7 @@ return { given, math.floor(tokens), math.ceil(math.max(0, 1 - tokens) * 1000 / r
 
 @dataclass
 class _Bucket:
-    """What this process knows of one key's bucket."""
+    """A key's token bucket as this process knows it."""
 
     tokens: int = 0
     """Taken and not spent."""

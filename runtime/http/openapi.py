@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beside the endpoints themselves: errors, and the schema of an interaction."""
+"""Additions to the OpenAPI document: errors, and the schema of an interaction."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ class ValidationProblem(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """An error's code, message and fields."""
 
     message: str = Field(examples=["body.position: Input should be a valid integer"])
     type: str = Field(examples=["ValidationError"])
@@ -88,7 +88,7 @@ def document(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[st
 
 
 def methods_of(document: dict[str, Any], path: str) -> set[str]:
-    """What can be done with a path, by the document; one that is named literally is not another's parameter."""
+    """Methods of a path in the document; a literal path is not another's parameter."""
     paths = document["paths"]
     fitting = (
         [path] if path in paths else [each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]

@@ -36,7 +36,7 @@ log = logging.getLogger("tally.api")
 CHECK_S = 2.0
 """A dependency that takes longer to say that it is there is not."""
 CHECKED_FOR_S = 0.5
-"""So long an answer of readiness is given again: who asks often must not be a load."""
+"""Readiness results are cached for this long."""
 
 EXPOSED = (
     REQUEST_ID,
@@ -58,7 +58,7 @@ class Check(NamedTuple):
 
 
 class AppContext(NamedTuple):
-    """What every part stands on."""
+    """Context shared by all API modules."""
 
     settings: Settings
     access: Access
@@ -167,7 +167,7 @@ def _operations(readiness: "_Readiness") -> APIRouter:
 
     @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
-        """What this process has counted, for Prometheus."""
+        """Metrics of this process, for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -91,7 +91,7 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """Those that run now."""
+        """Process ids of running processes."""
         return [slot.child.pid for slot in self._slots if slot.child is not None]
 
     def stop(self, timeout_s: float | None = None) -> None:

@@ -134,7 +134,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         return self
 
     def _missing(self, variable: str) -> str:
-        """What to do about a setting that neither the environment nor a stack has."""
+        """The error for a setting that neither the environment nor a stack has."""
         phase = Phase.of(self.data_dir)
         if phase and phase.doing != "running":
             return (
@@ -147,7 +147,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         )
 
     def as_environment(self) -> dict[str, str]:
-        """What a child process needs in its environment to load these same settings."""
+        """Environment variables from which a child process loads the same settings."""
         plain: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -160,7 +160,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
 
 
 def _in_words(error: ErrorDetails) -> str:
-    """What is wrong with a setting, which it names; what is wrong with several together names them by itself."""
+    """An error of one setting with its name; an error of several names them by itself."""
     text = error["msg"].removeprefix("Value error, ")
     return f"TALLY_{str(error['loc'][0]).upper()}: {text}" if error["loc"] else text
 

@@ -32,7 +32,7 @@ def lookup(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """What became of one event: its record, whose duplicate it is, why it was rejected, or that it is deleted.
+    """Show the outcome of one event: its record, its owner if it is a duplicate, its rejection, or its deletion.
 
     Exits 1 for an id that is unknown, or in flight: accepted and not stored yet.
 

@@ -20,7 +20,7 @@ def capacity(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """What a load needs: partitions, workers, memory, disk, by what an event was measured to cost.
+    """Estimate the partitions, workers, memory and disk of a load, from the measured cost of an event.
 
     The window (TALLY_DEDUP_WINDOW_MS) and the topic's retention (TALLY_TOPIC_RETENTION_MS) are those of the settings.
 

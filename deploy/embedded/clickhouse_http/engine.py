@@ -27,7 +27,7 @@ _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=
 _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
-"""What one query may hold, its formatted result included."""
+"""Memory limit of one query, its formatted result included."""
 
 RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
 """For a result that cannot be streamed; the engine names the setting when it refuses one."""

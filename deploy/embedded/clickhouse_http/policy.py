@@ -1,4 +1,4 @@
-"""What a statement may not do beside what its user's role was not granted.
+"""Restrictions of statements beyond the grants of their user's role.
 
 The engine is made for one person's own machine: some ways to files, other machines and Python objects need no right.
 They are found in the engine's own canonical text of the statement (`formatQuery`), so nothing that it parses otherwise
@@ -23,7 +23,7 @@ TABLE_FUNCTIONS = frozenset(
     {"numbers", "numbers_mt", "zeros", "zeros_mt", "primes", "generate_series", "generateseries", "generaterandom"}
     | {"values", "sqlstandardvalues", "null", "format", "view"}
 )
-"""Those that make rows of nothing but their arguments, in lower case. All others are refused, unknown ones too."""
+"""Table functions that make rows of nothing but their arguments, in lower case. All others are refused."""
 
 FUNCTIONS_BEYOND = frozenset(
     {"file"}
@@ -126,7 +126,7 @@ def _check_engines(tokens: list[_Token]) -> None:
 
 
 def _check_reading(tokens: list[_Token]) -> None:
-    """Of a user who may see no more than the tables: other people's statements have keys and data in them."""
+    """Check a read-only user's statement: other people's statements, with keys and data, must stay hidden."""
     if [token.text for token in tokens[:2]] == ["SHOW", "PROCESSLIST"]:
         raise Refused("SHOW PROCESSLIST shows other people's statements")
     ends = [*tokens[1:], _Token("", "other"), _Token("", "other")]

@@ -1,4 +1,4 @@
-"""What a client asked for, read from the request line and headers."""
+"""A client's request, read from the request line and headers."""
 
 import base64
 import re

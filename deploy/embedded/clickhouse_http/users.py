@@ -24,7 +24,7 @@ _OWN_ROLES = {
     BACKUP_ROLE: ("GRANT FILE ON *.*",),
     "front": ("GRANT SHOW, KILL QUERY ON *.*",),
 }
-"""What the front does by itself: it chooses a session's database, and ends the queries of clients that have left."""
+"""Rights of the front itself: it chooses a session's database, and ends the queries of clients that have left."""
 
 LOCKED_SETTINGS = (
     # Another dialect would be parsed otherwise than the statement was checked.
@@ -59,7 +59,7 @@ class User(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who sends a statement, and what is to hold for it. `settings` are as the client wrote them."""
+    """The caller of a statement, with its settings as the client wrote them."""
 
     user: User
     query_id: str
@@ -68,7 +68,7 @@ class Caller(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """What a running query is found by. With the user's name: nobody may end another one's."""
+        """The mark of a running query. It has the user's name: nobody may end another one's."""
         return f"{self.user.name} {self.query_id}"
 
 
