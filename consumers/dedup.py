@@ -61,7 +61,7 @@ class Deduplication:
     async def _decide_again_when_lost(
         self, part: Slice, events: Events, done: Flags, before: Sequence[Range]
     ) -> _Found:
-        """Decide again after lost claims: rebuilt ones are of stored events only, so those of this slice claim again."""
+        """Decide again after lost claims: rebuilt ones are of stored events only, so this slice claims again."""
         while True:
             try:
                 return await self._decide(part, events, done, before)

@@ -97,7 +97,7 @@ class ReaderPart:
         async def outcomes(
             caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeQuery, Query()]
         ) -> Response:
-            """Outcomes of events that were not stored: duplicates and rejections, newest first, with reasons in words."""
+            """Outcomes of events that were not stored: duplicates and rejections, newest first, with reasons."""
             if query.unattributed and "admin" not in caller.scopes:
                 raise forbidden("records of no namespace need a key with the scope 'admin'")
             return await self._reader.outcomes("" if query.unattributed else caller.namespace, query)

@@ -132,9 +132,9 @@ def rows_from(raw: bytes) -> Rows:
 
 
 def fingerprints(rows: Rows, window_ms: int) -> Fingerprints:
-    """Fingerprints of keys and time slices for the claim index, never 0. Slices are W long: an event less than W away is
-    in
-    the next one at most.
+    """Fingerprints of keys and time slices for the claim index, never 0.
+
+    Slices are W long: an event less than W away is in the same one or the next.
 
     Some slices together are part of the hash, so that a key which returns for ever (an import under one execution)
     meets few owners.
