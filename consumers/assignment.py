@@ -50,7 +50,7 @@ class Assignment:
         return f"records of a newer schema wait: {', '.join(places)}; upgrade this worker" if places else ""
 
     def check_held(self) -> None:
-        """Raise Fatal when records are left that this version cannot judge."""
+        """Raise Fatal when records are left that this version cannot validate."""
         if self.held:
             raise Fatal(f"waiting at records of a newer schema (partition: offset): {self.held}; upgrade this consumer")
 

@@ -171,7 +171,7 @@ class ValidatedBatch:
     held: dict[int, int] = field(default_factory=dict)
     """Partition -> first record of a newer schema: it and what is after it are neither good nor bad, but unread."""
     unprocessable: Rejection | None = None
-    """Set for a single record that cannot be judged: why it is rejected unseen."""
+    """Set for a single record that cannot be validated: why it is rejected unseen."""
 
 
 class Verdicts(NamedTuple):

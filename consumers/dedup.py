@@ -35,17 +35,17 @@ class Deduplication:
         self._leases = leases
         self._owners = owners
 
-    async def decide(self, batch: Batch, judged: ValidatedBatch, before: Sequence[Range]) -> Verdicts:
+    async def decide(self, batch: Batch, validated: ValidatedBatch, before: Sequence[Range]) -> Verdicts:
         """Claim every event's key, also of those that are stored; `before` is what is not committed yet.
 
         Raises Fenced when another worker has a partition; and Unsettled when these have to be finished first.
         """
-        events, found = judged.events, _Found()
+        events, found = validated.events, _Found()
         if before and (events.may_repeat_id | events.replayed).any():
             raise Unsettled  # their owners are looked for among stored rows
         places = [events.lines_of(part.partition) for part in batch.slices]
         deciding = (
-            self._decide_again_when_lost(part, events[first:end], judged.done[first:end], before)
+            self._decide_again_when_lost(part, events[first:end], validated.done[first:end], before)
             for part, (first, end) in zip(batch.slices, places, strict=True)
         )
         # Partitions have no key in common. Whatever happens to one, nothing continues behind the caller's back.
@@ -56,7 +56,7 @@ class Deduplication:
             found.update((first + line, owned) for line, owned in of_part.items())
         self._leases.publish()
         await failpoints.reached("claimed")
-        return _verdicts(judged, found)
+        return _verdicts(validated, found)
 
     async def _decide_again_when_lost(
         self, part: Slice, events: Events, done: Flags, before: Sequence[Range]
@@ -169,10 +169,10 @@ def _flags(
     return {at: flag for at, flag in flags.items() if flag}
 
 
-def _verdicts(judged: ValidatedBatch, found: _Found) -> Verdicts:
-    events, lines = judged.events, sorted(found)
-    is_stored = ~judged.done
+def _verdicts(validated: ValidatedBatch, found: _Found) -> Verdicts:
+    events, lines = validated.events, sorted(found)
+    is_stored = ~validated.done
     is_stored[lines] = False
     owners, reasons = [found[line].interaction_id for line in lines], [found[line].reason for line in lines]
     duplicates = Duplicates(events[np.array(lines, np.int64)], owners, reasons)
-    return Verdicts(events[is_stored], duplicates, events[judged.done])
+    return Verdicts(events[is_stored], duplicates, events[validated.done])

@@ -6,7 +6,7 @@ In production they do nothing. The campaign in `tests/chaos` injects a fault at 
 from collections.abc import Awaitable, Callable
 
 FAILPOINTS = (
-    "judged",  # validated; nothing has been written
+    "validated",  # validated; nothing has been written
     "resumed",  # what is stored already is known and dropped
     "taken",  # the partition's claims are this worker's, not confirmed by the group yet
     "restored",  # part of lost claims was put back

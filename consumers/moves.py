@@ -1,4 +1,4 @@
-"""Moves: a valid event that lies on another partition than its key's is put on that one, and not judged where it is.
+"""Moves: a valid event that lies on another partition than its key's is put on that one, and not validated where it is.
 
 Its copy has the event's id, or the one derived from the original record's place if it has none; the original's append
 time as event time, if it names none; and the original's place. A crash may write the copy twice: the second one is a
@@ -48,8 +48,8 @@ log = logging.getLogger("tally.worker")
 class Mover(Protocol):
     """Decides which misplaced events are moved, and moves them."""
 
-    async def set_apart(self, batch: Batch, judged: ValidatedBatch) -> None:
-        """Take those that are to be moved out of the events, and note them as `judged.moves`."""
+    async def set_apart(self, batch: Batch, validated: ValidatedBatch) -> None:
+        """Take those that are to be moved out of the events, and note them as `validated.moves`."""
 
     async def send(self, moves: Sequence[Move], /) -> list[Rejected]:
         """Put a copy of each on the partition that it belongs on; returns those that Kafka refuses for their size."""
@@ -71,12 +71,12 @@ class Moves:
         async with AsyncExitStack() as stack:
             yield cls(settings, stack)
 
-    async def set_apart(self, batch: Batch, judged: ValidatedBatch) -> None:
+    async def set_apart(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take them out of the events. What an earlier version stored where it lies stays there."""
-        misplaced = judged.events.misplaced & ~judged.done
+        misplaced = validated.events.misplaced & ~validated.done
         if misplaced.any():
-            judged.moves = moves_of(batch, judged.events[misplaced])
-            judged.events, judged.done = judged.events[~misplaced], judged.done[~misplaced]
+            validated.moves = moves_of(batch, validated.events[misplaced])
+            validated.events, validated.done = validated.events[~misplaced], validated.done[~misplaced]
 
     async def send(self, moves: Sequence[Move]) -> list[Rejected]:
         """Put the copies on the topic; acknowledged by Kafka on return."""

@@ -30,7 +30,7 @@ class _Failure(NamedTuple):
     """An unexpected error, without the error itself: its traceback would keep alive what failed."""
 
     kind: type[Exception]
-    judged: ValidatedBatch | None
+    validated: ValidatedBatch | None
     """Set when the records were examined before it."""
 
 
@@ -51,7 +51,7 @@ class Narrowing:
         failure = await self._attempt(records, is_counted) if len(records) else None
         if failure is None:
             return
-        is_counted = is_counted or failure.judged is not None
+        is_counted = is_counted or failure.validated is not None
         if len(records) > 1:
             for half in records.halves:
                 await asyncio.sleep(0)  # so that heartbeats are sent
@@ -60,30 +60,30 @@ class Narrowing:
         gc.collect()  # it is not left to itself in a worker (`consumers.garbage`)
         failure = await self._attempt(records, is_counted, is_last=True)
         if failure is not None:
-            await self._refuse(records, failure, is_counted=is_counted or failure.judged is not None)
+            await self._refuse(records, failure, is_counted=is_counted or failure.validated is not None)
 
     async def _attempt(self, records: Batch, is_counted: bool, *, is_last: bool = False) -> _Failure | None:
         try:
-            batch, judged = await self._pipeline.examine(records, is_counted=is_counted)
+            batch, validated = await self._pipeline.examine(records, is_counted=is_counted)
         except STORE_FAILED:
             raise
         except Exception as error:
             return self._noted(records, error, None, is_last)
-        self._held |= judged.held
+        self._held |= validated.held
         while True:
             try:
-                await self._pipeline.decide(batch, judged)
+                await self._pipeline.decide(batch, validated)
             except Unsettled:
                 pass
             except STORE_FAILED:
                 raise
             except Exception as error:
-                return self._noted(batch, error, judged, is_last)
+                return self._noted(batch, error, validated, is_last)
             else:
                 return None
             await self._settle()
 
-    def _noted(self, records: Batch, error: Exception, judged: ValidatedBatch | None, is_last: bool) -> _Failure:
+    def _noted(self, records: Batch, error: Exception, validated: ValidatedBatch | None, is_last: bool) -> _Failure:
         kind = type(error)
         if len(records) > 1:
             log.warning("%s in a batch of %d records; processing each half by itself", kind.__name__, len(records))
@@ -91,7 +91,7 @@ class Narrowing:
             log.warning("processing %s raised %s; trying once more", self._place_of(records), kind.__name__)
         else:
             log.error("processing %s raised %s again", self._place_of(records), kind.__name__, exc_info=error)
-        return _Failure(kind, judged)
+        return _Failure(kind, validated)
 
     async def _refuse(self, records: Batch, failure: _Failure, *, is_counted: bool) -> None:
         """Make a dead letter of the one record of a batch. What it may have claimed goes first."""
@@ -100,11 +100,11 @@ class Narrowing:
             raise Restart(f"out of memory at {place}; lower TALLY_BATCH_BYTES, or give the worker more memory")
         log.error("%s becomes a dead letter (internal_error) after %s; the worker continues after it", place, kind)
         INTERNAL_ERRORS.inc()
-        if (examined := failure.judged) is not None:
+        if (examined := failure.validated) is not None:
             await self._settled(lambda: self._pipeline.release(records, examined))
         why = Rejection("internal_error", "", f"processing the record raised {kind}: this is a fault of Tally's")
-        batch, judged = await self._pipeline.examine(records, why, is_counted=is_counted)
-        await self._settled(lambda: self._pipeline.decide(batch, judged))
+        batch, validated = await self._pipeline.examine(records, why, is_counted=is_counted)
+        await self._settled(lambda: self._pipeline.decide(batch, validated))
 
     async def _settled(self, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -93,78 +93,78 @@ class Pipeline:
     async def examine(
         self, records: Batch, unprocessable: Rejection | None = None, *, is_counted: bool = False
     ) -> tuple[Batch, ValidatedBatch]:
-        """Judge records; returns those that may be resumed, and what they are judged to be.
+        """Validate records; returns those that may be resumed, and what they are validated to be.
 
         With `unprocessable` the one record is rejected for that, unseen. `is_counted`: it was examined before.
         A partition that has come to a record of a newer schema is handed to `hold` with that record's offset. Raises
         Fenced or Fatal.
         """
         with self.stages.of("validate"):
-            judged = self._judged(records, unprocessable)
+            validated = self._validated(records, unprocessable)
         if not is_counted:
-            self._telemetry.judged(records, judged.events)
-            self._fuses.count(judged)
+            self._telemetry.validated(records, validated.events)
+            self._fuses.count(validated)
         elif unprocessable is not None:
-            self._fuses.refused(judged.rejected[0].namespace, unprocessable)
-        if judged.held:
-            self._source.hold(judged.held)
-        batch = records.before(judged.held)
-        await failpoints.reached("judged")
+            self._fuses.refused(validated.rejected[0].namespace, unprocessable)
+        if validated.held:
+            self._source.hold(validated.held)
+        batch = records.before(validated.held)
+        await failpoints.reached("validated")
 
         with self.stages.of("resume"):
             await self._resume.prepare(part.partition for part in batch.slices)
             await self._resume.check_continuity(batch)
-            await self._drop_settled(batch, judged)
-        self._fuses.withhold(batch, judged)
+            await self._drop_settled(batch, validated)
+        self._fuses.withhold(batch, validated)
         await failpoints.reached("resumed")
-        return batch, judged
+        return batch, validated
 
-    def _judged(self, batch: Batch, unprocessable: Rejection | None) -> ValidatedBatch:
-        judge = self._validation.judge
-        return judge(batch) if unprocessable is None else self._validation.refuse(batch, unprocessable)
+    def _validated(self, batch: Batch, unprocessable: Rejection | None) -> ValidatedBatch:
+        validate = self._validation.validate
+        return validate(batch) if unprocessable is None else self._validation.refuse(batch, unprocessable)
 
-    async def _drop_settled(self, batch: Batch, judged: ValidatedBatch) -> None:
+    async def _drop_settled(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take out what is recorded already, and what another partition is to decide about."""
-        judged.recorded = await self._resume.drop_stored(batch, judged)
-        await self._moves.set_apart(batch, judged)
+        validated.recorded = await self._resume.drop_stored(batch, validated)
+        await self._moves.set_apart(batch, validated)
 
-    async def decide(self, batch: Batch, judged: ValidatedBatch) -> None:
+    async def decide(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take a batch through step 1, and put it to those gathered; those before may go through the others meanwhile.
 
         Raises Fenced; and Unsettled when the batches before have to be finished first.
         """
         async with self._deciding:
-            await self._decide(batch, judged, self._uncommitted, self._gathered)
-        self.counts.add(already_recorded=judged.recorded - len(judged.withheld))
+            await self._decide(batch, validated, self._uncommitted, self._gathered)
+        self.counts.add(already_recorded=validated.recorded - len(validated.withheld))
 
-    async def release(self, batch: Batch, judged: ValidatedBatch) -> None:
+    async def release(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take back what events of one partition claim that are not stored. Raises as `decide` does."""
         async with self._deciding:
             (part,) = batch.slices
-            claims = judged.events[~judged.done].claims
+            claims = validated.events[~validated.done].claims
             await self._deduplication.release(part, claims, _ranges_of(self._uncommitted))
 
     @property
     def _uncommitted(self) -> list[Decided]:
         return [*self._finishing, *self._gathered.decided]
 
-    async def _decide(self, batch: Batch, judged: ValidatedBatch, before: Sequence[Decided], into: Group) -> None:
+    async def _decide(self, batch: Batch, validated: ValidatedBatch, before: Sequence[Decided], into: Group) -> None:
         with self.stages.of("claim"):
             ranges = _ranges_of(before)
-            verdicts = await self._deduplication.decide(batch, judged, ranges)
+            verdicts = await self._deduplication.decide(batch, validated, ranges)
         with self.stages.of("erase"):
             deleted = await self._erasure.deleted(verdicts.stored)
         with self.stages.of("encode"):
-            decided = self._decided(batch, judged, verdicts)
-            add = into.prepared(decided, verdicts, judged.rejected, judged.moves, deleted=deleted)
+            decided = self._decided(batch, validated, verdicts)
+            add = into.prepared(decided, verdicts, validated.rejected, validated.moves, deleted=deleted)
         # Before any row of the batch: another run may not hold these, and must not contradict what is stored.
-        if judged.withheld:
-            await self._record_rejected(judged.withheld)
+        if validated.withheld:
+            await self._record_rejected(validated.withheld)
         add()
 
-    def _decided(self, batch: Batch, judged: ValidatedBatch, verdicts: Verdicts) -> Decided:
+    def _decided(self, batch: Batch, validated: ValidatedBatch, verdicts: Verdicts) -> Decided:
         stored, duplicates = len(verdicts.stored), len(verdicts.duplicates)
-        return Decided(batch.ranges, stored, duplicates, judged.recorded, self._era, judged.unprocessable)
+        return Decided(batch.ranges, stored, duplicates, validated.recorded, self._era, validated.unprocessable)
 
     @property
     def gathered(self) -> Group:
@@ -192,13 +192,13 @@ class Pipeline:
         return asyncio.create_task(self._finish(group))
 
     async def _again(self, decided: Decided) -> tuple[Batch, ValidatedBatch]:
-        """A batch and what it was judged to be: that was given up when it was decided about."""
+        """A batch and what it was validated to be: that was given up when it was decided about."""
         batch = await retrying("reading again", lambda: self._source.read_again(decided.ranges))
-        judged = self._judged(batch, decided.unprocessable)
+        validated = self._validated(batch, decided.unprocessable)
         self._resume.expect_stored(batch)
-        await self._drop_settled(batch, judged)
-        self.counts.add(stored=judged.recorded - decided.recorded)
-        return batch, judged
+        await self._drop_settled(batch, validated)
+        self.counts.add(stored=validated.recorded - decided.recorded)
+        return batch, validated
 
     async def _finish(self, group: Group) -> None:
         with self.stages.of("store"):
@@ -244,25 +244,25 @@ class Pipeline:
     async def _stored_one_by_one(self, refused: Group) -> Group:
         group = Group(self._settings)
         for each in refused.decided:
-            batch, judged = await self._again(each)
-            verdicts = await self._deduplication.decide(batch, judged, ())
+            batch, validated = await self._again(each)
+            verdicts = await self._deduplication.decide(batch, validated, ())
             try:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:
-                verdicts = await self._store_without_refused(batch, judged, verdicts)
-            decided = self._decided(batch, judged, verdicts)
-            group.prepared(decided, verdicts, judged.rejected, judged.moves, is_stored=True)()
+                verdicts = await self._store_without_refused(batch, validated, verdicts)
+            decided = self._decided(batch, validated, verdicts)
+            group.prepared(decided, verdicts, validated.rejected, validated.moves, is_stored=True)()
         return group
 
-    async def _store_without_refused(self, batch: Batch, judged: ValidatedBatch, verdicts: Verdicts) -> Verdicts:
+    async def _store_without_refused(self, batch: Batch, validated: ValidatedBatch, verdicts: Verdicts) -> Verdicts:
         while True:
             refused = await self._sink.first_refused(verdicts.stored)
             if refused is not None:
                 await self._reject(batch, *refused)
             self._resume.expect_stored(batch)
-            settled = await self._resume.drop_stored(batch, judged)
+            settled = await self._resume.drop_stored(batch, validated)
             self.counts.add(stored=settled - (refused is not None))
-            verdicts = await self._deduplication.decide(batch, judged, ())
+            verdicts = await self._deduplication.decide(batch, validated, ())
             try:
                 await self._sink.store(verdicts.stored)
             except RowsRefused:

@@ -24,8 +24,8 @@ def precompile() -> None:
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())
-    judged = Validation("", "default", 1).judge(Batch(Records.read_all({0: [record]})))
-    interaction_rows("", judged.events)
+    validated = Validation("", "default", 1).validate(Batch(Records.read_all({0: [record]})))
+    interaction_rows("", validated.events)
     nothing = read_batches([])
     runs_of_headers(nothing.text, nothing.lines, np.empty(0, np.int32))
     read_headers(b"\0")

@@ -1,7 +1,7 @@
 """Moves of a replay: what was moved when the log was lived through counts as moved, and nothing is put on the topic.
 
 The copies are in the log already. What was stored where it lies, by a version that did not move events, has no copy: it
-is judged where it lies once more. Which of the two it is stands in the live tables.
+is validated where it lies once more. Which of the two it is stands in the live tables.
 """
 
 from collections import defaultdict
@@ -62,22 +62,22 @@ class RecordedMoves:
         async with connect(live) as database:
             yield cls(live, database)
 
-    async def set_apart(self, batch: Batch, judged: ValidatedBatch) -> None:
+    async def set_apart(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take out what was moved. Raises TallyError for what the live workers have not come to yet."""
-        lines = np.flatnonzero(judged.events.misplaced & ~judged.done)
+        lines = np.flatnonzero(validated.events.misplaced & ~validated.done)
         if not len(lines):
             return
-        moves = moves_of(batch, judged.events[lines])
+        moves = moves_of(batch, validated.events[lines])
         recorded = await self._recorded(moves)
-        stays = np.ones(len(judged.events), np.bool_)
+        stays = np.ones(len(validated.events), np.bool_)
         for line, move in zip(lines.tolist(), moves, strict=True):
             found = await self._what_became_of(move, recorded[move.interaction_id])
             if isinstance(found, Rejected):
-                judged.rejected.append(found)
+                validated.rejected.append(found)
             elif found is not None:
-                judged.moves.append(found)
+                validated.moves.append(found)
             stays[line] = found is None
-        judged.events, judged.done = judged.events[stays], judged.done[stays]
+        validated.events, validated.done = validated.events[stays], validated.done[stays]
 
     async def send(self, _moves: Sequence[Move]) -> list[Rejected]:
         """Do nothing: the copies are there."""

@@ -77,10 +77,10 @@ class RejectFuses:
         self._windows: OrderedDict[str, _Window] = OrderedDict()
         self._labels = metrics.NamespaceLabels()
 
-    def count(self, judged: ValidatedBatch) -> None:
+    def count(self, validated: ValidatedBatch) -> None:
         """Count a batch, and trip or close the fuses of its namespaces."""
-        rejected, examples = _rejected_by_namespace(judged)
-        valid = _valid_by_namespace(judged)
+        rejected, examples = _rejected_by_namespace(validated)
+        valid = _valid_by_namespace(validated)
         for namespace in rejected.keys() | valid.keys():
             some = rejected.get(namespace, 0)
             self._count(namespace, valid.get(namespace, 0) + some, some, examples.get(namespace))
@@ -133,7 +133,7 @@ class RejectFuses:
             then,
         )
 
-    def withhold(self, batch: Batch, judged: ValidatedBatch) -> None:
+    def withhold(self, batch: Batch, validated: ValidatedBatch) -> None:
         """With TALLY_REJECT_POLICY=hold, move valid events of tripped namespaces from `events` to `withheld`.
 
         Events that have a row stay: they are stored, whatever their namespace sends now.
@@ -141,23 +141,23 @@ class RejectFuses:
         tripped = {name for name, window in self._windows.items() if window.is_tripped} if self._holds else ()
         if not tripped:
             return
-        events = judged.events
-        is_held = flags_of_heads(events.heads, events.head_of, lambda head: head.namespace in tripped) & ~judged.done
+        events = validated.events
+        is_held = flags_of_heads(events.heads, events.head_of, lambda head: head.namespace in tripped) & ~validated.done
         if is_held.any():
-            judged.withheld = _as_rejected(batch, judged, is_held)
-            judged.events, judged.done = events[~is_held], judged.done[~is_held]
-            judged.recorded += len(judged.withheld)
+            validated.withheld = _as_rejected(batch, validated, is_held)
+            validated.events, validated.done = events[~is_held], validated.done[~is_held]
+            validated.recorded += len(validated.withheld)
 
 
 def _name(namespace: str) -> str:
     return f"namespace {namespace!r}" if namespace else "records that name no namespace"
 
 
-def _as_rejected(batch: Batch, judged: ValidatedBatch, which: Flags) -> list[Rejected]:
+def _as_rejected(batch: Batch, validated: ValidatedBatch, which: Flags) -> list[Rejected]:
     found = []
     for part in batch.slices:
-        first, end = judged.events.lines_of(part.partition)
-        held = judged.events[first:end][which[first:end]]
+        first, end = validated.events.lines_of(part.partition)
+        held = validated.events[first:end][which[first:end]]
         lines = np.searchsorted(part.records.offsets, held.offsets).tolist()
         for event, line in zip(held, lines, strict=True):
             record = part.records.at(line)
@@ -175,8 +175,8 @@ def _as_rejected(batch: Batch, judged: ValidatedBatch, which: Flags) -> list[Rej
     return found
 
 
-def _valid_by_namespace(judged: ValidatedBatch) -> Mapping[str, int]:
-    events, counts = judged.events, dict[str, int]()
+def _valid_by_namespace(validated: ValidatedBatch) -> Mapping[str, int]:
+    events, counts = validated.events, dict[str, int]()
     by_head = np.bincount(events.head_of, minlength=len(events.heads))
     for head in np.flatnonzero(by_head).tolist():
         namespace = events.heads[head].namespace
@@ -184,10 +184,10 @@ def _valid_by_namespace(judged: ValidatedBatch) -> Mapping[str, int]:
     return counts
 
 
-def _rejected_by_namespace(judged: ValidatedBatch) -> tuple[Mapping[str, int], Mapping[str, Rejection]]:
+def _rejected_by_namespace(validated: ValidatedBatch) -> tuple[Mapping[str, int], Mapping[str, Rejection]]:
     """How many, and the first of each. What belongs to nobody by its value may still name its namespace in a header."""
     named, counts, examples = cache(namespace_in), dict[str, int](), dict[str, Rejection]()
-    for each in judged.rejected:
+    for each in validated.rejected:
         namespace = each.namespace or named(tuple(each.record.headers))
         counts[namespace] = counts.get(namespace, 0) + 1
         examples.setdefault(namespace, each.rejection)

@@ -82,7 +82,7 @@ class Resume:
         return self._log_ends[partition]
 
     def expect_stored(self, batch: Batch) -> None:
-        """Part of this batch has been stored by now: look for it when the batch is judged again. Raises Fenced."""
+        """Part of this batch has been stored by now: look for it when the batch is validated again. Raises Fenced."""
         for part in batch.slices:
             self._horizons[part.partition] = max(self._horizon(part.partition), part.next_offset)
 
@@ -143,10 +143,10 @@ class Resume:
         ask = partial(kafka.log_bounds, self._offset_reader, self._topic, partitions, member=self._consumer)
         return await retrying("resuming", ask)
 
-    async def drop_stored(self, batch: Batch, judged: ValidatedBatch) -> int:
-        """Take out of `judged` what is recorded already; returns how many records that were.
+    async def drop_stored(self, batch: Batch, validated: ValidatedBatch) -> int:
+        """Take out of `validated` what is recorded already; returns how many records that were.
 
-        Events that have a row stay, as `judged.done`. Raises Fenced for a partition that is not prepared:
+        Events that have a row stay, as `validated.done`. Raises Fenced for a partition that is not prepared:
         it went to another worker meanwhile.
         """
         recorded: dict[tuple[int, int, str], bool] = {}
@@ -156,17 +156,17 @@ class Resume:
         if not recorded:
             return 0
 
-        events = judged.events
+        events = validated.events
         places = zip(events.partitions.tolist(), events.offsets.tolist(), map(id_of, events.rows), strict=True)
         has_row = [recorded.get(place) for place in places]
         has_outcome = np.array([each is False for each in has_row], np.bool_)
-        done = judged.done | np.array([each is True for each in has_row], np.bool_)
+        done = validated.done | np.array([each is True for each in has_row], np.bool_)
         rejected = [
-            each for each in judged.rejected if (each.partition, each.offset, each.interaction_id) not in recorded
+            each for each in validated.rejected if (each.partition, each.offset, each.interaction_id) not in recorded
         ]
-        found = np.count_nonzero(done & ~judged.done) + np.count_nonzero(has_outcome)
-        found += len(judged.rejected) - len(rejected)
-        judged.events, judged.done, judged.rejected = events[~has_outcome], done[~has_outcome], rejected
+        found = np.count_nonzero(done & ~validated.done) + np.count_nonzero(has_outcome)
+        found += len(validated.rejected) - len(rejected)
+        validated.events, validated.done, validated.rejected = events[~has_outcome], done[~has_outcome], rejected
         return int(found)
 
     async def _highest_stored(self, firsts: dict[int, int]) -> dict[int, int]:

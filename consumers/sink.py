@@ -140,7 +140,7 @@ class Sink:
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
         """Find the first event that is refused alone among events refused together; all before it get stored.
 
-        No event after it is stored: that one may be its duplicate, and has to be judged again without it.
+        No event after it is stored: that one may be its duplicate, and has to be validated again without it.
         None when all were stored after all.
         """
         begin, end = 0, len(events)  # everything before `begin` is stored

@@ -15,7 +15,7 @@ from runtime.traces import Traces
 from schemas.interaction import INTERACTION_TYPES
 
 MOST_TRACED = 1_000
-"""Events that are judged, not committed and traced, at most; further ones are not traced here."""
+"""Events that are validated, not committed and traced, at most; further ones are not traced here."""
 
 
 class _Traced(NamedTuple):
@@ -34,7 +34,7 @@ class Telemetry:
         self._traces = traces
         self._traced: list[_Traced] = []
 
-    def judged(self, batch: Batch, events: Events) -> None:
+    def validated(self, batch: Batch, events: Events) -> None:
         """A batch, and what of it is valid."""
         metrics.BATCH_RECORDS.observe(len(batch))
         if len(batch):

@@ -74,7 +74,7 @@ _decode_salvaged = msgspec.json.Decoder(_Salvaged).decode
 
 
 class Validation:
-    """Judges whole batches of one topic."""
+    """Validates whole batches of one topic."""
 
     def __init__(
         self, topic: str, default_namespace: str, partitions: int, expansions: Expansions | None = None
@@ -84,8 +84,8 @@ class Validation:
         self._partitions = partitions
         self._expansions = expansions or Expansions()
 
-    def judge(self, batch: Batch) -> ValidatedBatch:
-        """Judge every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
+    def validate(self, batch: Batch) -> ValidatedBatch:
+        """Validate every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
         heads = [self._head(headers) for headers in batch.records.headers]
         held = _held_at(batch, heads)
         batch = batch.before(held)
@@ -115,7 +115,7 @@ class Validation:
         except Exception:
             derived_id = self._derived_id(partition, record.offset, record.timestamp)
             rejected = Rejected(partition, record, "", derived_id, why)
-        return replace(self.judge(nothing), rejected=[rejected], unprocessable=why)
+        return replace(self.validate(nothing), rejected=[rejected], unprocessable=why)
 
     def _events(self, batch: Batch, found: "list[RecordHeaders | _InvalidHeaders]", scanned: Scanned) -> Events:
         lines, columns = scanned.lines, scanned.columns

@@ -108,7 +108,7 @@ def select(columns: Columns, lines: slice | npt.NDArray[Any]) -> Columns:
 
 
 def scan_events(text: Bytes, firsts: Integers, ends: Integers, into: Columns) -> npt.NDArray[np.bool_]:
-    """Read the texts that lie in `text`. Answers which of them are valid events; the judge must look at the others."""
+    """Read texts in `text`. Answers which of them are valid events; the validator must look at the others."""
     valid = np.empty(len(firsts), np.bool_)
     _scan_events(text, firsts, ends, np.zeros(len(_NAMES), np.int64), into, valid)
     return valid

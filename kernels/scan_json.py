@@ -3,7 +3,7 @@
 A place is at least 0: where it is read as an unsigned number, the compiler need not look whether it is.
 
 Every function begins at a position of `text` and answers where it came to, or UNSURE. It is unsure about what is not
-well-formed, and about the little that is left to the judge. Nothing at or after `end` is looked at.
+well-formed, and about the little that is left to the validator. Nothing at or after `end` is looked at.
 """
 
 import numpy as np

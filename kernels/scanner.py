@@ -1,7 +1,7 @@
-"""The scanner: says yes to nearly every event in about a microsecond, into columns, and leaves the rest to the judge.
+"""The scanner: accepts nearly every event in about a microsecond, into columns, and leaves the rest to the validator.
 
-It may say yes only where the judge says yes, and must then find the same values. It never says no: the judge's answer
-counts, and what the judge lets pass gets its columns from there (`kernels/validated.py`).
+It may accept only what the validator accepts, and must then find the same values. It never rejects: the validator's
+answer counts, and what the validator accepts gets its columns from there (`kernels/validated.py`).
 """
 
 from typing import NamedTuple
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events, select
 from kernels.scan_json import Bytes
 from kernels.validated import columns_of, joined
-from schemas.judge import judge
 from schemas.rejection import Rejection
+from schemas.validator import validate
 from schemas.wire import ValidEvent
 
 
@@ -35,20 +35,20 @@ def validate_all(text: Bytes, values: Integers) -> Scanned:
     columns, valid = scan(text, firsts, ends)
     if valid.all():
         return Scanned(text, np.arange(len(values)), columns, {})
-    judged, rejections = dict[int, ValidEvent](), dict[int, Rejection]()
+    validated, rejections = dict[int, ValidEvent](), dict[int, Rejection]()
     for at in np.flatnonzero(~valid).tolist():
-        verdict = judge(None if values[at, 1] < 0 else text[firsts[at] : ends[at]].tobytes())
+        verdict = validate(None if values[at, 1] < 0 else text[firsts[at] : ends[at]].tobytes())
         if isinstance(verdict, ValidEvent):
-            judged[at] = verdict
+            validated[at] = verdict
         else:
             rejections[at] = verdict
     lines = np.flatnonzero(valid)
     columns = select(columns, lines)
-    if judged:
-        written, others = columns_of([*judged.values()], len(text))
+    if validated:
+        written, others = columns_of([*validated.values()], len(text))
         text = np.concatenate([text, np.frombuffer(written, np.uint8)])
         text.flags.writeable = False  # as all texts are: for another kind of array everything is compiled once more
-        lines = np.concatenate([lines, np.array([*judged])])
+        lines = np.concatenate([lines, np.array([*validated])])
         order = np.argsort(lines)
         lines, columns = lines[order], select(joined(columns, others), order)
     return Scanned(text, lines, columns, rejections)

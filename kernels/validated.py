@@ -20,14 +20,14 @@ _span_values = attrgetter(*SPAN_FIELDS)
 _TYPE_NUMBERS = {name: number for number, name in enumerate(INTERACTION_TYPES)}
 
 
-def columns_of(judged: Sequence[ValidEvent], begin: int) -> tuple[bytes, Columns]:
+def columns_of(validated: Sequence[ValidEvent], begin: int) -> tuple[bytes, Columns]:
     """The columns of valid events, and the text that their spans are places in, as if it began at `begin`.
 
     Texts stand there without escapes, so each span has as many bytes as it stands for.
     """
     texts, ids = list[bytes](), list[bytes]()
     spans, numbers, types, type_ends = list[int](), list[int](), list[int](), [0]
-    for event, occurred_ms in judged:
+    for event, occurred_ms in validated:
         for value in _span_values(event):
             if value is None or value is NULL:
                 spans += _NO_SPAN
@@ -44,7 +44,7 @@ def columns_of(judged: Sequence[ValidEvent], begin: int) -> tuple[bytes, Columns
         np.array(spans, np.int64).reshape(-1, len(SPAN_FIELDS), 3),
         np.array(numbers, np.int64).reshape(-1, len(NUMBER_FIELDS)),
         np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 16),
-        np.array([event.interaction_id is not None for event, _ in judged], np.bool_),
+        np.array([event.interaction_id is not None for event, _ in validated], np.bool_),
         np.array(types, np.int8),
         np.array(type_ends, np.int32),
     )

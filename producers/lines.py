@@ -8,8 +8,8 @@ from typing import BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from schemas.interaction import Interaction
-from schemas.judge import judge, rejection_of
 from schemas.rejection import Rejection
+from schemas.validator import rejection_of, validate
 
 MAX_LINE_BYTES = 1024 * 1024
 
@@ -41,11 +41,11 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
 
 
 def parse_interaction(raw: bytes) -> Interaction | Rejection:
-    """One interaction from its JSON, judged like a record on the topic."""
-    judged = judge(raw)
-    if isinstance(judged, Rejection):
-        return judged
-    if judged.event.interaction_id is not None:
+    """One interaction from its JSON, validated like a record on the topic."""
+    validated = validate(raw)
+    if isinstance(validated, Rejection):
+        return validated
+    if validated.event.interaction_id is not None:
         return Rejection("bad_id", "interaction_id", "is assigned by Tally: leave it out")
     fields = json.loads(raw)
     fields.pop("interaction_id", None)

@@ -15,8 +15,8 @@ from runtime.faults.kafka import kafka_fault
 from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
-from schemas.judge import judge
 from schemas.tables import INTERACTIONS, OUTCOMES
+from schemas.validator import validate
 from schemas.wire import NAMESPACE_HEADER, ValidEvent
 
 LOOK_EVERY_MS = 200
@@ -142,7 +142,7 @@ class _Pending:
         now, done = time.monotonic(), []
         for place, waiting in list(self._events.items()):
             if place in verdicts:
-                done.append(_judged(waiting.seen, verdicts[place]))
+                done.append(_validated(waiting.seen, verdicts[place]))
             elif now - waiting.since >= WAIT_S:
                 done.append(waiting.seen)
             else:
@@ -151,7 +151,7 @@ class _Pending:
         return done
 
 
-def _judged(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
+def _validated(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
     interaction_id, name, duplicate_of, reason = verdict
     found = {"interaction_id": interaction_id, "verdict": name}
     return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
@@ -165,9 +165,9 @@ def _seen(partition: int, record: PlainRecord, default_namespace: str) -> TailEv
         offset=record.offset,
         namespace=default_namespace if namespace is None else namespace.decode(errors="replace"),
     )
-    judged = judge(record.value)
-    if not isinstance(judged, ValidEvent):
+    validated = validate(record.value)
+    if not isinstance(validated, ValidEvent):
         return seen
-    event = judged.event
+    event = validated.event
     told = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
     return seen.model_copy(update={name: getattr(event, name) for name in told})

@@ -6,7 +6,7 @@ lowest such offset. When a topic was expanded, what was stored before on the par
 counts as of lower offsets (`runtime/expansions.py`). `consumers/claims/owners.py` computes this over claims;
 `is_duplicate_of` is what it must equal.
 
-An event on another partition than its key's is not judged there: it is moved, and its copy is (`consumers/moves.py`).
+An event on another partition than its key's is not decided there: it is moved, and its copy is (`consumers/moves.py`).
 The copy is also a duplicate of its own original, if an earlier version has stored that where it lay.
 
 Two kinds of events look further back. One whose id came from outside is a duplicate of the stored event with the

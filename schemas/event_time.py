@@ -13,7 +13,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_MS = 9_214_646_400_000
 
 # Narrower than `datetime.fromisoformat`, whose grammar grew between Python versions: a verdict must not depend
-# on the interpreter that judged.
+# on the interpreter that validated.
 _ISO_8601 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
     r"([Zz]| ?[+-][0-9]{2}(:?[0-9]{2})?)?"

@@ -1,6 +1,6 @@
 """The interaction: the public model, its bounds and its vocabulary.
 
-The model is the judge's last word (see `schemas.judge`) and what a Python producer fills in. The same bounds
+The model is the validator's last word (see `schemas.validator`) and what a Python producer fills in. The same bounds
 stand once more in the scanner (`kernels.scan_event`); a property test holds the two together.
 """
 

@@ -27,7 +27,7 @@ def depth_of_text(text: str) -> int:
 
 def _depth_of_brackets(plain: bytes) -> int:
     """Do the same with arrays: a loop would take a microsecond for every ten brackets."""
-    import numpy as np  # noqa: PLC0415  (an install that only produces events has no numpy, and judges no text)
+    import numpy as np  # noqa: PLC0415  (an install that only produces events has no numpy, and validates no text)
 
     steps = np.zeros(256, np.int8)
     steps[list(b"[{")], steps[list(b"]}")] = 1, -1

@@ -53,10 +53,10 @@ def record_from_row(row: Mapping[str, Any], *, deduplicated: bool = False) -> di
 
 
 def record_from_event(
-    judged: ValidEvent, interaction_id: str, append_ms: int, *, deduplicated: bool = False
+    validated: ValidEvent, interaction_id: str, append_ms: int, *, deduplicated: bool = False
 ) -> dict[str, Any]:
     """The record of an accepted event as it will be stored; `append_ms` is its time of recording, since 1970."""
-    event, occurred_ms = judged
+    event, occurred_ms = validated
     record = structs.asdict(event)
     # A future event time is shown as the time of recording.
     record["occurred_at"] = None if occurred_ms is None else iso_ms(from_epoch_ms(min(occurred_ms, append_ms)))

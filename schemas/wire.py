@@ -54,7 +54,7 @@ OBJECT_FIELDS = ("metadata", "query_snapshot")
 
 
 class WireEvent(Struct, gc=False, omit_defaults=True):
-    """A record value that the judge let pass. Objects stay the JSON text they were; an absent one is `NULL`."""
+    """A record value that the validator let pass. Objects stay the JSON text they were; an absent one is `NULL`."""
 
     feature_id: str
     interaction_type: list[InteractionType]

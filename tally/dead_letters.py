@@ -23,11 +23,11 @@ from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
 from schemas.identity import derive_replay_id
-from schemas.judge import judge
 from schemas.letter import Letter, Origin, read_letter
 from schemas.merge_patch import merge_patch
 from schemas.rejection import Rejection
 from schemas.tables import INTERACTIONS, OUTCOMES
+from schemas.validator import validate
 from schemas.wire import (
     DEDUPLICATE_HEADER,
     DERIVED_ID_HEADER,
@@ -111,7 +111,7 @@ class Replayed:
     failing: Counter[str] = field(default_factory=Counter)
     """Rejected still, by `reason field`."""
     settled: int = 0
-    """Left alone: stored already by an earlier replay, or, since the log was judged again, rejected no more."""
+    """Left alone: stored already by an earlier replay, or, since the log was validated again, rejected no more."""
 
 
 async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerator[Letter, None]:
@@ -184,16 +184,16 @@ def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str |
     stays = letter.reason == "not_moved" or (DERIVED_ID_HEADER in headers and given_ms is not None)
     new_id = letter.interaction_id if stays else derive_replay_id(*origin, letter.append_ms)
     value = letter.value
-    with suppress(ValueError):  # what is no object, the judge words better
+    with suppress(ValueError):  # what is no object, the validator words better
         value = merge_patch(value or b"", {**(patch or {}), "interaction_id": new_id})
-    judged = judge(value)
-    if isinstance(judged, Rejection):
-        return judged
-    token = "" if judged.event.execution_id else token
+    validated = validate(value)
+    if isinstance(validated, Rejection):
+        return validated
+    token = "" if validated.event.execution_id else token
     return Ready(
         letter,
         new_id,
-        partition_key(namespace, judged.event, token),
+        partition_key(namespace, validated.event, token),
         value or b"",
         encode_headers(
             namespace,

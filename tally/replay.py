@@ -1,4 +1,4 @@
-"""Replay: the same log once more, judged again into a database of its own, compared with what is stored, and swapped
+"""Replay: the same log once more, decided again into a database of its own, compared with what is stored, and swapped
 in on request. The way back from a bad deploy.
 
 A verdict needs both tables (stored, or an outcome), so what is replayed into is a database and not a table: there
@@ -56,7 +56,7 @@ class _State(BaseModel):
     since: datetime | None
     until: datetime | None
     ranges: dict[int, LogRange]
-    phase: Literal["copying", "judging", "swapping", "swapped"] = "copying"
+    phase: Literal["copying", "deciding", "swapping", "swapped"] = "copying"
     live_tables: dict[str, str] = {}
     """The UUIDs that the live tables had when the swap began."""
 
@@ -129,7 +129,7 @@ class Replay:
             await self._copier().copy_what_stays()
             await self._commit_starts()
             await self._forget_claims(self._target)
-            await self._save(self._state.model_copy(update={"phase": "judging"}))
+            await self._save(self._state.model_copy(update={"phase": "deciding"}))
 
     async def _find_ranges(self, since: datetime | None, until: datetime | None) -> dict[int, LogRange]:
         ranges = {}
@@ -195,9 +195,9 @@ class Replay:
         except KafkaError as error:
             raise kafka_fault(error, "committing where the replay begins") from error
 
-    async def judge(self) -> None:
-        """Judge every record of the range again. What is rejected now gets a dead letter, if need be a second time."""
-        if self._state.phase != "judging":
+    async def decide(self) -> None:
+        """Decide about every record of the range again. Rejected records get a dead letter, if need be a second one."""
+        if self._state.phase != "deciding":
             return
         ends = {partition: replayed.end for partition, replayed in self._state.ranges.items()}
         self.worker = Worker(self._target, instance=None, until_caught_up=True, ends=ends, live=self._live)
@@ -234,7 +234,7 @@ class Replay:
         and when not every replayed offset has one outcome.
         """
         copier, live, into = self._copier(), self._live.database, self._target.database
-        if self._state.phase == "judging":
+        if self._state.phase == "deciding":
             await self._refuse_unfinished()
             async with kafka.admin(self._live) as admin:
                 await _refuse_members(admin, self._live.group)
@@ -242,7 +242,7 @@ class Replay:
             tables = await self._tables(live)
             await self._save(self._state.model_copy(update={"phase": "swapping", "live_tables": tables}))
         for table in copier.TABLES:
-            # Before and after: a worker that starts in between must not judge by claims of what is swapped out.
+            # Before and after: a worker that starts in between must not decide by claims of what is swapped out.
             await self._forget_claims(self._live)
             if (await self._tables(live))[table] == self._state.live_tables[table]:
                 await self._database.command(f"EXCHANGE TABLES {live}.{table} AND {into}.{table}")

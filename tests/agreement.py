@@ -9,17 +9,17 @@ from consumers.events import Events
 from schemas.dedup import dedup_key
 from schemas.event_time import from_epoch_ms
 from schemas.identity import derive_foreign_id
-from schemas.judge import judge
 from schemas.rejection import Rejection
+from schemas.validator import validate
 from schemas.wire import NULL, ValidEvent, WireEvent
-from tests.judging import APPEND_MS, NAMESPACE, judged
 from tests.native import rows_of
+from tests.validating import APPEND_MS, NAMESPACE, validated
 
 
 def assert_agreement(values: Sequence[bytes | None]) -> None:
     """What would be stored of these values, and what rejected, is what the validator says of each alone."""
-    found = judged(values)
-    verdicts = {at: judge(value) for at, value in enumerate(values)}
+    found = validated(values)
+    verdicts = {at: validate(value) for at, value in enumerate(values)}
     assert {each.offset: each.rejection for each in found.rejected} == {
         at: verdict for at, verdict in verdicts.items() if isinstance(verdict, Rejection)
     }

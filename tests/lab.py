@@ -25,7 +25,7 @@ from runtime.partitioner import partition_of
 from runtime.records import Records
 from runtime.settings import Settings
 from schemas.interaction import Interaction
-from schemas.judge import judge
+from schemas.validator import validate
 from schemas.wire import IDEMPOTENCY_HEADER, NAMESPACE_HEADER, ValidEvent, partition_key
 
 ITS_OWN = b"the key that an event should have"
@@ -158,11 +158,11 @@ async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadReco
 
 def key_of(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     """The key of an event by the contract; of what is none, some key."""
-    judged, named = judge(value), dict(headers)
-    if not isinstance(judged, ValidEvent):
+    validated, named = validate(value), dict(headers)
+    if not isinstance(validated, ValidEvent):
         return b"k"
     namespace, token = named.get(NAMESPACE_HEADER) or b"default", named.get(IDEMPOTENCY_HEADER) or b""
-    return partition_key(namespace.decode(errors="replace"), judged.event, token.decode(errors="replace"))
+    return partition_key(namespace.decode(errors="replace"), validated.event, token.decode(errors="replace"))
 
 
 def executions_on(

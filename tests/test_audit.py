@@ -15,7 +15,7 @@ from runtime import kafka
 from schemas.identity import mint_id
 from schemas.wire import encode_headers, encode_value
 from tests.lab import Lab, as_json, click, executions_on
-from tests.test_judge import REFUSED
+from tests.test_validator import REFUSED
 
 
 async def accounts(lab: Lab) -> dict[int, PartitionAudit]:

@@ -14,12 +14,12 @@ from kernels.scan_event import NUMBER_AT, Columns, Integers, scan_events
 from kernels.scan_json import Bytes
 from schemas.event_time import END_MS, from_epoch_ms, iso_ms
 from schemas.interaction import MAX_INT32
-from schemas.judge import judge
+from schemas.validator import validate
 from schemas.wire import ValidEvent, encode_value
 from tests.agreement import assert_agreement, base
 from tests.bounds import INVALID_UTF_8, OF_FIELDS
-from tests.judging import is_sure, scanned
 from tests.lab import click
+from tests.validating import is_sure, scanned
 
 DAY_MS = 86_400_000
 EARLIEST, LATEST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999_999)
@@ -59,7 +59,7 @@ def test_the_scanner_is_sure_of_every_time_that_can_be_stored(time_ms: int) -> N
     text = iso_ms(from_epoch_ms(time_ms))
     columns, (sure,) = scanned(base(occurred_at=f'"{text}"'))
     can_be_stored = 0 <= time_ms < END_MS
-    assert sure == can_be_stored == isinstance(judge(base(occurred_at=f'"{text}"')), ValidEvent)
+    assert sure == can_be_stored == isinstance(validate(base(occurred_at=f'"{text}"')), ValidEvent)
     assert not sure or columns.numbers[0, NUMBER_AT["occurred_at"]] == time_ms
 
 
@@ -69,7 +69,7 @@ def test_the_scanner_is_sure_of_every_time_that_can_be_stored(time_ms: int) -> N
 @example(from_epoch_ms(END_MS - 1))
 @example(from_epoch_ms(END_MS))
 def test_a_producer_may_send_what_can_be_stored_and_nothing_else(moment: datetime) -> None:
-    verdict = judge(base(occurred_at=json.dumps(moment.isoformat())))
+    verdict = validate(base(occurred_at=json.dumps(moment.isoformat())))
     try:
         value = encode_value(click(occurred_at=moment), MINTED)
     except ValidationError:

@@ -204,7 +204,7 @@ async def test_items_of_a_batch_fail_by_themselves(lab: Lab, api: httpx.AsyncCli
     ]
     assert [error.split(":")[0] for error in answer["errors"]] == ["1", "2", "4", "5"]
     counts = await lab.drain()
-    assert (counts.stored, counts.rejected) == (2, 0), "what the judge refuses never gets on the topic"
+    assert (counts.stored, counts.rejected) == (2, 0), "what the validator refuses never gets on the topic"
 
 
 async def test_a_batch_may_ask_not_to_be_deduplicated(lab: Lab, api: httpx.AsyncClient) -> None:
@@ -362,7 +362,7 @@ async def test_no_way_of_writing_it_lets_a_sender_choose_an_id(api: httpx.AsyncC
 async def test_every_accepted_event_is_found_under_its_id_however_it_was_written(
     lab: Lab, api: httpx.AsyncClient
 ) -> None:
-    """Blanks around and inside, a large one, one that only the judge is sure of: alone, in a batch, from a page."""
+    """Blanks around and inside, a large one, one that only the validator is sure of: alone, in a batch, from a page."""
     plain = b'{"feature_id":"f","interaction_type":["view"],"position":0}'
     written = [
         plain,

@@ -19,7 +19,7 @@ from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.wire import encode_headers, encode_value
 from tests.http_lab import consuming
 from tests.lab import Lab, as_json, click, executions_on
-from tests.test_judge import REFUSED
+from tests.test_validator import REFUSED
 from tests.waiting import eventually_async
 
 W = timedelta(milliseconds=300_000)

@@ -22,8 +22,8 @@ from runtime.errors import Fatal, Unavailable
 from runtime.tasks import cancel_and_wait
 from schemas import letter
 from schemas.identity import derive_foreign_id
-from tests.judging import events_at
 from tests.lab import Lab, as_json, click
+from tests.validating import events_at
 from tests.waiting import eventually_async
 
 

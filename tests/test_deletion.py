@@ -218,14 +218,14 @@ async def test_an_import_of_what_was_deleted_stays_deleted(lab: Lab, api: httpx.
 
 
 async def test_a_replay_leaves_deleted_what_is_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
-    """What was deleted before it, and what is deleted between judging and swapping."""
+    """What was deleted before it, and what is deleted between validating and swapping."""
     kept, before, between = await lab.emit(click("kept"), click("before"), click("between"))
     await lab.drain()
     await delete(api, before.interaction_id)
     into = f"{lab.settings.database}_again"
     replay = Replay(lab.settings, into, lab.database)
     await replay.prepare(None, None)
-    await replay.judge()
+    await replay.decide()
     compared = await replay.compare()
     assert (compared.same, compared.changed) == (2, 0)
     await delete(api, between.interaction_id)

@@ -14,12 +14,12 @@ from kernels.scan_event import NUMBER_AT
 from producers.lines import read_lines
 from schemas.event_time import from_epoch_ms, parse_occurred_at
 from schemas.interaction import Interaction
-from schemas.judge import judge
 from schemas.rejection import Rejection
+from schemas.validator import validate
 from schemas.wire import ValidEvent
 from tests.http_lab import EVENT, PATH, api_of, with_key
-from tests.judging import judged
 from tests.lab import Lab
+from tests.validating import validated
 
 MOMENT = datetime(2026, 11, 27, 10, 0, tzinfo=UTC)
 TAKEN = (
@@ -61,20 +61,20 @@ def with_time(text: str) -> bytes:
 @pytest.mark.parametrize("text", TAKEN)
 def test_what_databases_and_programs_print_is_taken(text: str) -> None:
     """By the model, by the validator, and to the column: one moment."""
-    verdict = judge(with_time(text))
+    verdict = validate(with_time(text))
     assert isinstance(verdict, ValidEvent)
     assert from_epoch_ms(verdict.occurred_ms or 0) == MOMENT == parse_occurred_at(text)
     assert Interaction.model_validate(EVENT | {"occurred_at": text}).occurred_at == MOMENT
-    events = judged([with_time(text)]).events
+    events = validated([with_time(text)]).events
     assert from_epoch_ms(int(events.columns.numbers[0, NUMBER_AT["occurred_at"]])) == MOMENT
 
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_any_other_spelling_is_named(text: str) -> None:
-    verdict = judge(with_time(text))
+    verdict = validate(with_time(text))
     assert isinstance(verdict, Rejection)
     assert (verdict.reason, verdict.field) == ("bad_time", "occurred_at")
-    assert not len(judged([with_time(text)]).events)
+    assert not len(validated([with_time(text)]).events)
 
 
 @given(
@@ -92,7 +92,7 @@ def test_each_spelling_is_the_same_moment(moment: datetime, ahead: int, between:
     text = f"{moment.isoformat(between)}{blank}{sign}{form.format(h=f'{hours:02}', m=f'{minutes:02}')}"
     wanted = moment.replace(tzinfo=timezone(timedelta(minutes=ahead)))
     assert parse_occurred_at(text) == wanted
-    events = judged([with_time(text)]).events
+    events = validated([with_time(text)]).events
     occurred_ms = int(events.columns.numbers[0, NUMBER_AT["occurred_at"]])
     assert from_epoch_ms(occurred_ms) <= wanted < from_epoch_ms(occurred_ms + 1)
 

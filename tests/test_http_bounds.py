@@ -22,8 +22,8 @@ from runtime.http.errors import MOST_PROBLEMS, invalid, problem
 from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, Starts, Turns
 from runtime.ports import free_port
 from schemas.json_bounds import depth_of_text
-from schemas.judge import MOST_UNKNOWN_KEYS, judge, judge_request
 from schemas.rejection import Rejection
+from schemas.validator import MOST_UNKNOWN_KEYS, validate, validate_request
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('a,"\\[]{}é')),
@@ -73,7 +73,7 @@ def test_the_depth_of_a_large_text_is_that_of_a_small_one(value: Any) -> None:
 def test_unknown_keys_are_named_up_to_a_bound_and_counted(count: int) -> None:
     """However many keys an event has, a bounded number of problems tells of all of them."""
     event = {"feature_id": "f", "interaction_type": ["view"], "position": 0} | {f"k{n}": n for n in range(count)}
-    refused = judge_request(json.dumps(event).encode())
+    refused = validate_request(json.dumps(event).encode())
     if not count:
         assert not isinstance(refused, Rejection)
         return
@@ -84,7 +84,7 @@ def test_unknown_keys_are_named_up_to_a_bound_and_counted(count: int) -> None:
     left_out = sum(int(each.message.split()[0]) for each in rejections if not each.field)
     assert len(named) + left_out == count
     assert len(named) <= MOST_UNKNOWN_KEYS or count < MOST_UNKNOWN_KEYS + 20
-    assert isinstance(judge(json.dumps(event).encode()), Rejection)
+    assert isinstance(validate(json.dumps(event).encode()), Rejection)
 
 
 @given(

@@ -33,7 +33,7 @@ async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def moved(lab: Lab, **fields: Any) -> tuple[str, Place]:
-    """An event that was moved, and whose copy nobody has judged yet: its id and its first place."""
+    """An event that was moved, and whose copy nobody has validated yet: its id and its first place."""
     minted = mint_id()
     place = await lab.put(as_json(interaction_id=minted, **fields), partition=elsewhere("exec-1"))
     counts = await Worker(lab.settings, instance=None, until_caught_up=True, ends={HOME: 0}).run()

@@ -26,7 +26,7 @@ from runtime.topic_admin import set_on
 from schemas import letter
 from schemas.identity import derive_foreign_id, mint_id
 from schemas.interaction import Interaction
-from schemas.judge import judge
+from schemas.validator import validate
 from schemas.wire import (
     MOVED_FROM_HEADER,
     ORIGIN_HEADER,
@@ -39,8 +39,8 @@ from schemas.wire import (
 from tally.dead_letters import Selection, replay
 from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
-from tests.judging import APPEND_MS, judged
 from tests.lab import Lab, ReadRecord, as_json, click, reading
+from tests.validating import APPEND_MS, validated
 
 PARTITIONS = 4
 
@@ -190,15 +190,15 @@ def test_a_value_with_an_id_put_in_is_the_same_event_with_that_id(before: str, a
     """However it was written, also when it names the id with null, or names it and takes it back."""
     members = ['"feature_id":"f"', '"interaction_type":["view"]', '"position":0', *more]
     value = f"{before}{{{before}{f',{after}'.join(members)}{after}}}{after}".encode()
-    found, minted = judge(value), mint_id()
+    found, minted = validate(value), mint_id()
     assert isinstance(found, ValidEvent)
-    moved = judge(with_id(value, minted))
+    moved = validate(with_id(value, minted))
     assert isinstance(moved, ValidEvent)
     found.event.interaction_id = minted
     assert moved == found
 
 
-@pytest.mark.parametrize("failpoint", ["judged", "resumed", "claimed", "erased", "copied", "lettered", "recorded"])
+@pytest.mark.parametrize("failpoint", ["validated", "resumed", "claimed", "erased", "copied", "lettered", "recorded"])
 async def test_a_crash_around_a_move_changes_nothing(lab: Lab, failpoint: str) -> None:
     """The copy is written again, and is a duplicate of the first one by its id."""
 
@@ -324,8 +324,8 @@ async def test_a_topic_that_takes_no_records_does_not_stop_a_worker(lab: Lab) ->
 def test_a_copy_is_valid_though_its_partitions_clock_is_behind() -> None:
     """Two partitions may be two brokers'. Of any other record an origin that is later than itself is refused."""
     later: dict[str, Any] = {"derived_id": True, "origin_ms": APPEND_MS + 5}
-    assert [each.rejection.reason for each in judged([as_json()], **later).rejected] == ["bad_header"]
-    assert len(judged([as_json()], **later, moved_from="t/0/7").events) == 1
+    assert [each.rejection.reason for each in validated([as_json()], **later).rejected] == ["bad_header"]
+    assert len(validated([as_json()], **later, moved_from="t/0/7").events) == 1
 
 
 @given(

@@ -10,7 +10,7 @@ from kernels.murmur2 import murmur2
 from kernels.scan_partitions import partition_hashes
 from kernels.scanner import validate_all
 from runtime.partitioner import partition_of
-from schemas.judge import judge
+from schemas.validator import validate
 from schemas.wire import ValidEvent, partition_key
 
 
@@ -54,11 +54,11 @@ def test_the_hash_of_an_event_is_that_of_its_partition_key(
         scanned.text, scanned.columns, [namespace for namespace, _ in known], [key for _, key in known], head_of
     )
     for line, found in zip(scanned.lines.tolist(), hashes.tolist(), strict=True):
-        judged = judge(values[line])
-        assert isinstance(judged, ValidEvent)
+        validated = validate(values[line])
+        assert isinstance(validated, ValidEvent)
         namespace, token = known[drawn[line][1]]
         for partitions in (1, 3, 8, 1_000):
-            assert found % partitions == partition_of(partition_key(namespace, judged.event, token), partitions)
+            assert found % partitions == partition_of(partition_key(namespace, validated.event, token), partitions)
 
 
 def _escaped(event: dict[str, object]) -> bytes:

@@ -19,7 +19,7 @@ from runtime.errors import Fatal, Restart
 from runtime.metrics import INTERNAL_ERRORS
 from schemas import letter
 from schemas.identity import mint_id
-from schemas.judge import judge
+from schemas.validator import validate
 from tests.lab import Lab, Place, as_json, execution_on
 from tests.test_poison import LONG, NARROWED
 
@@ -35,9 +35,9 @@ def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]
     def raising(value: bytes | None) -> Any:
         if value is not None and POISON.encode() in value:
             raise next(errors)
-        return judge(value)
+        return validate(value)
 
-    patch.setattr("kernels.scanner.judge", raising)
+    patch.setattr("kernels.scanner.validate", raising)
 
 
 def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:

@@ -34,7 +34,7 @@ async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab
 
 
 async def test_rows_that_the_table_refuses_become_letters_and_own_nothing(lab: Lab) -> None:
-    """What was a duplicate of a refused event is judged again without it; what came before it is stored once."""
+    """What was a duplicate of a refused event is validated again without it; what came before it is stored once."""
     await lab.database.command(NARROWED)
     emitted = [
         click("a"),

@@ -18,8 +18,8 @@ from runtime.errors import RefusedByBroker, SettingsError, Unavailable
 from runtime.settings import Settings
 from schemas.identity import id_time_ms
 from schemas.interaction import NO_FEATURE_URI, Interaction
-from tests.judging import is_sure
 from tests.lab import Lab, click, reading
+from tests.validating import is_sure
 from tests.waiting import eventually
 
 

@@ -23,9 +23,9 @@ from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 from tally.cli.app import app
-from tests.judging import NAMESPACE, judged
 from tests.lab import Lab, as_json
-from tests.test_judge import good_with
+from tests.test_validator import good_with
+from tests.validating import NAMESPACE, validated
 
 GOOD, GARBAGE = good_with(), b"no JSON"
 HOLD = {"reject_policy": "hold", "reject_window": 20}
@@ -53,10 +53,10 @@ def event(number: int, **fields: Any) -> bytes:
     return as_json(f"doc-{number}", f"exec-{number}", **fields)
 
 
-def judged_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> ValidatedBatch:
+def validated_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> ValidatedBatch:
     """One value under each of these headers."""
     records = [PlainRecord(at, 1_800_000_000_000, None, value, each) for at, each in enumerate(headers)]
-    return Validation("t", "default", 8).judge(Batch(Records.read_all({3: records})))
+    return Validation("t", "default", 8).validate(Batch(Records.read_all({3: records})))
 
 
 def fuses(**settings: Any) -> RejectFuses:
@@ -208,7 +208,7 @@ def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: 
     """The last ones are those of as few batches as have a whole window of records."""
     of_worker, seen = fuses(reject_window=10), list[tuple[int, int]]()
     for good, bad in batches:
-        of_worker.count(judged([GOOD] * good + [b""] * bad))
+        of_worker.count(validated([GOOD] * good + [b""] * bad))
         seen += [(good + bad, bad)] if good + bad else []
         last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
         expected = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
@@ -250,7 +250,7 @@ def test_a_rejection_is_counted_for_the_namespace_that_it_names(
 ) -> None:
     """Also where its outcome belongs to nobody, because its value cannot be read."""
     of_worker = fuses()
-    of_worker.count(judged_of([headers] * 3, value))
+    of_worker.count(validated_of([headers] * 3, value))
     counted = {name: (window.records, window.rejected) for name, window in of_worker._windows.items()}
     assert counted == {counted_for: (3, 3)}
 
@@ -258,10 +258,10 @@ def test_a_rejection_is_counted_for_the_namespace_that_it_names(
 def test_only_so_many_namespaces_are_tracked() -> None:
     """The one that was not seen for longest is forgotten; its metric goes with it."""
     of_worker = fuses(reject_window=1)
-    of_worker.count(judged_of([(("tally-namespace", b"first"),)], GARBAGE))
+    of_worker.count(validated_of([(("tally-namespace", b"first"),)], GARBAGE))
     assert is_tripped("first")
     names = [f"n{number}" for number in range(MOST_TRACKED)]
-    of_worker.count(judged_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
+    of_worker.count(validated_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
     assert len(of_worker._windows) == MOST_TRACKED
     assert not is_tripped("first")
     metrics.FUSES.clear()

@@ -53,7 +53,7 @@ async def replayed(
 ) -> Comparison:
     async with opened(lab.settings, into(lab)) as work:
         await work.prepare(since, until)
-        await work.judge()
+        await work.decide()
         found = await work.compare()
         if swap:
             await work.swap()
@@ -96,7 +96,7 @@ async def test_part_of_a_topic_finds_the_owners_before_it(lab: Lab) -> None:
 
 
 async def test_the_way_back_from_a_bad_deploy(lab: Lab) -> None:
-    """Events were judged wrongly, others are lost; after the swap all is right, and live events meet right owners."""
+    """Events were decided wrongly, others are lost; after the swap all is right, and live events meet right owners."""
     traffic = list(itertools.islice(iter(Simulator(31, duplicates=0.2)), 500))
     await lab.emit_all(traffic)
     await lab.drain()

@@ -1,4 +1,4 @@
-"""The scanner says yes only where the judge does, and finds the same values; what the judge lets pass, it takes too."""
+"""The scanner accepts only what the validator accepts, and finds the same values; between them nothing valid is lost."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from kernels.scan_fields import vocabulary
 from schemas.event_time import parse_occurred_at, to_epoch_ms
 from schemas.interaction import INTERACTION_TYPES
 from tests.agreement import assert_agreement, base
-from tests.judging import is_sure, scanned
+from tests.validating import is_sure, scanned
 
 scalars = (
     st.none()

@@ -9,7 +9,7 @@ import pytest
 from producers.simulator import Simulator
 from schemas.identity import mint_id
 from schemas.interaction import REFERENCE_TYPES, Interaction
-from schemas.judge import judge
+from schemas.validator import validate
 from schemas.wire import ValidEvent, encode_value
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -26,9 +26,9 @@ def test_one_seed_is_one_stream() -> None:
 
 
 def test_every_event_is_valid() -> None:
-    # The simulator skips the model's checks for speed, so the judge looks at each.
+    # The simulator skips the model's checks for speed, so the validator looks at each.
     for interaction in take(5_000):
-        assert isinstance(judge(encode_value(interaction, mint_id())), ValidEvent)
+        assert isinstance(validate(encode_value(interaction, mint_id())), ValidEvent)
 
 
 def test_flaws_come_at_the_rates_asked_for() -> None:

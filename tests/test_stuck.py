@@ -36,7 +36,7 @@ DYING = [
     "-c",
     "from consumers import failpoints, worker\n"
     "async def die(name):\n"
-    "    if name == 'judged': raise RuntimeError('it dies at this record')\n"
+    "    if name == 'validated': raise RuntimeError('it dies at this record')\n"
     "failpoints.install(die)\n"
     "worker.main()\n",
 ]

@@ -92,7 +92,7 @@ async def test_a_worker_that_is_stopped_amid_a_batch_leaves_no_task(lab: Lab) ->
     worker = Worker(lab.settings.model_copy(update={"stop_timeout_ms": 1_000}), instance=None, until_caught_up=False)
 
     async def stop_and_hang(name: str) -> None:
-        if name == "judged":
+        if name == "validated":
             worker.stop()
             await asyncio.Event().wait()
 

@@ -198,9 +198,9 @@ class Claims:
         lease.forget_before(reach_ms)
         positions, known = self._candidates(lease, rows)
         doubtful = sorted({*positions.tolist(), *rows_with_repeated_key(rows).tolist(), *flags})
-        judge = DuplicateResolver(self._window_ms)
-        judge.learn(await self._read(lease, known), known)
-        verdict = judge.judge(rows, doubtful, flags)
+        resolver = DuplicateResolver(self._window_ms)
+        resolver.learn(await self._read(lease, known), known)
+        verdict = resolver.resolve(rows, doubtful, flags)
         owners = np.delete(rows, verdict.not_owners, axis=0)
         dead = [lease.place(number) for number in verdict.dead]
         keys = [self._chunk_key(lease, number) for number in (lease.next_chunk, *(chunk for chunk, _ in dead))]

@@ -210,15 +210,15 @@ class DuplicateResolver:
     def _add(self, key: bytes, owner: Known) -> None:
         self._owners[key, owner.event_ms // self._window_ms].append(owner)
 
-    def judge(self, rows: Rows, positions: Sequence[int], flags: Mapping[int, int]) -> Verdict:
+    def resolve(self, rows: Rows, positions: Sequence[int], flags: Mapping[int, int]) -> Verdict:
         """Resolve the events at `positions`, which are in offset order; what they own is known to those after them."""
         verdict = Verdict()
         asking = _OWNER.iter_unpack(rows[np.array(positions, np.int64)].tobytes())
         for at, (key, offset, event_ms, append_ms, raw_id) in zip(positions, asking, strict=True):
-            self._judge(at, key, Known(offset, event_ms, append_ms, raw_id, None), flags.get(at, 0), verdict)
+            self._resolve(at, key, Known(offset, event_ms, append_ms, raw_id, None), flags.get(at, 0), verdict)
         return verdict
 
-    def _judge(self, at: int, key: bytes, event: Known, flags: int, verdict: Verdict) -> None:
+    def _resolve(self, at: int, key: bytes, event: Known, flags: int, verdict: Verdict) -> None:
         near = self._near(key, event)
         mine = next((each for each in near if each[:4] == event[:4]), None)
         owner = None if flags & STORED else self._owner_of(event, near, bool(flags & REPLAYED))

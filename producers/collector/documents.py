@@ -57,7 +57,7 @@ _ONE: dict[str, Any] = Interaction.model_json_schema() | {"title": "Interaction"
 _ONE["properties"]["document_id"] = {"type": "string", "description": "The older name of feature_id."}
 _ONE["required"] = [name for name in _ONE["required"] if name != "feature_id"]
 _ONE["anyOf"] = [{"required": ["feature_id"]}, {"required": ["document_id"]}]
-_MANY = {"type": "array", "minItems": 1, "items": {"type": "object"}, "description": "Each is judged by itself."}
+_MANY = {"type": "array", "minItems": 1, "items": {"type": "object"}, "description": "Each is validated by itself."}
 _BATCH = {
     "type": "object",
     "properties": {"interactions": _MANY},

@@ -1,4 +1,4 @@
-"""From what somebody sends to records for the topic. Pure: the judge decides, this words it for HTTP."""
+"""From what somebody sends to records for the topic. Pure: the validator decides, this words it for HTTP."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +21,8 @@ from runtime.settings import Settings
 from schemas.identity import mint_id
 from schemas.interaction import MAX_OBJECT_BYTES
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
-from schemas.judge import first_of, judge_request
 from schemas.rejection import Reason, Rejection
+from schemas.validator import first_of, validate_request
 from schemas.wire import OBJECT_FIELDS, ValidEvent, encode_headers, partition_key
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
@@ -56,15 +56,15 @@ class AcceptedEvent(NamedTuple):
     user_id: str | None
 
     @classmethod
-    def judged(cls, judged: ValidEvent) -> "AcceptedEvent":
-        """One that the judge let pass."""
-        event = judged.event
+    def validated(cls, validated: ValidEvent) -> "AcceptedEvent":
+        """One that the validator let pass."""
+        event = validated.event
         grouping = event.feature_id, event.execution_id, event.session_id, event.user_id
         return cls(msgspec.json.encode(event), *grouping)
 
 
 class RequestValidator:
-    """Decides what may be put on the topic: what the judge lets pass, within bounds that settings may draw narrower."""
+    """Validation of requests: by the validator, within bounds that settings may draw narrower."""
 
     def __init__(self, settings: Settings) -> None:
         self._event_bytes = settings.http_event_bytes
@@ -74,40 +74,40 @@ class RequestValidator:
         self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
         self._turns = Turns()
 
-    async def judge(self, value: bytes | Raw) -> ValidEvent | Sequence[Rejection]:
+    async def validate(self, value: bytes | Raw) -> ValidEvent | Sequence[Rejection]:
         """One event: valid, or all that is wrong with it."""
-        return await self._turns.run(len(value), lambda: self._judge(bytes(value)))
+        return await self._turns.run(len(value), lambda: self._validate(bytes(value)))
 
-    def _judge(self, value: bytes) -> ValidEvent | Sequence[Rejection]:
+    def _validate(self, value: bytes) -> ValidEvent | Sequence[Rejection]:
         if len(value) > self._event_bytes:
             limit = f"the event is {len(value)} bytes of JSON, at most {self._event_bytes} are allowed here"
             return [Rejection("too_large", "", f"{limit} (TALLY_HTTP_EVENT_BYTES)")]
-        judged = judge_request(value)
-        if not self._is_narrower or not isinstance(judged, ValidEvent):
-            return judged
+        validated = validate_request(value)
+        if not self._is_narrower or not isinstance(validated, ValidEvent):
+            return validated
         if (depth := depth_of_text(value.decode())) > self._depth:
             return [Rejection("too_deep", "", f"nests {depth} levels, at most {self._depth} are allowed here")]
         for name in OBJECT_FIELDS:
-            size = len(getattr(judged.event, name))
+            size = len(getattr(validated.event, name))
             if size > self._object_bytes:
                 limit = f"is {size} bytes of JSON, at most {self._object_bytes} are allowed here"
                 return [Rejection("too_large", name, limit)]
-        return judged
+        return validated
 
-    async def judge_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
-        """Many, each by itself. What the scanner is sure of need not be judged, and is put on the topic as written."""
+    async def validate_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
+        """Validate many, each by itself. Events that the scanner accepts are put on the topic as written."""
         found: list[AcceptedEvent | Sequence[Rejection] | None] = [None] * len(items)
         if not self._is_narrower:
             found = await _apart(sum(map(len, items)), _scanned, items)
         for index, item in enumerate(items):
             if found[index] is None:
-                judged = await self.judge(item)
-                found[index] = AcceptedEvent.judged(judged) if isinstance(judged, ValidEvent) else judged
-                await asyncio.sleep(0)  # judging takes 50 us; others wait
+                validated = await self.validate(item)
+                found[index] = AcceptedEvent.validated(validated) if isinstance(validated, ValidEvent) else validated
+                await asyncio.sleep(0)  # validating takes 50 us; others wait
         return [each for each in found if each is not None]
 
     async def items(self, body: bytes) -> list[Raw]:
-        """The events of a batch, not judged yet. Raises ApiError when the body is none."""
+        """The events of a batch, not validated yet. Raises ApiError when the body is none."""
         lists = 1
         if await self._turns.run(len(body), partial(self._is_unusual, body)):
             # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
@@ -139,7 +139,7 @@ class RequestValidator:
         try:
             return await self.items(body)
         except ApiError:
-            return [Raw(body.strip(WHITESPACE))]  # the judge says what is wrong with it, or that nothing is
+            return [Raw(body.strip(WHITESPACE))]  # the validator says what is wrong with it, or that nothing is
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self._most_items:

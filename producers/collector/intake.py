@@ -1,4 +1,4 @@
-"""Taking events in: read, judge, put on the topic, wait for Kafka's acknowledgement, answer."""
+"""Taking events in: read, validate, put on the topic, wait for Kafka's acknowledgement, answer."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -64,12 +64,12 @@ class Collector:
         """Take one event in."""
         with self._budget.share() as share:
             body = await self._read(request, self._settings.http_body_bytes, share)
-            judged = await self._door.judge(body)
-            if not isinstance(judged, ValidEvent):
-                REFUSED.labels("create", judged[0].reason).inc()
-                raise refusal(judged)
+            validated = await self._door.validate(body)
+            if not isinstance(validated, ValidEvent):
+                REFUSED.labels("create", validated[0].reason).inc()
+                raise refusal(validated)
             share.take_events(1)
-            record = record_of(namespace, AcceptedEvent.judged(judged), idempotency_key=idempotency_key)
+            record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
             landed = await self._put(record)
         ACCEPTED.labels("create").inc()
         final = waited = None
@@ -78,17 +78,17 @@ class Collector:
             with suppress(TallyError):
                 final, waited = await self._wait_for(namespace, record.interaction_id, seconds), seconds
         first = (
-            await self._first(namespace, judged, idempotency_key, record.interaction_id)
+            await self._first(namespace, validated, idempotency_key, record.interaction_id)
             if final is None
             else _owner(final)
         )
-        return _created(judged, record.interaction_id, landed.append_ms, first, applied(waited))
+        return _created(validated, record.interaction_id, landed.append_ms, first, applied(waited))
 
-    async def _first(self, namespace: str, judged: ValidEvent, key: str | None, interaction_id: str) -> str | None:
+    async def _first(self, namespace: str, validated: ValidEvent, key: str | None, interaction_id: str) -> str | None:
         """A hint at what the event repeats. What carries its own time is a backfill, which no hint knows of."""
-        if judged.occurred_ms is not None:
+        if validated.occurred_ms is not None:
             return None
-        return await self._hints.first(namespace, judged.event, key, interaction_id)
+        return await self._hints.first(namespace, validated.event, key, interaction_id)
 
     async def batch(
         self, request: Request, namespace: str, idempotency_key: str | None, *, deduplicate: bool
@@ -102,7 +102,7 @@ class Collector:
                 own = idempotency_key and f"{idempotency_key}#{index}"
                 return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
 
-            sending = await self._judged(items, record, "batch")
+            sending = await self._validated(items, record, "batch")
             response, _ = await self._send_all(sending, len(items), share, "batch")
         return response
 
@@ -116,7 +116,7 @@ class Collector:
         with self._budget.share() as share:
             body = await self._read(request, self._settings.http_body_bytes, share)
             items = await self._door.page_items(body)
-            sending = await self._judged(items, lambda _index, event: record_of(namespace, event), "beacon")
+            sending = await self._validated(items, lambda _index, event: record_of(namespace, event), "beacon")
             if not sending.records:
                 raise refusal_of_all(sending.refused)
             response, not_taken = await self._send_all(sending, len(items), share, "beacon")
@@ -127,16 +127,16 @@ class Collector:
     async def _read(self, request: Request, limit_bytes: int, share: Reservation) -> bytes:
         return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, share.take_bytes)
 
-    async def _judged(
+    async def _validated(
         self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], Outgoing], route: str
     ) -> _Sending:
         sending = _Sending({}, {})
-        for index, judged in enumerate(await self._door.judge_all(items)):
-            if isinstance(judged, AcceptedEvent):
-                sending.records[index] = record(index, judged)
+        for index, validated in enumerate(await self._door.validate_all(items)):
+            if isinstance(validated, AcceptedEvent):
+                sending.records[index] = record(index, validated)
             else:
-                sending.refused[index] = judged
-                REFUSED.labels(route, judged[0].reason).inc()
+                sending.refused[index] = validated
+                REFUSED.labels(route, validated[0].reason).inc()
         return sending
 
     async def _send_all(
@@ -185,9 +185,9 @@ def _owner(final: Outcome) -> str | None:
 
 
 def _created(
-    judged: ValidEvent, interaction_id: str, append_ms: int, first: str | None, headers: dict[str, str]
+    validated: ValidEvent, interaction_id: str, append_ms: int, first: str | None, headers: dict[str, str]
 ) -> Response:
-    record = record_from_event(judged, interaction_id, append_ms, deduplicated=first is not None)
+    record = record_from_event(validated, interaction_id, append_ms, deduplicated=first is not None)
     headers |= {"X-Interaction-Id": interaction_id}
     if first is not None:
         headers |= {"X-Duplicate-Of": first}

@@ -96,7 +96,7 @@ class CollectorPart:
             idempotency_key: IdempotencyKey = None,
             deduplicate: Annotated[bool, Query(description="false: store them even if they repeat others")] = True,
         ) -> Response:
-            """Record up to 1,000 interactions, each judged by itself. 200 once Kafka has those that are valid."""
+            """Record up to 1,000 interactions, each validated by itself. 200 once Kafka has those that are valid."""
             return await self._collector.batch(request, caller.namespace, idempotency_key, deduplicate=deduplicate)
 
         @router.post(

@@ -28,7 +28,7 @@ def replay(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Judge the log again into another database, under a group and claims of its own, and compare.
+    """Replay the log again into another database, under a group and claims of its own, and compare.
 
     What lies outside the range is copied, so that the database is whole. Exits 1 when an outcome differs, unless
     --swap was asked for; that needs the workers stopped, and keeps the old tables in the other database.
@@ -47,12 +47,12 @@ def replay(
 async def _run(
     settings: Settings, into: str, since: datetime | None, until: datetime | None, *, swap: bool
 ) -> "Comparison":
-    from tally.replay import opened  # noqa: PLC0415  (the judge takes half a second, which no other command needs)
+    from tally.replay import opened  # noqa: PLC0415  (the decide takes half a second, which no other command needs)
 
     async with opened(settings, into) as work:
         say("copying what lies outside the range")
         await work.prepare(since, until)
-        await _judge(work)
+        await _decide(work)
         say("comparing")
         found = await work.compare()
         if swap:
@@ -60,25 +60,25 @@ async def _run(
         return found
 
 
-async def _judge(work: "Replay") -> None:
-    """Judge, with progress; Ctrl-C lets the batch in flight end, and the same command continues from there."""
+async def _decide(work: "Replay") -> None:
+    """Decide, with progress; Ctrl-C lets the batch in flight end, and the same command continues from there."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    judging = asyncio.create_task(work.judge())
+    deciding = asyncio.create_task(work.decide())
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
     try:
         with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-            task = progress.add_task("judging", total=work.records)
-            while not judging.done():
-                await asyncio.wait((judging,), timeout=POLL_S)
+            task = progress.add_task("deciding", total=work.records)
+            while not deciding.done():
+                await asyncio.wait((deciding,), timeout=POLL_S)
                 if work.worker is not None:
                     progress.update(task, completed=work.worker.counts.total)
                     if stopped.is_set():
                         work.worker.stop()
-        await judging
+        await deciding
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-        await cancel_and_wait(judging)
+        await cancel_and_wait(deciding)
     if stopped.is_set():
         raise KeyboardInterrupt
 

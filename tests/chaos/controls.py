@@ -37,12 +37,12 @@ def _commit_before_insert() -> None:
 def _skip_by_maximum() -> None:
     """Everything up to the highest stored offset is taken for stored."""
 
-    async def drop_below(self: Any, batch: Any, judged: Any) -> int:
-        before = len(judged.events) + len(judged.rejected)
-        kept = [event.offset >= self._horizon(event.partition) for event in judged.events]
-        judged.events, judged.done = judged.events[np.array(kept, np.bool_)], judged.done[kept]
-        judged.rejected = [each for each in judged.rejected if each.offset >= self._horizon(each.partition)]
-        return before - len(judged.events) - len(judged.rejected)
+    async def drop_below(self: Any, batch: Any, validated: Any) -> int:
+        before = len(validated.events) + len(validated.rejected)
+        kept = [event.offset >= self._horizon(event.partition) for event in validated.events]
+        validated.events, validated.done = validated.events[np.array(kept, np.bool_)], validated.done[kept]
+        validated.rejected = [each for each in validated.rejected if each.offset >= self._horizon(each.partition)]
+        return before - len(validated.events) - len(validated.rejected)
 
     Resume.drop_stored = drop_below  # type: ignore[method-assign]
 

@@ -24,7 +24,7 @@ Place = tuple[int, int]
 def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -> dict[Place, str]:
     """By place: `stored ID`, `duplicate of ID`, `rejected REASON` or `moved to PARTITION`, from the log alone.
 
-    The copies of moved events are in the log, and judged as they lie there: the same holds however often a crash has
+    The copies of moved events are in the log, and validated as they lie there: the same holds however often a crash has
     repeated them.
     """
     events: list[Event] = []
@@ -33,7 +33,7 @@ def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -
     for partition in range(settings.partitions):
         ours = records[records.partitions == partition]
         if len(ours):
-            found = Validation(settings.topic, settings.namespace, settings.partitions).judge(Batch(ours))
+            found = Validation(settings.topic, settings.namespace, settings.partitions).validate(Batch(ours))
             misplaced = found.events.misplaced
             events += found.events[~misplaced]
             outcomes |= {
@@ -102,8 +102,8 @@ async def problems_of(
 ) -> list[str]:
     """Everything that is not as an undisturbed run would have left it.
 
-    `must_reject` has the reasons that the makers of hostile batches know, so that the reader of batches is not judged
-    by itself.
+    `must_reject` has the reasons that the makers of hostile batches know, so that the reader of batches is not its own
+    reference.
     """
     records = await read_topic(settings, settings.topic, Limits.of_events(settings))
     expected = expected_outcomes(settings, records, narrowed=narrowed)

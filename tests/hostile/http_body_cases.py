@@ -269,7 +269,7 @@ async def deletes_with_bodies(target: Target) -> None:
 
 
 async def pages_with_hostile_bodies(target: Target) -> None:
-    """What a page sends is judged like any event, and refused in few words when none of it is valid."""
+    """What a page sends is validated like any event, and refused in few words when none of it is valid."""
     token = (await target.post("/beacon-token", b'{"origin":"https://a.example"}')).json["token"]
     for body in (
         *hostile_events(250 * KIB).values(),

@@ -1,4 +1,4 @@
-"""The judge: what it refuses, with which reason and field."""
+"""The validator: what it refuses, with which reason and field."""
 
 import json
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from schemas.interaction import INTERACTION_TYPES, REFERENCE_TYPES
-from schemas.judge import judge
 from schemas.rejection import Rejection
+from schemas.validator import validate
 from schemas.wire import ACCEPTED_KEYS, ValidEvent
 
 GOOD: dict[str, Any] = {"feature_id": "doc-1", "interaction_type": ["click"], "position": 3}
@@ -73,20 +73,20 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused_with_reason_and_field(what: str) -> None:
     value, reason, field = REFUSED[what]
-    verdict = judge(value)
+    verdict = validate(value)
     assert isinstance(verdict, Rejection)
     assert (verdict.reason, verdict.field) == (reason, field)
     assert verdict.message
 
 
 def accepted(value: bytes) -> ValidEvent:
-    verdict = judge(value)
+    verdict = validate(value)
     assert isinstance(verdict, ValidEvent), verdict
     return verdict
 
 
 def test_an_unknown_key_is_told_which_keys_there_are() -> None:
-    verdict = judge(good_with(colour="red"))
+    verdict = validate(good_with(colour="red"))
     assert isinstance(verdict, Rejection)
     assert all(key in verdict.message for key in ACCEPTED_KEYS)
 
@@ -134,4 +134,4 @@ def test_event_time_is_whole_milliseconds_utc(text: str, milliseconds: int) -> N
 def test_32_levels_and_64_kib_are_accepted() -> None:
     accepted(raw_with("metadata", '{"a":' * 31 + "1" + "}" * 31))
     accepted(raw_with("metadata", '{"a":"%s"}' % ("x" * (65536 - 8))))
-    assert isinstance(judge(raw_with("metadata", '{"a":"%s"}' % ("x" * (65536 - 7)))), Rejection)
+    assert isinstance(validate(raw_with("metadata", '{"a":"%s"}' % ("x" * (65536 - 7)))), Rejection)

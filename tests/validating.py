@@ -18,11 +18,11 @@ NAMESPACE = "tenänt"
 APPEND_MS = 1_800_000_000_000
 
 
-def judged(values: Sequence[bytes | None], **more: Any) -> ValidatedBatch:
-    """What these values are judged to be, at the offsets from 0 of partition 3 of topic t; `more` is in the headers."""
+def validated(values: Sequence[bytes | None], **more: Any) -> ValidatedBatch:
+    """Validate values at the offsets from 0 of partition 3 of topic t; `more` is in the headers."""
     headers = tuple(encode_headers(NAMESPACE, **more))
     records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
-    return Validation("t", "default", 8).judge(Batch(Records.read_all({3: records})))
+    return Validation("t", "default", 8).validate(Batch(Records.read_all({3: records})))
 
 
 def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:

@@ -1,4 +1,4 @@
-"""The judge: the slow path that has the last word and words every rejection."""
+"""The validator: the slow path that has the last word and words every rejection."""
 
 import json
 from codecs import BOM_UTF8
@@ -48,23 +48,23 @@ class _Refused(Exception):
         return cls(Rejection(reason, field, message))
 
 
-def judge(value: bytes | None) -> ValidEvent | Rejection:
+def validate(value: bytes | None) -> ValidEvent | Rejection:
     """Decide about one record value: the event to store, or why it can never be valid. Never raises."""
     value = None if value is None else value.removeprefix(BOM_UTF8)  # RFC 8259 lets readers ignore it
     try:
         fields = _parse(_decode(value))
-        return _judge(value or b"", fields, _take_id(fields))
+        return _validate(value or b"", fields, _take_id(fields))
     except _Refused as refused:
         return first_of(refused.args)
 
 
-def judge_request(value: bytes) -> ValidEvent | Sequence[Rejection]:
+def validate_request(value: bytes) -> ValidEvent | Sequence[Rejection]:
     """Decide about an event that somebody asks to have recorded: the event, or all that is wrong with it.
 
     The same judgement, but that an id is not the sender's to choose. Never raises.
     """
     try:
-        return _judge(value, _parse(_decode(value)), None, accepted=REQUEST_KEYS)
+        return _validate(value, _parse(_decode(value)), None, accepted=REQUEST_KEYS)
     except _Refused as refused:
         return refused.args
 
@@ -76,7 +76,7 @@ def _take_id(fields: dict[str, Any]) -> str | None:
     raise _Refused.because("bad_id", "interaction_id", "is not int_ and the 32 hex digits of a UUIDv7")
 
 
-def _judge(
+def _validate(
     value: bytes, fields: dict[str, Any], interaction_id: str | None, accepted: Sequence[str] = ACCEPTED_KEYS
 ) -> ValidEvent:
     objects = _take_objects(value, fields)
