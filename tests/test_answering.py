@@ -14,9 +14,8 @@ from runtime.settings import Settings
 from schemas.identity import mint_id
 from schemas.wire import NAMESPACE_HEADER
 from tests.chaos.proxy import proxy_to
+from tests.cli_lab import command, environment
 from tests.lab import Lab, as_json, at_port, click
-from tests.test_cli import TALLY
-from tests.test_output import environment, finished
 
 SOON_S = 40
 """Far below TALLY_QUERY_TIMEOUT_MS, which is what an unasked store was waited for."""
@@ -32,7 +31,7 @@ async def with_hanging(settings: Settings, store: str, *arguments: str) -> tuple
         there = at_port(url, proxy.port) if isinstance(address, SecretStr) else f"127.0.0.1:{proxy.port}"
         hanging = settings.model_copy(update={store: there, "connect_timeout_ms": 2_000, "query_timeout_ms": 60_000})
         begun = time.monotonic()
-        done = await asyncio.to_thread(finished, [TALLY, *arguments], env=environment(hanging))
+        done = await asyncio.to_thread(command, *arguments, env=environment(hanging))
         assert time.monotonic() - begun < SOON_S
     return done.returncode, done.stdout, done.stderr
 
@@ -85,7 +84,7 @@ async def test_lookup_tells_what_is_in_flight_from_what_never_was(lab: Lab) -> N
     settings = lab.settings.model_copy(update={"delivery_timeout_ms": 1_000, "clock_skew_ms": 0})
 
     async def looked_up(interaction_id: str) -> tuple[int, str, str]:
-        done = await asyncio.to_thread(finished, [TALLY, "lookup", interaction_id], env=environment(settings))
+        done = await asyncio.to_thread(command, "lookup", interaction_id, env=environment(settings))
         return done.returncode, done.stdout, done.stderr
 
     old = "int_01900000000070008000000000000000"
@@ -111,8 +110,8 @@ async def test_status_says_when_held_events_may_be_put_back(lab: Lab) -> None:
         await lab.put(b"no JSON", key=b"k", headers=headers, partition=number % 4)
     held = [await lab.put(as_json(f"doc-{number}", f"e{number}"), headers=headers) for number in range(4)]
     await lab.drain(reject_window=10, reject_policy="hold")
-    done = await asyncio.to_thread(finished, [TALLY, "status"], env=environment(lab.settings))
+    done = await asyncio.to_thread(command, "status", env=environment(lab.settings))
     assert (
         f"{len(held)} valid events of shop are held: once less than half of what it sends is rejected, "
-        f"{TALLY} dlq replay --reason namespace_held --namespace shop\n"
+        "tally dlq replay --reason namespace_held --namespace shop\n"
     ) in done.stdout

@@ -1,13 +1,10 @@
 """Machine code is kept under a key of all that goes into it: whatever changes, old code does not run on."""
 
-import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import llvmlite  # type: ignore[import-untyped]
 import numba
@@ -19,21 +16,6 @@ from kernels import compiled
 from tests.test_packages import MAY_IMPORT, imported_by
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = """
-import numpy as np
-from kernels.scan_fields import scan_int32
-text = np.frombuffer(b"2147483647 ", np.uint8)
-text.flags.writeable = False
-_, found = scan_int32(text, 0, len(text))
-print(found, sum(scan_int32.stats.cache_hits.values()))
-"""
-
-
-class Ran(NamedTuple):
-    """What a process of its own read, and how often it found machine code on disk."""
-
-    number: int
-    hits: int
 
 
 @pytest.fixture
@@ -42,32 +24,6 @@ def tree(tmp_path: Path) -> Path:
     for package in compiled.PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
-
-
-def run_in(tree: Path) -> Ran:
-    """Read the largest position that there is."""
-    command = [sys.executable, "-c", SCRIPT]
-    every = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    ran = subprocess.run(command, cwd=tree, env=every, capture_output=True, text=True, timeout=300, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return Ran(*map(int, ran.stdout.split()))
-
-
-def change(path: Path, before: str, after: str) -> None:
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after))
-
-
-def test_a_constant_of_another_module_is_compiled_anew(tree: Path) -> None:
-    """`scan_int32` contains MAX_INT32, which stands in a module without any compiled function."""
-    bounds = tree / "schemas" / "interaction.py"
-    assert "@compiled" not in bounds.read_text()
-    assert run_in(tree) == (2**31 - 1, 0)
-    change(bounds, "MAX_INT32 = 2**31 - 1\n", "MAX_INT32 = 2**31 - 2\n")
-    assert run_in(tree) == (0, 0)
-    change(bounds, "MAX_INT32 = 2**31 - 2\n", "MAX_INT32 = 2**31 - 1\n")
-    assert run_in(tree) == (2**31 - 1, 1), "the same sources as at first, and the same machine code"
 
 
 def key_in(tree: Path, package: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,8 +12,8 @@ from readers.audit import PartitionAudit, audit
 from readers.log_range import contents_at
 from runtime import kafka, topic_admin
 from runtime.log_batches import LogBatch, batch_reader, batches_in, first_waiting
+from tests.cli_lab import command, environment
 from tests.lab import Lab, as_json, execution_on
-from tests.test_cli import CLEAN, TALLY
 from tests.waiting import eventually_async
 
 SAME_KEY = b"one key"
@@ -125,11 +124,7 @@ async def test_what_compaction_has_taken_never_balances(lab: Lab) -> None:
     assert set(range(3, 102)) <= set(found.holes)
     assert found.difference == len(found.holes)
     assert found.accepted == found.stored + found.duplicates + len(found.holes)
-    environment = CLEAN | lab.settings.as_environment()
-    command = [TALLY, "audit", "--json"]
-    done = await asyncio.to_thread(
-        subprocess.run, command, check=False, capture_output=True, text=True, env=environment, timeout=120
-    )
+    done = await asyncio.to_thread(command, "audit", "--json", env=environment(lab.settings))
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["partitions"][0]["holes"] == found.holes
 

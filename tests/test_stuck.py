@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,11 +21,11 @@ from runtime.ports import free_port
 from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
 from tests.chaos.proxy import proxy_to
+from tests.cli_lab import command, environment
 from tests.cluster_lab import running_children
 from tests.http_lab import api_of, with_key
 from tests.lab import Lab, as_json, at_port, execution_on
 from tests.monitoring_lab import samples
-from tests.test_cli import CLEAN, TALLY
 from tests.test_log_contents import in_a_transaction
 from tests.waiting import eventually_async
 
@@ -98,9 +97,7 @@ async def of_partitions(api: httpx.AsyncClient, name: str, settings: Settings) -
 
 def status(settings: Settings) -> tuple[int, Any]:
     """What `tally status --json` answers, and its exit code."""
-    environment = CLEAN | settings.as_environment()
-    command = [TALLY, "status", "--json"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
+    done = command("status", "--json", env=environment(settings))
     return done.returncode, json.loads(done.stdout)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.http_lab import consuming, served, with_key
 from tests.lab import Lab
 
-PAGE = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 HERE = "http://127.0.0.1:8080"
 
 

@@ -1,15 +1,12 @@
-"""The command line, as a person runs it: commands in processes of their own, against `tally up`."""
+"""The command line against `tally up`: commands in this process, and processes where a test is about processes."""
 
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,83 +14,9 @@ import pytest
 from runtime.errors import Fatal, SettingsError
 from runtime.ports import free_port, http_answers
 from runtime.stack_file import Phase
-from tally.cli import INTERRUPTED, main
-from tests.test_stack import is_running
+from tally.cli import INTERRUPTED
+from tests.cli_lab import CLEAN, TALLY, Running, command, is_running
 from tests.waiting import eventually
-
-TALLY = str(Path(sys.executable).parent / "tally")
-Capture = pytest.CaptureFixture[str]
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
-
-
-class Running:
-    """A `tally up` in a folder of its own."""
-
-    def __init__(self, data_dir: Path, *arguments: str, working_dir: Path | None = None) -> None:
-        self.data_dir = data_dir
-        self._working_dir = working_dir
-        self.log = data_dir.parent / f"{data_dir.name}.up.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [TALLY, "up", "--data-dir", str(data_dir), *arguments],
-                stdout=log,
-                stderr=log,
-                env=CLEAN,
-                cwd=working_dir,
-            )
-
-    def tally(self, *arguments: str, given: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """Run another command against it."""
-        command = [TALLY, *arguments, "--data-dir", str(self.data_dir)]
-        return subprocess.run(
-            command,
-            check=False,
-            input=given,
-            capture_output=True,
-            text=True,
-            env=CLEAN,
-            cwd=self._working_dir,
-            timeout=180,
-        )
-
-    def json(self, *arguments: str, given: str | None = None) -> Any:
-        """Its answer, which must be JSON and a success."""
-        done = self.tally(*arguments, "--json", given=given)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def status(self) -> Any:
-        """What `tally status` says, ready or not."""
-        return json.loads(self.tally("status", "--json").stdout)
-
-    def key(self) -> str:
-        """Its API key."""
-        return str(self.json("status", "--show-secrets")["key"])
-
-    def is_ready(self) -> bool:
-        """Whether it says so."""
-        assert self.process.poll() is None, self.said()
-        done = self.tally("status", "--json")
-        return done.returncode == 0 and json.loads(done.stdout)["ready"]
-
-    def said(self) -> str:
-        """What it has printed."""
-        return self.log.read_text()
-
-    def pids(self) -> list[int]:
-        """Everything it has started."""
-        pids = self.json("status")["pids"]
-        return [*pids.pop("workers"), *pids.values()]
-
-
-def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
-    """The exit code of a command that ends before it asks anything of anybody, in this process."""
-    for name in os.environ.keys() - CLEAN.keys():
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(sys, "argv", ["tally", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
 
 
 @pytest.fixture(scope="module")
@@ -249,17 +172,9 @@ def test_hints_name_commands_as_they_were_called(up: Running, tmp_path: Path) ->
 
 
 def test_a_missing_topic_is_named(up: Running) -> None:
-    for command in (["simulate", "--for", "1"], ["status"], ["emit", "-"]):
+    for arguments in (["simulate", "--for", "1"], ["status"], ["emit", "-"]):
         environment = CLEAN | {"TALLY_TOPIC": "nowhere"}
-        done = subprocess.run(
-            [TALLY, *command, "--data-dir", str(up.data_dir)],
-            check=False,
-            input="",
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=60,
-        )
+        done = command(*arguments, "--data-dir", str(up.data_dir), env=environment)
         assert done.returncode != 0
         assert "TALLY_TOPIC" in done.stderr + done.stdout
 
@@ -277,7 +192,9 @@ def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
 
 
 def test_draining_beside_running_workers_ends(up: Running) -> None:
-    counts = up.json("consume", "--until-caught-up")
+    done = up.as_process("consume", "--until-caught-up", "--json")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
     assert counts["lag"] == 0
     assert counts["stored"] == up.json("status")["stored"]
 
@@ -348,7 +265,7 @@ def test_the_tail_ends_by_itself(up: Running) -> None:
 
 
 def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
-    done = up.tally("up", "--no-demo")
+    done = up.as_process("up", "--no-demo")
     assert done.returncode == 1
     assert "already runs" in done.stderr
 
@@ -361,7 +278,7 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
         """Held at that point, it is found there by others."""
         eventually(lambda: Phase.of(running.data_dir) == (pid, doing))
         os.kill(pid, signal.SIGSTOP)
-        done, again = running.tally("status"), running.tally("up", "--no-demo")
+        done, again = running.tally("status"), running.as_process("up", "--no-demo")
         assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done
         assert done.returncode in (1, SettingsError.exit_code)
         assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until it has" in again.stderr
@@ -378,53 +295,6 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
     finally:
         running.process.kill()
         running.process.wait()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["lookup", "int_1"], 1, "is no interaction id"),
-        (["lookup", "int_01900000000070008000000000000000"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
-        (["emit", "/nowhere.jsonl"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
-        (["status"], SettingsError.exit_code, "start one with `tally up`"),
-        (["init"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
-        (["import", "open-bandit", "--policy", "best"], 2, "is not one of random, bts"),
-        (["consume", "--workers", "0"], 2, "--workers"),
-        (["report", "types", "--hours", "1e300"], 2, "--hours"),
-        (["serve", "writer"], 2, "is not one of collector, reader, all"),
-        (["serve"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
-        (["tail", "--verdict", "lost"], 2, "--verdict"),
-        (["keys", "create", "x", "--scopes", "write,fly"], 2, "--scopes"),
-        (["keys", "create", "x", "--namespaces", "a,,b"], 2, "--namespaces"),
-        (["simulate", "--rate", "inf"], 2, "--rate"),
-        (["simulate", "--namespace", "x" * 129], 2, "1 to 128 bytes"),
-    ],
-)
-def test_errors_name_what_to_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, arguments: list[str], code: int, says: str
-) -> None:
-    assert run_here(monkeypatch, *arguments, "--data-dir", str(tmp_path)) == code
-    said = capsys.readouterr().err
-    assert says in " ".join(said.split())
-    assert "Traceback" not in said
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("up", "init", "consume", "serve", "emit", "simulate", "import open-bandit", "lookup", "tail", "report"),
-        *("status", "audit", "replay", "dlq list", "dlq show", "dlq replay"),
-        *("keys create", "keys list", "keys revoke", "keys token"),
-    ],
-)
-def test_every_command_has_help_with_an_example(monkeypatch: pytest.MonkeyPatch, capsys: Capture, command: str) -> None:
-    assert run_here(monkeypatch, *command.split(), "--help") == 0
-    assert "Example" in capsys.readouterr().out
-
-
-def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    assert run_here(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out == f"tally {version('tally')}\n"
 
 
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
@@ -448,7 +318,3 @@ def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
     running.process.wait()
     eventually(lambda: not any(map(is_running, pids)))
     assert running.tally("status").returncode == SettingsError.exit_code, "its stack.json is not believed"
-
-
-def test_fatal_and_settings_errors_have_exit_codes_of_their_own() -> None:
-    assert len({1, Fatal.exit_code, SettingsError.exit_code}) == 3

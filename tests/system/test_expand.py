@@ -28,7 +28,7 @@ from tally.dead_letters import Selection, replay
 from tally.expand import Expand
 from tests.cluster_lab import running_children
 from tests.lab import Lab, as_json, click
-from tests.test_cluster import poll
+from tests.system.test_cluster import poll
 from tests.waiting import eventually_async
 
 WAIT_S = 60

@@ -20,7 +20,7 @@ from tests.fuzz.runner import Job, Runner
 from tests.fuzz.values import Values
 
 SEED = 7
-CRASHING = "tests.test_fuzz:crashing"
+CRASHING = f"{__name__}:crashing"
 
 
 def test_no_example_of_the_everyday_seed_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,14 +102,14 @@ def test_a_crash_and_an_error_are_findings_and_the_rest_is_run() -> None:
 
 
 def test_a_part_that_cannot_begin_is_one_finding() -> None:
-    result = Runner(Job("planted", "tests.test_fuzz:broken"), SEED, 0, lambda _text: None).run(examples=5, seconds=60)
+    result = Runner(Job("planted", f"{__name__}:broken"), SEED, 0, lambda _text: None).run(examples=5, seconds=60)
     assert len(result.findings) == 1
     assert "RuntimeError: planted" in result.findings[0]
 
 
 def test_an_example_that_does_not_end_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.fuzz.runner.HANGS_AFTER_S", 1.0)
-    result = Runner(Job("planted", "tests.test_fuzz:endless"), SEED, 0, lambda _text: None).run(examples=2, seconds=60)
+    result = Runner(Job("planted", f"{__name__}:endless"), SEED, 0, lambda _text: None).run(examples=2, seconds=60)
     assert len(result.findings) == 1
     assert "does not end" in result.findings[0]
 

@@ -1,5 +1,6 @@
 """What commands print, whoever reads it, whoever stops reading, and whatever events hold."""
 
+import asyncio
 import json
 import os
 import signal
@@ -16,21 +17,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from runtime.errors import Unavailable
 from runtime.settings import Settings
 from runtime.text import printable
+from tally.cli import INTERRUPTED
 from tally.cli.output import cell, out, table
+from tests.cli_lab import CLEAN, TALLY, command, environment
 from tests.lab import Lab
-from tests.test_cli import CLEAN, TALLY, run_here
 
 Capture = pytest.CaptureFixture[str]
 
 CAPACITY = [TALLY, "capacity", "10000"]
 HOSTILE = "doc\x1b[31m\x9b2J\u202e\r\x07\u2028\ue000"
 ESCAPED = r"doc\x1b[31m\x9b2J\u202e\r\x07\u2028\ue000"
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    return CLEAN | settings.as_environment()
 
 
 @given(st.text())
@@ -76,10 +75,10 @@ def test_a_table_in_a_file_folds_nothing(capsys: Capture) -> None:
 
 
 def finished(
-    command: Sequence[str], *, stdout: Any = subprocess.PIPE, **more: Any
+    arguments: Sequence[str], *, stdout: Any = subprocess.PIPE, **more: Any
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, **{"env": CLEAN, **more}
+        arguments, check=False, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, **{"env": CLEAN, **more}
     )
 
 
@@ -110,13 +109,13 @@ def test_a_full_disk_is_an_error_of_one_line() -> None:
             )
 
 
-@pytest.mark.parametrize("command", ["--help", "emit --help", "dlq --help"])
-def test_help_that_cannot_be_printed_is_an_error_of_one_line(command: str) -> None:
+@pytest.mark.parametrize("name", ["--help", "emit --help", "dlq --help"])
+def test_help_that_cannot_be_printed_is_an_error_of_one_line(name: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = finished([TALLY, *command.split()], stdout=full)
+        done = finished([TALLY, *name.split()], stdout=full)
     assert (done.returncode, done.stderr) == (1, "error: cannot write to standard output: No space left on device\n")
     with pipe_without_reader() as stdout:
-        done = finished([TALLY, *command.split()], stdout=stdout)
+        done = finished([TALLY, *name.split()], stdout=stdout)
     assert (done.returncode, done.stderr) == (141, "error: cannot write to standard output: Broken pipe\n")
 
 
@@ -144,11 +143,10 @@ class _Interrupting:
         return None
 
 
-def test_ctrl_c_while_modules_are_imported_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_ctrl_c_while_modules_are_imported_is_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "tally.cli.app", raising=False)
     monkeypatch.setattr(sys, "meta_path", [_Interrupting(), *sys.meta_path])
-    assert run_here(monkeypatch, "status") == 130
-    assert capsys.readouterr().err == ""
+    assert command("status") == (INTERRUPTED, "", "")
 
 
 def test_the_command_line_can_answer_ctrl_c_before_it_imports_anything_large() -> None:
@@ -185,7 +183,7 @@ async def test_a_dead_letter_is_shown_without_a_word_of_the_libraries(lab: Lab) 
     await lab.put(b"nor this")
     await lab.drain()
     origin = f"{lab.settings.topic}/{place.partition}/{place.offset}"
-    done = finished([TALLY, "dlq", "show", origin], env=environment(lab.settings))
+    done = await asyncio.to_thread(command, "dlq", "show", origin, env=environment(lab.settings))
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["value"] == "\x1b[31mno JSON"
     with pipe_without_reader() as stdout:
@@ -196,8 +194,8 @@ async def test_a_dead_letter_is_shown_without_a_word_of_the_libraries(lab: Lab) 
 async def test_clickhouse_that_does_not_answer_is_one_line_with_the_setting(settings: Settings) -> None:
     """Nothing listens on port 9 of this host."""
     away = environment(settings) | {"TALLY_CLICKHOUSE": "http://tally:secret@127.0.0.1:9"}
-    done = finished([TALLY, "report", "verdicts"], env=away)
-    assert (done.returncode, done.stderr) == (
-        4,
+    assert await asyncio.to_thread(command, "report", "verdicts", env=away) == (
+        Unavailable.exit_code,
+        "",
         "error: ClickHouse (TALLY_CLICKHOUSE) does not answer: Connection refused\n",
     )

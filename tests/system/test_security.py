@@ -25,10 +25,10 @@ from runtime.migrate import migrate
 from runtime.ports import free_port
 from runtime.redis import connect_redis
 from runtime.settings import Settings
+from tests.cli_lab import CLEAN, TALLY
 from tests.http_lab import EVENT, PATH, api_of, consuming, until_keys_are_known, with_key
 from tests.lab import Lab, lab_of, settings_of_its_own
 from tests.secure_lab import PASSWORDS, Secure, secured
-from tests.test_cli import CLEAN, TALLY
 from tests.waiting import eventually_async
 
 

@@ -21,16 +21,9 @@ from runtime.ports import free_port
 from runtime.process.children import ChildFailed
 from runtime.settings import Settings
 from runtime.stack_file import process_exists
+from tests.cli_lab import is_running
 from tests.lab import Lab, click, reading
 from tests.waiting import eventually
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not reaped by its new parent does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def failure_of(stack: Stack) -> str:

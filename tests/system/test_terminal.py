@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tally.cli import INTERRUPTED
+from tests.cli_lab import CLEAN, TALLY, Running
 from tests.terminal import CTRL_C, Terminal
-from tests.test_cli import CLEAN, TALLY, Running
 from tests.waiting import eventually
 
 TERMS = pytest.mark.parametrize("term", ["dumb", "xterm-256color"])

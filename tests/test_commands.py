@@ -1,0 +1,58 @@
+"""Commands in this process: their errors, their help and their exit codes."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import Fatal, SettingsError
+from tests.cli_lab import command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["lookup", "int_1"], 1, "is no interaction id"),
+        (["lookup", "int_01900000000070008000000000000000"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
+        (["emit", "/nowhere.jsonl"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
+        (["status"], SettingsError.exit_code, "start one with `tally up`"),
+        (["init"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
+        (["import", "open-bandit", "--policy", "best"], 2, "is not one of random, bts"),
+        (["consume", "--workers", "0"], 2, "--workers"),
+        (["report", "types", "--hours", "1e300"], 2, "--hours"),
+        (["serve", "writer"], 2, "is not one of collector, reader, all"),
+        (["serve"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
+        (["tail", "--verdict", "lost"], 2, "--verdict"),
+        (["keys", "create", "x", "--scopes", "write,fly"], 2, "--scopes"),
+        (["keys", "create", "x", "--namespaces", "a,,b"], 2, "--namespaces"),
+        (["simulate", "--rate", "inf"], 2, "--rate"),
+        (["simulate", "--namespace", "x" * 129], 2, "1 to 128 bytes"),
+    ],
+)
+def test_errors_name_what_to_change(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+    done = command(*arguments, "--data-dir", str(tmp_path))
+    assert done.returncode == code
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("up", "init", "consume", "serve", "emit", "simulate", "import open-bandit", "lookup", "tail", "report"),
+        *("status", "audit", "replay", "dlq list", "dlq show", "dlq replay"),
+        *("keys create", "keys list", "keys revoke", "keys token"),
+    ],
+)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    done = command(*name.split(), "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+
+
+def test_the_version_is_told() -> None:
+    assert command("--version") == (0, f"tally {version('tally')}\n", "")
+
+
+def test_fatal_and_settings_errors_have_exit_codes_of_their_own() -> None:
+    assert len({1, Fatal.exit_code, SettingsError.exit_code}) == 3

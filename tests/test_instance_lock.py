@@ -1,0 +1,54 @@
+"""The lock on a name in the group: it is held, lost, free again, and written again where Redis forgot it."""
+
+import pytest
+
+from consumers.instance_lock import InstanceLock
+from runtime.errors import Fatal
+from runtime.redis import Redis
+from tests.lab import Lab
+from tests.waiting import eventually_async
+
+INSTANCE = "host-1-worker-0"
+
+
+async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
+    """One that slept too long has lost its name to another process, and must not continue beside it."""
+    settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
+    first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
+    async with first.held(), second.held():  # of one process, so the second takes it at once
+
+        async def first_has_ended() -> bool:
+            try:
+                first.check()
+            except Fatal as error:
+                return f"has taken the name {INSTANCE}" in str(error)
+            return False
+
+        await eventually_async(first_has_ended)
+        second.check()
+    assert await redis.pttl(f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}") <= 1
+
+
+@pytest.mark.parametrize("claim", [b"", b"a b c", b"elsewhere 7 nonce 3"])
+async def test_a_name_that_nobody_confirms_is_free(lab: Lab, redis: Redis, claim: bytes) -> None:
+    """After the session timeout, as after a host was lost; and whatever else may be in its place."""
+    settings = lab.settings.model_copy(update={"session_timeout_ms": 1_000})
+    await redis.set(f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}", claim, px=1_000)
+    lock = InstanceLock(redis, settings, INSTANCE)
+    async with lock.held():
+        lock.check()
+
+
+async def test_a_redis_that_forgets_costs_nobody_his_name(lab: Lab, redis: Redis) -> None:
+    """It is written again."""
+    settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
+    lock = InstanceLock(redis, settings, INSTANCE)
+    key = f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}"
+    async with lock.held():
+        await redis.delete(key)
+
+        async def is_back() -> bool:
+            return bool(await redis.exists(key))
+
+        await eventually_async(is_back)
+        lock.check()
