@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import cache
 
 import numpy as np
 
@@ -19,8 +20,9 @@ WORTH_TELLING_S = 5.0
 log = logging.getLogger("tally.worker")
 
 
+@cache
 def precompile() -> None:
-    """Compile what is compiled at first use (`kernels.compiled`), by taking one event through it."""
+    """Compile what is compiled at first use (`kernels.compiled`), by taking one event through it; once a process."""
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())

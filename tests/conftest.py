@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from deploy.embedded.stack import Stack
-from runtime.clickhouse import connect
+from runtime import kafka
+from runtime.clickhouse import ClickHouse, connect
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from tests.claims_lab import W
-from tests.lab import Lab, lab_of, settings_of_its_own
+from tests.lab import Lab, Tables, settings_of_its_own
 
 # The tests start a dozen brokers, most of them for seconds: what Java's second compiler costs, it never gives back.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
@@ -61,23 +64,58 @@ def settings(stack: Stack, tmp_path: Path) -> Settings:
     return settings_of_its_own(stack, tmp_path)
 
 
+@pytest.fixture(scope="session")
+async def server(stack: Stack) -> AsyncIterator[ClickHouse]:
+    """A connection to ClickHouse, in no test's database."""
+    async with connect(stack.settings(), database="default") as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+async def admin(stack: Stack) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for topics."""
+    async with kafka.admin(stack.settings()) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def raw_producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer of whatever tests put on their topics as foreign clients would."""
+    async with kafka.producer(stack.settings(), letters=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def redis(stack: Stack) -> AsyncIterator[Redis]:
+    """A connection to Redis; each test has a key prefix of its own."""
+    async with connect_redis(stack.settings()) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+async def tables(stack: Stack, server: ClickHouse, tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """The tables that the migrations make, to be created for each test."""
+    made_by_migrations = settings_of_its_own(stack, tmp_path_factory.mktemp("tables"))
+    found = await Tables.of_migrations(made_by_migrations)
+    await server.command(f"DROP DATABASE {made_by_migrations.database}")
+    return found
+
+
 @pytest.fixture
-async def lab(settings: Settings) -> AsyncIterator[Lab]:
+async def lab(
+    settings: Settings, server: ClickHouse, admin: AIOKafkaAdminClient, raw_producer: AIOKafkaProducer, tables: Tables
+) -> AsyncIterator[Lab]:
     """This test's topic and tables, and ways to put things in and look at what came of it."""
-    async with lab_of(settings) as lab:
-        yield lab
-    async with connect(settings, database="default") as server:
-        await server.command(f"DROP DATABASE {settings.database}")
+    await kafka.create_topics(settings)
+    await tables.create_in(server, settings.database)
+    async with connect(settings) as database:
+        yield Lab(settings, database, raw_producer)
+    await server.command(f"DROP DATABASE {settings.database}")
+    await admin.delete_topics([settings.topic, settings.dead_letter_topic_name])
+    await raw_producer.client.set_topics([])
 
 
 @pytest.fixture
 def narrow(settings: Settings) -> Settings:
     """Settings with a window of a second."""
     return settings.model_copy(update={"dedup_window_ms": W, "clock_skew_ms": 0})
-
-
-@pytest.fixture
-async def redis(narrow: Settings) -> AsyncIterator[Redis]:
-    """A connection to Redis."""
-    async with connect_redis(narrow) as connected:
-        yield connected
