@@ -1,9 +1,8 @@
 """Logs to claim from, and ways to ask for claims."""
 
+import uuid
 from typing import Any
 
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from consumers.claims.client import Claims, Lease, Span
@@ -39,19 +38,6 @@ def span_of(log: list[Logged]) -> Span:
     return Span(log[0].offset, log[0].append_ms, log[-1].offset, log[-1].append_ms)
 
 
-def examples_of(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
-    """Examples to run one after another in this test's event loop."""
-    found: list[Any] = []
-
-    @given(strategy)
-    @hypothesis_settings(max_examples=count)
-    def collect(example: Any) -> None:
-        found.append(example)
-
-    collect()
-    return found
-
-
 async def taken(claims: Claims, partition: int = 0, append_ms: int = 1_000) -> Lease:
     """A lease on claims of a partition of which nothing has been read."""
     lease = await retaken(claims, needed=-1, append_ms=append_ms, partition=partition)
@@ -70,8 +56,9 @@ async def retaken(
     return lease
 
 
-def fresh(redis: Redis, narrow: Settings, number: int) -> Claims:
-    return Claims(redis, narrow.model_copy(update={"key_prefix": f"{narrow.key_prefix}-{number}"}))
+def fresh(redis: Redis, narrow: Settings) -> Claims:
+    """Claims of an example: nothing was claimed before."""
+    return Claims(redis, narrow.model_copy(update={"key_prefix": f"{narrow.key_prefix}-{uuid.uuid4().hex}"}))
 
 
 async def ask(claims: Claims, lease: Lease, log: list[Logged]) -> list[str | None]:

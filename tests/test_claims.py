@@ -1,6 +1,7 @@
 """Claims in Redis answer what the rule says, live and after any redelivery, and only to whom they belong."""
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.claims.client import CHUNK_OWNERS, Claims, Fenced
@@ -15,7 +16,6 @@ from tests.claims_lab import (
     ask,
     ask_with_flags,
     claims_of,
-    examples_of,
     fresh,
     keys_of,
     logs,
@@ -28,20 +28,21 @@ from tests.claims_lab import (
 from tests.reference import Logged, owners_by_the_rule
 
 
-async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(narrow: Settings, redis: Redis) -> None:
+@given(logs(), st.integers(1, 9), st.lists(st.booleans(), min_size=3, max_size=3))
+async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(
+    narrow: Settings, redis: Redis, log: list[Logged], size: int, again: list[bool]
+) -> None:
     """As the pipeline asks: batch by batch, cut anywhere, each perhaps again, perhaps by another worker."""
-    examples = examples_of(st.tuples(logs(), st.integers(1, 9), st.lists(st.booleans(), min_size=3, max_size=3)), 100)
-    for number, (log, size, again) in enumerate(examples):
-        claims = fresh(redis, narrow, number)
-        expected = list(owners_by_the_rule(log, W).values())
-        lease = await taken(claims)
-        for at in range(0, len(log), size):
-            batch = log[at : at + size]
-            for other_worker in again:
-                assert await ask(claims, lease, batch) == expected[at : at + size]
-                if other_worker:
-                    lease = await retaken(claims, needed=batch[0].offset - 1, append_ms=batch[0].append_ms)
-                    assert lease.whole
+    claims = fresh(redis, narrow)
+    expected = list(owners_by_the_rule(log, W).values())
+    lease = await taken(claims)
+    for at in range(0, len(log), size):
+        batch = log[at : at + size]
+        for other_worker in again:
+            assert await ask(claims, lease, batch) == expected[at : at + size]
+            if other_worker:
+                lease = await retaken(claims, needed=batch[0].offset - 1, append_ms=batch[0].append_ms)
+                assert lease.whole
 
 
 async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: Redis) -> None:

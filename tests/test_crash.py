@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,49 +11,60 @@ from aiokafka.admin import RecordsToDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import failpoints
-from consumers.offsets import Offsets
 from consumers.sink import Rows, insert_token
 from consumers.worker import Worker
 from kernels.native_format import block, texts, times
 from producers.simulator import Simulator
+from readers.overview import read_lag
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
-from runtime.tasks import cancel_and_wait
 from schemas import letter
 from schemas.identity import derive_foreign_id
+from tests.crashes import at_failpoint, crash_at
 from tests.lab import Lab, as_json, click
+from tests.test_backup import rewind
 from tests.validating import events_at
 from tests.waiting import eventually_async
 
 
-@pytest.mark.parametrize("crash_after", ["decide", "insert", "send", "record"])
-async def test_a_crash_between_any_two_steps_changes_nothing(
-    lab: Lab, crash_after: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each step of the batch is cut off after; the next run ends where an undisturbed one would have."""
+class State(NamedTuple):
+    """The steps of which something can be seen in the stores."""
 
-    class Crashed(BaseException):
-        pass
+    stored: bool
+    lettered: bool
+    recorded: bool
+    committed: bool
 
-    target = {"decide": "dedup.Deduplication", "insert": "sink.Sink", "send": "letters.Letters", "record": "sink.Sink"}
-    owner = _class(target[crash_after])
-    real = getattr(owner, crash_after)
 
-    async def then_crash(*args: Any) -> None:
-        await real(*args)
-        raise Crashed
+async def state_of(lab: Lab) -> State:
+    """The steps that a worker came to."""
+    committed = [each.committed for each in await read_lag(lab.settings)]
+    return State(
+        await lab.count("interactions") > 0, bool(await lab.letters()), await lab.count("outcomes") > 0, any(committed)
+    )
 
-    await lab.put(b"not json", partition=0)
+
+@pytest.mark.parametrize(
+    ("failpoint", "state"),
+    [
+        ("claimed", State(stored=False, lettered=False, recorded=False, committed=False)),
+        ("stored", State(stored=True, lettered=False, recorded=False, committed=False)),
+        ("lettered", State(stored=True, lettered=True, recorded=False, committed=False)),
+        ("recorded", State(stored=True, lettered=True, recorded=True, committed=False)),
+    ],
+)
+async def test_a_crash_between_any_two_steps_changes_nothing(lab: Lab, failpoint: str, state: State) -> None:
+    """Each step of the batch is the last one of a run; the next run ends where an undisturbed one would have."""
+    for partition in range(lab.settings.partitions):  # so that whatever is read first has a letter
+        await lab.put(b"not json", partition=partition)
     await lab.emit_all(itertools.islice(iter(Simulator(5, duplicates=0.3)), 2_000))
-    monkeypatch.setattr(owner, crash_after, then_crash)
-    with pytest.raises(Crashed):
+    with crash_at(failpoint):
         await lab.drain(batch_rows=700)
-    monkeypatch.undo()
+    assert await state_of(lab) == state
     await lab.drain(batch_rows=500)
 
     stored, outcomes = await lab.count("interactions"), await lab.count("outcomes")
-    assert stored + outcomes == 2_001
+    assert stored + outcomes == 2_004
     raw = await lab.rows("SELECT count(), uniqExact(_partition, _offset) FROM interactions")
     assert raw == [(stored, stored)], "no row was inserted twice"
     raw = await lab.rows("SELECT count(), uniqExact(_partition, _offset) FROM outcomes")
@@ -63,40 +74,29 @@ async def test_a_crash_between_any_two_steps_changes_nothing(
     origins = {
         (dict(each.headers)[letter.PARTITION], dict(each.headers)[letter.OFFSET]) for each in await lab.letters()
     }
-    assert origins == {(b"0", b"0")}, "written once or twice, it is one letter"
+    assert origins == {(b"%d" % partition, b"0") for partition in range(4)}, "written once or twice, it is one letter"
 
 
-def _class(path: str) -> Any:
-    import importlib
+async def lose_commits(lab: Lab) -> None:
+    """Set the group back to the start of the log, as if no commit of its had arrived."""
+    assert any(each.committed for each in await read_lag(lab.settings)), "there was something to lose"
+    await rewind(lab.settings, dict.fromkeys(range(lab.settings.partitions), 0))
 
-    module, _, name = path.partition(".")
-    return getattr(importlib.import_module(f"consumers.{module}"), name)
 
-
-async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab) -> None:
     await lab.emit_all(itertools.islice(iter(Simulator(6)), 3_000))
-
-    async def lose(*_args: Any) -> None:
-        return None
-
-    monkeypatch.setattr(Offsets, "commit", lose)
     first = await lab.drain(batch_rows=400)
-    monkeypatch.undo()
+    await lose_commits(lab)
     second = await lab.drain(batch_rows=300)
     assert first.stored + first.duplicates == 3_000
     assert (second.stored, second.duplicates, second.already_recorded) == (0, 0, 3_000)
 
 
-async def test_an_insert_of_which_half_arrived_is_completed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_insert_of_which_half_arrived_is_completed(lab: Lab) -> None:
     """An insert is not atomic across blocks: holes below the highest stored offset must be filled."""
     receipts = await lab.emit_all(itertools.islice(iter(Simulator(7, duplicates=0)), 1_000))
-
-    async def lose(*_args: Any) -> None:
-        return None
-
-    monkeypatch.setattr(Offsets, "commit", lose)
     await lab.drain()
-    monkeypatch.undo()
+    await lose_commits(lab)
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset % 3 = 1 SETTINGS mutations_sync = 2")
     missing = 1_000 - await lab.count("interactions")
     counts = await lab.drain(batch_rows=128)
@@ -142,31 +142,26 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
     """The client itself would continue at the log's start, and commit past the gap."""
     (first, *_) = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
     place = TopicPartition(lab.settings.topic, first.partition)
-    resting, go_on = asyncio.Event(), asyncio.Event()
+    reading, go_on = asyncio.Event(), asyncio.Event()
 
     async def rest(name: str) -> None:
-        if name == "committed":
-            resting.set()
+        if name == "validated":
+            reading.set()
             await go_on.wait()
 
-    failpoints.install(rest)
-    running = asyncio.create_task(Worker(lab.settings, instance=None, until_caught_up=False).run())
-    try:
-        await resting.wait()
+    worker = Worker(lab.settings, instance=None, until_caught_up=False)
+    with at_failpoint(rest):
+        running = asyncio.create_task(worker.run())
+        await reading.wait()
         await lab.emit(*(click(f"doc-{number}") for number in range(10, 20)))
         async with kafka.admin(lab.settings) as admin:
             await admin.delete_records({place: RecordsToDelete(before_offset=15)})
         await lab.emit(*(click(f"doc-{number}") for number in range(20, 30)))
-    finally:
-        failpoints.install(failpoints.pass_on)
+        worker._consumer.seek(place, 10)  # the client may have fetched ahead: then nothing would be lost
         go_on.set()
-    done, _ = await asyncio.wait((running,), timeout=2)
-    if done:
         with pytest.raises(Fatal, match="expired unread"):
             await running
-    else:  # it had fetched them before they expired
-        await cancel_and_wait(running)
-        assert await lab.count("interactions") == 30
+    assert await lab.count("interactions") == 10, "those before the gap, and none after it"
 
 
 async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
@@ -197,18 +192,18 @@ def worker_seed(worker: Worker) -> int:
     return id(worker) % 1_000_000
 
 
-async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab) -> None:
     await lab.emit(click())
     worker = Worker(lab.settings.model_copy(update={"stop_timeout_ms": 1_000}), instance=None, until_caught_up=False)
 
-    async def hang(*_args: Any) -> None:
-        worker.stop()
-        await asyncio.Event().wait()
+    async def hang(name: str) -> None:
+        if name == "claimed":
+            worker.stop()
+            await asyncio.Event().wait()
 
-    monkeypatch.setattr(_class("sink.Sink"), "insert", hang)
-    with pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS=1000"):
+    with at_failpoint(hang), pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS=1000"):
         await worker.run()
-    monkeypatch.undo()
+    assert await lab.count("interactions") == 0
     assert (await lab.drain()).stored == 1
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from consumers import failpoints
 from consumers.erasure import MOST
-from consumers.sink import InteractionRows, Sink
 from producers.producer import Receipt
 from readers.audit import audit
 from readers.overview import count_verdicts
@@ -20,6 +19,7 @@ from schemas.event_time import from_epoch_ms
 from schemas.identity import mint_id
 from schemas.wire import encode_headers
 from tally.replay import Replay
+from tests.crashes import Crashed, at_failpoint
 from tests.http_lab import PATH, api_of, assert_error, with_key
 from tests.lab import Lab, as_json, click
 
@@ -116,10 +116,6 @@ async def test_an_event_on_its_way_is_stored_as_deleted(lab: Lab, api: httpx.Asy
     await assert_audited(lab, stored=1, duplicates=0, deleted=1)
 
 
-class _Killed(BaseException):
-    """As an end of the process would be."""
-
-
 async def deleting_at(failpoint: str, lab: Lab, api: httpx.AsyncClient, gone: Receipt) -> Any:
     """A hook that deletes at a failpoint, and then dies there."""
 
@@ -127,7 +123,7 @@ async def deleting_at(failpoint: str, lab: Lab, api: httpx.AsyncClient, gone: Re
         if name == failpoint and gone.interaction_id not in deleted:
             deleted.append(gone.interaction_id)
             await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
-            raise _Killed
+            raise Crashed
 
     deleted: list[str] = []
     return hook
@@ -139,12 +135,8 @@ async def deleting_at(failpoint: str, lab: Lab, api: httpx.AsyncClient, gone: Re
 async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.AsyncClient, failpoint: str) -> None:
     """Written down while a worker is at it, which then dies: made true by the one that comes after, or before."""
     (gone,) = await lab.emit(click("gone", **PRIVATE))
-    failpoints.install(await deleting_at(failpoint, lab, api, gone))
-    try:
-        with pytest.raises(_Killed):
-            await lab.drain()
-    finally:
-        failpoints.install(failpoints.pass_on)
+    with at_failpoint(await deleting_at(failpoint, lab, api, gone)), pytest.raises(Crashed):
+        await lab.drain()
     await lab.drain()
     if failpoint in ("erased", "lettered", "recorded", "committed"):
         # What was looked at already is the deleter's to erase: it sees the row.
@@ -156,28 +148,29 @@ async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.Asy
 async def test_a_deletion_waits_for_the_event_that_is_being_stored(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the answer comes the event is gone, although nothing but the deleter erases it here."""
     about_to_store, looked = asyncio.Event(), asyncio.Event()
-    real_insert, real_look = Sink.insert, Deletions.is_recorded
+    real_look = Deletions.is_recorded
 
-    async def insert_late_and_die(self: Sink, rows: InteractionRows) -> None:
-        about_to_store.set()
-        await looked.wait()
-        await real_insert(self, rows)
-        raise RuntimeError("killed before it erases")
+    async def store_late_and_die(name: str) -> None:
+        if name == "claimed":
+            about_to_store.set()
+            await looked.wait()
+        if name == "stored":
+            raise Crashed
 
     async def look(self: Deletions, deletion: Deletion) -> bool:
         found = await real_look(self, deletion)
         looked.set()
         return found
 
-    monkeypatch.setattr(Sink, "insert", insert_late_and_die)
     monkeypatch.setattr(Deletions, "is_recorded", look)
     (gone,) = await lab.emit(click("gone"))
     async with api_of(with_key(lab.settings, read_wait_ms=30_000, delivery_timeout_ms=30_000)) as api:
-        draining = asyncio.create_task(lab.drain())
-        await about_to_store.wait()
-        await delete(api, gone.interaction_id)
-        with pytest.raises(RuntimeError, match="killed before"):
-            await draining
+        with at_failpoint(store_late_and_die):
+            draining = asyncio.create_task(lab.drain())
+            await about_to_store.wait()
+            await delete(api, gone.interaction_id)
+            with pytest.raises(Crashed):
+                await draining
         assert_error(await api.get(f"{PATH}/{gone.interaction_id}"), 404, "NotFoundError", "deleted")
 
 

@@ -149,27 +149,29 @@ async def everything(api: httpx.AsyncClient, body: dict[str, Any] | None = None,
         query["cursor"] = cursor
 
 
-async def test_filters_mean_in_sql_what_they_mean(reading: httpx.AsyncClient) -> None:
+@pytest.fixture
+async def stored(reading: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """All records of those tables."""
+    found = await everything(reading)
+    assert len(found) == RECORDS
+    return found
+
+
+@hypothesis_settings(max_examples=75)
+@given(groups())
+async def test_filters_mean_in_sql_what_they_mean(
+    reading: httpx.AsyncClient, stored: list[dict[str, Any]], body: dict[str, Any]
+) -> None:
     """The law: what a list answers is what the reference finds among all records."""
-    stored = await everything(reading)
-    assert len(stored) == RECORDS
-    filters: list[dict[str, Any]] = []
-
-    @hypothesis_settings(max_examples=75)
-    @given(groups())
-    def collect(found: dict[str, Any]) -> None:
-        filters.append(found)
-
-    collect()
-    for body in filters:
-        expected = [each["interaction_id"] for each in stored if holds(read_filters(body), each)]
-        found = [each["interaction_id"] for each in await everything(reading, {"filters": body})]
-        assert found == expected, body
+    expected = [each["interaction_id"] for each in stored if holds(read_filters(body), each)]
+    found = [each["interaction_id"] for each in await everything(reading, {"filters": body})]
+    assert found == expected
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-async def test_each_operator_on_each_kind_of_field(reading: httpx.AsyncClient, operator: str) -> None:
-    stored = await everything(reading)
+async def test_each_operator_on_each_kind_of_field(
+    reading: httpx.AsyncClient, stored: list[dict[str, Any]], operator: str
+) -> None:
     values = {"text": "red Shoes", "texts": "click", "number": 1, "time": TIMES[0]}
     for name, kind in {**FIELDS, "metadata.device": "text", "metadata.n": "number", "metadata.tags": "text"}.items():
         if operator in TEXT_OPERATORS and kind not in ("text", "texts"):

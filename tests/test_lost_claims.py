@@ -1,6 +1,7 @@
 """Claims that are gone, or not whole, say so; and rebuilt they answer as if nothing had happened."""
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.claims.client import Claims, ClaimsLost
@@ -8,35 +9,35 @@ from consumers.claims.owners import rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
-from tests.claims_lab import KEYS, W, ask, claims_of, examples_of, fresh, keys_of, logs, retaken, some_claims, taken
+from tests.claims_lab import KEYS, W, ask, claims_of, fresh, keys_of, logs, retaken, some_claims, taken
 from tests.reference import Logged, owners_by_the_rule
 
 
-async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(narrow: Settings, redis: Redis) -> None:
+@given(logs(), st.integers(0, 24), st.integers(0, 9))
+async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(
+    narrow: Settings, redis: Redis, log: list[Logged], place: int, begun: int
+) -> None:
     """At any place of the log, also between two batches of which the second was begun."""
-    examples = examples_of(st.tuples(logs(), st.integers(0, 25), st.integers(0, 9)), 100)
-    for number, (log, loss, begun) in enumerate(examples):
-        claims = fresh(redis, narrow, number)
-        verdicts = owners_by_the_rule(log, W)
-        stored = [each for each in log if verdicts[0, each.offset] is None]
-        before, after = log[:loss], log[loss:]
-        if not after:
-            continue
-        lease = await taken(claims)
-        if before:
-            await ask(claims, lease, before)
-        if after[:begun]:
-            await ask(claims, lease, after[:begun])
-        rows = [each for each in stored if each.append_ms >= after[0].append_ms - 2 * W and each.offset % 2 == 0]
-        rows += [each for each in before if each in stored and each not in rows]
-        lease = await claims.take(
-            0, needed=after[0].offset - 1, log_end=1_000_000, append_ms=after[0].append_ms, again=True
-        )
-        await claims.restore(lease, rows_of_claims(claims_of(rows)))
-        await claims.finish(
-            lease, last_offset=after[0].offset - 1, append_ms=max(each.append_ms for each in log), reach_ms=0
-        )
-        assert await ask(claims, lease, after) == [verdicts[0, each.offset] for each in after]
+    claims = fresh(redis, narrow)
+    verdicts = owners_by_the_rule(log, W)
+    stored = [each for each in log if verdicts[0, each.offset] is None]
+    loss = place % len(log)
+    before, after = log[:loss], log[loss:]
+    lease = await taken(claims)
+    if before:
+        await ask(claims, lease, before)
+    if after[:begun]:
+        await ask(claims, lease, after[:begun])
+    rows = [each for each in stored if each.append_ms >= after[0].append_ms - 2 * W and each.offset % 2 == 0]
+    rows += [each for each in before if each in stored and each not in rows]
+    lease = await claims.take(
+        0, needed=after[0].offset - 1, log_end=1_000_000, append_ms=after[0].append_ms, again=True
+    )
+    await claims.restore(lease, rows_of_claims(claims_of(rows)))
+    await claims.finish(
+        lease, last_offset=after[0].offset - 1, append_ms=max(each.append_ms for each in log), reach_ms=0
+    )
+    assert await ask(claims, lease, after) == [verdicts[0, each.offset] for each in after]
 
 
 async def test_claims_that_vanished_are_noticed(narrow: Settings, redis: Redis) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from aiokafka.protocol.group import LeaveGroupRequest
 
-from consumers import failpoints
 from consumers.worker import Worker
 from runtime import kafka
+from tests.crashes import at_failpoint
 from tests.lab import Lab, click
 from tests.test_backup import rewind
 from tests.waiting import eventually_async
@@ -40,11 +40,8 @@ async def test_a_commit_in_flight_cannot_undo_a_rewind_once_the_group_has_expell
             async with kafka.admin(settings) as admin:
                 committed.append(await kafka.committed_offsets(admin, settings.group, settings.topic))
 
-    failpoints.install(rewind_before_the_commit)
-    try:
+    with at_failpoint(rewind_before_the_commit):
         counts = await worker.run()
-    finally:
-        failpoints.install(failpoints.pass_on)
     assert committed == [rewound]
     assert counts.already_recorded == await lab.count("interactions") == 40, "it joined again, and read all of it again"
 

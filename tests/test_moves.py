@@ -4,7 +4,6 @@ import itertools
 import random
 import string
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import cramjam
@@ -13,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import failpoints
-from consumers.offsets import Offsets
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
@@ -37,18 +34,14 @@ from schemas.wire import (
     with_id,
 )
 from tally.dead_letters import Selection, replay
+from tests.crashes import crash_at
 from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
 from tests.lab import Lab, ReadRecord, as_json, click, reading
+from tests.test_backup import rewind
 from tests.validating import APPEND_MS, validated
 
 PARTITIONS = 4
-
-
-@pytest.fixture(autouse=True)
-def _no_hook_is_left() -> Iterator[None]:
-    yield
-    failpoints.install(failpoints.pass_on)
 
 
 def home_of(execution: str) -> int:
@@ -201,23 +194,13 @@ def test_a_value_with_an_id_put_in_is_the_same_event_with_that_id(before: str, a
 @pytest.mark.parametrize("failpoint", ["validated", "resumed", "claimed", "erased", "copied", "lettered", "recorded"])
 async def test_a_crash_around_a_move_changes_nothing(lab: Lab, failpoint: str) -> None:
     """The copy is written again, and is a duplicate of the first one by its id."""
-
-    class Crashed(Exception):
-        pass
-
-    async def crash(name: str) -> None:
-        if name == failpoint:
-            raise Crashed
-
     minted, execution = mint_id(), "exec-1"
     await lab.put(as_json("a", interaction_id=minted), partition=elsewhere(execution))
     await lab.put(as_json("b"), partition=elsewhere(execution))
     await lab.put(as_json("c", None, position=-1), partition=elsewhere(execution))
     for _ in range(3):
-        failpoints.install(crash)
-        with pytest.raises(Crashed):
+        with crash_at(failpoint):
             await lab.drain()
-    failpoints.install(failpoints.pass_on)
     await lab.drain()
     copies = len(await copies_of(lab))
     assert copies == {"copied": 8, "lettered": 8}.get(failpoint, 2)
@@ -229,14 +212,10 @@ async def test_a_crash_around_a_move_changes_nothing(lab: Lab, failpoint: str) -
     await assert_audited(lab)
 
 
-async def test_recorded_moves_are_skipped_when_a_commit_was_lost(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lose(*_args: Any) -> None:
-        return None
-
+async def test_recorded_moves_are_skipped_when_a_commit_was_lost(lab: Lab) -> None:
     await lab.put(as_json(), partition=elsewhere("exec-1"))
-    monkeypatch.setattr(Offsets, "commit", lose)
     first = await lab.drain()
-    monkeypatch.undo()
+    await rewind(lab.settings, dict.fromkeys(range(PARTITIONS), 0))
     second = await lab.drain()
     assert (first.moved, first.stored) == (1, 1)
     assert (second.moved, second.stored, second.already_recorded) == (0, 0, 2)

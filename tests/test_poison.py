@@ -6,12 +6,12 @@ import itertools
 import pytest
 from aiokafka.admin import NewPartitions
 
-from consumers import failpoints
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.redis import Redis
 from schemas import letter
 from schemas.identity import mint_id
+from tests.crashes import at_failpoint
 from tests.lab import Lab, as_json, click, executions_on
 
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
@@ -113,12 +113,9 @@ async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, re
                 await asyncio.sleep(0)
             raise Unavailable("as any error would")
 
-    failpoints.install(fail_when_refused)
-    try:
-        with pytest.raises(Unavailable):
-            await lab.drain(batch_rows=10)
-    finally:
-        failpoints.install(failpoints.pass_on)
+    with at_failpoint(fail_when_refused), pytest.raises(Unavailable):
+        await lab.drain(batch_rows=10)
+    assert examined == 2
     counts = await lab.drain()
     assert (counts.stored + counts.already_recorded, counts.rejected) == (19, 1)
     assert await lab.count("interactions") == 19

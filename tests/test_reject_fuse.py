@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
-from consumers import failpoints, reject_fuse
+from consumers import reject_fuse
 from consumers.batch import Batch, ValidatedBatch
 from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
-from consumers.sink import Sink
 from consumers.validation import Validation
 from readers.audit import audit
 from runtime import metrics
@@ -23,6 +22,7 @@ from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 from tally.cli.app import app
+from tests.crashes import crash_at
 from tests.lab import Lab, as_json
 from tests.test_validator import good_with
 from tests.validating import NAMESPACE, validated
@@ -138,66 +138,31 @@ async def test_a_fuse_closes_by_itself(lab: Lab, caplog: pytest.LogCaptureFixtur
 
 async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(lab: Lab) -> None:
     """That run died before anything was stored. What repeats the event after it was held is no duplicate of it."""
-
-    class Crashed(BaseException):
-        pass
-
-    async def crash(name: str) -> None:
-        if name == "claimed":
-            raise Crashed
-
     await send(lab, [("held", event(1))])
-    failpoints.install(crash)
-    try:
-        with pytest.raises(Crashed):
-            await lab.drain()
-    finally:
-        failpoints.install(failpoints.pass_on)
+    with crash_at("claimed"):
+        await lab.drain()
     await send(lab, [("held", GARBAGE)] * 40)
     assert (await lab.drain(**HOLD)).rejected == 41
     await send(lab, [("held", event(1))])
     assert (await lab.drain(**HOLD)).stored == 1
 
 
-async def test_an_event_whose_holding_was_not_recorded_is_judged_again(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_event_whose_holding_was_not_recorded_is_judged_again(lab: Lab) -> None:
     """Its letter is there already; it is left alone by a replay, because the event is stored."""
-
-    class Crashed(BaseException):
-        pass
-
-    async def crash(*_arguments: object) -> None:
-        raise Crashed
-
     await send(lab, [*[("held", GARBAGE)] * 40, ("held", event(1)), ("free", event(1))])
-    monkeypatch.setattr(Sink, "record", crash)
-    with pytest.raises(Crashed):
+    with crash_at("lettered"):
         await lab.drain(**HOLD)
-    monkeypatch.undo()
     assert await lab.count("interactions") == 0, "nothing is stored before the held events of its batch are recorded"
     counts = await lab.drain()
     assert (counts.stored, counts.rejected) == (2, 40)
     assert await all_balance(lab)
 
 
-async def test_events_that_are_stored_already_are_not_held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_that_are_stored_already_are_not_held(lab: Lab) -> None:
     """A run died after it had stored them; the next one, whose fuse trips on them, has nothing to add."""
-
-    class Crashed(BaseException):
-        pass
-
-    async def crash(name: str) -> None:
-        if name == "stored":
-            raise Crashed
-
     await send(lab, [*(("held", event(number)) for number in range(3)), *[("held", GARBAGE)] * 40])
-    failpoints.install(crash)
-    try:
-        with pytest.raises(Crashed):
-            await lab.drain()
-    finally:
-        failpoints.install(failpoints.pass_on)
+    with crash_at("stored"):
+        await lab.drain()
     counts = await lab.drain(**HOLD)
     assert (counts.already_recorded, counts.stored, counts.rejected) == (3, 0, 40)
     assert await all_balance(lab)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from consumers import failpoints
 from consumers.worker import Worker
 from producers.producer import Producer
 from runtime import tasks
 from runtime.errors import Unavailable
+from tests.crashes import at_failpoint
 from tests.http_lab import EVENT, PATH, api_of, with_key
 from tests.lab import Lab, click
 from tests.test_packages import MAY_IMPORT
@@ -96,12 +96,8 @@ async def test_a_worker_that_is_stopped_amid_a_batch_leaves_no_task(lab: Lab) ->
             worker.stop()
             await asyncio.Event().wait()
 
-    failpoints.install(stop_and_hang)
-    try:
-        with nothing_left(), pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS"):
-            await worker.run()
-    finally:
-        failpoints.install(failpoints.pass_on)
+    with at_failpoint(stop_and_hang), nothing_left(), pytest.raises(Unavailable, match="TALLY_STOP_TIMEOUT_MS"):
+        await worker.run()
 
 
 async def test_an_api_that_has_stopped_leaves_no_task(lab: Lab) -> None:

@@ -187,8 +187,8 @@ async def test_a_dead_letter_is_shown_without_a_word_of_the_libraries(lab: Lab) 
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["value"] == "\x1b[31mno JSON"
     with pipe_without_reader() as stdout:
-        done = finished([TALLY, "dlq", "list", "--json"], stdout=stdout, env=environment(lab.settings))
-    assert (done.returncode, done.stderr) == (141, "error: cannot write to standard output: Broken pipe\n")
+        unread = finished([TALLY, "dlq", "list", "--json"], stdout=stdout, env=environment(lab.settings))
+    assert (unread.returncode, unread.stderr) == (141, "error: cannot write to standard output: Broken pipe\n")
 
 
 async def test_clickhouse_that_does_not_answer_is_one_line_with_the_setting(settings: Settings) -> None:
