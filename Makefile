@@ -1,4 +1,4 @@
-# Two commands: `make up` runs Tally on real parts, `make test` proves it. ARGS go to the command behind the target.
+# `make up` runs Tally on real parts; `make test` and `make test-system` prove it. ARGS go to the command of a target.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -15,10 +15,20 @@ help:
 up: $(VENV)/.run
 	@$(BIN)/tally up $(ARGS)
 
-## make test [ARGS="-k sink"]  linter, types, all tests (two processes, a stack each)
-test: lint types
-	@$(BIN)/pytest --numprocesses 2 --ignore tests/browser --ignore tests/monitoring \
-		--ignore tests/containers --ignore tests/k8s $(ARGS)
+## make test [ARGS="-k sink"]  formatter, linter, types, and beside them the tests on a shared stack (two processes)
+# The background job does not hear Ctrl-C, as the shell has it: it is ended by hand.
+test: $(VENV)/.dev
+	@log=$$(mktemp); trap 'kill $$checks 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
+	$(MAKE) --no-print-directory --keep-going lint types >$$log 2>&1 & checks=$$!; \
+	$(BIN)/pytest $(TEST_OPTIONS) --dist worksteal $(OTHER_TESTS:%=--ignore tests/%) $(ARGS); tests=$$?; \
+	if wait $$checks; then checks=; echo "formatter, linter and types: no findings"; exit $$tests; fi; \
+	checks=; echo "formatter, linter or types: FAILED"; cat $$log; exit 1
+TEST_OPTIONS := --numprocesses 2 --durations 25
+OTHER_TESTS := browser containers k8s monitoring system
+
+## make test-system [ARGS=...] tests that start processes: clusters, restarts, a slice of chaos, benchmarks, commands
+test-system: $(VENV)/.dev
+	@$(BIN)/pytest $(TEST_OPTIONS) --dist loadfile tests/system $(ARGS)
 
 ## make test-browser           the snippet for pages in headless Chromium (apt-get install chromium chromium-driver)
 test-browser: $(VENV)/.dev
