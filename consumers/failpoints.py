@@ -15,7 +15,7 @@ FAILPOINTS = (
     "erased",  # and what is deleted of them is gone
     "copied",  # copies of misplaced events are on the partitions that they belong on
     "refused",  # ClickHouse refused a row; its claim was taken back, its letter not written yet
-    "lettered",
+    "lettered",  # letters are written, also those that go before the other events of their batch
     "recorded",  # rows are in `outcomes`
     "committed",
 )

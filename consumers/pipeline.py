@@ -288,6 +288,7 @@ class Pipeline:
     async def _record_rejected(self, rejected: Sequence[Rejected]) -> None:
         """Write dead letters and outcomes of events that are rejected before the others of their batch are stored."""
         await self._letters.send(rejected)
+        await failpoints.reached("lettered")
         outcomes = OutcomeRows(self._settings.topic)
         outcomes.prepared(None, rejected)()
         await self._sink.record(outcomes)

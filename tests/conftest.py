@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import cast
 
+import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -80,9 +81,17 @@ async def admin(stack: Stack) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @pytest.fixture(scope="session")
 async def raw_producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer of whatever tests put on their topics as foreign clients would."""
-    async with kafka.producer(stack.settings(), letters=True) as client:
-        yield client
+    """A producer of whatever tests put on their topics as foreign clients would, each record at once."""
+    client = AIOKafkaProducer(
+        bootstrap_servers=stack.settings().kafka,
+        acks="all",
+        enable_idempotence=True,
+        compression_type="lz4",
+        max_request_size=kafka.MAX_LETTER_BYTES,
+    )
+    await client.start()
+    yield client
+    await client.stop()
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +122,31 @@ async def lab(
     await server.command(f"DROP DATABASE {settings.database}")
     await admin.delete_topics([settings.topic, settings.dead_letter_topic_name])
     await raw_producer.client.set_topics([])
+
+
+@pytest.fixture(scope="session")
+async def common(
+    stack: Stack,
+    server: ClickHouse,
+    raw_producer: AIOKafkaProducer,
+    tables: Tables,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Lab]:
+    """A topic and tables that tests share which look only at answers, or at what is new."""
+    settings = settings_of_its_own(stack, tmp_path_factory.mktemp("common"))
+    await kafka.create_topics(settings)
+    await tables.create_in(server, settings.database)
+    async with connect(settings) as database:
+        yield Lab(settings, database, raw_producer)
+
+
+@pytest.fixture(scope="session")
+async def common_api(common: Lab) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on what tests share."""
+    from tests.http_lab import api_of, with_key
+
+    async with api_of(with_key(common.settings)) as client:
+        yield client
 
 
 @pytest.fixture

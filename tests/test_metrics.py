@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +32,6 @@ from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
 from tests.http_lab import api_of, with_key
 from tests.lab import Lab, click
-from tests.monitoring_lab import samples, watched
 
 ROOT = Path(__file__).parent.parent
 RULES = [
@@ -44,32 +42,6 @@ RULES = [
 ALERTS = [rule for rule in RULES if "alert" in rule]
 RECORDED = {rule["record"]: {"namespace", "interaction_type"} for rule in RULES if "record" in rule}
 QUERIES = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
-
-
-async def test_what_happens_is_counted(lab: Lab, tmp_path: Path) -> None:
-    begun = time.time()
-    async with watched(lab, tmp_path) as eyes, httpx.AsyncClient() as client:
-        told = {url: (await client.get(f"{url}/metrics")).text for url in eyes}
-        for metric in metrics.every_metric():
-            name = metrics.name_of(metric).removesuffix("_total")
-            assert any(f"# HELP {name}" in text for text in told.values()), name
-        outcomes = await samples(client, eyes.worker, "tally_worker_events_total")
-        assert outcomes == {"stored": 2, "duplicate": 1, "rejected": 1, "moved": 0, "already_recorded": 0}
-        assert await samples(client, eyes.worker, "tally_worker_dead_letters_total") == {"not_json": 1}
-        assert await samples(client, eyes.worker, "tally_worker_claims") == {"": 2}
-        assert await samples(client, eyes.worker, "tally_worker_partitions") == {"": lab.settings.partitions}
-        last = await samples(client, eyes.worker, "tally_worker_last_event_timestamp_seconds")
-        assert set(last) == {"click default"}
-        assert begun - 1 <= last["click default"] <= time.time() + 1
-        fresh = await samples(client, eyes.worker, "tally_worker_freshness_seconds_count")
-        assert fresh == await samples(client, eyes.worker, "tally_worker_batch_records_count")
-        assert await samples(client, eyes.api, "tally_http_events_accepted_total") == {"create": 3}
-        assert await samples(client, eyes.api, "tally_http_events_refused_total") == {"missing_field create": 1}
-        assert await samples(client, eyes.api, "tally_collector_unacknowledged_events") == {"": 0}
-        assert 0 <= (await samples(client, eyes.api, "tally_lag_seconds"))[""] < 60
-        health = await client.get(f"{eyes.worker}/v1/health")
-        assert (health.status_code, health.text) == (200, "ok\n")
-        assert (await client.get(f"{eyes.worker}/else")).status_code == 404
 
 
 async def test_no_metric_is_computed_from_what_the_event_loop_changes(lab: Lab) -> None:

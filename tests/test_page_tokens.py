@@ -3,7 +3,6 @@
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -83,12 +82,6 @@ NO_ORIGINS = [
 ]
 
 
-@pytest.fixture
-async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_of(with_key(lab.settings)) as client:
-        yield client
-
-
 async def sent(api: httpx.AsyncClient, token: str, origin: str) -> int:
     """The status of what a page sends."""
     answer = await api.post(f"{PATH}/beacon", params={"token": token}, json=EVENT, headers={"Origin": origin})
@@ -118,26 +111,28 @@ def test_any_text_is_an_origin_for_good_or_a_clear_error(text: str) -> None:
         assert found.isascii()
 
 
-async def test_a_token_works_however_its_origin_was_spelled(api: httpx.AsyncClient) -> None:
+async def test_a_token_works_however_its_origin_was_spelled(common_api: httpx.AsyncClient) -> None:
     for browsers, spelled in SPELLINGS:
-        answer = await api.post(f"{PATH}/beacon-token", json={"origin": spelled})
+        answer = await common_api.post(f"{PATH}/beacon-token", json={"origin": spelled})
         assert answer.status_code == 200, answer.text
-        assert await sent(api, answer.json()["token"], browsers) == 204, spelled
-        assert await sent(api, answer.json()["token"], "https://evil.example") == 403
+        assert await sent(common_api, answer.json()["token"], browsers) == 204, spelled
+        assert await sent(common_api, answer.json()["token"], "https://evil.example") == 403
         now_s = int(time.time())
         by_itself = PageToken(ROOT, "default", spelled, now_s, now_s + 60).signed(hash_of(KEY))
-        assert await sent(api, by_itself, browsers) == 204, "also one that a backend has signed"
+        assert await sent(common_api, by_itself, browsers) == 204, "also one that a backend has signed"
 
 
-async def test_no_token_is_issued_for_what_is_no_origin(api: httpx.AsyncClient) -> None:
+async def test_no_token_is_issued_for_what_is_no_origin(common_api: httpx.AsyncClient) -> None:
     for text in NO_ORIGINS:
         if "\ud800" not in text:
-            error = assert_error(await api.post(f"{PATH}/beacon-token", json={"origin": text}), 422, "ValidationError")
+            error = assert_error(
+                await common_api.post(f"{PATH}/beacon-token", json={"origin": text}), 422, "ValidationError"
+            )
             (problem,) = error["details"]["validation_errors"]
             assert (problem["type"], problem["location"]) == ("bad_origin", ["body", "origin"])
     nowhere = PageToken(ROOT, "default", "null", int(time.time()), int(time.time()) + 60).signed(hash_of(KEY))
     for origin in ("null", "", "https://a/b"):
-        assert await sent(api, nowhere, origin) == 403
+        assert await sent(common_api, nowhere, origin) == 403
 
 
 def test_the_command_checks_origin_and_namespace() -> None:
@@ -166,11 +161,11 @@ def test_the_command_checks_origin_and_namespace() -> None:
     ],
 )
 async def test_a_tokens_life_is_bounded_whoever_signed_it(
-    api: httpx.AsyncClient, begins_s: int, lasts_s: int, status: int
+    common_api: httpx.AsyncClient, begins_s: int, lasts_s: int, status: int
 ) -> None:
     begins_s += int(time.time())
     token = PageToken(ROOT, "default", "https://a.example", begins_s, begins_s + lasts_s).signed(hash_of(KEY))
-    assert await sent(api, token, "https://a.example") == status
+    assert await sent(common_api, token, "https://a.example") == status
 
 
 @pytest.mark.parametrize("times", [[60], [0, 60, 60], [0, 60.0], [0, "60"], [False, 60], [None, 60]])

@@ -4,7 +4,7 @@ import codecs
 import gzip
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from runtime.http.content_encoding import MAX_MEMBERS, codings_of, decoded
 from runtime.http.errors import ApiError
-from tests.http_lab import EVENT, PATH, api_of, assert_error, with_key
-from tests.lab import Lab
+from tests.http_lab import EVENT, PATH, assert_error
 
 LIMIT = 100_000
 TEXT = json.dumps(EVENT).encode()
@@ -31,12 +30,6 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "x-gzip": lambda body: gzip.compress(body, 0),
     "deflate": zlib.compress,
 }
-
-
-@pytest.fixture
-async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
-    async with api_of(with_key(lab.settings)) as client:
-        yield client
 
 
 def refused(body: bytes, *codings: str, limit: int = LIMIT) -> int:
@@ -95,7 +88,7 @@ def test_content_encoding_is_a_list() -> None:
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_every_endpoint_reads_every_spelling_of_a_body(api: httpx.AsyncClient, path: str) -> None:
+async def test_every_endpoint_reads_every_spelling_of_a_body(common_api: httpx.AsyncClient, path: str) -> None:
     plain = LISTS[path]
     half = len(plain) // 2
     for content, encoding in (
@@ -108,29 +101,29 @@ async def test_every_endpoint_reads_every_spelling_of_a_body(api: httpx.AsyncCli
         (zlib.compress(gzip.compress(plain)), "gzip, deflate"),
     ):
         headers = {} if encoding is None else {"Content-Encoding": encoding}
-        answer = await api.post(path, content=content, headers=headers)
+        answer = await common_api.post(path, content=content, headers=headers)
         assert answer.status_code == 200, (content, answer.text)
         assert answer.json().get("failed", 0) == 0
     for kind in ("application/json", 'Application/JSON; Charset="UTF-8"', "text/plain;charset=utf8", "", "a/b; c=d"):
-        assert (await api.post(path, content=plain, headers={"Content-Type": kind})).status_code == 200
+        assert (await common_api.post(path, content=plain, headers={"Content-Type": kind})).status_code == 200
 
 
 @pytest.mark.parametrize("path", LISTS)
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-async def test_another_unicode_encoding_is_named(api: httpx.AsyncClient, path: str, encoding: str) -> None:
+async def test_another_unicode_encoding_is_named(common_api: httpx.AsyncClient, path: str, encoding: str) -> None:
     for plain in (LISTS[path], b" " + LISTS[path]):
-        answer = await api.post(path, content=plain.decode().encode(encoding))
+        answer = await common_api.post(path, content=plain.decode().encode(encoding))
         error = assert_error(answer, 400, "BadRequestError")
         assert "UTF-16 or UTF-32" in error["message"]
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_what_is_no_utf_8_is_a_bad_request(api: httpx.AsyncClient, path: str) -> None:
+async def test_what_is_no_utf_8_is_a_bad_request(common_api: httpx.AsyncClient, path: str) -> None:
     body = LISTS[path][:-1] + ',"ü":1}'.encode("latin-1")
-    error = assert_error(await api.post(path, content=body), 400, "BadRequestError")
+    error = assert_error(await common_api.post(path, content=body), 400, "BadRequestError")
     assert "UTF-8" in error["message"] or "utf-8" in error["message"]
 
 
-async def test_a_mark_is_ignored_at_the_start_only(api: httpx.AsyncClient) -> None:
+async def test_a_mark_is_ignored_at_the_start_only(common_api: httpx.AsyncClient) -> None:
     for content in (TEXT + codecs.BOM_UTF8, codecs.BOM_UTF8 * 3 + TEXT, codecs.BOM_UTF8):
-        assert_error(await api.post(PATH, content=content), 400, "BadRequestError")
+        assert_error(await common_api.post(PATH, content=content), 400, "BadRequestError")

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import sys
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +15,9 @@ from readers.overview import read_lag
 from readers.stuck_now import find_stuck
 from runtime.metrics_server import metrics_served
 from runtime.ports import free_port
-from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
 from tests.chaos.proxy import proxy_to
 from tests.cli_lab import command, environment
-from tests.cluster_lab import running_children
 from tests.http_lab import api_of, with_key
 from tests.lab import Lab, as_json, at_port, execution_on
 from tests.monitoring_lab import samples
@@ -30,50 +25,12 @@ from tests.test_log_contents import in_a_transaction
 from tests.waiting import eventually_async
 
 NEWER = [("tally-schema", b"9")]
-DYING = [
-    sys.executable,
-    "-c",
-    "from consumers import failpoints, worker\n"
-    "async def die(name):\n"
-    "    if name == 'validated': raise RuntimeError('it dies at this record')\n"
-    "failpoints.install(die)\n"
-    "worker.main()\n",
-]
-"""A worker that dies at its first batch."""
 
 
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
     """Settings by which a partition is stuck soon."""
     return with_key(settings, stuck_ms=1_500, topic_check_ms=100, metrics_port=free_port())
-
-
-@contextmanager
-def supervised(settings: Settings, command: Sequence[str], folder: Path) -> Iterator[None]:
-    """A worker that is started again whenever it dies."""
-    with running_children() as children:
-        stopping = threading.Event()
-        supervisor = Supervisor(
-            children,
-            {"worker-0": command},
-            environment=settings.as_environment(),
-            stop_timeout_s=30,
-            log_dir=folder,
-        )
-        supervisor.start()
-
-        def look() -> None:
-            while not stopping.wait(0.05):
-                supervisor.poll()
-
-        looking = threading.Thread(target=look)
-        looking.start()
-        try:
-            yield
-        finally:
-            stopping.set()
-            looking.join()
-            supervisor.stop()
 
 
 @asynccontextmanager
@@ -151,23 +108,6 @@ async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
         assert seconds >= quick.stuck_ms / 1000
         assert f"{topic}/2 is stuck at offset 1" in described["problems"][0]
     assert await lab.count("interactions") == 2
-
-
-async def test_a_record_that_ends_every_worker_is_named(lab: Lab, quick: Settings, tmp_path: Path) -> None:
-    """A worker that is started again and dies again; and once one gets past the record, all is well."""
-    await lab.put(as_json(execution=execution_on(3, "stored")), partition=3)
-    await lab.drain()
-    await lab.put(as_json(execution=execution_on(3, "deadly")), partition=3)
-
-    async def has_died_twice() -> bool:
-        return (tmp_path / "worker-0.log").read_text().count("it dies at this record") > 1
-
-    async with api_of(quick) as api:
-        with supervised(quick, DYING, tmp_path):
-            await eventually_async(has_died_twice)
-            await is_named(quick, api, 3, 1)
-        async with working(quick):
-            await is_clear(quick, api)
 
 
 async def test_without_any_worker_what_waits_is_named(lab: Lab, quick: Settings) -> None:

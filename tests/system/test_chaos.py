@@ -42,11 +42,22 @@ async def test_a_worker_that_commits_before_it_inserts_is_caught(stack: Stack, t
     pytest.fail("ten runs, and nothing lost")
 
 
-@pytest.mark.parametrize("control", sorted(CONTROLS))
-def test_a_control_still_finds_what_it_breaks(control: str) -> None:
-    """One that fails to begin would look like one that was caught."""
-    begin = f"from tests.chaos.controls import CONTROLS; CONTROLS[{control!r}]()"
-    subprocess.run([sys.executable, "-c", begin], check=True, timeout=60)
+BEGIN_EACH = """
+import os
+from tests.chaos.controls import CONTROLS
+
+for control, begin in CONTROLS.items():
+    if not (child := os.fork()):
+        begin()
+        os._exit(0)
+    print(control, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_each_control_still_finds_what_it_breaks() -> None:
+    """One that fails to begin would look like one that was caught. Each begins in a process without the others."""
+    ran = subprocess.run([sys.executable, "-c", BEGIN_EACH], check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines() == [f"{control} 0" for control in CONTROLS], ran.stderr
 
 
 def test_every_seam_meets_every_fault_several_times_in_a_thousand_runs() -> None:
