@@ -20,7 +20,7 @@ up: $(VENV)/.run
 test: $(VENV)/.dev
 	@log=$$(mktemp); trap 'kill $$checks 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
 	$(MAKE) --no-print-directory --keep-going lint types >$$log 2>&1 & checks=$$!; \
-	$(BIN)/pytest $(TEST_OPTIONS) --dist worksteal $(OTHER_TESTS:%=--ignore tests/%) $(ARGS); tests=$$?; \
+	$(BIN)/pytest $(TEST_OPTIONS) $(OTHER_TESTS:%=--ignore tests/%) $(ARGS); tests=$$?; \
 	if wait $$checks; then checks=; echo "formatter, linter and types: no findings"; exit $$tests; fi; \
 	checks=; echo "formatter, linter or types: FAILED"; cat $$log; exit 1
 TEST_OPTIONS := --numprocesses 2 --durations 25
@@ -35,15 +35,17 @@ test-browser: $(VENV)/.dev
 	@$(BIN)/pytest tests/browser $(ARGS)
 
 ## make test-containers        the tests over containers (needs Docker; stand-ins where images cannot be pulled: needs root)
-CONTAINER_TESTS := access audit claims client collector consumer crash dead_letters deletion http listing lost_claims \
-	metrics outcomes poison producer reader replay reports retention
+CONTAINER_TESTS := test_access test_audit test_claims test_client test_collector test_consumer test_crash \
+	test_dead_letters test_deletion test_http test_listing test_lost_claims test_metrics test_outcomes \
+	test_poison test_producer test_reader test_replay test_reports test_retention \
+	system/test_metrics_of_processes system/test_schema
 test-containers: $(VENV)/.dev
 	@if docker pull --quiet $$(sed -n 's/.*KAFKA_IMAGE:-\(.*\)}/\1/p' docker-compose.yml) >/dev/null 2>&1; then \
 		echo "images of docker-compose.yml"; $(MAKE) --no-print-directory image; \
 	else \
 		echo "no image can be pulled: stand-ins"; deploy/images/standins/build.sh; export TALLY_TEST_STANDINS=1; \
 	fi; \
-	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/test_%.py) $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/%.py) $(ARGS)
 
 ## make image                  build the image, and say how large its layers are (PYTHON_IMAGE=... for another base)
 PYTHON_IMAGE ?= python:3.13-slim-bookworm

@@ -2,6 +2,7 @@
 consumer group, a key prefix and a database of its own."""
 
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import cast
@@ -26,7 +27,11 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSeria
 
 # No deadline: the machine is noisy, and how long an example takes is not what these tests are about.
 hypothesis_settings.register_profile(
-    "everyday", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "everyday",
+    deadline=None,
+    max_examples=100,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 hypothesis_settings.load_profile("everyday")
 
@@ -35,6 +40,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What the tests run on, and how often."""
     parser.addoption("--stack", choices=("embedded", "containers"), default="embedded", help="where the stores run")
     parser.addoption("--repeat", type=int, default=1, help="run each test this many times, on one stack")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed of all examples where none is given; processes of xdist get the same."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(secrets.randbelow(2**32))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the option that repeats this run's examples."""
+    terminalreporter.write_line(f"examples: --hypothesis-seed={config.option.hypothesis_seed}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -170,9 +170,9 @@ async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
     small = lab.settings.model_copy(update={"batch_rows": 50})
     workers = [Worker(small, instance=None, until_caught_up=False) for _ in range(3)]
     running = []
-    for worker in workers:
+    for seed, worker in enumerate(workers, 100):
         running.append(asyncio.create_task(worker.run()))
-        await lab.emit_all(itertools.islice(iter(Simulator(worker_seed(worker), duplicates=0.2)), 500))
+        await lab.emit_all(itertools.islice(iter(Simulator(seed, duplicates=0.2)), 500))
     workers[0].stop()
     await running[0]
 
@@ -186,10 +186,6 @@ async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
     assert sum(each.stored + each.duplicates for each in counts) == 5_500
     raw = await lab.rows("SELECT count(), uniqExact(execution_id, feature_id, interaction_type) FROM interactions")
     assert raw[0][0] == raw[0][1] == sum(each.stored for each in counts)
-
-
-def worker_seed(worker: Worker) -> int:
-    return id(worker) % 1_000_000
 
 
 async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab) -> None:
