@@ -22,7 +22,7 @@ FROM system.parts WHERE database = {database:String} AND table = 'interactions' 
 """
 
 
-class Column(NamedTuple):
+class ColumnSize(NamedTuple):
     """Bytes an event."""
 
     name: str
@@ -31,15 +31,15 @@ class Column(NamedTuple):
     marks: float
 
 
-async def columns(database: ClickHouse, name: str) -> tuple[list[Column], float]:
+async def columns(database: ClickHouse, name: str) -> tuple[list[ColumnSize], float]:
     """Each column's bytes an event, and those of everything together."""
     ((whole, rows, indices, primary, parts),) = await database.rows(_WHOLE, {"database": name})
     print(f"{rows:,} rows in {parts} parts; indices {indices / rows:.2f}, primary key {primary / rows:.2f} bytes each")
     found = await database.rows(_COLUMNS, {"database": name})
-    return [Column(str(column), *(size / rows for size in sizes)) for column, *sizes in found], whole / rows
+    return [ColumnSize(str(column), *(size / rows for size in sizes)) for column, *sizes in found], whole / rows
 
 
-async def run(options: argparse.Namespace) -> tuple[list[Column], float]:
+async def run(options: argparse.Namespace) -> tuple[list[ColumnSize], float]:
     """Make rows, merge them, and look."""
     with command.temporary_stack(options.folder) as stack:
         settings = command.named(stack, "disk")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command, filled_rows, topic
-from benchmarks.http_load import Served, get, load, post
+from benchmarks.http_load import LoadResult, get, load, post
 from deploy.embedded.services import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
@@ -28,10 +28,10 @@ PER_BATCH = 1_000
 BATCHES = 16
 BATCH_CONNECTIONS = 8
 
-Round = dict[str, Served]
+Round = dict[str, LoadResult]
 
 
-def started(stack: Stack, name: str, settings: Settings, module: list[str], path: str) -> tuple[Child, int]:
+def start_server(stack: Stack, name: str, settings: Settings, module: list[str], path: str) -> tuple[Child, int]:
     """A server in a process of its own, and its port (the command's last argument), once it answers at `path`."""
     port = ports.free_port()
     child = stack.children.start(
@@ -41,12 +41,12 @@ def started(stack: Stack, name: str, settings: Settings, module: list[str], path
         environment=settings.as_environment(),
     )
     url = f"http://127.0.0.1:{port}{path}"
-    if not wait_until(lambda: ports.http_answers(url), lambda: child.exit_code is None, READY_S):
+    if not wait_until(lambda: ports.responds_to_http(url), lambda: child.exit_code is None, READY_S):
         raise child.failure("did not start")
     return child, port
 
 
-class Turn(NamedTuple):
+class Measurement(NamedTuple):
     """One measurement: requests over a number of connections, each of a number of events."""
 
     name: str
@@ -56,13 +56,13 @@ class Turn(NamedTuple):
     events: int = 1
 
 
-def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare: int) -> list[Turn]:
+def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare: int) -> list[Measurement]:
     """The turns of a round. Rate limits count, and are far away."""
     chance, numbers = random.Random(options.seed), itertools.count()
     authorization = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
 
     def event() -> bytes:
-        value, _ = topic.value_of(topic.facts_of(next(numbers), options.seed), chance)
+        value, _ = topic.value_of(topic.key_fields_of(next(numbers), options.seed), chance)
         return value[: value.rindex(b',"interaction_id"')] + b"}"
 
     def by_id() -> bytes:
@@ -77,11 +77,11 @@ def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare:
     batches = itertools.cycle([batch() for _ in range(BATCHES)])
     nothing, echo = get("/x", authorization), post("/x", authorization, event())
     return [
-        Turn("a bare GET", bare, lambda: nothing, options.connections),
-        Turn("a bare POST", bare, lambda: echo, options.connections),
-        Turn("get by id", api, by_id, options.connections),
-        Turn("create", api, lambda: post(PATH, authorization, event()), options.connections),
-        Turn("batch of 1,000", api, lambda: next(batches), BATCH_CONNECTIONS, PER_BATCH),
+        Measurement("a bare GET", bare, lambda: nothing, options.connections),
+        Measurement("a bare POST", bare, lambda: echo, options.connections),
+        Measurement("get by id", api, by_id, options.connections),
+        Measurement("create", api, lambda: post(PATH, authorization, event()), options.connections),
+        Measurement("batch of 1,000", api, lambda: next(batches), BATCH_CONNECTIONS, PER_BATCH),
     ]
 
 
@@ -93,8 +93,8 @@ async def run(options: argparse.Namespace) -> list[Round]:
         await migrate(settings)
         async with connect(settings) as database:
             await filled_rows.fill(database, 0, options.rows)
-        bare, bare_port = started(stack, "bare", settings, ["benchmarks.bare"], "/x")
-        api, api_port = started(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
+        bare, bare_port = start_server(stack, "bare", settings, ["benchmarks.bare"], "/x")
+        api, api_port = start_server(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
         rounds = []
         for number in range(options.rounds):
             found = {}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Served(NamedTuple):
+class LoadResult(NamedTuple):
     """What a server did with a load."""
 
     per_s: float
@@ -18,7 +18,7 @@ class Served(NamedTuple):
     p99_ms: float
 
 
-async def load(port: int, make: Callable[[], bytes], *, connections: int, seconds: float) -> Served:
+async def load(port: int, make: Callable[[], bytes], *, connections: int, seconds: float) -> LoadResult:
     """Send what `make` makes over connections of this machine, for `seconds`.
 
     Raises RuntimeError for an answer that is not 200.
@@ -28,7 +28,7 @@ async def load(port: int, make: Callable[[], bytes], *, connections: int, second
     await asyncio.gather(*(_keep_asking(port, make, begun + seconds, took) for _ in range(connections)))
     elapsed = time.monotonic() - begun
     took.sort()
-    return Served(len(took) / elapsed, statistics.median(took) * 1000, took[int(len(took) * 0.99)] * 1000)
+    return LoadResult(len(took) / elapsed, statistics.median(took) * 1000, took[int(len(took) * 0.99)] * 1000)
 
 
 async def _keep_asking(port: int, make: Callable[[], bytes], deadline: float, took: list[float]) -> None:

@@ -41,7 +41,7 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
     """All batches of `seconds` at `rate` events per second."""
     chance, number = random.Random(seed), 0
     others, of_sample = encode_headers(topic.NAMESPACE), encode_headers(SAMPLES)
-    placed = topic.Placed(settings.partitions)
+    placed = topic.PartitionCache(settings.partitions)
     ticks = []
     due = 0.0
     for _ in range(int(seconds / TICK_S)):
@@ -52,7 +52,7 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
         while due >= 1:
             due -= 1
             headers = others if due >= 1 else of_sample
-            facts = topic.facts_of(number, seed)
+            facts = topic.key_fields_of(number, seed)
             number += 1
             value, sample = topic.value_of(facts, chance)
             partition, key = placed(facts.execution_id), topic.record_key(facts.execution_id)

@@ -37,7 +37,7 @@ class Times(NamedTuple):
     p99: float
 
 
-class Lookup(NamedTuple):
+class LookupTimes(NamedTuple):
     """Look up against this many rows, alone or while events are written."""
 
     rows: int
@@ -59,7 +59,7 @@ async def times(ask: Callable[[], Awaitable[object]], tries: int) -> Times:
     return Times(statistics.median(took), took[int(len(took) * 0.99)])
 
 
-async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: int) -> Lookup:
+async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: int) -> LookupTimes:
     """All figures at once."""
     chance, lookups = random.Random(rows), Lookups(database, 2_000)
 
@@ -81,12 +81,12 @@ async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: 
             done += 1
 
     await asyncio.gather(*(keep_looking() for _ in range(64)))
-    return Lookup(rows, writing_per_s, select_1, alone, done / 5)
+    return LookupTimes(rows, writing_per_s, select_1, alone, done / 5)
 
 
 async def while_writing(
     stack: Stack, settings: Settings, database: ClickHouse, rows: int, options: argparse.Namespace
-) -> Lookup:
+) -> LookupTimes:
     """The same while two workers store events at a rate."""
     async with sender(settings, options.write, options.seconds, seed=rows) as load:
         system = Tally(stack, settings, database, 2, 0)
@@ -102,9 +102,9 @@ async def while_writing(
     return found
 
 
-async def run(options: argparse.Namespace) -> list[Lookup]:
+async def run(options: argparse.Namespace) -> list[LookupTimes]:
     """Each number of rows, alone and while writing."""
-    found: list[Lookup] = []
+    found: list[LookupTimes] = []
     async with AsyncExitStack() as opened:
         stack = opened.enter_context(command.temporary_stack(options.folder))
         settings = command.named(stack, "lookups")
@@ -125,7 +125,7 @@ async def run(options: argparse.Namespace) -> list[Lookup]:
     return found
 
 
-def report(found: list[Lookup]) -> None:
+def report(found: list[LookupTimes]) -> None:
     """The table."""
     table = Table(
         "rows", "written/s", "SELECT 1 p50", "p99", "lookup p50", "p99", "p50 ratio", "p99 ratio", "lookups/s"

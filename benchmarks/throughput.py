@@ -36,7 +36,7 @@ PEER_DATABASE = "peers"
 
 
 @dataclass
-class Reading:
+class SystemRun:
     """One run of one system."""
 
     system: str
@@ -55,7 +55,7 @@ class Reading:
         return self.events / self.seconds
 
 
-async def measure(stack: Stack, system: System) -> Reading:
+async def measure(stack: Stack, system: System) -> SystemRun:
     """Run a system from start to its last record."""
     begun = time.monotonic()
     system.start()
@@ -75,7 +75,7 @@ async def measure(stack: Stack, system: System) -> Reading:
     cpu_us = {name: cpu_s / events * 1e6 for name, cpu_s in meter.cpu_s().items()}
     peak = {name: peak >> 20 for name, peak in meter.peak_bytes().items()}
     remark = await system.stop()
-    return Reading(system.name, events, seconds, started - begun, cpu_us, peak, remark)
+    return SystemRun(system.name, events, seconds, started - begun, cpu_us, peak, remark)
 
 
 def _check(deadline: float, system: System, done: int) -> None:
@@ -145,7 +145,7 @@ class Bench:
                 await database.command(f"DROP TABLE IF EXISTS {PEER_DATABASE}.{table} SYNC")
 
 
-async def run(options: argparse.Namespace) -> list[list[Reading]]:
+async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
     """All rounds."""
     rounds = []
     with command.temporary_stack(options.folder) as stack:
@@ -177,10 +177,10 @@ async def run(options: argparse.Namespace) -> list[list[Reading]]:
     return rounds
 
 
-def report(rounds: list[list[Reading]]) -> dict[str, float]:
+def report(rounds: list[list[SystemRun]]) -> dict[str, float]:
     """The table, and the ratios of Tally with two workers to each peer, pair by pair."""
     table = Table("system", "events/s", "spread", "CPU us per event", "peak MiB")
-    by_system: dict[str, list[Reading]] = {}
+    by_system: dict[str, list[SystemRun]] = {}
     for reading in itertools.chain.from_iterable(rounds):
         by_system.setdefault(reading.system, []).append(reading)
     for name, readings in by_system.items():

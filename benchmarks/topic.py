@@ -34,7 +34,7 @@ _RETRIEVERS = ("hybrid", "dense", "keyword")
 _DEVICES = ("ios", "android", "desktop")
 
 
-class Facts(NamedTuple):
+class KeyFields(NamedTuple):
     """What makes two events the same."""
 
     execution_id: str
@@ -42,16 +42,16 @@ class Facts(NamedTuple):
     interaction_type: str
 
 
-def facts_of(number: int, seed: int) -> Facts:
+def key_fields_of(number: int, seed: int) -> KeyFields:
     """Of event `number`."""
     mixed = (number * 0x9E3779B97F4A7C15 + seed) & 0xFFFFFFFFFFFFFFFF
-    return Facts(
+    return KeyFields(
         f"exec-{seed:x}-{number // PER_EXECUTION:x}", f"doc-{(mixed >> 20) % 50_000}-{number % PER_EXECUTION}",
         _TYPES[(mixed >> 40) % len(_TYPES)],
     )  # fmt: skip
 
 
-def value_of(facts: Facts, chance: random.Random) -> tuple[bytes, str]:
+def value_of(facts: KeyFields, chance: random.Random) -> tuple[bytes, str]:
     """A record's value, and the event's id."""
     bits, interaction_id = chance.getrandbits(64), mint_id()
     value = (
@@ -86,7 +86,7 @@ def record_key(execution_id: str) -> bytes:
     return f"{NAMESPACE}:{execution_id}".encode()
 
 
-class Placed:
+class PartitionCache:
     """Partitions of executions: the hash is slow here, and an execution's events come together."""
 
     def __init__(self, partitions: int) -> None:
@@ -103,12 +103,12 @@ class Placed:
 
 async def fill(settings: Settings, events: int, seed: int) -> int:
     """Put the events on the topic; returns their mean size in bytes."""
-    chance, placed, total = random.Random(seed + 1), Placed(settings.partitions), 0
+    chance, placed, total = random.Random(seed + 1), PartitionCache(settings.partitions), 0
     headers = encode_headers(NAMESPACE)
     async with kafka.producer(settings) as producer:
         batches: dict[int, BatchBuilder] = {}
         for number in _numbers(events, seed):
-            facts = facts_of(number, seed)
+            facts = key_fields_of(number, seed)
             value, _ = value_of(facts, chance)
             total += len(value)
             key = record_key(facts.execution_id)
@@ -147,10 +147,10 @@ async def restore_claims(client: Claims, partition: int, rows: Rows, append_ms: 
 
 
 def _named_owners(settings: Settings, seed: int) -> list[list[bytes]]:
-    placed = Placed(settings.partitions)
+    placed = PartitionCache(settings.partitions)
     keys: list[list[bytes]] = [[] for _ in range(settings.partitions)]
     for number in range(-NAMED, 0):
-        facts = facts_of(number, seed)
+        facts = key_fields_of(number, seed)
         key = dedup_key(NAMESPACE, facts.execution_id, facts.feature_id, [facts.interaction_type])
         keys[placed(facts.execution_id)].append(key or b"")
     return keys

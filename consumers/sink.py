@@ -10,7 +10,7 @@ from consumers.batch import Duplicates, Move, Rejected
 from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
 from consumers.events import Event, Events, Flags, Places
 from kernels.native_format import Block
-from runtime.clickhouse import ClickHouse, Encoded
+from runtime.clickhouse import ClickHouse, EncodedRows
 from runtime.errors import RowsRefused
 from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -49,11 +49,11 @@ class Rows:
         self._chunks.append(chunk)
         self.nbytes += len(chunk)
 
-    def encoded(self, token: str) -> Encoded:
+    def encoded(self, token: str) -> EncodedRows:
         """All of them. Nothing may be added any more."""
         if self._count:
             self._keep(self._compressor.flush())
-        return Encoded(self._columns, self._chunks, token)
+        return EncodedRows(self._columns, self._chunks, token)
 
 
 class InteractionRows(Rows):

@@ -134,7 +134,7 @@ class Validation:
         rows = make_rows(keys, offsets, event_ms, append_ms, columns.ids)
         namespaces, tokens = [head.namespace for head in heads], [head.idempotency_key for head in heads]
         hashes = partition_hashes(scanned.text, columns, namespaces, tokens, head_of)
-        homes = self._expansions.homes(hashes, partitions, offsets, self._partitions)
+        homes = self._expansions.home_partitions(hashes, partitions, offsets, self._partitions)
         return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside, homes)
 
     def _rejected(

@@ -44,11 +44,11 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.deletions import Deletions
 from runtime.errors import TallyError, Unavailable
 from runtime.expansions import Expansions
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
-from runtime.stuck import in_words
+from runtime.stuck import describe
 from runtime.tasks import cancel_and_wait
 from runtime.traces import Traces
 
@@ -103,7 +103,7 @@ class Worker(ConsumerRebalanceListener):
             return "the group has not told it its partitions"
         if held := self._share.held_in_words():
             return held
-        return in_words(self._watch.partitions.stuck)
+        return describe(self._watch.partitions.stuck)
 
     async def run(self) -> Counts:
         """Work until stopped, or with `until_caught_up` until nothing is left to read."""
@@ -171,7 +171,7 @@ class Worker(ConsumerRebalanceListener):
 
     def _hold(self, offsets: dict[int, int]) -> None:
         self._share.hold(offsets)
-        metrics.HELD.set(len(self._share.held))
+        metrics.PARTITIONS_HELD.set(len(self._share.held))
         self._intake.forget(TopicPartition(self._settings.topic, partition) for partition in offsets)
 
     async def _loop(self, pipeline: Pipeline) -> None:
@@ -265,7 +265,7 @@ class Worker(ConsumerRebalanceListener):
         self._resume.forget(numbers)
         self._leases.forget(numbers)
         self._share.held.clear()
-        metrics.HELD.set(0)
+        metrics.PARTITIONS_HELD.set(0)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note the new share; what is stored ahead of it is asked for with its first batch."""
@@ -285,7 +285,7 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     metrics.BUILD.labels(metadata.version("tally")).set(1)
-    with metrics_served(settings, worker.why_not_ready):
+    with serve_metrics(settings, worker.why_not_ready):
         async with periodic_gc():
             return await worker.run()
 

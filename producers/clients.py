@@ -11,7 +11,7 @@ from runtime.settings import Settings
 from runtime.tasks import start
 
 
-class Clients:
+class ProducerClients:
     """One Kafka client at a time. Leaving waits for what the last one has not sent yet."""
 
     def __init__(self, settings: Settings) -> None:
@@ -24,7 +24,7 @@ class Clients:
     async def __aexit__(self, *_error: object) -> None:
         await self._open.aclose()
 
-    async def another(self) -> AIOKafkaProducer:
+    async def open_next(self) -> AIOKafkaProducer:
         """A new client; the one before is closed behind everybody's back. Raises Unavailable and Fatal."""
         fresh = AsyncExitStack()
         client = await fresh.enter_async_context(kafka.producer(self._settings))

@@ -7,8 +7,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from producers.clients import Clients
-from producers.topic import Outgoing, PendingRecord, Topic
+from producers.clients import ProducerClients
+from producers.topic import OutgoingRecord, PendingRecord, TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
@@ -42,7 +42,7 @@ class NotAccepted(NamedTuple):
     error: TallyError
 
 
-class Imported(NamedTuple):
+class ImportedInteraction(NamedTuple):
     """An interaction with the id that its source derives for it, so that importing twice stores once."""
 
     interaction: Interaction
@@ -62,15 +62,15 @@ class Producer:
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self._settings = settings or Settings.load(**overrides)
         self._open = AsyncExitStack()
-        self._clients: Clients
-        self._mending = asyncio.Lock()
-        self._topic: Topic
+        self._clients: ProducerClients
+        self._replacing = asyncio.Lock()
+        self._topic: TopicWriter
 
     async def __aenter__(self) -> Self:
         await kafka.require_topic(self._settings)  # the client would wait long for a topic that is not there
-        self._clients = await self._open.enter_async_context(Clients(self._settings))
-        client, settings = await self._clients.another(), self._settings
-        self._topic = Topic(client, settings.topic, settings.delivery_timeout_ms, settings.max_record_bytes)
+        self._clients = await self._open.enter_async_context(ProducerClients(self._settings))
+        client, settings = await self._clients.open_next(), self._settings
+        self._topic = TopicWriter(client, settings.topic, settings.delivery_timeout_ms, settings.max_record_bytes)
         return self
 
     async def __aexit__(
@@ -86,17 +86,17 @@ class Producer:
         Without an `execution_id`, the same `idempotency_key` (1 to 512 bytes) in the same namespace within the
         window is the same event; with one, the tuple decides and the key is ignored.
 
-        Raises RefusedByBroker when it never will, Unavailable when it did not answer in time; after that the
+        Raises RecordRefused when it never will, Unavailable when it did not answer in time; after that the
         interaction may or may not have arrived, and emitting it again is safe if it has an `execution_id` or a key.
         """
-        outcome = await self._outcome(await self._send(interaction, namespace, idempotency_key))
+        outcome = await self._receipt(await self._send(interaction, namespace, idempotency_key))
         if isinstance(outcome, NotAccepted):
             raise outcome.error
         return outcome
 
     async def emit_many(
         self,
-        interactions: "_Items",
+        interactions: "_InteractionSource",
         *,
         namespace: str | None = None,
     ) -> AsyncIterator[Receipt | NotAccepted]:
@@ -105,16 +105,18 @@ class Producer:
         At most `emit_in_flight` (a setting) are unacknowledged at any time: then the source is not read on.
         """
         # Besides the queue, one is being waited for here and one waits for its place in the queue.
-        sent: asyncio.Queue[_Sent | None] = asyncio.Queue(max(1, self._settings.emit_in_flight - 2))
+        sent: asyncio.Queue[_PendingEmit | None] = asyncio.Queue(max(1, self._settings.emit_in_flight - 2))
         sending = asyncio.create_task(self._send_all(interactions, namespace, sent))
         try:
             while (oldest := await sent.get()) is not None:
-                yield await self._outcome(oldest)
+                yield await self._receipt(oldest)
             await sending  # raises what the source raised
         finally:
             await cancel_and_wait(sending)
 
-    async def _send_all(self, items: "_Items", namespace: str | None, sent: "asyncio.Queue[_Sent | None]") -> None:
+    async def _send_all(
+        self, items: "_InteractionSource", namespace: str | None, sent: "asyncio.Queue[_PendingEmit | None]"
+    ) -> None:
         """Send item after item, independently of who waits for results: a source may pause, and results may not."""
         number = 0
         try:
@@ -129,32 +131,32 @@ class Producer:
         await sent.put(None)
 
     async def _send(
-        self, item: Interaction | Imported, namespace: str | None, idempotency_key: str | None = None
-    ) -> "_Sent":
-        imported = isinstance(item, Imported)
-        interaction, interaction_id = item if isinstance(item, Imported) else (item, mint_id())
+        self, item: Interaction | ImportedInteraction, namespace: str | None, idempotency_key: str | None = None
+    ) -> "_PendingEmit":
+        imported = isinstance(item, ImportedInteraction)
+        interaction, interaction_id = item if isinstance(item, ImportedInteraction) else (item, mint_id())
         space = check_namespace(namespace or self._settings.namespace)
         token = None if idempotency_key is None or interaction.execution_id else check_idempotency_key(idempotency_key)
-        record = Outgoing(
+        record = OutgoingRecord(
             interaction_id,
             partition_key(space, interaction, token),
             encode_value(interaction, interaction_id),
             encode_headers(space, derived_id=imported, idempotency_key=token),
         )
         if self._topic.broken is not None:
-            await self._mend()
-        return _Sent(interaction, interaction_id, await self._topic.send(record))
+            await self._replace_client()
+        return _PendingEmit(interaction, interaction_id, await self._topic.send(record))
 
-    async def _mend(self) -> None:
+    async def _replace_client(self) -> None:
         """Put a new client in the place of one that is beyond repair; with no broker the next one tries again."""
-        async with self._mending:
+        async with self._replacing:
             if self._topic.broken is not None:
                 with suppress(Unavailable):
-                    self._topic.use(await self._clients.another())
+                    self._topic.use_client(await self._clients.open_next())
 
-    async def _outcome(self, sent: "_Sent") -> Receipt | NotAccepted:
+    async def _receipt(self, sent: "_PendingEmit") -> Receipt | NotAccepted:
         try:
-            landed = await self._topic.landed(sent.record)
+            landed = await self._topic.wait_acknowledged(sent.record)
         except TallyError as error:
             return NotAccepted(sent.interaction, error)
         return Receipt(
@@ -166,16 +168,16 @@ class Producer:
         )
 
 
-class _Sent(NamedTuple):
+class _PendingEmit(NamedTuple):
     interaction: Interaction
     interaction_id: str
     record: PendingRecord
 
 
-_Items = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
+_InteractionSource = Iterable[Interaction | ImportedInteraction] | AsyncIterable[Interaction | ImportedInteraction]
 
 
-async def _iterate(items: _Items) -> AsyncIterator[Interaction | Imported]:
+async def _iterate(items: _InteractionSource) -> AsyncIterator[Interaction | ImportedInteraction]:
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

@@ -19,9 +19,9 @@ _WORDS = ("running", "shoes", "linen", "shirt", "rain", "jacket", "leather", "bo
 _DEVICES = ("ios", "android", "desktop")
 _FEATURE_URIS = ("tally://text@v1/embedding", "tally://image@v1/embedding", None)
 CATALOGUE = 5_000
-REPEATABLE = 2_000
+MAX_REPEAT_DISTANCE = 2_000
 """How many events back a duplicate may reach."""
-LATEST_MINUTES = 50
+MAX_LATE_MINUTES = 50
 
 # What may follow a click on a result, and how likely.
 _AFTER_CLICK: tuple[tuple[InteractionType, float], ...] = (
@@ -60,7 +60,7 @@ class Simulator:
         self._duplicates = duplicates
         self._late = late
         self._clock = clock
-        self._recent: deque[Interaction] = deque(maxlen=REPEATABLE)
+        self._recent: deque[Interaction] = deque(maxlen=MAX_REPEAT_DISTANCE)
         self._run = f"{self._random.getrandbits(32):08x}"
         self._searches = 0
 
@@ -117,7 +117,7 @@ class Simulator:
     def _event(self, search: "_Search", kind: InteractionType, position: int) -> Interaction:
         occurred_at = None
         if self._random.random() < self._late:
-            occurred_at = self._clock() - timedelta(minutes=self._random.uniform(1, LATEST_MINUTES))
+            occurred_at = self._clock() - timedelta(minutes=self._random.uniform(1, MAX_LATE_MINUTES))
         # The fields are ours and valid by construction; checking each event would cost half the simulator's time.
         empty = {"result_set_size": 0} if kind == "zero_results" else {}
         return Interaction.model_construct(

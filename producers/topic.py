@@ -17,7 +17,7 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from runtime.errors import RefusedByBroker, TallyError, Unavailable, reason_of
+from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
 from runtime.partitioner import partition_of
 
 _REFUSALS = (
@@ -28,7 +28,7 @@ _REFUSALS = (
 )
 
 
-_PASSING = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
+_TRANSIENT = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
 """Errors that say nothing of the client, besides those it tries again: it has refused a record before numbering it."""
 _SMALL_BYTES = 64 * 1024
 """No topic refuses a record for that size, unless it is being expanded: then it takes none (`tally topic expand`)."""
@@ -36,7 +36,7 @@ _OVERHEAD_BYTES = 1_024
 """Largest overhead of a record: framing and headers."""
 
 
-class Outgoing(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """A record as it is put on the topic, and the id in it."""
 
     interaction_id: str
@@ -62,7 +62,7 @@ class PendingRecord(NamedTuple):
     nbytes: int
 
 
-class _Batch(NamedTuple):
+class _PartitionBatch(NamedTuple):
     """Records of one partition, by their numbers among all."""
 
     partition: int
@@ -70,7 +70,7 @@ class _Batch(NamedTuple):
     numbers: list[int]
     sizes: list[int]
 
-    def add(self, number: int, record: Outgoing) -> bool:
+    def add(self, number: int, record: OutgoingRecord) -> bool:
         """Whether there is room for one more; the first has it, however large it is."""
         key, value, headers = record.key, record.value, list(record.headers)
         if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
@@ -80,7 +80,7 @@ class _Batch(NamedTuple):
         return True
 
 
-class Topic:
+class TopicWriter:
     """One topic to write to. `timeout_ms` is how long an acknowledgement may take, `max_bytes` its largest record."""
 
     def __init__(self, client: AIOKafkaProducer, name: str, timeout_ms: int, max_bytes: int) -> None:
@@ -88,11 +88,11 @@ class Topic:
         self._name = name
         self._timeout_ms = timeout_ms
         self._max_bytes = max_bytes
-        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._partition_locks: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.broken: AIOKafkaProducer | None = None
         """A client that will never write again: its numbering of a partition has a gap, or what sends has ended."""
 
-    def use(self, client: AIOKafkaProducer) -> None:
+    def use_client(self, client: AIOKafkaProducer) -> None:
         """From now on write with this client."""
         self._client, self.broken = client, None
 
@@ -104,7 +104,7 @@ class Topic:
         except KafkaError as error:
             raise Unavailable(f"Kafka (TALLY_KAFKA): {reason_of(error)}") from error
 
-    async def put_all(self, records: Sequence[Outgoing]) -> Sequence[TallyError | None]:
+    async def put_all(self, records: Sequence[OutgoingRecord]) -> Sequence[TallyError | None]:
         """Put many on the topic, and wait until Kafka has them; for each what kept it from there, or None.
 
         They go as whole batches of the client's: a future for each of them would cost more than all the rest.
@@ -116,17 +116,17 @@ class Topic:
                 partitions = len(await self._client.partitions_for(self._name))
         except (KafkaError, TimeoutError) as error:
             return [self._fault(error)] * len(records)
-        batches: list[_Batch] = []
-        open_: dict[int, _Batch] = {}
+        batches: list[_PartitionBatch] = []
+        open_: dict[int, _PartitionBatch] = {}
         placed = cache(partial(partition_of, partitions=partitions))
         for number, record in enumerate(records):
             if len(record.value) + len(record.key) + _OVERHEAD_BYTES > self._max_bytes:
                 # The client checks single records only, and cannot continue once a broker has refused one for its size.
-                found[number] = RefusedByBroker(f"the record is larger than {self._max_bytes} bytes")
+                found[number] = RecordRefused(f"the record is larger than {self._max_bytes} bytes")
                 continue
             partition = placed(record.key)
             if partition not in open_ or not open_[partition].add(number, record):
-                open_[partition] = _Batch(partition, self._client.create_batch(), [], [])
+                open_[partition] = _PartitionBatch(partition, self._client.create_batch(), [], [])
                 open_[partition].add(number, record)
                 batches.append(open_[partition])
         faults = await asyncio.gather(*(self._put(batch, deadline) for batch in batches))
@@ -135,13 +135,13 @@ class Topic:
                 found[number] = fault
         return found
 
-    async def _put(self, batch: "_Batch", deadline: float) -> TallyError | None:
+    async def _put(self, batch: "_PartitionBatch", deadline: float) -> TallyError | None:
         client = self._client
         try:
             async with asyncio.timeout_at(deadline):
                 batch.builder.close()
                 # One at a time: of many that wait for a place the client soon gives up half.
-                async with self._turns[batch.partition]:
+                async with self._partition_locks[batch.partition]:
                     sent = await client.send_batch(batch.builder, self._name, partition=batch.partition)
                 await sent
         except (KafkaError, TimeoutError) as error:
@@ -157,19 +157,19 @@ class Topic:
             return Unavailable(
                 f"topic {self._name} takes no records: it is being expanded, or its max.message.bytes is far too low"
             )
-        passes = isinstance(error, _PASSING) or getattr(error, "retriable", False)
+        passes = isinstance(error, _TRANSIENT) or getattr(error, "retriable", False)
         if client is self._client and isinstance(error, KafkaError) and not passes:
             self.broken = client
         if isinstance(error, _REFUSALS):
-            return RefusedByBroker(f"Kafka refused the record: {reason_of(error)}")
+            return RecordRefused(f"Kafka refused the record: {reason_of(error)}")
         # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
         return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {reason_of(error)}")
 
-    async def put(self, record: Outgoing) -> RecordMetadata:
-        """Put one on the topic, and wait until Kafka has it. Raises as `landed` does."""
-        return await self.landed(await self.send(record))
+    async def put(self, record: OutgoingRecord) -> RecordMetadata:
+        """Put one on the topic, and wait until Kafka has it. Raises as `wait_acknowledged` does."""
+        return await self.wait_acknowledged(await self.send(record))
 
-    async def send(self, record: Outgoing) -> PendingRecord:
+    async def send(self, record: OutgoingRecord) -> PendingRecord:
         """Hand a record to the client; a refusal becomes the future's exception, like a late one."""
         value, key, headers, client = record.value, record.key, list(record.headers), self._client
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
@@ -181,10 +181,10 @@ class Topic:
             future.set_exception(error)
         return PendingRecord(future, deadline, client, len(key) + len(value))
 
-    async def landed(self, sent: PendingRecord) -> RecordMetadata:
+    async def wait_acknowledged(self, sent: PendingRecord) -> RecordMetadata:
         """Wait until Kafka has it on all in-sync replicas.
 
-        Raises RefusedByBroker when it never will, Unavailable when it did not say so in time: it may still arrive.
+        Raises RecordRefused when it never will, Unavailable when it did not say so in time: it may still arrive.
         """
         try:
             async with asyncio.timeout_at(sent.deadline):

@@ -17,7 +17,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from pydantic import BaseModel
 
-from readers.log_range import Contents, LogRange, contents_at, range_of_times
+from readers.log_range import LogContents, LogRange, log_contents, range_of_times
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
@@ -58,7 +58,7 @@ _LEDGER = (
 )
 
 
-COUNTED_AS = {
+COUNTER_OF_VERDICT = {
     "stored": "stored",
     "duplicate": "duplicates",
     "rejected": "rejected",
@@ -130,10 +130,10 @@ async def audit(
                     f"{found.end}: the topic was cut or created again, and cannot be audited against these tables"
                 )
             asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
-            yield await _Accounts(settings, place, found, asked, database).audit()
+            yield await _PartitionAuditor(settings, place, found, asked, database).audit()
 
 
-class _Accounts:
+class _PartitionAuditor:
     """One partition's audit under way."""
 
     def __init__(
@@ -156,13 +156,13 @@ class _Accounts:
         result, bounds = self._result, self._bounds
         committed = min(bounds.committed or 0, bounds.end)
         await self._add_ledger()
-        for piece in self._asked.cut(0, committed).pieces(OFFSETS_PER_QUERY):
+        for piece in self._asked.intersection(0, committed).pieces(OFFSETS_PER_QUERY):
             if await self._add_recorded(piece) < len(piece):
                 for smaller in piece.pieces(OFFSETS_EXPLAINED_AT_ONCE):
                     await self._explain(smaller)
-        for piece in self._asked.cut(committed, bounds.start).pieces(OFFSETS_PER_QUERY):
+        for piece in self._asked.intersection(committed, bounds.start).pieces(OFFSETS_PER_QUERY):
             result.expired_unread += len(piece) - await self._add_recorded(piece)
-        for piece in self._asked.cut(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
+        for piece in self._asked.intersection(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
             result.in_flight += len(piece) - await self._add_recorded(piece)
         result.accepted = len(self._asked) - result.not_records
         recorded = result.stored + result.duplicates + result.rejected + result.deleted + result.moved
@@ -181,7 +181,7 @@ class _Accounts:
         if self._ledger_is_exact:
             result = self._result
             for verdict, _, _, events in entries:
-                field = COUNTED_AS[verdict]
+                field = COUNTER_OF_VERDICT[verdict]
                 setattr(result, field, getattr(result, field) + events)
 
     async def _add_recorded(self, part: LogRange) -> int:
@@ -203,7 +203,7 @@ class _Accounts:
         result = self._result
         missing = [offset for (offset,) in await self._rows(_WITHOUT_OUTCOME, part, length=len(part))]
         readable = [offset for offset in missing if offset >= self._bounds.start]
-        log = await contents_at(self._settings, self._place, readable) if readable else Contents(set(), set())
+        log = await log_contents(self._settings, self._place, readable) if readable else LogContents(set(), set())
         result.not_records += len(readable) - len(log.records) - len(log.holes)
         gone = [each for each in missing if each < self._bounds.start or each in log.records or each in log.holes]
         explained = sum(offset < self._counted_to for offset in gone)

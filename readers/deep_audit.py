@@ -19,7 +19,7 @@ from runtime.clickhouse import ClickHouse
 from runtime.expansions import Expansions
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.tasks import all_of
+from runtime.tasks import gather_or_cancel
 from schemas.event_time import to_epoch_ms
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -144,7 +144,9 @@ async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepA
     sample = await database.rows(_SAMPLE, where)
     result.looked_up = len(sample)
     try:
-        answers = await all_of(lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample)
+        answers = await gather_or_cancel(
+            lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample
+        )
     finally:
         await lookups.close()
     for (namespace, interaction_id, verdict), answer in zip(sample, answers, strict=True):

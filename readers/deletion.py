@@ -3,18 +3,18 @@
 import asyncio
 import time
 
-from readers.progress import Progress
-from readers.waiting import Waiting
+from readers.progress import ConsumerProgress
+from readers.waiting import OutcomeWaiter
 from runtime.clickhouse import ClickHouse
 from runtime.deletions import Deletion, Deletions
 
 PAUSE_S = 0.05
 
 
-class Deleting:
+class Deleter:
     """Deletes single events. `wait_s` is how long it waits for one that may be on its way."""
 
-    def __init__(self, database: ClickHouse, progress: Progress, waiting: Waiting, wait_s: float) -> None:
+    def __init__(self, database: ClickHouse, progress: ConsumerProgress, waiting: OutcomeWaiter, wait_s: float) -> None:
         self._deletions = Deletions(database)
         self._progress = progress
         self._waiting = waiting
@@ -29,13 +29,13 @@ class Deleting:
         deadline = time.monotonic() + self._wait_s
         gone = Deletion(interaction_id, namespace)
         await self._deletions.note(gone)
-        with self._waiting.place() as has_place:
+        with self._waiting.slot() as has_slot:
             while True:
                 # Asked before the look: what had come to its outcome by then, the look finds.
                 in_flight = self._progress.may_be_in_flight(interaction_id)
                 if await self._deletions.is_recorded(gone):
                     await self._deletions.erase([gone])
                     return
-                if not (in_flight and has_place and time.monotonic() < deadline):
+                if not (in_flight and has_slot and time.monotonic() < deadline):
                     return
                 await asyncio.sleep(PAUSE_S)

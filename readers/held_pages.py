@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import Request
 
 from runtime.http.errors import invalid, problem, unavailable
-from runtime.http.middleware import AT_END
+from runtime.http.middleware import ON_COMPLETE
 from runtime.settings import Settings
 
 
@@ -37,5 +37,5 @@ class HeldPages:
         def give_back() -> None:
             self._bytes -= held
 
-        request.scope.setdefault(AT_END, []).append(give_back)
+        request.scope.setdefault(ON_COMPLETE, []).append(give_back)
         return take

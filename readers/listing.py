@@ -19,7 +19,7 @@ from readers.filters import ALIASES, FIELDS, Filter, FilterError, Group, is_plai
 from readers.lookup import read_stored, visible_ids
 from readers.parameters import Parameters
 from runtime.clickhouse import ClickHouse
-from runtime.errors import TookTooLong
+from runtime.errors import StatementTimeout
 from schemas.event_time import parse_occurred_at
 from schemas.identity import is_interaction_id
 from schemas.tables import INTERACTIONS
@@ -47,28 +47,28 @@ class Order(NamedTuple):
         return cls(column, descending)
 
 
-class Place(NamedTuple):
+class ListPosition(NamedTuple):
     """Where a record stands in a list: its value of the field that is sorted by, and its id."""
 
     value: Any
     interaction_id: str
 
 
-class Page(NamedTuple):
+class ListPage(NamedTuple):
     """Some rows of a list, and the place to continue after, or None when nothing follows."""
 
     rows: Sequence[dict[str, Any]]
-    next_place: Place | None
+    next_place: ListPosition | None
 
 
-def write_cursor(order: Order, place: Place) -> str:
+def write_cursor(order: Order, place: ListPosition) -> str:
     """A place as text. It says nothing that its reader has not been shown, and is bound to no key."""
     value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
     text = json.dumps([order.column, order.descending, value, place.interaction_id], ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def read_cursor(order: Order, text: str) -> Place:
+def read_cursor(order: Order, text: str) -> ListPosition:
     """The place that a cursor of the same order names. Raises FilterError."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -86,7 +86,7 @@ def read_cursor(order: Order, text: str) -> Place:
         raise FilterError(["cursor"], "is no cursor of this API")
     if not isinstance(interaction_id, str) or not is_interaction_id(interaction_id):
         raise FilterError(["cursor"], "is no cursor of this API")
-    return Place(value, interaction_id)
+    return ListPosition(value, interaction_id)
 
 
 def _is_in_range(number: float) -> bool:
@@ -108,18 +108,18 @@ class Listing:
         self._order = order
 
     async def page(
-        self, size: int, take: Callable[[int], None], *, after: Place | None = None, offset: int = 0
-    ) -> Page:
+        self, size: int, take: Callable[[int], None], *, after: ListPosition | None = None, offset: int = 0
+    ) -> ListPage:
         """The next `size` records after a place, or after the first `offset` ones.
 
         `take` is told of the bytes of objects that are kept, and may raise.
         """
         deadline = time.monotonic() + self._timeout_s
         if offset:
-            after = await self._skipped(offset, after, deadline)
+            after = await self._place_at_offset(offset, after, deadline)
             if after is None:
-                return Page([], None)
-        places = await self._visible(size + 1, after, deadline)
+                return ListPage([], None)
+        places = await self._visible_places(size + 1, after, deadline)
         shown = places[:size]
         rows: dict[str, dict[str, Any]] = {}
         for start in range(0, len(shown), RECORDS_TOGETHER):
@@ -128,16 +128,16 @@ class Listing:
             take(sum(len(row["metadata"]) + len(row["query_snapshot"]) for row in read.values()))
             rows |= read
         found = [rows[place.interaction_id] for place in shown if place.interaction_id in rows]
-        return Page(found, shown[-1] if len(places) > size else None)
+        return ListPage(found, shown[-1] if len(places) > size else None)
 
-    async def _skipped(self, offset: int, after: Place | None, deadline: float) -> Place | None:
+    async def _place_at_offset(self, offset: int, after: ListPosition | None, deadline: float) -> ListPosition | None:
         """The place of the last of this many records; None when there are fewer."""
-        places = await self._visible(offset, after, deadline)
+        places = await self._visible_places(offset, after, deadline)
         return places[-1] if len(places) == offset else None
 
-    async def _visible(self, wanted: int, after: Place | None, deadline: float) -> list[Place]:
-        """The places of this many records, fewer at the end; without deleted ones. Raises TookTooLong."""
-        places: list[Place] = []
+    async def _visible_places(self, wanted: int, after: ListPosition | None, deadline: float) -> list[ListPosition]:
+        """The places of this many records, fewer at the end; without deleted ones. Raises StatementTimeout."""
+        places: list[ListPosition] = []
         looked_for = min(wanted, CANDIDATES)
         while True:
             candidates = await self._candidates(looked_for, after)
@@ -146,10 +146,10 @@ class Listing:
             if len(places) >= wanted or len(candidates) < looked_for:
                 return places[:wanted]
             if time.monotonic() > deadline:
-                raise TookTooLong("a list was not made in time")
+                raise StatementTimeout("a list was not made in time")
             after, looked_for = candidates[-1], CANDIDATES  # some were deleted, and more may be
 
-    async def _candidates(self, most: int, after: Place | None) -> list[Place]:
+    async def _candidates(self, most: int, after: ListPosition | None) -> list[ListPosition]:
         column, descending = self._order
         bind = Parameters()
         direction = "DESC" if descending else "ASC"
@@ -159,15 +159,15 @@ class Listing:
             where(self._filter, bind),
         ]
         if after is not None:
-            conditions.append(self._behind(after, bind))
+            conditions.append(self._rows_after(after, bind))
         by_value = "" if column == ID else f"{column} {direction} NULLS LAST, "
         sql = (
             f"SELECT {column} AS value, {ID} FROM {INTERACTIONS} WHERE {' AND '.join(conditions)} "
             f"ORDER BY {by_value}{ID} {direction} LIMIT 1 BY {ID} LIMIT {most:d}"
         )
-        return [Place(*row) for row in await self._database.rows(sql, bind.values, limits=self._limits)]
+        return [ListPosition(*row) for row in await self._database.rows(sql, bind.values, limits=self._limits)]
 
-    def _behind(self, place: Place, bind: Parameters) -> str:
+    def _rows_after(self, place: ListPosition, bind: Parameters) -> str:
         """The condition for rows after a place in this order."""
         column, descending = self._order
         than = "<" if descending else ">"

@@ -16,7 +16,7 @@ from runtime.log_batches import batch_reader, batches_in
 from runtime.settings import Settings
 from schemas.event_time import iso_ms, to_epoch_ms
 
-_NEAR = 500
+_MAX_GAP = 500
 """Offsets so close to one another are read together; for farther ones a new fetch is cheaper."""
 
 
@@ -31,7 +31,7 @@ class LogRange(NamedTuple):
         for first in range(self.first, self.end, size):
             yield LogRange(first, min(first + size, self.end))
 
-    def cut(self, first: int, end: int) -> "LogRange":
+    def intersection(self, first: int, end: int) -> "LogRange":
         """The intersection with another range; perhaps empty."""
         low = min(max(self.first, first), self.end)
         return LogRange(low, max(low, min(self.end, end)))
@@ -66,7 +66,7 @@ async def range_of_times(
         raise kafka_fault(error, "asking for offsets by time") from error
 
 
-class Contents(NamedTuple):
+class LogContents(NamedTuple):
     """Offsets of the log by what lies there. At all others there is a transaction's marker, or what was aborted."""
 
     records: set[int]
@@ -74,13 +74,13 @@ class Contents(NamedTuple):
     """Nothing lies there: compaction, or somebody, has removed a record."""
 
 
-async def contents_at(settings: Settings, place: TopicPartition, offsets: Sequence[int]) -> Contents:
+async def log_contents(settings: Settings, place: TopicPartition, offsets: Sequence[int]) -> LogContents:
     """Tell what lies at these offsets (ascending), by the headers of the log's batches.
 
     A batch that compaction has thinned out counts as a hole at each offset: which of its records are left is not
     looked up. Raises Unavailable and Fatal.
     """
-    found = Contents(set(), set())
+    found = LogContents(set(), set())
     async with batch_reader(settings) as committed, batch_reader(settings, everything=True) as everything:
         if not whole_batches.is_installed():
             raise TallyError("this version of aiokafka does not show markers of transactions: install 0.14")
@@ -102,7 +102,7 @@ def _clusters(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
     for offset in offsets:
         if first is None or last is None:
             first = last = offset
-        elif offset - last <= _NEAR:
+        elif offset - last <= _MAX_GAP:
             last = offset
         else:
             yield first, last

@@ -7,7 +7,7 @@ from typing import Any
 from runtime.clickhouse import ClickHouse
 from schemas.tables import INTERACTIONS, KEPT_FROM, OUTCOMES
 
-NAMED = 100
+MAX_NAMED = 100
 """Findings of one kind in one bucket that are named."""
 
 _OF_TOPIC = "_topic = {topic:String}"
@@ -29,7 +29,7 @@ WHERE {_OF_TOPIC} AND {_IN_RANGE} AND timestamp >= {KEPT_FROM} AND verdict = 'mo
         UNION ALL
         SELECT namespace, interaction_id, _partition, _offset FROM {OUTCOMES} WHERE {_OF_TOPIC} AND {_ID_BUCKET}
     )
-LIMIT {NAMED}
+LIMIT {MAX_NAMED}
 """
 
 # One for one deduplication key (`schemas.dedup.dedup_key`), and computed here.
@@ -58,7 +58,7 @@ INNER JOIN (SELECT *, arrayJoin([slice - 1, slice, slice + 1]) AS near FROM apar
 WHERE one._partition < other._partition AND (one.in_range OR other.in_range)
     AND abs(one.event_ms - other.event_ms) < {{window_ms:Int64}}
     AND abs(one.append_ms - other.append_ms) < 2 * {{window_ms:Int64}}
-LIMIT {NAMED}
+LIMIT {MAX_NAMED}
 """
 
 

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
-from readers.progress import Progress
+from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, Reader, Status
 from runtime.http import openapi
 from runtime.http.access import Caller
-from runtime.http.admission import admitted
+from runtime.http.admission import require_scope
 from runtime.http.errors import forbidden
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
@@ -26,7 +26,7 @@ from schemas.record import InteractionRecord
 InteractionId = Annotated[str, Path(description=f"{PREFIX} and 32 hex digits", examples=[f"{PREFIX}{'0' * 32}"])]
 
 
-class ReaderPart:
+class ReaderModule:
     """The reader, as a part of an API."""
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class ReaderPart:
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Begin to follow how far the consumers are."""
-        progress = Progress(base.settings)
+        progress = ConsumerProgress(base.settings)
         self._reader = Reader(base.settings, stores, progress)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
-                await stack.enter_async_context(progress.followed())
+                await stack.enter_async_context(progress.following())
             yield {
-                "clickhouse": Check(partial(check_schema, base.settings, stores.watched)),
+                "clickhouse": Check(partial(check_schema, base.settings, stores.monitoring)),
                 "progress": Check(progress.check, needed=False),
                 # A collector that takes events in must continue doing so while a worker is stuck.
                 "workers": Check(progress.partitions.check, needed=False),
@@ -55,11 +55,11 @@ class ReaderPart:
     def routes(self, base: AppContext) -> APIRouter:
         """Get, status, list, delete, outcomes."""
         router = APIRouter(tags=["interactions"])
-        reader, deleter = admitted(base, "read"), admitted(base, "delete")
+        reader, deleter = require_scope(base, "read"), require_scope(base, "delete")
 
         @router.post(
             f"{INTERACTIONS}/list",
-            responses=openapi.answers(408, 413, 415, ok=ListResponse),
+            responses=openapi.error_responses(408, 413, 415, ok=ListResponse),
             openapi_extra=DESCRIPTION,
         )
         async def list_interactions(
@@ -68,7 +68,7 @@ class ReaderPart:
             """Records by filter, newest first unless sorted. Pages neither skip nor repeat while writes continue."""
             return await self._reader.list(request, caller.namespace, query)
 
-        @router.get(f"{INTERACTIONS}/{{interaction_id}}", responses=openapi.answers(404, ok=InteractionRecord))
+        @router.get(f"{INTERACTIONS}/{{interaction_id}}", responses=openapi.error_responses(404, ok=InteractionRecord))
         async def get_interaction(
             request: Request, interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]
         ) -> Response:
@@ -79,13 +79,15 @@ class ReaderPart:
             seconds = wait_s(request, base.settings.prefer_wait_ms)
             return await self._reader.get(caller.namespace, interaction_id, seconds)
 
-        @router.get(f"{INTERACTIONS}/{{interaction_id}}/status", response_model=Status, responses=openapi.answers(404))
+        @router.get(
+            f"{INTERACTIONS}/{{interaction_id}}/status", response_model=Status, responses=openapi.error_responses(404)
+        )
         async def get_status(interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]) -> Status:
             """The current status of an event."""
             return await self._reader.status(caller.namespace, interaction_id)
 
         @router.delete(
-            f"{INTERACTIONS}/{{interaction_id}}", response_model=DeleteResponse, responses=openapi.answers(404)
+            f"{INTERACTIONS}/{{interaction_id}}", response_model=DeleteResponse, responses=openapi.error_responses(404)
         )
         async def delete_interaction(
             interaction_id: InteractionId, caller: Annotated[Caller, Depends(deleter)]
@@ -93,7 +95,7 @@ class ReaderPart:
             """Delete an interaction for good: stored, on its way, or to come again. Safe to repeat."""
             return await self._reader.delete(caller.namespace, interaction_id)
 
-        @router.get("/v1/outcomes", response_model=OutcomePage, responses=openapi.answers(), tags=["outcomes"])
+        @router.get("/v1/outcomes", response_model=OutcomePage, responses=openapi.error_responses(), tags=["outcomes"])
         async def outcomes(
             caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeQuery, Query()]
         ) -> Response:

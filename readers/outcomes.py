@@ -49,8 +49,8 @@ REJECTION_REASONS: dict[Reason, str] = {
     "internal_error": "processing the record failed unexpectedly",
 }
 MISPLACED = "it lay on another partition than its key's: its copy there, of the same id, is what counts"
-_WORDED = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
-_WORDED["misplaced"] = MISPLACED
+_EXPLANATIONS = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
+_EXPLANATIONS["misplaced"] = MISPLACED
 
 _COLUMNS = (
     "interaction_id",
@@ -100,7 +100,7 @@ def _cursor(text: str) -> str:
     return text
 
 
-Text = Annotated[str | None, Field(max_length=512)]
+BoundedText = Annotated[str | None, Field(max_length=512)]
 Time = Annotated[datetime, BeforeValidator(parse_time_or_day, json_schema_input_type=str)]
 
 
@@ -110,9 +110,9 @@ class OutcomeQuery(BaseModel):
     verdict: Literal["duplicate", "rejected", "moved"] | None = Field(
         None, description="without it what was moved is not listed, but what its copy came to"
     )
-    reason: Text = None
-    user_id: Text = None
-    execution_id: Text = None
+    reason: BoundedText = None
+    user_id: BoundedText = None
+    execution_id: BoundedText = None
     since: Time | None = Field(None, description="ISO 8601, of recording")
     until: Time | None = Field(None, description="ISO 8601, not included")
     limit: int = Field(100, ge=1, le=MAX_PAGE)
@@ -123,7 +123,7 @@ class OutcomeQuery(BaseModel):
 async def read_outcomes(
     database: ClickHouse, timeout_ms: int, namespace: str, query: OutcomeQuery
 ) -> tuple[Sequence[dict[str, Any]], str | None]:
-    """A page of outcomes, and the cursor of the next one. Raises Unavailable, TookTooLong."""
+    """A page of outcomes, and the cursor of the next one. Raises Unavailable, StatementTimeout."""
     bind = Parameters()
     # What was deleted is nothing any more that can be found.
     gone = f"SELECT interaction_id FROM {DELETIONS} WHERE namespace = {bind.bind(namespace, 'String')}"
@@ -152,4 +152,4 @@ async def read_outcomes(
 def _record(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("duplicate_of", "field", "message", "replayed_as", "moved_to"):
         row[name] = row[name] or None
-    return row | {"explanation": _WORDED.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}
+    return row | {"explanation": _EXPLANATIONS.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}

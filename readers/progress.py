@@ -19,34 +19,34 @@ from runtime import kafka
 from runtime.errors import Unavailable, reason_of
 from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
-from runtime.stuck import StuckPartitions
+from runtime.stuck import StuckPartitionTracker
 from runtime.tasks import running
 from schemas.identity import id_time_ms
 
 LOOK_EVERY_S = 0.5
-MOST_MOMENTS = 5_000
+MAX_SNAPSHOTS = 5_000
 """Noted at a time; with more, every second one is forgotten, so a long lag is known less exactly."""
 WARN_EVERY_S = 30.0
-STALE_S = 10.0
+MAX_AGE_S = 10.0
 
 log = logging.getLogger("tally.api")
 
 
-class _Moment(NamedTuple):
+class _LogEnds(NamedTuple):
     at_ms: int
     ends: Mapping[int, int]
 
 
-class Progress:
+class ConsumerProgress:
     """Follows one topic and its consumer group, as long as Kafka answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         # An event is on the topic that long after its id was minted, at most, whatever the clocks say.
         self._slack_ms = max(settings.delivery_timeout_ms, settings.collector_ack_ms) + settings.clock_skew_ms
-        self._moments: deque[_Moment] = deque()
-        self._looked_at = -STALE_S
-        self.partitions = StuckPartitions(settings)
+        self._snapshots: deque[_LogEnds] = deque()
+        self._looked_at = -MAX_AGE_S
+        self.partitions = StuckPartitionTracker(settings)
         """Those that nobody gets past."""
         self.settled_ms = 0
         """Whatever was on the topic at this time (ms since 1970) has its outcome; 0 while that is not known."""
@@ -62,11 +62,11 @@ class Progress:
 
     async def check(self) -> None:
         """Raise Unavailable while it is not known how far the consumers are."""
-        if time.monotonic() - self._looked_at > STALE_S:
+        if time.monotonic() - self._looked_at > MAX_AGE_S:
             raise Unavailable("consumer progress unavailable")
 
     @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
+    async def following(self) -> AsyncIterator[None]:
         """Follow it until left."""
         LAG_SECONDS.set_function(self._lag_s)
         try:
@@ -84,14 +84,14 @@ class Progress:
         warned_at = -WARN_EVERY_S
         while True:
             try:
-                await self._look_again_and_again()
+                await self._observe_periodically()
             except Exception as error:  # whatever it is: without this task nothing is ever `unknown`
                 if time.monotonic() - warned_at >= WARN_EVERY_S:
                     warned_at = time.monotonic()
                     log.warning("consumer progress unavailable: %s", reason_of(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _look_again_and_again(self) -> None:
+    async def _observe_periodically(self) -> None:
         settings = self._settings
         async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
             numbers = await kafka.partition_numbers(admin, settings.topic)
@@ -108,19 +108,19 @@ class Progress:
     def note(self, at_ms: int, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
         """Take in the log's ends as they were at a moment or later, and what is committed by now."""
         self._looked_at = time.monotonic()
-        self._moments.append(_Moment(at_ms, ends))
+        self._snapshots.append(_LogEnds(at_ms, ends))
         self.committed = committed
         for partition, end in ends.items():
             LAG.labels(partition).set(max(0, end - committed.get(partition, 0)))
-        while self._moments and _is_settled(self._moments[0], committed):
-            self.settled_ms = self._moments.popleft().at_ms
-        if len(self._moments) > MOST_MOMENTS:
-            self._moments = deque(moment for number, moment in enumerate(self._moments) if number % 2 == 0)
+        while self._snapshots and _is_settled(self._snapshots[0], committed):
+            self.settled_ms = self._snapshots.popleft().at_ms
+        if len(self._snapshots) > MAX_SNAPSHOTS:
+            self._snapshots = deque(moment for number, moment in enumerate(self._snapshots) if number % 2 == 0)
 
 
 def _unknown() -> float:
     return math.nan
 
 
-def _is_settled(moment: _Moment, committed: Mapping[int, int]) -> bool:
+def _is_settled(moment: _LogEnds, committed: Mapping[int, int]) -> bool:
     return all(end == 0 or committed.get(partition, 0) >= end for partition, end in moment.ends.items())

@@ -7,19 +7,19 @@ from typing import Any, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from readers.deletion import Deleting
+from readers.deletion import Deleter
 from readers.held_pages import HeldPages
 from readers.list_request import ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
-from readers.progress import Progress
-from readers.waiting import LookupResult, Waiting
-from runtime.errors import TookTooLong
+from readers.progress import ConsumerProgress
+from readers.waiting import LookupResult, OutcomeWaiter
+from runtime.errors import StatementTimeout
 from runtime.http.body import json_response
 from runtime.http.errors import ApiError, not_found, problem, unavailable
-from runtime.http.prefer import applied
+from runtime.http.prefer import preference_applied
 from runtime.http.service import Stores
-from runtime.http.turns import Turns
+from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
@@ -48,15 +48,15 @@ class Status(BaseModel):
 class Reader:
     """One process's way from requests to the tables. Everything is of one namespace; raises ApiError, Unavailable."""
 
-    def __init__(self, settings: Settings, stores: Stores, progress: Progress) -> None:
+    def __init__(self, settings: Settings, stores: Stores, progress: ConsumerProgress) -> None:
         self._settings = settings
         self._lists = stores.lists
         self._lists_running = 0
-        self._turns = Turns()
+        self._turns = TurnQueue()
         self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
-        self._waiting = Waiting(self._lookups, progress, settings.waiters)
-        self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
+        self._waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
+        self._deleting = Deleter(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
 
     async def close(self) -> None:
         """End background work."""
@@ -71,7 +71,7 @@ class Reader:
         _check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
         found, in_flight = await self._waiting.outcome(namespace, interaction_id, wait)
-        headers = applied(seconds)
+        headers = preference_applied(seconds)
         match found:
             case Stored(row):
                 return json_response(record_from_row(row), headers)
@@ -93,7 +93,7 @@ class Reader:
     async def status(self, namespace: str, interaction_id: str) -> Status:
         """The current status of an event."""
         _check_id(interaction_id)
-        return _status(interaction_id, await self._waiting.look(namespace, interaction_id))
+        return _status(interaction_id, await self._waiting.lookup(namespace, interaction_id))
 
     async def delete(self, namespace: str, interaction_id: str) -> DeleteResponse:
         """Delete an event for good."""
@@ -103,21 +103,21 @@ class Reader:
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """A page of records."""
-        with self._a_list():
+        with self._list_slot():
             return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """A page of what did not get stored."""
         timeout_ms = self._settings.list_timeout_ms
         try:
-            with self._a_list():
+            with self._list_slot():
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
-        except TookTooLong:
+        except StatementTimeout:
             raise unavailable("this takes longer than TALLY_LIST_TIMEOUT_MS: ask for less time") from None
         return json_response({"results": results, "next_cursor": following})
 
     @contextmanager
-    def _a_list(self) -> Iterator[None]:
+    def _list_slot(self) -> Iterator[None]:
         """Lists may take long; they have connections of their own, and few enough wait for one."""
         if self._lists_running >= self._settings.lists_in_flight:
             raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): again in a moment")

@@ -7,17 +7,17 @@ from functools import partial
 
 from readers.overview import PartitionLag
 from runtime import kafka
-from runtime.log_batches import LogBatch, first_waiting
+from runtime.log_batches import LogBatch, find_first_waiting
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.stuck import Stuck
+from runtime.stuck import StuckPartition
 
 OBSERVED_MS = 10_000
 """Longest time to watch a partition whose first record waits for long: workers commit every few seconds."""
 LOOK_EVERY_S = 0.2
 
 
-async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> list[Stuck]:
+async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> list[StuckPartition]:
     """Name the partitions whose first waiting record is older than TALLY_STUCK_MS while nothing is committed.
 
     Without such records it answers at once. Raises Unavailable when Kafka does not answer.
@@ -25,7 +25,7 @@ async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> 
     lagging = {each.partition: (each.committed, each.end_offset) for each in partitions if each.lag > 0}
     if not lagging:
         return []
-    waiting = await first_waiting(settings, lagging)
+    waiting = await find_first_waiting(settings, lagging)
     suspects = {
         partition: _stuck(settings, partition, committed, waiting.get(partition))
         for partition, (committed, _) in lagging.items()
@@ -36,11 +36,11 @@ async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> 
     return [suspects[number] for number in await _unmoved(settings, before)]
 
 
-def _stuck(settings: Settings, partition: int, committed: int, batch: LogBatch | None) -> Stuck:
+def _stuck(settings: Settings, partition: int, committed: int, batch: LogBatch | None) -> StuckPartition:
     """The report of a stuck partition; one that cannot be read counts as stuck for long enough."""
     if batch is None:
-        return Stuck(settings.topic, partition, committed, settings.stuck_ms / 1000)
-    return Stuck(settings.topic, partition, batch.first, time.time() - batch.last_append_ms / 1000)
+        return StuckPartition(settings.topic, partition, committed, settings.stuck_ms / 1000)
+    return StuckPartition(settings.topic, partition, batch.first, time.time() - batch.last_append_ms / 1000)
 
 
 async def _unmoved(settings: Settings, before: dict[int, int]) -> list[int]:

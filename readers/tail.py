@@ -20,7 +20,7 @@ from schemas.validator import validate
 from schemas.wire import NAMESPACE_HEADER, ValidEvent
 
 LOOK_EVERY_MS = 200
-MOST_PENDING = 2_000
+MAX_PENDING = 2_000
 """Events that wait for their outcome, at most; what comes beside them is counted and not shown."""
 WAIT_S = 30.0
 """Then an event is shown without its outcome."""
@@ -61,7 +61,7 @@ class TailFilter(NamedTuple):
     execution_id: str | None = None
     verdict: str | None = None
 
-    def may_be(self, seen: TailEvent) -> bool:
+    def may_match(self, seen: TailEvent) -> bool:
         """Whether an event fits, its verdict aside."""
         return (
             self.namespace in (None, seen.namespace)
@@ -71,7 +71,7 @@ class TailFilter(NamedTuple):
         )
 
 
-class Skipped(NamedTuple):
+class SkippedEvents(NamedTuple):
     """Events that came faster than their outcomes could be looked up, and are not shown."""
 
     events: int
@@ -79,14 +79,14 @@ class Skipped(NamedTuple):
 
 async def tail(
     settings: Settings, database: ClickHouse, wanted: TailFilter
-) -> AsyncGenerator[TailEvent | Skipped, None]:
+) -> AsyncGenerator[TailEvent | SkippedEvents, None]:
     """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
     async with kafka.admin(settings) as admin, kafka.record_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         places = [TopicPartition(settings.topic, number) for number in numbers]
         log.assign(places)
         await log.seek_to_end(*places)
-        pending, limits = _Pending(settings, database), Limits.of_events(settings)
+        pending, limits = _PendingEvents(settings, database), Limits.of_events(settings)
         while True:
             try:
                 found: Any = await log.getmany(timeout_ms=LOOK_EVERY_MS)
@@ -99,34 +99,34 @@ async def tail(
                     record = records.at(line)
                     if records.flaw_at(line):
                         record = record._replace(value=None)
-                    seen = _seen(partition, record, settings.namespace)
-                    skipped += wanted.may_be(seen) and not pending.add(record.timestamp, seen)
+                    seen = _tail_event(partition, record, settings.namespace)
+                    skipped += wanted.may_match(seen) and not pending.add(record.timestamp, seen)
             if skipped:
-                yield Skipped(skipped)
+                yield SkippedEvents(skipped)
             for seen in await pending.settled():
                 if wanted.verdict in (None, seen.verdict):
                     yield seen
 
 
-class _Waiting(NamedTuple):
+class _WaitingEvent(NamedTuple):
     since: float
     append_ms: int
     seen: TailEvent
 
 
-class _Pending:
+class _PendingEvents:
     """Events that were seen and have no outcome yet."""
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._topic = settings.topic
         self._database = database
-        self._events: dict[tuple[int, int], _Waiting] = {}
+        self._events: dict[tuple[int, int], _WaitingEvent] = {}
 
     def add(self, append_ms: int, seen: TailEvent) -> bool:
         """Wait for this one, too; False when there are too many."""
-        if len(self._events) >= MOST_PENDING:
+        if len(self._events) >= MAX_PENDING:
             return False
-        self._events[seen.partition, seen.offset] = _Waiting(time.monotonic(), append_ms, seen)
+        self._events[seen.partition, seen.offset] = _WaitingEvent(time.monotonic(), append_ms, seen)
         return True
 
     async def settled(self) -> list[TailEvent]:
@@ -142,7 +142,7 @@ class _Pending:
         now, done = time.monotonic(), []
         for place, waiting in list(self._events.items()):
             if place in verdicts:
-                done.append(_validated(waiting.seen, verdicts[place]))
+                done.append(_with_verdict(waiting.seen, verdicts[place]))
             elif now - waiting.since >= WAIT_S:
                 done.append(waiting.seen)
             else:
@@ -151,13 +151,13 @@ class _Pending:
         return done
 
 
-def _validated(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
+def _with_verdict(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
     interaction_id, name, duplicate_of, reason = verdict
     found = {"interaction_id": interaction_id, "verdict": name}
     return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
 
 
-def _seen(partition: int, record: PlainRecord, default_namespace: str) -> TailEvent:
+def _tail_event(partition: int, record: PlainRecord, default_namespace: str) -> TailEvent:
     namespace = dict(record.headers).get(NAMESPACE_HEADER)
     seen = TailEvent(
         timestamp=iso_ms(from_epoch_ms(record.timestamp)),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from readers.lookup import Lookups
-from readers.progress import Progress
+from readers.progress import ConsumerProgress
 from schemas.outcome import Moved, Outcome
 
 FIRST_PAUSE_S = 0.02
@@ -21,16 +21,16 @@ class LookupResult(NamedTuple):
     in_flight: bool
 
 
-class Waiting:
+class OutcomeWaiter:
     """Looks an id up again and again, for few enough at a time."""
 
-    def __init__(self, lookups: Lookups, progress: Progress, most: int) -> None:
+    def __init__(self, lookups: Lookups, progress: ConsumerProgress, most: int) -> None:
         self._lookups = lookups
         self._progress = progress
         self._most = most
         self._waiters = 0
 
-    async def look(self, namespace: str, interaction_id: str) -> LookupResult:
+    async def lookup(self, namespace: str, interaction_id: str) -> LookupResult:
         """How it is now. Raises Unavailable."""
         # Asked before: what had come to its outcome by then, the look finds.
         in_flight, committed = self._progress.may_be_in_flight(interaction_id), self._progress.committed
@@ -41,26 +41,26 @@ class Waiting:
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> LookupResult:
         """The same, waiting so long at most for what may be in flight; not at all with too many waiters."""
-        looked = await self.look(namespace, interaction_id)
-        if looked.outcome is not None or not looked.in_flight:
-            return looked
+        found = await self.lookup(namespace, interaction_id)
+        if found.outcome is not None or not found.in_flight:
+            return found
         deadline, pause_s = time.monotonic() + seconds, FIRST_PAUSE_S
-        with self.place() as has_place:
-            while looked.outcome is None and looked.in_flight and has_place:
+        with self.slot() as has_slot:
+            while found.outcome is None and found.in_flight and has_slot:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     break
                 await asyncio.sleep(min(pause_s, left_s))
-                looked = await self.look(namespace, interaction_id)
+                found = await self.lookup(namespace, interaction_id)
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 1.5)
-        return looked
+        return found
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
+    def slot(self) -> Iterator[bool]:
         """One of the places for those that wait; False when all are taken."""
-        has_place = self._waiters < self._most
-        self._waiters += has_place
+        has_slot = self._waiters < self._most
+        self._waiters += has_slot
         try:
-            yield has_place
+            yield has_slot
         finally:
-            self._waiters -= has_place
+            self._waiters -= has_slot

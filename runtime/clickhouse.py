@@ -16,7 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
-from runtime.tls import trusted
+from runtime.tls import tls_context
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ _CLUSTER_SETTINGS = {
 }
 
 
-class Encoded(NamedTuple):
+class EncodedRows(NamedTuple):
     """Rows of one insert."""
 
     columns: Sequence[str]
@@ -48,7 +48,7 @@ class Encoded(NamedTuple):
     """Names the insert: see `ClickHouse.insert`."""
 
 
-class _Once:
+class _SinglePassBody:
     """A body in pieces. Sent a second time by a client that means well, half of it would be missing."""
 
     def __init__(self, chunks: Sequence[bytes]) -> None:
@@ -91,10 +91,10 @@ class ClickHouse:
         if self._opened is not None:
             self._opened.close()
 
-    async def insert(self, table: str, rows: Encoded) -> None:
+    async def insert(self, table: str, rows: EncodedRows) -> None:
         """Insert rows once: the same token again, within the table's deduplication window, inserts nothing."""
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": rows.token}
-        body: Any = _Once(rows.chunks)
+        body: Any = _SinglePassBody(rows.chunks)
         await self._call(lambda client: client.raw_insert(table, rows.columns, body, settings, "Native", "lz4"))
 
     async def _call(self, function: Callable[[Client], Result]) -> Result:
@@ -119,9 +119,9 @@ async def connect(
     `lazily`: connect with the first statement, which then raises these.
     """
     settings.need("clickhouse")
-    url = _parsed(settings)
+    url = _parse_url(settings)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
-    trust = trusted(settings) if url.scheme == "https" else None
+    trust = tls_context(settings) if url.scheme == "https" else None
     sockets = urllib3.PoolManager(maxsize=threads, retries=False, ssl_context=trust)
 
     def open_client() -> Client:
@@ -153,7 +153,7 @@ async def connect(
         sockets.clear()
 
 
-def _parsed(settings: Settings) -> SplitResult:
+def _parse_url(settings: Settings) -> SplitResult:
     try:
         url = urlsplit(settings.clickhouse.get_secret_value())
         port = url.port

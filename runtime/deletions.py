@@ -15,11 +15,13 @@ from schemas.tables import DELETIONS, ERASED_COLUMNS, INTERACTIONS, KEPT_COLUMNS
 
 IDS_PER_STATEMENT = 2_000
 
-_NOTE = f"INSERT INTO {DELETIONS} (namespace, interaction_id) SELECT {{namespace:String}}, {{interaction_id:String}}"
-_IS_IT = "namespace = {namespace:String} AND interaction_id = {interaction_id:String}"
+_RECORD_DELETION = (
+    f"INSERT INTO {DELETIONS} (namespace, interaction_id) SELECT {{namespace:String}}, {{interaction_id:String}}"
+)
+_IS_EVENT = "namespace = {namespace:String} AND interaction_id = {interaction_id:String}"
 _RECORDED = (
-    f"SELECT (SELECT count() FROM {INTERACTIONS} WHERE {_IS_IT}) + (SELECT count() FROM {OUTCOMES} WHERE {_IS_IT} AND "
-    "verdict != 'moved')"
+    f"SELECT (SELECT count() FROM {INTERACTIONS} WHERE {_IS_EVENT}) + "
+    f"(SELECT count() FROM {OUTCOMES} WHERE {_IS_EVENT} AND verdict != 'moved')"
 )
 _COLUMNS = ", ".join([*KEPT_COLUMNS, *ERASED_COLUMNS, "version", "is_deleted"])
 _TOMBSTONE = ", ".join([*KEPT_COLUMNS, *ERASED_COLUMNS.values(), "1", "1"])
@@ -35,7 +37,7 @@ WHERE interaction_id >= {{lowest:String}} AND interaction_id < {{beyond:String}}
 _AMONG = f"SELECT interaction_id, namespace FROM {DELETIONS} WHERE interaction_id IN {{ids:Array(String)}}"
 
 
-def erase_all(database: str) -> str:
+def erasure_statement(database: str) -> str:
     """A statement that makes every deletion of a database true of its rows."""
     return (
         f"INSERT INTO {database}.{INTERACTIONS} ({_COLUMNS}) SELECT {_TOMBSTONE} FROM {database}.{INTERACTIONS} FINAL "
@@ -58,7 +60,7 @@ class Deletions:
 
     async def note(self, deletion: Deletion) -> None:
         """Write down that an event is deleted: from now on, whenever it comes. Durable on return."""
-        await self._database.command(_NOTE, deletion._asdict())
+        await self._database.command(_RECORD_DELETION, deletion._asdict())
 
     async def is_recorded(self, deletion: Deletion) -> bool:
         """Whether the event has come to an outcome: it has a row in one of the tables."""

@@ -50,7 +50,7 @@ class Unavailable(TallyError):
         self.kind = kind
 
 
-class TookTooLong(Unavailable):
+class StatementTimeout(Unavailable):
     """A statement took longer than it may."""
 
 
@@ -58,7 +58,7 @@ class Degraded(TallyError):
     """Something needs a person while requests are answered all the same. Its message names no address."""
 
 
-class RefusedByBroker(TallyError):
+class RecordRefused(TallyError):
     """Kafka refused a record for good: too large, or not allowed."""
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from runtime.clickhouse import ClickHouse
 from schemas.tables import EXPANSIONS
 
-INHERITED = -(2**62)
+INHERITED_OFFSET_SHIFT = -(2**62)
 """Added to the offset of an inherited event: it comes before each of the partition's own, in the order it had."""
 
 _READ = (
@@ -55,7 +55,7 @@ class Expansions:
         """How many there are since the last one; 0 when there was none."""
         return self.all[-1].after if self.all else 0
 
-    def homes(
+    def home_partitions(
         self,
         hashes: npt.NDArray[np.int64],
         partitions: npt.NDArray[np.uint32],

@@ -18,17 +18,17 @@ from aiokafka.errors import (
 from runtime import whole_batches
 from runtime.errors import Fatal
 from runtime.faults.kafka import kafka_fault
-from runtime.kafka_connection import connection, started, unreachable
+from runtime.kafka_connection import connection_error, connection_options, start_client
 from runtime.membership import commit_as_member_only
 from runtime.settings import Settings
 from runtime.topic_check import (
     CLEANUP_POLICY,
     DELETE,
     LOG_APPEND_TIME,
-    REQUIRED_OF_LETTERS,
+    REQUIRED_OF_DEAD_LETTERS,
     RETENTION_MS,
     TIMESTAMP_TYPE,
-    MayNotAsk,
+    DescribeConfigsDenied,
     check_topic,
 )
 
@@ -59,7 +59,7 @@ FETCH_BYTES = 16 * 1024 * 1024
 
 # The broker's limits count compressed bytes, this client's own count them before compression: a record that came
 # in well compressed is larger here than any limit of its topic, and its letter must still go out.
-MAX_LETTER_BYTES = 256 * 1024 * 1024
+MAX_DEAD_LETTER_BYTES = 256 * 1024 * 1024
 
 # How long a member may go without polling. While a store is down nothing is polled, and leaving the group would
 # only move the same wait to another worker.
@@ -76,17 +76,17 @@ async def producer(
     after a broker has refused a record for its size, which one that numbers its records cannot.
     """
     client = AIOKafkaProducer(
-        **connection(settings),
+        **connection_options(settings),
         acks="all",
         enable_idempotence=not copies,
         compression_type="lz4",
         linger_ms=LINGER_MS,
         max_batch_size=PRODUCER_BATCH_BYTES,
-        max_request_size=MAX_LETTER_BYTES if letters else settings.max_record_bytes,
+        max_request_size=MAX_DEAD_LETTER_BYTES if letters else settings.max_record_bytes,
         request_timeout_ms=settings.delivery_timeout_ms,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
-    await started(client, settings)
+    await start_client(client, settings)
     try:
         yield client
     finally:
@@ -110,7 +110,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
     """
     whole_batches.install()
     client = AIOKafkaConsumer(
-        **connection(settings),
+        **connection_options(settings),
         group_id=settings.group,
         group_instance_id=instance,
         key_deserializer=whole_batches.whole,
@@ -126,7 +126,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         fetch_max_bytes=FETCH_BYTES,
         fetch_max_wait_ms=100,
     )
-    await started(client, settings)
+    await start_client(client, settings)
     commit_as_member_only(client)
     try:
         yield client
@@ -137,8 +137,8 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
 @asynccontextmanager
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client for topics and groups."""
-    client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=settings.connect_timeout_ms)
-    await started(client, settings)
+    client = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=settings.connect_timeout_ms)
+    await start_client(client, settings)
     try:
         yield client
     finally:
@@ -167,12 +167,12 @@ async def record_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 async def _reader(settings: Settings, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
     whole_batches.install()
     client = AIOKafkaConsumer(
-        **connection(settings),
+        **connection_options(settings),
         key_deserializer=whole_batches.whole,
         isolation_level=isolation_level,
         auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
     )
-    await started(client, settings)
+    await start_client(client, settings)
     try:
         yield client
     finally:
@@ -242,14 +242,14 @@ async def require_topic(settings: Settings) -> None:
         await partition_numbers(client, settings.topic)
         try:
             await check_topic(client, settings.topic)
-        except MayNotAsk as error:
+        except DescribeConfigsDenied as error:
             log.info("%s; workers check the topic", error)
 
 
 async def check_topics(client: AIOKafkaAdminClient, settings: Settings) -> dict[str, str]:
     """Return the settings of the topic. Raises Fatal unless it and the dead-letter topic are what they must be."""
     found = await check_topic(client, settings.topic)
-    await check_topic(client, settings.dead_letter_topic_name, REQUIRED_OF_LETTERS)
+    await check_topic(client, settings.dead_letter_topic_name, REQUIRED_OF_DEAD_LETTERS)
     return found
 
 
@@ -308,4 +308,4 @@ async def ping(settings: Settings) -> None:
         async with admin(settings) as client:
             await client.describe_cluster()
     except (KafkaError, KafkaConnectionError) as error:
-        raise await unreachable(settings, error) from error
+        raise await connection_error(settings, error) from error

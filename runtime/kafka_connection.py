@@ -14,16 +14,16 @@ from aiokafka.errors import (
 
 from runtime.errors import Fatal, SettingsError, TallyError, Unavailable, reason_of
 from runtime.settings import Settings
-from runtime.tls import trusted
+from runtime.tls import tls_context
 
 
-def connection(settings: Settings) -> dict[str, Any]:
+def connection_options(settings: Settings) -> dict[str, Any]:
     """How brokers are reached: what every client of theirs is made with. Raises SettingsError."""
     settings.need("kafka")
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": protocol}
     if protocol.endswith("SSL"):
-        options["ssl_context"] = trusted(settings)
+        options["ssl_context"] = tls_context(settings)
     if protocol.startswith("SASL"):
         username, password = settings.kafka_username, settings.kafka_password.get_secret_value()
         if not username or not password:
@@ -36,9 +36,9 @@ def connection(settings: Settings) -> dict[str, Any]:
     return options
 
 
-async def unreachable(settings: Settings, error: Exception) -> TallyError:
+async def connection_error(settings: Settings, error: Exception) -> TallyError:
     """The reason why a client cannot start: its own error is the same for all, so the servers are asked."""
-    options = connection(settings)
+    options = connection_options(settings)
     for server in options.pop("bootstrap_servers").split(","):
         host, _, port = server.strip().rpartition(":")
         try:
@@ -58,7 +58,7 @@ async def unreachable(settings: Settings, error: Exception) -> TallyError:
     return Unavailable(f"Kafka at {settings.kafka} (TALLY_KAFKA) does not answer: {reason_of(error)}{hint}")
 
 
-async def started(client: Any, settings: Settings) -> None:
+async def start_client(client: Any, settings: Settings) -> None:
     """Start a client, or say why it cannot. Raises Unavailable and Fatal."""
     try:
         async with asyncio.timeout(settings.connect_timeout_ms / 1000):
@@ -66,4 +66,4 @@ async def started(client: Any, settings: Settings) -> None:
     except (KafkaError, OSError, TimeoutError) as error:
         stop = getattr(client, "stop", None) or client.close
         await stop()
-        raise await unreachable(settings, error) from error
+        raise await connection_error(settings, error) from error

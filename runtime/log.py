@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from pythonjsonlogger.json import JsonFormatter
 
-from runtime.masking import masked
+from runtime.masking import mask_secrets
 from runtime.text import printable
 
 LogFormat = Literal["text", "json"]
@@ -22,7 +22,7 @@ _LIBRARIES = ("aiokafka", "clickhouse_connect", "urllib3", "httpx", "asyncio")
 FLOOD_LINES = 3
 """Lines of one kind that a library may log within FLOOD_S."""
 FLOOD_S = 30.0
-MOST_KINDS = 1_000
+MAX_KINDS = 1_000
 """Kinds of lines that are counted at a time."""
 
 
@@ -30,19 +30,19 @@ ACCESS = "tally.access"
 """The logger of HTTP requests: one line each, which a setting of its own turns off."""
 
 
-def configure(log_format: LogFormat = "text", *, most_lines: int | None = None) -> None:
+def configure(log_format: LogFormat = "text", *, max_lines: int | None = None) -> None:
     """Set up the process's logging: before settings are read, so that their faults are told, and once they are.
 
-    `most_lines` of one kind are logged within FLOOD_S: a service whose clients cause lines must not fill a disk.
+    `max_lines` of one kind are logged within FLOOD_S: a service whose clients cause lines must not fill a disk.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
-    handler.addFilter(FloodFilter(most_lines))
+    handler.addFilter(FloodFilter(max_lines))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     _set_levels(logging.ERROR)
 
 
-def quieten_libraries() -> None:
+def silence_libraries() -> None:
     """Leave to a command's own error line what libraries would report as well."""
     _set_levels(logging.ERROR, aiokafka=logging.CRITICAL)
 
@@ -62,19 +62,19 @@ class FloodFilter(logging.Filter):
     """Filter that bounds how often the same kind of line is logged, and says how many lines it has left out.
 
     Lines that come from one statement of the code are of one kind, whatever they say. Those of libraries are bounded,
-    those of others only when `most_lines` says so, and those of single requests never.
+    those of others only when `max_lines` says so, and those of single requests never.
     """
 
-    def __init__(self, most_lines: int | None = None) -> None:
+    def __init__(self, max_lines: int | None = None) -> None:
         super().__init__()
-        self._most_lines = most_lines
+        self._max_lines = max_lines
         self._lock = Lock()
         self._kinds: dict[tuple[str, int], _Period] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log the record. Its message may get a remark."""
         is_library = record.name.partition(".")[0] in _LIBRARIES
-        most = FLOOD_LINES if is_library else None if record.name == ACCESS else self._most_lines
+        most = FLOOD_LINES if is_library else None if record.name == ACCESS else self._max_lines
         if most is None:
             return True
         with self._lock:
@@ -89,7 +89,7 @@ class FloodFilter(logging.Filter):
                 record.msg, record.args = f"{record.getMessage()} ({remark})", ()
             begun, passed, left_out = now, 0, 0
         may_pass = passed < most
-        if len(self._kinds) >= MOST_KINDS:
+        if len(self._kinds) >= MAX_KINDS:
             self._kinds.pop(next(iter(self._kinds)))
         self._kinds[kind] = _Period(begun, passed + may_pass, left_out + (not may_pass))
         return may_pass
@@ -112,7 +112,7 @@ class _MaskingFormatter(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(self._inner.format(record))
+        return mask_secrets(self._inner.format(record))
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:

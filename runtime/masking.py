@@ -9,21 +9,21 @@ _SECRETS = re.compile(
 )
 """Texts that are recognised as secret wherever they stand: credentials in addresses, API keys, page tokens."""
 MASK = "***"
-SHORTEST_HIDDEN = 8
+MIN_SECRET_CHARACTERS = 8
 """Shorter ones are parts of ordinary words."""
 
 _hidden: list[str] = []
 """Only ever appended to: other threads may be reading it."""
 
 
-def hide(secrets: Iterable[str]) -> None:
+def register_secrets(secrets: Iterable[str]) -> None:
     """Mask these texts in every further line of this process."""
     for secret in secrets:
-        if len(secret) >= SHORTEST_HIDDEN and secret not in _hidden:
+        if len(secret) >= MIN_SECRET_CHARACTERS and secret not in _hidden:
             _hidden.append(secret)
 
 
-def masked(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """Return the text without its secrets."""
     for secret in _hidden:
         text = text.replace(secret, MASK)

@@ -6,8 +6,8 @@ sent; of namespaces only the first MOST_NAMESPACES of a process, further ones ar
 
 from prometheus_client import Counter, Gauge, Histogram
 
-MOST_NAMESPACES = 500
-OTHERS = "(others)"
+MAX_NAMESPACES = 500
+OTHER_NAMESPACES = "(others)"
 NO_NAMESPACE = "(none)"
 """Label of records that name no namespace which can be read."""
 
@@ -80,12 +80,12 @@ STAGE_SECONDS = Counter(
 REJECTED = Counter(
     "tally_worker_rejected_events", "Records rejected by validation or by the table, by namespace", ["namespace"]
 )
-FUSES = Gauge(
+REJECT_FUSES = Gauge(
     "tally_worker_reject_fuses_tripped",
     "1 for each namespace of which at least half of the last TALLY_REJECT_WINDOW records were rejected",
     ["namespace"],
 )
-LETTERS = Counter("tally_worker_dead_letters", "Dead letters written, by reason", ["reason"])
+DEAD_LETTERS = Counter("tally_worker_dead_letters", "Dead letters written, by reason", ["reason"])
 CLAIMS = Gauge("tally_worker_claims", "Claims in the worker's index")
 CLAIMS_REBUILT = Counter("tally_worker_claims_rebuilt", "Claims lost in Redis and rebuilt from ClickHouse")
 PARTITIONS = Gauge("tally_worker_partitions", "Partitions assigned to this worker")
@@ -96,7 +96,7 @@ WHOLE_BATCHES = Gauge(
     "tally_worker_whole_batches",
     "1 when Kafka's record batches are read whole, 0 when an unknown version of aiokafka gives single records",
 )
-HELD = Gauge("tally_worker_partitions_held", "Partitions paused at a record of a newer schema")
+PARTITIONS_HELD = Gauge("tally_worker_partitions_held", "Partitions paused at a record of a newer schema")
 
 # All of them.
 RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store and kind of error", ["what", "kind"])
@@ -117,9 +117,9 @@ class NamespaceLabels:
 
     def of(self, namespace: str) -> str:
         """The label that a namespace is counted under."""
-        if namespace not in self._known and len(self._known) < MOST_NAMESPACES:
+        if namespace not in self._known and len(self._known) < MAX_NAMESPACES:
             self._known.add(namespace)
-        return label_of(namespace) if namespace in self._known else OTHERS
+        return label_of(namespace) if namespace in self._known else OTHER_NAMESPACES
 
 
 def every_metric() -> list[Metric]:

@@ -12,20 +12,20 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from runtime.errors import SettingsError
-from runtime.ports import host_and_port, listening
+from runtime.ports import host_and_port, listening_sockets
 from runtime.settings import Settings
 
-ALIVE_S = 10.0
+LOOP_TIMEOUT_S = 10.0
 """An event loop that does not turn for so long is stuck."""
-REQUEST_S = 5.0
-MOST_CONNECTIONS = 32
+REQUEST_TIMEOUT_S = 5.0
+MAX_CONNECTIONS = 32
 """Each is a thread. Further ones are closed."""
 
 log = logging.getLogger("tally.metrics")
 
 
 @contextmanager
-def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iterator[None]:
+def serve_metrics(settings: Settings, why_not_ready: Callable[[], str]) -> Iterator[None]:
     """Answer on TALLY_METRICS_PORT, in threads, until left; with port 0 not at all. Call it from the event loop.
 
     `why_not_ready` gives the reason that `/v1/ready` answers 503 with; empty: ready.
@@ -41,10 +41,10 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
             loop.call_soon_threadsafe(turned.set)
         except RuntimeError:
             return "the event loop is closed"
-        return "" if turned.wait(ALIVE_S) else "the event loop hangs"
+        return "" if turned.wait(LOOP_TIMEOUT_S) else "the event loop hangs"
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_S
+        timeout = REQUEST_TIMEOUT_S
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
@@ -72,7 +72,7 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
     checks: dict[str, Callable[[], str]] = {"/v1/health": why_not_alive, "/v1/ready": why_not_ready}
     with ExitStack() as stack:
         try:
-            sockets = stack.enter_context(listening(settings.metrics_host, settings.metrics_port))
+            sockets = stack.enter_context(listening_sockets(settings.metrics_host, settings.metrics_port))
         except OSError as error:
             where = host_and_port(settings.metrics_host, settings.metrics_port)
             raise SettingsError(f"cannot listen on {where} (TALLY_METRICS_HOST, TALLY_METRICS_PORT): {error}") from None
@@ -92,7 +92,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(listener.getsockname()[:2], handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self._places = BoundedSemaphore(MOST_CONNECTIONS)
+        self._places = BoundedSemaphore(MAX_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):

@@ -26,7 +26,7 @@ def host_and_port(host: str, port: int) -> str:
 
 
 @contextmanager
-def listening(host: str, port: int, *, shared: bool = False) -> Iterator[list[socket.socket]]:
+def listening_sockets(host: str, port: int, *, shared: bool = False) -> Iterator[list[socket.socket]]:
     """Sockets that listen on every address that `host` stands for, closed at the end. Raises OSError.
 
     `shared`: further processes may listen there as well; the kernel spreads connections over them.
@@ -76,7 +76,7 @@ def _listener(unbound: socket.socket, address: object, both: bool, shared: bool)
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether something could listen on `port` now."""
     try:
-        with listening(host, port):
+        with listening_sockets(host, port):
             return True
     except OSError:
         return False
@@ -94,7 +94,7 @@ def free_port() -> int:
 _direct = build_opener(ProxyHandler({}))
 
 
-def http_answers(url: str) -> bool:
+def responds_to_http(url: str) -> bool:
     """Whether an HTTP GET of a loopback `url` succeeds now."""
     try:
         with _direct.open(url, timeout=2) as response:

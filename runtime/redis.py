@@ -25,12 +25,12 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
     vanished early lets a duplicate through without anybody noticing.
     """
     settings.need("redis")
-    redis: Redis = _opened(Server, settings)
+    redis: Redis = _open(Server, settings)
     try:
         try:
             if (await redis.info("cluster")).get("cluster_enabled"):
                 await redis.aclose()
-                redis = _opened(Cluster, settings)
+                redis = _open(Cluster, settings)
             policies = await _policies(redis)
         except REDIS_FAILED as error:
             raise redis_fault(error) from error
@@ -44,7 +44,7 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
         await redis.aclose()
 
 
-def _opened(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
+def _open(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
     url = settings.redis.get_secret_value()
     trust: dict[str, Any] = {"ssl_ca_certs": settings.tls_ca_file} if settings.tls_ca_file else {}
     try:

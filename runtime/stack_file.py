@@ -12,7 +12,7 @@ FILE_NAME = "stack.json"
 LOCK_NAME = "lock"
 """Held by the process that runs a stack, which writes into it how far it is."""
 
-Doing = Literal["starting", "running", "stopping"]
+StackState = Literal["starting", "running", "stopping"]
 _NOTE_BYTES = 32
 
 
@@ -78,25 +78,25 @@ class StackFile(BaseModel):
         (data_dir / FILE_NAME).unlink(missing_ok=True)
 
 
-class Phase(NamedTuple):
+class StackPhase(NamedTuple):
     """How far the stack of a data directory is, and the process that runs it."""
 
     pid: int
-    doing: Doing
+    state: StackState
 
     @classmethod
     def of(cls, data_dir: Path) -> Self | None:
         """How far the stack in `data_dir` is; None when none is there."""
         try:
-            pid, doing = (data_dir / LOCK_NAME).read_text().split()
-            found = cls(int(pid), cast(Doing, doing))
+            pid, state = (data_dir / LOCK_NAME).read_text().split()
+            found = cls(int(pid), cast(StackState, state))
         except (OSError, ValueError):
             return None
         return found if process_exists(found.pid) else None
 
     def note(self, lock_descriptor: int) -> None:
         """Write it where `of` finds it, in one step."""
-        os.pwrite(lock_descriptor, f"{self.pid} {self.doing}".ljust(_NOTE_BYTES).encode(), 0)
+        os.pwrite(lock_descriptor, f"{self.pid} {self.state}".ljust(_NOTE_BYTES).encode(), 0)
 
 
 def process_exists(pid: int) -> bool:

@@ -14,16 +14,16 @@ from typing import NamedTuple
 from prometheus_client import Gauge
 
 from runtime.errors import Degraded, TallyError
-from runtime.log_batches import LogBatch, first_waiting
+from runtime.log_batches import LogBatch, find_first_waiting
 from runtime.metrics import STUCK_OFFSET, STUCK_SECONDS
 from runtime.settings import Settings
 
-LOOK_S = 5.0
+LOG_READ_TIMEOUT_S = 5.0
 """Until a look into the log is given up: then the committed offset is taken for the one where records wait."""
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
-class Stuck(NamedTuple):
+class StuckPartition(NamedTuple):
     """A partition that nobody gets past."""
 
     topic: str
@@ -37,15 +37,15 @@ class Stuck(NamedTuple):
         return f"{self.topic}/{self.partition} is stuck at offset {self.offset} for {self.seconds:.0f} s"
 
 
-def in_words(stuck: Iterable[Stuck]) -> str:
+def describe(stuck: Iterable[StuckPartition]) -> str:
     """Name partitions, the first few of them."""
     named = list(map(str, stuck))
-    more = len(named) - MOST_NAMED
-    return "; ".join([*named[:MOST_NAMED], *([f"and {more} more"] if more > 0 else [])])
+    more = len(named) - MAX_NAMED
+    return "; ".join([*named[:MAX_NAMED], *([f"and {more} more"] if more > 0 else [])])
 
 
 @dataclass
-class _Standing:
+class _PartitionProgress:
     """One partition: what is committed, and since when records wait and nothing else was committed."""
 
     committed: int
@@ -57,13 +57,13 @@ class _Standing:
     """Offset of the first record that waits, once the log was looked at."""
 
 
-class StuckPartitions:
+class StuckPartitionTracker:
     """Follows committed offsets; `stuck` names the partitions that nobody gets past."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._now = now
-        self._standings: dict[int, _Standing] = {}
+        self._partitions_progress: dict[int, _PartitionProgress] = {}
 
     async def note(self, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
         """Take in the log's ends and what is committed of these partitions; others are forgotten.
@@ -71,13 +71,13 @@ class StuckPartitions:
         Past a committed offset there may be markers of transactions only. So the log is looked at before a partition
         is called stuck.
         """
-        for gone in self._standings.keys() - ends.keys():
-            del self._standings[gone]
+        for gone in self._partitions_progress.keys() - ends.keys():
+            del self._partitions_progress[gone]
             self._remove(STUCK_SECONDS, gone)
             self._remove(STUCK_OFFSET, gone)
         for partition, end in ends.items():
             self._note(partition, end, committed.get(partition, 0))
-        suspects = {number: each for number, each in self._standings.items() if self._is_suspect(each)}
+        suspects = {number: each for number, each in self._partitions_progress.items() if self._is_suspect(each)}
         if suspects:
             await self._look(suspects)
         self._publish()
@@ -85,42 +85,44 @@ class StuckPartitions:
     @property
     def passed(self) -> dict[int, int]:
         """Per partition the committed offset, or a later one when only markers of transactions lie between."""
-        return {number: each.passed for number, each in self._standings.items()}
+        return {number: each.passed for number, each in self._partitions_progress.items()}
 
     @property
-    def stuck(self) -> list[Stuck]:
+    def stuck(self) -> list[StuckPartition]:
         """Partitions that are stuck now."""
         topic, now = self._settings.topic, self._now()
         return [
-            Stuck(topic, number, each.waits_at, now - each.since)
-            for number, each in sorted(self._standings.items())
+            StuckPartition(topic, number, each.waits_at, now - each.since)
+            for number, each in sorted(self._partitions_progress.items())
             if each.waits_at is not None
         ]
 
     async def check(self) -> None:
         """Raise Degraded when a partition is stuck."""
         if stuck := self.stuck:
-            raise Degraded(in_words(stuck))
+            raise Degraded(describe(stuck))
 
     def _note(self, partition: int, end: int, committed: int) -> None:
-        before = self._standings.get(partition)
+        before = self._partitions_progress.get(partition)
         if before is None or before.committed != committed:
             passed = before.passed if before is not None and before.committed < committed else 0
-            before = self._standings[partition] = _Standing(committed, max(committed, passed), end, self._now())
+            before = self._partitions_progress[partition] = _PartitionProgress(
+                committed, max(committed, passed), end, self._now()
+            )
         before.end = end
         if end <= before.passed:
             before.since, before.waits_at = self._now(), None
 
-    def _is_suspect(self, standing: _Standing) -> bool:
+    def _is_suspect(self, standing: _PartitionProgress) -> bool:
         is_looked_at = standing.waits_at is not None or standing.end <= standing.passed
         return not is_looked_at and 1000 * (self._now() - standing.since) >= self._settings.stuck_ms
 
-    async def _look(self, suspects: Mapping[int, _Standing]) -> None:
+    async def _look(self, suspects: Mapping[int, _PartitionProgress]) -> None:
         asked = {number: (each.passed, each.end) for number, each in suspects.items()}
         found = dict[int, LogBatch | None]()
         with suppress(TallyError, TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                found = await first_waiting(self._settings, asked)
+            async with asyncio.timeout(LOG_READ_TIMEOUT_S):
+                found = await find_first_waiting(self._settings, asked)
         for number, standing in suspects.items():
             batch = found.get(number)
             if number in found and batch is None:
@@ -130,7 +132,7 @@ class StuckPartitions:
 
     def _publish(self) -> None:
         topic, stuck = self._settings.topic, {each.partition: each for each in self.stuck}
-        for number in self._standings:
+        for number in self._partitions_progress:
             if number in stuck:
                 STUCK_SECONDS.labels(topic, number).set(stuck[number].seconds)
                 STUCK_OFFSET.labels(topic, number).set(stuck[number].offset)

@@ -50,7 +50,7 @@ async def running(work: Coroutine[Any, Any, None], purpose: str) -> AsyncIterato
         await cancel_and_wait(task)
 
 
-async def all_of(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Return the results in order. The first error ends the others, and is raised once these have ended."""
     tasks = [asyncio.create_task(each) for each in work]
     try:

@@ -6,7 +6,7 @@ from runtime.errors import SettingsError
 from runtime.settings import Settings
 
 
-def trusted(settings: Settings) -> ssl.SSLContext:
+def tls_context(settings: Settings) -> ssl.SSLContext:
     """A context that checks a server's certificate and its name. Raises SettingsError for a file that is no use."""
     path = settings.tls_ca_file
     try:

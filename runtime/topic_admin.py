@@ -14,7 +14,7 @@ _SET_ON_THE_TOPIC = 1
 """Where a setting comes from, as Kafka numbers it."""
 
 
-async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+async def topic_overrides(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
     """The settings that were made for this topic. Raises Unavailable and Fatal."""
     try:
         answers: Any = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
@@ -26,10 +26,10 @@ async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
     return {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_THE_TOPIC}
 
 
-async def set_on(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
+async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
     """Change some of its settings (names with _ for dots). Raises Unavailable and Fatal."""
     # The client knows only the request that replaces all of them.
-    wanted = await settings_of(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
+    wanted = await topic_overrides(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
     try:
         answers: Any = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=wanted)])
     except KafkaError as error:

@@ -25,7 +25,7 @@ RETENTION_MS = "retention.ms"
 
 REQUIRED: Mapping[str, str] = MappingProxyType({TIMESTAMP_TYPE: LOG_APPEND_TIME, CLEANUP_POLICY: DELETE})
 """Settings of the topic of events."""
-REQUIRED_OF_LETTERS: Mapping[str, str] = MappingProxyType({CLEANUP_POLICY: DELETE})
+REQUIRED_OF_DEAD_LETTERS: Mapping[str, str] = MappingProxyType({CLEANUP_POLICY: DELETE})
 """Settings of the dead-letter topic."""
 
 _WHY = {
@@ -34,7 +34,7 @@ _WHY = {
 }
 
 
-class MayNotAsk(Fatal):
+class DescribeConfigsDenied(Fatal):
     """Kafka does not tell this user the settings of a topic."""
 
 
@@ -48,7 +48,7 @@ async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, st
     code, message, _, _, entries = answers[0].resources[0]
     refusal = for_code(code)
     if refusal in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
-        raise MayNotAsk(f"topic {name}: Kafka does not allow DescribeConfigs of it, which Tally needs")
+        raise DescribeConfigsDenied(f"topic {name}: Kafka does not allow DescribeConfigs of it, which Tally needs")
     if refusal.retriable and refusal is not UnknownTopicOrPartitionError:
         raise kafka_fault(refusal(), f"asking for the settings of topic {name}")
     if code:

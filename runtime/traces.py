@@ -23,7 +23,7 @@ EXPORT_TIMEOUT_S = 5
 _header: ContextVar[bytes | None] = ContextVar("traceparent", default=None)
 
 
-def header() -> bytes | None:
+def current_traceparent() -> bytes | None:
     """The traceparent header for records of the current request, if it is traced."""
     return _header.get()
 
@@ -37,7 +37,7 @@ class Traces:
         self._tracer: Tracer | None = None
 
     @property
-    def is_on(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether anything is traced at all."""
         return self._tracer is not None
 
@@ -89,7 +89,7 @@ class Traces:
             finally:
                 _header.reset(token)
 
-    def consumed(self, traceparent: bytes, begun_at: float, attributes: Mapping[str, str | int]) -> None:
+    def record_consumed(self, traceparent: bytes, begun_at: float, attributes: Mapping[str, str | int]) -> None:
         """Note that what a record asked for is done, from `begun_at` (s since 1970) up to now."""
         if self._tracer is not None:
             from opentelemetry.trace import SpanKind  # noqa: PLC0415

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from producers.producer import Imported, NotAccepted, Producer
+from producers.producer import ImportedInteraction, NotAccepted, Producer
 from readers.overview import VerdictCounts, count_verdicts_at
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 
-Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
+Source = Iterable[Interaction | ImportedInteraction] | AsyncIterable[Interaction | ImportedInteraction]
 
 Item = TypeVar("Item")
 
@@ -96,7 +96,7 @@ async def at_rate(source: Iterable[Item], rate: float | None) -> AsyncIterator[I
         yield item
 
 
-async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | Imported]:
+async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | ImportedInteraction]:
     """Yield from `source` until it ends or `stop` is set."""
     if isinstance(source, AsyncIterable):
         async for item in source:

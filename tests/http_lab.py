@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from consumers.worker import Worker
 from runtime.http.server import ApiServer
-from runtime.ports import free_port, listening
+from runtime.ports import free_port, listening_sockets
 from runtime.settings import Settings
 from tally.serve import Role, app_of
 from tests.waiting import eventually_async
@@ -66,7 +66,7 @@ async def served(settings: Settings, role: Role = "all", port: int = 0, host: st
     """The address of the application behind a real server, in this process."""
     port = port or free_port()
     server = ApiServer(app_of(settings, role), settings)
-    with listening(host, port) as sockets:
+    with listening_sockets(host, port) as sockets:
         serving = asyncio.create_task(server.serve(sockets))
         while not server.started:
             assert not serving.done(), "the server did not start"

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from consumers.batch import Counts
 from consumers.worker import Worker
 from deploy.embedded.stack import Stack
-from producers.producer import Imported, NotAccepted, Producer, Receipt
+from producers.producer import ImportedInteraction, NotAccepted, Producer, Receipt
 from runtime import kafka
 from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse, connect
@@ -76,7 +76,7 @@ class Lab:
         """Emit through the producer; every one must be accepted."""
         return await self.emit_all(interactions)
 
-    async def emit_all(self, interactions: Iterable[Interaction | Imported]) -> list[Receipt]:
+    async def emit_all(self, interactions: Iterable[Interaction | ImportedInteraction]) -> list[Receipt]:
         """The same for any number."""
         receipts = []
         async with Producer(self.settings) as producer:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.http import READY_S, started
+from benchmarks.http import READY_S, start_server
 from benchmarks.http_load import get, post, request
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
@@ -209,7 +209,7 @@ async def running(stack: Stack, settings: Settings, name: str) -> AsyncIterator[
     )
     workers.start()
     try:
-        api, port = started(stack, name, settings, ["tally.serve", "all", "--port"], "/v1/health")
+        api, port = start_server(stack, name, settings, ["tally.serve", "all", "--port"], "/v1/health")
         try:
             yield api, port
         finally:

@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from runtime.errors import Fatal, SettingsError
-from runtime.ports import free_port, http_answers
-from runtime.stack_file import Phase
+from runtime.ports import free_port, responds_to_http
+from runtime.stack_file import StackPhase
 from tally.cli import INTERRUPTED, main
 from tests.test_stack import is_running
 from tests.waiting import eventually
@@ -324,13 +324,13 @@ def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Runn
         return {pid for pid, name in names.items() if "tally.serve" in name}
 
     with subprocess.Popen(command, env=CLEAN, stderr=subprocess.PIPE, text=True) as serving:
-        eventually(lambda: http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        eventually(lambda: responds_to_http(f"http://127.0.0.1:{port}/v1/ready"))
         first = children()
         assert len(first) == 2
         again = subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=False, timeout=60)
         assert (again.returncode, "is taken" in again.stderr) == (1, True)
         os.kill(min(first), signal.SIGKILL)
-        eventually(lambda: len(children() | first) == 3 and http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        eventually(lambda: len(children() | first) == 3 and responds_to_http(f"http://127.0.0.1:{port}/v1/ready"))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=key) as api:
             made = api.post("/v1/retrievers/interactions", json=event)
             assert api.get(f"/v1/retrievers/interactions/{made.json()['interaction_id']}").json() == made.json()
@@ -359,7 +359,7 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
 
     def says(doing: str) -> None:
         """Held at that point, it is found there by others."""
-        eventually(lambda: Phase.of(running.data_dir) == (pid, doing))
+        eventually(lambda: StackPhase.of(running.data_dir) == (pid, doing))
         os.kill(pid, signal.SIGSTOP)
         done, again = running.tally("status"), running.tally("up", "--no-demo")
         assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done

@@ -5,7 +5,7 @@ from aiokafka import errors as kafka_errors
 from clickhouse_connect.driver.exceptions import DatabaseError
 from redis import exceptions as redis_errors
 
-from runtime.errors import Fatal, Restart, RowsRefused, StatementRefused, TookTooLong, Unavailable
+from runtime.errors import Fatal, Restart, RowsRefused, StatementRefused, StatementTimeout, Unavailable
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.faults.kafka import kafka_fault
 from runtime.faults.redis import redis_fault
@@ -16,7 +16,7 @@ from runtime.faults.redis import redis_fault
     [
         (252, Unavailable),
         (241, Unavailable),
-        (159, TookTooLong),
+        (159, StatementTimeout),
         (0, Unavailable),
         (99_999, Unavailable),
         (469, RowsRefused),

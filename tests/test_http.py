@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from runtime.errors import Unavailable
 from runtime.http.access import Caller
-from runtime.http.best_effort import BestEffort
+from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError
 from runtime.http.keys import ROOT, SCOPES, PageToken, hash_of
 from runtime.http.limits import RateLimits
@@ -42,11 +42,11 @@ async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redi
     settings = lab.settings.model_copy(update={"rate_limit_per_s": 1, "rate_limit_burst_ms": 50_000})
     caller = Caller("k", "default", SCOPES, 0)
     passed = 0
-    async with BestEffort(settings).opened() as first, BestEffort(settings).opened() as second:
+    async with BestEffortRedis(settings).opened() as first, BestEffortRedis(settings).opened() as second:
         processes = [RateLimits(settings, each) for each in (first, second)]
 
         async def answers() -> bool:
-            return first.answers and second.answers
+            return first.is_available and second.is_available
 
         await eventually_async(answers)
         with pytest.raises(ApiError) as raised:
@@ -64,7 +64,7 @@ async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redi
 async def test_tokens_come_back(lab: Lab) -> None:
     settings = lab.settings.model_copy(update={"rate_limit_per_s": 20, "rate_limit_burst_ms": 50})
     caller = Caller("k", "default", SCOPES, 0)
-    async with BestEffort(settings).opened() as redis:
+    async with BestEffortRedis(settings).opened() as redis:
         limits = RateLimits(settings, redis)
 
         async def passes() -> bool:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from kernels.scan_shape import commas_of
 from runtime import log
-from runtime.http.errors import MOST_PROBLEMS, invalid, problem
-from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, Starts, Turns
+from runtime.http.errors import MAX_PROBLEMS, invalid, problem
+from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, StartQueue, TurnQueue
 from runtime.ports import free_port
 from schemas.json_bounds import depth_of_text
 from schemas.rejection import Rejection
@@ -98,7 +98,7 @@ def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | 
         for where, what in problems
     ]
     error = invalid(long, more=7)
-    assert len(error.details["validation_errors"]) <= MOST_PROBLEMS
+    assert len(error.details["validation_errors"]) <= MAX_PROBLEMS
     assert f"(and {len(problems) + 6} more errors)" in error.message
     assert all(len(each["message"]) <= 1_000 for each in long)
     assert all(len(place) <= 1_000 for each in long for place in each["location"] if isinstance(place, str))
@@ -106,7 +106,7 @@ def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | 
 
 async def test_pieces_of_work_take_turns() -> None:
     """Between two pieces the event loop looks at everything else; small work does not wait."""
-    turns, rounds, seen = Turns(), 0, list[int]()
+    turns, rounds, seen = TurnQueue(), 0, list[int]()
     loop = asyncio.get_running_loop()
 
     def count() -> None:
@@ -127,7 +127,7 @@ async def test_pieces_of_work_take_turns() -> None:
 
 async def test_requests_that_arrive_together_start_in_rounds() -> None:
     """A thousand requests start in their order, at most STARTED_TOGETHER of them in one round of the event loop."""
-    starts, rounds = Starts(), 0
+    starts, rounds = StartQueue(), 0
     loop = asyncio.get_running_loop()
     started: list[tuple[int, int]] = []
     ended = asyncio.Event()

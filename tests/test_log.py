@@ -152,7 +152,7 @@ def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.Monke
     monkeypatch.setenv("TALLY_REDIS", "redis://:valkeys-password@r:1")
     Settings.load(tmp_path)
     for secret in ("a-key-of-my-own", "kafkas-password", "valkeys-password"):
-        assert masking.masked(f"refused: <{secret}>") == f"refused: <{masking.MASK}>"
+        assert masking.mask_secrets(f"refused: <{secret}>") == f"refused: <{masking.MASK}>"
 
 
 def test_ordinary_lines_are_left_alone() -> None:
@@ -161,4 +161,4 @@ def test_ordinary_lines_are_left_alone() -> None:
         "tally_worker_events_total, see http://127.0.0.1:8080/metrics?x=a@b",
         "user root_cause at kafka-1:9092: postgres://host/db",
     ):
-        assert masking.masked(line) == line
+        assert masking.mask_secrets(line) == line

@@ -22,7 +22,7 @@ from runtime import kafka
 from runtime.batch_reader import EVENT_BYTES
 from runtime.expansions import Expansion, Expansions
 from runtime.partitioner import partition_of
-from runtime.topic_admin import set_on
+from runtime.topic_admin import change_topic_settings
 from schemas import letter
 from schemas.identity import derive_foreign_id, mint_id
 from schemas.interaction import Interaction
@@ -266,7 +266,7 @@ def _tuple_of(event: Interaction) -> tuple[str, str, frozenset[str]]:
 async def limit_records(lab: Lab, nbytes: int) -> None:
     """The topic takes no larger ones from now on."""
     async with kafka.admin(lab.settings) as admin:
-        await set_on(admin, lab.settings.topic, max_message_bytes=str(nbytes))
+        await change_topic_settings(admin, lab.settings.topic, max_message_bytes=str(nbytes))
 
 
 async def put_back(lab: Lab) -> None:
@@ -346,7 +346,7 @@ def test_a_record_from_before_an_expansion_belongs_where_it_was_placed(
     hashes = np.array([hashed for hashed, _, _ in records], np.int64)
     partitions = np.array([partition % counts[-1] for _, partition, _ in records], np.uint32)
     offsets = np.array([offset for _, _, offset in records], np.int64)
-    homes = expansions.homes(hashes, partitions, offsets, counts[-1])
+    homes = expansions.home_partitions(hashes, partitions, offsets, counts[-1])
     for hashed, partition, offset, home in zip(hashes, partitions, offsets, homes, strict=True):
         then = next(
             (each.before for each in expansions.all if partition < each.before and offset < each.ends[partition]),

@@ -213,7 +213,7 @@ def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: 
         last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
         expected = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
         assert is_tripped(NAMESPACE) == expected
-    metrics.FUSES.clear()
+    metrics.REJECT_FUSES.clear()
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=400), st.integers(1, 2_000))
@@ -264,4 +264,4 @@ def test_only_so_many_namespaces_are_tracked() -> None:
     of_worker.count(validated_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
     assert len(of_worker._windows) == MOST_TRACKED
     assert not is_tripped("first")
-    metrics.FUSES.clear()
+    metrics.REJECT_FUSES.clear()

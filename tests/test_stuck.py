@@ -17,7 +17,7 @@ import pytest
 from consumers.worker import Worker
 from readers.overview import read_lag
 from readers.stuck_now import find_stuck
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.ports import free_port
 from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
@@ -81,7 +81,7 @@ def supervised(settings: Settings, command: Sequence[str], folder: Path) -> Iter
 async def working(settings: Settings) -> AsyncIterator[Worker]:
     """A worker in this process, with its operator's port."""
     worker = Worker(settings, instance=None, until_caught_up=False)
-    with metrics_served(settings, worker.why_not_ready):
+    with serve_metrics(settings, worker.why_not_ready):
         running = asyncio.create_task(worker.run())
         try:
             yield worker

@@ -65,7 +65,7 @@ async def test_the_first_error_of_several_ends_the_others_before_it_is_raised() 
             ended.append("ended")
 
     with nothing_left(), pytest.raises(Unavailable, match="gone"):
-        await tasks.all_of([wait(), fail(), wait()])
+        await tasks.gather_or_cancel([wait(), fail(), wait()])
     assert ended == ["ended", "ended"]
 
 

@@ -30,7 +30,7 @@ WRONG = [
 
 async def set_on(lab: Lab, topic: str = "", **settings: str) -> None:
     async with kafka.admin(lab.settings) as admin:
-        await topic_admin.set_on(admin, topic or lab.settings.topic, **settings)
+        await topic_admin.change_topic_settings(admin, topic or lab.settings.topic, **settings)
 
 
 async def committed(lab: Lab) -> dict[int, int]:
@@ -59,7 +59,7 @@ async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
     """Whatever the broker's default is."""
     async with kafka.admin(lab.settings) as admin:
         for topic in (lab.settings.topic, lab.settings.dead_letter_topic_name):
-            assert (await topic_admin.settings_of(admin, topic))["cleanup.policy"] == "delete"
+            assert (await topic_admin.topic_overrides(admin, topic))["cleanup.policy"] == "delete"
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG)

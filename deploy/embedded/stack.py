@@ -3,7 +3,6 @@
 import fcntl
 import os
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,16 +16,16 @@ from deploy.embedded.services import (
     ANALYST,
     CLICKHOUSE_USER,
     Service,
-    clickhouse_part,
-    kafka_part,
-    valkey_part,
+    clickhouse_service,
+    kafka_service,
+    valkey_service,
     wait_until,
 )
 from runtime.errors import TallyError
 from runtime.ports import free_port
 from runtime.process.children import Child, ChildFailed, Children
 from runtime.settings import Settings, with_user, without_password
-from runtime.stack_file import LOCK_NAME, Doing, Endpoints, Phase, Pids, StackFile
+from runtime.stack_file import LOCK_NAME, Endpoints, Pids, StackFile, StackPhase, StackState
 from schemas.tables import API_KEYS
 
 ATTEMPTS = 3
@@ -38,8 +37,6 @@ _OWNER_ONLY = 0o077
 
 _FOLDERS = ("kafka", "valkey", "clickhouse", "clickhouse-spool", "clickhouse-backups", "logs")
 
-Progress = Callable[[str], None]
-
 
 class Stack:
     """A running stack in one data directory. Use it as a context manager, from one thread.
@@ -47,7 +44,7 @@ class Stack:
     Whatever happens to this process, the guard in `children` stops the parts.
     """
 
-    def __init__(self, settings: Settings, progress: Progress = lambda _line: None) -> None:
+    def __init__(self, settings: Settings, progress: jars.ReportProgress = lambda _line: None) -> None:
         self._settings = settings
         self._progress = progress
         self._data_dir = settings.data_dir.absolute()
@@ -103,17 +100,17 @@ class Stack:
 
     def _other(self) -> str:
         """The error for a data directory that another process uses."""
-        folder, other = self._settings.data_dir, Phase.of(self._data_dir)
+        folder, other = self._settings.data_dir, StackPhase.of(self._data_dir)
         if other is None:
             return f"a stack already runs in {folder}: stop it"
-        if other.doing == "running":
+        if other.state == "running":
             return f"a stack already runs in {folder} (pid {other.pid}): stop it"
-        return f"a stack is {other.doing} in {folder} (pid {other.pid}): wait until it has"
+        return f"a stack is {other.state} in {folder} (pid {other.pid}): wait until it has"
 
-    def note(self, doing: Doing) -> None:
+    def note(self, doing: StackState) -> None:
         """Tell other commands how far this stack is."""
         if self._lock_descriptor is not None:
-            Phase(os.getpid(), doing).note(self._lock_descriptor)
+            StackPhase(os.getpid(), doing).note(self._lock_descriptor)
 
     def _start_on_free_ports(self) -> None:
         """Between the look at a port and its part's start another program may take it: then on other ports."""
@@ -132,9 +129,9 @@ class Stack:
         folder = jars.fetch(self._settings.cache_dir, self._progress)
         # Started together, waited for in order: the JVM takes longest and needs the least from us.
         for part in (
-            kafka_part(self._data_dir, folder, free_port(), free_port()),
-            valkey_part(self._data_dir, free_port(), self.credentials.valkey_password),
-            clickhouse_part(self._data_dir, free_port(), self._clickhouse_users()),
+            kafka_service(self._data_dir, folder, free_port(), free_port()),
+            valkey_service(self._data_dir, free_port(), self.credentials.valkey_password),
+            clickhouse_service(self._data_dir, free_port(), self._clickhouse_users()),
         ):
             self._start(part)
         for part, child in self._running.values():

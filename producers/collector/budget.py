@@ -8,7 +8,7 @@ from runtime.metrics import UNACKNOWLEDGED
 from runtime.settings import Settings
 
 
-class Budget:
+class InFlightBudget:
     """Bytes and events of the requests that are in flight."""
 
     def __init__(self, settings: Settings) -> None:
@@ -17,15 +17,15 @@ class Budget:
         self._bytes = self._events = 0
 
     @contextmanager
-    def share(self) -> Iterator["Reservation"]:
+    def reserve(self) -> Iterator["Reservation"]:
         """One request's share of it, given back at the end."""
-        share = Reservation(self)
+        reservation = Reservation(self)
         try:
-            yield share
+            yield reservation
         finally:
-            self._bytes -= share.bytes
-            self._events -= share.events
-            UNACKNOWLEDGED.dec(share.events)
+            self._bytes -= reservation.bytes
+            self._events -= reservation.events
+            UNACKNOWLEDGED.dec(reservation.events)
 
     def take(self, events: int, size: int) -> None:
         """Raises 503 when this would be more than there is."""
@@ -41,7 +41,7 @@ class Budget:
 class Reservation:
     """Capacity reserved by one request."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: InFlightBudget) -> None:
         self._budget = budget
         self.bytes = 0
         self.events = 0

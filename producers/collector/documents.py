@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from runtime.http.keys import MAX_TOKEN_LIFE_S
-from runtime.http.openapi import body_of
+from runtime.http.openapi import request_body
 from runtime.http.origins import serialized_origin
 from schemas.interaction import Interaction
 
@@ -65,7 +65,7 @@ _BATCH = {
     "additionalProperties": False,
 }
 
-CREATE = body_of(_ONE, EXAMPLE)
-BATCH = body_of(_BATCH, {"interactions": [EXAMPLE]})
-TOKEN = body_of(TokenRequest.model_json_schema(), {"origin": "https://shop.example"})
-BEACON = body_of({"anyOf": [_ONE, _MANY, _BATCH]}, [EXAMPLE], kinds=("text/plain", "application/json"))
+CREATE = request_body(_ONE, EXAMPLE)
+BATCH = request_body(_BATCH, {"interactions": [EXAMPLE]})
+TOKEN = request_body(TokenRequest.model_json_schema(), {"origin": "https://shop.example"})
+BEACON = request_body({"anyOf": [_ONE, _MANY, _BATCH]}, [EXAMPLE], kinds=("text/plain", "application/json"))

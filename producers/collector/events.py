@@ -13,10 +13,10 @@ from msgspec import Raw
 from kernels.scan_event import text_at
 from kernels.scan_shape import commas_of
 from kernels.scanner import scan
-from producers.topic import Outgoing
+from producers.topic import OutgoingRecord
 from runtime import traces
-from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem
-from runtime.http.turns import Turns
+from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
+from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import mint_id
 from schemas.interaction import MAX_OBJECT_BYTES
@@ -29,20 +29,20 @@ MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
 """Errors answered with 400; every other validation error is a 422."""
 
 
-USUAL_COMMAS = 50
+USUAL_COMMAS_PER_EVENT = 50
 """Largest number of an event's members. A batch with more is counted first."""
 LARGE_BYTES = 256 * 1024
 """A batch from this size on is counted and scanned in a thread, where compiled code does not hold the event loop."""
-MOST_AS_WRITTEN_BYTES = 16 * 1024
+MAX_VERBATIM_BYTES = 16 * 1024
 WHITESPACE = b" \t\r\n"
 _ID_KEY = b'"interaction_id"'
 _BATCH_KEY = b'"interactions"'
 
-Given = TypeVar("Given")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
 
 
-class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+class _BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     interactions: list[Raw]
 
 
@@ -72,7 +72,7 @@ class RequestValidator:
         self._depth = settings.http_depth
         self._most_items = settings.http_batch_items
         self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
-        self._turns = Turns()
+        self._turns = TurnQueue()
 
     async def validate(self, value: bytes | Raw) -> ValidEvent | Sequence[Rejection]:
         """One event: valid, or all that is wrong with it."""
@@ -98,7 +98,7 @@ class RequestValidator:
         """Validate many, each by itself. Events that the scanner accepts are put on the topic as written."""
         found: list[AcceptedEvent | Sequence[Rejection] | None] = [None] * len(items)
         if not self._is_narrower:
-            found = await _apart(sum(map(len, items)), _scanned, items)
+            found = await _run_by_size(sum(map(len, items)), _scan_items, items)
         for index, item in enumerate(items):
             if found[index] is None:
                 validated = await self.validate(item)
@@ -111,11 +111,11 @@ class RequestValidator:
         lists = 1
         if await self._turns.run(len(body), partial(self._is_unusual, body)):
             # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
-            others, more_items = await _apart(len(body), commas_of, body)
+            others, more_items = await _run_by_size(len(body), commas_of, body)
             self._check_count(1 + more_items)
             lists += others
         try:
-            items = await self._turns.run(len(body), lambda: msgspec.json.decode(body, type=_Batch).interactions)
+            items = await self._turns.run(len(body), lambda: msgspec.json.decode(body, type=_BatchRequest).interactions)
         except msgspec.ValidationError as error:
             raise invalid([problem("malformed_batch", ["body"], str(error))]) from None
         except RecursionError:
@@ -129,7 +129,7 @@ class RequestValidator:
 
     def _is_unusual(self, body: bytes) -> bool:
         """Whether a body may hold too many events, or two lists of them."""
-        return body.count(b",") > USUAL_COMMAS * self._most_items or body.count(_BATCH_KEY) != 1
+        return body.count(b",") > USUAL_COMMAS_PER_EVENT * self._most_items or body.count(_BATCH_KEY) != 1
 
     async def page_items(self, body: bytes) -> list[Raw]:
         """Read a page's body: one event, a list of them, or a batch. Raises ApiError."""
@@ -150,7 +150,7 @@ class RequestValidator:
 def refusal(rejections: Sequence[Rejection]) -> ApiError:
     """The answer to an event that is not valid."""
     status = 400 if rejections[0].reason in MALFORMED else 422
-    told = [_problem(each) for each in rejections[:MOST_PROBLEMS]]
+    told = [_problem(each) for each in rejections[:MAX_PROBLEMS]]
     return invalid(told, status=status, more=len(rejections) - len(told))
 
 
@@ -159,7 +159,7 @@ def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:
     if len(refused) == 1:
         return refusal(next(iter(refused.values())))
     each_one = chain.from_iterable(((index, each) for each in rejections) for index, rejections in refused.items())
-    told = [_problem(each, index) for index, each in islice(each_one, MOST_PROBLEMS)]
+    told = [_problem(each, index) for index, each in islice(each_one, MAX_PROBLEMS)]
     return invalid(told, more=sum(map(len, refused.values())) - len(told))
 
 
@@ -169,7 +169,7 @@ def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
     return problem(rejection.reason, ["body", *index, *places], rejection.message)
 
 
-def worded(index: int, rejections: Sequence[Rejection]) -> str:
+def error_of_item(index: int, rejections: Sequence[Rejection]) -> str:
     """The error of one event of a batch."""
     first = first_of(rejections)
     return f"{index}: {first.field}{': ' if first.field else ''}{first.message}"
@@ -177,38 +177,40 @@ def worded(index: int, rejections: Sequence[Rejection]) -> str:
 
 def record_of(
     namespace: str, event: AcceptedEvent, *, idempotency_key: str | None = None, deduplicate: bool = True
-) -> Outgoing:
+) -> OutgoingRecord:
     """The record of an event, under a new id. An event with an execution is named by that, and by no key."""
     interaction_id = mint_id()
     token = None if event.execution_id else idempotency_key
-    return Outgoing(
+    return OutgoingRecord(
         interaction_id,
         partition_key(namespace, event, token),
         b'{"interaction_id":"%b",%b' % (interaction_id.encode(), event.text[1:]),
-        encode_headers(namespace, idempotency_key=token, deduplicate=deduplicate, traceparent=traces.header()),
+        encode_headers(
+            namespace, idempotency_key=token, deduplicate=deduplicate, traceparent=traces.current_traceparent()
+        ),
     )
 
 
 def precompile() -> None:
     """Compile what is compiled at first use, so that no request waits for it."""
-    _scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
+    _scan_items([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
     commas_of(b"[]")
 
 
-async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Result:
+async def _run_by_size(size: int, work: Callable[[Input], Result], given: Input) -> Result:
     """Run what is mostly compiled, and so lets the event loop continue: in a thread when its input is large."""
     return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)
 
 
-def _scanned(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
+def _scan_items(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
     """Events that the scanner accepts; None for the others, for large ones, and for those that may bring an id.
 
     Whatever is put on the topic as it was written is small: blanks cost nothing to send, and much to read.
     """
-    return list(_sure([bytes(item) if len(item) <= MOST_AS_WRITTEN_BYTES else b"" for item in items]))
+    return list(_events_scanned([bytes(item) if len(item) <= MAX_VERBATIM_BYTES else b"" for item in items]))
 
 
-def _sure(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
+def _events_scanned(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
     ends = np.cumsum([len(each) for each in texts])
     joined = np.frombuffer(b"".join(texts), np.uint8)
     firsts = ends - np.array([len(each) for each in texts])

@@ -9,24 +9,24 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
-from producers.clients import Clients
+from producers.clients import ProducerClients
 from producers.collector import documents
 from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
-from producers.topic import Topic
+from producers.topic import TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError
 from runtime.http import openapi, paths
 from runtime.http.access import Caller
-from runtime.http.admission import admit, admitted
-from runtime.http.middleware import FURTHER_HEADERS
+from runtime.http.admission import apply_rate_limit, require_scope
+from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, Check, Stores
 from runtime.tasks import running
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
 
-MEND_EVERY_S = 0.5
+CLIENT_CHECK_S = 0.5
 
 log = logging.getLogger("tally.api")
 
@@ -48,7 +48,7 @@ class TokenResponse(BaseModel):
     expires_in_s: int
 
 
-class CollectorPart:
+class CollectorModule:
     """The collector, as a part of an API. With `wait_for` it can wait for outcomes: where a reader is at hand."""
 
     def __init__(self, wait_for: WaitFor | None = None) -> None:
@@ -60,9 +60,11 @@ class CollectorPart:
         """Connect to Kafka; leaving waits for what is unsent."""
         await asyncio.to_thread(precompile)
         await kafka.require_topic(base.settings)
-        async with Clients(base.settings) as clients:
-            self._collector = Collector(base.settings, await clients.another(), base.redis, self._wait_for)
-            async with running(_mend(self._collector.topic, clients), "replacing a failed Kafka producer"):
+        async with ProducerClients(base.settings) as clients:
+            self._collector = Collector(base.settings, await clients.open_next(), base.redis, self._wait_for)
+            async with running(
+                _replace_failed_client(self._collector.topic, clients), "replacing a failed Kafka producer"
+            ):
                 try:
                     yield {"kafka": Check(self._collector.topic.check)}
                 finally:
@@ -71,11 +73,11 @@ class CollectorPart:
     def routes(self, base: AppContext) -> APIRouter:
         """Create, batch, beacon, and tokens for pages."""
         router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
-        writer = admitted(base, "write")
+        writer = require_scope(base, "write")
 
         @router.post(
             "",
-            responses=openapi.answers(408, 413, 415, ok=InteractionRecord),
+            responses=openapi.error_responses(408, 413, 415, ok=InteractionRecord),
             openapi_extra=documents.CREATE,
         )
         async def create_interaction(
@@ -87,7 +89,7 @@ class CollectorPart:
 
         @router.post(
             "/batch",
-            responses=openapi.answers(408, 413, 415, ok=documents.BulkResponse),
+            responses=openapi.error_responses(408, 413, 415, ok=documents.BulkResponse),
             openapi_extra=documents.BATCH,
         )
         async def create_interactions_batch(
@@ -103,38 +105,38 @@ class CollectorPart:
             "/beacon",
             status_code=204,
             response_class=Response,
-            responses=openapi.answers(408, 413, 415, ok=documents.BulkResponse),
+            responses=openapi.error_responses(408, 413, 415, ok=documents.BulkResponse),
             openapi_extra=documents.BEACON,
         )
         async def beacon(request: Request, token: Annotated[str, Query(max_length=2_048)]) -> Response:
             """Record a page's interactions: one, a list, or a batch. 204; 200 lists those that were not valid."""
             # So that the page can tell whether to send it again. It is the token that says who may write.
-            request.scope[FURTHER_HEADERS] = {"Access-Control-Allow-Origin": "*"}
-            caller = await admit(base, request, base.access.page(request, token))
+            request.scope[EXTRA_HEADERS] = {"Access-Control-Allow-Origin": "*"}
+            caller = await apply_rate_limit(base, request, base.access.page(request, token))
             return await self._collector.page(request, caller.namespace)
 
         @router.post(
             "/beacon-token",
             response_model=TokenResponse,
-            responses=openapi.answers(408, 413, 415),
+            responses=openapi.error_responses(408, 413, 415),
             openapi_extra=documents.TOKEN,
         )
         async def beacon_token(request: Request, caller: Annotated[Caller, Depends(writer)]) -> dict[str, Any]:
             """A token that lets pages of one origin write into this namespace, and nothing else, for a while."""
             wanted = await self._collector.token_request(request)
-            token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
+            token = base.access.new_page_token(caller, wanted.origin, wanted.expires_in_s)
             return {"token": base.access.signed(token), "expires_in_s": wanted.expires_in_s}
 
         return router
 
 
-async def _mend(topic: Topic, clients: Clients) -> None:
+async def _replace_failed_client(topic: TopicWriter, clients: ProducerClients) -> None:
     """Put a new client in the place of one that is beyond repair."""
     while True:
-        await asyncio.sleep(MEND_EVERY_S)
+        await asyncio.sleep(CLIENT_CHECK_S)
         if topic.broken is not None:
             log.warning("Kafka producer failed fatally; recreating it")
             try:
-                topic.use(await clients.another())
+                topic.use_client(await clients.open_next())
             except TallyError as error:
                 log.warning("no other Kafka client yet: %s", error)

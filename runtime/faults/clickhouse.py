@@ -2,7 +2,7 @@
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runtime.errors import Fatal, RowsRefused, StatementRefused, TallyError, TookTooLong, Unavailable
+from runtime.errors import Fatal, RowsRefused, StatementRefused, StatementTimeout, TallyError, Unavailable
 from runtime.faults.network import network_reason, untrusted
 
 CLICKHOUSE_POISON = {
@@ -71,5 +71,5 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
         return refused(code, f"ClickHouse refused a statement: {error}")
     if why := network_reason(error):
         return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) does not answer: {why}", kind="clickhouse network")
-    fault = TookTooLong if code == CLICKHOUSE_TIMEOUT else Unavailable
+    fault = StatementTimeout if code == CLICKHOUSE_TIMEOUT else Unavailable
     return fault(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}", kind=f"clickhouse {code or 'network'}")

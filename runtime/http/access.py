@@ -20,8 +20,8 @@ from runtime.http.middleware import CALLER
 from runtime.settings import Settings
 from runtime.tasks import running
 
-STALE_S = 10.0
-FIRST_LOOK_S = 5.0
+MAX_KEYS_AGE_S = 10.0
+FIRST_READ_TIMEOUT_S = 5.0
 
 log = logging.getLogger("tally.api")
 
@@ -46,31 +46,31 @@ class Access:
         self._keys = self._root
         self._stamp: object = None
         self._read_at = -math.inf
-        self.is_known = False
+        self.is_loaded = False
         """Whether the table has been read. Until then only the settings' key counts."""
 
     @asynccontextmanager
-    async def kept_fresh(self, database: ClickHouse) -> AsyncIterator[None]:
+    async def refreshed(self, database: ClickHouse) -> AsyncIterator[None]:
         """Look at the table until left. While ClickHouse is away, the keys that were known continue to count."""
         store = KeyStore(database)
         # A process that is started again knows its keys before its first request, if ClickHouse answers at all.
         with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOOK_S):
-                await self._look(store)
-        async with running(self._keep_fresh(store), "refreshing API keys"):
+            async with asyncio.timeout(FIRST_READ_TIMEOUT_S):
+                await self._refresh(store)
+        async with running(self._refresh_periodically(store), "refreshing API keys"):
             yield
 
-    async def _keep_fresh(self, store: KeyStore) -> None:
+    async def _refresh_periodically(self, store: KeyStore) -> None:
         while True:
             await asyncio.sleep(self._refresh_s)
-            await self._look(store)
+            await self._refresh(store)
 
-    async def _look(self, store: KeyStore) -> None:
+    async def _refresh(self, store: KeyStore) -> None:
         try:
-            stamp = await store.stamp()
+            stamp = await store.version()
             if stamp != self._stamp:
-                self._keys = await store.valid() | self._root
-                self._stamp, self.is_known = stamp, True
+                self._keys = await store.valid_keys() | self._root
+                self._stamp, self.is_loaded = stamp, True
             self._read_at = time.monotonic()
         except Exception as error:  # whatever it is: without these looks what is revoked would count for ever
             log.warning("failed to refresh API keys: %s", reason_of(error))
@@ -86,9 +86,9 @@ class Access:
             raise self._unknown("the key is not known")
         if scope not in key.scopes:
             raise forbidden(f"the key lacks the scope {scope!r}")
-        return _noted(request, key, namespace_named(request.headers.get("x-namespace"), key))
+        return _note_caller(request, key, select_namespace(request.headers.get("x-namespace"), key))
 
-    def page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
+    def new_page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
         """The page token of an origin, signed with the caller's key."""
         return PageToken.until(caller.key_id, caller.namespace, origin, life_s)
 
@@ -101,11 +101,11 @@ class Access:
 
     def _unknown(self, message: str) -> ApiError:
         """401, which is final; while the keys have not been read yet nothing is."""
-        return unauthorized(message) if self.is_known else unavailable("the keys are not known yet: again in a moment")
+        return unauthorized(message) if self.is_loaded else unavailable("the keys are not known yet: again in a moment")
 
     async def check(self) -> None:
         """Raise Unavailable when API keys could not be refreshed lately: what was revoked since continues to count."""
-        if time.monotonic() - self._read_at > max(STALE_S, 10 * self._refresh_s):
+        if time.monotonic() - self._read_at > max(MAX_KEYS_AGE_S, 10 * self._refresh_s):
             raise Unavailable("API keys could not be refreshed lately")
 
     def page(self, request: Request, token: str) -> Caller:
@@ -123,10 +123,10 @@ class Access:
             raise forbidden("the token's key may not write into this namespace")
         if not claims.is_for(request.headers.get("origin", "")):
             raise forbidden("the token is for pages of another origin")
-        return _noted(request, key, claims.namespace)
+        return _note_caller(request, key, claims.namespace)
 
 
-def namespace_named(header: str | None, key: ApiKey) -> str:
+def select_namespace(header: str | None, key: ApiKey) -> str:
     """The one of a key's namespaces that X-Namespace names, without it the first. Raises 403.
 
     The name is percent-encoded UTF-8, or plain UTF-8, or plain Latin-1, which is what Python's HTTP client writes.
@@ -140,6 +140,6 @@ def namespace_named(header: str | None, key: ApiKey) -> str:
     raise forbidden("the key is not bound to this namespace")
 
 
-def _noted(request: Request, key: ApiKey, namespace: str) -> Caller:
+def _note_caller(request: Request, key: ApiKey, namespace: str) -> Caller:
     caller = request.scope[CALLER] = Caller(key.key_id, namespace, key.scopes, key.rate_per_s)
     return caller

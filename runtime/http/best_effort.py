@@ -14,15 +14,15 @@ from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait, start
 
-PAUSE_S = 1.0
+RETRY_PAUSE_S = 1.0
 """After a failure nobody waits for Redis for so long."""
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 log = logging.getLogger("tally.api")
 
 
-class BestEffort:
+class BestEffortRedis:
     """A connection that is opened when it is needed, and again after a failure."""
 
     def __init__(self, settings: Settings) -> None:
@@ -34,7 +34,7 @@ class BestEffort:
         self._not_before = 0.0
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator["BestEffort"]:
+    async def opened(self) -> AsyncIterator["BestEffortRedis"]:
         """Use it; leaving closes the connection."""
         self._connect()
         try:
@@ -43,7 +43,7 @@ class BestEffort:
             await cancel_and_wait(self._connecting)
             await self._open.aclose()
 
-    async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Answer]]) -> Answer | None:
+    async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Result]]) -> Result | None:
         """Call Redis; None when it does not answer within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
         if self._redis is None or time.monotonic() < self._not_before:
             self._connect()
@@ -53,13 +53,13 @@ class BestEffort:
             async with asyncio.timeout(self._patience_s):
                 return await question(self._redis)
         except (*REDIS_FAILED, OSError, TimeoutError) as error:
-            self._not_before = time.monotonic() + PAUSE_S
+            self._not_before = time.monotonic() + RETRY_PAUSE_S
             log.warning("%s: going on without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
             REDIS_BYPASSED.labels(purpose).inc()
             return None
 
     @property
-    def answers(self) -> bool:
+    def is_available(self) -> bool:
         """Whether it did when it was last asked."""
         return self._redis is not None and time.monotonic() >= self._not_before
 
@@ -72,6 +72,6 @@ class BestEffort:
             self._redis = await self._open.enter_async_context(connect_redis(self._settings))
         except TallyError as error:
             log.warning("going on without Redis: %s", error)
-            self._not_before = time.monotonic() + PAUSE_S
+            self._not_before = time.monotonic() + RETRY_PAUSE_S
         finally:
             self._connecting = None

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from runtime.http.content_encoding import codings_of, decoded
+from runtime.http.content_encoding import codings_of, decompress
 from runtime.http.errors import ApiError, invalid, problem, too_large
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
@@ -41,9 +41,9 @@ async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: C
     if codings:
         # What is larger holds the event loop for long: zlib works without the interpreter's lock.
         if len(body) > _SMALL_BYTES or len(codings) > 1:
-            body = await asyncio.to_thread(decoded, body, codings, limit_bytes)
+            body = await asyncio.to_thread(decompress, body, codings, limit_bytes)
         else:
-            body = decoded(body, codings, limit_bytes)
+            body = decompress(body, codings, limit_bytes)
         take(len(body))
     return _as_utf8(body)
 
@@ -105,7 +105,7 @@ def json_response(value: Any, headers: dict[str, str] | None = None) -> Response
     return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
 
 
-class PartsResponse(Response):
+class ChunkedJsonResponse(Response):
     """A 200 with JSON that is sent piece by piece, as fast as the client reads: the connection buffers little of it."""
 
     media_type = "application/json"

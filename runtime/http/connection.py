@@ -17,10 +17,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from runtime.http.connection_limits import SURPLUS_CONNECTIONS, Limits
+from runtime.http.connection_limits import SURPLUS_CONNECTIONS, ConnectionLimits
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.middleware import REQUEST_ID, SURPLUS
-from runtime.http.turns import Starts
+from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS_REFUSED
 
 LINGER_S = 2.0
@@ -33,7 +33,7 @@ _VERSIONS = ("1.0", "1.1")
 log = logging.getLogger("tally.api")
 
 
-class _Stopped(Exception):
+class _ParsingStopped(Exception):
     """Ends parsing. Out of a callback the parser makes an error of its own of it."""
 
 
@@ -42,8 +42,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def __init__(
         self,
-        limits: Limits,
-        starts: Starts,
+        limits: ConnectionLimits,
+        starts: StartQueue,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -51,7 +51,7 @@ class BoundedConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
-        self._starts = starts
+        self._start_queue = starts
         self._is_surplus = False
         self._deadline = math.inf
         """When something has to have happened: a head, the rest of a body, a next request, an end."""
@@ -87,7 +87,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._limits = self._limits._replace(head_timeout_s=wait_s, keep_alive_s=0)
         self._deadline = self.loop.time() + self._limits.head_timeout_s
         if count > self._limits.connections + SURPLUS_CONNECTIONS:
-            self._answer(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
+            self._respond(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -100,10 +100,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._chunk_bytes, self._has_ended_message = len(data), False
         try:
             self._feed(data)
-        except (httptools.HttpParserError, _Stopped):
+        except (httptools.HttpParserError, _ParsingStopped):
             self._refuse(self._refusal or ApiError(400, "the request is not well-formed HTTP/1.1"))
         else:
-            self._bound(begun_in_head)
+            self._check_bounds(begun_in_head)
 
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -119,23 +119,23 @@ class BoundedConnection(HttpToolsProtocol):
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as upgrade:
                 rest = memoryview(rest)[upgrade.args[0] :]
-                self._go_on_without_upgrade()
+                self._ignore_upgrade()
             else:
                 return
 
-    def _go_on_without_upgrade(self) -> None:
+    def _ignore_upgrade(self) -> None:
         """Answer a request that asks for another protocol as if it had not asked.
 
         The parser takes it for one without a body; then its body would be parsed as the next request.
         """
         headers = dict(self.scope["headers"])
         if b"transfer-encoding" in headers:
-            self._stop_with(ApiError(400, "a chunked body cannot come with an upgrade to another protocol"))
+            self._stop_parsing(ApiError(400, "a chunked body cannot come with an upgrade to another protocol"))
         self._body_left = int(headers.get(b"content-length", b"0"))
         if self._body_left:
             self.cycle.more_body, self._in_head, self._has_ended_message = True, False, False
 
-    def _bound(self, begun_in_head: bool) -> None:
+    def _check_bounds(self, begun_in_head: bool) -> None:
         """Refuse what has no end: a head that continues, a body that is mostly framing."""
         if self._in_head:
             self._head_bytes = (
@@ -150,24 +150,24 @@ class BoundedConnection(HttpToolsProtocol):
             if self._framing_bytes > self._limits.head_bytes + self._body_bytes // 4:
                 self._refuse(ApiError(400, "the body comes in chunks that are too small, or with too much around them"))
             elif self._is_idle and self._body_bytes > self._limits.rest_bytes:
-                self._hang_up()
+                self._half_close()
 
     def on_headers_complete(self) -> None:
         """Begin to answer a request, unless its head is beyond a bound."""
         if self._head_bytes + self._chunk_bytes > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._limits.head_bytes:
-                self._stop_with(self._head_too_large())
+                self._stop_parsing(self._head_too_large())
         if self.parser.get_http_version() not in _VERSIONS:
-            self._stop_with(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
+            self._stop_parsing(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
         if len(self.headers) > self._limits.headers:
-            self._stop_with(
+            self._stop_parsing(
                 ApiError(
                     431, f"{len(self.headers)} headers, at most {self._limits.headers} are read (TALLY_HTTP_HEADERS)"
                 )
             )
         if len(self.pipeline) >= self._limits.pipelined:
-            self._stop_with(
+            self._stop_parsing(
                 unavailable(
                     f"{self._limits.pipelined} requests were sent ahead of their answers (TALLY_HTTP_PIPELINED)"
                 )
@@ -180,7 +180,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._deadline = math.inf
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._starts.start(self.loop, partial(super()._start_asgi_task, cycle, app))
+        self._start_queue.start(self.loop, partial(super()._start_asgi_task, cycle, app))
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of a body on."""
@@ -207,7 +207,7 @@ class BoundedConnection(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._refusal is not None:
-            self._answer(self._refusal)
+            self._respond(self._refusal)
         elif not self._in_head:
             self._deadline = now + self._limits.body_timeout_s
         else:
@@ -233,7 +233,7 @@ class BoundedConnection(HttpToolsProtocol):
             if not self._unsent_bytes or unsent <= self._unsent_bytes - PROGRESS_BYTES:
                 self._unsent_bytes, self._unsent_until = unsent, now + self._limits.write_timeout_s
             elif now >= self._unsent_until:
-                self._cut("its client does not read its answer (TALLY_HTTP_WRITE_TIMEOUT_MS)", "unread")
+                self._abort("its client does not read its answer (TALLY_HTTP_WRITE_TIMEOUT_MS)", "unread")
         elif now >= self._deadline:
             self._expire(now)
 
@@ -253,19 +253,19 @@ class BoundedConnection(HttpToolsProtocol):
             return ApiError(414, f"the URL with its headers is {limit}")
         return ApiError(431, f"the headers are {limit}")
 
-    def _stop_with(self, refusal: ApiError) -> None:
+    def _stop_parsing(self, refusal: ApiError) -> None:
         """End parsing, from inside of it: `data_received` refuses."""
         self._refusal = refusal
-        raise _Stopped
+        raise _ParsingStopped
 
     def _refuse(self, error: ApiError) -> None:
         """Read no more; answer with an error once all before it is answered, and close."""
         self._is_refused, self._refusal = True, error
         cycle = self.cycle
         if self._is_idle and not self._in_head:
-            self._hang_up()  # its request is answered already
+            self._half_close()  # its request is answered already
         elif self._is_idle:
-            self._answer(error)
+            self._respond(error)
         elif not cycle.more_body:
             pass  # it belongs to a later request, and waits for those before it
         elif self.pipeline and self.pipeline[0][0] is cycle:
@@ -274,11 +274,11 @@ class BoundedConnection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:
-                self._cut("its body is malformed", "malformed")
+                self._abort("its body is malformed", "malformed")
             else:
-                self._answer(error)
+                self._respond(error)
 
-    def _answer(self, error: ApiError) -> None:
+    def _respond(self, error: ApiError) -> None:
         """Write the last answer of a connection, and close it for writing."""
         CONNECTIONS_REFUSED.labels(str(error.status)).inc()
         log.info("refused a request at its connection: %d %s", error.status, error.message)
@@ -291,15 +291,15 @@ class BoundedConnection(HttpToolsProtocol):
         ]
         head = b"".join(b"%b: %b\r\n" % each for each in headers)
         self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
-        self._hang_up()
+        self._half_close()
 
-    def _hang_up(self) -> None:
+    def _half_close(self) -> None:
         """Say no more, and read without parsing until the client closes as well, or for a moment."""
         self._is_refused, self._refusal = True, None
         self.transport.write_eof()
         self._deadline = self.loop.time() + LINGER_S
 
-    def _cut(self, why: str, label: str) -> None:
+    def _abort(self, why: str, label: str) -> None:
         CONNECTIONS_REFUSED.labels(label).inc()
         log.info("cut a connection: %s", why)
         self.transport.abort()

@@ -18,7 +18,7 @@ OTHER_DESCRIPTORS = 256
 log = logging.getLogger("tally.api")
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """Bounds of one connection, and how many there may be."""
 
     connections: int
@@ -48,7 +48,7 @@ class Limits(NamedTuple):
         )
 
 
-def within_descriptors(limits: Limits) -> Limits:
+def within_descriptors(limits: ConnectionLimits) -> ConnectionLimits:
     """The limits, with no more connections than the process may open files; its soft limit is raised as needed."""
     others = SURPLUS_CONNECTIONS + ACCEPTED_TOGETHER * ROUNDS_UNTIL_CLOSED + OTHER_DESCRIPTORS
     needed = limits.connections + others

@@ -27,7 +27,7 @@ def codings_of(headers: Sequence[str]) -> Sequence[str]:
     return codings
 
 
-def decoded(body: bytes, codings: Sequence[str], limit_bytes: int) -> bytes:
+def decompress(body: bytes, codings: Sequence[str], limit_bytes: int) -> bytes:
     """The body without its codings. Raises ApiError: 413 when it expands too far, 400 when it is not coded so."""
     for coding in reversed(codings):
         body = _inflated(body, _RAW if coding == "deflate" and not _is_zlib(body) else _WBITS[coding], limit_bytes)

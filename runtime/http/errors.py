@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Response
 
-KINDS = {
+ERROR_TYPES = {
     400: "BadRequestError",
     401: "UnauthorizedError",
     403: "ForbiddenError",
@@ -22,12 +22,12 @@ KINDS = {
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 """Problems of one request that its answer names; further ones are counted."""
-MOST_MESSAGE_CHARACTERS = 1_000
-MOST_NAME_CHARACTERS = 1_000
+MAX_MESSAGE_CHARACTERS = 1_000
+MAX_NAME_CHARACTERS = 1_000
 """Largest length of a key in an error's location."""
-MOST_PLACES = 64
+MAX_LOCATION_PARTS = 64
 """In a location."""
 
 
@@ -52,7 +52,7 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """The response that says this error."""
-        kind = KINDS.get(self.status, "Error")
+        kind = ERROR_TYPES.get(self.status, "Error")
         error = {"message": self.message, "type": kind, "code": self.code, "details": self.details}
         body = {"success": False, "status": self.status, "error": error}
         text = json.dumps(body, ensure_ascii=False).encode(errors="replace")  # half a surrogate may be quoted
@@ -61,11 +61,13 @@ class ApiError(Exception):
 
 def problem(kind: str, location: Sequence[str | int], message: str) -> dict[str, Any]:
     """One entry of `validation_errors`: a machine's name for it, where, and a sentence. What it quotes is cut."""
-    places = [cut(each, MOST_NAME_CHARACTERS) if isinstance(each, str) else each for each in location[:MOST_PLACES]]
-    return {"type": kind, "location": places, "message": cut(message, MOST_MESSAGE_CHARACTERS)}
+    places = [
+        truncate(each, MAX_NAME_CHARACTERS) if isinstance(each, str) else each for each in location[:MAX_LOCATION_PARTS]
+    ]
+    return {"type": kind, "location": places, "message": truncate(message, MAX_MESSAGE_CHARACTERS)}
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """A text of at most this many characters; a longer one ends with an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -79,7 +81,7 @@ def invalid(
     message = f"{where}: {first['message']}" if where else first["message"]
     if others := len(problems) - 1 + more:
         message += f" (and {others} more errors)"
-    return ApiError(status, message, code=code, details={"validation_errors": list(problems[:MOST_PROBLEMS])})
+    return ApiError(status, message, code=code, details={"validation_errors": list(problems[:MAX_PROBLEMS])})
 
 
 _NOT_FOUND = {

@@ -70,7 +70,7 @@ class KeyStore:
             raise TallyError(f"no key {key_id!r}; `tally keys list` shows them")
         await self._database.command(_REVOKE, {"key_id": key_id})
 
-    async def valid(self) -> dict[str, ApiKey]:
+    async def valid_keys(self) -> dict[str, ApiKey]:
         """The keys that count, by name."""
         rows = await self._database.rows(_VALID)
         return {
@@ -78,7 +78,7 @@ class KeyStore:
             for key_id, hashed, scopes, namespaces, rate in rows
         }
 
-    async def stamp(self) -> Sequence[int]:
+    async def version(self) -> Sequence[int]:
         """Another one whenever a key was made or revoked."""
         ((count, versions),) = await self._database.rows(_CHANGED)
         return count, versions

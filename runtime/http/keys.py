@@ -23,7 +23,7 @@ KEY_PREFIX = "tk_"
 TOKEN_PREFIX = "tb_"  # noqa: S105  (no secret)
 ROOT = "root"
 """Names the key of the settings."""
-LONGEST_TOKEN_BYTES = 2_048
+MAX_TOKEN_BYTES = 2_048
 MAX_TOKEN_LIFE_S = 86_400
 TOKEN_CLOCK_SKEW_S = 60
 """How far the clock of a backend that signs tokens may be ahead of the API's."""
@@ -84,7 +84,7 @@ class PageToken(NamedTuple):
     def read(cls, token: str) -> tuple[Self, str] | None:
         """A token's content and its signature, not checked yet; None for malformed tokens."""
         body, _, signature = token[len(TOKEN_PREFIX) :].partition(".")
-        if not token.startswith(TOKEN_PREFIX) or len(token) > LONGEST_TOKEN_BYTES:
+        if not token.startswith(TOKEN_PREFIX) or len(token) > MAX_TOKEN_BYTES:
             return None
         try:
             key_id, namespace, origin, *times = json.loads(_decode(body))

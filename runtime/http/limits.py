@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.http.access import Caller
-from runtime.http.best_effort import BestEffort
+from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError
 from runtime.redis import Redis
 from runtime.settings import Settings
@@ -50,7 +50,7 @@ class _Bucket:
 class RateLimits:
     """Counts requests by key. Without a limit (0) nobody is asked."""
 
-    def __init__(self, settings: Settings, redis: BestEffort) -> None:
+    def __init__(self, settings: Settings, redis: BestEffortRedis) -> None:
         self._rate = settings.rate_limit_per_s
         self._burst_s = settings.rate_limit_burst_ms / 1000
         self._prefix = f"{settings.key_prefix}:rate:"

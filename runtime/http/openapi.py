@@ -35,13 +35,13 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-class Health(BaseModel):
+class HealthResponse(BaseModel):
     """The process lives."""
 
     status: Literal["ok"]
 
 
-class Ready(BaseModel):
+class ReadinessResponse(BaseModel):
     """Each dependency: ok; away; missing, when requests continue without it; degraded, when `problems` says why."""
 
     ready: bool
@@ -49,13 +49,13 @@ class Ready(BaseModel):
     problems: list[str]
 
 
-def answers(*statuses: int, ok: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int, ok: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint that may answer these errors, besides those that any may; `ok` is its 200."""
     good: dict[int | str, dict[str, Any]] = {} if ok is None else {200: {"model": ok}}
-    return good | {status: {"model": ErrorResponse} for status in (*statuses, *_ANY)}
+    return good | {status: {"model": ErrorResponse} for status in (*statuses, *_ANY_ENDPOINT)}
 
 
-_ANY = (400, 401, 403, 422, 429, 500, 503)
+_ANY_ENDPOINT = (400, 401, 403, 422, 429, 500, 503)
 
 
 _SECURITY = {
@@ -69,7 +69,7 @@ _SECURITY = {
 }
 
 
-def document(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[str, Any]]:
+def document_generator(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[str, Any]]:
     """The application's document, with what every path but the open ones needs: a key, and perhaps a namespace.
 
     FastAPI would say so by itself for dependencies of its own kind, which cost each request a tenth of its time.
@@ -87,9 +87,9 @@ def document(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[st
     return completed
 
 
-def methods_of(document: dict[str, Any], path: str) -> set[str]:
+def methods_of(document_generator: dict[str, Any], path: str) -> set[str]:
     """Methods of a path in the document; a literal path is not another's parameter."""
-    paths = document["paths"]
+    paths = document_generator["paths"]
     fitting = (
         [path] if path in paths else [each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]
     )
@@ -108,7 +108,9 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
     return {name: _inlined(value, definitions) for name, value in schema.items() if name != "$defs"}
 
 
-def body_of(schema: dict[str, Any], example: Any, *, kinds: tuple[str, ...] = ("application/json",)) -> dict[str, Any]:
+def request_body(
+    schema: dict[str, Any], example: Any, *, kinds: tuple[str, ...] = ("application/json",)
+) -> dict[str, Any]:
     """The `openapi_extra` of an endpoint that reads its body itself."""
     plain = _inlined(schema, schema.get("$defs", {}))
     content = {kind: {"schema": plain, "example": example} for kind in kinds}

@@ -13,6 +13,6 @@ def wait_s(request: Request, most_ms: int) -> float | None:
     return min(int(found[1]), most_ms / 1000) if found else None
 
 
-def applied(seconds: float | None) -> dict[str, str]:
+def preference_applied(seconds: float | None) -> dict[str, str]:
     """The header that says that a preference was honoured."""
     return {} if seconds is None else {"Preference-Applied": f"wait={seconds:g}"}

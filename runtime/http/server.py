@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 
 from runtime.http.connection import BoundedConnection
-from runtime.http.connection_limits import ACCEPTED_TOGETHER, Limits, within_descriptors
-from runtime.http.turns import Starts
+from runtime.http.connection_limits import ACCEPTED_TOGETHER, ConnectionLimits, within_descriptors
+from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS
 from runtime.ports import BACKLOG
 from runtime.settings import Settings
@@ -21,7 +21,7 @@ from runtime.settings import Settings
 log = logging.getLogger("tally.api")
 
 
-class OrderlyServer(uvicorn.Server):
+class GracefulServer(uvicorn.Server):
     """Its own signal handling ends the process by the signal, before what is open around `serve` could be closed."""
 
     @contextmanager
@@ -29,7 +29,7 @@ class OrderlyServer(uvicorn.Server):
         """Leave signals alone."""
         yield
 
-    async def serve_until_told(self, sockets: Sequence[socket.socket] | None = None) -> None:
+    async def serve_until_signal(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve until SIGTERM or SIGINT; requests in flight may end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,12 +41,12 @@ class OrderlyServer(uvicorn.Server):
         self.should_exit = True
 
 
-class ApiServer(OrderlyServer):
+class ApiServer(GracefulServer):
     """Serves an application over bounded connections."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
-        limits = within_descriptors(Limits.of(settings))
-        protocol: Any = partial(BoundedConnection, limits, Starts())
+        limits = within_descriptors(ConnectionLimits.of(settings))
+        protocol: Any = partial(BoundedConnection, limits, StartQueue())
         super().__init__(
             uvicorn.Config(
                 app,
@@ -65,7 +65,7 @@ class ApiServer(OrderlyServer):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept; `backlog` is also how many asyncio accepts at a time, and the kernel may keep more."""
-        asyncio.get_running_loop().set_exception_handler(_explained)
+        asyncio.get_running_loop().set_exception_handler(_log_loop_error)
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(BACKLOG)
@@ -80,7 +80,7 @@ class ApiServer(OrderlyServer):
         return await super().on_tick(counter)
 
 
-def _explained(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what the event loop could not do. A lack of descriptors is no fault of the code, and gets no stack trace."""
     if str(context.get("message")).startswith("socket.accept() out of system resource"):
         log.error(

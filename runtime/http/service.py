@@ -20,8 +20,8 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Degraded, TallyError, Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access
-from runtime.http.best_effort import BestEffort
-from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem, unavailable
+from runtime.http.best_effort import BestEffortRedis
+from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, unavailable
 from runtime.http.head import HeadAsGet
 from runtime.http.hosts import AllowedHosts
 from runtime.http.limits import RateLimits
@@ -33,12 +33,12 @@ from runtime.traces import Traces
 
 log = logging.getLogger("tally.api")
 
-CHECK_S = 2.0
+CHECK_TIMEOUT_S = 2.0
 """A dependency that takes longer to say that it is there is not."""
-CHECKED_FOR_S = 0.5
+READINESS_CACHE_S = 0.5
 """Readiness results are cached for this long."""
 
-EXPOSED = (
+EXPOSED_HEADERS = (
     REQUEST_ID,
     "X-Interaction-Id",
     "X-Duplicate-Of",
@@ -63,7 +63,7 @@ class AppContext(NamedTuple):
     settings: Settings
     access: Access
     limits: RateLimits
-    redis: BestEffort
+    redis: BestEffortRedis
 
 
 class Stores(NamedTuple):
@@ -71,7 +71,7 @@ class Stores(NamedTuple):
 
     lookups: ClickHouse
     lists: ClickHouse
-    watched: ClickHouse
+    monitoring: ClickHouse
     """For keys and readiness."""
 
 
@@ -90,7 +90,7 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
 
     `hosts` are the names that it answers to; none: to any.
     """
-    redis = BestEffort(settings)
+    redis = BestEffortRedis(settings)
     base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
     readiness = _Readiness()
     traces = Traces(settings, "tally-api")
@@ -101,11 +101,11 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
             stack.enter_context(traces.exported())
             opened = [connect(settings, lazily=True, threads=threads) for threads in (4, 2, 2)]
             stores = Stores(*[await stack.enter_async_context(each) for each in opened])
-            await stack.enter_async_context(base.access.kept_fresh(stores.watched))
+            await stack.enter_async_context(base.access.refreshed(stores.monitoring))
             if settings.redis.get_secret_value():
                 await stack.enter_async_context(redis.opened())
             checks = {
-                "redis": Check(_redis_answers(redis), needed=False),
+                "redis": Check(_redis_check(redis), needed=False),
                 "keys": Check(base.access.check, needed=False),
             }
             for part in parts:
@@ -126,27 +126,27 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.add_exception_handler(ApiError, _answer_api_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(Unavailable, _answer_unavailable)
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(Unavailable, _on_unavailable)
     for part in parts:
         app.include_router(part.routes(base))
     app.include_router(_operations(readiness))
-    app.openapi = openapi.document(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
+    app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
     if settings.cors_origins:
         app.add_middleware(
             _Cors,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Namespace", REQUEST_ID],
-            expose_headers=EXPOSED,
+            expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(HeadAsGet)
     if hosts:
         app.add_middleware(AllowedHosts, names=hosts)
     app.add_middleware(
-        RequestMiddleware, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
+        RequestMiddleware, max_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
     )
     return app
 
@@ -154,15 +154,17 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
 def _operations(readiness: "_Readiness") -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get(paths.HEALTH, response_model=openapi.Health)
+    @router.get(paths.HEALTH, response_model=openapi.HealthResponse)
     async def health() -> dict[str, str]:
         """The process lives; it says nothing of what it depends on."""
         return {"status": "ok"}
 
-    @router.get(paths.READY, response_model=openapi.Ready, responses={503: {"model": openapi.Ready}})
+    @router.get(
+        paths.READY, response_model=openapi.ReadinessResponse, responses={503: {"model": openapi.ReadinessResponse}}
+    )
     async def ready() -> JSONResponse:
         """Whether requests can be answered now, and the state of each: ok, away, missing (not needed), or degraded."""
-        answer = await readiness.look()
+        answer = await readiness.check()
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
     @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -190,21 +192,21 @@ class _Readiness:
         self._answer: dict[str, Any] = {}
         self._until = 0.0
 
-    async def look(self) -> dict[str, Any]:
+    async def check(self) -> dict[str, Any]:
         async with self._lock:
             if time.monotonic() >= self._until:
                 states = await asyncio.gather(*map(_state, self.checks.values()))
                 named = {name: state for name, (state, _) in zip(self.checks, states, strict=True)}
                 problems = [problem for _, problem in states if problem]
                 self._answer = {"ready": "away" not in named.values(), "dependencies": named, "problems": problems}
-                self._until = time.monotonic() + CHECKED_FOR_S
+                self._until = time.monotonic() + READINESS_CACHE_S
             return self._answer
 
 
 async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degraded"], str]:
     """A dependency's state, and what somebody has to look at."""
     try:
-        async with asyncio.timeout(CHECK_S):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check.ask()
     except Degraded as error:
         return "degraded", str(error)
@@ -213,7 +215,7 @@ async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degrad
     return "ok", ""
 
 
-def _redis_answers(redis: BestEffort) -> Callable[[], Awaitable[None]]:
+def _redis_check(redis: BestEffortRedis) -> Callable[[], Awaitable[None]]:
     async def ask() -> None:
         if await redis.ask("readiness", lambda connected: connected.ping()) is None:
             raise Unavailable("Redis does not answer")
@@ -229,12 +231,12 @@ async def _stopping() -> None:
     raise Unavailable("the process is stopping")
 
 
-async def _answer_api_error(_request: Request, error: Exception) -> Response:
+async def _on_api_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101  (FastAPI calls it for nothing else)
     return error.response()
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     headers = dict(error.headers or {})
     if error.status_code == 405 and (methods := openapi.methods_of(request.app.openapi(), request.scope["path"])):
@@ -242,14 +244,14 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     return ApiError(error.status_code, str(error.detail), headers=headers).response()
 
 
-async def _answer_invalid(_request: Request, error: Exception) -> Response:
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     problems = error.errors()
-    told = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MOST_PROBLEMS]]
-    return invalid(told, more=len(problems) - len(told)).response()
+    problems_shown = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MAX_PROBLEMS]]
+    return invalid(problems_shown, more=len(problems) - len(problems_shown)).response()
 
 
-async def _answer_unavailable(_request: Request, error: Exception) -> Response:
+async def _on_unavailable(_request: Request, error: Exception) -> Response:
     # Not its text: addresses stand in it.
     log.warning("%s", error)
     return unavailable("a store behind this service does not answer, try again").response()

@@ -14,7 +14,7 @@ STARTED_TOGETHER = 32
 Result = TypeVar("Result")
 
 
-class Turns:
+class TurnQueue:
     """A queue for pieces of work, of which the event loop runs at most one between two looks at its sockets.
 
     Without it a hundred requests that arrive together would hold the loop for a hundred pieces in a row.
@@ -34,7 +34,7 @@ class Turns:
                 await asyncio.sleep(0)  # with the lock held: whoever waits comes after all that is ready now
 
 
-class Starts:
+class StartQueue:
     """Starts requests, STARTED_TOGETHER of them at most in one round of the event loop; further ones in the next."""
 
     def __init__(self) -> None:

@@ -14,9 +14,9 @@ from runtime.process import guard, launch
 
 TAIL_LINES = 15
 KILL_WAIT_S = 5.0
-CLOSE_PACE_S = 0.02
+CLOSE_POLL_S = 0.02
 
-_BARE_PYTHON = (sys.executable, "-I", "-S")
+_ISOLATED_PYTHON = (sys.executable, "-I", "-S")
 """For the guard and the launch: neither site-packages nor the working directory nor PYTHON* variables."""
 
 
@@ -78,7 +78,7 @@ class Children:
         self._unreaped: dict[int, Child] = {}
         reading, self._writing = os.pipe()
         self._guard = subprocess.Popen(
-            [*_BARE_PYTHON, guard.__file__],
+            [*_ISOLATED_PYTHON, guard.__file__],
             stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -109,7 +109,7 @@ class Children:
         given = (input_path or Path(os.devnull)).open("rb")
         try:
             process = subprocess.Popen(
-                [*_BARE_PYTHON, launch.__file__, str(self._writing), *command],
+                [*_ISOLATED_PYTHON, launch.__file__, str(self._writing), *command],
                 stdin=given,
                 stdout=log,
                 stderr=log,
@@ -141,10 +141,10 @@ class Children:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait(KILL_WAIT_S)
-            self.reaped(child)
+            self.mark_reaped(child)
         return [child.process.returncode for child in children]
 
-    def reaped(self, child: Child) -> None:
+    def mark_reaped(self, child: Child) -> None:
         """Tell the guard that a child has ended, so that it will never signal a stranger with the same id."""
         os.write(self._writing, b"-%d\n" % child.pid)
         self._unreaped.pop(child.pid, None)
@@ -156,5 +156,5 @@ class Children:
         while self._guard.poll() is None and time.monotonic() < deadline:
             for child in self._unreaped.values():
                 child.process.poll()  # until then it is a zombie, which the guard waits for
-            time.sleep(CLOSE_PACE_S)
+            time.sleep(CLOSE_POLL_S)
         self._guard.wait(0)

@@ -13,7 +13,7 @@ LONGEST_DELAY_S = 10.0
 STABLE_AFTER_S = 30.0
 """A process that ran this long and died is restarted at once again."""
 
-FOR_GOOD = frozenset({each.exit_code for each in (Fatal, SettingsError)})
+PERMANENT_EXIT_CODES = frozenset({each.exit_code for each in (Fatal, SettingsError)})
 """How a process ends that starting again cannot repair."""
 
 
@@ -75,12 +75,12 @@ class Supervisor:
         return not all(slot.done for slot in self._slots)
 
     def _ended(self, slot: _Slot, child: Child, now: float) -> None:
-        self._children.reaped(child)
+        self._children.mark_reaped(child)
         slot.child = None
         if child.exit_code == 0:
             slot.done = True
             return
-        if child.exit_code is not None and child.exit_code in FOR_GOOD:
+        if child.exit_code is not None and child.exit_code in PERMANENT_EXIT_CODES:
             failure = child.failure(f"{child.describe_exit()} and will not be restarted")
             failure.exit_code = child.exit_code
             raise failure

@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.log import LogFormat
-from runtime.masking import hide
+from runtime.masking import register_secrets
 from runtime.settings.clickhouse import ClickHouseSettings
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
@@ -20,7 +20,7 @@ from runtime.settings.kafka import KafkaSettings
 from runtime.settings.redis import RedisSettings
 from runtime.settings.retention import RetentionSettings
 from runtime.sizes import MIB
-from runtime.stack_file import Phase, StackFile
+from runtime.stack_file import StackFile, StackPhase
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
@@ -113,7 +113,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         except ValidationError as error:
             wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
             raise SettingsError(wrong) from None
-        hide(loaded.secrets())
+        register_secrets(loaded.secrets())
         return loaded
 
     def secrets(self) -> list[str]:
@@ -135,10 +135,10 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
 
     def _missing(self, variable: str) -> str:
         """The error for a setting that neither the environment nor a stack has."""
-        phase = Phase.of(self.data_dir)
-        if phase and phase.doing != "running":
+        phase = StackPhase.of(self.data_dir)
+        if phase and phase.state != "running":
             return (
-                f"{variable} is not set, and the stack in {self.data_dir} is {phase.doing} (pid {phase.pid}): "
+                f"{variable} is not set, and the stack in {self.data_dir} is {phase.state} (pid {phase.pid}): "
                 f"wait until it has, or set {variable}"
             )
         return (

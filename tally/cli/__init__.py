@@ -20,7 +20,7 @@ def main() -> None:
         from tally.cli.output import Guarded, answers, say  # noqa: PLC0415
         from tally.invoked import invoked  # noqa: PLC0415
 
-        log.quieten_libraries()
+        log.silence_libraries()
         try:
             with redirect_stdout(cast(TextIO, Guarded(sys.stdout))):
                 try:

@@ -12,7 +12,7 @@ import typer
 
 from readers.lookup import Lookups
 from readers.reports import REPORTS, Report, run_report
-from readers.tail import Skipped, TailEvent, TailFilter
+from readers.tail import SkippedEvents, TailEvent, TailFilter
 from readers.tail import tail as follow
 from runtime import clickhouse
 from runtime.errors import TallyError
@@ -162,7 +162,7 @@ def tail(
             aclosing(follow(settings, database, wanted)) as events,
         ):
             async for each in events:
-                if isinstance(each, Skipped):
+                if isinstance(each, SkippedEvents):
                     say(f"{each.events:,} events came too fast to be shown: narrow what is shown")
                 elif as_json:
                     answer_json(each.model_dump())

@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from producers.lines import read_lines
-from producers.open_bandit import Campaign, Policy, read_log
+from producers.open_bandit import Campaign, LoggingPolicy, read_log
 from producers.producer import NotAccepted, Producer
 from producers.simulator import Simulator
 from readers.overview import VerdictCounts
@@ -110,7 +110,7 @@ def open_bandit(
     Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
     """
     chosen_policy, chosen_campaign = (
-        _one_of(policy, Policy, "--policy"),
+        _one_of(policy, LoggingPolicy, "--policy"),
         _one_of(campaign, Campaign, "--campaign"),
     )
     settings = Settings.load(data_dir)

@@ -12,10 +12,10 @@ from readers.overview import PartitionLag, VerdictCounts, count_verdicts, count_
 from readers.stuck_now import find_stuck
 from runtime import clickhouse
 from runtime.errors import TallyError, Unavailable
-from runtime.ports import http_answers
+from runtime.ports import responds_to_http
 from runtime.settings import Settings, without_password
-from runtime.stack_file import Phase, StackFile, process_exists
-from runtime.stuck import Stuck
+from runtime.stack_file import StackFile, StackPhase, process_exists
+from runtime.stuck import StuckPartition
 from schemas.tables import INTERACTIONS
 from tally.answering import faults_of
 from tally.cli.options import AsJson, DataDir, answer_json
@@ -27,7 +27,7 @@ class _Known(BaseModel):
     """How things stand, as far as the stores told: None is not known."""
 
     partitions: list[PartitionLag] | None = None
-    stuck: list[Stuck] | None = None
+    stuck: list[StuckPartition] | None = None
     verdicts: VerdictCounts | None = None
     withheld: dict[str, int] | None = None
     problems: list[str] = []
@@ -84,7 +84,7 @@ async def _look(settings: Settings, stack: StackFile | None) -> _Known:
         known.add(str(each))
     if stack:
         await _ask_stack(stack, known)
-        if (phase := Phase.of(settings.data_dir)) and phase.doing == "stopping":
+        if (phase := StackPhase.of(settings.data_dir)) and phase.state == "stopping":
             known.add(f"the stack is stopping (pid {phase.pid})")
     return known
 
@@ -111,7 +111,7 @@ async def _ask_stack(stack: StackFile, known: _Known) -> None:
     running = sum(map(process_exists, stack.pids.workers))
     if running < stack.workers:
         known.add(f"{running} of {stack.workers} workers run")
-    if not await asyncio.to_thread(http_answers, f"{stack.endpoints.api}/v1/health"):
+    if not await asyncio.to_thread(responds_to_http, f"{stack.endpoints.api}/v1/health"):
         known.add(f"the API at {stack.endpoints.api} does not answer")
 
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from deploy.embedded.clickhouse_http.users import User, read_users
 from runtime import log, masking
-from runtime.http.server import OrderlyServer
+from runtime.http.server import GracefulServer
 
 KEEP_ALIVE_S = 60
 STOP_S = 10
@@ -39,7 +39,7 @@ async def serve(name: str, users: Sequence[User], host: str, port: int) -> None:
         timeout_graceful_shutdown=STOP_S,
     )
     try:
-        await OrderlyServer(config).serve_until_told()
+        await GracefulServer(config).serve_until_signal()
     finally:
         front.close()
 
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     log.configure()
     users = read_users(options.users) if options.users else [_user_of_environment()]
-    masking.hide(user.password for user in users)
+    masking.register_secrets(user.password for user in users)
     path = options.path.absolute()
     path.mkdir(parents=True, exist_ok=True)
     os.chdir(path.parent)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
+from deploy.embedded.clickhouse_http.body import ClientDisconnected, Receive, decoded, read_form, read_statement
 from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
 from deploy.embedded.clickhouse_http.engine import Engine, summary
 from deploy.embedded.clickhouse_http.errors import (
@@ -55,7 +55,7 @@ class Front:
         """Answer one HTTP request."""
         if scope["type"] != "http":
             return
-        answer = Answer(send)
+        answer = FrontResponse(send)
         try:
             check_origin(headers_of(scope), only_local=self._only_local)
             if scope["path"] in {"/ping", "/replicas_status"} or _is_greeting(scope):
@@ -64,7 +64,7 @@ class Front:
                 raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
             else:
                 await self._serve(read_request(scope, self._users), receive, answer)
-        except ClientGone:
+        except ClientDisconnected:
             log.info("client gone")
         except ClickHouseError as failed:
             await answer.failed(failed)
@@ -89,7 +89,7 @@ class Front:
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
-    async def _serve(self, request: Request, receive: Receive, answer: "Answer") -> None:
+    async def _serve(self, request: Request, receive: Receive, answer: "FrontResponse") -> None:
         body = decoded(receive, request.content_encoding)
         if request.form_type:
             request = request.with_fields(await read_form(body, request.form_type))
@@ -105,10 +105,10 @@ class Front:
         body: AsyncIterator[bytes],
         request: Request,
         receive: Receive,
-        answer: "Answer",
+        answer: "FrontResponse",
     ) -> None:
         if statement.kind != "stream_in":
-            async with self._killed_when_gone(request.caller.mark, statement, receive, answer):
+            async with self._kill_on_disconnect(request.caller.mark, statement, receive, answer):
                 await self._read(statement, request, answer)
             return
         await self._call(self._engine.check, request.caller, statement)
@@ -126,7 +126,7 @@ class Front:
             raise
         await answer.whole(200, b"", _headers(request, statement) | {"x-clickhouse-summary": summary(written_rows)})
 
-    async def _read(self, statement: Statement, request: Request, answer: "Answer") -> None:
+    async def _read(self, statement: Statement, request: Request, answer: "FrontResponse") -> None:
         encoding, encoder = compressor(request.accept_encoding)
         answer.encoder = encoder
         headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
@@ -148,8 +148,8 @@ class Front:
                 await self._call(result.close)
 
     @asynccontextmanager
-    async def _killed_when_gone(
-        self, mark: str, statement: Statement, receive: Receive, answer: "Answer"
+    async def _kill_on_disconnect(
+        self, mark: str, statement: Statement, receive: Receive, answer: "FrontResponse"
     ) -> AsyncIterator[None]:
         """Watch the connection while a reading statement runs, and end the query when the client leaves."""
         if not is_reading(statement.sql):
@@ -177,7 +177,7 @@ class Front:
         self._engine.close()
 
 
-class Answer:
+class FrontResponse:
     """One HTTP response: its status and headers leave with the first byte."""
 
     def __init__(self, send: Send) -> None:

@@ -28,7 +28,7 @@ MAX_QUERY_BYTES = 1024 * 1024
 """The longest statement, its streamed rows not counted. ClickHouse's own max_query_size is a quarter of it."""
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client closed its connection before the request was answered."""
 
 
@@ -43,7 +43,7 @@ async def decoded(receive: Receive, encoding: str) -> AsyncIterator[bytes]:
         except TimeoutError:
             raise error(SOCKET_TIMEOUT, f"The client sent nothing for {RECEIVE_TIMEOUT_S:.0f} s") from None
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnected
         more = message.get("more_body", False)
         if message.get("body"):
             empty = False

@@ -16,9 +16,9 @@ from typing import IO
 import chdb
 
 from deploy.embedded.clickhouse_http.errors import ACCESS_DENIED, BAD_ARGUMENTS, error, from_engine
-from deploy.embedded.clickhouse_http.policy import INFILE, Policy, Refused
+from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
 from deploy.embedded.clickhouse_http.statement import Statement, split_settings
-from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, Caller, User, engine_config, engine_users
+from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, StatementCaller, User, engine_config, engine_users
 from runtime.private_file import write_private
 
 _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
@@ -46,7 +46,7 @@ class Session:
         self,
         connection: str,
         mark: str,
-        caller: Caller | None = None,
+        caller: StatementCaller | None = None,
         bounds: Mapping[str, str] | None = None,
         *,
         backup: bool = False,
@@ -175,17 +175,17 @@ class Engine:
         shutil.rmtree(self._spool, ignore_errors=True)  # what a crash left
         self._spool.mkdir(parents=True)
         self._keep_open = chdb.connect(self._address)  # the engine stays up between requests
-        self._policy = Policy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
+        self._policy = StatementPolicy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
         self._check_short = lru_cache(CHECKED_STATEMENTS)(self._check)
 
-    def insert(self, caller: Caller, statement: Statement) -> Insert:
+    def insert(self, caller: StatementCaller, statement: Statement) -> Insert:
         """Begin an INSERT whose rows are appended as bytes of its format.
 
         `check` is to be called first.
         """
         return Insert(lambda: Session(self._address, caller.mark, caller), statement, self._spool)
 
-    def check(self, caller: Caller, statement: Statement) -> bool:
+    def check(self, caller: StatementCaller, statement: Statement) -> bool:
         """Whether a statement needs the right to backup files.
 
         Raises ClickHouseError for one that cannot be parsed, or that the caller's user may not run.
@@ -200,7 +200,7 @@ class Engine:
         canonical = self._ask("SELECT formatQuerySingleLine(base64Decode({sql:String}))", {"sql": encoded})
         try:
             return self._policy.check(canonical.decode(), user, streamed=streamed)
-        except Refused as refused:
+        except StatementNotAllowed as refused:
             raise error(ACCESS_DENIED, f"{user.name}: Not allowed here: {refused}") from None
 
     def _ask(self, sql: str, params: Mapping[str, str]) -> bytes:
@@ -211,7 +211,9 @@ class Engine:
         finally:
             session.close()
 
-    def result(self, caller: Caller, statement: Statement, params: Mapping[str, str]) -> Generator[bytes, None, None]:
+    def result(
+        self, caller: StatementCaller, statement: Statement, params: Mapping[str, str]
+    ) -> Generator[bytes, None, None]:
         """Run a statement in a session of its own and yield its result: block by block, or at once.
 
         All of it happens in the thread that asks for the first block, and closing the iterator ends it.

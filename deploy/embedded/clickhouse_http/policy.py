@@ -25,7 +25,7 @@ TABLE_FUNCTIONS = frozenset(
 )
 """Table functions that make rows of nothing but their arguments, in lower case. All others are refused."""
 
-FUNCTIONS_BEYOND = frozenset(
+REFUSED_FUNCTIONS = frozenset(
     {"file"}
     | {f"{prefix}{name}" for prefix in ("ai", "AI") for name in ("Generate", "Extract", "Classify", "Translate")}
     | {f"{prefix}{name}" for prefix in ("ai", "AI") for name in ("Filter", "Redact", "Embed", "Similarity")}
@@ -53,7 +53,7 @@ _TOKEN = re.compile(
 )
 
 
-class Refused(Exception):
+class StatementNotAllowed(Exception):
     """The statement may not run; the message says which part of it is the reason."""
 
 
@@ -67,7 +67,7 @@ class _Token(NamedTuple):
         return self.kind in {"word", "quoted"}
 
 
-class Policy:
+class StatementPolicy:
     """Reads canonical statements for one engine."""
 
     def __init__(self, table_functions: Iterable[str]) -> None:
@@ -83,11 +83,11 @@ class Policy:
         first = next((token.text for token in tokens if token.text != "("), "")
         is_backup = first in BACKUPS
         if first not in READING and (user.only_reads or first not in WRITING | BACKUPS):
-            raise Refused(f"{first} statements are not for the user {user.name}")
+            raise StatementNotAllowed(f"{first} statements are not for the user {user.name}")
         self._check_files(tokens, 1 if streamed else 0)
         self._check_calls(tokens, is_backup=is_backup)
         if first == "INSERT" and not streamed and _has(tokens, "FORMAT"):
-            raise Refused("rows must follow an INSERT at once, in one format")
+            raise StatementNotAllowed("rows must follow an INSERT at once, in one format")
         if first in {"CREATE", "ATTACH"}:
             _check_engines(tokens)
         if user.only_reads:
@@ -98,45 +98,49 @@ class Policy:
         words = [token.text if token.kind == "word" else "" for token in tokens]
         pairs = list(pairwise(words))
         if ("INTO", "OUTFILE") in pairs:
-            raise Refused("INTO OUTFILE writes a file")
+            raise StatementNotAllowed("INTO OUTFILE writes a file")
         infiles = [at for at, pair in enumerate(pairs) if pair == ("FROM", "INFILE")]
         if len(infiles) != expected_infiles or any(tokens[at + 2].text != f"'{INFILE}'" for at in infiles):
-            raise Refused("FROM INFILE reads a file")
+            raise StatementNotAllowed("FROM INFILE reads a file")
         if ("PARALLEL", "WITH") in pairs:
-            raise Refused("PARALLEL WITH is several statements")
+            raise StatementNotAllowed("PARALLEL WITH is several statements")
 
     def _check_calls(self, tokens: list[_Token], *, is_backup: bool) -> None:
         for token, following in zip(tokens, [*tokens[1:], _Token("", "other")], strict=True):
             if not token.is_name:
                 continue
-            if token.text in FUNCTIONS_BEYOND:
-                raise Refused(f"the name {token.text} is that of a function that reaches files or other machines")
+            if token.text in REFUSED_FUNCTIONS:
+                raise StatementNotAllowed(
+                    f"the name {token.text} is that of a function that reaches files or other machines"
+                )
             if following != _Token("(", "other"):
                 continue
             if is_backup and token.text != "File":
-                raise Refused(f"a backup goes to File('a plain name'), not to {token.text}")
+                raise StatementNotAllowed(f"a backup goes to File('a plain name'), not to {token.text}")
             if not is_backup and token.text.lower() in self._refused_calls:
-                raise Refused(f"{token.text} reaches files, other machines or more than the tables that it names")
+                raise StatementNotAllowed(
+                    f"{token.text} reaches files, other machines or more than the tables that it names"
+                )
 
 
 def _check_engines(tokens: list[_Token]) -> None:
     for word, equals, name in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if word == _Token("ENGINE", "word") and equals.text == "=" and not ENGINES.fullmatch(name.text):
-            raise Refused(f"the engine {name.text} reaches files or other machines")
+            raise StatementNotAllowed(f"the engine {name.text} reaches files or other machines")
 
 
 def _check_reading(tokens: list[_Token]) -> None:
     """Check a read-only user's statement: other people's statements, with keys and data, must stay hidden."""
     if [token.text for token in tokens[:2]] == ["SHOW", "PROCESSLIST"]:
-        raise Refused("SHOW PROCESSLIST shows other people's statements")
+        raise StatementNotAllowed("SHOW PROCESSLIST shows other people's statements")
     ends = [*tokens[1:], _Token("", "other"), _Token("", "other")]
     for at, token in enumerate(tokens):
         if token.kind == "word" and token.text == "Identifier":
-            raise Refused("a parameter of the type Identifier may name any table: write the name")
+            raise StatementNotAllowed("a parameter of the type Identifier may name any table: write the name")
         if token.is_name and token.text == "system":
             dot, table = ends[at], ends[at + 1]
             if dot.text != "." or table.text not in SYSTEM_TABLES:
-                raise Refused(f"system.{table.text} may show other people's statements")
+                raise StatementNotAllowed(f"system.{table.text} may show other people's statements")
 
 
 def _has(tokens: list[_Token], word: str) -> bool:
@@ -150,7 +154,7 @@ def _tokens(canonical: str) -> list[_Token]:
     while at < len(canonical):
         match = _TOKEN.match(canonical, at)
         if match is None:
-            raise Refused(f"the statement cannot be read at {canonical[at : at + 20]!r}")
+            raise StatementNotAllowed(f"the statement cannot be read at {canonical[at : at + 20]!r}")
         if kind := match.lastgroup:
             found.append(_Token(match[kind], kind))
         at = match.end()

@@ -15,7 +15,7 @@ from deploy.embedded.clickhouse_http.errors import (
     NOT_IMPLEMENTED,
     error,
 )
-from deploy.embedded.clickhouse_http.users import Caller, User
+from deploy.embedded.clickhouse_http.users import StatementCaller, User
 from runtime.http.hosts import LOCAL_NAMES, host_name
 
 # Parameters that steer the transport; everything else in the URL is a setting, as in ClickHouse.
@@ -54,7 +54,7 @@ class Request(NamedTuple):
     """One request, apart from its body. `params` are as the client wrote them."""
 
     query: str
-    caller: Caller
+    caller: StatementCaller
     default_format: str | None
     params: dict[str, str]
     content_encoding: str
@@ -96,7 +96,7 @@ def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request
     wants_compression = url.get("enable_http_compression", "0") == "1"
     return Request(
         query=url.get("query", ""),
-        caller=Caller(user, url.get("query_id") or str(uuid.uuid4()), database, settings),
+        caller=StatementCaller(user, url.get("query_id") or str(uuid.uuid4()), database, settings),
         default_format=url.get("default_format") or headers.get("x-clickhouse-format"),
         params=params,
         content_encoding=headers.get("content-encoding", "").strip().lower(),

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from deploy.embedded.clickhouse_http.errors import SYNTAX_ERROR, error
 
-Kind = Literal["stream_out", "stream_in", "at_once"]
+StatementKind = Literal["stream_out", "stream_in", "at_once"]
 
 # A stream is the concatenation of independently formatted blocks, so only formats without a frame around the
 # whole result can be streamed. The others are formatted at once, under a bound on their size.
@@ -44,7 +44,7 @@ _READING = frozenset({"select", "with", "show", "describe", "desc", "explain", "
 class Statement(NamedTuple):
     """A statement ready to run; `data` is what stood after an INSERT's format clause in the same text."""
 
-    kind: Kind
+    kind: StatementKind
     sql: str
     format: str
     data: bytes = b""

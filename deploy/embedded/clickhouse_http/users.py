@@ -58,7 +58,7 @@ class User(NamedTuple):
         return f"user_{self.name}"
 
 
-class Caller(NamedTuple):
+class StatementCaller(NamedTuple):
     """The caller of a statement, with its settings as the client wrote them."""
 
     user: User
