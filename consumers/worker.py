@@ -119,7 +119,7 @@ class Worker(ConsumerRebalanceListener):
             if self._instance is not None:
                 self._lock = InstanceLock(redis, settings, self._instance)
                 await stack.enter_async_context(self._lock.held())
-            letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
+            letters = await stack.enter_async_context(kafka.producer(settings, dead_letters=True))
             partitions = len(await letters.partitions_for(settings.topic))
             await check_partition_count(settings, database, partitions)
             expansions = await Expansions.read(settings.topic, database)

@@ -1,10 +1,10 @@
-"""Deletions: which events are gone for good, and making stored ones so.
+"""Deletions: the record of deleted events, and the erasure of their stored rows.
 
-A deletion is written down first, and then made true of the rows that are there; the consumer does the same the other
-way round, rows first and then what was written down, so whichever comes last sees the other (`consumers/erasure.py`).
+A deletion is recorded first and then applied to stored rows. The consumer works in the opposite order: it stores rows
+first and then reads the recorded deletions. So whichever comes last sees the other (`consumers/erasure.py`).
 
-A tombstone is a newer version of the row, without what its sender said about people and results. Kept is what the
-accounts and the deduplication rule need: the place in the log, the times, and what the key is made of.
+A tombstone is a newer version of the row without its personal and result fields. It keeps the fields that the audit
+and the deduplication rule need: the place in the log, the times, and the parts of the key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ _AMONG = f"SELECT interaction_id, namespace FROM {DELETIONS} WHERE interaction_i
 
 
 def erasure_statement(database: str) -> str:
-    """A statement that makes every deletion of a database true of its rows."""
+    """Return a statement that applies every recorded deletion of a database to its rows."""
     return (
         f"INSERT INTO {database}.{INTERACTIONS} ({_COLUMNS}) SELECT {_TOMBSTONE} FROM {database}.{INTERACTIONS} FINAL "
         f"WHERE (namespace, interaction_id) IN (SELECT namespace, interaction_id FROM {database}.{DELETIONS})"
@@ -46,29 +46,29 @@ def erasure_statement(database: str) -> str:
 
 
 class Deletion(NamedTuple):
-    """One event that is to be gone."""
+    """Event to delete."""
 
     interaction_id: str
     namespace: str
 
 
 class Deletions:
-    """The deletions of one database. Every method raises Unavailable when ClickHouse does not answer."""
+    """Recorded deletions of one database. Every method raises Unavailable when ClickHouse does not answer."""
 
     def __init__(self, database: ClickHouse) -> None:
         self._database = database
 
     async def note(self, deletion: Deletion) -> None:
-        """Write down that an event is deleted: from now on, whenever it comes. Durable on return."""
+        """Record a deletion, also of an event that is still to be stored. Durable on return."""
         await self._database.command(_RECORD_DELETION, deletion._asdict())
 
     async def is_recorded(self, deletion: Deletion) -> bool:
-        """Whether the event has come to an outcome: it has a row in one of the tables."""
+        """Return whether the event has an outcome, that is, a row in one of the tables."""
         ((rows,),) = await self._database.rows(_RECORDED, deletion._asdict())
         return bool(rows)
 
     async def erase(self, deleted: Iterable[Deletion]) -> None:
-        """Make it true of rows that are stored. Safe to repeat."""
+        """Replace stored rows by tombstones. Safe to repeat."""
         by_namespace: dict[str, list[str]] = {}
         for each in deleted:
             by_namespace.setdefault(each.namespace, []).append(each.interaction_id)
@@ -78,12 +78,12 @@ class Deletions:
                 await self._database.command(_ERASE, {"namespace": namespace, "ids": some})
 
     async def between(self, lowest_id: str, beyond_id: str, most: int) -> Sequence[Deletion]:
-        """Return deletions from one id up to, not including, another, in order of ids; at most `most` of them."""
+        """Return at most `most` deletions with ids from `lowest_id` up to, excluding, `beyond_id`."""
         where = {"lowest": lowest_id, "beyond": beyond_id, "most": most}
         return [Deletion(*row) for row in await self._database.rows(_BETWEEN, where)]
 
     async def among(self, ids: Sequence[str]) -> Sequence[Deletion]:
-        """Return deletions of exactly these ids, in any namespace."""
+        """Return the deletions of these ids, in all namespaces."""
         found: list[Deletion] = []
         for start in range(0, len(ids), IDS_PER_STATEMENT):
             some = list(ids[start : start + IDS_PER_STATEMENT])

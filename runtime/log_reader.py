@@ -1,4 +1,4 @@
-"""Reading of a range of offsets as workers read: within the same bounds, with the same answer for each record."""
+"""Readers of a range of offsets, with the same bounds and results as in a worker."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,10 +18,10 @@ POLL_MS = 500
 async def read_items(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
 ) -> AsyncGenerator[Items, None]:
-    """Whole batches, or records, that have offsets from `first` up to, not including, `end`, as they are fetched.
+    """Yield the batches or records with offsets from `first` up to, excluding, `end`, as they are fetched.
 
-    The client is assigned the partition. Raises Unavailable when nothing at all comes for about `patience_ms`: the
-    client itself waits without a word.
+    The client is assigned the partition. Raises Unavailable when nothing arrives for about `patience_ms`, because the
+    client itself waits without an error.
     """
     client.seek(place, first)
     silent_ms = 0
@@ -31,7 +31,7 @@ async def read_items(
             silent_ms = 0 if found else silent_ms + POLL_MS
             if silent_ms >= patience_ms:
                 raise Unavailable(
-                    f"Kafka (TALLY_KAFKA) gives nothing of {place.topic}/{place.partition} from {first} on"
+                    f"Kafka (TALLY_KAFKA) returns no records of {place.topic}/{place.partition} from offset {first}"
                 )
             if found:
                 yield found
@@ -42,7 +42,7 @@ async def read_items(
 async def read_range(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, limits: Limits, *, patience_ms: int
 ) -> AsyncGenerator[Records, None]:
-    """The records of these offsets. The client is an `record_reader`. Raises as `read_items` does."""
+    """Yield the records of these offsets, read by a `record_reader` client. Raises like `read_items`."""
     async with aclosing(read_items(client, place, first, end, patience_ms=patience_ms)) as fetched:
         async for items in fetched:
             unread = {place.partition: items}

@@ -1,7 +1,7 @@
-"""Partitions that nobody gets past: records wait, and for TALLY_STUCK_MS nothing was committed.
+"""Stuck partitions: records wait, and for TALLY_STUCK_MS nothing was committed.
 
-The log's end and the committed offset are compared from outside, so it holds for every way of being stuck: a record of
-a newer schema, a worker that crashes at the same record again and again, one that hangs or retries, and no worker.
+The log's end and the committed offset are compared from outside the worker. So every cause is found: a record of a
+newer schema, a worker that crashes at the same record, one that hangs or retries, and no worker at all.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ from runtime.metrics import STUCK_OFFSET, STUCK_SECONDS
 from runtime.settings import Settings
 
 LOG_READ_TIMEOUT_S = 5.0
-"""Until a look into the log is given up: then the committed offset is taken for the one where records wait."""
+"""Timeout of reading the log. After it the committed offset counts as the offset of the first waiting record."""
 MAX_NAMED = 10
 
 
 class StuckPartition(NamedTuple):
-    """A partition that nobody gets past."""
+    """Partition whose records wait while nothing is committed."""
 
     topic: str
     partition: int
     offset: int
     """Offset of the first record that waits."""
     seconds: float
-    """Since something was committed last, or since the record waits."""
+    """Seconds since the last commit, or since the record was appended."""
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition} is stuck at offset {self.offset} for {self.seconds:.0f} s"
 
 
 def describe(stuck: Iterable[StuckPartition]) -> str:
-    """Name partitions, the first few of them."""
+    """Describe the first MAX_NAMED partitions in one line."""
     named = list(map(str, stuck))
     more = len(named) - MAX_NAMED
     return "; ".join([*named[:MAX_NAMED], *([f"and {more} more"] if more > 0 else [])])
@@ -46,19 +46,19 @@ def describe(stuck: Iterable[StuckPartition]) -> str:
 
 @dataclass
 class _PartitionProgress:
-    """One partition: what is committed, and since when records wait and nothing else was committed."""
+    """Committed offset of one partition, and the time of its last change while records wait."""
 
     committed: int
     passed: int
-    """At or past the committed offset: up to here the log holds no record that waits."""
+    """Offset at or past the committed one, below which no record waits."""
     end: int
     since: float
     waits_at: int | None = None
-    """Offset of the first record that waits, once the log was looked at."""
+    """Offset of the first waiting record, once the log has been read."""
 
 
 class StuckPartitionTracker:
-    """Follows committed offsets; `stuck` names the partitions that nobody gets past."""
+    """Tracker of committed offsets; `stuck` lists the stuck partitions."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -66,10 +66,10 @@ class StuckPartitionTracker:
         self._partitions_progress: dict[int, _PartitionProgress] = {}
 
     async def note(self, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
-        """Take in the log's ends and what is committed of these partitions; others are forgotten.
+        """Update the log ends and committed offsets of these partitions; forget all others.
 
-        Past a committed offset there may be markers of transactions only. So the log is looked at before a partition
-        is called stuck.
+        A committed offset may be followed by transaction markers only. So the log is read before a partition counts as
+        stuck.
         """
         for gone in self._partitions_progress.keys() - ends.keys():
             del self._partitions_progress[gone]
@@ -84,7 +84,7 @@ class StuckPartitionTracker:
 
     @property
     def passed(self) -> dict[int, int]:
-        """Per partition the committed offset, or a later one when only markers of transactions lie between."""
+        """Committed offset by partition, or a later one when only transaction markers are between."""
         return {number: each.passed for number, each in self._partitions_progress.items()}
 
     @property

@@ -35,11 +35,11 @@ _WHY = {
 
 
 class DescribeConfigsDenied(Fatal):
-    """Kafka does not tell this user the settings of a topic."""
+    """Refusal of DescribeConfigs: Kafka does not show this user a topic's settings."""
 
 
 async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Ask for the settings that Tally looks at. Raises Fatal when there is no such topic, and MayNotAsk."""
+    """Read the settings that Tally checks. Raises Fatal for a missing topic, and DescribeConfigsDenied."""
     asked = dict.fromkeys((*REQUIRED, RETENTION_MS), "")
     try:
         answers: Any = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=asked)])
@@ -48,7 +48,7 @@ async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, st
     code, message, _, _, entries = answers[0].resources[0]
     refusal = for_code(code)
     if refusal in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
-        raise DescribeConfigsDenied(f"topic {name}: Kafka does not allow DescribeConfigs of it, which Tally needs")
+        raise DescribeConfigsDenied(f"topic {name}: Kafka does not allow DescribeConfigs, which Tally needs")
     if refusal.retriable and refusal is not UnknownTopicOrPartitionError:
         raise kafka_fault(refusal(), f"asking for the settings of topic {name}")
     if code:
@@ -58,7 +58,7 @@ async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, st
 
 
 async def check_topic(client: AIOKafkaAdminClient, name: str, required: Mapping[str, str] = REQUIRED) -> dict[str, str]:
-    """Return the topic's settings. Raises Fatal unless the required ones are what they must be."""
+    """Return the topic's settings. Raises Fatal when one differs from `required`."""
     found = await topic_settings(client, name)
     for setting, wanted in required.items():
         if found.get(setting) != wanted:

@@ -45,7 +45,7 @@ async def lab_of(settings: Settings) -> AsyncIterator["Lab"]:
     """The topic and tables of these settings, created."""
     await kafka.create_topics(settings)
     await migrate(settings)
-    async with connect(settings) as database, kafka.producer(settings, letters=True) as raw:
+    async with connect(settings) as database, kafka.producer(settings, dead_letters=True) as raw:
         yield Lab(settings, database, raw)
 
 

@@ -364,7 +364,7 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
         done, again = running.tally("status"), running.tally("up", "--no-demo")
         assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done
         assert done.returncode in (1, SettingsError.exit_code)
-        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until it has" in again.stderr
+        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until that is done" in again.stderr
         assert again.returncode == 1
         os.kill(pid, signal.SIGCONT)
 

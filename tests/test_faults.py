@@ -75,7 +75,10 @@ def test_kafka(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
     [
         (redis_fault(redis_errors.ResponseError("MISCONF cannot save")), "Redis (TALLY_REDIS): MISCONF cannot save"),
         (redis_fault(redis_errors.TimeoutError()), "Redis (TALLY_REDIS): TimeoutError"),
-        (redis_fault(redis_errors.ResponseError("no such thing")), "cannot do what claims need: no such thing"),
+        (
+            redis_fault(redis_errors.ResponseError("no such thing")),
+            "does not support an operation of claims: no such thing",
+        ),
         (kafka_fault(kafka_errors.KafkaTimeoutError("slow"), "reading"), "KafkaTimeoutError: slow"),
         (kafka_fault(kafka_errors.ProducerFenced("another"), "sending"), "sending: ProducerFenced: another"),
         (kafka_fault(kafka_errors.TopicAuthorizationFailedError("t"), "reading"), "TopicAuthorizationFailedError: t"),

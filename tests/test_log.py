@@ -85,7 +85,7 @@ for number in range(101):
 """)
     of_client = [line for line in lines if line.startswith("aiokafka.client")]
     shown = [f"aiokafka.client no connection: {number}" for number in (0, 1, 2, 100)]
-    assert of_client == [*shown[:3], f"{shown[3]} (97 lines like this one were left out since the last)"]
+    assert of_client == [*shown[:3], f"{shown[3]} (97 lines like this one were suppressed since the last)"]
     assert sum(line.startswith("asyncio") for line in lines) == 3
     assert lines.count("tally.worker not stored") == 101
 
@@ -102,7 +102,7 @@ def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int,
             patch.setattr(time, "monotonic", partial(float, now))
             passes = flood.filter(record)
         if passes:
-            remark = f" ({left_out[kind]} lines like this one were left out since the last)" if left_out[kind] else ""
+            remark = f" ({left_out[kind]} lines like this one were suppressed since the last)" if left_out[kind] else ""
             assert record.getMessage() == f"lost it{remark}"
             shown[kind].append(now)
         left_out[kind] = 0 if passes else left_out[kind] + 1

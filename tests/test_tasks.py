@@ -76,7 +76,7 @@ async def test_the_error_of_a_background_task_is_logged_when_it_happens(caplog: 
     async with tasks.running(fail(), "counting"):
         for _ in range(3):
             await asyncio.sleep(0)
-        assert "counting failed, and is not tried again: KeyError" in caplog.text
+        assert "counting failed and is not retried: KeyError" in caplog.text
 
 
 async def test_a_worker_that_has_caught_up_leaves_no_task(lab: Lab) -> None:

@@ -105,7 +105,7 @@ class Stack:
             return f"a stack already runs in {folder}: stop it"
         if other.state == "running":
             return f"a stack already runs in {folder} (pid {other.pid}): stop it"
-        return f"a stack is {other.state} in {folder} (pid {other.pid}): wait until it has"
+        return f"a stack is {other.state} in {folder} (pid {other.pid}): wait until that is done"
 
     def note(self, doing: StackState) -> None:
         """Tell other commands how far this stack is."""

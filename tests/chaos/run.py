@@ -170,7 +170,7 @@ class Run:
         brokers = {ports["kafka"]: self.proxies["kafka"].port}
         self.crew = Crew(Orders(self.through, str(self.log_path), brokers, control=self._control))
         self._admin = await opened.enter_async_context(kafka.admin(settings))
-        self._producer = await opened.enter_async_context(kafka.producer(settings, letters=True))
+        self._producer = await opened.enter_async_context(kafka.producer(settings, dead_letters=True))
         self._log = await opened.enter_async_context(kafka.offset_reader(settings))
         self._database = await opened.enter_async_context(connect(settings.model_copy(update=PATIENT)))
         if self._narrowed:
