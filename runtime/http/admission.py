@@ -1,4 +1,4 @@
-"""Admission: a caller with a scope, within its rate limit."""
+"""Admission control: scope and rate limit of a caller."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,7 +11,7 @@ from runtime.http.service import AppContext
 
 
 def require_scope(base: AppContext, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, who has this scope and has not asked too often. Raises 401, 403, 429."""
+    """Return a dependency that authenticates a caller with this scope. It raises ApiError 401, 403 or 429."""
 
     async def caller(request: Request) -> Caller:
         return await apply_rate_limit(base, request, base.access.caller(request, scope))
@@ -20,6 +20,6 @@ def require_scope(base: AppContext, scope: Scope) -> Callable[[Request], Awaitab
 
 
 async def apply_rate_limit(base: AppContext, request: Request, caller: Caller) -> Caller:
-    """Count a request of a known caller. Raises 429."""
+    """Spend a token of the caller's rate limit. Raises ApiError 429."""
     request.scope.setdefault(EXTRA_HEADERS, {}).update(await base.limits.spend(caller))
     return caller

@@ -1,4 +1,4 @@
-"""Best-effort calls of Redis: while it is down or slow, requests continue without it, and are counted."""
+"""Best-effort calls of Redis: while it is down or slow, requests proceed without it, and are counted."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait, start
 
 RETRY_PAUSE_S = 1.0
-"""After a failure nobody waits for Redis for so long."""
+"""Time after a failure during which no call waits for Redis."""
 
 Result = TypeVar("Result")
 
@@ -23,7 +23,7 @@ log = logging.getLogger("tally.api")
 
 
 class BestEffortRedis:
-    """A connection that is opened when it is needed, and again after a failure."""
+    """Redis connection that is opened on demand, and reopened after a failure."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.model_copy(update={"connect_timeout_ms": max(100, settings.redis_patience_ms)})
@@ -35,7 +35,7 @@ class BestEffortRedis:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["BestEffortRedis"]:
-        """Use it; leaving closes the connection."""
+        """Start to connect; close the connection when the block ends."""
         self._connect()
         try:
             yield self
@@ -44,7 +44,7 @@ class BestEffortRedis:
             await self._open.aclose()
 
     async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Result]]) -> Result | None:
-        """Call Redis; None when it does not answer within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
+        """Call Redis. Return None when it misses TALLY_REDIS_PATIENCE_MS, or failed within RETRY_PAUSE_S."""
         if self._redis is None or time.monotonic() < self._not_before:
             self._connect()
             REDIS_BYPASSED.labels(purpose).inc()
@@ -54,13 +54,13 @@ class BestEffortRedis:
                 return await question(self._redis)
         except (*REDIS_FAILED, OSError, TimeoutError) as error:
             self._not_before = time.monotonic() + RETRY_PAUSE_S
-            log.warning("%s: going on without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
+            log.warning("%s: proceeding without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
             REDIS_BYPASSED.labels(purpose).inc()
             return None
 
     @property
     def is_available(self) -> bool:
-        """Whether it did when it was last asked."""
+        """Whether the last call succeeded."""
         return self._redis is not None and time.monotonic() >= self._not_before
 
     def _connect(self) -> None:
@@ -71,7 +71,7 @@ class BestEffortRedis:
         try:
             self._redis = await self._open.enter_async_context(connect_redis(self._settings))
         except TallyError as error:
-            log.warning("going on without Redis: %s", error)
+            log.warning("proceeding without Redis (TALLY_REDIS): %s", error)
             self._not_before = time.monotonic() + RETRY_PAUSE_S
         finally:
             self._connecting = None

@@ -1,4 +1,4 @@
-"""Around every request: an id, an access log, a bound on how many are in flight, and no stack trace for anybody."""
+"""Middleware of every request: id, access log, metrics, bound on requests in flight, and error response."""
 
 import logging
 import re
@@ -19,24 +19,25 @@ from schemas.wire import TRACE_HEADER
 
 REQUEST_ID = "X-Request-Id"
 CALLER = "tally.caller"
-"""Where in the scope the one who asks stands, once it is known."""
+"""Scope key of the authenticated caller."""
 EXTRA_HEADERS = "tally.headers"
-"""Where in the scope headers stand that the answer is to have, whatever it is."""
-ON_COMPLETE = "tally.at_end"
-"""Where in the scope a list of functions stands that are called once the answer is sent, or cannot be."""
+"""Scope key of headers for the response, whatever its status."""
+ON_COMPLETE = "tally.on_complete"
+"""Scope key of a list of functions that are called once the response is sent, or has failed."""
 SURPLUS = "tally.surplus"
-"""Where in the scope the bound on connections stands, on a connection beyond it."""
+"""Scope key of the connection limit, on a connection beyond it."""
 
 _ACCESS = "%(request_id)s %(method)s %(path)s %(status)d %(ms)s ms %(bytes)d bytes %(key_id)s %(namespace)r"
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499
+_MAX_PATH_CHARACTERS = 200
 
 log = logging.getLogger("tally.api")
 access_log = logging.getLogger(ACCESS)
 
 
 class RequestMiddleware:
-    """The outermost part of the application. `max_in_flight` requests are worked on; further ones are answered 503."""
+    """Outermost middleware. It serves at most `max_in_flight` requests at a time, and responds 503 to further ones."""
 
     def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: bool, traces: Traces) -> None:
         self._app = app
@@ -46,7 +47,7 @@ class RequestMiddleware:
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -69,7 +70,7 @@ class RequestMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, record: "_RequestRecord") -> None:
         try:
-            # Who is taken for dead under load is killed, and with it what it has taken in.
+            # Probes are always served: an orchestrator kills a process without them, and its accepted events with it.
             is_free = scope["path"] in paths.OPERATIONS
             if self._in_flight > self._max_in_flight and not is_free:
                 error = unavailable(f"{self._max_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
@@ -83,11 +84,11 @@ class RequestMiddleware:
         except ClientDisconnect:
             record.status = _CLIENT_LEFT
         except Exception:
-            # The last resort: the client gets an id, the trace stays in the log.
+            # The client gets the request id; the stack trace stays in the log.
             log.exception("request %s failed", record.id)
             if record.begun:
                 raise
-            message = f"an unexpected error; quote request {record.id} to whoever runs this service"
+            message = f"unexpected error; report request id {record.id} to the operator of this service"
             await ApiError(500, message).response()(scope, receive, record.send)
 
 
@@ -119,22 +120,22 @@ class _RequestRecord:
         REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
         if access:
             caller: Any = scope.get(CALLER)
-            # Without the query: a token may stand in it.
-            told = {
+            # Without the query string: it may hold a token.
+            fields = {
                 "request_id": self.id,
                 "method": scope["method"],
-                "path": scope["path"][:200].encode("unicode_escape").decode(),
+                "path": scope["path"][:_MAX_PATH_CHARACTERS].encode("unicode_escape").decode(),
                 "status": self.status,
                 "ms": round(seconds * 1000, 1),
                 "bytes": self._bytes,
                 "key_id": caller.key_id if caller else "-",
                 "namespace": caller.namespace if caller else "-",
             }
-            access_log.info(_ACCESS, told, extra=told)
+            access_log.info(_ACCESS, fields, extra=fields)
 
 
 def _route_of(scope: Scope) -> str:
-    """Never the path as it was sent: anybody can make up as many of those as he likes."""
+    """Return the route's template, not the raw path: that would have unbounded label cardinality."""
     return str(getattr(scope.get("route"), "path", "none"))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 
 class ValidationProblem(BaseModel):
-    """One thing that is wrong with a request."""
+    """Problem of a request."""
 
     type: str = Field(examples=["wrong_type"])
     location: list[str | int] = Field(examples=[["body", "position"]])
@@ -28,7 +28,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Every error has this body."""
+    """Body of every error."""
 
     success: Literal[False] = False
     status: int = Field(examples=[422])
@@ -36,13 +36,13 @@ class ErrorResponse(BaseModel):
 
 
 class HealthResponse(BaseModel):
-    """The process lives."""
+    """Liveness of the process."""
 
     status: Literal["ok"]
 
 
 class ReadinessResponse(BaseModel):
-    """Each dependency: ok; away; missing, when requests continue without it; degraded, when `problems` says why."""
+    """State of each dependency: ok, away, missing (requests proceed without it), or degraded (see `problems`)."""
 
     ready: bool
     dependencies: dict[str, Literal["ok", "away", "missing", "degraded"]]
@@ -50,7 +50,7 @@ class ReadinessResponse(BaseModel):
 
 
 def error_responses(*statuses: int, ok: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint that may answer these errors, besides those that any may; `ok` is its 200."""
+    """Return the `responses` of an endpoint: these statuses and those of any endpoint; `ok` is the model of its 200."""
     good: dict[int | str, dict[str, Any]] = {} if ok is None else {200: {"model": ok}}
     return good | {status: {"model": ErrorResponse} for status in (*statuses, *_ANY_ENDPOINT)}
 
@@ -70,9 +70,9 @@ _SECURITY = {
 
 
 def document_generator(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[str, Any]]:
-    """The application's document, with what every path but the open ones needs: a key, and perhaps a namespace.
+    """Return a generator of the OpenAPI document that adds the security schemes of all paths but the open ones.
 
-    FastAPI would say so by itself for dependencies of its own kind, which cost each request a tenth of its time.
+    FastAPI adds them itself for its own security dependencies, but these cost a tenth of each request's time.
     """
     generated = app.openapi
 
@@ -88,7 +88,7 @@ def document_generator(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[
 
 
 def methods_of(document_generator: dict[str, Any], path: str) -> set[str]:
-    """Methods of a path in the document; a literal path is not another's parameter."""
+    """Return the methods of a path in the document; a literal path takes precedence over a parameter."""
     paths = document_generator["paths"]
     fitting = (
         [path] if path in paths else [each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]
@@ -98,7 +98,7 @@ def methods_of(document_generator: dict[str, Any], path: str) -> set[str]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """A schema that stands by itself: each reference to one of its definitions replaced by that."""
+    """Return a schema with each reference replaced by its definition."""
     if isinstance(schema, list):
         return [_inlined(each, definitions) for each in schema]
     if not isinstance(schema, dict):
@@ -111,7 +111,7 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 def request_body(
     schema: dict[str, Any], example: Any, *, kinds: tuple[str, ...] = ("application/json",)
 ) -> dict[str, Any]:
-    """The `openapi_extra` of an endpoint that reads its body itself."""
+    """Return the `openapi_extra` of an endpoint that reads its body itself."""
     plain = _inlined(schema, schema.get("$defs", {}))
     content = {kind: {"schema": plain, "example": example} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}

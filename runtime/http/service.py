@@ -1,4 +1,4 @@
-"""The application: parts (collector, reader) on one base of health, readiness, metrics, errors and limits."""
+"""API application: modules (collector, reader) with common health, readiness, metrics, errors and limits."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ from runtime.traces import Traces
 log = logging.getLogger("tally.api")
 
 CHECK_TIMEOUT_S = 2.0
-"""A dependency that takes longer to say that it is there is not."""
+"""Timeout of a readiness check, after which the dependency counts as unavailable."""
 READINESS_CACHE_S = 0.5
 """Readiness results are cached for this long."""
 
@@ -51,7 +51,7 @@ EXPOSED_HEADERS = (
 
 
 class Check(NamedTuple):
-    """How to tell whether a dependency is there; without one that is not `needed` requests continue."""
+    """Readiness check of a dependency. Requests proceed without one that is not `needed`."""
 
     ask: Callable[[], Awaitable[None]]
     needed: bool = True
@@ -67,28 +67,28 @@ class AppContext(NamedTuple):
 
 
 class Stores(NamedTuple):
-    """Connections to ClickHouse, each with threads of its own: what takes long must not keep others waiting."""
+    """Connections to ClickHouse, each with its own threads, so that slow queries do not delay others."""
 
     lookups: ClickHouse
     lists: ClickHouse
     monitoring: ClickHouse
-    """For keys and readiness."""
+    """Connection for keys and readiness."""
 
 
 class ApiModule(Protocol):
-    """A part of the API."""
+    """Module of the API: endpoints and their connections."""
 
     def routes(self, base: AppContext) -> APIRouter:
-        """Its endpoints."""
+        """Return the module's endpoints."""
 
     def opened(self, base: AppContext, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
-        """Connect; gives what readiness looks at, by name. Leaving disconnects, after what was taken in is done."""
+        """Connect, and yield readiness checks by name. On exit finish accepted work, then disconnect."""
 
 
-def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
-    """The application; it connects when it starts and disconnects when it stops.
+def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
+    """Return the application, which connects at its start and disconnects at its stop.
 
-    `hosts` are the names that it answers to; none: to any.
+    `hosts` are the accepted host names; empty: any.
     """
     redis = BestEffortRedis(settings)
     base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
@@ -108,12 +108,12 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
                 "redis": Check(_redis_check(redis), needed=False),
                 "keys": Check(base.access.check, needed=False),
             }
-            for part in parts:
-                checks |= await stack.enter_async_context(part.opened(base, stores))
-            app.openapi()  # kept from now on; making it takes as long as a hundred requests
+            for module in modules:
+                checks |= await stack.enter_async_context(module.opened(base, stores))
+            app.openapi()  # cached; generating it takes as long as a hundred requests
             BUILD.labels(metadata.version("tally")).set(1)
             readiness.checks = checks
-            # What is there by now stays: looking through all of it again and again takes 100 ms of some requests.
+            # Existing objects are permanent: without the freeze each full collection stops requests for 100 ms.
             gc.collect()
             gc.freeze()
             yield
@@ -130,8 +130,8 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(Unavailable, _on_unavailable)
-    for part in parts:
-        app.include_router(part.routes(base))
+    for module in modules:
+        app.include_router(module.routes(base))
     app.include_router(_operations(readiness))
     app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
     if settings.cors_origins:
@@ -156,14 +156,14 @@ def _operations(readiness: "_Readiness") -> APIRouter:
 
     @router.get(paths.HEALTH, response_model=openapi.HealthResponse)
     async def health() -> dict[str, str]:
-        """The process lives; it says nothing of what it depends on."""
+        """Liveness of the process, independent of its dependencies."""
         return {"status": "ok"}
 
     @router.get(
         paths.READY, response_model=openapi.ReadinessResponse, responses={503: {"model": openapi.ReadinessResponse}}
     )
     async def ready() -> JSONResponse:
-        """Whether requests can be answered now, and the state of each: ok, away, missing (not needed), or degraded."""
+        """Readiness, and the state of each dependency: ok, away, missing (not needed), or degraded."""
         answer = await readiness.check()
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
@@ -176,10 +176,10 @@ def _operations(readiness: "_Readiness") -> APIRouter:
 
 
 class _Cors(CORSMiddleware):
-    """Lets pages of the origins in TALLY_CORS_ORIGINS call, however they are spelled."""
+    """Middleware that allows pages of TALLY_CORS_ORIGINS, in any spelling of the origin."""
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Whether pages of this origin may call."""
+        """Return whether pages of this origin may call the API."""
         with suppress(ValueError):
             origin = serialized_origin(origin)
         return super().is_allowed_origin(origin)
@@ -204,7 +204,7 @@ class _Readiness:
 
 
 async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degraded"], str]:
-    """A dependency's state, and what somebody has to look at."""
+    """Return a dependency's state, and the problem of a degraded one."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check.ask()
@@ -240,7 +240,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     headers = dict(error.headers or {})
     if error.status_code == 405 and (methods := openapi.methods_of(request.app.openapi(), request.scope["path"])):
-        headers["Allow"] = ", ".join(sorted(methods))  # the router itself names those of one of its endpoints only
+        headers["Allow"] = ", ".join(sorted(methods))  # the router itself names the methods of one endpoint only
     return ApiError(error.status_code, str(error.detail), headers=headers).response()
 
 
@@ -252,6 +252,6 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:
-    # Not its text: addresses stand in it.
+    # The response omits the error's text, which holds addresses.
     log.warning("%s", error)
-    return unavailable("a store behind this service does not answer, try again").response()
+    return unavailable("a store of this service does not answer: retry shortly").response()
