@@ -1,4 +1,4 @@
-"""Kafka clients that follow one another: one that is beyond repair is replaced, not repaired."""
+"""Replacement of failed Kafka producers."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -12,7 +12,7 @@ from runtime.tasks import start
 
 
 class ProducerClients:
-    """One Kafka client at a time. Leaving waits for what the last one has not sent yet."""
+    """Successive Kafka clients, one at a time. Closing waits for unsent records of the last one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -25,7 +25,7 @@ class ProducerClients:
         await self._open.aclose()
 
     async def open_next(self) -> AIOKafkaProducer:
-        """A new client; the one before is closed behind everybody's back. Raises Unavailable and Fatal."""
+        """Open a client, and close the previous one in the background. Raises Unavailable and Fatal."""
         fresh = AsyncExitStack()
         client = await fresh.enter_async_context(kafka.producer(self._settings))
         before, self._open = self._open, fresh

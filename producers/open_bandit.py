@@ -1,5 +1,5 @@
-"""The importer of the Open Bandit logs: real impressions and clicks of a fashion shop (Saito et al., 2020,
-"Open Bandit Dataset and Pipeline"), read as CSV out of the wheel that ships them. Nothing of it is imported.
+"""Importer of the Open Bandit logs: real impressions and clicks of a fashion shop (Saito et al., 2020, "Open Bandit
+Dataset and Pipeline"), read as CSV from the wheel that ships them. The wheel is not installed.
 
 One row is one shown item: item_id -> feature_id, position (1-based) -> position (0-based), click -> impression
 or impression and click, timestamp -> occurred_at, policy -> retriever_id, propensity and user features ->
@@ -33,11 +33,11 @@ _USER_FEATURES = tuple(f"user_feature_{number}" for number in range(4))
 
 
 def find_wheel() -> Path:
-    """The wheel that set-up downloaded. Raises TallyError when it is missing or not the pinned one."""
+    """Return the wheel that `make up` downloaded. Raises TallyError when it is missing or not the pinned one."""
     path = Path(sys.prefix) / "share" / "tally" / WHEEL
     if not path.exists():
         raise TallyError(
-            f"the Open Bandit logs are not here ({path}): run `make up` once, or "
+            f"the Open Bandit logs are missing ({path}): run `make up` once, or "
             f"`pip download --no-deps --dest {path.parent} -r requirements/data.txt`"
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
@@ -46,9 +46,9 @@ def find_wheel() -> Path:
 
 
 def read_log(policy: LoggingPolicy, campaign: Campaign, namespace: str) -> Iterator[ImportedInteraction]:
-    """Yield the rows of one log, in the file's order, with ids that every import of it derives alike.
+    """Yield the rows of one log in file order, with ids that every import of it derives identically.
 
-    Raises TallyError naming the row when the file is not what it should be.
+    Raises TallyError that names an unreadable row.
     """
     member = f"obp/dataset/obd/{policy}/{campaign}/{campaign}.csv"
     source = f"open-bandit/{policy}/{campaign}"

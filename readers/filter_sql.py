@@ -1,4 +1,4 @@
-"""Filters in SQL. Every value and every key of an object is bound; columns come from a list."""
+"""Filters as SQL. Every value and every key of an object is a bound parameter; columns come from a list."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from schemas.event_time import to_epoch_ms
 TYPES = {"text": "String", "texts": "String", "number": "Float64", "time": "time"}
 _NUMBERS: dict[str, type[float]] = {"Float64": float, "Int256": int}
 _COMPARISONS: dict[str, str] = {"eq": "=", "gt": ">", "lt": "<", "gte": ">=", "lte": "<="}
-# A word's edge: RE2's \b knows ASCII only.
+# Word boundaries: RE2's \b supports ASCII only.
 _EDGE = r"(?:^|[^\pL\pN_])"
 _END = r"(?:$|[^\pL\pN_])"
 _GAP = r"[^\pL\pN_]+"
 
 
 def where(condition: Filter, bind: Parameters) -> str:
-    """An expression that is 1 or 0, never null."""
+    """Return an expression that is 1 or 0, never null."""
     if isinstance(condition, Group):
         parts = [where(each, bind) for each in condition.all_of]
         if condition.any_of:
@@ -80,7 +80,7 @@ def _plain(
 
 
 def _type_of(value: Value, kind: str) -> str:
-    """The type to bind a value as. ClickHouse compares integers of any size with doubles exactly."""
+    """Return the type to bind a value as. ClickHouse compares integers of any size with doubles exactly."""
     if kind not in _NUMBERS:
         return kind
     return "Float64" if isinstance(value, float) else "Int256"
@@ -91,7 +91,7 @@ def _in(column: str, kind: str, values: Sequence[Value], bind: Parameters) -> st
     if kind == "time":
         column, kind = f"toUnixTimestamp64Milli({column})", "Int64"
         members = [to_epoch_ms(value) for value in values if isinstance(value, datetime)]
-    elif kind in _NUMBERS:  # a set's members take the column's type: what it cannot hold exactly is equal to none of it
+    elif kind in _NUMBERS:  # members take the column's type; a value that it cannot hold exactly equals none of it
         numbers = [value for value in values if isinstance(value, int | float)]
         members = [exact for value in numbers if (exact := _NUMBERS[kind](value)) == value]
     return f"({column} IN {bind.bind(members, f'Array({kind})')})" if members else "0"
@@ -102,7 +102,7 @@ def _text(column: str, operator: Operator, value: str, bind: Parameters, case_se
         patterns = [value] if operator == "regex" else _patterns(operator, value)
         flags = "" if case_sensitive else "(?i)"
         bound = [bind.bind(flags + pattern, "String") for pattern in patterns]
-        # The first is worked out before anything is read: a wrong one is an error though no row is looked at.
+        # The first match is constant, so an invalid pattern is an error even if no row is read.
         tests = [f"(match('', {pattern}) OR 1) AND match({column}, {pattern})" for pattern in bound]
         return f"({' AND '.join(tests)})"
     text = bind.bind(value, "String")

@@ -1,4 +1,4 @@
-"""A list, as it is asked for over HTTP: the published service's body and query."""
+"""HTTP request of a list: body and query of the published service."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
@@ -31,7 +31,7 @@ IdText = Annotated[str | None, Field(max_length=MAX_ID_BYTES)]
 
 
 class Sort(BaseModel):
-    """By which field, and which way."""
+    """Field and direction to sort by."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -58,7 +58,7 @@ class ListRequest(BaseModel):
 
 
 class ListQuery(BaseModel):
-    """Which page. `limit` and `page_size` are one, as are `cursor`, `next_cursor` and `after`."""
+    """Page of a list. `limit` and `page_size` are synonyms, as are `cursor`, `next_cursor` and `after`."""
 
     limit: int | None = Field(None, ge=1, le=MAX_PAGE)
     page_size: int | None = Field(None, ge=1, le=MAX_PAGE)
@@ -71,7 +71,7 @@ class ListQuery(BaseModel):
 
 
 class Pagination(BaseModel):
-    """Where the page stands. Totals are null unless `include_total`."""
+    """Position of the page in the list. Totals are null unless `include_total`."""
 
     total: int | None
     page: int | None
@@ -83,7 +83,7 @@ class Pagination(BaseModel):
 
 
 class ListResponse(BaseModel):
-    """A page. `items` is the older name of `results`."""
+    """Page of a list. `items` is the older name of `results`."""
 
     results: list[InteractionRecord]
     items: list[InteractionRecord]
@@ -111,7 +111,7 @@ async def answer_list(
     namespace: str,
     query: ListQuery,
 ) -> Response:
-    """A page of a namespace's records. Raises ApiError."""
+    """Return a page of a namespace's records. Raises ApiError."""
     body = await read_body(request, settings.http_list_bytes, settings.http_body_timeout_ms, lambda _size: None)
     filters, order = await turns.run(len(body), lambda: _read(body))
     try:
@@ -124,12 +124,12 @@ async def answer_list(
         page = await listing.page(place.size, take, after=place.after, offset=place.offset)
         total = await listing.total() if query.include_total else None
     except StatementTimeout:
-        raise unavailable("this list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
+        raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
     except StatementRefused as error:
         if error.code != CLICKHOUSE_BAD_PATTERN:
             raise
         raise invalid(
-            [problem("bad_filter", ["body", "filters"], "a pattern is no regular expression (RE2)")]
+            [problem("bad_filter", ["body", "filters"], "a pattern is not a regular expression (RE2)")]
         ) from None
     records = await turns.run(sum(len(row["metadata"]) for row in page.rows), lambda: _encoded(page))
     return _response(page, records, place, order, total)
@@ -160,7 +160,7 @@ def _filters(body_model: ListRequest) -> list[Filter]:
         if value is None:
             continue
         if not is_plain(value):
-            raise FilterError([name], "holds half of a surrogate pair, which no stored text does")
+            raise FilterError([name], "contains a lone surrogate, which no stored text does")
         if name == "interaction_type" and value not in INTERACTION_TYPES:
             raise FilterError([name], f"is none of {', '.join(INTERACTION_TYPES)}")
         if name == "search":
@@ -179,9 +179,9 @@ def _page_request(query: ListQuery, order: Order) -> _PageRequest:
     if query.page is not None:
         offset = offset or (query.page - 1) * size
     if cursors and offset:
-        raise invalid([problem("conflict", ["query"], "a cursor continues where it was: without offset or page")])
+        raise invalid([problem("conflict", ["query"], "a cursor cannot be combined with offset or page")])
     if offset > MAX_OFFSET:
-        raise invalid([problem("too_large", ["query", "page"], f"lies after {MAX_OFFSET} records: use a cursor")])
+        raise invalid([problem("too_large", ["query", "page"], f"is past {MAX_OFFSET} records: use a cursor")])
     after = read_cursor(order, cursors[0]) if cursors else None
     return _PageRequest(size, offset, None if cursors else offset // size + 1, after)
 

@@ -1,7 +1,7 @@
-"""Progress: up to when everything that was accepted has come to its outcome.
+"""Progress of the consumers: the time up to which every accepted event has an outcome.
 
-The log's ends are noted from time to time. Once all partitions are committed up to the ends of a moment, whatever was
-acknowledged before that moment has an outcome: so an id of that time that has none was never accepted.
+The log's ends are recorded periodically. Once all partitions are committed up to recorded ends, every event that was
+acknowledged before that time has an outcome. So an older id without an outcome was never accepted.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from schemas.identity import id_time_ms
 
 LOOK_EVERY_S = 0.5
 MAX_SNAPSHOTS = 5_000
-"""Noted at a time; with more, every second one is forgotten, so a long lag is known less exactly."""
+"""Maximum recorded log ends. Beyond it every second one is dropped, so a long lag is known less exactly."""
 WARN_EVERY_S = 30.0
 MAX_AGE_S = 10.0
 
@@ -38,45 +38,45 @@ class _LogEnds(NamedTuple):
 
 
 class ConsumerProgress:
-    """Follows one topic and its consumer group, as long as Kafka answers."""
+    """Progress of one consumer group on one topic."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # An event is on the topic that long after its id was minted, at most, whatever the clocks say.
+        # Longest time from minting an id until its event is on the topic, clock skew included.
         self._slack_ms = max(settings.delivery_timeout_ms, settings.collector_ack_ms) + settings.clock_skew_ms
         self._snapshots: deque[_LogEnds] = deque()
         self._looked_at = -MAX_AGE_S
         self.partitions = StuckPartitionTracker(settings)
-        """Those that nobody gets past."""
+        """Tracker of stuck partitions."""
         self.settled_ms = 0
-        """Whatever was on the topic at this time (ms since 1970) has its outcome; 0 while that is not known."""
+        """Time (ms since 1970) up to which every accepted event has an outcome; 0 while unknown."""
         self.committed: Mapping[int, int] = {}
-        """By partition the offset below which every record has its outcome, as far as is known."""
+        """Offset by partition below which every record has an outcome, as last observed."""
 
     def may_be_in_flight(self, interaction_id: str) -> bool:
-        """Whether an event without an outcome may have been accepted under this id."""
+        """Return whether an event without an outcome may have been accepted under this id."""
         minted_ms = id_time_ms(interaction_id)
         if minted_ms > time.time() * 1000 + self._settings.clock_skew_ms:
             return False
         return minted_ms + self._slack_ms >= self.settled_ms
 
     async def check(self) -> None:
-        """Raise Unavailable while it is not known how far the consumers are."""
+        """Raise Unavailable while the last observation is older than MAX_AGE_S."""
         if time.monotonic() - self._looked_at > MAX_AGE_S:
             raise Unavailable("consumer progress unavailable")
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow it until left."""
+        """Follow the consumer group until the block ends."""
         LAG_SECONDS.set_function(self._lag_s)
         try:
             async with running(self._follow(), "following the consumer group"):
                 yield
         finally:
-            LAG_SECONDS.set_function(_unknown)  # it keeps what it calls alive
+            LAG_SECONDS.set_function(_unknown)  # the metric would keep this object alive
 
     def _lag_s(self) -> float:
-        """The lag in seconds, whichever thread asks. It grows between two looks, so it is computed when it is read."""
+        """Return the lag in seconds, computed at each scrape because it grows between observations. Thread-safe."""
         settled_ms = self.settled_ms
         return time.time() - settled_ms / 1000 if settled_ms else _unknown()
 
@@ -85,7 +85,7 @@ class ConsumerProgress:
         while True:
             try:
                 await self._observe_periodically()
-            except Exception as error:  # whatever it is: without this task nothing is ever `unknown`
+            except Exception as error:  # any error: without this task no id would ever be `unknown`
                 if time.monotonic() - warned_at >= WARN_EVERY_S:
                     warned_at = time.monotonic()
                     log.warning("consumer progress unavailable: %s", reason_of(error))
@@ -106,7 +106,7 @@ class ConsumerProgress:
                 await asyncio.sleep(LOOK_EVERY_S)
 
     def note(self, at_ms: int, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
-        """Take in the log's ends as they were at a moment or later, and what is committed by now."""
+        """Record the log's ends, read at `at_ms` or later, and the offsets committed since."""
         self._looked_at = time.monotonic()
         self._snapshots.append(_LogEnds(at_ms, ends))
         self.committed = committed

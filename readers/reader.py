@@ -1,4 +1,4 @@
-"""Reading: what became of single events, lists of them, and deleting them."""
+"""Requests of the reader: outcomes of single events, lists and deletions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class DeleteResponse(BaseModel):
 
 
 class Status(BaseModel):
-    """How far an event has come. `accepted`: it may be on its way."""
+    """Current status of an event. `accepted` means that it may be in flight."""
 
     interaction_id: str
     status: Literal["accepted", "stored", "duplicate", "rejected", "deleted", "unknown"]
@@ -46,7 +46,7 @@ class Status(BaseModel):
 
 
 class Reader:
-    """One process's way from requests to the tables. Everything is of one namespace; raises ApiError, Unavailable."""
+    """Reader of one process: from requests, each of one namespace, to the tables. Raises ApiError and Unavailable."""
 
     def __init__(self, settings: Settings, stores: Stores, progress: ConsumerProgress) -> None:
         self._settings = settings
@@ -59,15 +59,15 @@ class Reader:
         self._deleting = Deleter(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
 
     async def close(self) -> None:
-        """End background work."""
+        """Stop background tasks."""
         await self._lookups.close()
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
-        """The outcome of an event, waiting for at most this long."""
+        """Return the outcome of an event, after a wait of at most `seconds`."""
         return (await self._waiting.outcome(namespace, interaction_id, seconds)).outcome
 
     async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
-        """The record of an event, waiting for it as long as is preferred, or TALLY_READ_WAIT_MS."""
+        """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them."""
         _check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
         found, in_flight = await self._waiting.outcome(namespace, interaction_id, wait)
@@ -91,7 +91,7 @@ class Reader:
         raise not_found(interaction_id)
 
     async def status(self, namespace: str, interaction_id: str) -> Status:
-        """The current status of an event."""
+        """Return the current status of an event."""
         _check_id(interaction_id)
         return _status(interaction_id, await self._waiting.lookup(namespace, interaction_id))
 
@@ -102,25 +102,25 @@ class Reader:
         return DeleteResponse(message=f"interaction {interaction_id} is deleted")
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
-        """A page of records."""
+        """Return a page of records."""
         with self._list_slot():
             return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
-        """A page of what did not get stored."""
+        """Return a page of outcomes of events that were not stored."""
         timeout_ms = self._settings.list_timeout_ms
         try:
             with self._list_slot():
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
         except StatementTimeout:
-            raise unavailable("this takes longer than TALLY_LIST_TIMEOUT_MS: ask for less time") from None
+            raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
         return json_response({"results": results, "next_cursor": following})
 
     @contextmanager
     def _list_slot(self) -> Iterator[None]:
-        """Lists may take long; they have connections of their own, and few enough wait for one."""
+        """Count a list query, whose number is bounded because lists may be slow. Raises ApiError 503."""
         if self._lists_running >= self._settings.lists_in_flight:
-            raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): again in a moment")
+            raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): retry shortly")
         self._lists_running += 1
         try:
             yield

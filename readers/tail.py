@@ -1,4 +1,4 @@
-"""The tail: events as they come in, each with what becomes of it."""
+"""Tail of the topic: new events, each with its outcome."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -21,9 +21,9 @@ from schemas.wire import NAMESPACE_HEADER, ValidEvent
 
 LOOK_EVERY_MS = 200
 MAX_PENDING = 2_000
-"""Events that wait for their outcome, at most; what comes beside them is counted and not shown."""
+"""Maximum events that wait for their outcome; further ones are counted and not shown."""
 WAIT_S = 30.0
-"""Then an event is shown without its outcome."""
+"""Time after which an event is shown without its outcome."""
 
 _SINCE = "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')"
 _VERDICTS = (
@@ -36,7 +36,7 @@ _VERDICTS = (
 
 
 class TailEvent(BaseModel):
-    """One event, and what became of it: `verdict` is null when that took too long to wait for."""
+    """Event with its outcome; `verdict` is null without an outcome within WAIT_S."""
 
     timestamp: str
     partition: int
@@ -53,7 +53,7 @@ class TailEvent(BaseModel):
 
 
 class TailFilter(NamedTuple):
-    """Which events are shown: each that is given must fit."""
+    """Conditions on shown events; all given ones must hold."""
 
     namespace: str | None = None
     interaction_type: str | None = None
@@ -62,7 +62,7 @@ class TailFilter(NamedTuple):
     verdict: str | None = None
 
     def may_match(self, seen: TailEvent) -> bool:
-        """Whether an event fits, its verdict aside."""
+        """Return whether an event matches, regardless of its verdict."""
         return (
             self.namespace in (None, seen.namespace)
             and (self.interaction_type is None or self.interaction_type in seen.interaction_type)
@@ -72,7 +72,7 @@ class TailFilter(NamedTuple):
 
 
 class SkippedEvents(NamedTuple):
-    """Events that came faster than their outcomes could be looked up, and are not shown."""
+    """Number of events that are not shown, because they arrive faster than outcomes are looked up."""
 
     events: int
 
@@ -80,7 +80,7 @@ class SkippedEvents(NamedTuple):
 async def tail(
     settings: Settings, database: ClickHouse, wanted: TailFilter
 ) -> AsyncGenerator[TailEvent | SkippedEvents, None]:
-    """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
+    """Yield events appended from now on, without end. Raises Unavailable when a store does not answer."""
     async with kafka.admin(settings) as admin, kafka.record_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         places = [TopicPartition(settings.topic, number) for number in numbers]
@@ -115,7 +115,7 @@ class _WaitingEvent(NamedTuple):
 
 
 class _PendingEvents:
-    """Events that were seen and have no outcome yet."""
+    """Events that have no outcome yet."""
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._topic = settings.topic
@@ -123,14 +123,14 @@ class _PendingEvents:
         self._events: dict[tuple[int, int], _WaitingEvent] = {}
 
     def add(self, append_ms: int, seen: TailEvent) -> bool:
-        """Wait for this one, too; False when there are too many."""
+        """Add an event, and return whether there was room for it."""
         if len(self._events) >= MAX_PENDING:
             return False
         self._events[seen.partition, seen.offset] = _WaitingEvent(time.monotonic(), append_ms, seen)
         return True
 
     async def settled(self) -> list[TailEvent]:
-        """Events whose wait is over, in the order in which they came."""
+        """Remove and return events that have an outcome or have waited for WAIT_S, in order of arrival."""
         if not self._events:
             return []
         where = {
@@ -169,5 +169,5 @@ def _tail_event(partition: int, record: PlainRecord, default_namespace: str) -> 
     if not isinstance(validated, ValidEvent):
         return seen
     event = validated.event
-    told = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
-    return seen.model_copy(update={name: getattr(event, name) for name in told})
+    shown = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
+    return seen.model_copy(update={name: getattr(event, name) for name in shown})

@@ -1,4 +1,4 @@
-"""Waiting for an outcome: so that who has just sent an event can read it."""
+"""Waits for outcomes, so that a client reads its own writes."""
 
 import asyncio
 import time
@@ -15,14 +15,14 @@ LONGEST_PAUSE_S = 0.2
 
 
 class LookupResult(NamedTuple):
-    """Outcome of an event, and without one whether it may still come. Never `Moved`: that is in flight."""
+    """Outcome of an event, or whether it may still be in flight. Never `Moved`, which counts as in flight."""
 
     outcome: Outcome | None
     in_flight: bool
 
 
 class OutcomeWaiter:
-    """Looks an id up again and again, for few enough at a time."""
+    """Waiter for outcomes by repeated lookups, for at most `most` requests at a time."""
 
     def __init__(self, lookups: Lookups, progress: ConsumerProgress, most: int) -> None:
         self._lookups = lookups
@@ -31,16 +31,19 @@ class OutcomeWaiter:
         self._waiters = 0
 
     async def lookup(self, namespace: str, interaction_id: str) -> LookupResult:
-        """How it is now. Raises Unavailable."""
-        # Asked before: what had come to its outcome by then, the look finds.
+        """Return the current outcome. Raises Unavailable."""
+        # Read before the lookup, which so finds every outcome of an event that was not in flight.
         in_flight, committed = self._progress.may_be_in_flight(interaction_id), self._progress.committed
         outcome = await self._lookups.get(namespace, interaction_id)
-        if isinstance(outcome, Moved):  # no outcome of a copy that was done with: that has expired
+        if isinstance(outcome, Moved):  # the outcome of a copy below the committed offset has expired
             return LookupResult(None, outcome.offset >= committed.get(outcome.partition, 0))
         return LookupResult(outcome, in_flight)
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> LookupResult:
-        """The same, waiting so long at most for what may be in flight; not at all with too many waiters."""
+        """Return the outcome, after a wait of at most `seconds` for an event in flight. Raises Unavailable.
+
+        It does not wait when too many requests wait.
+        """
         found = await self.lookup(namespace, interaction_id)
         if found.outcome is not None or not found.in_flight:
             return found
@@ -57,7 +60,7 @@ class OutcomeWaiter:
 
     @contextmanager
     def slot(self) -> Iterator[bool]:
-        """One of the places for those that wait; False when all are taken."""
+        """Take a slot for a waiting request; yield whether one was free."""
         has_slot = self._waiters < self._most
         self._waiters += has_slot
         try:

@@ -170,7 +170,7 @@ def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPat
     assert counts == {"request": 10, "connection": 10, "access": 1_000}
     now = log.FLOOD_S + 1
     say("tally.api", 1, "request 1000 failed")
-    assert "request 1000 failed (990 lines like this one were left out" in written.getvalue()
+    assert "request 1000 failed (990 lines like this one were suppressed" in written.getvalue()
 
 
 OUT_OF_FILES = """

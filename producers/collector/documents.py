@@ -29,7 +29,7 @@ def _origin(text: str) -> str:
 
 
 class TokenRequest(BaseModel, extra="forbid", strict=True):
-    """Which pages may write, and for how long."""
+    """Request for a page token: origin of the pages, and lifetime in seconds."""
 
     origin: Annotated[str, AfterValidator(_origin)] = Field(examples=["https://shop.example"])
     expires_in_s: int = Field(3_600, ge=1, le=MAX_TOKEN_LIFE_S)
@@ -39,7 +39,7 @@ class ItemResult(BaseModel):
     """Result of one event of a batch."""
 
     index: int
-    interaction_id: str = Field(description="empty when it failed")
+    interaction_id: str = Field(description="empty for a failed event")
     status: str = Field(examples=["created"], description="created or failed")
 
 
@@ -53,7 +53,7 @@ class BulkResponse(BaseModel):
 
 
 _ONE: dict[str, Any] = Interaction.model_json_schema() | {"title": "Interaction"}
-# Either name of the feature will do, which "required" alone cannot say.
+# One of the two names of the feature is required, which "required" alone cannot express.
 _ONE["properties"]["document_id"] = {"type": "string", "description": "The older name of feature_id."}
 _ONE["required"] = [name for name in _ONE["required"] if name != "feature_id"]
 _ONE["anyOf"] = [{"required": ["feature_id"]}, {"required": ["document_id"]}]

@@ -1,7 +1,7 @@
-"""Hints: whether an event that was just accepted repeats one of the last minutes, as far as this API has seen.
+"""Hints whether a just accepted event repeats one of the last minutes that came through this API.
 
-The verdict is the consumer's, from the log. A hint knows only what came in by itself over this API (a batch, an import
-and the Python producer leave none), and two requests of one moment may be hinted in another order than they lie.
+The consumer decides, from the log. Hints exist only for single events of this API, not for batches, imports and the
+Python producer. Two simultaneous requests may be hinted in another order than that of the log.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ class _HintRequest(NamedTuple):
 
 
 class DuplicateHints:
-    """Remembers each key's first event for as long as one like it is a duplicate of it: about 130 bytes in Redis.
+    """First event of each key within the deduplication window, at about 130 bytes in Redis.
 
-    Questions of one moment go to Redis together: one by one, its client would take a sixth of a request's time.
+    Simultaneous requests share a Redis pipeline: single calls would take a sixth of a request's time.
     """
 
     def __init__(self, settings: Settings, redis: BestEffortRedis) -> None:
@@ -43,7 +43,7 @@ class DuplicateHints:
     async def first(
         self, namespace: str, event: WireEvent, idempotency_key: str | None, interaction_id: str
     ) -> str | None:
-        """The id of the event that this one probably repeats; None when it is the first, or nobody can tell."""
+        """Return the id of the event that this one probably repeats; None for the first one, or without Redis."""
         key = dedup_key(namespace, event.execution_id, event.feature_id, event.interaction_type, idempotency_key)
         if key is None:
             return None
@@ -56,7 +56,7 @@ class DuplicateHints:
         return await question.answer
 
     async def close(self) -> None:
-        """End what is being asked; whoever still waits gets no hint."""
+        """Cancel pending calls; requests that still wait get no hint."""
         await cancel_and_wait(self._asking)
 
     async def _ask_all(self) -> None:
@@ -65,9 +65,9 @@ class DuplicateHints:
             known: Sequence[Any] | None = None
             try:
                 known = await self._redis.ask("hint", partial(self._ask, asked))
-            finally:  # whatever happens, nobody waits for ever
+            finally:  # no request may wait for ever
                 for question, first in zip(asked, known or [None] * len(asked), strict=True):
-                    if not question.answer.done():  # who asked may have left
+                    if not question.answer.done():  # cancelled by a client that left
                         is_id = isinstance(first, bytes) and len(first) == _ID_BYTES
                         question.answer.set_result(id_from_bytes(first) if is_id else None)
         self._asking = None

@@ -1,4 +1,4 @@
-"""Taking events in: read, validate, put on the topic, wait for Kafka's acknowledgement, answer."""
+"""Intake of events: read, validate, put on the topic, wait for Kafka's acknowledgement, respond."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -33,23 +33,23 @@ from schemas.rejection import Rejection
 from schemas.wire import ValidEvent
 
 WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
-"""Gives the outcome of (namespace, id), or None when it is not final within this many seconds."""
+"""Function that returns the outcome of (namespace, id), or None when it is not final within the seconds given."""
 
 NOT_ACKNOWLEDGED = (
-    "Kafka has not acknowledged it in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the same "
-    "execution_id or Idempotency-Key"
+    "Kafka did not acknowledge the event in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the "
+    "same execution_id or Idempotency-Key"
 )
 
 
 class _ValidatedItems(NamedTuple):
-    """Valid events of a batch, and the errors of the others, by index."""
+    """Records of valid events of a batch, and rejections of the others, by index."""
 
     records: dict[int, OutgoingRecord]
     refused: dict[int, Sequence[Rejection]]
 
 
 class Collector:
-    """One process's way from requests to the topic."""
+    """Collector of one process: from requests to the topic."""
 
     def __init__(
         self, settings: Settings, client: AIOKafkaProducer, redis: BestEffortRedis, wait_for: WaitFor | None
@@ -62,13 +62,13 @@ class Collector:
         self._wait_for = wait_for
 
     async def close(self) -> None:
-        """End background work."""
+        """Stop background tasks."""
         await self._hints.close()
 
     async def create(
         self, request: Request, namespace: str, idempotency_key: str | None, seconds: float | None
     ) -> Response:
-        """Take one event in."""
+        """Accept one event."""
         with self._budget.reserve() as reservation:
             body = await self._read(request, self._settings.http_body_bytes, reservation)
             validated = await self._validator.validate(body)
@@ -77,11 +77,11 @@ class Collector:
                 raise refusal(validated)
             reservation.take_events(1)
             record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
-            landed = await self._put(record)
+            metadata = await self._put(record)
         ACCEPTED.labels("create").inc()
         final = waited = None
         if seconds is not None and self._wait_for is not None:
-            # Kafka has it: whatever keeps the outcome from being known, it must not be sent again.
+            # Kafka has the event: an error of the wait must not make the client send it again.
             with suppress(TallyError):
                 final, waited = await self._wait_for(namespace, record.interaction_id, seconds), seconds
         first = (
@@ -89,10 +89,10 @@ class Collector:
             if final is None
             else _owner(final)
         )
-        return _created(validated, record.interaction_id, landed.append_ms, first, preference_applied(waited))
+        return _created(validated, record.interaction_id, metadata.append_ms, first, preference_applied(waited))
 
     async def _first(self, namespace: str, validated: ValidEvent, key: str | None, interaction_id: str) -> str | None:
-        """A hint at what the event repeats. What carries its own time is a backfill, which no hint knows of."""
+        """Return a hint at the event that this one repeats. An event with its own time is a backfill without hints."""
         if validated.occurred_ms is not None:
             return None
         return await self._hints.first(namespace, validated.event, key, interaction_id)
@@ -100,7 +100,7 @@ class Collector:
     async def batch(
         self, request: Request, namespace: str, idempotency_key: str | None, *, deduplicate: bool
     ) -> Response:
-        """Take many in, each by itself. Item i of a batch with a key has the key KEY#i."""
+        """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
         with self._budget.reserve() as reservation:
             body = await self._read(request, self._settings.http_batch_bytes, reservation)
             items = await self._validator.items(body)
@@ -119,7 +119,7 @@ class Collector:
             return read_model(TokenRequest, await self._read(request, self._settings.http_list_bytes, reservation))
 
     async def page(self, request: Request, namespace: str) -> Response:
-        """Take in what a page sends: 204, or what failed when some did, or 422 when none is valid."""
+        """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
         with self._budget.reserve() as reservation:
             body = await self._read(request, self._settings.http_body_bytes, reservation)
             items = await self._validator.page_items(body)
@@ -127,7 +127,7 @@ class Collector:
             if not sending.records:
                 raise refusal_of_all(sending.refused)
             response, send_error = await self._send_all(sending, len(items), reservation, "beacon")
-        if send_error is not None:  # a page looks at the status only, and sends all of it again
+        if send_error is not None:  # a page sees the status only, and sends all events again
             raise _not_acknowledged(send_error)
         return response if sending.refused else Response(status_code=204)
 
@@ -149,7 +149,7 @@ class Collector:
     async def _send_all(
         self, sending: _ValidatedItems, count: int, reservation: Reservation, route: str
     ) -> tuple[Response, TallyError | None]:
-        """Send valid events; also return the error that kept some from the topic. Raises 503 when none was sent."""
+        """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
         records = sending.records
         failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
         reservation.take_events(len(records))
@@ -185,7 +185,7 @@ def _not_acknowledged(error: Exception) -> ApiError:
 
 
 def _owner(final: Outcome) -> str | None:
-    """The owner of a duplicate, once it is final. Raises 422 for an event that was rejected."""
+    """Return the owner of a duplicate. Raises ApiError 422 for a rejected event."""
     if isinstance(final, RejectedFor):
         raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
     return final.interaction_id if isinstance(final, DuplicateOf) else None
