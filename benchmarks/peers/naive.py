@@ -1,6 +1,6 @@
-"""The naive loop, as tutorials show it: pydantic, SET NX and a list per event, an insert per 1,000.
+"""Naive loop, as in tutorials: pydantic, SET NX and a list per event, an insert per 1,000 events.
 
-Runs in the project's own environment; the options come as JSON, progress goes out as JSON lines.
+It runs in the project's environment; options are read as JSON, progress is written as JSON lines.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 
 class NaiveInteraction(BaseModel):
-    """What a tutorial would validate."""
+    """Event model of a tutorial."""
 
     interaction_id: str
     feature_id: str
@@ -34,7 +34,7 @@ class NaiveInteraction(BaseModel):
 
 
 async def work(options: dict[str, Any]) -> None:
-    """Read, check, deduplicate, insert, commit."""
+    """Read, validate, deduplicate, insert and commit."""
     client = clickhouse_connect.get_client(dsn=options["clickhouse"])
     client.command(CREATE.format(table=options["table"]))
     claims = redis.asyncio.from_url(options["redis"])

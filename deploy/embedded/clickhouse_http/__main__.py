@@ -1,4 +1,4 @@
-"""Serve the engine: `python -P -m deploy.embedded.clickhouse_http --path DIR --port PORT`."""
+"""Server of the engine: `python -P -m deploy.embedded.clickhouse_http --path DIR --port PORT`."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-# The engine takes its time zone from the environment, and a table's text must not depend on the machine's.
+# The engine's time zone comes from the environment, and the text of times must not depend on the machine.
 os.environ["TZ"] = "UTC"
 
 import uvicorn
@@ -21,8 +21,8 @@ LOOPBACK = "127.0.0.1"
 
 
 async def serve(name: str, users: Sequence[User], host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; running statements get STOP_S seconds to end."""
-    # Not before the working directory is ours: the engine reads a config.xml in it as soon as it is imported.
+    """Serve until SIGTERM or SIGINT; running statements have STOP_S seconds to end."""
+    # After the change of working directory: at its import the engine reads a config.xml there.
     from deploy.embedded.clickhouse_http.app import Front  # noqa: PLC0415
     from deploy.embedded.clickhouse_http.engine import Engine  # noqa: PLC0415
 
@@ -45,7 +45,7 @@ async def serve(name: str, users: Sequence[User], host: str, port: int) -> None:
 
 
 def _user_of_environment() -> User:
-    """As the official image has it: everybody may read the arguments of a process, but not its environment."""
+    """Return the user of the environment, like the official image: arguments of a process are readable by all."""
     return User(os.environ.get("CLICKHOUSE_USER", User().name), os.environ.get("CLICKHOUSE_PASSWORD", ""))
 
 

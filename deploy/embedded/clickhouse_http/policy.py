@@ -1,8 +1,8 @@
 """Restrictions of statements beyond the grants of their user's role.
 
-The engine is made for one person's own machine: some ways to files, other machines and Python objects need no right.
-They are found in the engine's own canonical text of the statement (`formatQuery`), so nothing that it parses otherwise
-than it looks can hide one: there are no comments, heredocs or escaped names left, and only one statement.
+The engine is made for a personal machine: some access to files, other machines and Python objects needs no right. It is
+found in the engine's canonical text of the statement (`formatQuery`). That has a single statement without comments,
+heredocs and escaped names, so no unusual syntax can hide such access.
 """
 
 import re
@@ -23,14 +23,14 @@ TABLE_FUNCTIONS = frozenset(
     {"numbers", "numbers_mt", "zeros", "zeros_mt", "primes", "generate_series", "generateseries", "generaterandom"}
     | {"values", "sqlstandardvalues", "null", "format", "view"}
 )
-"""Table functions that make rows of nothing but their arguments, in lower case. All others are refused."""
+"""Table functions, in lower case, that make rows from their arguments only. All others are refused."""
 
 REFUSED_FUNCTIONS = frozenset(
     {"file"}
     | {f"{prefix}{name}" for prefix in ("ai", "AI") for name in ("Generate", "Extract", "Classify", "Translate")}
     | {f"{prefix}{name}" for prefix in ("ai", "AI") for name in ("Filter", "Redact", "Embed", "Similarity")}
 )
-"""Functions that read files or ask other machines. Refused wherever the name stands: APPLY and arrayMap take names."""
+"""Functions that read files or call other machines. The name is refused anywhere: APPLY and arrayMap take names."""
 
 ENGINES = re.compile(
     r"(Replacing|Summing|Aggregating|Collapsing|VersionedCollapsing|Coalescing|Graphite)?MergeTree"
@@ -42,10 +42,10 @@ SYSTEM_TABLES = frozenset(
     | {"table_engines", "table_functions", "data_type_families", "collations", "time_zones", "build_options"}
     | {"parts", "licenses", "contributors", "current_roles", "enabled_roles"}
 )
-"""Tables of the database `system` that tell nothing of what others ask: `processes` shows their statements."""
+"""Tables of the database `system` without data of other users, unlike `processes`, which shows their statements."""
 
 INFILE = "rows"
-"""The file of a streamed INSERT, as it is called while its statement is checked."""
+"""Name of a streamed INSERT's file while its statement is checked."""
 
 _TOKEN = re.compile(
     r"""(?P<string>'(?:[^'\\]|\\.)*')|`(?P<quoted>(?:[^`\\]|\\.)*)`|(?P<word>[A-Za-z_]\w*)|(?P<other>[^\s\w])|\d\w*|\s+""",
@@ -54,13 +54,13 @@ _TOKEN = re.compile(
 
 
 class StatementNotAllowed(Exception):
-    """The statement may not run; the message says which part of it is the reason."""
+    """Statement that may not run; the message names the part that is refused."""
 
 
 class _Token(NamedTuple):
     text: str
     kind: str
-    """string, quoted, word or other."""
+    """One of string, quoted, word and other."""
 
     @property
     def is_name(self) -> bool:
@@ -68,16 +68,16 @@ class _Token(NamedTuple):
 
 
 class StatementPolicy:
-    """Reads canonical statements for one engine."""
+    """Checker of canonical statements of one engine."""
 
     def __init__(self, table_functions: Iterable[str]) -> None:
-        """`table_functions` are the names of all that the engine has."""
+        """Take the names of all table functions of the engine."""
         self._refused_calls = {name.lower() for name in table_functions} - TABLE_FUNCTIONS | {"disk"}
 
     def check(self, canonical: str, user: User, *, streamed: bool = False) -> bool:
-        """Whether the statement needs the right to backup files. Raises Refused.
+        """Return whether the statement needs the right to backup files. Raises StatementNotAllowed.
 
-        A `streamed` one is an INSERT of the front's own making, whose rows are in the file INFILE.
+        A `streamed` statement is an INSERT made by the front, with its rows in the file INFILE.
         """
         tokens = _tokens(canonical)
         first = next((token.text for token in tokens if token.text != "("), "")
@@ -87,7 +87,7 @@ class StatementPolicy:
         self._check_files(tokens, 1 if streamed else 0)
         self._check_calls(tokens, is_backup=is_backup)
         if first == "INSERT" and not streamed and _has(tokens, "FORMAT"):
-            raise StatementNotAllowed("rows must follow an INSERT at once, in one format")
+            raise StatementNotAllowed("rows must follow an INSERT directly, in one format")
         if first in {"CREATE", "ATTACH"}:
             _check_engines(tokens)
         if user.only_reads:
@@ -110,9 +110,7 @@ class StatementPolicy:
             if not token.is_name:
                 continue
             if token.text in REFUSED_FUNCTIONS:
-                raise StatementNotAllowed(
-                    f"the name {token.text} is that of a function that reaches files or other machines"
-                )
+                raise StatementNotAllowed(f"the function {token.text} reaches files or other machines")
             if following != _Token("(", "other"):
                 continue
             if is_backup and token.text != "File":
@@ -130,7 +128,7 @@ def _check_engines(tokens: list[_Token]) -> None:
 
 
 def _check_reading(tokens: list[_Token]) -> None:
-    """Check a read-only user's statement: other people's statements, with keys and data, must stay hidden."""
+    """Check a read-only user's statement, which must not show other users' statements with their keys and data."""
     if [token.text for token in tokens[:2]] == ["SHOW", "PROCESSLIST"]:
         raise StatementNotAllowed("SHOW PROCESSLIST shows other people's statements")
     ends = [*tokens[1:], _Token("", "other"), _Token("", "other")]
@@ -144,7 +142,7 @@ def _check_reading(tokens: list[_Token]) -> None:
 
 
 def _has(tokens: list[_Token], word: str) -> bool:
-    """Whether a keyword stands there, and no function of that name is called."""
+    """Return whether a keyword occurs, other than as a function call."""
     return any(token == _Token(word, "word") and following.is_name for token, following in pairwise(tokens))
 
 
