@@ -45,9 +45,3 @@ def test_a_package_imports_only_what_the_table_allows(package: str) -> None:
 def test_schemas_does_no_io() -> None:
     for path in (ROOT / "schemas").rglob("*.py"):
         assert not imported_by(path) & IO_MODULES, path
-
-
-def test_no_file_outgrows_its_idea() -> None:
-    for package in MAY_IMPORT:
-        for path in (ROOT / package).rglob("*.py"):
-            assert path.read_text().count("\n") <= 320, path

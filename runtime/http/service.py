@@ -134,6 +134,12 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
         app.include_router(module.routes(base))
     app.include_router(_operations(readiness))
     app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
+    _add_middleware(app, settings, hosts, traces)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, hosts: Collection[str], traces: Traces) -> None:
+    """Add the middleware, the innermost first."""
     if settings.cors_origins:
         app.add_middleware(
             _Cors,
@@ -148,7 +154,6 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
     app.add_middleware(
         RequestMiddleware, max_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
     )
-    return app
 
 
 def _operations(readiness: "_Readiness") -> APIRouter:
