@@ -7,6 +7,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import NamedTuple
 
 
@@ -33,7 +34,7 @@ async def _keep_asking(port: int, make: Callable[[], bytes], deadline: float, to
     try:
         while (begun := time.monotonic()) < deadline:
             status, body = await request(reader, writer, make())
-            if status != 200:
+            if status != HTTPStatus.OK:
                 raise RuntimeError(f"{status}: {body[:300].decode(errors='replace')}")
             took.append(time.monotonic() - begun)
     finally:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from producers.clients import ProducerClients
@@ -73,9 +72,7 @@ class Producer:
         self._topic = TopicWriter(client, settings.topic, settings.delivery_timeout_ms, settings.max_record_bytes)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self._open.aclose()
 
     async def emit(

@@ -5,6 +5,7 @@ import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
@@ -98,6 +99,6 @@ def responds_to_http(url: str) -> bool:
     """Return whether an HTTP GET of a loopback `url` succeeds."""
     try:
         with _direct.open(url, timeout=2) as response:
-            return bool(response.status == 200)
+            return bool(response.status == HTTPStatus.OK)
     except (OSError, HTTPException):
         return False

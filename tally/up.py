@@ -39,7 +39,6 @@ POLL_S = 0.2
 REPORT_EVERY_S = 5.0
 VERDICTS_WAIT_S = 60.0
 FAILED_STOP_S = 3.0
-IMPORT_ROWS = 10_000
 SHARED_SETTINGS = (
     "namespace",
     "topic",

@@ -1,7 +1,7 @@
 """The published client, which nobody here wrote, against the API: the acceptance test of the contract."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,8 +16,6 @@ from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from tests.http_lab import KEY, consuming, served, until_keys_are_known, with_key
 from tests.lab import Lab
-
-Call = Callable[..., Any]
 
 
 class Client:

@@ -74,13 +74,6 @@ async def assert_audited(lab: Lab, stored: int, duplicates: int, deleted: int) -
     assert (counts.stored, counts.duplicates, counts.deleted) == (stored, duplicates, deleted)
 
 
-async def stored_text(lab: Lab) -> str:
-    """Everything that the table says of rows that a query would find."""
-    return str(
-        await lab.rows("SELECT * FROM interactions FINAL SETTINGS do_not_merge_across_partitions_select_final = 0")
-    )
-
-
 async def test_a_stored_event_is_gone_at_once(lab: Lab, api: httpx.AsyncClient) -> None:
     kept, gone = await lab.emit(click("kept"), click("gone", **PRIVATE))
     await lab.drain()

@@ -14,6 +14,8 @@ from aiokafka import AIOKafkaConsumer
 from peer_table import COLUMNS, CREATE
 from pydantic import BaseModel
 
+ROWS_PER_INSERT = 1_000
+
 
 class NaiveInteraction(BaseModel):
     """Event model of a tutorial."""
@@ -54,7 +56,7 @@ async def work(options: dict[str, Any]) -> None:
         if await claims.set(f"{options['group']}:{key}", event.interaction_id, nx=True, ex=300):
             fields = event.model_dump()
             rows.append([json.dumps(v) if isinstance(v := fields[name], dict) else v for name in COLUMNS])
-        if len(rows) >= 1_000 or done >= options["events"]:
+        if len(rows) >= ROWS_PER_INSERT or done >= options["events"]:
             await asyncio.to_thread(client.insert, options["table"], rows, column_names=COLUMNS)
             await consumer.commit()
             rows = []

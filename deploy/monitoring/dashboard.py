@@ -15,8 +15,6 @@ from runtime.metrics import Metric
 
 RATE_OVER = "$__rate_interval"
 """Grafana variable for a range of at least four scrapes."""
-SILENCE = "tally:silence_seconds"
-"""Recording rule of alerts.yml."""
 
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
 _SOURCE = {"type": "prometheus", "uid": "${source}"}

@@ -87,14 +87,14 @@ class PageToken(NamedTuple):
         if not token.startswith(TOKEN_PREFIX) or len(token) > MAX_TOKEN_BYTES:
             return None
         try:
-            key_id, namespace, origin, *times = json.loads(_decode(body))
+            key_id, namespace, origin, issued_s, expires_s = json.loads(_decode(body))
         except (ValueError, TypeError, RecursionError):
             return None
         if not all(isinstance(each, str) for each in (key_id, namespace, origin)):
             return None
-        if len(times) != 2 or not all(type(each) is int for each in times):
+        if not all(type(each) is int for each in (issued_s, expires_s)):
             return None
-        return cls(key_id, namespace, origin, *times), signature
+        return cls(key_id, namespace, origin, issued_s, expires_s), signature
 
     def is_signed(self, token: str, signature: str, hashed: bytes) -> bool:
         """Return whether the token's key has signed it."""

@@ -8,14 +8,6 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 
-class ValidationProblem(BaseModel):
-    """Problem of a request."""
-
-    type: str = Field(examples=["wrong_type"])
-    location: list[str | int] = Field(examples=[["body", "position"]])
-    message: str = Field(examples=["Input should be a valid integer"])
-
-
 class ErrorDetail(BaseModel):
     """An error's code, message and fields."""
 

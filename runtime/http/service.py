@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from http import HTTPStatus
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -244,7 +245,9 @@ async def _on_api_error(_request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     headers = dict(error.headers or {})
-    if error.status_code == 405 and (methods := openapi.methods_of(request.app.openapi(), request.scope["path"])):
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
+        methods := openapi.methods_of(request.app.openapi(), request.scope["path"])
+    ):
         headers["Allow"] = ", ".join(sorted(methods))  # the router itself names the methods of one endpoint only
     return ApiError(error.status_code, str(error.detail), headers=headers).response()
 

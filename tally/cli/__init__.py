@@ -5,6 +5,8 @@ import sys
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
+_STANDARD_ERROR = 2
+"""Highest descriptor of a standard stream."""
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ends (128 + SIGINT)."""
 
@@ -36,6 +38,6 @@ def main() -> None:
 
 def _occupy_standard_descriptors() -> None:
     """Open the null device where a standard stream is closed: a socket that got its number would be printed to."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)

@@ -18,7 +18,7 @@ from runtime.errors import TallyError
 from runtime.settings import Settings
 from tests.chaos import controls
 
-MET, CRASH, KILL, STOP, TELL = "met", "crash", "kill", "stop", "tell"
+MET, TELL = "met", "tell"
 
 
 class Orders(NamedTuple):
