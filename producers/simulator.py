@@ -87,14 +87,11 @@ class Simulator:
         }
         device = self._random.choice(_DEVICES)
         for query_number in range(1 + min(3, int(self._random.expovariate(1.2)))):
-            search = _Search(self._random, self._next_execution(), common, device)
+            self._searches += 1
+            search = _Search(self._random, f"exec-{self._run}-{self._searches}", common, device)
             if query_number:
                 yield self._event(search, "query_refinement", position=0)
             yield from self._results(search)
-
-    def _next_execution(self) -> str:
-        self._searches += 1
-        return f"exec-{self._run}-{self._searches}"
 
     def _results(self, search: "_Search") -> Iterator[Interaction]:
         if not search.features:

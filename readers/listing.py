@@ -118,9 +118,10 @@ class Listing:
         """
         deadline = time.monotonic() + self._timeout_s
         if offset:
-            after = await self._place_at_offset(offset, after, deadline)
-            if after is None:
+            skipped = await self._visible_places(offset, after, deadline)
+            if len(skipped) < offset:
                 return ListPage([], None)
+            after = skipped[-1]
         places = await self._visible_places(size + 1, after, deadline)
         shown = places[:size]
         rows: dict[str, dict[str, Any]] = {}
@@ -131,11 +132,6 @@ class Listing:
             rows |= read
         found = [rows[place.interaction_id] for place in shown if place.interaction_id in rows]
         return ListPage(found, shown[-1] if len(places) > size else None)
-
-    async def _place_at_offset(self, offset: int, after: ListPosition | None, deadline: float) -> ListPosition | None:
-        """Return the position of the record at `offset` (from 1) after `after`; None when there are fewer."""
-        places = await self._visible_places(offset, after, deadline)
-        return places[-1] if len(places) == offset else None
 
     async def _visible_places(self, wanted: int, after: ListPosition | None, deadline: float) -> list[ListPosition]:
         """Return the positions of `wanted` records, fewer at the end, without deleted ones. Raises StatementTimeout."""

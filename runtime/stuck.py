@@ -6,7 +6,7 @@ newer schema, a worker that crashes at the same record, one that hangs or retrie
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,9 +60,8 @@ class _PartitionProgress:
 class StuckPartitionTracker:
     """Tracker of committed offsets; `stuck` lists the stuck partitions."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._now = now
         self._partitions_progress: dict[int, _PartitionProgress] = {}
 
     async def note(self, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
@@ -90,7 +89,7 @@ class StuckPartitionTracker:
     @property
     def stuck(self) -> list[StuckPartition]:
         """Partitions that are stuck now."""
-        topic, now = self._settings.topic, self._now()
+        topic, now = self._settings.topic, time.monotonic()
         return [
             StuckPartition(topic, number, each.waits_at, now - each.since)
             for number, each in sorted(self._partitions_progress.items())
@@ -107,15 +106,15 @@ class StuckPartitionTracker:
         if before is None or before.committed != committed:
             passed = before.passed if before is not None and before.committed < committed else 0
             before = self._partitions_progress[partition] = _PartitionProgress(
-                committed, max(committed, passed), end, self._now()
+                committed, max(committed, passed), end, time.monotonic()
             )
         before.end = end
         if end <= before.passed:
-            before.since, before.waits_at = self._now(), None
+            before.since, before.waits_at = time.monotonic(), None
 
     def _is_suspect(self, standing: _PartitionProgress) -> bool:
         is_looked_at = standing.waits_at is not None or standing.end <= standing.passed
-        return not is_looked_at and 1000 * (self._now() - standing.since) >= self._settings.stuck_ms
+        return not is_looked_at and 1000 * (time.monotonic() - standing.since) >= self._settings.stuck_ms
 
     async def _look(self, suspects: Mapping[int, _PartitionProgress]) -> None:
         asked = {number: (each.passed, each.end) for number, each in suspects.items()}
@@ -126,7 +125,7 @@ class StuckPartitionTracker:
         for number, standing in suspects.items():
             batch = found.get(number)
             if number in found and batch is None:
-                standing.passed, standing.since = standing.end, self._now()
+                standing.passed, standing.since = standing.end, time.monotonic()
             else:
                 standing.waits_at = standing.passed if batch is None else batch.first
 

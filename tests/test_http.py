@@ -45,10 +45,10 @@ async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redi
     async with BestEffortRedis(settings).opened() as first, BestEffortRedis(settings).opened() as second:
         processes = [RateLimits(settings, each) for each in (first, second)]
 
-        async def answers() -> bool:
-            return first.is_available and second.is_available
+        async def are_connected() -> bool:
+            return None not in [await each.ask("ping", lambda server: server.ping()) for each in (first, second)]
 
-        await eventually_async(answers)
+        await eventually_async(are_connected)
         with pytest.raises(ApiError) as raised:
             for number in range(100):
                 headers = await processes[number % 2].spend(caller)

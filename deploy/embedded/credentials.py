@@ -21,10 +21,6 @@ def _password() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _api_key() -> str:
-    return ROOT_KEY_PREFIX + _password()
-
-
 Password = Annotated[str, Field(default_factory=_password, pattern=_SAFE, repr=False)]
 
 
@@ -33,7 +29,7 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    api_key: Annotated[str, Field(default_factory=_api_key, pattern=_SAFE, repr=False)]
+    api_key: Annotated[str, Field(default_factory=lambda: ROOT_KEY_PREFIX + _password(), pattern=_SAFE, repr=False)]
     clickhouse_password: Password
     analyst_password: Password
     valkey_password: Password

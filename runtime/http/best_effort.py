@@ -58,11 +58,6 @@ class BestEffortRedis:
             REDIS_BYPASSED.labels(purpose).inc()
             return None
 
-    @property
-    def is_available(self) -> bool:
-        """Whether the last call succeeded."""
-        return self._redis is not None and time.monotonic() >= self._not_before
-
     def _connect(self) -> None:
         if self._redis is None and self._connecting is None and time.monotonic() >= self._not_before:
             self._connecting = start(self._try_to_connect(), "connecting to Redis")

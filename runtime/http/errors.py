@@ -22,6 +22,7 @@ ERROR_TYPES = {
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
+RETRY_AFTER_S = "1"
 MAX_PROBLEMS = 20
 """Maximum problems that an error response names; further ones are counted."""
 MAX_MESSAGE_CHARACTERS = 1_000
@@ -110,6 +111,6 @@ def forbidden(message: str) -> ApiError:
     return ApiError(403, message)
 
 
-def unavailable(message: str, retry_after_s: int = 1) -> ApiError:
+def unavailable(message: str) -> ApiError:
     """Return 503 for a dependency that cannot answer now."""
-    return ApiError(503, message, headers={"Retry-After": str(retry_after_s)})
+    return ApiError(503, message, headers={"Retry-After": RETRY_AFTER_S})

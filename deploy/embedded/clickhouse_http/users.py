@@ -109,15 +109,11 @@ def engine_users(users: Iterable[User]) -> str:
         "<clickhouse>\n"
         f"<profiles><default><constraints>{locked}</constraints></default></profiles>\n"
         "<quotas><default></default></quotas>\n"
-        "<roles>\n" + "".join(_role(*role) for role in roles.items()) + "</roles>\n"
+        "<roles>\n" + "".join(f"<{name}>{_grants(each)}</{name}>\n" for name, each in roles.items()) + "</roles>\n"
         "<users><default><no_password/><networks><ip>::/0</ip></networks><profile>default</profile>"
         f"<quota>default</quota>{_grants([f'GRANT {granted}'])}</default></users>\n"
         "</clickhouse>\n"
     )
-
-
-def _role(name: str, grants: Sequence[str]) -> str:
-    return f"<{name}>{_grants(grants)}</{name}>\n"
 
 
 def _grants(statements: Iterable[str]) -> str:
