@@ -18,8 +18,7 @@ from consumers.claims.owners import (
     offsets_of,
     raw_ids_of,
 )
-from kernels.scan_event import Columns, select, text_at
-from kernels.scan_json import Bytes
+from kernels.boundary import Bytes, Columns, select, text_at
 from schemas.letter import Origin
 
 Flags = npt.NDArray[np.bool_]

@@ -12,13 +12,9 @@ import numpy.typing as npt
 from consumers.batch import Batch, Rejected, ValidatedBatch
 from consumers.claims.owners import make_rows
 from consumers.events import Events, Flags, RecordHeaders, flags_of_heads
-from kernels.record_format import Headers
-from kernels.scan_event import NUMBER_AT
-from kernels.scan_keys import execution_keys
-from kernels.scan_partitions import partition_hashes
-from kernels.scanner import Scanned, validate_all
+from consumers.records import PlainRecord, Records
+from kernels.boundary import NUMBER_AT, Headers, Scanned, execution_keys, partition_hashes, validate_all
 from runtime.expansions import Expansions
-from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
 from schemas.event_time import END_MS
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
@@ -107,9 +103,7 @@ class Validation:
     def refuse(self, batch: Batch, why: Rejection) -> ValidatedBatch:
         """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
         records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
-        nothing = Batch(
-            Records(records.text, records.lines[:0], records.partitions[:0], (), (), records.headers_of[:0])
-        )
+        nothing = Batch(Records(records.text, records.rows[:0], records.partitions[:0], (), (), records.headers_of[:0]))
         try:
             rejected = self._rejected(partition, record, self._head(record.headers), why)
         except Exception:

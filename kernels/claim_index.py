@@ -40,6 +40,14 @@ class ClaimIndex:
         self._fingerprints: Fingerprints = np.zeros((rows, PLACES), np.uint32)
         self._numbers: Numbers = np.zeros((rows, PLACES), np.uint32)
 
+    @classmethod
+    def precompile(cls) -> None:
+        """Compile all that an index calls."""
+        index = cls()
+        index.add(np.ones(1, np.uint32), np.zeros(1, np.uint32))
+        index.renumber()
+        index.find(np.ones(1, np.uint32))
+
     def find(self, wanted: Fingerprints) -> tuple[Positions, Numbers]:
         """Every claim with the hash of one of the fingerprints `wanted`, its slice at most one away.
 

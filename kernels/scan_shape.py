@@ -16,14 +16,14 @@ from kernels.scan_json import (
 )
 
 
-def commas_of(body: bytes) -> tuple[int, int]:
+def count_commas(body: bytes) -> tuple[int, int]:
     """Count the commas inside one bracket, and those inside two. Exact for well-formed JSON, a guess for the rest."""
-    outer, inner = _commas(np.frombuffer(body, np.uint8))
+    outer, inner = _count_commas(np.frombuffer(body, np.uint8))
     return int(outer), int(inner)
 
 
 @compiled
-def _commas(text: Bytes) -> tuple[int, int]:
+def _count_commas(text: Bytes) -> tuple[int, int]:
     at, end, depth, outer, inner = 0, len(text), 0, 0, 0
     while at < end:
         byte = text[np.uint64(at)]

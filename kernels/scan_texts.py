@@ -7,13 +7,7 @@ from kernels.compiled import compiled
 from kernels.scan_event import Integers
 from kernels.scan_json import BACKSLASH, Bytes, scan_escape, scan_unit
 from kernels.wide import WIDE, copy_wide
-from schemas.identity import ID_LENGTH, PREFIX
 
-MAX_SIZE_BYTES = 3
-"""Bytes of the size of a span: each is below 2 MiB."""
-
-_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
 _MEANING = np.arange(256, dtype=np.uint8)
 for _escape, _meant in zip(b"bfnrt", b"\b\f\n\r\t", strict=True):
     _MEANING[_escape] = _meant
@@ -73,46 +67,6 @@ def copy_span(text: Bytes, span: Integers, into: Bytes, at: int) -> int:
     if span[1] == span[2]:
         return copy(text, span[0], span[1], into, at)
     return copy_without_escapes(text, span[0], span[1], into, at)
-
-
-@compiled
-def write_size(size: int, into: Bytes, at: int) -> int:
-    """Write a number as LEB128; answers where it ends."""
-    while size >= 0x80:
-        into[at] = size & 0x7F | 0x80
-        size >>= 7
-        at += 1
-    into[at] = size
-    return at + 1
-
-
-@compiled
-def write_spans(text: Bytes, spans: Integers, fields: Integers, at: Integers, into: Bytes) -> None:
-    """Write some fields of every line, each text after its size; what a line does not have is an empty text.
-
-    `at` says where the first of each field goes, and then where its last ends. All fields of a line together, because
-    a line that is looked at once more later has to be fetched from memory once more.
-    """
-    for line in range(len(spans)):
-        for i in range(len(fields)):
-            span = spans[line, fields[i]]
-            if span[2] > 0:
-                at[i] = copy_span(text, span, into, write_size(span[2], into, at[i]))
-            else:
-                into[at[i]] = 0
-                at[i] += 1
-
-
-@compiled
-def write_ids(raw: Bytes, into: Bytes) -> None:
-    """Write ids of 16 bytes each as text of ID_LENGTH, its size before it."""
-    for line in range(len(raw)):
-        at = line * (1 + ID_LENGTH)
-        into[at] = ID_LENGTH
-        at = copy(_PREFIX, 0, len(_PREFIX), into, at + 1)
-        for i in range(16):
-            into[at + 2 * i] = _HEX_DIGITS[raw[line, i] >> 4]
-            into[at + 2 * i + 1] = _HEX_DIGITS[raw[line, i] & 15]
 
 
 @compiled

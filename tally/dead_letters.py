@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from consumers.record_limits import letter_limits
+from consumers.record_ranges import read_range
+from kernels.boundary import ReadLimits
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable, reason_of
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
-from runtime.log_reader import read_range
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
 from schemas.event_time import to_epoch_ms
@@ -133,7 +134,7 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
 
 
 async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator[Record, None]:
-    topic, limits = settings.dead_letter_topic_name, Limits.of_letters(settings)
+    topic, limits = settings.dead_letter_topic_name, letter_limits(settings)
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
     async with kafka.record_reader(settings) as consumer:
@@ -147,7 +148,7 @@ async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator
 
 
 async def _partition(
-    consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None, limits: Limits
+    consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None, limits: ReadLimits
 ) -> AsyncGenerator[Record, None]:
     consumer.assign([place])
     end = (await consumer.end_offsets([place]))[place]

@@ -4,7 +4,7 @@ The machine code is kept beside the sources, for every process that may read it.
 """
 
 from consumers import precompile
-from kernels.compiled import remove_outdated
+from kernels.boundary import remove_outdated
 from producers.collector import events
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from consumers import failpoints
 from consumers.offsets import Offsets
+from consumers.record_limits import EVENT_BYTES
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
-from runtime.batch_reader import EVENT_BYTES
 from runtime.expansions import Expansion, Expansions
 from runtime.partitioner import partition_of
 from runtime.topic_admin import set_on

@@ -10,9 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-from kernels.scan_event import text_at
-from kernels.scan_shape import commas_of
-from kernels.scanner import scan
+from kernels.boundary import count_commas, scan, text_at
 from producers.topic import Outgoing
 from runtime import traces
 from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem
@@ -111,7 +109,7 @@ class RequestValidator:
         lists = 1
         if await self._turns.run(len(body), partial(self._is_unusual, body)):
             # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
-            others, more_items = await _apart(len(body), commas_of, body)
+            others, more_items = await _apart(len(body), count_commas, body)
             self._check_count(1 + more_items)
             lists += others
         try:
@@ -192,7 +190,7 @@ def record_of(
 def precompile() -> None:
     """Compile what is compiled at first use, so that no request waits for it."""
     _scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
-    commas_of(b"[]")
+    count_commas(b"[]")
 
 
 async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Result:

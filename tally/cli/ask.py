@@ -12,8 +12,6 @@ import typer
 
 from readers.lookup import Lookups
 from readers.reports import REPORTS, Report, run_report
-from readers.tail import Skipped, TailEvent, TailFilter
-from readers.tail import tail as follow
 from runtime import clickhouse
 from runtime.errors import TallyError
 from runtime.settings import Settings
@@ -24,6 +22,8 @@ from tally.answering import asked, check_stores
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace
 from tally.cli.output import answers, cell, out, say, table
 from tally.in_flight import may_be_in_flight
+from tally.tail import Skipped, TailEvent, TailFilter
+from tally.tail import tail as follow
 
 
 def lookup(

@@ -8,11 +8,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
+from consumers.record_limits import event_limits
+from consumers.records import PlainRecord, Records
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.faults.kafka import kafka_fault
-from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -86,7 +86,7 @@ async def tail(
         places = [TopicPartition(settings.topic, number) for number in numbers]
         log.assign(places)
         await log.seek_to_end(*places)
-        pending, limits = _Pending(settings, database), Limits.of_events(settings)
+        pending, limits = _Pending(settings, database), event_limits(settings)
         while True:
             try:
                 found: Any = await log.getmany(timeout_ms=LOOK_EVERY_MS)
