@@ -76,12 +76,12 @@ def _erased(events: Events, deleted: Flags) -> Events:
 
 def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
     """Texts without their escapes, null where there is none; objects as they were sent, empty where there is none."""
-    fields, spans = [SPAN_AT[name] for name in names], events.columns.spans
+    fields = [SPAN_AT[name] for name in names]
     columns: dict[str, Column] = {}
-    for name, field, written in zip(names, fields, encode_texts(events.text, spans, fields), strict=True):
-        columns[name] = Column(TEXT, [written])
+    for name, (encoded, absent) in zip(names, encode_texts(events.text, events.columns.spans, fields), strict=True):
+        columns[name] = Column(TEXT, [encoded])
         if name not in _NEVER_NULL:
-            columns[name] = nullable(columns[name], spans[:, field, 2] < 0)
+            columns[name] = nullable(columns[name], absent)
     return columns
 
 

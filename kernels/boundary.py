@@ -16,16 +16,17 @@ rules for all of them:
 | area | functions | types and constants |
 |---|---|---|
 | record batches | `read_batches`, `read_headers` | `RecordBatches`, `BatchFault`, `ReadLimits`, columns, codes |
-| events | `scan`, `validate_all`, `select`, `text_at`, `count_commas` | `Columns`, `Scanned`, `SPAN_AT`, `NUMBER_AT` |
-| keys | `execution_keys`, `partition_hashes` | |
-| Native columns | `encode_texts`, `encode_ids`, `read_scores` | |
+| events | `scan`, `scan_or_validate`, `select`, `read_text` | `Columns`, `Scanned`, `SPAN_AT`, `NUMBER_AT` |
+| keys | `hash_dedup_keys`, `hash_partition_keys` | |
+| request bodies | `count_commas` | |
+| Native columns | `encode_texts`, `encode_ids`, `read_scores` | `TextColumn` |
 | claims | | `ClaimIndex`, `Fingerprints`, `SLICE_BITS`, `SLICE_MASK` |
 | machine code | `remove_outdated` | |
 """
 
 from kernels.claim_index import SLICE_BITS, SLICE_MASK, ClaimIndex, Fingerprints
 from kernels.compiled import remove_outdated
-from kernels.native_texts import encode_ids, encode_texts
+from kernels.native_texts import TextColumn, encode_ids, encode_texts
 from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_batches
 from kernels.record_format import (
     APPEND_MS,
@@ -53,12 +54,12 @@ from kernels.record_format import (
     MalformedHeaders,
     read_headers,
 )
-from kernels.scan_event import NUMBER_AT, SPAN_AT, Columns, select, text_at
-from kernels.scan_keys import execution_keys
-from kernels.scan_partitions import partition_hashes
+from kernels.scan_event import NUMBER_AT, SPAN_AT, Columns, read_text, select
+from kernels.scan_keys import hash_dedup_keys
+from kernels.scan_partitions import hash_partition_keys
 from kernels.scan_scores import read_scores
 from kernels.scan_shape import count_commas
-from kernels.scanner import Scanned, scan, validate_all
+from kernels.scanner import Scanned, scan, scan_or_validate
 
 __all__ = [
     "APPEND_MS",
@@ -95,17 +96,18 @@ __all__ = [
     "ReadLimits",
     "RecordBatches",
     "Scanned",
+    "TextColumn",
     "count_commas",
     "encode_ids",
     "encode_texts",
-    "execution_keys",
-    "partition_hashes",
+    "hash_dedup_keys",
+    "hash_partition_keys",
     "read_batches",
     "read_headers",
     "read_scores",
+    "read_text",
     "remove_outdated",
     "scan",
+    "scan_or_validate",
     "select",
-    "text_at",
-    "validate_all",
 ]

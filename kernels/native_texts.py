@@ -1,8 +1,10 @@
 """Text columns of ClickHouse's Native format (each text after its size as LEB128), written from scanned events."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from kernels.compiled import compiled
 from kernels.scan_event import Integers
@@ -18,12 +20,18 @@ _HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
 _PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
 
 
-def encode_texts(text: Bytes, spans: Integers, fields: Sequence[int]) -> list[Bytes]:
-    """Encode some fields of every event, each as one text column: JSON escapes are resolved, absent is ''.
+class TextColumn(NamedTuple):
+    """One field of many events in the Native format. An absent text is encoded as ''."""
 
-    `text` and `spans` are those of a scan (`Columns.spans`), `fields` are numbers of its second axis. A span is below
-    2 MiB. The result holds one array per field, in one allocation of the size of all of them. Nothing outside a span is
-    used; up to WIDE bytes after it are read where `text` has them, so it needs no slack.
+    encoded: Bytes
+    absent: npt.NDArray[np.bool_]
+
+
+def encode_texts(text: Bytes, spans: Integers, fields: Sequence[int]) -> list[TextColumn]:
+    """Encode some fields of every event, each as one text column, with JSON escapes resolved.
+
+    `text` and `spans` are those of a scan (`Columns.spans`), `fields` are indices of the second axis of `spans`. Each
+    text is below 2 MiB. Allocates the texts' size, and 3 bytes per text; the columns share that memory.
     """
     wanted = np.array(fields, np.int64)
     sizes = spans[:, wanted, 2]
@@ -31,7 +39,7 @@ def encode_texts(text: Bytes, spans: Integers, fields: Sequence[int]) -> list[By
     starts = np.concatenate([[0], np.cumsum(room)])
     ends, into = starts[:-1].copy(), np.empty(int(starts[-1]), np.uint8)
     _write_spans(text, spans, wanted, ends, into)
-    return [into[start:end] for start, end in zip(starts[:-1].tolist(), ends.tolist(), strict=True)]
+    return [TextColumn(into[starts[i] : ends[i]], sizes[:, i] < 0) for i in range(len(fields))]
 
 
 def encode_ids(raw_ids: Bytes) -> Bytes:

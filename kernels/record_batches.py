@@ -31,7 +31,7 @@ class ReadLimits(NamedTuple):
     record_headers: int
     """Headers of a record. One with more has the flaw MANY_HEADERS."""
     total_bytes: int
-    """Uncompressed bytes after which no further batch is begun."""
+    """Uncompressed bytes after which no further batch is started."""
     rows: int
     headers: int
 

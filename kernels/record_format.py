@@ -1,6 +1,6 @@
 """Kafka's record format 2 (https://kafka.apache.org/documentation/#recordbatch), decoded many batches at a time.
 
-Brokers check little of what producers write, so a record that contradicts its batch's header is not believed. A batch
+Brokers check little of what producers write, so a record that contradicts its batch's header is not trusted. A batch
 with as many records as offsets has them in order, whatever offsets they name. A batch that cannot be decoded keeps its
 offsets: each becomes a row without bytes.
 """

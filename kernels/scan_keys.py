@@ -1,4 +1,4 @@
-"""Deduplication keys of many events at once: the same as `schemas.dedup.dedup_key`, which says what they are."""
+"""Deduplication keys of many events at once, equal to those of `schemas.dedup.dedup_key`."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from schemas.interaction import INTERACTION_TYPES
 
 _EXECUTION_ID, _FEATURE_ID = SPAN_AT["execution_id"], SPAN_AT["feature_id"]
 _DECIMALS = 3 * 6
-"""Bytes that three lengths take, at most: each is below 100,000."""
+"""Upper bound of the bytes of three sizes, each below 100,000 and followed by a space."""
 
 _BY_NAME = sorted(range(len(INTERACTION_TYPES)), key=INTERACTION_TYPES.__getitem__)
 _RANKS = np.argsort(np.array(_BY_NAME))
@@ -25,10 +25,14 @@ _LONGEST_TYPES = len(",".join(INTERACTION_TYPES))
 _NAME_ENDS = np.cumsum([0, *(len(INTERACTION_TYPES[kind]) for kind in _BY_NAME)])
 
 
-def execution_keys(
+def hash_dedup_keys(
     text: Bytes, columns: Columns, namespaces: Sequence[str], namespace_of: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.bool_], Bytes]:
-    """Which events have an execution, and the keys of these; the others' are zeros. A line of KEY_BYTES for each."""
+    """Hash the deduplication keys of events with an execution; return a flag per row, and keys of KEY_BYTES per row.
+
+    `text` and `columns` are those of a scan. `namespace_of` holds, by row, an index of `namespaces`. Keys of rows
+    without an execution are zeros, and their flags false.
+    """
     raw = [namespace.encode() for namespace in namespaces]
     ends = np.cumsum([0, *map(len, raw)])
     spans = columns.spans
@@ -55,29 +59,29 @@ def _hash_keys(
     state: Words,
     keys: Words,
 ) -> None:
-    """`words` is `scratch` once more."""
-    for line in range(len(keys)):
-        execution, feature = columns.spans[line, _EXECUTION_ID], columns.spans[line, _FEATURE_ID]
+    """Write the key of each row. `words` is a view of `scratch`, which has WIDE bytes more than the longest text."""
+    for row in range(len(keys)):
+        execution, feature = columns.spans[row, _EXECUTION_ID], columns.spans[row, _FEATURE_ID]
         if execution[2] <= 0:
             continue
-        namespace = namespace_ends[namespace_of[line]]
-        size = namespace_ends[namespace_of[line] + 1] - namespace
+        namespace = namespace_ends[namespace_of[row]]
+        size = namespace_ends[namespace_of[row] + 1] - namespace
         at = write_decimal(size, scratch, 0)
         at = write_decimal(execution[2], scratch, at)
         at = write_decimal(feature[2], scratch, at)
         at = copy(namespaces, namespace, size, scratch, at)
         at = copy_span(text, execution, scratch, at)
         at = copy_span(text, feature, scratch, at)
-        at = _write_types(columns.types[columns.type_ends[line] : columns.type_ends[line + 1]], scratch, at)
-        for after in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
-            scratch[after] = 0
+        at = _write_types(columns.types[columns.type_ends[row] : columns.type_ends[row + 1]], scratch, at)
+        for padding in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
+            scratch[padding] = 0
         hash_words(words, at, KEY_BYTES, state)
-        keys[line, 0], keys[line, 1] = state[0], state[1]
+        keys[row, 0], keys[row, 1] = state[0], state[1]
 
 
 @compiled
 def _write_types(types: npt.NDArray[np.int8], into: Bytes, at: int) -> int:
-    """Write the names of a set of types, in order, with commas between; answers where they end."""
+    """Write the names of a set of types, in order, with commas between; return their end."""
     ranks = 0
     for kind in types:
         ranks |= 1 << _RANKS[kind]

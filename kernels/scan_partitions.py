@@ -1,4 +1,4 @@
-"""Hashes of many events' partition keys at once: of the keys that `schemas.wire.partition_key` makes one by one."""
+"""Partition hashes of many events at once, of the keys that `schemas.wire.partition_key` makes one by one."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from kernels.scan_texts import copy, copy_span
 from kernels.wide import WIDE
 
 _GROUPINGS = np.array([SPAN_AT[name] for name in ("execution_id", "session_id", "user_id", "feature_id")])
-"""The fields a key is made from: the first that is not empty. The idempotency key stands after the first field."""
+"""Candidate fields of a key: the first that is not empty. The idempotency key comes second among them."""
 _WITHOUT_SIGN = 0x7FFFFFFF
 
 
-def partition_hashes(
+def hash_partition_keys(
     text: Bytes,
     columns: Columns,
     namespaces: Sequence[str],
     idempotency_keys: Sequence[str | None],
     head_of: npt.NDArray[np.int32],
 ) -> Integers:
-    """By line the hash of the event's partition key, from 0 on: modulo the number of partitions it is the partition.
+    """Hash the partition key of each row; return int64 from 0 to 2^31 - 1. Modulo the partition count: the partition.
 
-    Namespaces and idempotency keys come by head; `head_of` says which head a line has.
+    `text` and `columns` are those of a scan. `head_of` holds, by row, an index of `namespaces` and `idempotency_keys`.
     """
     prefixes = [f"{namespace}:".encode() for namespace in namespaces]
     tokens = [(key or "").encode() for key in idempotency_keys]
@@ -63,18 +63,18 @@ def _hash_all(
     words: Words,
     hashes: Integers,
 ) -> None:
-    """`words` is `scratch` once more."""
-    for line in range(len(hashes)):
-        head = head_of[line]
+    """Write the hash of each row. `words` is a view of `scratch`, which has WIDE bytes more than the longest key."""
+    for row in range(len(hashes)):
+        head = head_of[row]
         first = prefix_ends[head]
         at = copy(prefixes, first, prefix_ends[head + 1] - first, scratch, 0)
         token = token_ends[head]
         token_size = token_ends[head + 1] - token
-        if token_size > 0 and spans[line, _GROUPINGS[0], 2] <= 0:
+        if token_size > 0 and spans[row, _GROUPINGS[0], 2] <= 0:
             at = copy(tokens, token, token_size, scratch, at)
         else:
             for field in _GROUPINGS:
-                if spans[line, field, 2] > 0:
-                    at = copy_span(text, spans[line, field], scratch, at)
+                if spans[row, field, 2] > 0:
+                    at = copy_span(text, spans[row, field], scratch, at)
                     break
-        hashes[line] = murmur2(words, at) & _WITHOUT_SIGN
+        hashes[row] = murmur2(words, at) & _WITHOUT_SIGN

@@ -1,5 +1,4 @@
-"""Taking texts out of what was scanned: without their escapes, one after the other, as columns want them
-(`kernels/native_format.py`)."""
+"""Copying of scanned texts, with their JSON escapes resolved."""
 
 import numpy as np
 
@@ -15,8 +14,8 @@ for _escape, _meant in zip(b"bfnrt", b"\b\f\n\r\t", strict=True):
 
 @compiled
 def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
-    """Copy bytes; answers where they end. Up to WIDE bytes after that become something else."""
-    if first + size + WIDE <= len(text) and at + size + WIDE <= len(into):
+    """Copy bytes; return their end. Up to WIDE bytes after it are overwritten, within `into`."""
+    if size + WIDE <= len(text) - first and size + WIDE <= len(into) - at:
         for done in range(0, size, WIDE):
             copy_wide(text, first + done, into, at + done)
     else:
@@ -27,7 +26,7 @@ def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
 
 @compiled
 def write_character(code: int, into: Bytes, at: int) -> int:
-    """Write a character as UTF-8; answers where it ends."""
+    """Write a character as UTF-8; return its end."""
     if code < 0x80:
         into[at] = code
         return at + 1
@@ -41,21 +40,21 @@ def write_character(code: int, into: Bytes, at: int) -> int:
 
 @compiled
 def copy_without_escapes(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
-    """Copy what a JSON string stands for; answers where it ends."""
-    after = first + size
-    while first < after:
+    """Copy a JSON string with its escapes resolved; return its end."""
+    end = first + size
+    while first < end:
         if text[first] != BACKSLASH:
             into[at] = text[first]
             first, at = first + 1, at + 1
             continue
-        size, _ = scan_escape(text, first, after)
+        size, _ = scan_escape(text, first, end)
         if size == 2:
             into[at] = _MEANING[text[first + 1]]
             at += 1
         else:
-            code = scan_unit(text, first, after)
+            code = scan_unit(text, first, end)
             if size == 12:
-                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, after) - 0xDC00
+                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, end) - 0xDC00
             at = write_character(code, into, at)
         first += size
     return at
@@ -63,7 +62,7 @@ def copy_without_escapes(text: Bytes, first: int, size: int, into: Bytes, at: in
 
 @compiled
 def copy_span(text: Bytes, span: Integers, into: Bytes, at: int) -> int:
-    """Copy what lies in a span; answers where it ends."""
+    """Copy the text of a span with its escapes resolved; return its end."""
     if span[1] == span[2]:
         return copy(text, span[0], span[1], into, at)
     return copy_without_escapes(text, span[0], span[1], into, at)
@@ -71,7 +70,7 @@ def copy_span(text: Bytes, span: Integers, into: Bytes, at: int) -> int:
 
 @compiled
 def write_decimal(number: int, into: Bytes, at: int) -> int:
-    """Write a number from 0 on, and a space; answers where that ends."""
+    """Write a number from 0 on, and a space; return their end."""
     digits, rest = 1, number // 10
     while rest > 0:
         digits, rest = digits + 1, rest // 10

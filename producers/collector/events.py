@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-from kernels.boundary import count_commas, scan, text_at
+from kernels.boundary import count_commas, read_text, scan
 from producers.topic import Outgoing
 from runtime import traces
 from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem
@@ -213,8 +213,8 @@ def _sure(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
     columns, sure = scan(joined, firsts, ends)
     for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
         if is_sure and text[:1] == b"{" and _ID_KEY not in text:
-            execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)
-            yield AcceptedEvent(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
+            execution, session, user = (read_text(joined, columns, name, line) for name in _GROUPING)
+            yield AcceptedEvent(text, read_text(joined, columns, "feature_id", line) or "", execution, session, user)
         else:
             yield None
 
