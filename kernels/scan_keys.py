@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from kernels.blake2b import BLOCK_BYTES, Words, hash_words
 from kernels.compiled import compiled
-from kernels.scan_event import SPAN_AT, Columns, Integers
+from kernels.scan_event import SPAN_AT, Columns
 from kernels.scan_json import Bytes
-from kernels.scan_texts import copy, copy_span, write_decimal
+from kernels.scan_texts import Texts, copy, copy_span, copy_text, join_texts, write_decimal
 from kernels.wide import WIDE
 from schemas.dedup import KEY_BYTES
 from schemas.interaction import INTERACTION_TYPES
@@ -33,17 +33,12 @@ def hash_dedup_keys(
     `text` and `columns` are those of a scan. `namespace_of` holds, by row, an index of `namespaces`. Keys of rows
     without an execution are zeros, and their flags false.
     """
-    raw = [namespace.encode() for namespace in namespaces]
-    ends = np.cumsum([0, *map(len, raw)])
-    spans = columns.spans
-    sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(ends)[namespace_of]
+    names, spans = join_texts([namespace.encode() for namespace in namespaces]), columns.spans
+    sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(names.ends)[namespace_of]
     longest = int(sizes.max(initial=0)) + _DECIMALS + _LONGEST_TYPES + WIDE
     scratch = np.zeros((longest // BLOCK_BYTES + 1) * BLOCK_BYTES, np.uint8)
     keys = np.zeros((len(sizes), KEY_BYTES // 8), np.uint64)
-    joined = np.frombuffer(b"".join(raw), np.uint8)
-    _hash_keys(
-        text, columns, joined, ends, namespace_of, scratch, scratch.view(np.uint64), np.empty(8, np.uint64), keys
-    )
+    _hash_keys(text, columns, names, namespace_of, (scratch, scratch.view(np.uint64)), np.empty(8, np.uint64), keys)
     return spans[:, _EXECUTION_ID, 2] > 0, keys.view(np.uint8)
 
 
@@ -51,30 +46,28 @@ def hash_dedup_keys(
 def _hash_keys(
     text: Bytes,
     columns: Columns,
-    namespaces: Bytes,
-    namespace_ends: Integers,
+    namespaces: Texts,
     namespace_of: npt.NDArray[np.int32],
-    scratch: Bytes,
-    words: Words,
+    scratch: tuple[Bytes, Words],
     state: Words,
     keys: Words,
 ) -> None:
-    """Write the key of each row. `words` is a view of `scratch`, which has WIDE bytes more than the longest text."""
+    """Write the key of each row. `scratch` is one buffer as bytes and as words, WIDE bytes larger than any text."""
+    into, words = scratch
     for row in range(len(keys)):
         execution, feature = columns.spans[row, _EXECUTION_ID], columns.spans[row, _FEATURE_ID]
         if execution[2] <= 0:
             continue
-        namespace = namespace_ends[namespace_of[row]]
-        size = namespace_ends[namespace_of[row] + 1] - namespace
-        at = write_decimal(size, scratch, 0)
-        at = write_decimal(execution[2], scratch, at)
-        at = write_decimal(feature[2], scratch, at)
-        at = copy(namespaces, namespace, size, scratch, at)
-        at = copy_span(text, execution, scratch, at)
-        at = copy_span(text, feature, scratch, at)
-        at = _write_types(columns.types[columns.type_ends[row] : columns.type_ends[row + 1]], scratch, at)
+        namespace = namespace_of[row]
+        at = write_decimal(namespaces.ends[namespace + 1] - namespaces.ends[namespace], into, 0)
+        at = write_decimal(execution[2], into, at)
+        at = write_decimal(feature[2], into, at)
+        at = copy_text(namespaces, namespace, into, at)
+        at = copy_span(text, execution, into, at)
+        at = copy_span(text, feature, into, at)
+        at = _write_types(columns.types[columns.type_ends[row] : columns.type_ends[row + 1]], into, at)
         for padding in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
-            scratch[padding] = 0
+            into[padding] = 0
         hash_words(words, at, KEY_BYTES, state)
         keys[row, 0], keys[row, 1] = state[0], state[1]
 

@@ -1,5 +1,8 @@
 """Copying of scanned texts, with their JSON escapes resolved."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from kernels.compiled import compiled
@@ -12,6 +15,19 @@ for _escape, _meant in zip(b"bfnrt", b"\b\f\n\r\t", strict=True):
     _MEANING[_escape] = _meant
 
 
+class Texts(NamedTuple):
+    """Texts joined, so that compiled code can take them."""
+
+    joined: Bytes
+    ends: Integers
+    """Ends of each text, after a 0."""
+
+
+def join_texts(texts: Sequence[bytes]) -> Texts:
+    """Join texts."""
+    return Texts(np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)]))
+
+
 @compiled
 def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
     """Copy bytes; return their end. Up to WIDE bytes after it are overwritten, within `into`."""
@@ -22,6 +38,13 @@ def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
         for i in range(size):
             into[np.uint64(at + i)] = text[np.uint64(first + i)]
     return at + size
+
+
+@compiled
+def copy_text(texts: Texts, number: int, into: Bytes, at: int) -> int:
+    """Copy one of some texts; return its end. Bytes after it are overwritten as `copy` does."""
+    start = texts.ends[number]
+    return copy(texts.joined, start, texts.ends[number + 1] - start, into, at)
 
 
 @compiled

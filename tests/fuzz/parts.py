@@ -19,6 +19,7 @@ from kernels import (
     scan_partitions,
     scan_scores,
     scan_shape,
+    scan_texts,
     scanner,
 )
 from kernels.boundary import (
@@ -104,7 +105,7 @@ class _Scanning:
 def _rows() -> Part:
     """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
     precompile()
-    of_kernels = native_texts, scan_event, scan_keys, scan_partitions, scan_scores, scan_shape, scanner
+    of_kernels = native_texts, scan_event, scan_keys, scan_partitions, scan_scores, scan_shape, scan_texts, scanner
     modules = *of_kernels, consumers_columns, records
 
     def run(random: Random) -> Counts:
