@@ -6,7 +6,7 @@ from kernels.boundary import BatchFault, Headers, MalformedHeaders, RecordBatche
 from schemas.rejection import Reason, Rejection
 
 _FLAWS = {
-    boundary.MISPLACED: Rejection("bad_record", "offset", "names another offset than its place in its batch"),
+    boundary.MISPLACED: Rejection("bad_record", "offset", "names another offset than its position in its batch"),
     boundary.BAD_TIME: Rejection("bad_record", "timestamp", "lies outside 1970 to 2262"),
     boundary.LARGE: Rejection("too_large", "", "is larger than any event, uncompressed (TALLY_MAX_RECORD_BYTES)"),
     boundary.MANY_HEADERS: Rejection("bad_record", "headers", f"are more than {MOST_HEADERS:,}, and left out here"),

@@ -42,7 +42,7 @@ class PlainRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """Records of some partitions: those of one after those of another, in offset order."""
+    """Records of some partitions, grouped by partition and in offset order there."""
 
     text: Bytes
     rows: Integers
@@ -50,7 +50,7 @@ class Records:
     partitions: npt.NDArray[np.uint32]
     headers: Sequence[Headers]
     flaws: Sequence[Rejection | None]
-    """One for each of `headers`: why a record with them cannot be an event, as far as the log says."""
+    """For each of `headers`, the reason why records with them cannot be events, as far as the log says."""
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
@@ -128,12 +128,12 @@ class Records:
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """Their offsets; in each partition they rise."""
+        """Offsets, ascending in each partition."""
         return self.rows[:, OFFSET]
 
     @property
     def append_ms(self) -> npt.NDArray[np.int64]:
-        """When each was appended, in ms since 1970."""
+        """Append times in milliseconds since 1970."""
         return self.rows[:, APPEND_MS]
 
     @property
@@ -148,7 +148,7 @@ class Records:
         return int(sizes)
 
     def flaw_at(self, row: int) -> Rejection | None:
-        """Why a record cannot be an event, as far as the log says."""
+        """Return the reason why a record cannot be an event, as far as the log says."""
         return self.flaws[int(self.headers_of[row])]
 
     @property
