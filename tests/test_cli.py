@@ -424,7 +424,7 @@ def test_every_command_has_help_with_an_example(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run_here(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out == f"tally {version('tally')}\n"
+    assert capsys.readouterr().out == f"tally {version('tally-server')}\n"
 
 
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
