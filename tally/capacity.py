@@ -4,11 +4,12 @@ All of it is arithmetic on the constants below; docs/capacity.md says how they w
 """
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import BaseModel
+from runtime.sizes import MIB
 
-from runtime.settings import MIB, Settings
+if TYPE_CHECKING:
+    from runtime.settings import Settings
 
 EVENT_BYTES = 533
 """Size of the events that the other figures were measured with, as JSON."""
@@ -41,7 +42,7 @@ class Load(NamedTuple):
     """Utilisation of each core and each worker at the peak: the rest is for losing a machine and catching up."""
 
 
-class Need(BaseModel):
+class Need(NamedTuple):
     """Capacity that a load needs."""
 
     partitions: int
@@ -56,7 +57,7 @@ class Need(BaseModel):
     rows: float
 
 
-def need_of(load: Load, settings: Settings) -> Need:
+def need_of(load: Load, settings: "Settings") -> Need:
     """Processes, memory and disk for a load, with this window and these retention times."""
     peak = load.events_per_s * load.peak
     size = load.event_bytes / EVENT_BYTES

@@ -21,16 +21,16 @@ from readers.overview import Overview, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError, Unavailable
-from runtime.kafka import create_topics
-from runtime.migrate import migrate
 from runtime.ports import http_answers, is_free
 from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.feed import EmitSummary, feed, paced, wait_for_verdicts
+from tally.feed import EmitSummary, feed, wait_for_verdicts
+from tally.initialize import initialize
 from tally.invoked import invoked
+from tally.pace import paced
 
 API_PORTS_TRIED = 50
 API_START_S = 120.0
@@ -131,8 +131,7 @@ class Up:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         self._stack.note("starting")  # its stores have, and nothing else yet
-        await create_topics(self._settings)
-        await migrate(self._settings)
+        await initialize(self._settings)
         self._start_workers()
         try:
             await self._start_api()

@@ -14,11 +14,11 @@ def main() -> None:
     _occupy_standard_descriptors()
     try:
         # Importing takes a second or two, in which Ctrl-C must be clean too.
-        from runtime import log  # noqa: PLC0415
-        from runtime.errors import TallyError  # noqa: PLC0415
-        from tally.cli.app import app  # noqa: PLC0415
-        from tally.cli.output import Guarded, answers, say  # noqa: PLC0415
-        from tally.invoked import invoked  # noqa: PLC0415
+        from runtime import log
+        from runtime.errors import TallyError
+        from tally.cli.app import app
+        from tally.cli.output import Guarded, answers, say
+        from tally.invoked import invoked
 
         log.quieten_libraries()
         try:
