@@ -1,4 +1,4 @@
-"""Whether an event without an outcome may have been accepted: asked once, by a command that cannot watch the log."""
+"""Check whether an event without an outcome is in flight, for a command that cannot watch the log."""
 
 import time
 
@@ -9,15 +9,15 @@ from runtime.settings import Settings
 
 
 async def may_be_in_flight(settings: Settings, interaction_id: str) -> bool:
-    """Whether records wait that an id of this time may be among. Raises Unavailable when Kafka does not answer.
+    """Tell whether a waiting record may have this id. Raises Unavailable when Kafka does not answer.
 
-    An outcome that is looked for after this said no will be found if there is any.
+    After False, a lookup finds the outcome if the event was ever accepted.
     """
     lagging = {each.partition: (each.committed, each.end_offset) for each in await read_lag(settings) if each.lag > 0}
     if not lagging:
         return False
     waiting = await first_waiting(settings, lagging)
-    if len(waiting) < len(lagging):  # a partition that cannot be read: its records wait, whatever they are
+    if len(waiting) < len(lagging):  # a partition cannot be read: any id may be among its records
         oldest_ms = 0
     else:
         oldest_ms = min((each.last_append_ms for each in waiting.values() if each), default=int(time.time() * 1000))

@@ -268,7 +268,7 @@ def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
     assert "Click-through by position" in done.stdout
-    assert f"drawn into {tmp_path / 'p.png'}\n" in done.stderr
+    assert f"chart written to {tmp_path / 'p.png'}\n" in done.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert up.json("report", "verdicts")[0]["stored"] > 0
     wrong = up.tally("report", "nothing")
@@ -383,7 +383,7 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["lookup", "int_1"], 1, "is no interaction id"),
+        (["lookup", "int_1"], 1, "is not an interaction id"),
         (["lookup", "int_01900000000070008000000000000000"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
         (["emit", "/nowhere.jsonl"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
         (["status"], SettingsError.exit_code, "start one with `tally up`"),

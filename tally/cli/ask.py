@@ -19,6 +19,7 @@ from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_n
 from tally.cli.output import answers, cell, out, say, table
 
 if TYPE_CHECKING:
+    from readers.reports import Report
     from readers.tail import TailEvent
 
 VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
@@ -41,7 +42,7 @@ def lookup(
 
     settings = load_settings(data_dir)
     if not is_interaction_id(interaction_id):
-        raise TallyError(f"{interaction_id!r} is no interaction id: int_ and the 32 hex digits of a UUIDv7")
+        raise TallyError(f"{interaction_id!r} is not an interaction id: int_ and the 32 hex digits of a UUIDv7")
 
     space = namespace or settings.namespace
     outcome, in_flight = look_up(settings, space, interaction_id)
@@ -102,10 +103,7 @@ def report(
     settings = load_settings(data_dir)
     found = run(settings, name, namespace or settings.namespace, hours)
     if plot:
-        from tally.plot import draw
-
-        draw(found, plot)
-        say(f"drawn into {plot}")
+        _draw(found, plot)
     if as_json:
         answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         return
@@ -113,6 +111,14 @@ def report(
     for row in found.rows:
         shown.add_row(*map(_written, row))
     out.print(shown)
+
+
+@needs("plot")
+def _draw(found: "Report", path: Path) -> None:
+    from tally.plot import draw
+
+    draw(found, path)
+    say(f"chart written to {path}")
 
 
 def _written(value: object) -> str:

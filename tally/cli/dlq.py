@@ -34,7 +34,9 @@ def _origin(text: str) -> Origin:
     try:
         return Origin.parse(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no origin: write topic/partition/offset, as `dlq list` does") from None
+        raise typer.BadParameter(
+            f"{text!r} is not an origin: write topic/partition/offset, as `dlq list` does"
+        ) from None
 
 
 ByReason = Annotated[str | None, typer.Option("--reason", help="Only dead letters of this reason.", callback=_reason)]
@@ -186,9 +188,7 @@ def replay_letters(
     change = _patch(patch)
 
     if as_namespace and namespace is None and not origins:
-        raise typer.BadParameter(
-            "say with --namespace or --origin which letters it is for", param_hint="--as-namespace"
-        )
+        raise typer.BadParameter("needs --namespace or --origin, to select the letters", param_hint="--as-namespace")
 
     async def run() -> Replayed:
         done = Replayed()
@@ -215,9 +215,9 @@ def _patch(text: str | None) -> dict[str, Any] | None:
     except OSError as error:
         raise TallyError(f"cannot read {text[1:]}: {error.strerror}") from error
     except ValueError as error:
-        raise typer.BadParameter(f"is no JSON: {error}", param_hint="--patch") from None
+        raise typer.BadParameter(f"is not JSON: {error}", param_hint="--patch") from None
     if not isinstance(found, dict):
-        raise typer.BadParameter('is no JSON object, such as {"position": 0}', param_hint="--patch")
+        raise typer.BadParameter('is not a JSON object, such as {"position": 0}', param_hint="--patch")
     return found
 
 

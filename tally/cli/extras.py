@@ -7,7 +7,7 @@ from typing import Literal, ParamSpec
 
 from runtime.errors import TallyError
 
-Extra = Literal["worker", "api", "embedded"]
+Extra = Literal["worker", "api", "embedded", "plot"]
 Parameters = ParamSpec("Parameters")
 
 

@@ -15,7 +15,8 @@ from tally.cli.output import cell, err, out, say
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
-    from tally.replay import Comparison, Replay
+    from tally.comparison import Comparison
+    from tally.replay import Replay
 
 POLL_S = 0.25
 
