@@ -23,6 +23,9 @@ WORKER_BASE_BYTES = 310 * MIB
 """Memory of a worker without claims: libraries, two groups and fetched records."""
 EVENTS_PER_PARTITION = 25_000
 """Events per second. At this rate the claims of a partition are loaded in seconds (4 M per second, measured)."""
+TOPIC_REPLICAS, TABLE_REPLICAS = 3, 2
+UTILISATION = 0.5
+"""Utilisation of each core and each worker at the peak: the rest is for losing a machine and catching up."""
 GIB, TIB, DAY_S = 1024**3, 1024**4, 86_400
 
 
@@ -36,10 +39,6 @@ class Load(NamedTuple):
     days: int = 365
     """Days that stored events are kept."""
     event_bytes: int = EVENT_BYTES
-    topic_replicas: int = 3
-    table_replicas: int = 2
-    use: float = 0.5
-    """Utilisation of each core and each worker at the peak: the rest is for losing a machine and catching up."""
 
 
 class Need(NamedTuple):
@@ -61,7 +60,7 @@ def need_of(load: Load, settings: "Settings") -> Need:
     """Estimate processes, memory and disk of a load, with the window and retention of the settings."""
     peak = load.events_per_s * load.peak
     size = load.event_bytes / EVENT_BYTES
-    workers = max(2, _cores(peak, WORKER_US * size, load.use))
+    workers = max(2, _cores(peak, WORKER_US * size, UTILISATION))
     per_worker = -(-max(8, math.ceil(peak / EVENTS_PER_PARTITION)) // workers)
     claims = peak * settings.claim_ttl_ms / 1000
     kept_ms = settings.topic_retention_ms
@@ -71,11 +70,11 @@ def need_of(load: Load, settings: "Settings") -> Need:
         partitions=per_worker * workers,
         workers=workers,
         worker_memory_gib=round((WORKER_BASE_BYTES + claims / workers * INDEX_BYTES) / GIB, 1),
-        clickhouse_cores=_cores(peak, CLICKHOUSE_US * size, load.use) * load.table_replicas,
-        table_tib=round(rows * TABLE_BYTES * size * load.table_replicas / TIB, 2),
-        kafka_cores=_cores(peak, BROKER_US * size, load.use) * load.topic_replicas,
-        topic_tib=round(load.events_per_s * DAY_S * topic_days * TOPIC_BYTES * size * load.topic_replicas / TIB, 2),
-        redis_cores=_cores(peak, REDIS_US, load.use),
+        clickhouse_cores=_cores(peak, CLICKHOUSE_US * size, UTILISATION) * TABLE_REPLICAS,
+        table_tib=round(rows * TABLE_BYTES * size * TABLE_REPLICAS / TIB, 2),
+        kafka_cores=_cores(peak, BROKER_US * size, UTILISATION) * TOPIC_REPLICAS,
+        topic_tib=round(load.events_per_s * DAY_S * topic_days * TOPIC_BYTES * size * TOPIC_REPLICAS / TIB, 2),
+        redis_cores=_cores(peak, REDIS_US, UTILISATION),
         redis_gib=round(claims * CLAIM_BYTES / GIB, 1),
         rows=rows,
     )

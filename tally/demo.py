@@ -69,7 +69,7 @@ class Demo:
         self._say(
             f"simulated {fed.accepted:,} events in {self._seconds:.0f} s: {verdicts.stored:,} stored, "
             f"{verdicts.duplicates:,} duplicates, {verdicts.rejected:,} rejected, "
-            f"{fed.accepted - verdicts.total:,} without a verdict"
+            f"{fed.accepted - verdicts.total:,} pending"
         )
         stored = overview.verdicts
         self._say(
@@ -77,4 +77,4 @@ class Demo:
             f"lag {overview.lag:,}"
         )
         if verdicts.total < fed.accepted:
-            raise Unavailable(f"{fed.accepted - verdicts.total} events had no verdict after {VERDICTS_WAIT_S:.0f} s")
+            raise Unavailable(f"{fed.accepted - verdicts.total} events had no outcome after {VERDICTS_WAIT_S:.0f} s")

@@ -150,7 +150,7 @@ async def _feed_and_wait(
             namespace=namespace,
             wait_s=wait_s,
             progress=lambda accepted: progress.update(task, completed=accepted),
-            waiting=lambda: progress.update(task, description="waiting for verdicts"),
+            waiting=lambda: progress.update(task, description="waiting for outcomes"),
         )
 
 
@@ -164,7 +164,7 @@ def _report(what: str, fed: "EmitSummary", verdicts: "VerdictCounts | None", *, 
         if verdicts:
             line += f"; {verdicts.stored:,} stored, {verdicts.duplicates:,} duplicates, {verdicts.rejected:,} rejected"
         if pending:
-            line += f"; {pending:,} without a verdict yet (is a consumer running?)"
+            line += f"; {pending:,} pending (is a worker running?)"
         out.print(line, highlight=False)
     if fed.failed:
         raise TallyError(f"{len(fed.failed)} were not accepted, first: {fed.failed[0].error}")
