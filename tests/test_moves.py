@@ -36,7 +36,8 @@ from schemas.wire import (
     partition_key,
     with_id,
 )
-from tally.dead_letters import Selection, replay
+from tally.dead_letter_replay import replay
+from tally.dead_letters import Selection
 from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
 from tests.lab import Lab, ReadRecord, as_json, click, reading

@@ -111,7 +111,7 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
             for part in parts:
                 checks |= await stack.enter_async_context(part.opened(base, stores))
             app.openapi()  # kept from now on; making it takes as long as a hundred requests
-            BUILD.labels(metadata.version("tally")).set(1)
+            BUILD.labels(metadata.version("tally-server")).set(1)
             readiness.checks = checks
             # What is there by now stays: looking through all of it again and again takes 100 ms of some requests.
             gc.collect()
@@ -121,7 +121,7 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
 
     app = FastAPI(
         title="Tally",
-        version=metadata.version("tally"),
+        version=metadata.version("tally-server"),
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,
