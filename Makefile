@@ -132,6 +132,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: $(VENV)/.dev
 	$(UV_COMPILE) --upgrade --extra dev --output-file requirements/dev.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/core.txt
+	$(UV_COMPILE) --constraint requirements/dev.txt --extra worker --output-file requirements/worker.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --output-file requirements/api.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --extra traces --extra build --output-file requirements/image.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra embedded --extra plot --extra build --output-file requirements/run.txt

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from consumers.events import Events, Flags, RecordHeaders
+from consumers.records import PlainRecord, Records
 from runtime import metrics
 from runtime.kafka import Record
-from runtime.records import PlainRecord, Records
 from schemas.dedup import DuplicateReason
 from schemas.rejection import Rejection
 

@@ -8,7 +8,7 @@ import numpy as np
 from consumers.batch import Duplicates, Move, Rejected
 from consumers.claims.owners import append_ms_of, event_ms_of, raw_ids_of
 from consumers.events import Events, Flags
-from kernels.native_format import (
+from consumers.native_format import (
     TEXT,
     Block,
     Column,
@@ -21,11 +21,7 @@ from kernels.native_format import (
     texts_by_number,
     times,
 )
-from kernels.scan_event import NUMBER_AT, SPAN_AT
-from kernels.scan_scores import read_scores
-from kernels.scan_texts import MAX_SIZE_BYTES, write_ids, write_spans
-from kernels.wide import WIDE
-from schemas.identity import ID_LENGTH
+from kernels.boundary import NUMBER_AT, SPAN_AT, encode_ids, encode_texts, read_scores
 from schemas.interaction import INTERACTION_TYPES
 from schemas.tables import ERASED_COLUMNS
 from schemas.wire import OBJECT_FIELDS
@@ -80,18 +76,12 @@ def _erased(events: Events, deleted: Flags) -> Events:
 
 def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
     """Texts without their escapes, null where there is none; objects as they were sent, empty where there is none."""
-    fields = np.array([SPAN_AT[name] for name in names])
-    spans = events.columns.spans
-    written = spans[:, fields, 2]
-    rooms = np.maximum(written, 0).sum(axis=0) + len(spans) * MAX_SIZE_BYTES + WIDE  # copying runs over ends
-    firsts = np.concatenate([[0], np.cumsum(rooms)])
-    ends, into = firsts[:-1].copy(), np.empty(int(firsts[-1]), np.uint8)
-    write_spans(events.text, spans, fields, ends, into)
+    fields = [SPAN_AT[name] for name in names]
     columns: dict[str, Column] = {}
-    for i, name in enumerate(names):
-        columns[name] = Column(TEXT, [into[firsts[i] : ends[i]]])
+    for name, (encoded, absent) in zip(names, encode_texts(events.text, events.columns.spans, fields), strict=True):
+        columns[name] = Column(TEXT, [encoded])
         if name not in _NEVER_NULL:
-            columns[name] = nullable(columns[name], written[:, i] < 0)
+            columns[name] = nullable(columns[name], absent)
     return columns
 
 
@@ -101,9 +91,7 @@ def _scores(events: Events) -> Column:
 
 
 def _ids(events: Events) -> Column:
-    written = np.empty(len(events) * (1 + ID_LENGTH), np.uint8)
-    write_ids(raw_ids_of(events.rows), written)
-    return Column(TEXT, [written])
+    return Column(TEXT, [encode_ids(raw_ids_of(events.rows))])
 
 
 def _types(events: Events) -> Column:

@@ -18,8 +18,7 @@ from consumers.claims.owners import (
     offsets_of,
     raw_ids_of,
 )
-from kernels.scan_event import Columns, select, text_at
-from kernels.scan_json import Bytes
+from kernels.boundary import Bytes, Columns, read_text, select
 from schemas.letter import Origin
 
 Flags = npt.NDArray[np.bool_]
@@ -192,4 +191,4 @@ class Events:
 
     def text_of(self, field: str, line: int) -> str | None:
         """The text in a field of an event."""
-        return text_at(self.text, self.columns, field, line)
+        return read_text(self.text, self.columns, field, line)

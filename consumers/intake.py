@@ -18,12 +18,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, __version__
 from aiokafka.errors import KafkaError
 
 from consumers.batch import Batch
-from runtime.batch_reader import Limits
+from consumers.record_limits import event_limits
+from consumers.records import Records
 from runtime.errors import Fatal
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
+from runtime.log_reader import Items
 from runtime.metrics import RETRIES
-from runtime.records import Items, Records
 from runtime.settings import Settings
 from runtime.topic_check import LOG_APPEND_TIME, TIMESTAMP_TYPE
 from runtime.whole_batches import WRITTEN_FOR, WholeBatch
@@ -43,7 +44,7 @@ MOST_BYTES = 16 * 1024 * 1024
 _APPEND_TIME = 1
 """Timestamp type of a record in the client's numbering: append time."""
 MOST_ITEMS = 256
-"""Kafka's own batches that one poll takes. Once they are uncompressed, those past `Limits` are given back."""
+"""Kafka's own batches that one poll takes. Once they are uncompressed, those past the limits are given back."""
 
 log = logging.getLogger("tally.worker")
 
@@ -55,7 +56,7 @@ class Intake:
         self._consumer = consumer
         self._max_rows = min(MOST_RECORDS, settings.batch_rows)
         self._max_bytes = min(MOST_BYTES, settings.batch_bytes)
-        self._limits = Limits.of_events(settings)
+        self._limits = event_limits(settings)
         self._max_age_s = settings.batch_age_ms / 1000
         self._polled: list[Records] = []
         self._rows = 0

@@ -27,8 +27,8 @@ from aiokafka.errors import (
 from consumers.batch import Batch, Move, Rejected, ValidatedBatch
 from consumers.events import Events
 from consumers.letters import nbytes_of
+from consumers.record_limits import event_limits
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.errors import Fatal, Unavailable
 from runtime.faults.kafka import kafka_fault
 from runtime.retry import retrying
@@ -60,7 +60,7 @@ class Moves:
 
     def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
         self._settings = settings
-        self._most_bytes = Limits.of_events(settings).record_bytes
+        self._most_bytes = event_limits(settings).record_bytes
         self._stack = stack
         self._client: AIOKafkaProducer | None = None
 

@@ -9,7 +9,7 @@ import lz4.frame
 from consumers.batch import Duplicates, Move, Rejected
 from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
 from consumers.events import Event, Events, Flags, Places
-from kernels.native_format import Block
+from consumers.native_format import Block
 from runtime.clickhouse import ClickHouse, EncodedRows
 from runtime.errors import RowsRefused
 from runtime.retry import retrying

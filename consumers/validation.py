@@ -12,13 +12,9 @@ import numpy.typing as npt
 from consumers.batch import Batch, Rejected, ValidatedBatch
 from consumers.claims.owners import make_rows
 from consumers.events import Events, Flags, RecordHeaders, flags_of_heads
-from kernels.record_format import Headers
-from kernels.scan_event import NUMBER_AT
-from kernels.scan_keys import execution_keys
-from kernels.scan_partitions import partition_hashes
-from kernels.scanner import Scanned, validate_all
+from consumers.records import PlainRecord, Records
+from kernels.boundary import NUMBER_AT, Headers, Scanned, hash_dedup_keys, hash_partition_keys, scan_or_validate
 from runtime.expansions import Expansions
-from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
 from schemas.event_time import END_MS
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
@@ -95,7 +91,7 @@ class Validation:
         if bad:  # whatever the value is, the record is not valid
             values = values.copy()
             values[list(bad), 1] = -1
-        scanned = validate_all(records.text, values)
+        scanned = scan_or_validate(records.text, values)
         why = scanned.rejections | bad
         rejected = [
             self._rejected(int(batch.partitions[line]), records.at(line), heads[records.headers_of[line]], why[line])
@@ -107,9 +103,7 @@ class Validation:
     def refuse(self, batch: Batch, why: Rejection) -> ValidatedBatch:
         """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
         records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
-        nothing = Batch(
-            Records(records.text, records.lines[:0], records.partitions[:0], (), (), records.headers_of[:0])
-        )
+        nothing = Batch(Records(records.text, records.rows[:0], records.partitions[:0], (), (), records.headers_of[:0]))
         try:
             rejected = self._rejected(partition, record, self._head(record.headers), why)
         except Exception:
@@ -118,7 +112,7 @@ class Validation:
         return replace(self.validate(nothing), rejected=[rejected], unprocessable=why)
 
     def _events(self, batch: Batch, found: "list[RecordHeaders | _InvalidHeaders]", scanned: Scanned) -> Events:
-        lines, columns = scanned.lines, scanned.columns
+        lines, columns = scanned.records, scanned.columns
         heads = [_NO_HEAD if isinstance(head, _InvalidHeaders) else head for head in found]
         head_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
         offsets, append_ms = batch.records.offsets[lines], batch.records.append_ms[lines]
@@ -133,7 +127,7 @@ class Validation:
         keyed, keys = _keys(scanned, heads, head_of)
         rows = make_rows(keys, offsets, event_ms, append_ms, columns.ids)
         namespaces, tokens = [head.namespace for head in heads], [head.idempotency_key for head in heads]
-        hashes = partition_hashes(scanned.text, columns, namespaces, tokens, head_of)
+        hashes = hash_partition_keys(scanned.text, columns, namespaces, tokens, head_of)
         homes = self._expansions.home_partitions(hashes, partitions, offsets, self._partitions)
         return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside, homes)
 
@@ -202,7 +196,7 @@ def _origins(heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> npt.NDArray[
 
 def _keys(scanned: Scanned, heads: Sequence[RecordHeaders], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
     """Which events may be duplicates, and the keys of all, one after the other."""
-    keyed, keys = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
+    keyed, keys = hash_dedup_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
     for line in np.flatnonzero(~keyed).tolist():
         head = heads[head_of[line]]
         key = dedup_key(head.namespace, None, "", (), head.idempotency_key)

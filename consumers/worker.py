@@ -284,7 +284,7 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    metrics.BUILD.labels(metadata.version("tally")).set(1)
+    metrics.BUILD.labels(metadata.version("tally-server")).set(1)
     with serve_metrics(settings, worker.why_not_ready):
         async with periodic_gc():
             return await worker.run()

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from readers import json_sql
 from readers.filters import Condition, Field, Filter, Group, Operator, Value, words_of
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 from schemas.event_time import to_epoch_ms
 
 TYPES = {"text": "String", "texts": "String", "number": "Float64", "time": "time"}
@@ -18,7 +18,7 @@ _END = r"(?:$|[^\pL\pN_])"
 _GAP = r"[^\pL\pN_]+"
 
 
-def where(condition: Filter, bind: Parameters) -> str:
+def where(condition: Filter, bind: BoundParameters) -> str:
     """Return an expression that is 1 or 0, never null."""
     if isinstance(condition, Group):
         parts = [where(each, bind) for each in condition.all_of]
@@ -29,7 +29,7 @@ def where(condition: Filter, bind: Parameters) -> str:
     return _condition(condition, bind)
 
 
-def _condition(condition: Condition, bind: Parameters) -> str:
+def _condition(condition: Condition, bind: BoundParameters) -> str:
     field, operator, values, case_sensitive = condition
     if operator == "exists":
         return f"NOT {_is_null(field, bind)}"
@@ -42,7 +42,7 @@ def _condition(condition: Condition, bind: Parameters) -> str:
     return _holds(field, operator, values, bind, case_sensitive)
 
 
-def _is_null(field: Field, bind: Parameters) -> str:
+def _is_null(field: Field, bind: BoundParameters) -> str:
     if field.kind == "json":
         if not field.path:
             return f"empty({field.column})"
@@ -50,7 +50,9 @@ def _is_null(field: Field, bind: Parameters) -> str:
     return "0" if field.kind == "texts" else f"isNull({field.column})"
 
 
-def _holds(field: Field, operator: Operator, values: Sequence[Value], bind: Parameters, case_sensitive: bool) -> str:
+def _holds(
+    field: Field, operator: Operator, values: Sequence[Value], bind: BoundParameters, case_sensitive: bool
+) -> str:
     if field.kind == "json" and not field.path:
         return json_sql.text_in(field.column, str(values[0]), bind)
     if field.kind == "json":
@@ -69,7 +71,7 @@ def _holds(field: Field, operator: Operator, values: Sequence[Value], bind: Para
 
 
 def _plain(
-    column: str, kind: str, operator: Operator, values: Sequence[Value], bind: Parameters, case_sensitive: bool
+    column: str, kind: str, operator: Operator, values: Sequence[Value], bind: BoundParameters, case_sensitive: bool
 ) -> str:
     if operator == "in":
         return _in(column, kind, values, bind)
@@ -86,7 +88,7 @@ def _type_of(value: Value, kind: str) -> str:
     return "Float64" if isinstance(value, float) else "Int256"
 
 
-def _in(column: str, kind: str, values: Sequence[Value], bind: Parameters) -> str:
+def _in(column: str, kind: str, values: Sequence[Value], bind: BoundParameters) -> str:
     members: list[Value] = list(values)
     if kind == "time":
         column, kind = f"toUnixTimestamp64Milli({column})", "Int64"
@@ -97,7 +99,7 @@ def _in(column: str, kind: str, values: Sequence[Value], bind: Parameters) -> st
     return f"({column} IN {bind.bind(members, f'Array({kind})')})" if members else "0"
 
 
-def _text(column: str, operator: Operator, value: str, bind: Parameters, case_sensitive: bool) -> str:
+def _text(column: str, operator: Operator, value: str, bind: BoundParameters, case_sensitive: bool) -> str:
     if operator in ("regex", "phrase", "words"):
         patterns = [value] if operator == "regex" else _patterns(operator, value)
         flags = "" if case_sensitive else "(?i)"

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from readers.filters import MAX_INTEGER_DIGITS, Operator, Value
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 
 Test = Callable[[str, str, Sequence[Value]], str]
 """Function that returns a test of an expression of a ClickHouse type against values."""
@@ -34,13 +34,13 @@ _MAX_LOOKED_UP = 3
 """Maximum keys of a path for ClickHouse's own lookup. Members of longer paths are listed, for short statements."""
 
 
-def is_null(column: str, path: Sequence[str], bind: Parameters) -> str:
+def is_null(column: str, path: Sequence[str], bind: BoundParameters) -> str:
     """Return a test whether a path of an object leads to nothing but null."""
     return f"NOT arrayExists(v -> v NOT IN ('', 'null'), {_values(column, path, bind)})"
 
 
 def any_value(
-    column: str, path: Sequence[str], operator: Operator, values: Sequence[Value], bind: Parameters, test: Test
+    column: str, path: Sequence[str], operator: Operator, values: Sequence[Value], bind: BoundParameters, test: Test
 ) -> str:
     """Return a test whether a value at a path of an object, or an element of an array there, meets a condition."""
     found, is_marked = _values(column, path, bind), any(_can_tell(operator, value) for value in values)
@@ -62,7 +62,7 @@ def _can_tell(operator: Operator, value: Value) -> bool:
     return isinstance(value, int | float) and abs(value) >= 10 ** (_MANY_DIGITS - 1)
 
 
-def _values(column: str, path: Sequence[str], bind: Parameters) -> str:
+def _values(column: str, path: Sequence[str], bind: BoundParameters) -> str:
     """Return the JSON texts of all values at a path: Array(String), with '' for none."""
     listed = _listed(column, path, bind)
     if len(path) > _MAX_LOOKED_UP or not all(map(_is_written_one_way, path)):
@@ -80,7 +80,7 @@ def _is_written_one_way(key: str) -> bool:
     return key.isascii() and "/" not in key and json.dumps(key) == f'"{key}"'
 
 
-def _listed(text: str, path: Sequence[str], bind: Parameters) -> str:
+def _listed(text: str, path: Sequence[str], bind: BoundParameters) -> str:
     """Return the JSON texts of all values at a path, from lists of members."""
     if len(path) == 1:
         key = bind.bind(path[0], "String")
@@ -121,7 +121,7 @@ def _tests(values: Sequence[Value], test: Test, *, is_marked: bool) -> list[str]
     return tests
 
 
-def text_in(column: str, text: str, bind: Parameters) -> str:
+def text_in(column: str, text: str, bind: BoundParameters) -> str:
     """Return a case-insensitive search for a text in keys, strings, and numbers and literals as they were written."""
     wanted = bind.bind(text, "String")
     as_written = f"positionCaseInsensitiveUTF8({column}, {wanted}) > 0"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from readers.filter_sql import TYPES, where
 from readers.filters import ALIASES, FIELDS, Filter, FilterError, Group, is_plain
 from readers.lookup import read_stored, visible_ids
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementTimeout
 from schemas.event_time import parse_occurred_at
@@ -149,7 +149,7 @@ class Listing:
 
     async def _candidates(self, most: int, after: ListPosition | None) -> list[ListPosition]:
         column, descending = self._order
-        bind = Parameters()
+        bind = BoundParameters()
         direction = "DESC" if descending else "ASC"
         conditions = [
             f"namespace = {bind.bind(self._namespace, 'String')}",
@@ -165,7 +165,7 @@ class Listing:
         )
         return [ListPosition(*row) for row in await self._database.rows(sql, bind.values, limits=self._limits)]
 
-    def _rows_after(self, place: ListPosition, bind: Parameters) -> str:
+    def _rows_after(self, place: ListPosition, bind: BoundParameters) -> str:
         """Return the condition for rows after a position in this order."""
         column, descending = self._order
         than = "<" if descending else ">"
@@ -180,7 +180,7 @@ class Listing:
 
     async def total(self) -> int:
         """Return the number of records on all pages."""
-        bind = Parameters()
+        bind = BoundParameters()
         conditions = [f"namespace = {bind.bind(self._namespace, 'String')}", where(self._filter, bind)]
         sql = f"SELECT uniqExact({ID}) FROM {INTERACTIONS} FINAL WHERE {' AND '.join(conditions)}"
         ((count,),) = await self._database.rows(sql, bind.values, limits=self._limits)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
 from readers.progress import ConsumerProgress
-from readers.reader import DeleteResponse, Reader, Status
+from readers.reader import DeleteResponse, EventStatus, Reader
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.admission import require_scope
@@ -80,9 +80,11 @@ class ReaderModule:
             return await self._reader.get(caller.namespace, interaction_id, seconds)
 
         @router.get(
-            f"{INTERACTIONS}/{{interaction_id}}/status", response_model=Status, responses=openapi.error_responses(404)
+            f"{INTERACTIONS}/{{interaction_id}}/status",
+            response_model=EventStatus,
+            responses=openapi.error_responses(404),
         )
-        async def get_status(interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]) -> Status:
+        async def get_status(interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]) -> EventStatus:
             """Return the current status of an event."""
             return await self._reader.status(caller.namespace, interaction_id)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse
 from schemas.dedup import DuplicateReason
 from schemas.event_time import iso_ms, parse_time_or_day
@@ -124,7 +124,7 @@ async def read_outcomes(
     database: ClickHouse, timeout_ms: int, namespace: str, query: OutcomeQuery
 ) -> tuple[Sequence[dict[str, Any]], str | None]:
     """Return a page of outcomes, and the cursor of the next one. Raises Unavailable, StatementTimeout."""
-    bind = Parameters()
+    bind = BoundParameters()
     # Deleted events are not listed.
     gone = f"SELECT interaction_id FROM {DELETIONS} WHERE namespace = {bind.bind(namespace, 'String')}"
     conditions = [f"namespace = {bind.bind(namespace, 'String')}", f"interaction_id NOT IN ({gone})"]

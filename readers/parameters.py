@@ -6,7 +6,7 @@ from typing import Any
 from schemas.event_time import to_epoch_ms
 
 
-class Parameters:
+class BoundParameters:
     """Bound parameters of one statement, numbered in order."""
 
     def __init__(self) -> None:

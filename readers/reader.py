@@ -33,7 +33,7 @@ class DeleteResponse(BaseModel):
     success: Literal[True] = True
 
 
-class Status(BaseModel):
+class EventStatus(BaseModel):
     """Current status of an event. `accepted` means that it may be in flight."""
 
     interaction_id: str
@@ -90,7 +90,7 @@ class Reader:
             raise not_found(interaction_id, "in_flight", {"Retry-After": "1"})
         raise not_found(interaction_id)
 
-    async def status(self, namespace: str, interaction_id: str) -> Status:
+    async def status(self, namespace: str, interaction_id: str) -> EventStatus:
         """Return the current status of an event."""
         _check_id(interaction_id)
         return _status(interaction_id, await self._waiting.lookup(namespace, interaction_id))
@@ -133,14 +133,14 @@ def _check_id(interaction_id: str) -> None:
         raise not_found(interaction_id)
 
 
-def _status(interaction_id: str, looked: LookupResult) -> Status:
+def _status(interaction_id: str, looked: LookupResult) -> EventStatus:
     match looked.outcome:
         case Stored():
-            return Status(interaction_id=interaction_id, status="stored")
+            return EventStatus(interaction_id=interaction_id, status="stored")
         case DuplicateOf(owner_id):
-            return Status(interaction_id=interaction_id, status="duplicate", duplicate_of=owner_id)
+            return EventStatus(interaction_id=interaction_id, status="duplicate", duplicate_of=owner_id)
         case RejectedFor(reason, field, message, replayed_as):
-            return Status(
+            return EventStatus(
                 interaction_id=interaction_id,
                 status="rejected",
                 reason=reason,
@@ -149,8 +149,8 @@ def _status(interaction_id: str, looked: LookupResult) -> Status:
                 replayed_as=replayed_as or None,
             )
         case Deleted():
-            return Status(interaction_id=interaction_id, status="deleted")
-    return Status(interaction_id=interaction_id, status="accepted" if looked.in_flight else "unknown")
+            return EventStatus(interaction_id=interaction_id, status="deleted")
+    return EventStatus(interaction_id=interaction_id, status="accepted" if looked.in_flight else "unknown")
 
 
 def _rejected(found: RejectedFor) -> ApiError:

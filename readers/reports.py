@@ -1,9 +1,10 @@
 """Reports: analytics views by name, over a range of append times."""
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runtime.clickhouse import ClickHouse
+if TYPE_CHECKING:  # the command line reads the names of the reports, and must not load the client for that
+    from runtime.clickhouse import ClickHouse
 
 
 class Report(NamedTuple):
@@ -58,7 +59,7 @@ _VIEWS = {
 REPORTS = {name: view.title for name, view in _VIEWS.items()}
 
 
-async def run_report(database: ClickHouse, name: str, namespace: str, since: datetime, until: datetime) -> Report:
+async def run_report(database: "ClickHouse", name: str, namespace: str, since: datetime, until: datetime) -> Report:
     """Run a report over events recorded from `since` up to, excluding, `until`. Raises KeyError for an unknown name."""
     chosen = _VIEWS[name]
     columns = chosen.columns.split()

@@ -1,18 +1,20 @@
-"""Readers of a range of offsets, with the same bounds and results as in a worker."""
+"""Reader of a range of a partition's log, as it is fetched."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from runtime.batch_reader import Limits
 from runtime.errors import Unavailable
 from runtime.faults.kafka import kafka_fault
-from runtime.records import Items, Records
+from runtime.kafka import Record
+from runtime.whole_batches import WholeBatch
 
 POLL_MS = 500
+
+Items = Sequence[WholeBatch | Record]
+"""Fetched from one partition: whole batches, or records with another version of the client."""
 
 
 async def read_items(
@@ -37,15 +39,3 @@ async def read_items(
                 yield found
     except KafkaError as error:
         raise kafka_fault(error, f"reading {place.topic}/{place.partition}") from error
-
-
-async def read_range(
-    client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, limits: Limits, *, patience_ms: int
-) -> AsyncGenerator[Records, None]:
-    """Yield the records of these offsets, read by a `record_reader` client. Raises like `read_items`."""
-    async with aclosing(read_items(client, place, first, end, patience_ms=patience_ms)) as fetched:
-        async for items in fetched:
-            unread = {place.partition: items}
-            while unread:
-                records, unread = Records.read(unread, limits)
-                yield records[records.offsets < end]

@@ -56,7 +56,7 @@ class Traces:
             from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
         except ImportError as error:
             raise SettingsError(
-                f"TALLY_TRACES_ENDPOINT needs OpenTelemetry ({error.name}): pip install 'tally[traces]'"
+                f"TALLY_TRACES_ENDPOINT needs OpenTelemetry ({error.name}): pip install 'tally-server[traces]'"
             ) from error
         provider = TracerProvider(
             sampler=ParentBasedTraceIdRatio(self._settings.traces_ratio),

@@ -32,7 +32,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: the command line imports this package before it can say anything."""
+    """Import a public name when it is first used: the command line imports this package too."""
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(module), name)

@@ -1,7 +1,9 @@
-"""Draws a report as a bar chart."""
+"""Bar chart of a report."""
 
 from datetime import datetime
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from readers.reports import Report
 from runtime.errors import TallyError
@@ -12,15 +14,11 @@ MAX_HORIZONTAL_LABELS = 10
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write the report's value column by its label column as a PNG."""
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (an optional group)
-    except ImportError as error:
-        raise TallyError("--plot needs matplotlib: pip install 'tally[plot]'") from error
+    """Write a PNG of the value column by the label column. Raises TallyError when the file cannot be written."""
     label, value = report.columns.index(report.label), report.columns.index(report.value)
     sums: dict[str, float] = {}
     for row in report.rows:
-        # A pair of dollar signs would be read as a formula.
+        # Matplotlib reads a pair of dollar signs as a formula.
         name = (
             f"{row[label]:%d %b %H:%M}"
             if isinstance(row[label], datetime)

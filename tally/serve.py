@@ -1,13 +1,12 @@
-"""One API process: `python -m tally.serve all --port 8080`. Its settings come through the environment."""
+"""API processes: `python -m tally.serve all --port 8080` is one, with its settings in the environment."""
 
 import argparse
 import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Literal, get_args
 
 from fastapi import FastAPI
@@ -21,11 +20,13 @@ from runtime.http.hosts import allowed_names
 from runtime.http.server import ApiServer
 from runtime.http.service import ApiModule, create_app
 from runtime.metrics_server import serve_metrics
-from runtime.ports import host_and_port, listening_sockets
+from runtime.ports import host_and_port, is_free, listening_sockets
 from runtime.process.children import Children, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
+from tally.foreground import logger as supervisor_log
+from tally.foreground import run_until_stopped
 
 Role = Literal["collector", "reader", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -35,7 +36,7 @@ logger = logging.getLogger("tally.api")
 
 
 def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
-    """The application of a role, listening at `host`. Where both parts are, a POST can wait for its outcome."""
+    """Create the application of a role at `host`. With both parts a POST can wait for its outcome."""
     reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorModule()],
@@ -46,13 +47,13 @@ def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
 
 
 def check(settings: Settings, role: Role) -> None:
-    """Raise SettingsError for what would only fail later."""
+    """Raise SettingsError when an address that the role needs is not set."""
     settings.need("clickhouse", *(("kafka",) if role != "reader" else ()))
 
 
 async def refuse_wrong(settings: Settings) -> None:
-    """Raise what waiting cannot repair, such as a wrong password. A store that is away is waited for while serving."""
-    # Not its own database: that may be made in a moment.
+    """Raise Fatal for faults that waiting cannot repair, such as a wrong password. An unreachable store is not one."""
+    # The default database: that of the settings may not have been created yet.
     stores: list[AbstractAsyncContextManager[object]] = [connect(settings, database="default")]
     if settings.kafka:
         stores.append(kafka.admin(settings))
@@ -64,35 +65,34 @@ async def refuse_wrong(settings: Settings) -> None:
                 pass
 
 
-def supervised(
-    children: Children,
-    settings: Settings,
-    role: Role,
-    host: str,
-    port: int,
-    *,
-    processes: int,
-    log_dir: Path | None,
-    say: Callable[[str], None],
-) -> Supervisor:
-    """A supervisor of API processes that share a port, not started yet."""
+def serve_in_foreground(settings: Settings, role: Role, host: str, port: int, *, processes: int) -> None:
+    """Run API processes that share a port until SIGINT or SIGTERM. Raises TallyError when the port is taken."""
+    check(settings, role)
+    if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
+        raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
+    log.configure(settings.log_format)
     command = module_command("tally.serve", role, "--host", host, "--port", str(port))
     commands = {"api" if processes == 1 else f"api-{number}": [*command] for number in range(processes)}
     if settings.metrics_port:
         for number, each in enumerate(commands.values()):
             each += ["--metrics-port", str(settings.metrics_port + number)]
-    return Supervisor(
+    children = Children()
+    supervisor = Supervisor(
         children,
         commands,
         environment=settings.as_environment(),
         stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
-        log_dir=log_dir,
-        say=say,
+        log_dir=None,
+        say=supervisor_log.warning,
     )
+    try:
+        run_until_stopped(supervisor)
+    finally:
+        children.close()
 
 
 async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight get the stop timeout to end."""
+    """Serve until SIGTERM or SIGINT; requests in flight have `TALLY_STOP_TIMEOUT_MS` to end."""
     check(settings, role)
     await refuse_wrong(settings)
     if not settings.api_key.get_secret_value():
@@ -119,12 +119,14 @@ def _listening(host: str, port: int) -> Iterator[list[socket.socket]]:
 
 
 def main() -> None:
-    """The process's entry."""
+    """Run one API process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--metrics-port", type=int, help="instead of TALLY_METRICS_PORT: of this process alone")
+    parser.add_argument(
+        "--metrics-port", type=int, help="port of this process's metrics, instead of TALLY_METRICS_PORT"
+    )
     options = parser.parse_args()
     log.configure()
     try:

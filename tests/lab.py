@@ -13,16 +13,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from pydantic import SecretStr
 
 from consumers.batch import Counts
+from consumers.record_ranges import read_range
+from consumers.records import Records
 from consumers.worker import Worker
 from deploy.embedded.stack import Stack
+from kernels.boundary import ReadLimits
 from producers.producer import ImportedInteraction, NotAccepted, Producer, Receipt
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse, connect
-from runtime.log_reader import read_range
 from runtime.migrate import migrate
 from runtime.partitioner import partition_of
-from runtime.records import Records
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.validator import validate
@@ -122,7 +122,7 @@ class Lab:
             return records
 
 
-async def read_topic(settings: Settings, topic: str, limits: Limits) -> Records:
+async def read_topic(settings: Settings, topic: str, limits: ReadLimits) -> Records:
     """All records of a topic, up to its present end, as workers read them."""
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)

@@ -268,7 +268,7 @@ def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
     assert "Click-through by position" in done.stdout
-    assert f"drawn into {tmp_path / 'p.png'}\n" in done.stderr
+    assert f"chart written to {tmp_path / 'p.png'}\n" in done.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert up.json("report", "verdicts")[0]["stored"] > 0
     wrong = up.tally("report", "nothing")
@@ -383,7 +383,7 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["lookup", "int_1"], 1, "is no interaction id"),
+        (["lookup", "int_1"], 1, "is not an interaction id"),
         (["lookup", "int_01900000000070008000000000000000"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
         (["emit", "/nowhere.jsonl"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
         (["status"], SettingsError.exit_code, "start one with `tally up`"),
@@ -424,7 +424,7 @@ def test_every_command_has_help_with_an_example(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run_here(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out == f"tally {version('tally')}\n"
+    assert capsys.readouterr().out == f"tally {version('tally-server')}\n"
 
 
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
@@ -433,7 +433,7 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     said = running.said()
     assert "imported 10,000 Open Bandit rows: 10,000 stored, 0 duplicates" in said
     assert "simulated 300 events in 3 s: " in said
-    assert " 0 without a verdict" in said
+    assert " 0 pending" in said
     assert said.count("Bearer ") == 1
     assert "curl -H 'Authorization: Bearer root_" in said
     assert "lag 0" in said

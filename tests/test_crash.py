@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import failpoints
+from consumers.native_format import block, texts, times
 from consumers.offsets import Offsets
 from consumers.sink import Rows, insert_token
 from consumers.worker import Worker
-from kernels.native_format import block, texts, times
 from producers.simulator import Simulator
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable

@@ -19,7 +19,8 @@ from schemas.merge_patch import merge_patch
 from schemas.outcome import RejectedFor, Stored
 from schemas.wire import encode_headers
 from tally.cli.app import app
-from tally.dead_letters import Replayed, Selection, read_letters, replay
+from tally.dead_letter_replay import Replayed, replay
+from tally.dead_letters import Selection, read_letters
 from tests.chaos.traffic import LONG, NARROWED
 from tests.lab import Lab, as_json, click
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.scan_shape import commas_of
+from kernels.scan_shape import count_commas
 from runtime import log
 from runtime.http.errors import MAX_PROBLEMS, invalid, problem
 from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, StartQueue, TurnQueue
@@ -53,13 +53,13 @@ def commas_by_hand(text: str) -> tuple[int, int]:
 def test_members_are_counted_without_being_made(value: Any, ascii_only: bool) -> None:
     """Commas are counted inside their brackets, whatever stands in strings."""
     text = json.dumps(value, ensure_ascii=ascii_only)
-    assert commas_of(text.encode()) == commas_by_hand(text)
+    assert count_commas(text.encode()) == commas_by_hand(text)
 
 
 @given(st.binary())
 def test_members_of_anything_can_be_counted(body: bytes) -> None:
     """What is no JSON gives a number as well, and reaches outside of nothing."""
-    assert sum(commas_of(body)) <= body.count(b",")
+    assert sum(count_commas(body)) <= body.count(b",")
 
 
 @given(JSON)
@@ -242,9 +242,10 @@ def test_a_process_serves_no_more_connections_than_it_may_open_files(soft: int, 
     program = (
         "import logging, resource\n"
         f"logging.basicConfig(); resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-        "from runtime.http.connection_limits import Limits, within_descriptors\n"
+        "from runtime.http.connection_limits import ConnectionLimits, within_descriptors\n"
         "from runtime.settings import Settings\n"
-        "print(within_descriptors(Limits.of(Settings())).connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "limits = within_descriptors(ConnectionLimits.of(Settings()))\n"
+        "print(limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     connections, files = map(int, done.stdout.split())

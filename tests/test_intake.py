@@ -6,8 +6,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from consumers.intake import Intake
+from consumers.record_limits import DEFAULT_LIMITS
 from runtime import kafka
-from runtime.batch_reader import Limits
 from tests.lab import Lab, click
 
 
@@ -55,8 +55,8 @@ async def test_what_exceeds_a_reading_is_read_next(lab: Lab, monkeypatch: pytest
             for _ in range(50):
                 builder.append(key=None, value=b"{}", timestamp=None)
             await (await producer.send_batch(builder, lab.settings.topic, partition=number % partitions))
-    small = Limits(lines=7)
-    monkeypatch.setattr(Limits, "of_events", lambda _settings: small)
+    small = DEFAULT_LIMITS._replace(rows=7)
+    monkeypatch.setattr("consumers.intake.event_limits", lambda _settings: small)
     settings = lab.settings.model_copy(update={"batch_rows": 20, "batch_age_ms": 1})
     read: dict[int, list[int]] = {number: [] for number in range(partitions)}
     async with kafka.consumer(settings, instance=None) as consumer:

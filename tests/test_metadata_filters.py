@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploy.embedded.stack import Stack
 from readers.filter_sql import where
 from readers.filters import OPERATORS, TEXT_OPERATORS, Filter, FilterError, read_filters
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse, connect
 from tests.filter_reference import holds
 from tests.http_lab import PATH, api_of, assert_error, with_key
@@ -127,7 +127,7 @@ class Asked:
 
     def __call__(self, documents: Sequence[str], filter_: Filter) -> list[int]:
         """The places of those that meet the filter."""
-        bind = Parameters()
+        bind = BoundParameters()
         numbered = f"arrayZip(range({len(documents)}), {bind.bind(list(documents), 'Array(String)')})"
         sql = (
             f"SELECT at FROM (SELECT row.1 AS at, row.2 AS metadata FROM (SELECT arrayJoin({numbered}) AS row)) "

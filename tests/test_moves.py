@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from consumers import failpoints
 from consumers.offsets import Offsets
+from consumers.record_limits import EVENT_BYTES
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
-from runtime.batch_reader import EVENT_BYTES
 from runtime.expansions import Expansion, Expansions
 from runtime.partitioner import partition_of
 from runtime.topic_admin import change_topic_settings
@@ -36,7 +36,8 @@ from schemas.wire import (
     partition_key,
     with_id,
 )
-from tally.dead_letters import Selection, replay
+from tally.dead_letter_replay import replay
+from tally.dead_letters import Selection
 from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
 from tests.lab import Lab, ReadRecord, as_json, click, reading

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from readers.outcomes import DUPLICATE_REASONS, REJECTION_REASONS
 from readers.progress import MAX_SNAPSHOTS, ConsumerProgress
-from readers.tail import TailEvent, TailFilter, tail
 from runtime.settings import Settings
 from schemas.identity import PREFIX, mint_id
 from schemas.wire import encode_headers
+from tally.tail import TailEvent, TailFilter, tail
 from tests.http_lab import PATH, api_of, assert_error, consuming, with_key
 from tests.lab import Lab, as_json, click
 

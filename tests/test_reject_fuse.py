@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from consumers import failpoints, reject_fuse
 from consumers.batch import Batch, ValidatedBatch
+from consumers.records import PlainRecord, Records
 from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
 from consumers.sink import Sink
 from consumers.validation import Validation
 from readers.audit import audit
 from runtime import metrics
-from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 from tally.cli.app import app

@@ -20,8 +20,10 @@ from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
 from runtime.partitioner import partition_of
 from schemas.identity import mint_id
-from tally.dead_letters import Selection, replay
-from tally.replay import Comparison, opened
+from tally.comparison import Comparison
+from tally.dead_letter_replay import replay
+from tally.dead_letters import Selection
+from tally.replay import opened
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click

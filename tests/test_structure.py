@@ -25,10 +25,7 @@ NAMES: dict[str, str] = {}
 """Class and type names that occur more than once, each with the reason."""
 
 TEMPORARY = frozenset(
-    {"consumers/worker.py", "readers/filters.py", "tally/dead_letters.py"}
-    | {"kernels/scan_keys.py:_hash_keys", "kernels/scan_partitions.py:_hash_all"}
-    | {"Bytes", "Flags", "Headers", "Integers", "Lines", "Numbers", "Words"}
-    | {"Answer", "Group", "Item", "Rows", "Say", "Source"}
+    {"consumers/worker.py", "readers/filters.py"} | {"Group", "Headers", "Rows", "Say", "Since", "Source", "Until"}
 )
 """Exceptions that end with the clean-up of other packages."""
 
@@ -68,13 +65,13 @@ def parameters_of(function: FunctionNode) -> int:
 
 
 def type_names(tree: ast.Module) -> Iterator[str]:
-    """Yield the public classes and type aliases at module level; a type variable is neither."""
+    """Yield the classes and type aliases at module level, without type variables and abbreviations of array types."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name, value = node.targets[0].id, ast.unparse(node.value)
-            if name[0].isupper() and not name.isupper() and not value.startswith("TypeVar("):
+            if name[0].isupper() and not name.isupper() and not value.startswith(("TypeVar(", "npt.NDArray[")):
                 yield name
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.owners import rows_of
 from consumers.events import Events, RecordHeaders
+from consumers.records import PlainRecord, Records
 from consumers.validation import Validation
 from kernels.scan_event import Columns
 from kernels.scanner import scan
-from runtime.records import PlainRecord, Records
 from schemas.wire import encode_headers
 
 NAMESPACE = "tenänt"

@@ -26,7 +26,7 @@ from consumers.claims.owners import (
     rows_of_claims,
     rows_with_repeated_key,
 )
-from kernels.claim_index import ClaimIndex
+from kernels.boundary import ClaimIndex
 from runtime.errors import Restart
 from runtime.faults.redis import REDIS_FAILED, redis_fault
 from runtime.redis import Redis

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kernels.claim_index import SLICE_BITS, SLICE_MASK, Fingerprints
+from kernels.boundary import SLICE_BITS, SLICE_MASK, Fingerprints
 from schemas.identity import id_bytes, id_from_bytes
 
 Rows = npt.NDArray[np.int64]

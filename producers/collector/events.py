@@ -10,9 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-from kernels.scan_event import text_at
-from kernels.scan_shape import commas_of
-from kernels.scanner import scan
+from kernels.boundary import count_commas, read_text, scan
 from producers.topic import OutgoingRecord
 from runtime import traces
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
@@ -111,7 +109,7 @@ class RequestValidator:
         lists = 1
         if await self._turns.run(len(body), partial(self._is_unusual, body)):
             # Counted before they are parsed: 10 MiB of numbers would become half a gigabyte of objects.
-            others, more_items = await _run_by_size(len(body), commas_of, body)
+            others, more_items = await _run_by_size(len(body), count_commas, body)
             self._check_count(1 + more_items)
             lists += others
         try:
@@ -194,7 +192,7 @@ def record_of(
 def precompile() -> None:
     """Compile functions that numba compiles at first use, so that no request waits for it."""
     _scan_items([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
-    commas_of(b"[]")
+    count_commas(b"[]")
 
 
 async def _run_by_size(size: int, work: Callable[[Input], Result], given: Input) -> Result:
@@ -217,8 +215,8 @@ def _events_scanned(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
     columns, sure = scan(joined, firsts, ends)
     for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
         if is_sure and text[:1] == b"{" and _ID_KEY not in text:
-            execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)
-            yield AcceptedEvent(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
+            execution, session, user = (read_text(joined, columns, name, line) for name in _GROUPING)
+            yield AcceptedEvent(text, read_text(joined, columns, "feature_id", line) or "", execution, session, user)
         else:
             yield None
 

@@ -112,7 +112,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
             for module in modules:
                 checks |= await stack.enter_async_context(module.opened(base, stores))
             app.openapi()  # cached; generating it takes as long as a hundred requests
-            BUILD.labels(metadata.version("tally")).set(1)
+            BUILD.labels(metadata.version("tally-server")).set(1)
             readiness.checks = checks
             # Existing objects are permanent: without the freeze each full collection stops requests for 100 ms.
             gc.collect()
@@ -122,7 +122,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
 
     app = FastAPI(
         title="Tally",
-        version=metadata.version("tally"),
+        version=metadata.version("tally-server"),
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,

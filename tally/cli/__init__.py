@@ -12,15 +12,15 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run a command; errors that a person can act on are one line and an exit code."""
+    """Run a command. A TallyError becomes one line and an exit code."""
     _occupy_standard_descriptors()
     try:
-        # Importing takes a second or two, in which Ctrl-C must be clean too.
-        from runtime import log  # noqa: PLC0415
-        from runtime.errors import TallyError  # noqa: PLC0415
-        from tally.cli.app import app  # noqa: PLC0415
-        from tally.cli.output import Guarded, answers, say  # noqa: PLC0415
-        from tally.invoked import invoked  # noqa: PLC0415
+        # Imported here: Ctrl-C must be clean during the imports too.
+        from runtime import log
+        from runtime.errors import TallyError
+        from tally.cli.app import app
+        from tally.cli.output import Guarded, answers, say
+        from tally.invoked import invoked
 
         log.silence_libraries()
         try:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Open the null device where a standard stream is closed: a socket that got its number would be printed to."""
+    """Open the null device in place of a closed standard stream: else a socket could get its number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cramjam
 from aiokafka.codec import lz4_encode
 
-from runtime.batch_reader import MOST_HEADERS
+from consumers.record_limits import MOST_HEADERS
 from runtime.settings import MIB
 from tests.chaos.traffic import PARTITIONS, Traffic
 from tests.hostile.raw_producer import RawProducer, RawRecord, Refused, batch_of, encode_batch, encode_records

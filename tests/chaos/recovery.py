@@ -36,7 +36,8 @@ from runtime.migrate import migrate
 from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from tally.feed import feed, paced
+from tally.feed import feed
+from tally.pace import paced
 
 POLL_S = 0.02
 RATE = 500.0

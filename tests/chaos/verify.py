@@ -5,13 +5,13 @@ from typing import Any
 
 from consumers.batch import Batch
 from consumers.events import Event
+from consumers.record_limits import event_limits
+from consumers.records import Records
 from consumers.validation import Validation
-from kernels.scan_event import SPAN_AT
+from kernels.boundary import SPAN_AT
 from readers.audit import audit
 from readers.deep_audit import deep_audit
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
-from runtime.records import Records
 from runtime.settings import Settings
 from schemas import letter
 from tests.chaos.traffic import NARROWED_BYTES
@@ -105,7 +105,7 @@ async def problems_of(
     `must_reject` has the reasons that the makers of hostile batches know, so that the reader of batches is not its own
     reference.
     """
-    records = await read_topic(settings, settings.topic, Limits.of_events(settings))
+    records = await read_topic(settings, settings.topic, event_limits(settings))
     expected = expected_outcomes(settings, records, narrowed=narrowed)
     recorded, problems = await recorded_outcomes(database, settings.topic)
     problems += compared(expected, recorded)

@@ -9,9 +9,9 @@ import cramjam
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.codec import lz4_encode
 
+from consumers.record_limits import MOST_HEADERS
 from consumers.worker import Worker
 from runtime import kafka
-from runtime.batch_reader import MOST_HEADERS
 from tally.dead_letters import Selection, read_letters
 from tests.hostile.accounts import DUPLICATE, Attacked, attacked, balances
 from tests.hostile.raw_producer import RawRecord, Refused, batch_of, encode_batch, encode_records, varint

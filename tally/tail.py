@@ -1,4 +1,4 @@
-"""Tail of the topic: new events, each with its outcome."""
+"""Tail: events as they are appended, each with its outcome."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -8,11 +8,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
+from consumers.record_limits import event_limits
+from consumers.records import PlainRecord, Records
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.faults.kafka import kafka_fault
-from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -20,10 +20,10 @@ from schemas.validator import validate
 from schemas.wire import NAMESPACE_HEADER, ValidEvent
 
 LOOK_EVERY_MS = 200
-MAX_PENDING = 2_000
-"""Maximum events that wait for their outcome; further ones are counted and not shown."""
+MOST_PENDING = 2_000
+"""Upper bound of events that wait for their outcome; others are counted and not shown."""
 WAIT_S = 30.0
-"""Time after which an event is shown without its outcome."""
+"""Wait after which an event is shown without its outcome."""
 
 _SINCE = "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')"
 _VERDICTS = (
@@ -36,7 +36,7 @@ _VERDICTS = (
 
 
 class TailEvent(BaseModel):
-    """Event with its outcome; `verdict` is null without an outcome within WAIT_S."""
+    """One event with its outcome. `verdict` is null when the outcome took longer than WAIT_S."""
 
     timestamp: str
     partition: int
@@ -53,7 +53,7 @@ class TailEvent(BaseModel):
 
 
 class TailFilter(NamedTuple):
-    """Conditions on shown events; all given ones must hold."""
+    """Filter of the events to show: every field that is given must match."""
 
     namespace: str | None = None
     interaction_type: str | None = None
@@ -62,7 +62,7 @@ class TailFilter(NamedTuple):
     verdict: str | None = None
 
     def may_match(self, seen: TailEvent) -> bool:
-        """Return whether an event matches, regardless of its verdict."""
+        """Return whether an event matches, its verdict aside."""
         return (
             self.namespace in (None, seen.namespace)
             and (self.interaction_type is None or self.interaction_type in seen.interaction_type)
@@ -71,22 +71,22 @@ class TailFilter(NamedTuple):
         )
 
 
-class SkippedEvents(NamedTuple):
-    """Number of events that are not shown, because they arrive faster than outcomes are looked up."""
+class Skipped(NamedTuple):
+    """Events that came faster than their outcomes could be looked up, and are not shown."""
 
     events: int
 
 
 async def tail(
     settings: Settings, database: ClickHouse, wanted: TailFilter
-) -> AsyncGenerator[TailEvent | SkippedEvents, None]:
+) -> AsyncGenerator[TailEvent | Skipped, None]:
     """Yield events appended from now on, without end. Raises Unavailable when a store does not answer."""
     async with kafka.admin(settings) as admin, kafka.record_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         places = [TopicPartition(settings.topic, number) for number in numbers]
         log.assign(places)
         await log.seek_to_end(*places)
-        pending, limits = _PendingEvents(settings, database), Limits.of_events(settings)
+        pending, limits = _Pending(settings, database), event_limits(settings)
         while True:
             try:
                 found: Any = await log.getmany(timeout_ms=LOOK_EVERY_MS)
@@ -99,38 +99,38 @@ async def tail(
                     record = records.at(line)
                     if records.flaw_at(line):
                         record = record._replace(value=None)
-                    seen = _tail_event(partition, record, settings.namespace)
+                    seen = _seen(partition, record, settings.namespace)
                     skipped += wanted.may_match(seen) and not pending.add(record.timestamp, seen)
             if skipped:
-                yield SkippedEvents(skipped)
+                yield Skipped(skipped)
             for seen in await pending.settled():
                 if wanted.verdict in (None, seen.verdict):
                     yield seen
 
 
-class _WaitingEvent(NamedTuple):
+class _Waiting(NamedTuple):
     since: float
     append_ms: int
     seen: TailEvent
 
 
-class _PendingEvents:
-    """Events that have no outcome yet."""
+class _Pending:
+    """Events that were read and have no outcome yet."""
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._topic = settings.topic
         self._database = database
-        self._events: dict[tuple[int, int], _WaitingEvent] = {}
+        self._events: dict[tuple[int, int], _Waiting] = {}
 
     def add(self, append_ms: int, seen: TailEvent) -> bool:
-        """Add an event, and return whether there was room for it."""
-        if len(self._events) >= MAX_PENDING:
+        """Add an event to wait for; return False when there are too many."""
+        if len(self._events) >= MOST_PENDING:
             return False
-        self._events[seen.partition, seen.offset] = _WaitingEvent(time.monotonic(), append_ms, seen)
+        self._events[seen.partition, seen.offset] = _Waiting(time.monotonic(), append_ms, seen)
         return True
 
     async def settled(self) -> list[TailEvent]:
-        """Remove and return events that have an outcome or have waited for WAIT_S, in order of arrival."""
+        """Return the events whose wait is over, in the order of their arrival."""
         if not self._events:
             return []
         where = {
@@ -142,7 +142,7 @@ class _PendingEvents:
         now, done = time.monotonic(), []
         for place, waiting in list(self._events.items()):
             if place in verdicts:
-                done.append(_with_verdict(waiting.seen, verdicts[place]))
+                done.append(_validated(waiting.seen, verdicts[place]))
             elif now - waiting.since >= WAIT_S:
                 done.append(waiting.seen)
             else:
@@ -151,13 +151,13 @@ class _PendingEvents:
         return done
 
 
-def _with_verdict(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
+def _validated(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
     interaction_id, name, duplicate_of, reason = verdict
     found = {"interaction_id": interaction_id, "verdict": name}
     return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
 
 
-def _tail_event(partition: int, record: PlainRecord, default_namespace: str) -> TailEvent:
+def _seen(partition: int, record: PlainRecord, default_namespace: str) -> TailEvent:
     namespace = dict(record.headers).get(NAMESPACE_HEADER)
     seen = TailEvent(
         timestamp=iso_ms(from_epoch_ms(record.timestamp)),
@@ -169,5 +169,5 @@ def _tail_event(partition: int, record: PlainRecord, default_namespace: str) -> 
     if not isinstance(validated, ValidEvent):
         return seen
     event = validated.event
-    shown = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
-    return seen.model_copy(update={name: getattr(event, name) for name in shown})
+    told = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
+    return seen.model_copy(update={name: getattr(event, name) for name in told})
