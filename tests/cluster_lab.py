@@ -28,7 +28,7 @@ class Brokers(NamedTuple):
 
 
 class ValkeyNodes(NamedTuple):
-    """Masters that share the slots, and after them as many replicas for each, in the same order."""
+    """Masters that share the slots, followed by the same number of replicas for each, in the same order."""
 
     url: SecretStr
     masters: list[Child]
@@ -36,7 +36,7 @@ class ValkeyNodes(NamedTuple):
 
 @contextmanager
 def running_children() -> Iterator[Children]:
-    """What is started under it ends with it."""
+    """Run children that end with the block."""
     children = Children()
     try:
         yield children

@@ -63,7 +63,7 @@ def lifespan(app: FastAPI) -> Any:
 
 @asynccontextmanager
 async def served(settings: Settings, role: Role = "all", port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """The address of the application behind a real server, in this process."""
+    """Serve the application from a real server in this process, and yield its address."""
     port = port or free_port()
     server = ApiServer(app_of(settings, role), settings)
     with listening_sockets(host, port) as sockets:

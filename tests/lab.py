@@ -1,4 +1,4 @@
-"""What tests do again and again: put records on the topic, let a worker drain it, look at what came of it."""
+"""Common steps of tests: put records on the topic, let a worker drain it, and read the outcomes."""
 
 import itertools
 import json
@@ -65,7 +65,7 @@ class Place(NamedTuple):
 
 
 class Lab:
-    """One test's own topic, tables and keys."""
+    """Topic, tables and keys of one test."""
 
     def __init__(self, settings: Settings, database: ClickHouse, raw: AIOKafkaProducer) -> None:
         self.settings = settings
@@ -112,7 +112,7 @@ class Lab:
         return [tuple(row) for row in await self.database.rows(sql, parameters)]
 
     async def count(self, table: str) -> int:
-        """How many rows a table has, each counted once."""
+        """Return the number of distinct rows of a table."""
         ((count,),) = await self.rows(f"SELECT count() FROM {table} FINAL")
         return int(count)
 

@@ -1,4 +1,4 @@
-"""Stores that want to know who asks: Kafka with SCRAM and rights, Valkey and ClickHouse with users, behind TLS."""
+"""Stores with authentication: Kafka with SCRAM and ACLs, Valkey and ClickHouse with users, over TLS."""
 
 import asyncio
 import ssl

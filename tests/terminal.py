@@ -51,7 +51,7 @@ class Terminal:
 
     @property
     def said(self) -> str:
-        """What was shown so far, without what moves the cursor or colours."""
+        """Return the output so far, without escape sequences."""
         return _CONTROL.sub("", self._received.decode(errors="replace")).replace("\r\n", "\n")
 
     def until(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Keys, scopes, namespaces and page tokens: who may do what, and that nothing of one namespace is told to another."""
+"""Keys, scopes, namespaces and page tokens: permissions, and isolation of namespaces."""
 
 import asyncio
 import base64

@@ -57,27 +57,27 @@ class Running:
         )
 
     def json(self, *arguments: str, given: str | None = None) -> Any:
-        """Its answer, which must be JSON and a success."""
+        """Return its output, which must be JSON and a success."""
         done = self.tally(*arguments, "--json", given=given)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def status(self) -> Any:
-        """What `tally status` says, ready or not."""
+        """Return the output of `tally status`, ready or not."""
         return json.loads(self.tally("status", "--json").stdout)
 
     def key(self) -> str:
-        """Its API key."""
+        """Return its API key."""
         return str(self.json("status", "--show-secrets")["key"])
 
     def is_ready(self) -> bool:
-        """Whether it says so."""
+        """Return whether it reports readiness."""
         assert self.process.poll() is None, self.said()
         done = self.tally("status", "--json")
         return done.returncode == 0 and json.loads(done.stdout)["ready"]
 
     def said(self) -> str:
-        """What it has printed."""
+        """Return its output."""
         return self.log.read_text()
 
     def pids(self) -> list[int]:
@@ -98,7 +98,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | No
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One `tally up --no-demo` for the tests of this file; ends with Ctrl-C and must leave nothing."""
+    """Run `tally up --no-demo` for the tests of this file; it ends with Ctrl-C and must leave nothing."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""The collector over HTTP: what is answered, what lies on the topic, and what is refused before it costs anything."""
+"""The collector over HTTP: responses, records on the topic, and cheap refusals."""
 
 import asyncio
 import gzip
@@ -261,7 +261,7 @@ async def test_prefer_wait_answers_the_final_outcome(lab: Lab) -> None:
         assert first.headers["preference-applied"] == "wait=60"
         stored = first.json()["interaction_id"]
         assert (await api.get(f"{PATH}/{stored}/status")).json()["status"] == "stored"
-        # Of its own time, so there is no hint; the verdict is waited for.
+        # With its own time there is no hint, so the request waits for the verdict.
         same_time = {"occurred_at": first.json()["timestamp"]}
         again = await api.post(PATH, json=EVENT | same_time, headers=wait)
         assert again.json()["deduplicated"] is True
@@ -412,7 +412,7 @@ async def test_an_outcome_that_cannot_be_known_makes_no_accepted_event_fail(lab:
 
 
 async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its numbering of a partition has a gap: Kafka will refuse whatever it sends there."""
+    """The client's sequence numbers of a partition have a gap, so Kafka refuses every further record there."""
     async with api_of(with_key(lab.settings)) as api:
         real: Any = AIOKafkaProducer.send
         gap: Any = OutOfOrderSequenceNumber()
@@ -436,7 +436,7 @@ async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch
 
 
 async def test_items_are_counted_before_they_are_made(api: httpx.AsyncClient) -> None:
-    """Whatever stands in their strings and objects."""
+    """Items are counted correctly, whatever their strings and objects contain."""
     many = b'{"interactions":[%b1]}' % (b"1," * 4_000_000)
     error = assert_error(await api.post(f"{PATH}/batch", content=many), 422, "ValidationError")
     assert error["details"]["validation_errors"][0]["type"] == "too_many"

@@ -18,7 +18,7 @@ from tests.cluster_lab import running_children
 from tests.test_compose import SERVICES
 
 IMAGES_OWN = {"NODE_ID", "PROCESS_ROLES", "CONTROLLER_QUORUM_VOTERS", "LOG_DIRS"}
-"""What the embedded broker has of its own."""
+"""Settings of the embedded broker only."""
 
 
 def properties_of(ports: dict[str, int]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the documents show is so: generated pages are current, and examples run."""
+"""Documents are correct: generated pages are current, and examples run."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a store's error means: try again, reject the row, start again, or stop."""
+"""Meaning of a store's error: retry, reject the row, restart, or stop."""
 
 import pytest
 from aiokafka import errors as kafka_errors

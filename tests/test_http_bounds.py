@@ -51,14 +51,14 @@ def commas_by_hand(text: str) -> tuple[int, int]:
 
 @given(JSON, st.booleans())
 def test_members_are_counted_without_being_made(value: Any, ascii_only: bool) -> None:
-    """Commas are counted inside their brackets, whatever stands in strings."""
+    """Commas are counted inside their brackets, whatever strings contain."""
     text = json.dumps(value, ensure_ascii=ascii_only)
     assert count_commas(text.encode()) == commas_by_hand(text)
 
 
 @given(st.binary())
 def test_members_of_anything_can_be_counted(body: bytes) -> None:
-    """What is no JSON gives a number as well, and reaches outside of nothing."""
+    """Invalid JSON gives a number as well, and nothing outside of it is read."""
     assert sum(count_commas(body)) <= body.count(b",")
 
 

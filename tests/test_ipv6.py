@@ -99,7 +99,7 @@ async def test_the_api_and_the_metrics_of_a_worker_answer_over_both(lab: Lab) ->
     ],
 )
 def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[str]) -> None:
-    """A host stands for all of its addresses, and for no others."""
+    """The listening sockets of a host cover all of its addresses, and no others."""
     port = free_port()
     with listening_sockets(host, port):
         assert not is_free(port, host)
@@ -153,6 +153,6 @@ def test_a_broker_of_ipv6_is_written_in_brackets(
 
 
 def test_addresses_are_written_as_urls_write_them() -> None:
-    """An address of IPv6 stands in brackets before a port."""
+    """An IPv6 address is in brackets before a port."""
     assert host_and_port("::1", 80) == "[::1]:80"
     assert host_and_port("localhost", 80) == "localhost:80"

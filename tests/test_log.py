@@ -56,7 +56,7 @@ except ValueError:
 
 
 def _lines(program: str) -> list[str]:
-    """What a process with our logging writes to standard error."""
+    """Return the lines that a process with this logging writes to standard error."""
     program = f"import logging\nfrom runtime import log\nlog.configure()\n{program}"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     return [line.split(maxsplit=3)[3] for line in done.stderr.splitlines()]
@@ -92,7 +92,7 @@ for number in range(101):
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 40)), max_size=60))
 def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int, float]]) -> None:
-    """So every line is either shown or counted, and no kind is shown more often than its bound."""
+    """Every line is either shown or counted, and no kind is shown more often than its bound."""
     flood, now = log.FloodFilter(), 0.0
     left_out, shown = {0: 0, 1: 0, 2: 0}, dict[int, list[float]]({0: [], 1: [], 2: []})
     for kind, later in lines:

@@ -1,4 +1,4 @@
-"""Compaction takes accepted events, and the audit says so: markers of transactions are told from holes in the log."""
+"""The audit reports accepted events that compaction removes: holes in the log, not transaction markers."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ async def batches(lab: Lab, end: int, *, everything: bool = True) -> list[LogBat
 
 
 async def compact(lab: Lab, gone: range) -> None:
-    """Let the broker compact partition 0 until nothing lies at these offsets any more."""
+    """Let the broker compact partition 0 until these offsets are empty."""
     async with kafka.admin(lab.settings) as admin:
         broker = ConfigResource(ConfigResourceType.BROKER, "1", configs={"log.cleaner.backoff.ms": "100"})
         await admin.alter_configs([broker])
@@ -166,7 +166,7 @@ async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: L
 
 
 async def test_only_records_wait(lab: Lab) -> None:
-    """What lies after the committed offset may be markers and what was given up: then nothing waits there."""
+    """Only transaction markers and aborted records may follow the committed offset: then no record waits."""
     await lab.put(as_json(), partition=0)
     await in_a_transaction(lab, 2, keep=False)
     await lab.put(as_json(), partition=1)

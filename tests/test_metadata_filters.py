@@ -74,7 +74,7 @@ def spelled(chance: Random, text: str) -> str:
 
 
 def value_of(chance: Random, keys: Sequence[str], scalars: Sequence[str], depth: int) -> str:
-    """The JSON text of a value. Objects may have a key twice; blanks stand anywhere."""
+    """The JSON text of a value. Objects may have a key twice; blanks may be anywhere."""
     kind = chance.random() if depth else 0
     blank = chance.choice(("", "", "", " ", "\n\t"))
     if kind < 0.6:
@@ -118,7 +118,7 @@ def question(chance: Random) -> tuple[list[str], dict[str, Any]]:
     return [*documents, ""], condition | {"case_sensitive": chance.choice((True, False))}
 
 
-class Asked:
+class FilterCase:
     """Filters over given texts of metadata, in ClickHouse."""
 
     def __init__(self, runner: asyncio.Runner, database: ClickHouse) -> None:
@@ -137,10 +137,10 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(stack: Stack) -> Iterator[Asked]:
+def asked(stack: Stack) -> Iterator[FilterCase]:
     with asyncio.Runner() as runner:
         connected = connect(stack.settings(), database="default")
-        yield Asked(runner, runner.run(connected.__aenter__()))
+        yield FilterCase(runner, runner.run(connected.__aenter__()))
         runner.run(connected.__aexit__(None, None, None))
 
 
@@ -149,7 +149,7 @@ def meeting(documents: Sequence[str], filter_: Filter) -> list[int]:
     return [at for at, text in enumerate(documents) if holds(filter_, {"metadata": text or None})]
 
 
-def agree(asked: Asked, documents: Sequence[str], condition: dict[str, Any]) -> None:
+def agree(asked: FilterCase, documents: Sequence[str], condition: dict[str, Any]) -> None:
     """Fail with the documents that only one of the two finds."""
     filter_ = read_filters({"AND": [condition]})
     found, expected = asked(documents, filter_), meeting(documents, filter_)
@@ -158,14 +158,14 @@ def agree(asked: Asked, documents: Sequence[str], condition: dict[str, Any]) -> 
 
 @hypothesis_settings(max_examples=200)
 @given(st.randoms(use_true_random=True))
-def test_sql_and_reference_agree_on_values_at_a_path(asked: Asked, chance: Random) -> None:
+def test_sql_and_reference_agree_on_values_at_a_path(asked: FilterCase, chance: Random) -> None:
     """The law: whatever is stored and asked, ClickHouse finds the documents that the reference finds."""
     agree(asked, *question(chance))
 
 
 @hypothesis_settings(max_examples=100)
 @given(st.randoms(use_true_random=True))
-def test_sql_and_reference_agree_on_text_anywhere(asked: Asked, chance: Random) -> None:
+def test_sql_and_reference_agree_on_text_anywhere(asked: FilterCase, chance: Random) -> None:
     """The law for `text` on the whole object, which is what `search` asks."""
     documents, condition = question(chance)
     wanted = chance.choice((*TEXTS, *KEYS, *NUMBERS, "e", ":", ": ", " 1", ",", '":', "ED S", "}", "a"))
@@ -191,7 +191,7 @@ RULES: list[tuple[str, dict[str, Any], bool]] = [
     ('{"n": true}', {"metadata.n": {"gt": False}}, True),
     ('{"n": {"a": 1}}', {"metadata.n": {"exists": True}}, True),
     ('{"n": {"a": 1}}', {"metadata.n": {"ne": 1}}, True),
-    # Of a key that comes twice the last one counts.
+    # The last of two equal keys counts.
     ('{"k": 1, "k": 2}', {"metadata.k": 2}, True),
     ('{"k": 1, "k": 2}', {"metadata.k": 1}, False),
     ('{"k": 1, "\\u006b": null}', {"metadata.k": {"exists": True}}, False),
@@ -202,7 +202,7 @@ RULES: list[tuple[str, dict[str, Any], bool]] = [
     ('{"a": {"b": 1}}', {"metadata.a.b": 1}, True),
     ('{"a\\\\": {"b": 1}}', {"metadata.a\\\\.b": 1}, True),
     ('{"": {"b": 1}}', {"metadata..b": 1}, True),
-    # An array stands for each of its elements, wherever on the path; places in it have no names.
+    # An array matches by each of its elements, anywhere on the path; its indexes are not keys.
     ('{"items": [{"id": 1}, {"id": 2}]}', {"metadata.items.id": 2}, True),
     ('{"items": [{"id": [1, 2]}]}', {"metadata.items.id": 2}, True),
     ('{"items": [{"id": 1}]}', {"metadata.items.0.id": 1}, False),
@@ -263,7 +263,7 @@ def test_a_value_that_cannot_be_compared_is_refused(value: Any) -> None:
         read_filters({"metadata.a": value})
 
 
-def test_the_most_that_can_be_asked_is_answered(asked: Asked) -> None:
+def test_the_most_that_can_be_asked_is_answered(asked: FilterCase) -> None:
     """Statements stay below ClickHouse's bound on their size."""
     words = " ".join(f"w{number}" for number in range(32))
     largest = [

@@ -1,4 +1,4 @@
-"""What an operator sees: every metric of the list is there, and what is made of the list fits it."""
+"""Metrics for operators: every metric of the list is exposed, and generated files match the list."""
 
 import json
 import math

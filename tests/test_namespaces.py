@@ -86,7 +86,7 @@ async def test_every_namespace_that_can_be_made_can_be_used_over_http(lab: Lab, 
 
 
 async def test_the_published_client_reaches_them(lab: Lab, api: httpx.AsyncClient) -> None:
-    """It writes headers as Latin-1, and cannot send what is not: that is percent-encoded."""
+    """The client writes headers as Latin-1, and other characters are percent-encoded."""
     key = await key_of(api, lab, "münchen", "東京")
     async with served(with_key(lab.settings, delivery_timeout_ms=60_000)) as url:
         for namespace, feature in (("münchen", "a"), ("m%C3%BCnchen", "b"), (quote("東京"), "c")):

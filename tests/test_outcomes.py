@@ -1,4 +1,4 @@
-"""What did not get stored is as easy to find as what did; and how far everything has come."""
+"""Events that were not stored are as easy to find as stored ones, and so is progress."""
 
 import asyncio
 import time
@@ -114,7 +114,7 @@ def test_nothing_is_unknown_that_may_still_come_to_its_outcome(moves: list[tuple
         partition = 0 if first else 1
         ends = {number: len(times) for number, times in log.items()}
         at_ms = now * 10
-        # What is appended, and committed, between asking for the ends and for the commits.
+        # Records that are appended and committed between reading the ends and the commits.
         log[partition] += [at_ms + 1] * appended
         committed[partition] = min(len(log[partition]), committed[partition] + done)
         progress.note(at_ms, ends, dict(committed))

@@ -1,4 +1,4 @@
-"""Stores that want to know who asks: events pass through, and who is wrong is told which setting is."""
+"""Stores with authentication: events pass, and an error names the wrong setting."""
 
 import asyncio
 import subprocess
@@ -122,7 +122,7 @@ async def test_a_role_may_do_nothing_else_in_kafka(secure: Secure) -> None:
 
 
 def wrong(secure: Secure) -> dict[str, dict[str, object]]:
-    """What may be wrong, by the setting that the error must name."""
+    """Wrong values, by the setting that the error must name."""
     return {
         "TALLY_KAFKA_PASSWORD": {"kafka_password": SecretStr("wrong")},
         "TALLY_KAFKA_SASL_MECHANISM": {"kafka_sasl_mechanism": "SCRAM-SHA-256"},

@@ -23,7 +23,7 @@ PACKAGES = tuple(f"{ROOT / name}/" for name in MAY_IMPORT)
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fail when the block leaves a task of ours that has not ended."""
+    """Fail when the block leaves a task that has not ended."""
     before = asyncio.all_tasks()
     yield
     left = [task.get_coro() for task in asyncio.all_tasks() - before]

@@ -43,7 +43,7 @@ class Target:
         return wire(host, self.port)
 
     async def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """One authorised request on a connection of its own; underscores in names of headers stand for hyphens."""
+        """Send an authorised request on a new connection; underscores in header names become hyphens."""
         named = BEARER | {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             named["Content-Length"] = str(len(body))
@@ -74,11 +74,11 @@ class Target:
 
     @property
     def log_bytes(self) -> int:
-        """How large its log is."""
+        """Return the size of its log."""
         return self._log.stat().st_size
 
     def log_since(self, at: int) -> str:
-        """What it has logged after a place."""
+        """Return its log after a position."""
         with self._log.open("rb") as file:
             file.seek(at)
             return file.read().decode(errors="replace")
@@ -89,7 +89,7 @@ class Target:
         return self.child.log_path
 
     def memory_bytes(self) -> int:
-        """Its memory's peak since `forget_peak`."""
+        """Return its peak memory since `forget_peak`."""
         status = Path(f"/proc/{self.child.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -101,8 +101,8 @@ class Target:
 Case = Callable[[Target], Awaitable[None]]
 
 
-class Seen(NamedTuple):
-    """What a case did to the API."""
+class Observations(NamedTuple):
+    """Observations of the API during a case."""
 
     stall_ms: float
     growth_bytes: int
@@ -138,7 +138,7 @@ async def http_target(settings: Settings, folder: Path, **overrides: Any) -> Asy
         yield target
 
 
-async def run_case(target: Target, case: Case) -> Seen:
+async def run_case(target: Target, case: Case) -> Observations:
     """Run a case. Raises AssertionError when it, or anything that has to hold after each case, does not hold."""
     log_at, stalls_at = target.log_bytes, target.stalls.stat().st_size
     target.forget_peak()
@@ -156,4 +156,4 @@ async def run_case(target: Target, case: Case) -> Seen:
     growth = target.memory_bytes() - memory
     assert growth < MOST_GROWTH_BYTES, f"memory grew by {growth:,} bytes"
     stalls = target.stalls.read_text()[stalls_at:].split()
-    return Seen(max(map(float, stalls), default=0.0), growth, len(logged))
+    return Observations(max(map(float, stalls), default=0.0), growth, len(logged))
