@@ -140,7 +140,7 @@ class TopicWriter:
         try:
             async with asyncio.timeout_at(deadline):
                 batch.builder.close()
-                # One at a time: of many batches that wait for buffer space the client fails half.
+                # Batches are sent one at a time: the client fails half of many that wait for buffer space.
                 async with self._partition_locks[batch.partition]:
                     sent = await client.send_batch(batch.builder, self._name, partition=batch.partition)
                 await sent

@@ -79,15 +79,15 @@ def read_cursor(order: Order, text: str) -> ListPosition:
             value = parse_occurred_at(value)
         wanted = {"text": str, "number": int | float, "time": datetime}[FIELDS[column]]
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError):
-        raise FilterError(["cursor"], "is no cursor of this API") from None
+        raise FilterError(["cursor"], "is not a cursor of this API") from None
     if (column, descending) != order:
         raise FilterError(["cursor"], "belongs to a list in another order")
     if not (value is None or isinstance(value, wanted)) or isinstance(value, bool):
-        raise FilterError(["cursor"], "is no cursor of this API")
+        raise FilterError(["cursor"], "is not a cursor of this API")
     if (isinstance(value, str) and not is_plain(value)) or (isinstance(value, int | float) and not _is_in_range(value)):
-        raise FilterError(["cursor"], "is no cursor of this API")
+        raise FilterError(["cursor"], "is not a cursor of this API")
     if not isinstance(interaction_id, str) or not is_interaction_id(interaction_id):
-        raise FilterError(["cursor"], "is no cursor of this API")
+        raise FilterError(["cursor"], "is not a cursor of this API")
     return ListPosition(value, interaction_id)
 
 

@@ -148,8 +148,8 @@ class RequestValidator:
 def refusal(rejections: Sequence[Rejection]) -> ApiError:
     """Return the error response for an invalid event."""
     status = 400 if rejections[0].reason in MALFORMED else 422
-    told = [_problem(each) for each in rejections[:MAX_PROBLEMS]]
-    return invalid(told, status=status, more=len(rejections) - len(told))
+    shown = [_problem(each) for each in rejections[:MAX_PROBLEMS]]
+    return invalid(shown, status=status, more=len(rejections) - len(shown))
 
 
 def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:
@@ -157,8 +157,8 @@ def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:
     if len(refused) == 1:
         return refusal(next(iter(refused.values())))
     each_one = chain.from_iterable(((index, each) for each in rejections) for index, rejections in refused.items())
-    told = [_problem(each, index) for index, each in islice(each_one, MAX_PROBLEMS)]
-    return invalid(told, more=sum(map(len, refused.values())) - len(told))
+    shown = [_problem(each, index) for index, each in islice(each_one, MAX_PROBLEMS)]
+    return invalid(shown, more=sum(map(len, refused.values())) - len(shown))
 
 
 def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
