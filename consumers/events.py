@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from consumers.claims.owners import (
     Claim,
-    Rows,
+    OwnerRows,
     append_ms_of,
     claim_of,
     event_ms_of,
@@ -93,7 +93,7 @@ class Events:
     """The values of the batch's records; spans are places in it."""
     columns: Columns
     partitions: npt.NDArray[np.uint32]
-    rows: Rows
+    rows: OwnerRows
     """Keys, offsets, times and ids, as claims hold them."""
     heads: list[RecordHeaders]
     head_of: npt.NDArray[np.int32]

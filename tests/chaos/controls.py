@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-import consumers.claims.client
+import consumers.claims.script
 import consumers.sink
 from consumers.claims.owners import DuplicateResolver
 from consumers.group import Group
@@ -63,10 +63,10 @@ def _claims_that_forget() -> None:
     """Lost claims are taken for empty ones."""
     for text, broken in (
         ('return { "lost", space, 0, 0, 0 }', 'return { "held", space, 0, 0, 0 }'),
-        ("if head.count ~= count and", "if false and"),
+        ("if state.count ~= count and", "if false and"),
     ):
-        assert text in consumers.claims.client._SCRIPT
-        consumers.claims.client._SCRIPT = consumers.claims.client._SCRIPT.replace(text, broken)
+        assert text in consumers.claims.script.SCRIPT
+        consumers.claims.script.SCRIPT = consumers.claims.script.SCRIPT.replace(text, broken)
 
 
 CONTROLS: dict[str, Callable[[], None]] = {
