@@ -1,4 +1,4 @@
-"""The sink: inserts rows once, however often the insert has to be tried."""
+"""Sink: inserts rows into ClickHouse once, however often the insert is retried."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 import lz4.frame
 
-from consumers.batch import Duplicates, Move, Rejected
+from consumers.batch import Duplicates, Move, RejectedRecord
 from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
-from consumers.events import Event, Events, Flags, Places
+from consumers.events import Event, Events, LineFlags, Places
 from consumers.native_format import Block
 from runtime.clickhouse import ClickHouse, Encoded
 from runtime.errors import RowsRefused
@@ -16,11 +16,11 @@ from runtime.retry import retrying
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 LZ4_LEVEL = -5
-"""Negative levels are faster: this takes a fifth less time than 0, for rows that are 8 % larger."""
+"""LZ4 level. Negative ones are faster: this one takes a fifth less time than 0, for rows that are 8 % larger."""
 
 
-class Rows:
-    """Rows for one insert, compressed as they are added: so they take a third of their memory."""
+class InsertRows:
+    """Rows of one insert, compressed as they are added, which takes a third of the memory."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -30,13 +30,13 @@ class Rows:
         self._columns: Sequence[str] = ()
         self._count = 0
         self.nbytes = 0
-        """Bytes that are held."""
+        """Compressed bytes held."""
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, block: Block) -> None:
-        """Put more after those that are there: every block has the same columns."""
+        """Append a block; every block has the same columns."""
         if block.rows:
             if not self._count:
                 self._columns = block.columns
@@ -45,18 +45,18 @@ class Rows:
             self._count += block.rows
 
     def _keep(self, chunk: bytes) -> None:
-        """As pieces: one buffer for all would be moved to a larger one again and again, both in memory at a time."""
+        # In pieces: one growing buffer would be copied to larger ones, with both in memory at a time.
         self._chunks.append(chunk)
         self.nbytes += len(chunk)
 
     def encoded(self, token: str) -> Encoded:
-        """All of them. Nothing may be added any more."""
+        """Finish the rows, to which nothing may be added after this."""
         if self._count:
             self._keep(self._compressor.flush())
         return Encoded(self._columns, self._chunks, token)
 
 
-class InteractionRows(Rows):
+class InteractionRows(InsertRows):
     """Rows of `interactions` for one insert."""
 
     def __init__(self, topic: str) -> None:
@@ -64,8 +64,8 @@ class InteractionRows(Rows):
         self._topic = topic
         self._places: list[Places] = []
 
-    def prepared(self, events: Events, deleted: Flags | None = None) -> Callable[[], None]:
-        """Encode events, the deleted ones as tombstones. Calling the answer adds them; nothing is added before."""
+    def encode(self, events: Events, deleted: LineFlags | None = None) -> Callable[[], None]:
+        """Encode events, the deleted ones as tombstones; the returned function adds them."""
         rows, places = interaction_rows(self._topic, events, deleted), events.places
 
         def add() -> None:
@@ -77,22 +77,22 @@ class InteractionRows(Rows):
 
     @property
     def token(self) -> str:
-        """Names the insert by exactly what is in it."""
+        """Deduplication token of the insert, made of its rows' places and ids."""
         return insert_token(self._topic, self._places)
 
 
-class OutcomeRows(Rows):
-    """Rows of `outcomes` for one insert: what was not stored, and why."""
+class OutcomeRows(InsertRows):
+    """Rows of `outcomes` for one insert: duplicates, rejections and moves."""
 
     def __init__(self, topic: str) -> None:
         super().__init__()
         self._topic = topic
         self._places: list[Places] = []
         self._others: list[tuple[int, int, str]] = []
-        """Rejections and moves: their places and ids."""
+        """Places and ids of rejections and moves."""
 
-    def prepared(self, duplicates: Duplicates | None, rejected: Sequence[Rejected]) -> Callable[[], None]:
-        """Encode outcomes. Calling the answer adds them; nothing is added before."""
+    def encode(self, duplicates: Duplicates | None, rejected: Sequence[RejectedRecord]) -> Callable[[], None]:
+        """Encode outcomes; the returned function adds them."""
         blocks, places = [rejected_rows(self._topic, rejected)], list[Places]()
         if duplicates:
             blocks.insert(0, duplicate_rows(self._topic, duplicates))
@@ -108,18 +108,18 @@ class OutcomeRows(Rows):
         return add
 
     def add_moves(self, moves: Sequence[Move]) -> None:
-        """Put events that were moved after those that are there."""
+        """Append moves."""
         self.add(moved_rows(self._topic, moves))
         self._others += [(move.partition, move.offset, move.interaction_id) for move in moves]
 
     @property
     def token(self) -> str:
-        """Names the insert by exactly what is in it."""
+        """Deduplication token of the insert, made of its rows' places and ids."""
         return f"{insert_token(self._topic, self._places)} {_hash(repr(self._others).encode())}"
 
 
 class Sink:
-    """Writes one topic's events and outcomes."""
+    """Writer of one topic's events and outcomes."""
 
     def __init__(self, topic: str, database: ClickHouse) -> None:
         self._topic = topic
@@ -134,14 +134,13 @@ class Sink:
     async def store(self, events: Events) -> None:
         """Insert events into `interactions`; durable on return. Raises RowsRefused."""
         rows = InteractionRows(self._topic)
-        rows.prepared(events)()
+        rows.encode(events)()
         await self.insert(rows)
 
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
-        """Find the first event that is refused alone among events refused together; all before it get stored.
+        """Find the first of events that the table refuses, and store all before it; None when it takes all of them.
 
-        No event after it is stored: that one may be its duplicate, and has to be validated again without it.
-        None when all were stored after all.
+        No event after it is stored: a later one may be its duplicate, and has to be decided about again.
         """
         begin, end = 0, len(events)  # everything before `begin` is stored
         while begin < len(events):
@@ -163,10 +162,10 @@ class Sink:
 
 
 def insert_token(topic: str, inserted: Sequence[Places]) -> str:
-    """Names an insert by exactly what is in it: the place and the id of each row, in their order.
+    """Make an insert's deduplication token from the place and id of each row, in order.
 
-    A batch cut differently after a crash is another insert and gets another token: one named by its first
-    offset alone would be taken for the earlier, shorter insert, and its further rows would be dropped unseen.
+    A batch that is cut differently after a crash is another insert with another token. With a token of the first offset
+    alone ClickHouse would take it for the earlier, shorter insert, and drop its further rows.
     """
     return _hash(topic.encode(), *(column.tobytes() for places in inserted for column in places))
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from consumers import failpoints
-from consumers.erasure import MOST
+from consumers.erasure import MAX_DELETIONS
 from consumers.sink import InteractionRows, Sink
 from producers.producer import Receipt
 from readers.audit import audit
@@ -250,7 +250,7 @@ async def test_more_deletions_than_are_looked_at_together(lab: Lab, api: httpx.A
     await lab.database.command(
         "INSERT INTO deletions (interaction_id, namespace) "
         f"SELECT concat('{gone.interaction_id[:16]}', leftPad(lower(hex(number)), 20, '0')), 'default' "
-        f"FROM numbers({2 * MOST})"
+        f"FROM numbers({2 * MAX_DELETIONS})"
     )
     await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
     await lab.drain()

@@ -49,7 +49,7 @@ class Fenced(Restart):
 
 
 class ClaimsLost(Exception):
-    """Error of claims that are gone or incomplete, and have to be rebuilt. The message says what was noticed."""
+    """Error of claims that are gone or incomplete, and have to be rebuilt. The message gives the reason."""
 
 
 class Span(NamedTuple):
@@ -138,9 +138,9 @@ class Claims:
         """Take the lease on a partition's claims; the worker that had it is fenced from here on.
 
         The claims are whole if they cover every offset up to `needed` (-1: none) and all owners that a record appended
-        at `append_ms` may match, and are of a log that ends at `log_end`. `again` gives them up in any case. Taking
-        alone proves nothing: a worker that slept through a rebalance takes the lease, too. The caller must make sure
-        that it is still a member of the group, and then `load`.
+        at `append_ms` may match. They must be of a log that ends at `log_end`. `again` gives them up in any case.
+        Taking alone proves nothing: a worker that slept through a rebalance takes the lease, too. The caller must make
+        sure that it is still a member of the group, and then `load`.
         """
         epoch, space = secrets.token_bytes(EPOCH_BYTES), secrets.token_bytes(SPACE_BYTES)
         lease = Lease(partition, epoch, space, 0, False, 0, 0)
@@ -177,7 +177,7 @@ class Claims:
         """
         reach_ms = min(uncommitted_ms, span.first_append_ms) - self._reach_back_ms
         duplicates: dict[int, Owner] = {}
-        # Without any event there is still a call: it advances the last claimed offset with what is stored.
+        # Without any event there is still a call: it advances the last claimed offset.
         for start in range(0, max(1, len(rows)), CHUNK_OWNERS):
             some = rows[start : start + CHUNK_OWNERS]
             if start + CHUNK_OWNERS < len(rows):

@@ -28,8 +28,8 @@ TOMBSTONE_OFFSET = -1
 """Offset of an owner that owns nothing any more."""
 
 ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
-"""Flags of an event: it is known not to be stored, and only its owner is wanted; it is a replayed dead letter; it has
-a row already, and owns its key whatever else does."""
+"""Flags of an event. ASKS_ONLY: it will not be stored, and only its owner is looked up. REPLAYED: it is a replayed dead
+letter. STORED: it has a row, and owns its key in any case."""
 
 _OWNER = struct.Struct("<16sqqq16s")
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)

@@ -8,7 +8,7 @@ import numpy as np
 import consumers.claims.script
 import consumers.sink
 from consumers.claims.owners import DuplicateResolver
-from consumers.group import Group
+from consumers.group import BatchGroup
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
 from runtime.faults import clickhouse as faults
@@ -27,8 +27,8 @@ def _claims_without_owner() -> None:
 def _commit_before_insert() -> None:
     store = Pipeline._store
 
-    async def commit_first(self: Pipeline, group: Group) -> Group:
-        await self._source.commit(group.next_offsets)
+    async def commit_first(self: Pipeline, group: BatchGroup) -> BatchGroup:
+        await self._steps.commit(group.next_offsets)
         return await store(self, group)
 
     Pipeline._store = commit_first  # type: ignore[method-assign]
