@@ -74,47 +74,47 @@ class Deduplication:
     async def _decide(self, part: Slice, events: Events, done: LineFlags, before: Sequence[Range]) -> _Found:
         found, stored = _Found(), set[_Identity]()
         for first, end in _cut_at_repeated_ids(events, stored):
-            group, is_last = events[first:end], end == len(events)
-            of_group = await self._decide_group(part, group, done[first:end], stored, is_last, before)
-            found.update((first + line, owned) for line, owned in of_group.items())
+            distinct, is_last = events[first:end], end == len(events)
+            of_distinct = await self._decide_distinct(part, distinct, done[first:end], stored, is_last, before)
+            found.update((first + line, owned) for line, owned in of_distinct.items())
             if not is_last:
                 stored |= {
-                    _identity(group, line)
-                    for line in range(len(group))
-                    if line not in of_group or of_group[line].reason == "same_id"
+                    _identity(distinct, line)
+                    for line in range(len(distinct))
+                    if line not in of_distinct or of_distinct[line].reason == "same_id"
                 }
         return found
 
-    async def _decide_group(
+    async def _decide_distinct(
         self,
         part: Slice,
-        group: Events,
+        events: Events,
         done: LineFlags,
         stored: "set[_Identity]",
         is_last: bool,
         before: Sequence[Range],
     ) -> _Found:
         """Decide about events among which no id occurs twice unless it is among `stored`."""
-        known, owners = await self._look_up(group, done, stored)
+        known, owners = await self._look_up(events, done, stored)
         span = span_of(part)
         if not is_last:
-            highest_ms = int(append_ms_of(group.rows).max())
-            span = span._replace(last_offset=last_offset(group.rows), last_append_ms=highest_ms)
-        asking = np.flatnonzero(group.keyed).tolist()
-        flags = _flags(asking, group, owners, known, done)
-        rows = group.rows if len(asking) == len(group) else group.rows[asking]
+            highest_ms = int(append_ms_of(events.rows).max())
+            span = span._replace(last_offset=last_offset(events.rows), last_append_ms=highest_ms)
+        asking = np.flatnonzero(events.keyed).tolist()
+        flags = _flags(asking, events, owners, known, done)
+        rows = events.rows if len(asking) == len(events) else events.rows[asking]
         for at, owner in (await self._leases.claim(part, span, rows, flags, before)).items():
             line = asking[at]
             owners[line] = min(owner, owners.get(line, owner))
-        replayed = group.replayed
+        replayed = events.replayed
         found = {
             line: _DuplicateOwner(owner.interaction_id, "replayed" if replayed[line] else "same_key")
             for line, owner in owners.items()
         }
-        return found | {line: _DuplicateOwner(group.id_at(line), reason) for line, reason in known.items()}
+        return found | {line: _DuplicateOwner(events.id_at(line), reason) for line, reason in known.items()}
 
     async def _look_up(
-        self, group: Events, done: LineFlags, stored: "set[_Identity]"
+        self, events: Events, done: LineFlags, stored: "set[_Identity]"
     ) -> tuple[dict[int, DuplicateReason], dict[int, Owner]]:
         """Look up events whose owner may be older than any claim: reasons of repeated ids, and other owners, by line.
 
@@ -122,9 +122,9 @@ class Deduplication:
         """
         repeated = set[int]()
         if stored:
-            repeated = {line for line in range(len(group)) if not done[line] and _identity(group, line) in stored}
-        lines = np.flatnonzero((group.may_repeat_id | group.replayed) & ~done).tolist()
-        asked = {line: group.at(line) for line in lines if line not in repeated}
+            repeated = {line for line in range(len(events)) if not done[line] and _identity(events, line) in stored}
+        lines = np.flatnonzero((events.may_repeat_id | events.replayed) & ~done).tolist()
+        asked = {line: events.at(line) for line in lines if line not in repeated}
         line_of = {event.offset: line for line, event in asked.items()}
         repeated |= {line_of[offset] for offset in await self._owners.of_same_id(asked.values())}
         known: dict[int, DuplicateReason] = dict.fromkeys(repeated, "same_id")
@@ -168,10 +168,10 @@ def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tup
 
 
 def _flags(
-    asking: list[int], group: Events, owners: dict[int, Owner], known: Collection[int], done: LineFlags
+    asking: list[int], events: Events, owners: dict[int, Owner], known: Collection[int], done: LineFlags
 ) -> dict[int, int]:
     """LineFlags by position among the events that claim; events without flags are left out."""
-    replayed = group.replayed
+    replayed = events.replayed
     if not (owners or known or done.any() or replayed.any()):
         return {}
     flags = {

@@ -14,7 +14,7 @@ from consumers.claims.owners import raw_ids_of
 from consumers.dead_letters import nbytes_of
 from consumers.erasure import RawIds
 from consumers.events import LineFlags
-from consumers.sink import InteractionRows, OutcomeRows
+from consumers.sink import InsertRows, encode_events, encode_outcomes
 from runtime.errors import Restart
 from runtime.settings import Settings
 
@@ -28,8 +28,8 @@ class BatchGroup:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.decided: list[DecidedBatch] = []
-        self.rows = InteractionRows(settings.topic)
-        self.outcomes = OutcomeRows(settings.topic)
+        self.rows = InsertRows(settings.topic)
+        self.outcomes = InsertRows(settings.topic)
         self.rejected: list[RejectedRecord] = []
         self.moves: list[Move] = []
         self.stored_ids: list[RawIds] = []
@@ -54,18 +54,18 @@ class BatchGroup:
         `deleted` flags the stored events that are deleted already; `is_stored`: the rows are in the table already.
         Adding raises Restart when memory runs out.
         """
-        rejected, moves = validated.rejected, validated.moves
-        adding = [self.outcomes.encode(verdicts.duplicates, rejected)]
+        topic, rejected, moves = self._settings.topic, validated.rejected, validated.moves
+        adding = [(self.outcomes, rows) for rows in encode_outcomes(topic, rejected, verdicts.duplicates)]
         if not is_stored:
-            adding.append(self.rows.encode(verdicts.stored, deleted))
+            adding.append((self.rows, encode_events(topic, verdicts.stored, deleted)))
         stored_ids = [raw_ids_of(events.rows).copy() for events in (verdicts.stored, verdicts.done)]
 
         def add() -> None:
             if not self.decided:
                 self._begun_at = time.monotonic()
             try:
-                for each in adding:
-                    each()
+                for insert, rows in adding:
+                    insert.add(*rows)
             except MemoryError as error:
                 raise Restart("out of memory while rows were gathered; lower TALLY_BATCH_BYTES") from error
             self.decided.append(decided)
@@ -82,8 +82,8 @@ class BatchGroup:
         """Record the moves as done, except for those that Kafka refused, which are rejected."""
         self.moves = [move for move in self.moves if move.copy_offset >= 0]
         self.rejected += refused
-        self.outcomes.add_moves(self.moves)
-        self.outcomes.encode(None, refused)()
+        for rows in encode_outcomes(self._settings.topic, refused, moves=self.moves):
+            self.outcomes.add(*rows)
 
     @property
     def next_offsets(self) -> dict[int, int]:

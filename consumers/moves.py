@@ -146,7 +146,7 @@ class Mover:
 def moves_of(batch: Batch, misplaced: Events) -> list[Move]:
     """Make the moves of misplaced events of a batch."""
     moves = []
-    for line, record in enumerate(batch.records_of(misplaced)):
+    for line, record in zip(range(len(misplaced)), batch.records_of(misplaced), strict=True):
         event, headers = misplaced.at(line), misplaced.headers[misplaced.headers_of[line]]
         moves.append(
             Move(

@@ -28,7 +28,7 @@ from consumers.moves import Mover
 from consumers.recorded_moves import ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
-from consumers.sink import OutcomeRows, Sink
+from consumers.sink import InsertRows, Sink, encode_outcomes
 from consumers.stages import Stages
 from consumers.telemetry import Telemetry
 from consumers.validation import Validation
@@ -276,8 +276,9 @@ class Pipeline:
     async def _record_rejected(self, rejected: Sequence[RejectedRecord]) -> None:
         """Write dead letters and outcomes of events that are rejected before the others of their batch are stored."""
         await self._steps.dead_letters.send(rejected)
-        outcomes = OutcomeRows(self._settings.topic)
-        outcomes.encode(None, rejected)()
+        outcomes = InsertRows(self._settings.topic)
+        for rows in encode_outcomes(self._settings.topic, rejected):
+            outcomes.add(*rows)
         await self._steps.sink.record(outcomes)
         self.counts.add(rejected=len(rejected))
 

@@ -30,12 +30,12 @@ _HELD = Rejection(
     "namespace_held",
     "",
     "the event is valid; it is held because at least half of its namespace's last records were rejected "
-    "(TALLY_REJECT_POLICY=hold): `tally dlq replay --reason namespace_held` puts it back",
+    "(TALLY_REJECT_POLICY=hold): `tally dlq replay --reason namespace_held` replays it",
 )
 
 _HOLDING = (
     "valid events become dead letters, too, until less than half are rejected, and "
-    "`tally dlq replay --reason namespace_held` puts them back"
+    "`tally dlq replay --reason namespace_held` replays them"
 )
 
 log = logging.getLogger("tally.worker")
@@ -147,7 +147,8 @@ class RejectFuses:
         is_held = in_tripped & ~validated.done
         if is_held.any():
             held = events[is_held]
-            validated.withheld = list(map(_as_rejected, held, batch.records_of(held)))
+            records = batch.records_of(held)
+            validated.withheld = [_as_rejected(*each) for each in zip(held, records, strict=True)]
             validated.events, validated.done = events[~is_held], validated.done[~is_held]
             validated.recorded += len(validated.withheld)
 

@@ -1,10 +1,11 @@
 """Sink: inserts rows into ClickHouse once, however often the insert is retried."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import lz4.frame
+import numpy as np
 
 from consumers.batch import Duplicates, Move, RejectedRecord
 from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
@@ -13,6 +14,7 @@ from consumers.native_format import Block
 from runtime.clickhouse import ClickHouse, Encoded
 from runtime.errors import RowsRefused
 from runtime.retry import retrying
+from schemas.identity import id_bytes
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 LZ4_LEVEL = -5
@@ -22,7 +24,9 @@ LZ4_LEVEL = -5
 class InsertRows:
     """Rows of one insert, compressed as they are added, which takes a third of the memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._places: list[Places] = []
         self._chunks: list[bytes] = []
         self._compressor: Any = lz4.frame.LZ4FrameCompressor(
             compression_level=LZ4_LEVEL, block_size=lz4.frame.BLOCKSIZE_MAX256KB, block_linked=False
@@ -35,19 +39,25 @@ class InsertRows:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, block: Block) -> None:
-        """Append a block; every block has the same columns."""
+    def add(self, block: Block, places: Places) -> None:
+        """Append a block and the places of its rows; every block has the same columns."""
         if block.rows:
             if not self._count:
                 self._columns = block.columns
                 self._keep(self._compressor.begin())
             self._keep(self._compressor.compress(block.raw))
             self._count += block.rows
+            self._places.append(places)
 
     def _keep(self, chunk: bytes) -> None:
         # In pieces: one growing buffer would be copied to larger ones, with both in memory at a time.
         self._chunks.append(chunk)
         self.nbytes += len(chunk)
+
+    @property
+    def token(self) -> str:
+        """Deduplication token of the insert."""
+        return insert_token(self._topic, self._places)
 
     def encoded(self, token: str) -> Encoded:
         """Finish the rows, to which nothing may be added after this."""
@@ -56,66 +66,38 @@ class InsertRows:
         return Encoded(self._columns, self._chunks, token)
 
 
-class InteractionRows(InsertRows):
-    """Rows of `interactions` for one insert."""
+class RowBlock(NamedTuple):
+    """Encoded rows and their places."""
 
-    def __init__(self, topic: str) -> None:
-        super().__init__()
-        self._topic = topic
-        self._places: list[Places] = []
-
-    def encode(self, events: Events, deleted: LineFlags | None = None) -> Callable[[], None]:
-        """Encode events, the deleted ones as tombstones; the returned function adds them."""
-        rows, places = interaction_rows(self._topic, events, deleted), events.places
-
-        def add() -> None:
-            if rows.rows:
-                self.add(rows)
-                self._places.append(places)
-
-        return add
-
-    @property
-    def token(self) -> str:
-        """Deduplication token of the insert, made of its rows' places and ids."""
-        return insert_token(self._topic, self._places)
+    block: Block
+    places: Places
 
 
-class OutcomeRows(InsertRows):
-    """Rows of `outcomes` for one insert: duplicates, rejections and moves."""
+def encode_events(topic: str, events: Events, deleted: LineFlags | None = None) -> RowBlock:
+    """Encode rows of `interactions`; the deleted events become tombstones."""
+    return RowBlock(interaction_rows(topic, events, deleted), events.places)
 
-    def __init__(self, topic: str) -> None:
-        super().__init__()
-        self._topic = topic
-        self._places: list[Places] = []
-        self._others: list[tuple[int, int, str]] = []
-        """Places and ids of rejections and moves."""
 
-    def encode(self, duplicates: Duplicates | None, rejected: Sequence[RejectedRecord]) -> Callable[[], None]:
-        """Encode outcomes; the returned function adds them."""
-        blocks, places = [rejected_rows(self._topic, rejected)], list[Places]()
-        if duplicates:
-            blocks.insert(0, duplicate_rows(self._topic, duplicates))
-            places.append(duplicates.events.places)
-        named = [(item.partition, item.offset, item.interaction_id) for item in rejected]
+def encode_outcomes(
+    topic: str, rejected: Sequence[RejectedRecord], duplicates: Duplicates | None = None, moves: Sequence[Move] = ()
+) -> list[RowBlock]:
+    """Encode rows of `outcomes`."""
+    rows = []
+    if duplicates:
+        rows.append(RowBlock(duplicate_rows(topic, duplicates), duplicates.events.places))
+    if rejected:
+        rows.append(RowBlock(rejected_rows(topic, rejected), _places_of(rejected)))
+    if moves:
+        rows.append(RowBlock(moved_rows(topic, moves), _places_of(moves)))
+    return rows
 
-        def add() -> None:
-            for each in blocks:
-                self.add(each)
-            self._places += places
-            self._others += named
 
-        return add
-
-    def add_moves(self, moves: Sequence[Move]) -> None:
-        """Append moves."""
-        self.add(moved_rows(self._topic, moves))
-        self._others += [(move.partition, move.offset, move.interaction_id) for move in moves]
-
-    @property
-    def token(self) -> str:
-        """Deduplication token of the insert, made of its rows' places and ids."""
-        return f"{insert_token(self._topic, self._places)} {_hash(repr(self._others).encode())}"
+def _places_of(items: Sequence[RejectedRecord] | Sequence[Move]) -> Places:
+    return Places(
+        np.array([item.partition for item in items], np.uint32),
+        np.array([item.offset for item in items], np.int64),
+        np.frombuffer(b"".join(id_bytes(item.interaction_id) for item in items), np.uint8),
+    )
 
 
 class Sink:
@@ -125,7 +107,7 @@ class Sink:
         self._topic = topic
         self._database = database
 
-    async def insert(self, rows: InteractionRows) -> None:
+    async def insert(self, rows: InsertRows) -> None:
         """Insert rows into `interactions`; durable on return. Raises RowsRefused."""
         if len(rows):
             encoded = rows.encoded(rows.token)
@@ -133,8 +115,8 @@ class Sink:
 
     async def store(self, events: Events) -> None:
         """Insert events into `interactions`; durable on return. Raises RowsRefused."""
-        rows = InteractionRows(self._topic)
-        rows.encode(events)()
+        rows = InsertRows(self._topic)
+        rows.add(*encode_events(self._topic, events))
         await self.insert(rows)
 
     async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
@@ -154,7 +136,7 @@ class Sink:
                 begin, end = end, min(len(events), end + max(1, end - begin))
         return None
 
-    async def record(self, rows: OutcomeRows) -> None:
+    async def record(self, rows: InsertRows) -> None:
         """Insert rows into `outcomes`; durable on return."""
         if len(rows):
             encoded = rows.encoded(rows.token)
@@ -167,12 +149,8 @@ def insert_token(topic: str, inserted: Sequence[Places]) -> str:
     A batch that is cut differently after a crash is another insert with another token. With a token of the first offset
     alone ClickHouse would take it for the earlier, shorter insert, and drop its further rows.
     """
-    return _hash(topic.encode(), *(column.tobytes() for places in inserted for column in places))
-
-
-def _hash(*parts: bytes) -> str:
     hashed = hashlib.blake2b(digest_size=16)
-    for part in parts:
+    for part in (topic.encode(), *(column.tobytes() for places in inserted for column in places)):
         hashed.update(b"%d " % len(part))
         hashed.update(part)
     return hashed.hexdigest()

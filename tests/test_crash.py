@@ -259,7 +259,7 @@ async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
     """Why: the table takes the longer insert for the shorter one that it has seen."""
     for count in (1, 3):
         columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}
-        encoded = InsertRows()
-        encoded.add(block(columns, count))
+        encoded = InsertRows("t")
+        encoded.add(block(columns, count), events_at([]).places)
         await lab.database.insert("interactions", encoded.encoded("partition 0 offset 0"))
     assert await lab.count("interactions") == 1

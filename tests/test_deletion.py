@@ -9,7 +9,7 @@ import pytest
 
 from consumers import failpoints
 from consumers.erasure import MAX_DELETIONS
-from consumers.sink import InteractionRows, Sink
+from consumers.sink import InsertRows, Sink
 from producers.producer import Receipt
 from readers.audit import audit
 from readers.overview import count_verdicts
@@ -158,7 +158,7 @@ async def test_a_deletion_waits_for_the_event_that_is_being_stored(lab: Lab, mon
     about_to_store, looked = asyncio.Event(), asyncio.Event()
     real_insert, real_look = Sink.insert, Deletions.is_recorded
 
-    async def insert_late_and_die(self: Sink, rows: InteractionRows) -> None:
+    async def insert_late_and_die(self: Sink, rows: InsertRows) -> None:
         about_to_store.set()
         await looked.wait()
         await real_insert(self, rows)
