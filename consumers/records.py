@@ -89,7 +89,7 @@ class Records:
         parts = [part for part in parts if len(part)]  # an empty one has no extent of text
         if len(parts) == 1:
             return parts[0]
-        known = _Numbers()
+        known = _HeaderNumbers()
         texts, rows, headers_of, end = [], [np.empty((0, WIDTH), np.int64)], [np.empty(0, np.int32)], 0
         for part in parts:
             first, after = part._extent()
@@ -170,7 +170,7 @@ class Records:
         )
 
 
-class _Numbers:
+class _HeaderNumbers:
     """Numbering of distinct pairs of headers and flaw."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ def _of_batches(
     partitions = np.array([partition for partition, _ in fetched], np.uint32)
     run_of = batches.number_header_runs()
     firsts = np.flatnonzero(np.diff(run_of, prepend=-1))
-    known, sections = _Numbers(), dict[tuple[bytes | int, int], int]()
+    known, sections = _HeaderNumbers(), dict[tuple[bytes | int, int], int]()
     numbers = np.empty(len(firsts), np.int32)
     for run, (start, coded) in enumerate(rows[firsts, HEADERS:].tolist()):
         section = text[start : start + coded].tobytes() if coded <= SIZE else start, coded
@@ -208,7 +208,7 @@ def _of_batches(
 
 def _of_records(fetched: Sequence[tuple[int, Record]]) -> Records:
     """Read records and their partitions."""
-    known, records = _Numbers(), [record for _, record in fetched]
+    known, records = _HeaderNumbers(), [record for _, record in fetched]
     rows = np.zeros((len(records), WIDTH), np.int64)
     rows[:, OFFSET] = [record.offset for record in records]
     rows[:, APPEND_MS] = [record.timestamp for record in records]
