@@ -1,4 +1,4 @@
-"""Columnar view of records: rows over one text, so that no object is made of a record that is not needed."""
+"""Columnar view of records: rows over one text. A record becomes an object only when it is needed alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from schemas.rejection import Rejection
 
 
 class PlainRecord(NamedTuple):
-    """One record by itself."""
+    """Single record."""
 
     offset: int
     timestamp: int
@@ -50,14 +50,14 @@ class Records:
     partitions: npt.NDArray[np.uint32]
     headers: Sequence[Headers]
     flaws: Sequence[Rejection | None]
-    """For each of `headers`, the reason why records with them cannot be events, as far as the log says."""
+    """For each of `headers`, the reason why records with them cannot be events, or None."""
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
     def read(
         cls, fetched: Mapping[int, Items], limits: ReadLimits = DEFAULT_LIMITS
     ) -> "tuple[Records, dict[int, Items]]":
-        """Read what a poll brought, by partition, as far as the limits allow; also return the rest."""
+        """Read fetched items by partition as far as the limits allow; also return the unread rest."""
         every: Any = [(partition, item) for partition, items in fetched.items() for item in items]
         parts: list[Records] = []
         rest: list[tuple[int, Any]] = []
@@ -76,7 +76,7 @@ class Records:
 
     @classmethod
     def read_all(cls, fetched: Mapping[int, Items]) -> "Records":
-        """Read all that a poll brought, however much it is."""
+        """Read all fetched items, whatever their size."""
         parts: list[Records] = []
         while fetched:
             records, fetched = cls.read(fetched)
@@ -148,7 +148,7 @@ class Records:
         return int(sizes)
 
     def flaw_at(self, row: int) -> Rejection | None:
-        """Return the reason why a record cannot be an event, as far as the log says."""
+        """Return the reason why a record cannot be an event, if its log shows one."""
         return self.flaws[int(self.headers_of[row])]
 
     @property
@@ -159,7 +159,7 @@ class Records:
         return {row: flaw for row in rows if (flaw := self.flaw_at(row))}
 
     def at(self, row: int) -> PlainRecord:
-        """Return one record by itself."""
+        """Return a single record."""
         offset, append_ms, value, value_size, key, key_size, *_ = self.rows[row].tolist()
         return PlainRecord(
             offset,
