@@ -118,15 +118,15 @@ async def test_filters(lab: Lab) -> None:
 
 
 async def test_a_letter_written_twice_is_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from consumers.letters import Letters
+    from consumers.dead_letters import DeadLetters
 
-    once = Letters.send
+    once = DeadLetters.send
 
-    async def twice(self: Letters, rejected: Any) -> None:
+    async def twice(self: DeadLetters, rejected: Any) -> None:
         await once(self, rejected)
         await once(self, rejected)
 
-    monkeypatch.setattr(Letters, "send", twice)
+    monkeypatch.setattr(DeadLetters, "send", twice)
     await lab.put(BAD)
     await lab.drain()
     assert len(await lab.letters()) == 2

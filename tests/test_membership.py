@@ -15,7 +15,8 @@ from tests.waiting import eventually_async
 
 async def _expel(worker: Worker) -> None:
     """Take the worker out of its group behind its back, and wait until a heartbeat has told it so."""
-    coordinator: Any = worker._consumer._coordinator
+    assert worker._parts is not None
+    coordinator: Any = worker._parts.consumer._coordinator
     await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
 
     async def has_noticed() -> bool:

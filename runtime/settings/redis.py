@@ -3,7 +3,10 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from schemas.dedup import DEFAULT_WINDOW_MS
+from schemas.dedup import APPEND_WINDOWS, DEFAULT_WINDOW_MS
+
+CLAIM_AGE_STEPS = 16
+"""Steps per time to live in which the age of claims is known."""
 
 
 class RedisSettings(BaseSettings):
@@ -37,12 +40,13 @@ class RedisSettings(BaseSettings):
     @property
     def reach_back_ms(self) -> int:
         """How long before an event's append time an owner of it may have been appended."""
-        return 2 * self.dedup_window_ms + self.clock_skew_ms
+        return APPEND_WINDOWS * self.dedup_window_ms + self.clock_skew_ms
 
     @property
     def claim_ttl_ms(self) -> int:
         """How long Redis keeps a claim: the rule looks back 2W; the slack is for a worker whose lag grows.
 
-        The age of claims is known in steps of a 16th of this, so that much is added.
+        The age of claims is known in steps of a part of this (CLAIM_AGE_STEPS), so that part is added.
         """
-        return (self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms) * 16 // 15
+        needed_ms = self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms
+        return needed_ms * CLAIM_AGE_STEPS // (CLAIM_AGE_STEPS - 1)
