@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks import command, topic
 from benchmarks.meter import usage
 from consumers.claims.client import Claims, Span
-from consumers.claims.owners import Rows
+from consumers.claims.owners import OwnerRows
 from deploy.embedded.stack import Stack
 from runtime.redis import connect_redis
 
@@ -49,7 +49,7 @@ class Log:
         self._next = 0
         self._now_ms = topic.now_ms()
 
-    def fresh(self, count: int) -> Rows:
+    def fresh(self, count: int) -> OwnerRows:
         """Return new events with one append time."""
         rows = np.frombuffer(self._chance.bytes(count * 56), np.int64).reshape(-1, 7).copy()
         rows[:, 2] = np.arange(self._next, self._next + count)
@@ -57,7 +57,7 @@ class Log:
         self._next += count
         return rows
 
-    def window(self, count: int) -> Rows:
+    def window(self, count: int) -> OwnerRows:
         """Return events spread over the last nine tenths of a window."""
         rows = self.fresh(count)
         ages = np.sort(self._chance.integers(0, self._window_ms * 9 // 10, count))[::-1]
@@ -65,7 +65,7 @@ class Log:
         self._keys = rows[:, :2].copy()
         return rows
 
-    def batch(self, reach: int | None) -> Rows:
+    def batch(self, reach: int | None) -> OwnerRows:
         """Return events of which 5 % repeat one of the window's last `reach` events; None: all are new."""
         rows = self.fresh(BATCH)
         if reach is not None:
@@ -79,8 +79,8 @@ async def measure(
     kind: str,
     pid: int,
     bytes_each: float,
-    batches: list[Rows],
-    ask: Callable[[Rows], Awaitable[int]],
+    batches: list[OwnerRows],
+    ask: Callable[[OwnerRows], Awaitable[int]],
     found: int,
 ) -> Cost:
     """Claim all batches, one after another."""
@@ -112,7 +112,7 @@ async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
         each = ((await redis.info("memory"))["used_memory"] - before) / options.claims
         print(f"index: {lease.index.nbytes / options.claims:.1f} bytes per claim in the worker")
 
-        async def ask(batch: Rows) -> int:
+        async def ask(batch: OwnerRows) -> int:
             span = Span(int(batch[0, 2]), int(batch[0, 4]), int(batch[-1, 2]), int(batch[-1, 4]))
             return len(await client.claim(lease, span, batch, {}, int(batch[0, 4])))
 
@@ -129,7 +129,7 @@ async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
     log = Log(settings.dedup_window_ms, options.seed)
     async with Server.from_url(settings.redis.get_secret_value()) as redis:
 
-        async def ask(batch: Rows) -> int:
+        async def ask(batch: OwnerRows) -> int:
             duplicates = 0
             for start in range(0, len(batch), 1_000):
                 pipeline = redis.pipeline(transaction=False)
@@ -147,7 +147,12 @@ async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
 
 
 async def _kinds(
-    way: str, stack: Stack, log: Log, each: float, ask: Callable[[Rows], Awaitable[int]], options: argparse.Namespace
+    way: str,
+    stack: Stack,
+    log: Log,
+    each: float,
+    ask: Callable[[OwnerRows], Awaitable[int]],
+    options: argparse.Namespace,
 ) -> list[Cost]:
     window = options.claims if way == "chunks" else options.claims // 10
     found = []

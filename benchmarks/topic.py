@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
-from consumers.claims.owners import OWNER_BYTES, Rows
+from consumers.claims.owners import OWNER_BYTES, OwnerRows
 from runtime import kafka
 from runtime.partitioner import partition_of
 from runtime.redis import Redis
@@ -138,7 +138,7 @@ async def fill_claims(settings: Settings, redis: Redis, claims: int, seed: int, 
         await restore_claims(client, partition, rows, append_ms=log_begin_ms + _MARGIN_MS)
 
 
-async def restore_claims(client: Claims, partition: int, rows: Rows, append_ms: int) -> Lease:
+async def restore_claims(client: Claims, partition: int, rows: OwnerRows, append_ms: int) -> Lease:
     """Replace the claims of a partition by these rows, which are complete up to `append_ms`."""
     lease = await client.take(partition, needed=-1, log_end=1, append_ms=append_ms, again=True)
     for start in range(0, len(rows), CHUNK_OWNERS):
@@ -157,7 +157,7 @@ def _named_owners(settings: Settings, seed: int) -> list[list[bytes]]:
     return keys
 
 
-def _rows(named: list[bytes], count: int, window_ms: int, log_begin_ms: int, seed: int) -> Rows:
+def _rows(named: list[bytes], count: int, window_ms: int, log_begin_ms: int, seed: int) -> OwnerRows:
     """Return owners in order of append time: named ones up to a window before the log, others up to two windows."""
     chance = np.random.default_rng(seed)
     rows = np.frombuffer(chance.bytes(max(count, len(named)) * OWNER_BYTES), np.int64).reshape(-1, 7).copy()

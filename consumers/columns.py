@@ -1,13 +1,13 @@
-"""Columns: events and outcomes as blocks of ClickHouse's own format, for the tables of `schemas/tables.py`."""
+"""Columns: events and outcomes as blocks of ClickHouse's Native format, for the tables of `schemas/tables.py`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from consumers.batch import Duplicates, Move, Rejected
+from consumers.batch import Duplicates, Move, RejectedRecord
 from consumers.claims.owners import append_ms_of, event_ms_of, raw_ids_of
-from consumers.events import Events, Flags
+from consumers.events import Events, LineFlags
 from consumers.native_format import (
     TEXT,
     Block,
@@ -33,8 +33,8 @@ _TEXTS = tuple(name for name in SPAN_AT if name != _SCORE)
 _NEVER_NULL = {"feature_id", *OBJECT_FIELDS}
 
 
-def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -> Block:
-    """The rows of `interactions` for these events; tombstones for those that are deleted."""
+def interaction_rows(topic: str, events: Events, deleted: LineFlags | None = None) -> Block:
+    """Make the rows of `interactions` for events; tombstones for those that are deleted."""
     deleted = np.zeros(len(events), np.bool_) if deleted is None else deleted
     if deleted.any():
         events = _erased(events, deleted)
@@ -42,7 +42,7 @@ def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -
     position, result_set_size = found[:, NUMBER_AT["position"]], found[:, NUMBER_AT["result_set_size"]]
     append_ms, event_ms = append_ms_of(events.rows), event_ms_of(events.rows)
     columns = _texts(events, _TEXTS) | {
-        "namespace": _of_heads(events, [head.namespace for head in events.heads]),
+        "namespace": _by_headers(events, [each.namespace for each in events.headers]),
         "interaction_id": _ids(events),
         "interaction_type": _types(events),
         "position": numbers(position.astype(np.uint32)),
@@ -52,7 +52,7 @@ def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -
         "occurred_at": nullable(times(np.minimum(event_ms, append_ms)), found[:, NUMBER_AT["occurred_at"]] < 0),
         "timestamp": times(append_ms),
         "_event_time_ms": numbers(event_ms),
-        "_idempotency_key": _of_heads(events, [head.idempotency_key or "" for head in events.heads]),
+        "_idempotency_key": _by_headers(events, [each.idempotency_key or "" for each in events.headers]),
         "_keyed": numbers(events.keyed.astype(np.uint8)),
         "version": numbers(deleted.astype(np.uint64)),
         "is_deleted": numbers(deleted.astype(np.uint8)),
@@ -63,8 +63,8 @@ def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -
     return block(columns, len(events))
 
 
-def _erased(events: Events, deleted: Flags) -> Events:
-    """The same without what a tombstone does not keep."""
+def _erased(events: Events, deleted: LineFlags) -> Events:
+    """Erase the fields of deleted events that a tombstone does not keep."""
     spans, found = events.columns.spans.copy(), events.columns.numbers.copy()
     for name in ERASED_COLUMNS:
         if name in SPAN_AT:
@@ -75,7 +75,7 @@ def _erased(events: Events, deleted: Flags) -> Events:
 
 
 def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
-    """Texts without their escapes, null where there is none; objects as they were sent, empty where there is none."""
+    """Make text columns: texts without their escapes or null, objects as they were sent or empty."""
     fields = [SPAN_AT[name] for name in names]
     columns: dict[str, Column] = {}
     for name, (encoded, absent) in zip(names, encode_texts(events.text, events.columns.spans, fields), strict=True):
@@ -99,19 +99,19 @@ def _types(events: Events) -> Column:
     return lists(ends[1:], texts_by_number(events.columns.types[: ends[-1]], INTERACTION_TYPES))
 
 
-def _of_heads(events: Events, values: Sequence[str]) -> Column:
-    return texts_by_number(events.head_of, values)
+def _by_headers(events: Events, values: Sequence[str]) -> Column:
+    return texts_by_number(events.headers_of, values)
 
 
 def duplicate_rows(topic: str, duplicates: Duplicates) -> Block:
-    """The rows of `outcomes` for duplicates."""
+    """Make the rows of `outcomes` for duplicates."""
     events = duplicates.events
     return _outcomes(
         topic,
         len(events),
         _texts(events, ("user_id", "execution_id"))
         | {
-            "namespace": _of_heads(events, [head.namespace for head in events.heads]),
+            "namespace": _by_headers(events, [each.namespace for each in events.headers]),
             "interaction_id": _ids(events),
             "_partition": numbers(events.partitions),
             "_offset": numbers(events.offsets.astype(np.uint64)),
@@ -124,8 +124,8 @@ def duplicate_rows(topic: str, duplicates: Duplicates) -> Block:
     )
 
 
-def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
-    """The rows of `outcomes` for rejections."""
+def rejected_rows(topic: str, rejected: Sequence[RejectedRecord]) -> Block:
+    """Make the rows of `outcomes` for rejections."""
     records, rejections = [item.record for item in rejected], [item.rejection for item in rejected]
     return _outcomes(
         topic,
@@ -147,12 +147,12 @@ def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
 
 
 def moved_rows(topic: str, moves: Sequence[Move]) -> Block:
-    """The rows of `outcomes` for misplaced events, whose copies are on the partitions that they belong on."""
+    """Make the rows of `outcomes` for misplaced events, whose copies are on the partitions of their keys."""
     return _outcomes(
         topic,
         len(moves),
         {
-            "namespace": texts(move.head.namespace for move in moves),
+            "namespace": texts(move.headers.namespace for move in moves),
             "interaction_id": texts(move.interaction_id for move in moves),
             "_partition": numbers(np.array([move.partition for move in moves], np.uint32)),
             "_offset": numbers(np.array([move.offset for move in moves], np.uint64)),
@@ -177,7 +177,7 @@ _NULL_OUTCOME = ("user_id", "execution_id")
 
 
 def _outcomes(topic: str, rows: int, given: dict[str, Column]) -> Block:
-    """With what is the same for all of them: every block of an insert has the same columns."""
+    """Make a block of `outcomes`, with defaults of columns not given: every block of an insert has the same columns."""
     nothing = same_text("", rows)
     columns = (
         {

@@ -1,4 +1,4 @@
-"""Compilation before a worker joins its group: later it would take seconds in which heartbeats are missed."""
+"""Compilation before a worker joins its group: later it would miss heartbeats for seconds."""
 
 import logging
 import time
@@ -11,13 +11,13 @@ from consumers.validation import Validation
 from kernels.boundary import ClaimIndex, read_batches, read_headers
 from schemas.identity import derive_foreign_id
 
-WORTH_TELLING_S = 5.0
+LOGGED_FROM_S = 5.0
 
 log = logging.getLogger("tally.worker")
 
 
 def precompile() -> None:
-    """Compile what is compiled at first use (`kernels.compiled`), by taking one event through it."""
+    """Compile the functions that numba compiles at first use (`kernels.compiled`), by calling them on one event."""
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())
@@ -26,5 +26,5 @@ def precompile() -> None:
     read_batches([], DEFAULT_LIMITS).number_header_runs()
     read_headers(b"\0")
     ClaimIndex.precompile()
-    if time.monotonic() - begun > WORTH_TELLING_S:
-        log.info("the scanner was compiled in %.1f s; later starts find it done", time.monotonic() - begun)
+    if time.monotonic() - begun > LOGGED_FROM_S:
+        log.info("scanner compiled in %.1f s; later starts use the cached code", time.monotonic() - begun)

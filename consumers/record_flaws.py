@@ -1,4 +1,4 @@
-"""Rejections of records that cannot be events by what the log says of them: flaws of records, faults of batches."""
+"""Rejections of records that are invalid in the log itself: flaws of records, faults of record batches."""
 
 from consumers.record_limits import MOST_HEADERS
 from kernels import boundary

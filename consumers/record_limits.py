@@ -5,9 +5,9 @@ from runtime.settings import MIB, Settings
 from schemas.letter import MOST_LETTER_BYTES, MOST_LETTER_HEADERS
 
 EVENT_BYTES = 2 * MIB
-"""Upper bound of an event's size in bytes, whatever `TALLY_MAX_RECORD_BYTES` allows at most."""
+"""Least bound of an event's size in bytes; a larger TALLY_MAX_RECORD_BYTES raises it."""
 MOST_HEADERS = 1_000
-"""Headers that a record may have. In a batch one takes two bytes, in memory a hundred."""
+"""Maximum headers of a record: each takes two bytes in a record batch, and a hundred in memory."""
 
 DEFAULT_LIMITS = ReadLimits(
     batch_bytes=64 * MIB,

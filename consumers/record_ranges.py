@@ -1,4 +1,4 @@
-"""Reading of a range of offsets as workers read: within the same bounds, with the same answer for each record."""
+"""Reading of a range of offsets as workers read: within the same bounds, with the same result for each record."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing

@@ -1,4 +1,4 @@
-"""Columnar view of records: rows over one text, so that no object is made of a record that is not needed."""
+"""Columnar view of records: rows over one text. A record becomes an object only when it is needed alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from schemas.rejection import Rejection
 
 
 class PlainRecord(NamedTuple):
-    """One record by itself."""
+    """Single record."""
 
     offset: int
     timestamp: int
@@ -50,14 +50,14 @@ class Records:
     partitions: npt.NDArray[np.uint32]
     headers: Sequence[Headers]
     flaws: Sequence[Rejection | None]
-    """For each of `headers`, the reason why records with them cannot be events, as far as the log says."""
+    """For each of `headers`, the reason why records with them cannot be events, or None."""
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
     def read(
         cls, fetched: Mapping[int, Items], limits: ReadLimits = DEFAULT_LIMITS
     ) -> "tuple[Records, dict[int, Items]]":
-        """Read what a poll brought, by partition, as far as the limits allow; also return the rest."""
+        """Read fetched items by partition as far as the limits allow; also return the unread rest."""
         every: Any = [(partition, item) for partition, items in fetched.items() for item in items]
         parts: list[Records] = []
         rest: list[tuple[int, Any]] = []
@@ -76,7 +76,7 @@ class Records:
 
     @classmethod
     def read_all(cls, fetched: Mapping[int, Items]) -> "Records":
-        """Read all that a poll brought, however much it is."""
+        """Read all fetched items, whatever their size."""
         parts: list[Records] = []
         while fetched:
             records, fetched = cls.read(fetched)
@@ -89,7 +89,7 @@ class Records:
         parts = [part for part in parts if len(part)]  # an empty one has no extent of text
         if len(parts) == 1:
             return parts[0]
-        known = _Numbers()
+        known = _HeaderNumbers()
         texts, rows, headers_of, end = [], [np.empty((0, WIDTH), np.int64)], [np.empty(0, np.int32)], 0
         for part in parts:
             first, after = part._extent()
@@ -148,7 +148,7 @@ class Records:
         return int(sizes)
 
     def flaw_at(self, row: int) -> Rejection | None:
-        """Return the reason why a record cannot be an event, as far as the log says."""
+        """Return the reason why a record cannot be an event, if its log shows one."""
         return self.flaws[int(self.headers_of[row])]
 
     @property
@@ -159,7 +159,7 @@ class Records:
         return {row: flaw for row in rows if (flaw := self.flaw_at(row))}
 
     def at(self, row: int) -> PlainRecord:
-        """Return one record by itself."""
+        """Return a single record."""
         offset, append_ms, value, value_size, key, key_size, *_ = self.rows[row].tolist()
         return PlainRecord(
             offset,
@@ -170,7 +170,7 @@ class Records:
         )
 
 
-class _Numbers:
+class _HeaderNumbers:
     """Numbering of distinct pairs of headers and flaw."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ def _of_batches(
     partitions = np.array([partition for partition, _ in fetched], np.uint32)
     run_of = batches.number_header_runs()
     firsts = np.flatnonzero(np.diff(run_of, prepend=-1))
-    known, sections = _Numbers(), dict[tuple[bytes | int, int], int]()
+    known, sections = _HeaderNumbers(), dict[tuple[bytes | int, int], int]()
     numbers = np.empty(len(firsts), np.int32)
     for run, (start, coded) in enumerate(rows[firsts, HEADERS:].tolist()):
         section = text[start : start + coded].tobytes() if coded <= SIZE else start, coded
@@ -208,7 +208,7 @@ def _of_batches(
 
 def _of_records(fetched: Sequence[tuple[int, Record]]) -> Records:
     """Read records and their partitions."""
-    known, records = _Numbers(), [record for _, record in fetched]
+    known, records = _HeaderNumbers(), [record for _, record in fetched]
     rows = np.zeros((len(records), WIDTH), np.int64)
     rows[:, OFFSET] = [record.offset for record in records]
     rows[:, APPEND_MS] = [record.timestamp for record in records]

@@ -3,8 +3,8 @@
 E is a duplicate of O when both have the same key, O was stored from a lower offset of the same partition,
 their event times lie less than W apart and their append times less than 2W. `duplicate_of` is the id of the
 lowest such offset. When a topic was expanded, what was stored before on the partition that a new one comes from
-counts as of lower offsets (`runtime/expansions.py`). `consumers/claims/owners.py` computes this over claims;
-`is_duplicate_of` is what it must equal.
+counts as of lower offsets (`runtime/expansions.py`). `is_duplicate_of` is the only place that decides this:
+`consumers/claims/owners.py` applies it to claims, `consumers/claims/stored_owners.py` to rows of ClickHouse.
 
 An event on another partition than its key's is not decided there: it is moved, and its copy is (`consumers/moves.py`).
 The copy is also a duplicate of its own original, if an earlier version has stored that where it lay.
@@ -16,10 +16,13 @@ happened, so its append time says nothing: event times alone decide.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, Protocol
 
 DEFAULT_WINDOW_MS = 300_000
 """W: the published service's "within the last 5 minutes"."""
+
+APPEND_WINDOWS = 2
+"""Append times of an event and its owner lie less than this many W apart."""
 
 KEY_BYTES = 16
 
@@ -31,13 +34,20 @@ DuplicateReason = Literal[
 ]
 
 
-class Occurrence(NamedTuple):
-    """An event as the rule sees it, apart from its key. Times in milliseconds since 1970."""
+class Occurrence(Protocol):
+    """Event as the rule sees it, apart from its key. Times in milliseconds since 1970."""
 
-    offset: int
-    interaction_id: str
-    event_ms: int
-    append_ms: int
+    @property
+    def offset(self) -> int:
+        """Offset in the partition's log."""
+
+    @property
+    def event_ms(self) -> int:
+        """Event time."""
+
+    @property
+    def append_ms(self) -> int:
+        """Append time."""
 
 
 def dedup_key(
@@ -66,5 +76,5 @@ def is_duplicate_of(event: Occurrence, owner: Occurrence, window_ms: int, *, rep
     return (
         owner.offset < event.offset
         and abs(event.event_ms - owner.event_ms) < window_ms
-        and (replayed or event.append_ms - owner.append_ms < 2 * window_ms)
+        and (replayed or event.append_ms - owner.append_ms < APPEND_WINDOWS * window_ms)
     )

@@ -57,7 +57,7 @@ WHERE _topic = {{topic:String}} AND verdict = 'rejected'
 _STORED = f"SELECT interaction_id FROM {INTERACTIONS} WHERE interaction_id IN {{ids:Array(String)}}"
 
 
-class Ready(NamedTuple):
+class ReplayRecord(NamedTuple):
     """Dead letter that is valid now, with the record that replays it."""
 
     letter: Letter
@@ -68,7 +68,7 @@ class Ready(NamedTuple):
 
 
 @dataclass
-class Replayed:
+class ReplayProgress:
     """Progress of a replay of dead letters."""
 
     read: int = 0
@@ -80,7 +80,7 @@ class Replayed:
     """Letters skipped: stored by an earlier replay, or no longer rejected since a replay of the log."""
 
 
-def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> Ready | Rejection:
+def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> ReplayRecord | Rejection:
     """Build the record that replays a letter, with a patch merged into its value; or return why it is still rejected.
 
     The origin's time becomes the event time. The id is derived from the origin: replaying twice stores once.
@@ -108,7 +108,7 @@ def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str |
     if isinstance(validated, Rejection):
         return validated
     token = "" if validated.event.execution_id else token
-    return Ready(
+    return ReplayRecord(
         letter,
         new_id,
         partition_key(namespace, validated.event, token),
@@ -141,12 +141,12 @@ async def replay(
     patch: dict[str, Any] | None = None,
     as_namespace: str | None = None,
     dry_run: bool = False,
-) -> AsyncGenerator[Replayed, None]:
+) -> AsyncGenerator[ReplayProgress, None]:
     """Put the selected letters that are valid now on the topic again, and yield the progress after each batch.
 
     A dry run writes nothing. Raises Unavailable when Kafka or ClickHouse stop answering; a repeated call is safe.
     """
-    done = Replayed()
+    done = ReplayProgress()
     async with AsyncExitStack() as opened:
         producer = None if dry_run else await opened.enter_async_context(kafka.producer(settings))
         found = await opened.enter_async_context(aclosing(read_letters(settings, selection)))
@@ -187,12 +187,12 @@ async def _still_open(database: ClickHouse, letters: Sequence[Letter]) -> list[L
         "offsets": [letter.origin.offset for letter in letters],
     }
     rejected = await retrying(
-        "asking what is rejected", partial(database.rows, _REJECTED, where), tries=COMMAND_ATTEMPTS
+        "reading rejected outcomes", partial(database.rows, _REJECTED, where), tries=COMMAND_ATTEMPTS
     )
     marked = {(partition, offset): replayed_as for partition, offset, replayed_as in rejected}
     ids = {"ids": [replayed_as for replayed_as in marked.values() if replayed_as]}
     found = (
-        await retrying("asking what is stored", partial(database.rows, _STORED, ids), tries=COMMAND_ATTEMPTS)
+        await retrying("reading stored replays", partial(database.rows, _STORED, ids), tries=COMMAND_ATTEMPTS)
         if ids["ids"]
         else []
     )
@@ -204,7 +204,9 @@ async def _still_open(database: ClickHouse, letters: Sequence[Letter]) -> list[L
     ]
 
 
-async def _put(settings: Settings, producer: AIOKafkaProducer, database: ClickHouse, batch: Sequence[Ready]) -> None:
+async def _put(
+    settings: Settings, producer: AIOKafkaProducer, database: ClickHouse, batch: Sequence[ReplayRecord]
+) -> None:
     """Put records on the topic and, once Kafka acknowledged them, note their new ids in the outcomes."""
     try:
         async with asyncio.timeout(settings.delivery_timeout_ms / 1000):
@@ -216,7 +218,7 @@ async def _put(settings: Settings, producer: AIOKafkaProducer, database: ClickHo
         raise Unavailable(
             f"Kafka (TALLY_KAFKA) did not take all of a batch: {reason_of(error)}; replay it again"
         ) from error
-    by_partition: dict[int, list[Ready]] = defaultdict(list)
+    by_partition: dict[int, list[ReplayRecord]] = defaultdict(list)
     for each in batch:
         by_partition[each.letter.origin.partition].append(each)
     for partition, group in by_partition.items():
@@ -226,4 +228,4 @@ async def _put(settings: Settings, producer: AIOKafkaProducer, database: ClickHo
             "offsets": [each.letter.origin.offset for each in group],
             "ids": [each.interaction_id for each in group],
         }
-        await retrying("marking what was replayed", partial(database.command, _MARK, where), tries=COMMAND_ATTEMPTS)
+        await retrying("marking replayed letters", partial(database.command, _MARK, where), tries=COMMAND_ATTEMPTS)

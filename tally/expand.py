@@ -52,7 +52,9 @@ _COUNT = f"INSERT INTO {TOPICS} (topic, partitions) SELECT {{topic:String}}, {{a
 Say = Callable[[str], None]
 
 
-class _Begun(NamedTuple):
+class _Start(NamedTuple):
+    """State of the topic before the expansion; `ends` is empty until it is drained."""
+
     before: int
     ends: Sequence[int]
     max_message_bytes: int
@@ -113,15 +115,15 @@ class Expand:
         limit = (await topic_overrides(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
         return len(await self._numbers()) == self._partitions and limit != str(HELD_BYTES)
 
-    async def _begin(self) -> _Begun:
+    async def _begin(self) -> _Start:
         """Return the start of this expansion, or of an interrupted one."""
         before = len(await self._numbers())
         limit = (await topic_overrides(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
-        earlier = [_Begun(*row) for row in await self._database.rows(_BEGUN, self._where)]
+        earlier = [_Start(*row) for row in await self._database.rows(_BEGUN, self._where)]
         if earlier and (earlier[0].ends or limit == str(HELD_BYTES)):
             return earlier[0]
         await self._refuse(before)
-        begun = _Begun(before, [], int(limit or self._settings.max_record_bytes))
+        begun = _Start(before, [], int(limit or self._settings.max_record_bytes))
         await self._note(begun)
         return begun
 
@@ -141,11 +143,11 @@ class Expand:
                     f"{from_epoch_ms(free_at_ms):%H:%M:%S} UTC"
                 )
 
-    async def _note(self, begun: _Begun) -> None:
+    async def _note(self, begun: _Start) -> None:
         row = {"before": begun.before, "ends": list(begun.ends), "max_message_bytes": begun.max_message_bytes}
         await self._database.command(_NOTE, self._where | row)
 
-    async def _hold_and_drain(self, begun: _Begun) -> Sequence[int]:
+    async def _hold_and_drain(self, begun: _Start) -> Sequence[int]:
         """Hold producers, wait until everything is committed, and return the end of each partition."""
         await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
         self._say("producers are held")
@@ -163,7 +165,7 @@ class Expand:
         while True:
             found = await kafka.end_offsets(self._log, places)
             ends = [found[place] for place in places]
-            committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
+            committed = await retrying("reading committed offsets", ask, tries=COMMAND_ATTEMPTS)
             lag = sum(end - committed.get(number, 0) for number, end in enumerate(ends))
             # Two equal readings: a broker may have been appending a record when the limit changed.
             if not lag and ends == last:
@@ -177,6 +179,6 @@ class Expand:
                 )
             await asyncio.sleep(POLL_S)
 
-    async def _release(self, begun: _Begun) -> None:
+    async def _release(self, begun: _Start) -> None:
         await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(begun.max_message_bytes))
         self._say("producers are released")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from consumers import failpoints
 from consumers.native_format import block, texts, times
 from consumers.offsets import Offsets
-from consumers.sink import Rows, insert_token
+from consumers.sink import InsertRows, insert_token
 from consumers.worker import Worker
 from producers.simulator import Simulator
 from runtime import kafka
@@ -36,7 +36,12 @@ async def test_a_crash_between_any_two_steps_changes_nothing(
     class Crashed(BaseException):
         pass
 
-    target = {"decide": "dedup.Deduplication", "insert": "sink.Sink", "send": "letters.Letters", "record": "sink.Sink"}
+    target = {
+        "decide": "dedup.Deduplication",
+        "insert": "sink.Sink",
+        "send": "dead_letters.DeadLetters",
+        "record": "sink.Sink",
+    }
     owner = _class(target[crash_after])
     real = getattr(owner, crash_after)
 
@@ -254,7 +259,7 @@ async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
     """Why: the table takes the longer insert for the shorter one that it has seen."""
     for count in (1, 3):
         columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}
-        encoded = Rows()
-        encoded.add(block(columns, count))
+        encoded = InsertRows("t")
+        encoded.add(block(columns, count), events_at([]).places)
         await lab.database.insert("interactions", encoded.encoded("partition 0 offset 0"))
     assert await lab.count("interactions") == 1

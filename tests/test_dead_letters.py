@@ -19,7 +19,7 @@ from schemas.merge_patch import merge_patch
 from schemas.outcome import RejectedFor, Stored
 from schemas.wire import encode_headers
 from tally.cli.app import app
-from tally.dead_letter_replay import Replayed, replay
+from tally.dead_letter_replay import ReplayProgress, replay
 from tally.dead_letters import Selection, read_letters
 from tests.chaos.traffic import LONG, NARROWED
 from tests.lab import Lab, as_json, click
@@ -31,7 +31,7 @@ async def selected(lab: Lab, **chosen: Any) -> list[Letter]:
     return [letter async for letter in read_letters(lab.settings, Selection(**chosen))]
 
 
-async def replayed(lab: Lab, **more: Any) -> Replayed:
+async def replayed(lab: Lab, **more: Any) -> ReplayProgress:
     return [done async for done in replay(lab.settings, lab.database, Selection(), **more)][-1]
 
 
@@ -118,15 +118,15 @@ async def test_filters(lab: Lab) -> None:
 
 
 async def test_a_letter_written_twice_is_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    from consumers.letters import Letters
+    from consumers.dead_letters import DeadLetters
 
-    once = Letters.send
+    once = DeadLetters.send
 
-    async def twice(self: Letters, rejected: Any) -> None:
+    async def twice(self: DeadLetters, rejected: Any) -> None:
         await once(self, rejected)
         await once(self, rejected)
 
-    monkeypatch.setattr(Letters, "send", twice)
+    monkeypatch.setattr(DeadLetters, "send", twice)
     await lab.put(BAD)
     await lab.drain()
     assert len(await lab.letters()) == 2

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from consumers import failpoints
-from consumers.erasure import MOST
-from consumers.sink import InteractionRows, Sink
+from consumers.erasure import MAX_DELETIONS
+from consumers.sink import InsertRows, Sink
 from producers.producer import Receipt
 from readers.audit import audit
 from readers.overview import count_verdicts
@@ -151,7 +151,7 @@ async def test_a_deletion_waits_for_the_event_that_is_being_stored(lab: Lab, mon
     about_to_store, looked = asyncio.Event(), asyncio.Event()
     real_insert, real_look = Sink.insert, Deletions.is_recorded
 
-    async def insert_late_and_die(self: Sink, rows: InteractionRows) -> None:
+    async def insert_late_and_die(self: Sink, rows: InsertRows) -> None:
         about_to_store.set()
         await looked.wait()
         await real_insert(self, rows)
@@ -243,7 +243,7 @@ async def test_more_deletions_than_are_looked_at_together(lab: Lab, api: httpx.A
     await lab.database.command(
         "INSERT INTO deletions (interaction_id, namespace) "
         f"SELECT concat('{gone.interaction_id[:16]}', leftPad(lower(hex(number)), 20, '0')), 'default' "
-        f"FROM numbers({2 * MOST})"
+        f"FROM numbers({2 * MAX_DELETIONS})"
     )
     await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
     await lab.drain()

@@ -158,6 +158,6 @@ async def test_who_comes_from_before_what_was_forgotten_is_told(narrow: Settings
     await ask(claims, await retaken(claims, needed=1, append_ms=90_000), new)
     lease = await retaken(claims, needed=2, append_ms=90_000)
     assert lease.whole
-    with pytest.raises(ClaimsLost, match="forgotten"):
+    with pytest.raises(ClaimsLost, match="dropped"):
         await ask(claims, lease, old[1:])
     assert not (await retaken(claims, needed=0, append_ms=1_000)).whole

@@ -14,8 +14,9 @@ from tests.waiting import eventually_async
 
 
 async def _expel(worker: Worker) -> None:
-    """Expel the worker from its group, and wait until a heartbeat has reported it."""
-    coordinator: Any = worker._consumer._coordinator
+    """Take the worker out of its group behind its back, and wait until a heartbeat has told it so."""
+    assert worker._parts is not None
+    coordinator: Any = worker._parts.consumer._coordinator
     await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
 
     async def has_noticed() -> bool:
@@ -51,7 +52,7 @@ async def test_a_commit_in_flight_cannot_undo_a_rewind_once_the_group_has_expell
 
 @pytest.mark.parametrize("version", ["0.13.0", "0.15.1"])
 def test_an_unknown_client_is_left_as_it_is(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown version of the client may have other private parts, so nothing is replaced."""
+    """Its private parts may be others: then nothing of it is replaced."""
     from runtime import membership
 
     client: Any = object()

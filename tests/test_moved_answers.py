@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers.moves import Moves
+from consumers.moves import Mover
 from consumers.retention import expire_outcomes
 from consumers.worker import Worker
 from readers.audit import PartitionAudit, audit
@@ -149,7 +149,7 @@ async def test_the_deep_audit_finds_an_event_stored_on_two_partitions(
     async def nothing(*_args: Any) -> None:
         return None
 
-    monkeypatch.setattr(Moves, "set_apart", nothing)
+    monkeypatch.setattr(Mover, "set_apart", nothing)
     ids = mint_id(), mint_id(), mint_id()
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     await lab.put(as_json(interaction_id=ids[0]), partition=HOME)

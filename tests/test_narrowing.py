@@ -42,14 +42,14 @@ def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]
 
 def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
     """Deciding about poisoned records raises, before anything is claimed."""
-    real = Deduplication._decide_group
+    real = Deduplication._decide_distinct
 
     async def decide(self: Deduplication, part: Any, group: Events, *rest: Any) -> Any:
         if any(event.user_id == POISON for event in group):
             raise next(errors)
         return await real(self, part, group, *rest)
 
-    patch.setattr(Deduplication, "_decide_group", decide)
+    patch.setattr(Deduplication, "_decide_distinct", decide)
 
 
 def while_encoded(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:

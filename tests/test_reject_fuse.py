@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from consumers import failpoints, reject_fuse
 from consumers.batch import Batch, ValidatedBatch
 from consumers.records import PlainRecord, Records
-from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
+from consumers.reject_fuse import MAX_NAMESPACES, PARTS, RejectFuses
 from consumers.sink import Sink
 from consumers.validation import Validation
 from readers.audit import audit
@@ -260,8 +260,8 @@ def test_only_so_many_namespaces_are_tracked() -> None:
     of_worker = fuses(reject_window=1)
     of_worker.count(validated_of([(("tally-namespace", b"first"),)], GARBAGE))
     assert is_tripped("first")
-    names = [f"n{number}" for number in range(MOST_TRACKED)]
+    names = [f"n{number}" for number in range(MAX_NAMESPACES)]
     of_worker.count(validated_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
-    assert len(of_worker._windows) == MOST_TRACKED
+    assert len(of_worker._windows) == MAX_NAMESPACES
     assert not is_tripped("first")
     metrics.REJECT_FUSES.clear()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from consumers.moves import Moves
+from consumers.moves import Mover
 from consumers.worker import Worker
 from producers.simulator import Simulator
 from readers.audit import audit
@@ -208,7 +208,7 @@ async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
     async def nothing(*_args: Any) -> None:
         return None
 
-    monkeypatch.setattr(Moves, "set_apart", nothing)
+    monkeypatch.setattr(Mover, "set_apart", nothing)
     await everything(lab)
     monkeypatch.undo()
     before = await log_ends(lab)
@@ -227,7 +227,7 @@ async def test_a_copy_of_what_an_earlier_version_stored_is_its_duplicate(
 
     await lab.put(as_json("a"), partition=(ITS_HOME + 1) % 4)
     await lab.put(as_json("b", interaction_id=mint_id()), partition=(ITS_HOME + 2) % 4)
-    monkeypatch.setattr(Moves, "set_apart", nothing)
+    monkeypatch.setattr(Mover, "set_apart", nothing)
     assert (await lab.drain()).stored == 2
     monkeypatch.undo()
     other = lab.settings.model_copy(
@@ -259,7 +259,7 @@ async def test_what_the_workers_have_not_come_to_is_theirs_to_move(lab: Lab) -> 
     await lab.emit(click())
     await lab.drain()
     await lab.put(as_json(), partition=(ITS_HOME + 1) % 4)
-    with pytest.raises(TallyError, match="have not come to it yet"):
+    with pytest.raises(TallyError, match="have not read it yet"):
         await replayed(lab)
     await lab.drain()
     assert (await replayed(lab)).changed == 0

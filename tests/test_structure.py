@@ -24,9 +24,7 @@ PARAMETERS: dict[str, str] = {
 NAMES: dict[str, str] = {}
 """Class and type names that occur more than once, each with the reason."""
 
-TEMPORARY = frozenset(
-    {"consumers/worker.py", "readers/filters.py"} | {"Group", "Headers", "Rows", "Say", "Since", "Source", "Until"}
-)
+TEMPORARY = frozenset({"readers/filters.py", "Headers", "Say", "Since", "Until"})
 """Exceptions that end with the clean-up of other packages."""
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

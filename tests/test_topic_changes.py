@@ -45,7 +45,7 @@ async def running(settings: Settings) -> AsyncIterator["asyncio.Task[object]"]:
     working: asyncio.Task[object] = asyncio.create_task(worker.run())
 
     async def has_partitions() -> bool:
-        return working.done() or "has not told" not in worker.why_not_ready()
+        return working.done() or "no partitions yet" not in worker.why_not_ready()
 
     try:
         await eventually_async(has_partitions)

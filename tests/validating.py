@@ -7,7 +7,8 @@ import numpy as np
 
 from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.owners import rows_of
-from consumers.events import Events, RecordHeaders
+from consumers.events import Events
+from consumers.record_headers import RecordHeaders
 from consumers.records import PlainRecord, Records
 from consumers.validation import Validation
 from kernels.scan_event import Columns

@@ -3,9 +3,11 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from schemas.dedup import DEFAULT_WINDOW_MS
+from schemas.dedup import APPEND_WINDOWS, DEFAULT_WINDOW_MS
 
-_AGE_STEPS = 16
+CLAIM_AGE_STEPS = 16
+"""Steps of a claim's lifetime in which its age is known."""
+
 _DAY_MS = 86_400_000
 
 
@@ -40,12 +42,13 @@ class RedisSettings(BaseSettings):
     @property
     def reach_back_ms(self) -> int:
         """Largest difference in append time, in milliseconds, between an event and an earlier owner."""
-        return 2 * self.dedup_window_ms + self.clock_skew_ms
+        return APPEND_WINDOWS * self.dedup_window_ms + self.clock_skew_ms
 
     @property
     def claim_ttl_ms(self) -> int:
         """Lifetime of a claim in Redis, in milliseconds: 2W for the rule, and slack for a worker whose lag grows.
 
-        The age of claims is known in steps of a 16th of the lifetime, so a 16th is added.
+        The age of claims is known in CLAIM_AGE_STEPS steps of the lifetime, so one step is added.
         """
-        return (self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms) * _AGE_STEPS // (_AGE_STEPS - 1)
+        needed_ms = self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms
+        return needed_ms * CLAIM_AGE_STEPS // (CLAIM_AGE_STEPS - 1)

@@ -19,7 +19,7 @@ from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, l
 from tally.cli.output import cell, err, out, table
 
 if TYPE_CHECKING:
-    from tally.dead_letter_replay import Replayed
+    from tally.dead_letter_replay import ReplayProgress
 
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
 
@@ -179,7 +179,7 @@ def replay_letters(
     """
     from runtime import clickhouse
     from tally.answering import asked
-    from tally.dead_letter_replay import Replayed, replay
+    from tally.dead_letter_replay import ReplayProgress, replay
     from tally.dead_letters import Selection
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
@@ -190,8 +190,8 @@ def replay_letters(
     if as_namespace and namespace is None and not origins:
         raise typer.BadParameter("needs --namespace or --origin, to select the letters", param_hint="--as-namespace")
 
-    async def run() -> Replayed:
-        done = Replayed()
+    async def run() -> ReplayProgress:
+        done = ReplayProgress()
         with err.status("reading letters") as progress:
             async with clickhouse.connect(settings) as database:
                 steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
@@ -221,7 +221,7 @@ def _patch(text: str | None) -> dict[str, Any] | None:
     return found
 
 
-def _report(done: "Replayed", *, dry_run: bool, as_json: bool) -> None:
+def _report(done: "ReplayProgress", *, dry_run: bool, as_json: bool) -> None:
     failing = done.failing.total()
     if as_json:
         passed = "would_pass" if dry_run else "replayed"

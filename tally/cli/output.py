@@ -184,7 +184,7 @@ def cell(value: object) -> Text:
     return Text(printable(str(value)))
 
 
-class Rows:
+class WholeWordTable:
     """Table that breaks no word. If it does not fit the terminal, each value is on a line of its own."""
 
     def __init__(self, columns: Sequence[str], title: str | None, caption: str | None, *, right: bool) -> None:
@@ -247,9 +247,9 @@ def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int
     return widths
 
 
-def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> Rows:
+def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> WholeWordTable:
     """Make a table; `right`: all columns but the first are numbers."""
-    return Rows(columns, title, caption, right=right)
+    return WholeWordTable(columns, title, caption, right=right)
 
 
 def say(line: str, style: str | None = None) -> None:
