@@ -203,7 +203,7 @@ async def serve(port):
         await serving
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
-log.configure(most_lines=10)
+log.configure(max_lines=10)
 asyncio.run(serve(int(sys.argv[1])))
 """
 
