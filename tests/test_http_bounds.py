@@ -178,12 +178,12 @@ import asyncio, os, resource, sys
 from fastapi import FastAPI
 from runtime import log
 from runtime.http.server import ApiServer
-from runtime.ports import listening
+from runtime.ports import listening_sockets
 from runtime.settings import Settings
 
 async def serve(port):
     server = ApiServer(FastAPI(), Settings())
-    with listening("127.0.0.1", port) as sockets:
+    with listening_sockets("127.0.0.1", port) as sockets:
         serving = asyncio.create_task(server.serve(sockets))
         while not server.started:
             await asyncio.sleep(0.01)
