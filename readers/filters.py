@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
 from schemas.event_time import from_epoch_ms, parse_time_or_day, to_epoch_ms
-from schemas.wire import OBJECT_FIELDS
+from schemas.fields import FieldKind
+from schemas.interaction import FIELDS, OBJECT_FIELDS
 
 Operator = Literal[
     "eq",
@@ -41,21 +42,19 @@ PRESENCE_OPERATORS = frozenset({"exists", "is_null"})
 
 Kind = Literal["text", "number", "time", "texts", "json"]
 
-FIELDS: dict[str, Kind] = {
+_COMPARED_AS: dict[FieldKind, Kind] = {
+    "text": "text",
+    "types": "texts",
+    "integer": "number",
+    "float": "number",
+    "time": "time",
+}
+FILTER_FIELDS: dict[str, Kind] = {
     "interaction_id": "text",
-    "feature_id": "text",
-    "interaction_type": "texts",
-    "position": "number",
-    "user_id": "text",
-    "session_id": "text",
-    "execution_id": "text",
-    "retriever_id": "text",
-    "document_score": "number",
-    "result_set_size": "number",
-    "feature_uri": "text",
-    "occurred_at": "time",
+    **{field.name: _COMPARED_AS[field.kind] for field in FIELDS if field.kind in _COMPARED_AS},
     "timestamp": "time",
 }
+"""Fields that conditions compare and lists are sorted by, apart from objects."""
 ALIASES = {"document_id": "feature_id", "created_at": "timestamp"}
 
 MAX_DEPTH = 8
@@ -126,10 +125,10 @@ def field_named(name: str, where: Sequence[str | int]) -> Field:
         if len(path) > MAX_PATH:
             raise FilterError(where, f"{name[:100]!r} leads deeper than {MAX_PATH} levels")
         return Field(column, "json", tuple(path))
-    if path or column not in FIELDS:
-        known = ", ".join([*FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
+    if path or column not in FILTER_FIELDS:
+        known = ", ".join([*FILTER_FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
         raise FilterError(where, f"{name[:100]!r} is not a field; known are {known}")
-    return Field(column, FIELDS[column])
+    return Field(column, FILTER_FIELDS[column])
 
 
 def _keys(name: str, where: Sequence[str | int]) -> list[str]:

@@ -15,20 +15,21 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from readers.filter_sql import TYPES, where
-from readers.filters import ALIASES, FIELDS, Filter, FilterError, Group, is_plain
+from readers.filters import ALIASES, FILTER_FIELDS, Filter, FilterError, Group, is_plain
 from readers.lookup import read_stored, visible_ids
 from readers.parameters import Parameters
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TookTooLong
 from schemas.event_time import parse_occurred_at
 from schemas.identity import is_interaction_id
+from schemas.interaction import FIELDS, OBJECT_FIELDS
 from schemas.tables import INTERACTIONS
 
 CANDIDATES = 1_000
 """Ids that are looked for at a time, at most."""
 RECORDS_TOGETHER = 250
 ID = "interaction_id"
-NEVER_NULL = {ID, "feature_id", "position", "timestamp"}
+NEVER_NULL = {ID, "timestamp", *(field.name for field in FIELDS if field.required)}
 
 
 class Order(NamedTuple):
@@ -41,8 +42,8 @@ class Order(NamedTuple):
     def by(cls, name: str, *, descending: bool) -> "Order":
         """The order by a field of this name. Raises FilterError."""
         column = ALIASES.get(name, name)
-        if FIELDS.get(column, "texts") == "texts":
-            sortable = ", ".join(name for name, kind in FIELDS.items() if kind != "texts")
+        if FILTER_FIELDS.get(column, "texts") == "texts":
+            sortable = ", ".join(name for name, kind in FILTER_FIELDS.items() if kind != "texts")
             raise FilterError(["sort", "field"], f"{name[:100]!r} cannot be sorted by; known are {sortable}")
         return cls(column, descending)
 
@@ -73,9 +74,9 @@ def read_cursor(order: Order, text: str) -> Place:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         column, descending, value, interaction_id = json.loads(raw)
-        if FIELDS[column] == "time" and value is not None:
+        if FILTER_FIELDS[column] == "time" and value is not None:
             value = parse_occurred_at(value)
-        wanted = {"text": str, "number": int | float, "time": datetime}[FIELDS[column]]
+        wanted = {"text": str, "number": int | float, "time": datetime}[FILTER_FIELDS[column]]
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError):
         raise FilterError(["cursor"], "is no cursor of this API") from None
     if (column, descending) != order:
@@ -125,7 +126,7 @@ class Listing:
         for start in range(0, len(shown), RECORDS_TOGETHER):
             some = [place.interaction_id for place in shown[start : start + RECORDS_TOGETHER]]
             read = await read_stored(self._database, self._namespace, some)
-            take(sum(len(row["metadata"]) + len(row["query_snapshot"]) for row in read.values()))
+            take(sum(len(row[name]) for row in read.values() for name in OBJECT_FIELDS))
             rows |= read
         found = [rows[place.interaction_id] for place in shown if place.interaction_id in rows]
         return Page(found, shown[-1] if len(places) > size else None)
@@ -176,7 +177,7 @@ class Listing:
             return later_id
         if place.value is None:
             return f"(isNull({column}) AND {later_id})"
-        bound = bind.bind(place.value, TYPES[FIELDS[column]])
+        bound = bind.bind(place.value, TYPES[FILTER_FIELDS[column]])
         null_later = "" if column in NEVER_NULL else f" OR isNull({column})"
         return f"(ifNull({column} {than} {bound} OR ({column} = {bound} AND {later_id}), 0){null_later})"
 

@@ -6,6 +6,7 @@ connection carries the database.
 
 from typing import NamedTuple
 
+from schemas.interaction import FIELDS
 from schemas.views import VIEWS
 
 INTERACTIONS = "interactions"
@@ -236,31 +237,13 @@ KEPT_FROM = (
 )
 """Rows of `interactions` from before this time are counted in the ledger, whether they are deleted already or not."""
 
-PUBLIC_COLUMNS = (
-    "interaction_id",
-    "feature_id",
-    "interaction_type",
-    "position",
-    "metadata",
-    "user_id",
-    "session_id",
-    "execution_id",
-    "retriever_id",
-    "query_snapshot",
-    "document_score",
-    "result_set_size",
-    "feature_uri",
-    "occurred_at",
-    "timestamp",
-)
-"""The columns of `interactions` that a record of the API is made from."""
+PUBLIC_COLUMNS = ("interaction_id", *(field.name for field in FIELDS), "timestamp")
+"""Columns of `interactions` that a record of the API is made from."""
 
 KEPT_COLUMNS = (
     "namespace",
     "interaction_id",
-    "feature_id",
-    "interaction_type",
-    "execution_id",
+    *(field.name for field in FIELDS if field.kept),
     "timestamp",
     "_event_time_ms",
     "_idempotency_key",
@@ -270,16 +253,5 @@ KEPT_COLUMNS = (
     "_offset",
 )
 """Columns that a tombstone keeps: the row's place in the accounts, and the parts of its key."""
-ERASED_COLUMNS = {
-    "position": "0",
-    "metadata": "''",
-    "user_id": "NULL",
-    "session_id": "NULL",
-    "retriever_id": "NULL",
-    "query_snapshot": "''",
-    "document_score": "NULL",
-    "result_set_size": "NULL",
-    "feature_uri": "NULL",
-    "occurred_at": "NULL",
-}
-"""Columns that it erases, with the value written instead."""
+ERASED_COLUMNS = {field.name: field.erased for field in FIELDS if not field.kept}
+"""Columns that a tombstone erases, with the SQL literal written instead."""

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from schemas.event_time import to_epoch_ms
 from schemas.identity import is_interaction_id
-from schemas.interaction import MAX_OBJECT_BYTES, Interaction
+from schemas.interaction import MAX_OBJECT_BYTES, OBJECT_FIELDS, Interaction
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
-from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, REQUEST_KEYS, ValidEvent, WireEvent
+from schemas.wire import ACCEPTED_KEYS, FIELD_NAMES, NULL, REQUEST_KEYS, ValidEvent, wire_event
 
 _REASONS: dict[str, Reason] = {
     "missing": "missing_field",
@@ -85,24 +85,11 @@ def _validate(
         interaction = Interaction.model_validate(fields)
     except ValidationError as error:
         raise _Refused(*_rejections(error, accepted), *left_out) from None
+    values = {name: getattr(interaction, name) for name in FIELD_NAMES}
+    values |= {name: objects.get(name, NULL) for name in OBJECT_FIELDS}
+    values |= {"occurred_at": fields.get("occurred_at"), "interaction_id": interaction_id}
     occurred_at = interaction.occurred_at
-    event = WireEvent(
-        feature_id=interaction.feature_id,
-        interaction_type=interaction.interaction_type,
-        position=interaction.position,
-        metadata=objects.get("metadata", NULL),
-        user_id=interaction.user_id,
-        session_id=interaction.session_id,
-        execution_id=interaction.execution_id,
-        retriever_id=interaction.retriever_id,
-        query_snapshot=objects.get("query_snapshot", NULL),
-        document_score=interaction.document_score,
-        result_set_size=interaction.result_set_size,
-        feature_uri=interaction.feature_uri,
-        occurred_at=fields.get("occurred_at"),
-        interaction_id=interaction_id,
-    )
-    return ValidEvent(event, None if occurred_at is None else to_epoch_ms(occurred_at))
+    return ValidEvent(wire_event(**values), None if occurred_at is None else to_epoch_ms(occurred_at))
 
 
 def _leave_out_unknown(fields: dict[str, Any], accepted: Sequence[str]) -> list[Rejection]:

@@ -14,15 +14,18 @@ moves it (`consumers/moves.py`). docs/wire.md is this contract for people.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from schemas.event_time import iso_ms
+from schemas.fields import FieldKind, FieldSpec
 from schemas.interaction import (
+    FIELDS,
     MAX_NAMESPACE_BYTES,
+    OBJECT_FIELDS,
     Interaction,
     InteractionType,
     encode_object,
@@ -50,26 +53,54 @@ _NOT_IN_NAMESPACES = re.compile(r"[\x00-\x1f\x7f-\x9f,\ud800-\udfff]")
 
 NULL = Raw(b"null")
 _WHITESPACE = b" \t\r\n"
-OBJECT_FIELDS = ("metadata", "query_snapshot")
 
 
-class WireEvent(Struct, gc=False, omit_defaults=True):
-    """A record value that the validator let pass. Objects stay the JSON text they were; an absent one is `NULL`."""
+class Grouped(Protocol):
+    """Parts of a partition key."""
 
-    feature_id: str
+    @property
+    def feature_id(self) -> str: ...
+    @property
+    def execution_id(self) -> str | None: ...
+    @property
+    def session_id(self) -> str | None: ...
+    @property
+    def user_id(self) -> str | None: ...
+
+
+class WireEvent(Grouped, Protocol):
+    """A record value that the validator let pass: fields that Tally's rules read by name.
+
+    The object has every field of `schemas.interaction.FIELDS` and the id. Objects keep their JSON text, absent ones are
+    `NULL`; `occurred_at` keeps its text.
+    """
+
     interaction_type: list[InteractionType]
-    position: int
-    metadata: Raw = NULL
-    user_id: str | None = None
-    session_id: str | None = None
-    execution_id: str | None = None
-    retriever_id: str | None = None
-    query_snapshot: Raw = NULL
-    document_score: float | None = None
-    result_set_size: int | None = None
-    feature_uri: str | None = None
-    occurred_at: str | None = None
-    interaction_id: str | None = None
+    interaction_id: str | None
+
+
+_WIRE_TYPES: dict[FieldKind, Any] = {
+    "text": str,
+    "types": list[InteractionType],
+    "integer": int,
+    "float": float,
+    "object": Raw,
+    "time": str,
+}
+
+
+def _struct_field(field: FieldSpec) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = _WIRE_TYPES[field.kind]
+    if field.required:
+        return field.name, kind
+    return (field.name, kind, NULL) if field.kind == "object" else (field.name, kind | None, None)
+
+
+_struct_fields = [*map(_struct_field, FIELDS), ("interaction_id", str | None, None)]
+wire_event: Callable[..., WireEvent] = cast(
+    Any, msgspec.defstruct("WireEvent", _struct_fields, gc=False, omit_defaults=True, kw_only=True)
+)
+"""Make the event of these fields, given by name."""
 
 
 class ValidEvent(NamedTuple):
@@ -79,17 +110,16 @@ class ValidEvent(NamedTuple):
     occurred_ms: int | None
 
 
-ACCEPTED_KEYS = ("document_id", *WireEvent.__struct_fields__)
-"""Largest size of a record's value."""
-REQUEST_KEYS = tuple(key for key in ACCEPTED_KEYS if key != "interaction_id")
-"""Largest size of an event in a request."""
+FIELD_NAMES = tuple(field.name for field in FIELDS)
+ACCEPTED_KEYS = ("document_id", *FIELD_NAMES, "interaction_id")
+"""Keys of a record's value."""
+REQUEST_KEYS = ("document_id", *FIELD_NAMES)
+"""Keys of an event in a request."""
 
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     """The record value of an interaction. Fields that are None are left out."""
-    fields: dict[str, Any] = {
-        name: value for name in Interaction.model_fields if (value := getattr(interaction, name)) is not None
-    }
+    fields: dict[str, Any] = {name: value for name in FIELD_NAMES if (value := getattr(interaction, name)) is not None}
     for name in OBJECT_FIELDS:
         if name in fields:
             fields[name] = Raw(encode_object(fields[name]))
@@ -148,19 +178,6 @@ def record_size(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) 
 def decode_number(raw: bytes | None) -> int | None:
     """A header's decimal number below 10**15, which times in milliseconds and offsets are; None for anything else."""
     return int(raw) if raw and raw.isdigit() and len(raw) <= _MAX_DIGITS else None
-
-
-class Grouped(Protocol):
-    """The parts of a partition key."""
-
-    @property
-    def feature_id(self) -> str: ...
-    @property
-    def execution_id(self) -> str | None: ...
-    @property
-    def session_id(self) -> str | None: ...
-    @property
-    def user_id(self) -> str | None: ...
 
 
 def partition_key(namespace: str, event: Grouped, idempotency_key: str | None = None) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from readers.filters import FIELDS, MAX_INTEGER_DIGITS, Condition, Field, Filter, Group, words_of
+from readers.filters import FILTER_FIELDS, MAX_INTEGER_DIGITS, Condition, Field, Filter, Group, words_of
 from schemas.event_time import parse_occurred_at
 
 
@@ -40,7 +40,7 @@ def _values(field: Field, record: dict[str, Any]) -> list[Any]:
         values = [json.loads(value) if isinstance(value, str) else value for value in values]
     for key in field.path:
         values = [each[key] for each in _elements(values) if isinstance(each, dict) and key in each]
-    if FIELDS.get(field.column) == "time":
+    if FILTER_FIELDS.get(field.column) == "time":
         return [None if value is None else parse_occurred_at(value) for value in values]
     return values
 
