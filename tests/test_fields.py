@@ -1,38 +1,69 @@
-"""Table of fields: every list of fields is derived from it."""
+"""Table of fields: one more field is a line of the model and a migration, and nothing else."""
 
-from kernels.scan_event import NUMBER_FIELDS, SPAN_FIELDS
-from readers.filters import FILTER_FIELDS
-from schemas.record import InteractionRecord
-from schemas.tables import ERASED_COLUMNS, KEPT_COLUMNS, PUBLIC_COLUMNS
-from schemas.wire import ACCEPTED_KEYS
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from runtime.settings import Settings
+from schemas.fields import MAX_NAME_BYTES, fields_of
+from schemas.interaction import Id, OccurredAt
+from schemas.tables import INTERACTIONS, KEPT_COLUMNS
+from tests.test_compiled import change
+from tests.test_packages import MAY_IMPORT, ROOT
+
+END_OF_FIELDS = '    @model_validator(mode="before")\n'
+FIELDS = "    campaign_id: Id | None = None\n    shelf: Int32 | None = None\n\n"
+END_OF_MIGRATIONS = ")\nBOOTSTRAP = ("
+MIGRATION = f"""    Migration(
+        1_000,
+        ("ALTER TABLE {INTERACTIONS} ADD COLUMN IF NOT EXISTS campaign_id Nullable(String), "
+         "ADD COLUMN IF NOT EXISTS shelf Nullable(UInt32)",),
+        oldest=4,
+    ),
+"""
 
 
-def test_the_derived_lists_are_those_that_were_written_out() -> None:
-    fields = (
-        "feature_id interaction_type position metadata user_id session_id execution_id retriever_id query_snapshot "
-        "document_score result_set_size feature_uri occurred_at"
+async def test_an_added_field_is_a_line_of_the_model_and_a_migration(settings: Settings, tmp_path: Path) -> None:
+    """`tests.added_fields` has the checks: emitting, scanning, storing, reading, filtering, erasing."""
+    for package in (*MAY_IMPORT, "tests"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    change(tmp_path / "schemas" / "interaction.py", END_OF_FIELDS, FIELDS + END_OF_FIELDS)
+    change(tmp_path / "schemas" / "tables.py", END_OF_MIGRATIONS, MIGRATION + END_OF_MIGRATIONS)
+    environment = {**os.environ, **settings.as_environment(), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-P", "-m", "tests.added_fields"]
+    ran = await asyncio.to_thread(
+        subprocess.run, command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert tuple(f"interaction_id {fields} timestamp".split()) == PUBLIC_COLUMNS
-    assert tuple(f"document_id {fields} interaction_id".split()) == ACCEPTED_KEYS
-    added = "interaction_id deduplicated timestamp warning"
-    assert list(InteractionRecord.model_fields) == f"{fields} {added}".split()
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_tombstone_keeps_the_parts_of_the_deduplication_key_and_nothing_else_of_an_interaction() -> None:
     kept = "namespace interaction_id feature_id interaction_type execution_id timestamp"
     internal = "_event_time_ms _idempotency_key _keyed _topic _partition _offset"
     assert tuple(f"{kept} {internal}".split()) == KEPT_COLUMNS
-    nulls = "user_id session_id retriever_id document_score result_set_size feature_uri occurred_at"
-    assert {
-        "position": "0",
-        "metadata": "''",
-        "query_snapshot": "''",
-        **dict.fromkeys(nulls.split(), "NULL"),
-    } == ERASED_COLUMNS
-    texts = "feature_id user_id session_id execution_id retriever_id feature_uri"
-    assert tuple(f"{texts} document_score metadata query_snapshot".split()) == SPAN_FIELDS
-    assert NUMBER_FIELDS == ("position", "result_set_size", "occurred_at")
-    assert {
-        **dict.fromkeys(("interaction_id", *texts.split()), "text"),
-        **dict.fromkeys(("position", "document_score", "result_set_size"), "number"),
-        "interaction_type": "texts",
-        "occurred_at": "time",
-        "timestamp": "time",
-    } == FILTER_FIELDS
+
+
+def test_a_model_that_is_no_table_is_refused() -> None:
+    class Untyped(BaseModel):
+        name: str
+
+    class TwoTimes(BaseModel):
+        begun: OccurredAt
+        ended: OccurredAt | None = None
+
+    class LongName(BaseModel):
+        model_config = {}
+
+    long = "n" * (MAX_NAME_BYTES + 1)
+    with pytest.raises(TypeError, match="field name has 0 FieldType"):
+        fields_of(Untyped)
+    with pytest.raises(TypeError, match="two fields of kind time"):
+        fields_of(TwoTimes)
+    with pytest.raises(TypeError, match="longer than"):
+        fields_of(type("Long", (LongName,), {"__annotations__": {long: Id}}))
