@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from readers.filter_fields import ALIASES, FILTER_FIELDS, FilterError, is_plain
 from readers.filter_sql import TYPES, where
-from readers.filters import ALIASES, FILTER_FIELDS, Filter, FilterError, Group, is_plain
+from readers.filters import Filter, Group
 from readers.lookup import read_stored, visible_ids
 from readers.parameters import Parameters
 from runtime.clickhouse import ClickHouse

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from readers.filters import FILTER_FIELDS, MAX_INTEGER_DIGITS, Condition, Field, Filter, Group, words_of
+from readers.filter_fields import FILTER_FIELDS, FilterField
+from readers.filters import MAX_INTEGER_DIGITS, Condition, Filter, Group, words_of
 from schemas.event_time import parse_occurred_at
 
 
@@ -33,7 +34,7 @@ def holds(filter_: Filter, record: dict[str, Any]) -> bool:
     return _any(values, filter_, operator)
 
 
-def _values(field: Field, record: dict[str, Any]) -> list[Any]:
+def _values(field: FilterField, record: dict[str, Any]) -> list[Any]:
     """The values that a condition is about: several where its path goes through an array."""
     values = [record[field.column]]
     if field.kind == "json":

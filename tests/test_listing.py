@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deploy.embedded.stack import Stack
-from readers.filters import FILTER_FIELDS, OPERATORS, TEXT_OPERATORS, FilterError, read_filters
+from readers.filter_fields import FILTER_FIELDS, FilterError
+from readers.filters import OPERATORS, TEXT_OPERATORS, read_filters
 from runtime.deletions import Deletion, Deletions
 from runtime.settings import Settings
 from schemas.interaction import Interaction
