@@ -62,7 +62,7 @@ NO_FEATURE_URI = "no feature_uri: this interaction cannot take part in learned f
 
 
 def warning_for(feature_uri: str | None) -> str | None:
-    """The API's warning for an interaction that is accepted but may not act as its sender intends."""
+    """Return the API's warning for an accepted interaction that may not act as its sender intends, or None."""
     return NO_FEATURE_URI if feature_uri is None else None
 
 
@@ -84,12 +84,12 @@ def _within(limit_bytes: int) -> AfterValidator:
 
 
 def encode_object(value: dict[str, Any]) -> bytes:
-    """The JSON text of metadata or query_snapshot: what is measured here is what is sent."""
+    """Encode an object field as JSON text: the bounds apply to these bytes, and these bytes are sent."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _plain_json_object(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what cannot be written as bounded JSON; the object itself is kept as given."""
+    """Return the object; raise PydanticCustomError if it cannot be written as JSON within the bounds."""
     try:
         if depth_of(value, max_nodes=MAX_OBJECT_BYTES) + 1 > MAX_DEPTH:
             raise PydanticCustomError("too_deep", "nests deeper than {limit} levels", {"limit": MAX_DEPTH})
@@ -112,7 +112,7 @@ def _occurred_at(value: object) -> object:
         return parse_occurred_at(value)
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        to_epoch_ms(aware)  # refuses what lies outside the range
+        to_epoch_ms(aware)  # raises outside 1970 to 2262
         return aware
     return value
 

@@ -13,7 +13,7 @@ from schemas.wire import FIELD_NAMES, ValidEvent
 
 
 class InteractionRecord(Interaction):
-    """An interaction and what Tally added to it. `interaction_id` is null on a duplicate."""
+    """Record of an event: an interaction and four fields of Tally's own. `interaction_id` is null on a duplicate."""
 
     model_config = ConfigDict(strict=False)
 
@@ -40,7 +40,7 @@ def record_from_event(
     """Make the record of an accepted event as it will be stored; `append_ms` is its append time, in ms since 1970."""
     event, occurred_ms = validated
     record = {name: getattr(event, name) for name in FIELD_NAMES}
-    # A future event time is shown as the time of recording.
+    # An event time in the future is shown as the append time.
     occurred_at = None if occurred_ms is None else iso_ms(from_epoch_ms(min(occurred_ms, append_ms)))
     timestamp = iso_ms(from_epoch_ms(append_ms))
     return _completed(record, interaction_id, occurred_at, timestamp, deduplicated=deduplicated)

@@ -1,4 +1,4 @@
-"""The validator: the slow path that has the last word and words every rejection."""
+"""Validator: the strict, slow path, which decides about every event that the scanner leaves, and words rejections."""
 
 import json
 from codecs import BOM_UTF8
@@ -34,14 +34,14 @@ _REASONS: dict[str, Reason] = {
     "conflict": "conflict",
     "empty_result_set": "conflict",
 }
-"""pydantic's error type -> our reason; what is not listed is a wrong type."""
+"""Reasons by pydantic's error types; other error types are a wrong type."""
 
 MOST_UNKNOWN_KEYS = 20
-"""Keys that are not declared and still are named one by one; further ones are counted."""
+"""Largest number of undeclared keys that are named one by one; further ones are counted."""
 
 
 class _Refused(Exception):
-    """`args` are rejections."""
+    """Refusal of a value; `args` are rejections."""
 
     @classmethod
     def because(cls, reason: Reason, field: str, message: str) -> "_Refused":
@@ -59,9 +59,9 @@ def validate(value: bytes | None) -> ValidEvent | Rejection:
 
 
 def validate_request(value: bytes) -> ValidEvent | Sequence[Rejection]:
-    """Decide about an event that somebody asks to have recorded: the event, or all that is wrong with it.
+    """Decide about an event of an HTTP request: the event, or everything that is wrong with it. Never raises.
 
-    The same judgement, but that an id is not the sender's to choose. Never raises.
+    In contrast to a record, a request must not contain an id.
     """
     try:
         return _validate(value, _parse(_decode(value)), None, accepted=REQUEST_KEYS)
@@ -93,9 +93,9 @@ def _validate(
 
 
 def _leave_out_unknown(fields: dict[str, Any], accepted: Sequence[str]) -> list[Rejection]:
-    """Take keys that are not declared out of `fields`, all but the first, and say how many they were.
+    """Remove undeclared keys from `fields`, all but MOST_UNKNOWN_KEYS, and return a rejection that counts them.
 
-    The model would make an error of each: a megabyte of keys would be a hundred megabytes of errors.
+    The model makes an error of each key: a megabyte of keys would become a hundred megabytes of errors.
     """
     if len(fields) <= len(accepted) + MOST_UNKNOWN_KEYS:
         return []
@@ -176,9 +176,9 @@ def _refuse_half_surrogates(everything: list[Any]) -> None:
 
 
 def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
-    """Lift the JSON text of metadata and query_snapshot out of `value`, an empty object staying in its place.
+    """Return the JSON text of the object fields in `value`, and replace them in `fields` by empty objects.
 
-    They are stored as they were written: parsing and printing them again would change numbers.
+    They are stored as they were written: parsing and printing them would change numbers.
     """
     if not any(isinstance(fields.get(name), dict) for name in OBJECT_FIELDS):
         return {}
@@ -195,12 +195,12 @@ def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
 
 
 def rejection_of(error: ValidationError) -> Rejection:
-    """The rejection for errors of the model: the first one, and the number of others."""
+    """Return the rejection for errors of the model: the first one, and the number of others."""
     return first_of(_rejections(error, ACCEPTED_KEYS))
 
 
 def first_of(rejections: Sequence[Rejection]) -> Rejection:
-    """The first of several, and how many more there are."""
+    """Return the first of several rejections, with the number of others in its message."""
     first, *others = rejections
     return first._replace(message=f"{first.message} (and {len(others)} more errors)") if others else first
 
