@@ -178,7 +178,7 @@ FIELDS: tuple[FieldSpec, ...] = fields_of(Interaction)
 
 
 def names_of(*kinds: FieldKind) -> tuple[str, ...]:
-    """Names of the fields of some kinds, kind after kind."""
+    """Return the names of the fields of some kinds, kind after kind."""
     return tuple(field.name for kind in kinds for field in FIELDS if field.kind == kind)
 
 
