@@ -30,7 +30,23 @@ MAX_DECISION_LINES = 60
 
 HISTORY = "CHANGELOG.md"
 """The one page that names files, settings and metrics which are gone."""
-NOT_YET = ("schemas/fields.py", "make test-system")
+NOT_YET = (
+    "consumers/dead_letters.py",
+    "consumers/loop.py",
+    "consumers/native_format.py",
+    "consumers/rebalance.py",
+    "consumers/records.py",
+    "kernels/boundary.py",
+    "kernels/native_texts.py",
+    "kernels/record_batches.py",
+    "make test-system",
+    "schemas/fields.py",
+    "tests/system/",
+    "tests/system/test_cli.py",
+    "tests/system/test_expand.py",
+    "tests/system/test_instance_names.py",
+    "tests/system/test_rolling.py",
+)
 """Names that other changes of the same release bring: files and targets that may be missing until then."""
 FOLDERS = "schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|requirements"
 NOT_SETTINGS = {"TALLY_TEST_STANDINS", "TALLY_IMAGE"}

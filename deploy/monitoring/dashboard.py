@@ -21,7 +21,7 @@ SILENCE = "tally:silence_seconds"
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 _ROWS = {
-    "Event path": (
+    "The way of the events": (
         "tally_lag_",
         "tally_partition_",
         "tally_worker_events",
