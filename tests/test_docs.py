@@ -33,12 +33,7 @@ HISTORY = "CHANGELOG.md"
 NOT_YET = (
     "consumers/dead_letters.py",
     "consumers/loop.py",
-    "consumers/native_format.py",
     "consumers/rebalance.py",
-    "consumers/records.py",
-    "kernels/boundary.py",
-    "kernels/native_texts.py",
-    "kernels/record_batches.py",
     "make test-system",
     "schemas/fields.py",
     "tests/system/",

@@ -30,7 +30,6 @@ PACKAGES = (
 OTHERS = (".ci", "clients", "docs", "ARCHITECTURE.md", "CONTRIBUTING.md", "Makefile", "README.md", "docker-compose.yml")
 NOT_YET = (
     "schemas",
-    "kernels",
     "runtime",
     "consumers",
     "readers",
