@@ -33,7 +33,6 @@ NOT_YET = (
     "runtime",
     "consumers",
     "readers",
-    "tally",
     "deploy",
     "benchmarks",
     "tests",
