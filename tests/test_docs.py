@@ -31,9 +31,6 @@ MAX_DECISION_LINES = 60
 HISTORY = "CHANGELOG.md"
 """The one page that names files, settings and metrics which are gone."""
 NOT_YET = (
-    "consumers/dead_letters.py",
-    "consumers/loop.py",
-    "consumers/rebalance.py",
     "make test-system",
     "schemas/fields.py",
     "tests/system/",
