@@ -102,10 +102,11 @@ bench-disk: $(VENV)/.dev
 bench-http: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.http $(ARGS)
 
-## make lint                   formatter and linter, as CI runs them
+## make lint                   formatter, linter and search for dead code, as CI runs them
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/vulture
 
 ## make types                  strict type check
 types: $(VENV)/.dev

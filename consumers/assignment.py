@@ -48,7 +48,7 @@ class Assignment:
         """Note that the group rebalances: nothing is held any more."""
         self._is_settled = False
         self._held.clear()
-        metrics.HELD.set(0)
+        metrics.PARTITIONS_HELD.set(0)
 
     def has(self, partition: int) -> bool:
         """Whether a partition is assigned now."""
@@ -85,7 +85,7 @@ class Assignment:
                 partition,
                 offset,
             )
-        metrics.HELD.set(len(self._held))
+        metrics.PARTITIONS_HELD.set(len(self._held))
 
     async def has_caught_up(self) -> bool:
         """Whether everything is read, apart from held partitions."""

@@ -12,10 +12,10 @@ from consumers.batch import RejectedRecord
 from runtime.errors import Fatal, TallyError
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
-from runtime.metrics import LETTERS
+from runtime.metrics import DEAD_LETTERS
 from runtime.retry import retrying
 from runtime.settings import Settings
-from runtime.tasks import all_of
+from runtime.tasks import gather_or_cancel
 from schemas.letter import Letter, Origin, write_headers
 
 MAX_MESSAGE_CHARACTERS = 1_000
@@ -41,9 +41,9 @@ class DeadLetters:
         A crash may write a letter twice: readers take letters of one origin (topic, partition, offset) for one.
         """
         for some in _portions(rejected):
-            await all_of(retrying("writing a dead letter", partial(self._send, item)) for item in some)
+            await gather_or_cancel(retrying("writing a dead letter", partial(self._send, item)) for item in some)
             for reason, count in Counter(item.rejection.reason for item in some).items():
-                LETTERS.labels(reason).inc(count)
+                DEAD_LETTERS.labels(reason).inc(count)
 
     async def _send(self, item: RejectedRecord) -> None:
         letter = letter_of(self._source, item)

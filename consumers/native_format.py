@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 IntegerColumn = npt.NDArray[np.integer[Any]]
 
+_CONTINUED = 0x80
+"""Bit of a LEB128 byte that another byte follows."""
 TEXT = "String"
 TIME = "DateTime64(3, 'UTC')"
 """Milliseconds since 1970 as signed 64-bit integers."""
@@ -45,8 +47,8 @@ def block(columns: Mapping[str, Column], rows: int) -> Block:
 def size(number: int) -> bytes:
     """Encode a number as LEB128."""
     written = bytearray()
-    while number >= 0x80:
-        written.append(number & 0x7F | 0x80)
+    while number >= _CONTINUED:
+        written.append(number & 0x7F | _CONTINUED)
         number >>= 7
     written.append(number)
     return bytes(written)

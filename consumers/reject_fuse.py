@@ -111,7 +111,7 @@ class RejectFuses:
 
     def _trip(self, namespace: str, window: _Window, example: Rejection | None) -> None:
         window.is_tripped = True
-        metrics.FUSES.labels(metrics.label_of(namespace)).set(1)
+        metrics.REJECT_FUSES.labels(metrics.label_of(namespace)).set(1)
         log.error(
             "reject fuse tripped for %s: %d of the last %d records were rejected%s. They become dead letters; %s "
             "(TALLY_REJECT_POLICY=%s)",
@@ -125,7 +125,7 @@ class RejectFuses:
 
     def _close(self, namespace: str, window: _Window, then: str) -> None:
         window.is_tripped = False
-        metrics.FUSES.remove(metrics.label_of(namespace))
+        metrics.REJECT_FUSES.remove(metrics.label_of(namespace))
         log.warning(
             "reject fuse closed for %s: %d of the last %d records were rejected; %s",
             _name(namespace),

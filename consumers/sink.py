@@ -11,7 +11,7 @@ from consumers.batch import Duplicates, Move, RejectedRecord
 from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
 from consumers.events import Event, Events, LineFlags, Places
 from consumers.native_format import Block
-from runtime.clickhouse import ClickHouse, Encoded
+from runtime.clickhouse import ClickHouse, EncodedRows
 from runtime.errors import RowsRefused
 from runtime.retry import retrying
 from schemas.identity import id_bytes
@@ -59,11 +59,11 @@ class InsertRows:
         """Deduplication token of the insert."""
         return insert_token(self._topic, self._places)
 
-    def encoded(self, token: str) -> Encoded:
+    def encoded(self, token: str) -> EncodedRows:
         """Finish the rows, to which nothing may be added after this."""
         if self._count:
             self._keep(self._compressor.flush())
-        return Encoded(self._columns, self._chunks, token)
+        return EncodedRows(self._columns, self._chunks, token)
 
 
 class RowBlock(NamedTuple):

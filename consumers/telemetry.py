@@ -41,7 +41,7 @@ class Telemetry:
             metrics.BATCH_AGE.observe(_seconds_since(int(batch.records.append_ms.min())))
         if len(events):
             self._note_last(events)
-            if self._traces.is_on:
+            if self._traces.is_enabled:
                 self._note_traced(events)
 
     def _note_last(self, events: Events) -> None:
@@ -79,7 +79,7 @@ class Telemetry:
                 "messaging.kafka.offset": each.offset,
                 "tally.interaction_id": each.interaction_id,
             }
-            self._traces.consumed(each.traceparent, each.validated_at, attributes)
+            self._traces.record_consumed(each.traceparent, each.validated_at, attributes)
         self._traced = left
 
     def forget(self) -> None:

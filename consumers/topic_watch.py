@@ -16,7 +16,7 @@ from runtime.errors import Fatal, reason_of
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.settings import Settings
-from runtime.stuck import StuckPartitions
+from runtime.stuck import StuckPartitionTracker
 from runtime.tasks import running
 from runtime.topic_check import RETENTION_MS
 
@@ -42,7 +42,7 @@ class TopicWatch:
         self._fault: Fatal | None = None
         self._starts: dict[int, int] = {}
         self._warned_at = -math.inf
-        self.partitions = StuckPartitions(settings)
+        self.partitions = StuckPartitionTracker(settings)
         """This worker's partitions, and which of them are stuck."""
 
     @asynccontextmanager

@@ -126,7 +126,7 @@ class Validation:
         namespaces = [each.namespace for each in all_headers]
         idempotency_keys = [each.idempotency_key for each in all_headers]
         hashes = hash_partition_keys(scanned.text, columns, namespaces, idempotency_keys, headers_of)
-        homes = self._expansions.homes(hashes, partitions, offsets, self._partitions)
+        homes = self._expansions.home_partitions(hashes, partitions, offsets, self._partitions)
         return Events(scanned.text, columns, partitions, rows, all_headers, headers_of, keyed, of_outside, homes)
 
     def _rejected(self, partition: int, record: PlainRecord, headers: DecodedHeaders, why: Rejection) -> RejectedRecord:

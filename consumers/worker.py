@@ -45,11 +45,11 @@ from runtime.clickhouse import connect
 from runtime.deletions import Deletions
 from runtime.errors import TallyError
 from runtime.expansions import Expansions
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.stuck import in_words
+from runtime.stuck import describe
 from runtime.traces import Traces
 
 logger = logging.getLogger("tally.worker")
@@ -87,7 +87,7 @@ class Worker:
         """Return why it is not ready, or that a partition is stuck; '' when it is ready."""
         if self._parts is None or not self._parts.assignment.was_received:
             return "the group has assigned no partitions yet"
-        return self._parts.assignment.describe_held() or in_words(self._parts.topic_watch.partitions.stuck)
+        return self._parts.assignment.describe_held() or describe(self._parts.topic_watch.partitions.stuck)
 
     async def run(self) -> Counts:
         """Work until stopped, or with `until_caught_up` until nothing is left to read."""
@@ -117,7 +117,7 @@ class Worker:
         if self._instance is not None:
             instance_lock = InstanceLock(redis, settings, self._instance)
             await stack.enter_async_context(instance_lock.held())
-        letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
+        letters = await stack.enter_async_context(kafka.producer(settings, dead_letters=True))
         partitions = len(await letters.partitions_for(topic))
         await check_partition_count(settings, database, partitions)
         expansions = await Expansions.read(topic, database)
@@ -162,7 +162,7 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     metrics.BUILD.labels(metadata.version("tally-server")).set(1)
-    with metrics_served(settings, worker.why_not_ready):
+    with serve_metrics(settings, worker.why_not_ready):
         async with periodic_gc():
             return await worker.run()
 

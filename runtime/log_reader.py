@@ -1,4 +1,4 @@
-"""Reading of a range of a partition's log, as it is fetched."""
+"""Reader of a range of a partition's log, as it is fetched."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -20,10 +20,10 @@ Items = Sequence[WholeBatch | Record]
 async def read_items(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
 ) -> AsyncGenerator[Items, None]:
-    """Yield what has offsets from `first` up to, not including, `end`, as it is fetched.
+    """Yield the batches or records with offsets from `first` up to, excluding, `end`, as they are fetched.
 
-    The client is assigned the partition. Raises Unavailable when nothing at all comes for about `patience_ms`: the
-    client itself waits without a word.
+    The client is assigned the partition. Raises Unavailable when nothing arrives for about `patience_ms`, because the
+    client itself waits without an error.
     """
     client.seek(place, first)
     silent_ms = 0
@@ -33,7 +33,7 @@ async def read_items(
             silent_ms = 0 if found else silent_ms + POLL_MS
             if silent_ms >= patience_ms:
                 raise Unavailable(
-                    f"Kafka (TALLY_KAFKA) gives nothing of {place.topic}/{place.partition} from {first} on"
+                    f"Kafka (TALLY_KAFKA) returns no records of {place.topic}/{place.partition} from offset {first}"
                 )
             if found:
                 yield found

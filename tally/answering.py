@@ -8,7 +8,7 @@ from runtime import clickhouse, kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.tasks import all_of
+from runtime.tasks import gather_or_cancel
 
 Answer = TypeVar("Answer")
 
@@ -32,7 +32,7 @@ _ASK: Mapping[str, tuple[str, Callable[[Settings], Awaitable[None]]]] = {
 
 async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
     """Return the errors of these stores within `TALLY_CONNECT_TIMEOUT_MS`. All are asked at once."""
-    faults = await all_of(_fault_of(settings, store) for store in stores)
+    faults = await gather_or_cancel(_fault_of(settings, store) for store in stores)
     return {store: fault for store, fault in zip(stores, faults, strict=True) if fault is not None}
 
 

@@ -28,7 +28,7 @@ from runtime.expansions import Expansions
 from runtime.migrate import check_schema
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, set_on, settings_of
+from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, change_topic_settings, topic_overrides
 from schemas.event_time import from_epoch_ms
 from schemas.tables import EXPANSIONS, OUTCOMES, TOPICS
 
@@ -112,13 +112,13 @@ class Expand:
         return await kafka.partition_numbers(self._admin, self._settings.topic)
 
     async def _is_done(self) -> bool:
-        limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        limit = (await topic_overrides(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
         return len(await self._numbers()) == self._partitions and limit != str(HELD_BYTES)
 
     async def _begin(self) -> _Start:
         """Return the start of this expansion, or of an interrupted one."""
         before = len(await self._numbers())
-        limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        limit = (await topic_overrides(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
         earlier = [_Start(*row) for row in await self._database.rows(_BEGUN, self._where)]
         if earlier and (earlier[0].ends or limit == str(HELD_BYTES)):
             return earlier[0]
@@ -149,7 +149,7 @@ class Expand:
 
     async def _hold_and_drain(self, begun: _Start) -> Sequence[int]:
         """Hold producers, wait until everything is committed, and return the end of each partition."""
-        await set_on(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
+        await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
         self._say("producers are held")
         try:
             return await self._drained(begun.before)
@@ -180,5 +180,5 @@ class Expand:
             await asyncio.sleep(POLL_S)
 
     async def _release(self, begun: _Start) -> None:
-        await set_on(self._admin, self._settings.topic, max_message_bytes=str(begun.max_message_bytes))
+        await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(begun.max_message_bytes))
         self._say("producers are released")

@@ -4,9 +4,9 @@ import time
 
 from readers.lookup import Lookups
 from readers.overview import read_lag
-from readers.progress import Progress
+from readers.progress import ConsumerProgress
 from runtime import clickhouse
-from runtime.log_batches import first_waiting
+from runtime.log_batches import find_first_waiting
 from runtime.settings import Settings
 from schemas.outcome import Outcome
 from tally.answering import asked, check_stores
@@ -40,11 +40,11 @@ async def _may_be_in_flight(settings: Settings, interaction_id: str) -> bool:
     lagging = {each.partition: (each.committed, each.end_offset) for each in await read_lag(settings) if each.lag > 0}
     if not lagging:
         return False
-    waiting = await first_waiting(settings, lagging)
+    waiting = await find_first_waiting(settings, lagging)
     if len(waiting) < len(lagging):  # a partition cannot be read: any id may be among its records
         oldest_ms = 0
     else:
         oldest_ms = min((each.last_append_ms for each in waiting.values() if each), default=int(time.time() * 1000))
-    progress = Progress(settings)
+    progress = ConsumerProgress(settings)
     progress.settled_ms = oldest_ms
     return progress.may_be_in_flight(interaction_id)

@@ -5,10 +5,10 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TypeVar
 
-from producers.producer import Imported
+from producers.producer import ImportedInteraction
 from schemas.interaction import Interaction
 
-Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
+Source = Iterable[Interaction | ImportedInteraction] | AsyncIterable[Interaction | ImportedInteraction]
 
 Item = TypeVar("Item")
 
@@ -68,7 +68,7 @@ async def at_rate(source: Iterable[Item], rate: float | None) -> AsyncIterator[I
         yield item
 
 
-async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | Imported]:
+async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | ImportedInteraction]:
     """Yield from `source` until it ends or `stop` is set."""
     if isinstance(source, AsyncIterable):
         async for item in source:

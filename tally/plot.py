@@ -9,6 +9,9 @@ from readers.reports import Report
 from runtime.errors import TallyError
 from runtime.text import printable
 
+MAX_HORIZONTAL_LABELS = 10
+"""Bars with more labels have slanted ones."""
+
 
 def draw(report: Report, path: Path) -> None:
     """Write a PNG of the value column by the label column. Raises TallyError when the file cannot be written."""
@@ -28,7 +31,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set_title(report.title)
     axes.set_xlabel(report.label.replace("_", " "))
     axes.set_ylabel(report.value.replace("_", " "))
-    axes.tick_params(axis="x", rotation=0 if len(sums) < 10 else 60)
+    axes.tick_params(axis="x", rotation=0 if len(sums) < MAX_HORIZONTAL_LABELS else 60)
     axes.spines[["top", "right"]].set_visible(False)
     try:
         figure.savefig(path, dpi=120, format="png")

@@ -24,7 +24,7 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.expansions import Expansions
 from runtime.faults.kafka import kafka_fault
-from runtime.kafka_connection import connection
+from runtime.kafka_connection import connection_options
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
 from runtime.settings import Settings
@@ -231,7 +231,7 @@ async def _refuse_members(admin: Any, group: str) -> None:
 @asynccontextmanager
 async def _assigned(settings: Settings, places: Mapping[TopicPartition, object]) -> AsyncIterator[AIOKafkaConsumer]:
     """Open a client that commits for the group without being a member of it."""
-    client = AIOKafkaConsumer(**connection(settings), group_id=settings.group, enable_auto_commit=False)
+    client = AIOKafkaConsumer(**connection_options(settings), group_id=settings.group, enable_auto_commit=False)
     await client.start()
     try:
         client.assign(list(places))

@@ -11,16 +11,16 @@ from typing import Literal, get_args
 
 from fastapi import FastAPI
 
-from producers.collector.module import CollectorPart
-from readers.module import ReaderPart
+from producers.collector.module import CollectorModule
+from readers.module import ReaderModule
 from runtime import kafka, log
 from runtime.clickhouse import connect
 from runtime.errors import TallyError, Unavailable
 from runtime.http.hosts import allowed_names
 from runtime.http.server import ApiServer
 from runtime.http.service import ApiModule, create_app
-from runtime.metrics_server import metrics_served
-from runtime.ports import host_and_port, is_free, listening
+from runtime.metrics_server import serve_metrics
+from runtime.ports import host_and_port, is_free, listening_sockets
 from runtime.process.children import Children, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
@@ -37,11 +37,11 @@ logger = logging.getLogger("tally.api")
 
 def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
     """Create the application of a role at `host`. With both parts a POST can wait for its outcome."""
-    reader = ReaderPart()
+    reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
-        "collector": [CollectorPart()],
+        "collector": [CollectorModule()],
         "reader": [reader],
-        "all": [reader, CollectorPart(reader.outcome)],
+        "all": [reader, CollectorModule(reader.outcome)],
     }
     return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host))
 
@@ -100,9 +100,9 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     server = ApiServer(app_of(settings, role, host), settings)
     with (
         _listening(host, port) as sockets,
-        metrics_served(settings, why_not_ready=lambda: "" if server.started else "starting"),
+        serve_metrics(settings, why_not_ready=lambda: "" if server.started else "starting"),
     ):
-        await server.serve_until_told(sockets)
+        await server.serve_until_signal(sockets)
     if not server.started:
         raise TallyError(f"the API could not start on {host_and_port(host, port)}; its log above says why")
 
@@ -111,7 +111,7 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
 def _listening(host: str, port: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         try:
-            sockets = stack.enter_context(listening(host, port, shared=True))
+            sockets = stack.enter_context(listening_sockets(host, port, shared=True))
         except OSError as error:
             where = host_and_port(host, port)
             raise TallyError(f"cannot listen on {where}: {error}; choose with --host and --port") from None
@@ -131,7 +131,7 @@ def main() -> None:
     log.configure()
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
-        log.configure(settings.log_format, most_lines=settings.http_log_repeats)
+        log.configure(settings.log_format, max_lines=settings.http_log_repeats)
         asyncio.run(serve(settings, options.role, options.host, options.port))
     except TallyError as error:
         logger.error("%s", error)

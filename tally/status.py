@@ -8,10 +8,10 @@ from readers.overview import PartitionLag, VerdictCounts, count_verdicts, count_
 from readers.stuck_now import find_stuck
 from runtime import clickhouse
 from runtime.errors import TallyError, Unavailable
-from runtime.ports import http_answers
+from runtime.ports import responds_to_http
 from runtime.settings import Settings
-from runtime.stack_file import Phase, StackFile, process_exists
-from runtime.stuck import Stuck
+from runtime.stack_file import StackFile, StackPhase, process_exists
+from runtime.stuck import StuckPartition
 from tally.answering import faults_of
 
 
@@ -21,7 +21,7 @@ class Status:
 
     stack: StackFile | None = None
     partitions: list[PartitionLag] | None = None
-    stuck: list[Stuck] | None = None
+    stuck: list[StuckPartition] | None = None
     verdicts: VerdictCounts | None = None
     withheld: dict[str, int] | None = None
     problems: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ async def read_status(settings: Settings) -> Status:
         status.add(str(each))
     if status.stack:
         await _ask_stack(status.stack, status)
-        if (phase := Phase.of(settings.data_dir)) and phase.doing == "stopping":
+        if (phase := StackPhase.of(settings.data_dir)) and phase.state == "stopping":
             status.add(f"the stack is stopping (pid {phase.pid})")
     return status
 
@@ -81,5 +81,5 @@ async def _ask_stack(stack: StackFile, status: Status) -> None:
     running = sum(map(process_exists, stack.pids.workers))
     if running < stack.workers:
         status.add(f"{running} of {stack.workers} workers run")
-    if not await asyncio.to_thread(http_answers, f"{stack.endpoints.api}/v1/health"):
+    if not await asyncio.to_thread(responds_to_http, f"{stack.endpoints.api}/v1/health"):
         status.add(f"the API at {stack.endpoints.api} does not answer")

@@ -6,7 +6,7 @@ from typing import Any
 
 from readers.log_range import LogRange
 from runtime.clickhouse import ClickHouse
-from runtime.deletions import erase_all
+from runtime.deletions import erasure_statement
 from runtime.errors import TallyError
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from schemas.tables import DELETIONS, INTERACTIONS, LEDGER, OUTCOMES
@@ -58,7 +58,7 @@ class TableCopy:
         await self._run(deletions, {})
         if erase:
             for database in (self._target, self._live):
-                await self._run(erase_all(database), {})
+                await self._run(erasure_statement(database), {})
 
     async def copy_new_rows(self, *, back: bool = False) -> None:
         """Copy newer rows than the ranges, and rows of other topics, that the other side lacks. `back`: into live."""

@@ -61,7 +61,7 @@ class TailFilter(NamedTuple):
     execution_id: str | None = None
     verdict: str | None = None
 
-    def may_be(self, seen: TailEvent) -> bool:
+    def may_match(self, seen: TailEvent) -> bool:
         """Return whether an event matches, its verdict aside."""
         return (
             self.namespace in (None, seen.namespace)
@@ -100,7 +100,7 @@ async def tail(
                     if records.flaw_at(line):
                         record = record._replace(value=None)
                     seen = _seen(partition, record, settings.namespace)
-                    skipped += wanted.may_be(seen) and not pending.add(record.timestamp, seen)
+                    skipped += wanted.may_match(seen) and not pending.add(record.timestamp, seen)
             if skipped:
                 yield Skipped(skipped)
             for seen in await pending.settled():

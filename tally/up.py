@@ -17,7 +17,7 @@ from readers.overview import Overview, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
-from runtime.ports import http_answers, is_free
+from runtime.ports import is_free, responds_to_http
 from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
@@ -184,7 +184,7 @@ class Up:
             environment=self._settings.as_environment(),
         )
         deadline = time.monotonic() + API_START_S
-        while not await asyncio.to_thread(http_answers, f"{self._api_url}/v1/health"):
+        while not await asyncio.to_thread(responds_to_http, f"{self._api_url}/v1/health"):
             if self._api.exit_code is not None:
                 raise self._api.failure(f"{self._api.describe_exit()} while starting")
             if time.monotonic() > deadline:

@@ -18,7 +18,7 @@ from tests.validating import APPEND_MS, NAMESPACE, validated
 
 
 def assert_agreement(values: Sequence[bytes | None]) -> None:
-    """What would be stored of these values, and what rejected, is what the validator says of each alone."""
+    """Assert that these values are stored and rejected as the validator decides for each alone."""
     found = validated(values)
     verdicts = {at: validate(value) for at, value in enumerate(values)}
     assert {each.offset: each.rejection for each in found.rejected} == {

@@ -74,7 +74,7 @@ _CHARACTERS = {
     "\\u0800": 3, "\\uffff": 3, "\\ud83d\\ude00": 4, "\\uDBFF\\uDFFF": 4, "\x7f": 1, "\u0080": 2, "\u2028": 3,
     "\U0010ffff": 4,
 }  # fmt: skip
-"""How a character is written, and how many bytes of UTF-8 it is."""
+"""Spelling of a character, and its size in UTF-8."""
 
 
 def texts(limit_bytes: int) -> list[str]:
@@ -165,4 +165,4 @@ OF_FIELDS: dict[str, list[str]] = {
     **{field.name: _OF_KINDS.get(field.kind) or texts(field.max_bytes) for field in FIELDS},
     "interaction_id": IDS,
 }
-"""By field, what stands at its bounds."""
+"""Values at the bounds of each field."""

@@ -28,7 +28,7 @@ hypothesis_settings.load_profile("everyday")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the tests run on, and how often."""
+    """Add the options of the stack and of repetitions."""
     parser.addoption("--stack", choices=("embedded", "containers"), default="embedded", help="where the stores run")
     parser.addoption("--repeat", type=int, default=1, help="run each test this many times, on one stack")
 
@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One stack for the whole run: embedded, or what of it containers can stand in for."""
+    """Return one stack for the whole run: embedded, or containers in its place."""
     data_dir = tmp_path_factory.mktemp("stack")
     if request.config.getoption("stack") == "containers":
         from tests.containers_lab import container_stack
@@ -63,7 +63,7 @@ def settings(stack: Stack, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def lab(settings: Settings) -> AsyncIterator[Lab]:
-    """This test's topic and tables, and ways to put things in and look at what came of it."""
+    """Return this test's topic and tables, with helpers to fill and read them."""
     async with lab_of(settings) as lab:
         yield lab
     async with connect(settings, database="default") as server:

@@ -16,7 +16,7 @@ from schemas.event_time import parse_occurred_at
 
 
 def holds(filter_: Filter, record: dict[str, Any]) -> bool:
-    """Whether a record meets a filter."""
+    """Return whether a record meets a filter."""
     if isinstance(filter_, Group):
         return (
             all(holds(each, record) for each in filter_.all_of)

@@ -1,4 +1,4 @@
-"""One tenant's backfill: on a topic of its own, or at a bounded share of the one topic; the others do not wait."""
+"""A backfill of one tenant, on its own topic or at a bounded share of the common one, does not delay others."""
 
 import itertools
 import uuid

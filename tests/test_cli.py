@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from runtime.errors import Fatal, SettingsError
-from runtime.ports import free_port, http_answers
-from runtime.stack_file import Phase
+from runtime.ports import free_port, responds_to_http
+from runtime.stack_file import StackPhase
 from tally.cli import INTERRUPTED, main
 from tests.test_stack import is_running
 from tests.waiting import eventually
@@ -57,27 +57,27 @@ class Running:
         )
 
     def json(self, *arguments: str, given: str | None = None) -> Any:
-        """Its answer, which must be JSON and a success."""
+        """Return its output, which must be JSON and a success."""
         done = self.tally(*arguments, "--json", given=given)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def status(self) -> Any:
-        """What `tally status` says, ready or not."""
+        """Return the output of `tally status`, ready or not."""
         return json.loads(self.tally("status", "--json").stdout)
 
     def key(self) -> str:
-        """Its API key."""
+        """Return its API key."""
         return str(self.json("status", "--show-secrets")["key"])
 
     def is_ready(self) -> bool:
-        """Whether it says so."""
+        """Return whether it reports readiness."""
         assert self.process.poll() is None, self.said()
         done = self.tally("status", "--json")
         return done.returncode == 0 and json.loads(done.stdout)["ready"]
 
     def said(self) -> str:
-        """What it has printed."""
+        """Return its output."""
         return self.log.read_text()
 
     def pids(self) -> list[int]:
@@ -98,7 +98,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | No
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One `tally up --no-demo` for the tests of this file; ends with Ctrl-C and must leave nothing."""
+    """Run `tally up --no-demo` for the tests of this file; it ends with Ctrl-C and must leave nothing."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -324,13 +324,13 @@ def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Runn
         return {pid for pid, name in names.items() if "tally.serve" in name}
 
     with subprocess.Popen(command, env=CLEAN, stderr=subprocess.PIPE, text=True) as serving:
-        eventually(lambda: http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        eventually(lambda: responds_to_http(f"http://127.0.0.1:{port}/v1/ready"))
         first = children()
         assert len(first) == 2
         again = subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=False, timeout=60)
         assert (again.returncode, "is taken" in again.stderr) == (1, True)
         os.kill(min(first), signal.SIGKILL)
-        eventually(lambda: len(children() | first) == 3 and http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        eventually(lambda: len(children() | first) == 3 and responds_to_http(f"http://127.0.0.1:{port}/v1/ready"))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=key) as api:
             made = api.post("/v1/retrievers/interactions", json=event)
             assert api.get(f"/v1/retrievers/interactions/{made.json()['interaction_id']}").json() == made.json()
@@ -359,12 +359,12 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
 
     def says(doing: str) -> None:
         """Held at that point, it is found there by others."""
-        eventually(lambda: Phase.of(running.data_dir) == (pid, doing))
+        eventually(lambda: StackPhase.of(running.data_dir) == (pid, doing))
         os.kill(pid, signal.SIGSTOP)
         done, again = running.tally("status"), running.tally("up", "--no-demo")
         assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done
         assert done.returncode in (1, SettingsError.exit_code)
-        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until it has" in again.stderr
+        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until that is done" in again.stderr
         assert again.returncode == 1
         os.kill(pid, signal.SIGCONT)
 

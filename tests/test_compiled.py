@@ -29,8 +29,8 @@ print(found, sum(scan_int32.stats.cache_hits.values()))
 """
 
 
-class Ran(NamedTuple):
-    """What a process of its own read, and how often it found machine code on disk."""
+class ProcessResult(NamedTuple):
+    """Result of a separate process, and its cache hits of machine code."""
 
     number: int
     hits: int
@@ -44,13 +44,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_in(tree: Path) -> Ran:
+def run_in(tree: Path) -> ProcessResult:
     """Read the largest position that there is."""
     command = [sys.executable, "-c", SCRIPT]
     every = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run(command, cwd=tree, env=every, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
-    return Ran(*map(int, ran.stdout.split()))
+    return ProcessResult(*map(int, ran.stdout.split()))
 
 
 def change(path: Path, before: str, after: str) -> None:
@@ -60,7 +60,7 @@ def change(path: Path, before: str, after: str) -> None:
 
 
 def test_a_constant_of_another_module_is_compiled_anew(tree: Path) -> None:
-    """`scan_int32` contains MAX_INT32, which stands in a module without any compiled function."""
+    """`scan_int32` contains MAX_INT32, which a module without compiled functions defines."""
     bounds = tree / "schemas" / "interaction.py"
     assert "@compiled" not in bounds.read_text()
     assert run_in(tree) == (2**31 - 1, 0)

@@ -61,14 +61,14 @@ async def workers(settings: Settings, folder: Path) -> AsyncIterator[None]:
             running.stop()
 
 
-class Emitted(NamedTuple):
-    """How many events were accepted, and how often one was not, at first."""
+class EmitCounts(NamedTuple):
+    """Numbers of accepted events and of first refusals."""
 
     accepted: int
     held: int
 
 
-async def emitted(settings: Settings, events: Iterable[Interaction], until: asyncio.Event | None = None) -> Emitted:
+async def emitted(settings: Settings, events: Iterable[Interaction], until: asyncio.Event | None = None) -> EmitCounts:
     """Emit one after another, each until it is accepted."""
     accepted = held = 0
     async with Producer(settings) as producer:
@@ -83,7 +83,7 @@ async def emitted(settings: Settings, events: Iterable[Interaction], until: asyn
                 except Unavailable:
                     held += 1
                     await asyncio.sleep(0.05)
-    return Emitted(accepted, held)
+    return EmitCounts(accepted, held)
 
 
 async def until_settled(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""Record batches that contradict themselves: each offset is read once, whatever stands in them, and within bounds."""
+"""Record batches that contradict themselves: each offset is read once, whatever they contain, and within bounds."""
 
 import gzip
 import struct
@@ -47,7 +47,7 @@ some_records = st.lists(
 
 
 def read(*raw: bytes, wanted: int = 0, limits: ReadLimits = DEFAULT_LIMITS) -> Records:
-    """All lines of some batches, read in as many pieces as the limits make of them."""
+    """Return all rows of some batches, read in the pieces that the limits make of them."""
     parts: list[Records] = []
     unread: dict[int, Items] = {0: [whole(each, wanted) for each in raw]}
     while unread:
@@ -68,7 +68,7 @@ def reasons(records: Records) -> list[str | None]:
 
 @given(st.lists(deltas, min_size=1, max_size=8), st.integers(0, 9))
 def test_a_batch_with_a_record_for_each_offset_has_them_in_order(named: list[int], base: int) -> None:
-    """Whatever offsets the records themselves name; those that name another one are flawed, and keep their bytes."""
+    """Offsets in the records themselves do not count; records with another offset are flawed, and keep their bytes."""
     payload = encode_records([RawRecord(b"%d" % place, delta=delta) for place, delta in enumerate(named)])
     records = read(encode_batch(payload, len(named), base=base))
     assert records.offsets.tolist() == [base + place for place in range(len(named))]
@@ -158,7 +158,7 @@ def test_reading_in_pieces_reads_the_same(batches: list[list[RawRecord]], data: 
 
 @pytest.mark.parametrize("codec", [0, *COMPRESS])
 def test_no_batch_takes_more_memory_than_its_bound(codec: int) -> None:
-    """One of the bound's own size is read; one byte more is refused by place, before it is all decompressed."""
+    """A batch of the bound's size is read; one byte more is refused before it is fully decompressed."""
     one = encode_records([RawRecord(b"x" * 100_000)])
     raw = encode_batch(COMPRESS.get(codec, bytes)(one), 1, attributes=codec)
     assert reasons(read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(one)))) == [None]
@@ -200,7 +200,7 @@ def test_what_cannot_be_decompressed_keeps_its_offsets(what: str) -> None:
 
 
 def test_frames_and_blocks_in_a_row_are_one_payload() -> None:
-    """As the codecs' own readers have it; their sizes count together."""
+    """Successive frames are one payload, as for the codecs' own readers; their sizes count together."""
     two = encode_records([RawRecord(b"a" * 500), RawRecord(b"b" * 500)])
     half = len(two) // 2
     for codec, compress in COMPRESS.items():

@@ -38,19 +38,19 @@ class Consume:
             )
 
     def said(self, what: str) -> bool:
-        """Whether it has printed this; fails the test when it has ended without."""
+        """Return whether it has printed this; fail the test when it has ended without."""
         text = self.log.read_text()
         assert what in text or self.process.poll() is None, text
         return what in text
 
     def has_partitions(self, times: int = 1) -> bool:
-        """Whether its workers were given partitions this many times."""
+        """Return whether its workers were assigned partitions this many times."""
         return self.said("partitions 0, 1, 2, 3") and self.log.read_text().count("partitions 0, 1, 2, 3") >= times
 
 
 @contextmanager
 def consume(settings: Settings, log: Path) -> Iterator[Consume]:
-    """It runs, and is stopped in the end."""
+    """Run a consumer, and stop it at the end."""
     running = Consume(settings, log)
     try:
         yield running
@@ -106,7 +106,7 @@ async def test_a_worker_that_was_killed_gets_its_name_back_at_once(
 
 
 async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
-    """One that slept too long has lost its name to another process, and must not continue beside it."""
+    """A process that slept too long has lost its name to another one, and must not continue."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
     async with first.held(), second.held():  # of one process, so the second takes it at once
@@ -134,7 +134,7 @@ async def test_a_name_that_nobody_confirms_is_free(lab: Lab, redis: Redis, claim
 
 
 async def test_a_redis_that_forgets_costs_nobody_his_name(lab: Lab, redis: Redis) -> None:
-    """It is written again."""
+    """The name is written again."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     lock = InstanceLock(redis, settings, INSTANCE)
     key = f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}"

@@ -68,7 +68,7 @@ def records(seed: int, count: int) -> list[Interaction]:
 
 
 def conditions() -> st.SearchStrategy[dict[str, Any]]:
-    """One condition on any field, with values that some records have."""
+    """Return a condition on any field, with values that some records have."""
     texts = st.sampled_from((*WORDS, "red", "SHOES", "s1", "r1", "tally://a", "click", "shoes now", "o"))
     numbers = st.sampled_from((0, 1, 2, 2.5, -3, 0.25, 1e300))
     values = {"text": texts, "texts": texts, "number": numbers, "time": st.sampled_from((*TIMES, "2026-01-01"))}
@@ -196,7 +196,7 @@ async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncCli
         Interaction(feature_id="b", interaction_type=["view"], position=7, user_id="u2", metadata={"q": "other"}),
         Interaction(feature_id="c", interaction_type=["view", "click"], position=3, user_id="u1"),
     )
-    # As a client writes it that keeps to ASCII.
+    # The spelling of a client that writes ASCII only.
     escaped = b'{"feature_id":"d","interaction_type":["view"],"position":9,"metadata":{"q":"sch\\u00f6n"}}'
     await lab.put(escaped, key=b"default:x")
     await lab.drain()

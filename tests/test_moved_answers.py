@@ -1,4 +1,4 @@
-"""What is said of misplaced events: while their copies are on the way, and once those have come to their outcome."""
+"""Outcomes of misplaced events, while their copies are in flight and afterwards."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,7 @@ async def test_what_its_copy_came_to_is_what_it_came_to(lab: Lab, api: httpx.Asy
 
 
 async def test_an_event_whose_rows_have_expired_is_not_on_its_way(lab: Lab, api: httpx.AsyncClient) -> None:
-    """What was moved longer ago than events are kept: its copy is done with, and nothing of it is left."""
+    """The event was moved longer ago than events are kept: the outcome of its copy has expired."""
     minted, _ = await moved(lab)
     await lab.drain()
     await lab.database.command("ALTER TABLE interactions DELETE WHERE 1 SETTINGS mutations_sync = 2")
@@ -144,7 +144,7 @@ async def test_the_deep_audit_finds_a_lost_copy(lab: Lab) -> None:
 async def test_the_deep_audit_finds_an_event_stored_on_two_partitions(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a version stored them that moved nothing: one click under two ids. What lies further apart is no finding."""
+    """One click is stored under two ids, as by a version without moves. Events further apart are no finding."""
 
     async def nothing(*_args: Any) -> None:
         return None

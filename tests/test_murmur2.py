@@ -16,7 +16,7 @@ from schemas.wire import ValidEvent, partition_key
 
 @given(st.binary(max_size=80))
 def test_it_gives_what_kafkas_client_gives(text: bytes) -> None:
-    """Whatever bytes follow the text, they do not count."""
+    """Bytes that follow the text do not count."""
     padded = text + b"something else".ljust(4 + -(len(text) + 4) % 4 + 12)
     assert murmur2(np.frombuffer(padded[: len(padded) // 4 * 4], np.uint32).copy(), len(text)) == kafkas_murmur2(text)
 

@@ -1,4 +1,4 @@
-"""What is compiled is compiled before a worker joins its group, and nothing later, when heartbeats would be missed."""
+"""All code is compiled before a worker joins its group, because later it would miss heartbeats."""
 
 import subprocess
 import sys

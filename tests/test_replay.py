@@ -43,7 +43,7 @@ async def everything(lab: Lab, count: int = 400) -> None:
 
 
 async def log_ends(lab: Lab) -> list[int]:
-    """Of each partition."""
+    """Return the end offset of each partition."""
     places = [TopicPartition(lab.settings.topic, partition) for partition in range(lab.settings.partitions)]
     async with kafka.offset_reader(lab.settings) as log:
         ends = await kafka.end_offsets(log, places)
@@ -203,7 +203,7 @@ async def test_not_into_itself(lab: Lab) -> None:
 async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its misplaced events have no copies in the log: they are stored where they lie, once more."""
+    """The log's misplaced events have no copies: they are stored on their own partition again."""
 
     async def nothing(*_args: Any) -> None:
         return None
@@ -220,7 +220,7 @@ async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
 async def test_a_copy_of_what_an_earlier_version_stored_is_its_duplicate(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when another group, with tables of its own, reads a log from before events were moved."""
+    """Another group, with its own tables, reads a log from before events were moved."""
 
     async def nothing(*_args: Any) -> None:
         return None

@@ -18,7 +18,7 @@ RECORDS = 120
 
 
 class _Crashed(BaseException):
-    """As an end of the process would be: nothing that handles errors may handle it."""
+    """Simulated end of the process, which no error handler may catch."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def _no_hook_is_left() -> Iterator[None]:
 
 
 def crash_at(failpoint: str, passes: int) -> None:
-    """Raise at the how manieth time that the pipeline comes to this failpoint."""
+    """Raise at the n-th pass of the pipeline through this failpoint."""
     left = passes
 
     async def hook(name: str) -> None:
@@ -45,7 +45,7 @@ crashes = st.lists(st.tuples(st.sampled_from(failpoints.FAILPOINTS), st.integers
 
 
 async def test_every_outcome_is_the_rules_whatever_crashes(lab: Lab) -> None:
-    """One log that grows from example to example, read on by workers that crash, in batches of any size."""
+    """One log grows from example to example, and crashing workers read it in batches of any size."""
     examples: list[tuple[int, int, list[tuple[str, int]]]] = []
 
     @given(st.integers(0, 2**32), st.integers(1, RECORDS), crashes)

@@ -1,4 +1,4 @@
-"""The embedded stack: it starts, says what is wrong, survives a restart and leaves nothing behind."""
+"""The embedded stack starts, reports its errors, survives a restart and leaves no processes."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ from tests.waiting import eventually
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not reaped by its new parent does not count."""
+    """Return whether a process runs; one that ended and was not reaped by its new parent does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -34,7 +34,7 @@ def is_running(pid: int) -> bool:
 
 
 def failure_of(stack: Stack) -> str:
-    """What the stack says of a part that has died; empty while all run."""
+    """Return the stack's error for a dead service; empty while all run."""
     try:
         stack.check()
     except ChildFailed as failure:

@@ -27,7 +27,7 @@ def validated(values: Sequence[bytes | None], **more: Any) -> ValidatedBatch:
 
 
 def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:
-    """What the scanner alone reads, and which of them it takes."""
+    """Return the scanner's columns, and the rows that it accepts."""
     sizes = np.array([len(value or b"") for value in values], np.int64)
     text = np.frombuffer(b"".join(value or b"" for value in values), np.uint8)
     ends = np.cumsum(sizes)
@@ -36,7 +36,7 @@ def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:
 
 
 def is_sure(*values: bytes | None) -> list[bool]:
-    """Which of them the scanner alone takes."""
+    """Return the rows that the scanner accepts."""
     return scanned(*values)[1]
 
 

@@ -10,7 +10,7 @@ from consumers.batch import Slice
 from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
 from consumers.claims.owners import OwnerRows, rows_of
 from runtime.clickhouse import ClickHouse
-from runtime.expansions import INHERITED, Expansions
+from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
 from runtime.metrics import CLAIMS_REBUILT
 from runtime.retry import retrying
 from runtime.settings import Settings
@@ -113,7 +113,7 @@ class Rebuild:
             span = {"first": start, "end": start + OFFSETS_PER_QUERY}
             found = await retrying("rebuilding claims", partial(self._database.rows, _OWNERS, {**where, **span}))
             for at in range(0, len(found), CHUNK_OWNERS):
-                owners = _owners_of(found[at : at + CHUNK_OWNERS], INHERITED if inherited else 0)
+                owners = _owners_of(found[at : at + CHUNK_OWNERS], INHERITED_OFFSET_SHIFT if inherited else 0)
                 await retrying("rebuilding claims", partial(self._claims.restore, lease, owners))
             await failpoints.reached("restored")
             done += len(found)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from consumers.claims.owners import Owner
 from consumers.events import Event
 from runtime.clickhouse import ClickHouse
-from runtime.expansions import INHERITED, Expansions
+from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key, is_duplicate_of
@@ -26,7 +26,7 @@ _INHERITED = (
     "arrayExists((parent, end) -> _partition = parent AND _offset < end, "
     "{ancestors:Array(UInt32)}, {ends:Array(UInt64)})"
 )
-_SHIFT = f"if(_partition = {{partition:UInt32}}, 0, {INHERITED})"
+_SHIFT = f"if(_partition = {{partition:UInt32}}, 0, {INHERITED_OFFSET_SHIFT})"
 
 # Rows of another topic are older, whatever their offsets: an earlier pipeline stored them.
 _THESE = "(namespace, interaction_id) IN arrayZip({namespaces:Array(String)}, {ids:Array(String)})"

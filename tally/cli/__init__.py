@@ -5,6 +5,8 @@ import sys
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
+_STANDARD_ERROR = 2
+"""Highest descriptor of a standard stream."""
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ends (128 + SIGINT)."""
 
@@ -20,7 +22,7 @@ def main() -> None:
         from tally.cli.output import Guarded, answers, say
         from tally.invoked import invoked
 
-        log.quieten_libraries()
+        log.silence_libraries()
         try:
             with redirect_stdout(cast(TextIO, Guarded(sys.stdout))):
                 try:
@@ -36,6 +38,6 @@ def main() -> None:
 
 def _occupy_standard_descriptors() -> None:
     """Open the null device in place of a closed standard stream: else a socket could get its number."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)

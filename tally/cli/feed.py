@@ -83,10 +83,10 @@ def open_bandit(
 
     Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
     """
-    from producers.open_bandit import Campaign, Policy, read_log
+    from producers.open_bandit import Campaign, LoggingPolicy, read_log
     from tally.pace import at_rate
 
-    chosen_policy: Policy = _one_of(policy, get_args(Policy), "--policy")
+    chosen_policy: LoggingPolicy = _one_of(policy, get_args(LoggingPolicy), "--policy")
     chosen_campaign: Campaign = _one_of(campaign, get_args(Campaign), "--campaign")
     settings = load_settings(data_dir)
     space = namespace or settings.namespace

@@ -1,4 +1,4 @@
-"""What must be true after a run, however it went."""
+"""Invariants after every run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,15 +16,15 @@ from runtime.settings import Settings
 from schemas import letter
 from tests.chaos.traffic import NARROWED_BYTES
 from tests.lab import read_topic, reading
-from tests.reference import REFUSED, Logged, owners_by_the_rule
+from tests.reference import REFUSED, LoggedEvent, owners_by_the_rule
 
 Place = tuple[int, int]
 
 
 def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -> dict[Place, str]:
-    """By place: `stored ID`, `duplicate of ID`, `rejected REASON` or `moved to PARTITION`, from the log alone.
+    """Return by place: `stored ID`, `duplicate of ID`, `rejected REASON` or `moved to PARTITION`, from the log alone.
 
-    The copies of moved events are in the log, and validated as they lie there: the same holds however often a crash has
+    The copies of moved events are in the log, and validated there: the same holds however often a crash has
     repeated them.
     """
     events: list[Event] = []
@@ -50,7 +50,7 @@ def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -
                 if narrowed
             }
     log = [
-        Logged(
+        LoggedEvent(
             event.partition,
             event.offset,
             event.append_ms,

@@ -52,7 +52,7 @@ _LIMITS = ReadLimits(1 << 18, 1 << 16, 1_000, 1 << 20, 256, 100_000)
 
 
 class Counts(NamedTuple):
-    """What was tried."""
+    """Numbers of tried values."""
 
     values: int = 0
     batches: int = 0
@@ -115,7 +115,7 @@ def _rows() -> Part:
             values[random.randrange(len(values))] = random.choice((None, b""))
         with numpy_guarded_in(*modules):
             at = 0
-            while at < len(values):  # batches of all sizes: in small ones columns lie close to one another
+            while at < len(values):  # batches of all sizes: in small ones columns are close to one another
                 some = values[at : at + random.choice((1, 2, 3, 5, 12, 48))]
                 at += len(some)
                 try:

@@ -36,7 +36,7 @@ class Values:
         self.whole = b"{}"
         """The last value before it was damaged."""
         self._oddness = 0.0
-        """How likely each part of the value being made is one that the validator may refuse."""
+        """Probability that a part of the value is one that the validator may refuse."""
 
     def value(self) -> bytes:
         """The next one."""
