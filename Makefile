@@ -1,4 +1,4 @@
-# Two commands: `make up` runs Tally on real parts, `make test` proves it. ARGS go to the command behind the target.
+# Two commands: `make up` runs Tally on real stores, `make test` proves it. ARGS go to the target's command.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +24,7 @@ test: lint types
 test-browser: $(VENV)/.dev
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-## make test-containers        the tests over containers (needs Docker; stand-ins where images cannot be pulled: needs root)
+## make test-containers        tests on containers (needs Docker; needs root for stand-ins where images cannot be pulled)
 CONTAINER_TESTS := access audit claims client collector consumer crash dead_letters deletion http listing lost_claims \
 	metrics outcomes poison producer reader replay reports retention
 test-containers: $(VENV)/.dev
@@ -35,17 +35,17 @@ test-containers: $(VENV)/.dev
 	fi; \
 	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/test_%.py) $(ARGS)
 
-## make image                  build the image, and say how large its layers are (PYTHON_IMAGE=... for another base)
+## make image                  build the image and print the size of its layers (PYTHON_IMAGE=... for another base)
 PYTHON_IMAGE ?= python:3.13-slim-bookworm
 image:
 	@docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --file deploy/images/Dockerfile --tag tally:0.1.0 .
 	@docker history --format '{{.Size}}\t{{.CreatedBy}}' tally:0.1.0 | grep -v '^0B'
 
-## make digests                the images by digest, as lines for the env file, once they are pulled
+## make digests                pulled images by digest, as lines for the env file
 digests:
 	@deploy/images/digests.sh
 
-## make test-k8s               deploy/k8s rendered by kustomize, which Go builds, and checked
+## make test-k8s               render deploy/k8s with kustomize and check it against the Kubernetes schemas (needs Go)
 KUSTOMIZE := .tally/bin/kustomize
 $(KUSTOMIZE):
 	@GOBIN=$(CURDIR)/.tally/bin go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
@@ -56,25 +56,25 @@ test-k8s: $(VENV)/.dev $(KUSTOMIZE)
 test-monitoring: $(VENV)/.dev
 	@$(BIN)/pytest tests/monitoring $(ARGS)
 
-## make mix                    50 clients for a minute, all calls mixed; then again with Kafka stopped for 10 s
+## make mix                    50 clients for a minute, all API calls mixed; then again with Kafka stopped for 10 s
 mix: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.mix $(ARGS)
 
-## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it continues where it was (ARGS=--help)
+## make chaos RUNS=1000 SEED=7 the campaign of faults; repeating the command continues it (ARGS=--help)
 RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
 
-## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages; --resume continues (ARGS=--help)
+## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.fuzz $(ARGS)
 
-## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real parts, with counts (ARGS=--help)
+## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real stores, with counts (ARGS=--help)
 hostile: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.hostile $(ARGS)
 
-## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory under a lag
+## make recovery [ARGS=takeover] time to recover from kills and outages, memory under a lag
 recovery: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos.recovery $(ARGS)
 
@@ -82,15 +82,15 @@ recovery: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.throughput $(if $(QUICK),--quick) $(ARGS)
 
-## make bench-freshness        from emit to queryable, at given rates
+## make bench-freshness        delay from emit to queryable, at given rates
 bench-freshness: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.freshness $(ARGS)
 
-## make bench-lookup           whole records by id against ever more rows, alone and while writing
+## make bench-lookup           whole records by id against growing tables, alone and while writing
 bench-lookup: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.lookup $(ARGS)
 
-## make bench-claims           what a claim costs in Redis and in the worker
+## make bench-claims           cost of a claim in Redis and in the worker
 bench-claims: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.claims $(ARGS)
 
@@ -98,7 +98,7 @@ bench-claims: $(VENV)/.dev
 bench-disk: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.disk $(ARGS)
 
-## make bench-http             requests a second of the API, beside an endpoint that does nothing
+## make bench-http             requests per second of the API, beside an endpoint that does nothing
 bench-http: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.http $(ARGS)
 
@@ -112,12 +112,12 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	@$(BIN)/mypy
 
-## make format                 let the formatter and linter repair what they can
+## make format                 apply the formatter and the linter's fixes
 format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-## make docs                   write what is generated again: JSON Schema, tables of settings and metrics, dashboard
+## make docs                   regenerate the JSON Schema, settings, metrics, capacity, dashboard, ClickHouse users
 docs: $(VENV)/.dev
 	@$(BIN)/python -P -m schemas.json_schema > schemas/interaction.schema.json
 	@$(BIN)/python -P -m runtime.settings_doc > docs/settings.md

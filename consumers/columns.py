@@ -22,15 +22,14 @@ from consumers.native_format import (
     times,
 )
 from kernels.boundary import NUMBER_AT, SPAN_AT, encode_ids, encode_texts, read_scores
-from schemas.interaction import INTERACTION_TYPES
+from schemas.interaction import FIELDS, INTERACTION_TYPES, names_of
 from schemas.tables import ERASED_COLUMNS
-from schemas.wire import OBJECT_FIELDS
 
 MAX_MESSAGE_CHARACTERS = 2_000
 
-_SCORE = "document_score"
-_TEXTS = tuple(name for name in SPAN_AT if name != _SCORE)
-_NEVER_NULL = {"feature_id", *OBJECT_FIELDS}
+_TEXTS = names_of("text", "object")
+_INTEGERS, _FLOATS = names_of("integer"), names_of("float")
+_NULLABLE = {field.name for field in FIELDS if field.nullable}
 
 
 def interaction_rows(topic: str, events: Events, deleted: LineFlags | None = None) -> Block:
@@ -38,18 +37,15 @@ def interaction_rows(topic: str, events: Events, deleted: LineFlags | None = Non
     deleted = np.zeros(len(events), np.bool_) if deleted is None else deleted
     if deleted.any():
         events = _erased(events, deleted)
-    found = events.columns.numbers
-    position, result_set_size = found[:, NUMBER_AT["position"]], found[:, NUMBER_AT["result_set_size"]]
     append_ms, event_ms = append_ms_of(events.rows), event_ms_of(events.rows)
-    columns = _texts(events, _TEXTS) | {
+    occurred_ms = events.columns.numbers[:, NUMBER_AT["occurred_at"]]
+    columns = _texts(events, _TEXTS) | _integers(events) | _floats(events)
+    columns |= {
         "namespace": _by_headers(events, [each.namespace for each in events.headers]),
         "interaction_id": _ids(events),
         "interaction_type": _types(events),
-        "position": numbers(position.astype(np.uint32)),
-        "document_score": _scores(events),
-        "result_set_size": nullable(numbers(result_set_size.astype(np.uint32)), result_set_size < 0),
         # A future event time is shown as the time of recording; deduplication keeps the real one.
-        "occurred_at": nullable(times(np.minimum(event_ms, append_ms)), found[:, NUMBER_AT["occurred_at"]] < 0),
+        "occurred_at": nullable(times(np.minimum(event_ms, append_ms)), occurred_ms < 0),
         "timestamp": times(append_ms),
         "_event_time_ms": numbers(event_ms),
         "_idempotency_key": _by_headers(events, [each.idempotency_key or "" for each in events.headers]),
@@ -70,7 +66,7 @@ def _erased(events: Events, deleted: LineFlags) -> Events:
         if name in SPAN_AT:
             spans[deleted, SPAN_AT[name]] = (0, 0, -1)
         elif name in NUMBER_AT:
-            found[deleted, NUMBER_AT[name]] = 0 if name == "position" else -1
+            found[deleted, NUMBER_AT[name]] = -1 if name in _NULLABLE else 0
     return replace(events, columns=events.columns._replace(spans=spans, numbers=found))
 
 
@@ -80,14 +76,29 @@ def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     for name, (encoded, absent) in zip(names, encode_texts(events.text, events.columns.spans, fields), strict=True):
         columns[name] = Column(TEXT, [encoded])
-        if name not in _NEVER_NULL:
+        if name in _NULLABLE:
             columns[name] = nullable(columns[name], absent)
     return columns
 
 
-def _scores(events: Events) -> Column:
-    spans = np.ascontiguousarray(events.columns.spans[:, SPAN_AT[_SCORE]])
-    return nullable(numbers(read_scores(events.text, spans)), spans[:, 2] < 0)
+def _integers(events: Events) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for name in _INTEGERS:
+        found = events.columns.numbers[:, NUMBER_AT[name]]
+        columns[name] = numbers(found.astype(np.uint32))
+        if name in _NULLABLE:
+            columns[name] = nullable(columns[name], found < 0)
+    return columns
+
+
+def _floats(events: Events) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for name in _FLOATS:
+        spans = np.ascontiguousarray(events.columns.spans[:, SPAN_AT[name]])
+        columns[name] = numbers(read_scores(events.text, spans))
+        if name in _NULLABLE:
+            columns[name] = nullable(columns[name], spans[:, 2] < 0)
+    return columns
 
 
 def _ids(events: Events) -> Column:

@@ -26,23 +26,16 @@ from kernels.scan_json import (
 )
 from kernels.wide import WIDE, same_bytes
 from schemas.identity import ID_LENGTH
-from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, MAX_OBJECT_BYTES, MAX_TYPES, MAX_URI_BYTES
+from schemas.interaction import FIELDS, INTERACTION_TYPES, MAX_TYPES, names_of
 
 Integers = npt.NDArray[np.int64]
 
-SPAN_FIELDS = {
-    "feature_id": MAX_ID_BYTES,
-    "user_id": MAX_ID_BYTES,
-    "session_id": MAX_ID_BYTES,
-    "execution_id": MAX_ID_BYTES,
-    "retriever_id": MAX_ID_BYTES,
-    "feature_uri": MAX_URI_BYTES,
-    "document_score": 400,
-    "metadata": MAX_OBJECT_BYTES,
-    "query_snapshot": MAX_OBJECT_BYTES,
-}
-"""Fields of which the place in the text is noted, and how many bytes of UTF-8 they may have."""
-NUMBER_FIELDS = ("position", "result_set_size", "occurred_at")
+MAX_FLOAT_BYTES = 400
+"""Longest number that the scanner takes for a field of kind `float`; the validator decides about longer ones."""
+
+SPAN_FIELDS = names_of("text", "float", "object")
+"""Fields of which the place in the text is noted."""
+NUMBER_FIELDS = names_of("integer", "time")
 SPAN_AT = {name: number for number, name in enumerate(SPAN_FIELDS)}
 NUMBER_AT = {name: number for number, name in enumerate(NUMBER_FIELDS)}
 
@@ -51,15 +44,18 @@ _FIELDS = vocabulary(_NAMES)
 _KEY_SIZES = np.array([len(f'"{name}":') for name in _NAMES])
 _KEYS = np.frombuffer(b"".join(f'"{name}":'.encode().ljust(WIDE) for name in _NAMES), np.uint8)
 _TYPES = vocabulary(INTERACTION_TYPES)
-_LIMITS = np.array(list(SPAN_FIELDS.values()))
+_MAX_BYTES = {field.name: field.max_bytes for field in FIELDS}
+_LIMITS = np.array([_MAX_BYTES[name] or MAX_FLOAT_BYTES for name in SPAN_FIELDS])
+"""By field of SPAN_FIELDS, the largest number of bytes of UTF-8."""
 
 _FEATURE_ID, _DOCUMENT_ID = _NAMES.index("feature_id"), _NAMES.index("document_id")
-_DOCUMENT_SCORE, _METADATA = _NAMES.index("document_score"), _NAMES.index("metadata")
-_FIRST_NUMBER, _OCCURRED_AT = _NAMES.index("position"), _NAMES.index("occurred_at")
+_FIRST_FLOAT = len(names_of("text"))
+_FIRST_OBJECT = len(names_of("text", "float"))
+_FIRST_NUMBER, _OCCURRED_AT = len(SPAN_FIELDS), _NAMES.index("occurred_at")
 _RESULT_SET_SIZE = NUMBER_AT["result_set_size"]
 _INTERACTION_ID, _INTERACTION_TYPE = _NAMES.index("interaction_id"), _NAMES.index("interaction_type")
 _ZERO_RESULTS = INTERACTION_TYPES.index("zero_results")
-_REQUIRED = 1 << _FEATURE_ID | 1 << _INTERACTION_TYPE | 1 << _FIRST_NUMBER
+_REQUIRED = sum(1 << _NAMES.index(field.name) for field in FIELDS if field.required)
 
 SHORTEST_TYPE_BYTES = min(map(len, INTERACTION_TYPES)) + len('"",')
 
@@ -217,15 +213,15 @@ def scan_field(text: Bytes, at: int, end: int, field: int, row: int, into: Colum
 
 @compiled
 def scan_span(text: Bytes, at: int, end: int, field: int, row: int, spans: Integers) -> int:
-    """Scan a text, an object or the score."""
+    """Scan a text, an object or a float."""
     start = at
-    if field < _DOCUMENT_SCORE:
+    if field < _FIRST_FLOAT:
         if text[at] != QUOTE:
             return UNSURE
         start = at + 1
         span_end, size = scan_string(text, start, end)
         at = span_end + 1
-    elif field == _DOCUMENT_SCORE:
+    elif field < _FIRST_OBJECT:
         span_end = at = scan_number(text, at, end)
         size = span_end - start
     else:

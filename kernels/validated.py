@@ -11,12 +11,13 @@ from msgspec import Raw
 
 from kernels.scan_event import NUMBER_FIELDS, SPAN_FIELDS, Columns
 from schemas.identity import id_bytes
-from schemas.interaction import INTERACTION_TYPES
+from schemas.interaction import INTERACTION_TYPES, names_of
 from schemas.wire import NULL, ValidEvent
 
 _NO_SPAN = (0, 0, -1)
 _NO_ID = bytes(16)
 _span_values = attrgetter(*SPAN_FIELDS)
+_integers = attrgetter(*names_of("integer"))
 _TYPE_NUMBERS = {name: number for number, name in enumerate(INTERACTION_TYPES)}
 
 
@@ -36,7 +37,7 @@ def encode_columns(validated: Sequence[ValidEvent], start: int) -> tuple[bytes, 
             spans += (start, len(text), len(text))
             texts.append(text)
             start += len(text)
-        numbers += [-1 if each is None else each for each in (event.position, event.result_set_size, occurred_ms)]
+        numbers += [-1 if each is None else each for each in (*_integers(event), occurred_ms)]
         ids.append(_NO_ID if event.interaction_id is None else id_bytes(event.interaction_id))
         types += map(_TYPE_NUMBERS.__getitem__, event.interaction_type)
         type_ends.append(len(types))

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from readers import json_sql
-from readers.filters import Condition, Field, Filter, Group, Operator, Value, words_of
+from readers.filter_fields import FilterField
+from readers.filters import Condition, Filter, Group, Operator, Value, words_of
 from readers.parameters import BoundParameters
 from schemas.event_time import to_epoch_ms
 
@@ -42,7 +43,7 @@ def _condition(condition: Condition, bind: BoundParameters) -> str:
     return _holds(field, operator, values, bind, case_sensitive)
 
 
-def _is_null(field: Field, bind: BoundParameters) -> str:
+def _is_null(field: FilterField, bind: BoundParameters) -> str:
     if field.kind == "json":
         if not field.path:
             return f"empty({field.column})"
@@ -51,7 +52,7 @@ def _is_null(field: Field, bind: BoundParameters) -> str:
 
 
 def _holds(
-    field: Field, operator: Operator, values: Sequence[Value], bind: BoundParameters, case_sensitive: bool
+    field: FilterField, operator: Operator, values: Sequence[Value], bind: BoundParameters, case_sensitive: bool
 ) -> str:
     if field.kind == "json" and not field.path:
         return json_sql.text_in(field.column, str(values[0]), bind)

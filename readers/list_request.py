@@ -7,7 +7,8 @@ import msgspec
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from readers.filters import Condition, Filter, FilterError, field_named, is_plain, read_filters
+from readers.filter_fields import FilterError, field_named, is_plain
+from readers.filters import Condition, Filter, read_filters
 from readers.held_pages import HeldPages
 from readers.listing import Listing, ListPage, ListPosition, Order, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
@@ -18,7 +19,7 @@ from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.openapi import request_body
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
-from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES
+from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, OBJECT_FIELDS
 from schemas.record import InteractionRecord, record_from_row
 
 DEFAULT_PAGE = 100
@@ -131,7 +132,9 @@ async def answer_list(
         raise invalid(
             [problem("bad_filter", ["body", "filters"], "a pattern is not a regular expression (RE2)")]
         ) from None
-    records = await turns.run(sum(len(row["metadata"]) for row in page.rows), lambda: _encoded(page))
+    records = await turns.run(
+        sum(len(row[name]) for row in page.rows for name in OBJECT_FIELDS), lambda: _encoded(page)
+    )
     return _response(page, records, place, order, total)
 
 

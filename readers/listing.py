@@ -14,14 +14,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from readers.filter_fields import ALIASES, FILTER_FIELDS, FilterError, is_plain
 from readers.filter_sql import TYPES, where
-from readers.filters import ALIASES, FIELDS, Filter, FilterError, Group, is_plain
+from readers.filters import Filter, Group
 from readers.lookup import read_stored, visible_ids
 from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementTimeout
 from schemas.event_time import parse_occurred_at
 from schemas.identity import is_interaction_id
+from schemas.interaction import FIELDS, OBJECT_FIELDS
 from schemas.tables import INTERACTIONS
 
 CANDIDATES = 1_000
@@ -30,7 +32,7 @@ RECORDS_TOGETHER = 250
 MAX_SHOWN_NAME = 100
 MAX_INT64 = 2**63 - 1
 ID = "interaction_id"
-NEVER_NULL = {ID, "feature_id", "position", "timestamp"}
+NEVER_NULL = {ID, "timestamp", *(field.name for field in FIELDS if field.required)}
 
 
 class Order(NamedTuple):
@@ -43,8 +45,8 @@ class Order(NamedTuple):
     def by(cls, name: str, *, descending: bool) -> "Order":
         """Return the order by a field. Raises FilterError."""
         column = ALIASES.get(name, name)
-        if FIELDS.get(column, "texts") == "texts":
-            sortable = ", ".join(name for name, kind in FIELDS.items() if kind != "texts")
+        if FILTER_FIELDS.get(column, "texts") == "texts":
+            sortable = ", ".join(name for name, kind in FILTER_FIELDS.items() if kind != "texts")
             raise FilterError(["sort", "field"], f"{name[:MAX_SHOWN_NAME]!r} is not sortable; use one of {sortable}")
         return cls(column, descending)
 
@@ -75,9 +77,9 @@ def read_cursor(order: Order, text: str) -> ListPosition:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         column, descending, value, interaction_id = json.loads(raw)
-        if FIELDS[column] == "time" and value is not None:
+        if FILTER_FIELDS[column] == "time" and value is not None:
             value = parse_occurred_at(value)
-        wanted = {"text": str, "number": int | float, "time": datetime}[FIELDS[column]]
+        wanted = {"text": str, "number": int | float, "time": datetime}[FILTER_FIELDS[column]]
     except (ValueError, TypeError, KeyError, binascii.Error, RecursionError):
         raise FilterError(["cursor"], "is not a cursor of this API") from None
     if (column, descending) != order:
@@ -128,7 +130,7 @@ class Listing:
         for start in range(0, len(shown), RECORDS_TOGETHER):
             some = [place.interaction_id for place in shown[start : start + RECORDS_TOGETHER]]
             read = await read_stored(self._database, self._namespace, some)
-            take(sum(len(row["metadata"]) + len(row["query_snapshot"]) for row in read.values()))
+            take(sum(len(row[name]) for row in read.values() for name in OBJECT_FIELDS))
             rows |= read
         found = [rows[place.interaction_id] for place in shown if place.interaction_id in rows]
         return ListPage(found, shown[-1] if len(places) > size else None)
@@ -174,7 +176,7 @@ class Listing:
             return later_id
         if place.value is None:
             return f"(isNull({column}) AND {later_id})"
-        bound = bind.bind(place.value, TYPES[FIELDS[column]])
+        bound = bind.bind(place.value, TYPES[FILTER_FIELDS[column]])
         null_later = "" if column in NEVER_NULL else f" OR isNull({column})"
         return f"(ifNull({column} {than} {bound} OR ({column} = {bound} AND {later_id}), 0){null_later})"
 

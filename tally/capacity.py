@@ -17,8 +17,8 @@ WORKER_US, CLICKHOUSE_US, BROKER_US, REDIS_US = 6.6, 4.7, 0.3, 0.3
 """CPU microseconds per event: the highest median of `make bench`, for ClickHouse with merges."""
 TOPIC_BYTES, TABLE_BYTES = 113, 117
 """Bytes per event on disk: in full lz4 batches, and in the merged table."""
-CLAIM_BYTES, INDEX_BYTES = 56, 9
-"""Bytes per claim in Redis, and in the memory of the worker of its partition."""
+CLAIM_BYTES, INDEX_BYTES = 56, 11.4
+"""Bytes per claim in Redis, and at most in the index of the worker of its partition."""
 WORKER_BASE_BYTES = 310 * MIB
 """Memory of a worker without claims: libraries, two groups and fetched records."""
 EVENTS_PER_PARTITION = 25_000

@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deploy.embedded.stack import Stack
-from readers.filters import FIELDS, OPERATORS, TEXT_OPERATORS, FilterError, read_filters
+from readers.filter_fields import FILTER_FIELDS, FilterError
+from readers.filters import OPERATORS, TEXT_OPERATORS, read_filters
 from runtime.deletions import Deletion, Deletions
 from runtime.settings import Settings
 from schemas.interaction import Interaction
@@ -75,8 +76,8 @@ def conditions() -> st.SearchStrategy[dict[str, Any]]:
 
     @st.composite
     def condition(draw: st.DrawFn) -> dict[str, Any]:
-        name = draw(st.sampled_from((*FIELDS, *(f"metadata.{key}" for key in KEYS), "query_snapshot.text")))
-        kind = FIELDS.get(name, "json")
+        name = draw(st.sampled_from((*FILTER_FIELDS, *(f"metadata.{key}" for key in KEYS), "query_snapshot.text")))
+        kind = FILTER_FIELDS.get(name, "json")
         operator = draw(st.sampled_from(OPERATORS))
         if operator in TEXT_OPERATORS:
             if kind not in ("text", "texts", "json"):
@@ -171,7 +172,12 @@ async def test_filters_mean_in_sql_what_they_mean(reading: httpx.AsyncClient) ->
 async def test_each_operator_on_each_kind_of_field(reading: httpx.AsyncClient, operator: str) -> None:
     stored = await everything(reading)
     values = {"text": "red Shoes", "texts": "click", "number": 1, "time": TIMES[0]}
-    for name, kind in {**FIELDS, "metadata.device": "text", "metadata.n": "number", "metadata.tags": "text"}.items():
+    for name, kind in {
+        **FILTER_FIELDS,
+        "metadata.device": "text",
+        "metadata.n": "number",
+        "metadata.tags": "text",
+    }.items():
         if operator in TEXT_OPERATORS and kind not in ("text", "texts"):
             continue
         value: Any = values[kind]
@@ -213,7 +219,7 @@ async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncCli
     assert await found(search="nothing") == []
 
 
-@pytest.mark.parametrize("field", [name for name, kind in FIELDS.items() if kind != "texts"])
+@pytest.mark.parametrize("field", [name for name, kind in FILTER_FIELDS.items() if kind != "texts"])
 async def test_orders_hold_over_pages(reading: httpx.AsyncClient, field: str) -> None:
     for direction in ("asc", "desc"):
         found = await everything(reading, {"sort": {"field": field, "direction": direction}}, limit=11)

@@ -12,8 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deploy.embedded.stack import Stack
+from readers.filter_fields import FilterError
 from readers.filter_sql import where
-from readers.filters import OPERATORS, TEXT_OPERATORS, Filter, FilterError, read_filters
+from readers.filters import OPERATORS, TEXT_OPERATORS, Filter, read_filters
 from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse, connect
 from tests.filter_reference import holds

@@ -17,11 +17,11 @@ from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import mint_id
-from schemas.interaction import MAX_OBJECT_BYTES
+from schemas.interaction import MAX_OBJECT_BYTES, OBJECT_FIELDS
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
 from schemas.validator import first_of, validate_request
-from schemas.wire import OBJECT_FIELDS, ValidEvent, encode_headers, partition_key
+from schemas.wire import ValidEvent, encode_headers, partition_key
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
 """Errors answered with 400; every other validation error is a 422."""
