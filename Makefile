@@ -34,7 +34,7 @@ test-system: $(VENV)/.dev
 test-browser: $(VENV)/.dev
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-## make test-containers        the tests over containers (needs Docker; stand-ins where images cannot be pulled: needs root)
+## make test-containers        tests on containers (needs Docker; needs root for stand-ins where images cannot be pulled)
 CONTAINER_TESTS := test_access test_audit test_claims test_client test_collector test_consumer test_crash \
 	test_dead_letters test_deletion test_http test_listing test_lost_claims test_metrics test_outcomes \
 	test_poison test_producer test_reader test_replay test_reports test_retention \
@@ -47,17 +47,17 @@ test-containers: $(VENV)/.dev
 	fi; \
 	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/%.py) $(ARGS)
 
-## make image                  build the image, and say how large its layers are (PYTHON_IMAGE=... for another base)
+## make image                  build the image and print the size of its layers (PYTHON_IMAGE=... for another base)
 PYTHON_IMAGE ?= python:3.13-slim-bookworm
 image:
 	@docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --file deploy/images/Dockerfile --tag tally:0.1.0 .
 	@docker history --format '{{.Size}}\t{{.CreatedBy}}' tally:0.1.0 | grep -v '^0B'
 
-## make digests                the images by digest, as lines for the env file, once they are pulled
+## make digests                pulled images by digest, as lines for the env file
 digests:
 	@deploy/images/digests.sh
 
-## make test-k8s               deploy/k8s rendered by kustomize, which Go builds, and checked
+## make test-k8s               render deploy/k8s with kustomize and check it against the Kubernetes schemas (needs Go)
 KUSTOMIZE := .tally/bin/kustomize
 $(KUSTOMIZE):
 	@GOBIN=$(CURDIR)/.tally/bin go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
@@ -68,25 +68,25 @@ test-k8s: $(VENV)/.dev $(KUSTOMIZE)
 test-monitoring: $(VENV)/.dev
 	@$(BIN)/pytest tests/monitoring $(ARGS)
 
-## make mix                    50 clients for a minute, all calls mixed; then again with Kafka stopped for 10 s
+## make mix                    50 clients for a minute, all API calls mixed; then again with Kafka stopped for 10 s
 mix: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.mix $(ARGS)
 
-## make chaos RUNS=1000 SEED=7 the whole campaign of faults; stopped, it continues where it was (ARGS=--help)
+## make chaos RUNS=1000 SEED=7 the campaign of faults; repeating the command continues it (ARGS=--help)
 RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
 
-## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages; --resume continues (ARGS=--help)
+## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.fuzz $(ARGS)
 
-## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real parts, with counts (ARGS=--help)
+## make hostile [ARGS="--rounds 20"] attacks through Kafka and HTTP on real stores, with counts (ARGS=--help)
 hostile: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.hostile $(ARGS)
 
-## make recovery [ARGS=takeover] how long coming back takes after kills and outages, memory under a lag
+## make recovery [ARGS=takeover] time to recover from kills and outages, memory under a lag
 recovery: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos.recovery $(ARGS)
 
@@ -94,15 +94,15 @@ recovery: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.throughput $(if $(QUICK),--quick) $(ARGS)
 
-## make bench-freshness        from emit to queryable, at given rates
+## make bench-freshness        delay from emit to queryable, at given rates
 bench-freshness: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.freshness $(ARGS)
 
-## make bench-lookup           whole records by id against ever more rows, alone and while writing
+## make bench-lookup           whole records by id against growing tables, alone and while writing
 bench-lookup: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.lookup $(ARGS)
 
-## make bench-claims           what a claim costs in Redis and in the worker
+## make bench-claims           cost of a claim in Redis and in the worker
 bench-claims: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.claims $(ARGS)
 
@@ -110,25 +110,26 @@ bench-claims: $(VENV)/.dev
 bench-disk: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.disk $(ARGS)
 
-## make bench-http             requests a second of the API, beside an endpoint that does nothing
+## make bench-http             requests per second of the API, beside an endpoint that does nothing
 bench-http: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.http $(ARGS)
 
-## make lint                   formatter and linter, as CI runs them
+## make lint                   formatter, linter and search for dead code, as CI runs them
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
+	@$(BIN)/vulture
 
 ## make types                  strict type check
 types: $(VENV)/.dev
 	@$(BIN)/mypy
 
-## make format                 let the formatter and linter repair what they can
+## make format                 apply the formatter and the linter's fixes
 format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --fix --quiet .
 
-## make docs                   write what is generated again: JSON Schema, tables of settings and metrics, dashboard
+## make docs                   regenerate the JSON Schema, settings, metrics, capacity, dashboard, ClickHouse users
 docs: $(VENV)/.dev
 	@$(BIN)/python -P -m schemas.json_schema > schemas/interaction.schema.json
 	@$(BIN)/python -P -m runtime.settings_doc > docs/settings.md
@@ -143,6 +144,7 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 lock: $(VENV)/.dev
 	$(UV_COMPILE) --upgrade --extra dev --output-file requirements/dev.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --output-file requirements/core.txt
+	$(UV_COMPILE) --constraint requirements/dev.txt --extra worker --output-file requirements/worker.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --output-file requirements/api.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --extra traces --extra build --output-file requirements/image.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra embedded --extra plot --extra build --output-file requirements/run.txt

@@ -1,4 +1,4 @@
-"""A FastAPI endpoint that does nothing: what Tally's own are compared with. `python -m benchmarks.bare PORT`."""
+"""FastAPI endpoints without any work, as the baseline of Tally's own: `python -m benchmarks.bare PORT`."""
 
 import sys
 
@@ -9,14 +9,14 @@ app = FastAPI()
 
 
 @app.get("/{interaction_id}")
-async def nothing(interaction_id: str) -> dict[str, str]:
-    """Answer the path."""
+async def get_path(interaction_id: str) -> dict[str, str]:
+    """Return the path."""
     return {"interaction_id": interaction_id}
 
 
 @app.post("/{interaction_id}")
-async def nothing_of_a_body(interaction_id: str, request: Request) -> dict[str, str]:
-    """Read the body, and answer the path."""
+async def post_body(interaction_id: str, request: Request) -> dict[str, str]:
+    """Read the body, and return the path."""
     await request.body()
     return {"interaction_id": interaction_id}
 

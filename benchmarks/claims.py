@@ -1,7 +1,7 @@
-"""`make bench-claims`: what a claim costs, in chunks with an index as Tally has them, and as one Redis key each.
+"""`make bench-claims`: cost of a claim, in Tally's indexed chunks, and as one Redis key per claim.
 
-A full window is loaded first. Then batches are asked for: all new, with duplicates of recent events, and with ones
-from all over the window. CPU is that of Valkey and of the asking process, per event.
+A full window is loaded first. Then batches are claimed: all new, with duplicates of recent events, and with duplicates
+from the whole window. CPU is that of Valkey and of the client process, per event.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rich.table import Table
 from benchmarks import command, topic
 from benchmarks.meter import usage
 from consumers.claims.client import Claims, Span
-from consumers.claims.owners import Rows
+from consumers.claims.owners import OwnerRows
 from deploy.embedded.stack import Stack
 from runtime.redis import connect_redis
 
@@ -29,7 +29,7 @@ RECENT = 50_000
 
 
 class Cost(NamedTuple):
-    """Of one way, for one kind of batch: CPU microseconds an event, and events a second of wall-clock time."""
+    """Cost of one storage method for one kind of batch: CPU microseconds per event, and events per second."""
 
     way: str
     kind: str
@@ -40,7 +40,7 @@ class Cost(NamedTuple):
 
 
 class Log:
-    """Events of one partition that follow one another; some repeat one of before."""
+    """Successive events of one partition, some of which repeat earlier ones."""
 
     def __init__(self, window_ms: int, seed: int) -> None:
         self._chance = np.random.default_rng(seed)
@@ -49,24 +49,24 @@ class Log:
         self._next = 0
         self._now_ms = topic.now_ms()
 
-    def fresh(self, count: int) -> Rows:
-        """New events, appended within a tenth of a second."""
+    def fresh(self, count: int) -> OwnerRows:
+        """Return new events with one append time."""
         rows = np.frombuffer(self._chance.bytes(count * 56), np.int64).reshape(-1, 7).copy()
         rows[:, 2] = np.arange(self._next, self._next + count)
         rows[:, 3] = rows[:, 4] = self._now_ms
         self._next += count
         return rows
 
-    def window(self, count: int) -> Rows:
-        """Events spread over the last 9 tenths of a window."""
+    def window(self, count: int) -> OwnerRows:
+        """Return events spread over the last nine tenths of a window."""
         rows = self.fresh(count)
         ages = np.sort(self._chance.integers(0, self._window_ms * 9 // 10, count))[::-1]
         rows[:, 3] = rows[:, 4] = self._now_ms - ages
         self._keys = rows[:, :2].copy()
         return rows
 
-    def batch(self, reach: int | None) -> Rows:
-        """Events, 5 % of them duplicates of one of the last `reach` of the window; None: of none."""
+    def batch(self, reach: int | None) -> OwnerRows:
+        """Return events of which 5 % repeat one of the window's last `reach` events; None: all are new."""
         rows = self.fresh(BATCH)
         if reach is not None:
             which = self._chance.choice(BATCH, int(BATCH * DUPLICATES), replace=False)
@@ -79,12 +79,11 @@ async def measure(
     kind: str,
     pid: int,
     bytes_each: float,
-    batches: list[Rows],
-    ask: Callable[[Rows], Awaitable[int]],
+    batches: list[OwnerRows],
+    ask: Callable[[OwnerRows], Awaitable[int]],
     found: int,
 ) -> Cost:
-    """Ask for all batches, one after another."""
-
+    """Claim all batches, one after another."""
     valkey, client, begun = usage(pid).cpu_s, usage(os.getpid()).cpu_s, time.monotonic()
     duplicates = sum([await ask(batch) for batch in batches])
     took = time.monotonic() - begun
@@ -102,7 +101,7 @@ async def measure(
 
 
 async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
-    """As Tally keeps them."""
+    """Measure claims in Tally's chunks."""
     settings = command.named(stack, "chunks")
     log = Log(settings.dedup_window_ms, options.seed)
     async with connect_redis(settings) as redis:
@@ -111,26 +110,26 @@ async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
         rows = log.window(options.claims)
         lease = await topic.restore_claims(client, 0, rows, append_ms=int(rows[-1, 4]))
         each = ((await redis.info("memory"))["used_memory"] - before) / options.claims
-        print(f"index: {lease.index.nbytes / options.claims:.1f} bytes a claim in the worker")
+        print(f"index: {lease.index.nbytes / options.claims:.1f} bytes per claim in the worker")
 
-        async def ask(batch: Rows) -> int:
+        async def ask(batch: OwnerRows) -> int:
             span = Span(int(batch[0, 2]), int(batch[0, 4]), int(batch[-1, 2]), int(batch[-1, 4]))
             return len(await client.claim(lease, span, batch, {}, int(batch[0, 4])))
 
         begun = time.monotonic()
         lease = await client.take(0, needed=int(rows[-1, 2]), log_end=2**40, append_ms=int(rows[-1, 4]))
         await client.load(lease)
-        print(f"taking the partition over: {len(rows):,} claims loaded in {time.monotonic() - begun:.1f} s")
+        print(f"takeover of the partition: {len(rows):,} claims loaded in {time.monotonic() - begun:.1f} s")
         return await _kinds("chunks", stack, log, each, ask, options)
 
 
 async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
-    """One key per claim, SET NX GET, packed a thousand at a time."""
+    """Measure one key per claim, by pipelines of a thousand SET NX GET."""
     settings = stack.settings()
     log = Log(settings.dedup_window_ms, options.seed)
     async with Server.from_url(settings.redis.get_secret_value()) as redis:
 
-        async def ask(batch: Rows) -> int:
+        async def ask(batch: OwnerRows) -> int:
             duplicates = 0
             for start in range(0, len(batch), 1_000):
                 pipeline = redis.pipeline(transaction=False)
@@ -148,7 +147,12 @@ async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
 
 
 async def _kinds(
-    way: str, stack: Stack, log: Log, each: float, ask: Callable[[Rows], Awaitable[int]], options: argparse.Namespace
+    way: str,
+    stack: Stack,
+    log: Log,
+    each: float,
+    ask: Callable[[OwnerRows], Awaitable[int]],
+    options: argparse.Namespace,
 ) -> list[Cost]:
     window = options.claims if way == "chunks" else options.claims // 10
     found = []
@@ -161,7 +165,7 @@ async def _kinds(
 
 
 async def run(options: argparse.Namespace) -> list[Cost]:
-    """Both ways."""
+    """Measure both methods."""
     with command.temporary_stack(options.folder) as stack:
         return [*await chunks(stack, options), *await plain_keys(stack, options)]
 
@@ -169,12 +173,12 @@ async def run(options: argparse.Namespace) -> list[Cost]:
 def main() -> None:
     """Run the benchmark."""
     parser = command.parser_of("bench-claims", __doc__, "ARGS='--claims 1000000'")
-    parser.add_argument("--claims", type=int, default=2_500_000, help="of one partition's full window")
+    parser.add_argument("--claims", type=int, default=2_500_000, help="claims of one partition's full window")
     parser.add_argument("--batches", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     found = asyncio.run(run(options))
-    table = Table("way", "batch", "bytes a claim", "Valkey us", "client us", "events/s")
+    table = Table("method", "batch", "bytes per claim", "Valkey us", "client us", "events/s")
     for each in found:
         table.add_row(
             each.way,

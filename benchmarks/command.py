@@ -1,4 +1,4 @@
-"""What every benchmark's command has: options, a stack of its own in a folder that goes, results as JSON and PNG."""
+"""Common parts of the benchmark commands: options, a temporary stack, and results as JSON and PNG."""
 
 import argparse
 import json
@@ -17,36 +17,36 @@ FOLDER = Path(".tally/bench")
 
 
 def parser_of(name: str, description: str | None, example: str) -> argparse.ArgumentParser:
-    """A parser with the options that all of them have."""
+    """Return a parser with the common options."""
     parser = argparse.ArgumentParser(
         prog=f"make {name}", description=description, epilog=f"Example: make {name} {example}"
     )
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="of results and environments")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of results and environments")
     return parser
 
 
 @contextmanager
 def temporary_stack(folder: Path) -> Iterator[Stack]:
-    """Kafka, Valkey and ClickHouse with no data yet."""
+    """Run a stack without data, and delete it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as data, Stack(Settings(data_dir=Path(data))) as stack:
         yield stack
 
 
 def named(stack: Stack, name: str, **others: object) -> Settings:
-    """Settings with a group, a database and claims of their own, and a topic unless `others` name one."""
+    """Return settings with their own group, database and claims, and their own topic unless in `others`."""
     own = {"topic": name, "group": name, "database": name, "key_prefix": name}
     return stack.settings().model_copy(update=own | others)
 
 
 def save(folder: Path, name: str, found: object) -> None:
-    """Write results where `docs/performance.md` says they are."""
+    """Write results as `name`.json."""
     (folder / f"{name}.json").write_text(json.dumps(found, indent=2))
 
 
 @contextmanager
 def plot(folder: Path, name: str, title: str) -> Iterator[Axes]:
-    """Axes to draw on, which become `name`.png."""
+    """Yield axes, and write them as `name`.png."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)

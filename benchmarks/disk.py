@@ -1,4 +1,4 @@
-"""`make bench-disk`: bytes per event on disk, column by column, of rows as wide as those of `make bench`."""
+"""`make bench-disk`: bytes per event on disk, by column, of rows as wide as those of `make bench`."""
 
 import argparse
 import asyncio
@@ -22,8 +22,8 @@ FROM system.parts WHERE database = {database:String} AND table = 'interactions' 
 """
 
 
-class Column(NamedTuple):
-    """Bytes an event."""
+class ColumnSize(NamedTuple):
+    """Size of a column, in bytes per event."""
 
     name: str
     compressed: float
@@ -31,16 +31,16 @@ class Column(NamedTuple):
     marks: float
 
 
-async def columns(database: ClickHouse, name: str) -> tuple[list[Column], float]:
-    """Each column's bytes an event, and those of everything together."""
+async def columns(database: ClickHouse, name: str) -> tuple[list[ColumnSize], float]:
+    """Return each column's bytes per event, and those of the whole table."""
     ((whole, rows, indices, primary, parts),) = await database.rows(_WHOLE, {"database": name})
     print(f"{rows:,} rows in {parts} parts; indices {indices / rows:.2f}, primary key {primary / rows:.2f} bytes each")
     found = await database.rows(_COLUMNS, {"database": name})
-    return [Column(str(column), *(size / rows for size in sizes)) for column, *sizes in found], whole / rows
+    return [ColumnSize(str(column), *(size / rows for size in sizes)) for column, *sizes in found], whole / rows
 
 
-async def run(options: argparse.Namespace) -> tuple[list[Column], float]:
-    """Make rows, merge them, and look."""
+async def run(options: argparse.Namespace) -> tuple[list[ColumnSize], float]:
+    """Make rows, merge them, and measure."""
     with command.temporary_stack(options.folder) as stack:
         settings = command.named(stack, "disk")
         await migrate(settings)
@@ -56,13 +56,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     options = parser.parse_args()
     found, whole = asyncio.run(run(options))
-    table = Table("column", "bytes an event", "uncompressed", "marks")
+    table = Table("column", "bytes per event", "uncompressed", "marks")
     for each in found:
         table.add_row(each.name, f"{each.compressed:.2f}", f"{each.uncompressed:.1f}", f"{each.marks:.2f}")
     table.add_row("all", f"{whole:.1f}", f"{sum(each.uncompressed for each in found):.0f}", "")
     Console(width=120).print(table)
     command.save(options.folder, "disk", {"bytes_an_event": whole, "columns": [each._asdict() for each in found]})
-    with command.plot(options.folder, "disk", f"Bytes an event on disk: {whole:.1f}") as axes:
+    with command.plot(options.folder, "disk", f"Bytes per event on disk: {whole:.1f}") as axes:
         axes.barh([each.name for each in reversed(found)], [each.compressed for each in reversed(found)])
 
 

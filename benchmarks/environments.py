@@ -1,4 +1,4 @@
-"""Environments of their own for peers whose packages must never enter the project's lock."""
+"""Separate environments for peers, whose packages must not enter the project's lock files."""
 
 import subprocess
 import sys
@@ -11,12 +11,12 @@ PACKAGES = {
 
 
 def python_of(peer: str, folder: Path) -> Path:
-    """The interpreter of a peer's environment, which is made when it is missing."""
+    """Return the interpreter of a peer's environment, which is created if missing."""
     home = folder / peer
     python = home / "bin" / "python"
     ready = home / "ready"
     if not ready.exists():
-        print(f"making the environment of {peer} (once)", flush=True)
+        print(f"creating the environment of {peer} (once)", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
         subprocess.run([*pip, *PACKAGES[peer]], check=True)

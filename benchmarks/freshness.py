@@ -1,7 +1,7 @@
-"""`make bench-freshness`: how long it takes from emit until an event can be queried, at given rates.
+"""`make bench-freshness`: time from emit until an event is queryable, at given rates.
 
-One event every few ticks is looked for in ClickHouse until it is there. These lie in a namespace of their own: looking
-for them among all others would cost more than storing does.
+One event every few ticks is a sample, which is queried in ClickHouse until it is found. Samples have their own
+namespace, because a search among all events would cost more than storing them.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 
 POLL_S = 0.04
-"""Each look costs ClickHouse some ms of CPU; an event counts as queryable up to so much later than it is."""
-TICKS_A_SAMPLE = 3
+"""Interval of queries, each of which takes some ms of CPU; the measured times are too long by up to this much."""
+TICKS_PER_SAMPLE = 3
 COUNT_PARTS_EVERY_S = 1.0
 WARM_UP_S = 25.0
-"""Workers start and catch up with what was sent meanwhile; the broker's machine code is made."""
+"""Time in which workers start and catch up, and the broker's JIT compiles."""
 LONGEST_S = 60.0
 
 _PARTS = "SELECT count() FROM system.parts WHERE database = {database:String} AND table = 'interactions' AND active"
@@ -47,12 +47,12 @@ class Freshness(NamedTuple):
     p99_s: float
     max_s: float
     most_parts: int
-    """Of the table, at any time: what many small inserts make more of."""
+    """Maximum number of the table's parts, which many small inserts increase."""
     remark: str
 
 
 class Watch:
-    """When each sample was sent, and when it was first seen."""
+    """Watch over samples: the times of sending and of the first query that finds them."""
 
     def __init__(self, database: ClickHouse, name: str) -> None:
         self._database, self._name = database, name
@@ -62,18 +62,18 @@ class Watch:
         self.most_parts = 0
 
     def sent(self, sample: str, at: float) -> None:
-        """From here on one of a few is looked for."""
+        """Record a sent sample; one of TICKS_PER_SAMPLE is queried, after the warm-up."""
         self._samples += 1
-        if self._samples * TICK_S >= WARM_UP_S and self._samples % TICKS_A_SAMPLE == 0:
+        if self._samples * TICK_S >= WARM_UP_S and self._samples % TICKS_PER_SAMPLE == 0:
             self._sent[sample] = at
 
     @property
     def waiting(self) -> int:
-        """Samples that have not been seen yet."""
+        """Number of samples that are not found yet."""
         return len(self._sent)
 
     async def look(self) -> None:
-        """Look for all of them until cancelled."""
+        """Query waiting samples until cancelled."""
         while True:
             if self._sent:
                 rows = await self._database.rows(_THERE, {"oldest": min(self._sent)})
@@ -92,7 +92,7 @@ class Watch:
 async def measure(
     stack: Stack, database: ClickHouse, settings: Settings, options: argparse.Namespace, rate: float
 ) -> Freshness:
-    """Send at a rate, and watch."""
+    """Measure the freshness at one rate."""
     async with sender(settings, rate, options.seconds + WARM_UP_S, seed=int(rate)) as load:
         system = Tally(stack, settings, database, 2, 0)
         system.start()
@@ -121,7 +121,7 @@ async def measure(
 
 
 async def run(options: argparse.Namespace) -> list[Freshness]:
-    """Each rate on a topic of its own."""
+    """Measure each rate on its own topic."""
     found = []
     with command.temporary_stack(options.folder) as stack:
         for rate in options.rates:
@@ -136,8 +136,8 @@ async def run(options: argparse.Namespace) -> list[Freshness]:
 
 
 def report(found: list[Freshness]) -> None:
-    """The table."""
-    table = Table("events/s asked", "sent", "samples", "p50 ms", "p99 ms", "max ms", "most parts")
+    """Print the table."""
+    table = Table("events/s wanted", "sent", "samples", "p50 ms", "p99 ms", "max ms", "most parts")
     for each in found:
         times = (f"{seconds * 1000:.0f}" for seconds in (each.p50_s, each.p99_s, each.max_s))
         table.add_row(f"{each.rate:,.0f}", f"{each.sent_per_s:,.0f}", str(each.samples), *times, str(each.most_parts))
@@ -147,7 +147,7 @@ def report(found: list[Freshness]) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = command.parser_of("bench-freshness", __doc__, "ARGS='--rates 25000 80000'")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1_000.0, 20_000.0, 60_000.0], help="events a second")
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e3, 20e3, 60e3], help="events per second")
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     found = asyncio.run(run(options))

@@ -1,4 +1,4 @@
-"""`make bench-http`: requests a second of the API, beside a FastAPI endpoint that does nothing, in turn."""
+"""`make bench-http`: requests per second of the API, and of a FastAPI endpoint without any work, in turn."""
 
 import argparse
 import asyncio
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command, filled_rows, topic
-from benchmarks.http_load import Served, get, load, post
+from benchmarks.http_load import LoadResult, get, load, post
 from deploy.embedded.services import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
@@ -28,11 +28,11 @@ PER_BATCH = 1_000
 BATCHES = 16
 BATCH_CONNECTIONS = 8
 
-Round = dict[str, Served]
+Round = dict[str, LoadResult]
 
 
-def started(stack: Stack, name: str, settings: Settings, module: list[str], path: str) -> tuple[Child, int]:
-    """A server in a process of its own, and its port (the command's last argument), once it answers at `path`."""
+def start_server(stack: Stack, name: str, settings: Settings, module: list[str], path: str) -> tuple[Child, int]:
+    """Start a server process, and return it and its port (the command's last argument) once it serves `path`."""
     port = ports.free_port()
     child = stack.children.start(
         name,
@@ -41,13 +41,13 @@ def started(stack: Stack, name: str, settings: Settings, module: list[str], path
         environment=settings.as_environment(),
     )
     url = f"http://127.0.0.1:{port}{path}"
-    if not wait_until(lambda: ports.http_answers(url), lambda: child.exit_code is None, READY_S):
+    if not wait_until(lambda: ports.responds_to_http(url), lambda: child.exit_code is None, READY_S):
         raise child.failure("did not start")
     return child, port
 
 
-class Turn(NamedTuple):
-    """One measurement: requests over a number of connections, each of a number of events."""
+class Measurement(NamedTuple):
+    """Measurement: a request maker, the number of connections, and the events per request."""
 
     name: str
     port: int
@@ -56,13 +56,13 @@ class Turn(NamedTuple):
     events: int = 1
 
 
-def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare: int) -> list[Turn]:
-    """The turns of a round. Rate limits count, and are far away."""
+def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare: int) -> list[Measurement]:
+    """Return the measurements of a round. Rate limits are on, but out of reach."""
     chance, numbers = random.Random(options.seed), itertools.count()
     authorization = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
 
     def event() -> bytes:
-        value, _ = topic.value_of(topic.facts_of(next(numbers), options.seed), chance)
+        value, _ = topic.value_of(topic.key_fields_of(next(numbers), options.seed), chance)
         return value[: value.rindex(b',"interaction_id"')] + b"}"
 
     def by_id() -> bytes:
@@ -73,28 +73,28 @@ def requests_of(options: argparse.Namespace, settings: Settings, api: int, bare:
         events = b",".join(event() for _ in range(PER_BATCH))
         return post(f"{PATH}/batch", authorization, b'{"interactions":[%b]}' % events)
 
-    # Built before: 1,000 events take as long to make as a few requests.
+    # Built beforehand: making 1,000 events takes as long as a few requests.
     batches = itertools.cycle([batch() for _ in range(BATCHES)])
     nothing, echo = get("/x", authorization), post("/x", authorization, event())
     return [
-        Turn("a bare GET", bare, lambda: nothing, options.connections),
-        Turn("a bare POST", bare, lambda: echo, options.connections),
-        Turn("get by id", api, by_id, options.connections),
-        Turn("create", api, lambda: post(PATH, authorization, event()), options.connections),
-        Turn("batch of 1,000", api, lambda: next(batches), BATCH_CONNECTIONS, PER_BATCH),
+        Measurement("a bare GET", bare, lambda: nothing, options.connections),
+        Measurement("a bare POST", bare, lambda: echo, options.connections),
+        Measurement("get by id", api, by_id, options.connections),
+        Measurement("create", api, lambda: post(PATH, authorization, event()), options.connections),
+        Measurement("batch of 1,000", api, lambda: next(batches), BATCH_CONNECTIONS, PER_BATCH),
     ]
 
 
 async def run(options: argparse.Namespace) -> list[Round]:
-    """All rounds."""
+    """Measure all rounds."""
     with command.temporary_stack(options.folder) as stack:
         settings = command.named(stack, "http").model_copy(update={"rate_limit_per_s": 1_000_000})
         await create_topics(settings)
         await migrate(settings)
         async with connect(settings) as database:
             await filled_rows.fill(database, 0, options.rows)
-        bare, bare_port = started(stack, "bare", settings, ["benchmarks.bare"], "/x")
-        api, api_port = started(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
+        bare, bare_port = start_server(stack, "bare", settings, ["benchmarks.bare"], "/x")
+        api, api_port = start_server(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
         rounds = []
         for number in range(options.rounds):
             found = {}
@@ -110,8 +110,8 @@ async def run(options: argparse.Namespace) -> list[Round]:
 
 
 def report(rounds: list[Round]) -> None:
-    """The table: medians of the rounds, and the rate as a share of the bare endpoint's, pair by pair."""
-    table = Table("request", "a second", "p50 ms", "p99 ms", "of the bare endpoint's rate")
+    """Print the table: medians of the rounds, and the median ratio to the bare endpoint's rate per round."""
+    table = Table("request", "per second", "p50 ms", "p99 ms", "of the bare endpoint's rate")
     for name in rounds[0]:
         bare = "a bare GET" if "get" in name.lower() else "a bare POST"
         medians = [statistics.median(each[name][at] for each in rounds) for at in range(3)]
@@ -124,17 +124,17 @@ def report(rounds: list[Round]) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = command.parser_of("bench-http", __doc__, "ARGS='--connections 16'")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="in the table; ids are asked for uniformly")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows in the table; ids are requested uniformly")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--only", nargs="*", help="turns whose names have one of these words")
+    parser.add_argument("--only", nargs="*", help="measurements whose names contain one of these words")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     rounds = asyncio.run(run(options))
     report(rounds)
     command.save(options.folder, "http", [{name: each._asdict() for name, each in found.items()} for found in rounds])
-    with command.plot(options.folder, "http", "Requests a second, each round") as axes:
+    with command.plot(options.folder, "http", "Requests per second, each round") as axes:
         for number, found in enumerate(rounds):
             axes.plot(list(found), [each.per_s for each in found.values()], "o", label=f"{number + 1}")
         axes.set(ylim=(0, None))

@@ -1,34 +1,32 @@
-"""HTTP load: connections that each send one request after another, with as little of a client as there can be.
+"""HTTP load: connections that each send one request after another, with a minimal client.
 
-On two cores a full client would take more of the processors than what it asks.
+On two cores a full HTTP client would take more CPU than the server.
 """
 
 import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import NamedTuple
 
 
-class Served(NamedTuple):
-    """What a server did with a load."""
+class LoadResult(NamedTuple):
+    """Result of a load: requests per second, and latencies in ms."""
 
     per_s: float
     p50_ms: float
     p99_ms: float
 
 
-async def load(port: int, make: Callable[[], bytes], *, connections: int, seconds: float) -> Served:
-    """Send what `make` makes over connections of this machine, for `seconds`.
-
-    Raises RuntimeError for an answer that is not 200.
-    """
+async def load(port: int, make: Callable[[], bytes], *, connections: int, seconds: float) -> LoadResult:
+    """Send requests of `make` over local connections for `seconds`. Raises RuntimeError for a status other than 200."""
     took: list[float] = []
     begun = time.monotonic()
     await asyncio.gather(*(_keep_asking(port, make, begun + seconds, took) for _ in range(connections)))
     elapsed = time.monotonic() - begun
     took.sort()
-    return Served(len(took) / elapsed, statistics.median(took) * 1000, took[int(len(took) * 0.99)] * 1000)
+    return LoadResult(len(took) / elapsed, statistics.median(took) * 1000, took[int(len(took) * 0.99)] * 1000)
 
 
 async def _keep_asking(port: int, make: Callable[[], bytes], deadline: float, took: list[float]) -> None:
@@ -36,7 +34,7 @@ async def _keep_asking(port: int, make: Callable[[], bytes], deadline: float, to
     try:
         while (begun := time.monotonic()) < deadline:
             status, body = await request(reader, writer, make())
-            if status != 200:
+            if status != HTTPStatus.OK:
                 raise RuntimeError(f"{status}: {body[:300].decode(errors='replace')}")
             took.append(time.monotonic() - begun)
     finally:
@@ -44,7 +42,7 @@ async def _keep_asking(port: int, make: Callable[[], bytes], deadline: float, to
 
 
 async def request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytes) -> tuple[int, bytes]:
-    """Send a request, and read its answer: the status and the body."""
+    """Send a request, and return the response's status and body."""
     writer.write(raw)
     head = await reader.readuntil(b"\r\n\r\n")
     length = head.lower().split(b"content-length:")[1].split(b"\r\n")[0]
@@ -52,13 +50,13 @@ async def request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ra
 
 
 def post(path: str, headers: dict[str, str], body: bytes) -> bytes:
-    """A POST request."""
+    """Return a POST request."""
     named = {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}
     return _head("POST", path, named) + body
 
 
 def get(path: str, headers: dict[str, str]) -> bytes:
-    """A GET request."""
+    """Return a GET request."""
     return _head("GET", path, headers)
 
 

@@ -1,7 +1,7 @@
-"""Load at a rate, from a process of its own: batches of records that are built before it begins, sent tick by tick.
+"""Load at a rate, from a separate process: record batches that are built beforehand, and sent tick by tick.
 
-On two cores building them meanwhile would take the time that is to be measured. `python -m benchmarks.load` is that
-process: its settings come through the environment, and it sends once its input ends.
+On two cores building them concurrently would distort the measurement. `python -m benchmarks.load` is that process. Its
+settings come from the environment, and it starts to send at the end of its input.
 """
 
 import argparse
@@ -26,22 +26,22 @@ from schemas.wire import encode_headers
 
 TICK_S = 0.02
 SAMPLES = "samples"
-"""The namespace of samples: apart from the others, they are found without looking through these."""
+"""Namespace of samples, in which they are found without a search through all events."""
 
 
 class Tick(NamedTuple):
-    """What is sent together."""
+    """Record batches that are sent together."""
 
     batches: list[tuple[int, BatchBuilder]]
     sample: str
-    """The id of its last event, which is in a namespace of its own; none when it has no events."""
+    """Id of the last event, which is in the namespace of samples; empty without events."""
 
 
 def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: float, seed: int) -> list[Tick]:
-    """All batches of `seconds` at `rate` events per second."""
+    """Build all batches for `seconds` at `rate` events per second."""
     chance, number = random.Random(seed), 0
     others, of_sample = encode_headers(topic.NAMESPACE), encode_headers(SAMPLES)
-    placed = topic.Placed(settings.partitions)
+    placed = topic.PartitionCache(settings.partitions)
     ticks = []
     due = 0.0
     for _ in range(int(seconds / TICK_S)):
@@ -52,7 +52,7 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
         while due >= 1:
             due -= 1
             headers = others if due >= 1 else of_sample
-            facts = topic.facts_of(number, seed)
+            facts = topic.key_fields_of(number, seed)
             number += 1
             value, sample = topic.value_of(facts, chance)
             partition, key = placed(facts.execution_id), topic.record_key(facts.execution_id)
@@ -69,7 +69,7 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
 
 
 async def _send(producer: AIOKafkaProducer, to: str, ticks: list[Tick], sent: Callable[[str, float], None]) -> float:
-    """Send each tick at its time; returns events a second. `sent` is told of its sample, and when it was sent."""
+    """Send each tick at its time, and return events per second. `sent` receives each sample's id and send time."""
     begun, events = time.monotonic(), 0
     for number, tick in enumerate(ticks):
         await asyncio.sleep(max(0.0, begun + number * TICK_S - time.monotonic()))
@@ -83,13 +83,13 @@ async def _send(producer: AIOKafkaProducer, to: str, ticks: list[Tick], sent: Ca
 
 
 class Sender:
-    """The process, ready to send."""
+    """Load process that is ready to send."""
 
     def __init__(self, begin: asyncio.StreamWriter, said: asyncio.StreamReader) -> None:
         self._begin, self._said = begin, said
 
     async def send(self, sent: Callable[[str, float], None] | None = None) -> float:
-        """Send all of it; returns events a second. `sent` is told each sample's id, and when it was sent."""
+        """Send the load, and return events per second. `sent` receives each sample's id and send time."""
         self._begin.close()
         async for line in self._said:
             said = json.loads(line)
@@ -97,12 +97,12 @@ class Sender:
                 return float(said["sent_per_s"])
             if sent is not None:
                 sent(said["sample"], said["at"])
-        raise RuntimeError("what sends the load has ended before its time")
+        raise RuntimeError("the load process has ended early")
 
 
 @asynccontextmanager
 async def sender(settings: Settings, rate: float, seconds: float, seed: int) -> AsyncIterator[Sender]:
-    """A sender that has built `seconds` of traffic at `rate` events per second. Leaving ends it."""
+    """Start a load process with `seconds` of traffic at `rate` events per second, and end it with the block."""
     process = await asyncio.create_subprocess_exec(
         *module_command("benchmarks.load", str(rate), str(seconds), str(seed)),
         env=os.environ | settings.as_environment(),

@@ -1,7 +1,7 @@
-"""`make bench-lookup`: looking whole records up by id, against ever more rows, alone and while events are written.
+"""`make bench-lookup`: lookups of whole records by id, with growing tables, alone and while events are written.
 
-The rows are made in the engine, as wide as those of the throughput benchmark. `SELECT 1` goes the same way and is what
-a lookup is compared with.
+The engine generates rows as wide as those of the throughput benchmark. `SELECT 1` over the same connection is the
+baseline.
 """
 
 import argparse
@@ -31,25 +31,25 @@ from schemas.outcome import Stored
 
 
 class Times(NamedTuple):
-    """Milliseconds of one kind of request."""
+    """Latencies of one kind of request, in milliseconds."""
 
     p50: float
     p99: float
 
 
-class Lookup(NamedTuple):
-    """Look up against this many rows, alone or while events are written."""
+class LookupTimes(NamedTuple):
+    """Latencies of lookups in a table of `rows`, alone or while events are written."""
 
     rows: int
     writing_per_s: float
     select_1: Times
     lookup: Times
     per_s: float
-    """Lookups a second with 64 in flight."""
+    """Lookups per second with 64 in flight."""
 
 
 async def times(ask: Callable[[], Awaitable[object]], tries: int) -> Times:
-    """One after another."""
+    """Measure sequential calls."""
     took = []
     for _ in range(tries):
         begun = time.perf_counter()
@@ -59,8 +59,8 @@ async def times(ask: Callable[[], Awaitable[object]], tries: int) -> Times:
     return Times(statistics.median(took), took[int(len(took) * 0.99)])
 
 
-async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: int) -> Lookup:
-    """All figures at once."""
+async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: int) -> LookupTimes:
+    """Measure all figures for one table size."""
     chance, lookups = random.Random(rows), Lookups(database, 2_000)
 
     async def look() -> None:
@@ -81,13 +81,13 @@ async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: 
             done += 1
 
     await asyncio.gather(*(keep_looking() for _ in range(64)))
-    return Lookup(rows, writing_per_s, select_1, alone, done / 5)
+    return LookupTimes(rows, writing_per_s, select_1, alone, done / 5)
 
 
 async def while_writing(
     stack: Stack, settings: Settings, database: ClickHouse, rows: int, options: argparse.Namespace
-) -> Lookup:
-    """The same while two workers store events at a rate."""
+) -> LookupTimes:
+    """Measure while two workers store events at a rate."""
     async with sender(settings, options.write, options.seconds, seed=rows) as load:
         system = Tally(stack, settings, database, 2, 0)
         system.start()
@@ -96,15 +96,15 @@ async def while_writing(
         found = await measure(database, rows, options.write, options.tries)
         if writing.done():
             writing.result()
-            raise RuntimeError("it took longer than what is written: raise --seconds")
+            raise RuntimeError("the measurement took longer than the writes: increase --seconds")
         await cancel_and_wait(writing)
         print(await system.stop(), flush=True)
     return found
 
 
-async def run(options: argparse.Namespace) -> list[Lookup]:
-    """Each number of rows, alone and while writing."""
-    found: list[Lookup] = []
+async def run(options: argparse.Namespace) -> list[LookupTimes]:
+    """Measure each table size, alone and while writing."""
+    found: list[LookupTimes] = []
     async with AsyncExitStack() as opened:
         stack = opened.enter_context(command.temporary_stack(options.folder))
         settings = command.named(stack, "lookups")
@@ -125,8 +125,8 @@ async def run(options: argparse.Namespace) -> list[Lookup]:
     return found
 
 
-def report(found: list[Lookup]) -> None:
-    """The table."""
+def report(found: list[LookupTimes]) -> None:
+    """Print the table."""
     table = Table(
         "rows", "written/s", "SELECT 1 p50", "p99", "lookup p50", "p99", "p50 ratio", "p99 ratio", "lookups/s"
     )
@@ -149,8 +149,8 @@ def main() -> None:
     """Run the benchmark."""
     parser = command.parser_of("bench-lookup", __doc__, "ARGS='--rows 1000000 10000000'")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--write", type=float, default=20_000, help="events a second written meanwhile; 0: none")
-    parser.add_argument("--seconds", type=float, default=40.0, help="for which events to write are made")
+    parser.add_argument("--write", type=float, default=20_000, help="events per second written concurrently; 0: none")
+    parser.add_argument("--seconds", type=float, default=40.0, help="seconds of events to write")
     parser.add_argument("--tries", type=int, default=400)
     options = parser.parse_args()
     found = asyncio.run(run(options))

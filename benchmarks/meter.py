@@ -1,4 +1,4 @@
-"""What processes cost: CPU time and peak memory, read from /proc."""
+"""CPU time and peak memory of processes, read from /proc."""
 
 import os
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(NamedTuple):
-    """One process: CPU seconds since it started (user and system), and its peak memory in bytes."""
+    """Usage of a process: CPU seconds since its start (user and system), and peak memory in bytes."""
 
     cpu_s: float
     peak_bytes: int
 
 
 def usage(pid: int) -> Usage:
-    """What a process has used; nothing for one that has gone."""
+    """Return the usage of a process; zero for one that has ended."""
     folder = Path(f"/proc/{pid}")
     try:
         # The name in parentheses may hold spaces; the fields after it do not.
@@ -31,23 +31,23 @@ def usage(pid: int) -> Usage:
 
 
 class Meter:
-    """CPU of named groups of processes between `start` and `stop`."""
+    """Meter of named groups of processes."""
 
     def __init__(self, pids: Mapping[str, list[int]]) -> None:
         self._pids = pids
         self._before: dict[int, float] = {}
 
     def start(self) -> None:
-        """Count from here."""
+        """Start to count CPU time."""
         self._before = {pid: usage(pid).cpu_s for pids in self._pids.values() for pid in pids}
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU seconds since `start`, by group."""
+        """Return CPU seconds since `start`, by group."""
         return {
             name: sum(usage(pid).cpu_s - self._before.get(pid, 0.0) for pid in pids)
             for name, pids in self._pids.items()
         }
 
     def peak_bytes(self) -> dict[str, int]:
-        """The largest peak memory in each group."""
+        """Return the largest peak memory in each group."""
         return {name: max((usage(pid).peak_bytes for pid in pids), default=0) for name, pids in self._pids.items()}

@@ -1,4 +1,4 @@
-"""The systems that are compared: each reads the same topic into a place of its own, and says how far it is."""
+"""Compared systems: each reads the same topic into its own tables, and reports its progress."""
 
 import json
 import subprocess
@@ -18,32 +18,32 @@ _ROWS = f"SELECT (SELECT count() FROM {INTERACTIONS}) + (SELECT count() FROM {OU
 
 
 class System(ABC):
-    """One system at work."""
+    """System under test."""
 
     name: str
     events: int
-    """Records of the topic that it is given to read, from the beginning."""
+    """Number of records to read, from the beginning of the topic."""
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
 
     @abstractmethod
     async def done(self) -> int:
-        """Records that it is done with: what it makes of them can be queried."""
+        """Return the number of records whose results can be queried."""
 
     @property
     @abstractmethod
     def worker_pids(self) -> list[int]:
-        """The processes that do its work."""
+        """Ids of the worker processes."""
 
     @abstractmethod
     async def stop(self) -> str:
-        """End it; returns what is to be said about its result."""
+        """Stop the system, and return a remark on its result."""
 
 
 class Tally(System):
-    """Workers as `tally consume` runs them, everything on."""
+    """Tally's workers as `tally consume` runs them, with all features."""
 
     def __init__(
         self,
@@ -98,9 +98,10 @@ class Tally(System):
 
 
 class Peer(System):
-    """Another system: a script in a process and an environment of its own, that says how many records it is done with.
+    """Other system: a script in its own process and environment.
 
-    It reads its options from standard input, one JSON object, and prints JSON lines: `{"done": 123, "pids": [...]}`.
+    It reads its options from standard input as one JSON object, and prints its progress as JSON lines:
+    `{"done": 123, "pids": [...]}`.
     """
 
     def __init__(self, name: str, python: Path, script: Path, events: int, options: dict[str, object]) -> None:

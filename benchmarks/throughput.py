@@ -1,7 +1,7 @@
-"""`make bench`: Tally beside ClickHouse's Kafka engine, Quix Streams and the naive loop, on one topic, in turn.
+"""`make bench`: throughput of Tally, ClickHouse's Kafka engine, Quix Streams and a naive loop, in turn on one topic.
 
-The time of a system runs from when the first tenth of its records is done until all are. Claims are loaded before each
-run of Tally, so that it begins with a full window.
+A system is timed from the first tenth of its records to the last record. Before each run of Tally claims are loaded, so
+that it starts with a full window.
 """
 
 import argparse
@@ -36,26 +36,26 @@ PEER_DATABASE = "peers"
 
 
 @dataclass
-class Reading:
-    """One run of one system."""
+class SystemRun:
+    """Run of one system."""
 
     system: str
     events: int
     seconds: float
-    """From the first tenth to the last record: before that, systems start, and workers take claims over."""
+    """Time from the first tenth to the last record, without the start of processes and the takeover of claims."""
     startup_s: float
     cpu_us: dict[str, float] = field(default_factory=dict)
-    """CPU per event, by process."""
+    """CPU microseconds per event, by process."""
     peak_mib: dict[str, int] = field(default_factory=dict)
     remark: str = ""
 
     @property
     def rate(self) -> float:
-        """Events a second."""
+        """Events per second."""
         return self.events / self.seconds
 
 
-async def measure(stack: Stack, system: System) -> Reading:
+async def measure(stack: Stack, system: System) -> SystemRun:
     """Run a system from start to its last record."""
     begun = time.monotonic()
     system.start()
@@ -75,7 +75,7 @@ async def measure(stack: Stack, system: System) -> Reading:
     cpu_us = {name: cpu_s / events * 1e6 for name, cpu_s in meter.cpu_s().items()}
     peak = {name: peak >> 20 for name, peak in meter.peak_bytes().items()}
     remark = await system.stop()
-    return Reading(system.name, events, seconds, started - begun, cpu_us, peak, remark)
+    return SystemRun(system.name, events, seconds, started - begun, cpu_us, peak, remark)
 
 
 def _check(deadline: float, system: System, done: int) -> None:
@@ -84,7 +84,7 @@ def _check(deadline: float, system: System, done: int) -> None:
 
 
 class Bench:
-    """A stack with a filled topic."""
+    """Stack with a filled topic."""
 
     def __init__(self, stack: Stack, options: argparse.Namespace, environments: Path) -> None:
         self._stack, self._options, self._environments = stack, options, environments
@@ -101,7 +101,7 @@ class Bench:
 
     @asynccontextmanager
     async def tally(self, workers: int) -> AsyncIterator[System]:
-        """Tally with a database, group and claims of its own."""
+        """Open Tally with its own database, group and claims."""
         name = f"bench{next(self._number)}"
         settings = command.named(self._stack, name, topic=self._settings.topic, partitions=self._settings.partitions)
         await migrate(settings)
@@ -124,7 +124,7 @@ class Bench:
 
     @asynccontextmanager
     async def peer(self, name: str, label: str, events: int, **options: object) -> AsyncIterator[System]:
-        """A peer in an environment of its own."""
+        """Open a peer in its own environment."""
         table = f"peer{next(self._number)}"
         where = {
             "kafka": self._settings.kafka,
@@ -145,8 +145,8 @@ class Bench:
                 await database.command(f"DROP TABLE IF EXISTS {PEER_DATABASE}.{table} SYNC")
 
 
-async def run(options: argparse.Namespace) -> list[list[Reading]]:
-    """All rounds."""
+async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
+    """Measure all rounds."""
     rounds = []
     with command.temporary_stack(options.folder) as stack:
         bench = Bench(stack, options, options.folder / "environments")
@@ -177,10 +177,10 @@ async def run(options: argparse.Namespace) -> list[list[Reading]]:
     return rounds
 
 
-def report(rounds: list[list[Reading]]) -> dict[str, float]:
-    """The table, and the ratios of Tally with two workers to each peer, pair by pair."""
+def report(rounds: list[list[SystemRun]]) -> dict[str, float]:
+    """Print the table, and return the median ratios of Tally with two workers to each peer, per round."""
     table = Table("system", "events/s", "spread", "CPU us per event", "peak MiB")
-    by_system: dict[str, list[Reading]] = {}
+    by_system: dict[str, list[SystemRun]] = {}
     for reading in itertools.chain.from_iterable(rounds):
         by_system.setdefault(reading.system, []).append(reading)
     for name, readings in by_system.items():
@@ -212,8 +212,8 @@ def main() -> None:
     """Run the benchmark."""
     parser = command.parser_of("bench", __doc__, "QUICK=1")
     parser.add_argument("--events", type=int, default=2_000_000)
-    parser.add_argument("--claims", type=int, default=20_000_000, help="of a full window, loaded first")
-    parser.add_argument("--stored", type=int, default=0, help="rows of others, put into Tally's table first")
+    parser.add_argument("--claims", type=int, default=20_000_000, help="claims of a full window, loaded first")
+    parser.add_argument("--stored", type=int, default=0, help="other rows, put into Tally's table first")
     parser.add_argument(
         "--slice", type=int, default=200_000, help="events for Quix Streams; a quarter for the naive loop"
     )
@@ -224,7 +224,7 @@ def main() -> None:
         "--only", type=int, nargs="*", help="turns: 0 engine, 1 tally x2, 2 tally x1, 3-4 quix, 5 naive"
     )
     parser.add_argument("--engine-consumers", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="a look whether it works; its figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="only check that it works; the figures mean nothing")
     options = parser.parse_args()
     if options.quick:
         options.events, options.claims, options.slice, options.rounds = 40_000, 100_000, 10_000, 1
@@ -232,7 +232,7 @@ def main() -> None:
     ratios = report(rounds)
     out = {"ratios": ratios, "rounds": [[vars(reading) for reading in readings] for readings in rounds]}
     command.save(options.folder, "throughput", out)
-    with command.plot(options.folder, "throughput", "Events a second, each round") as axes:
+    with command.plot(options.folder, "throughput", "Events per second, each round") as axes:
         for number, readings in enumerate(rounds):
             axes.plot([each.system for each in readings], [each.rate for each in readings], "o", label=f"{number + 1}")
         axes.set(ylim=(0, None))

@@ -1,7 +1,7 @@
-"""The topic that every system reads: seeded, with duplicates all over the dedup window and not only recent ones.
+"""Seeded topic that every system reads, with duplicates from the whole deduplication window, not only recent ones.
 
-Event `n` is a function of `n` and the seed. Numbers below 0 are events of before the topic: they have no record, only
-a claim, so that a worker begins with a window full of them.
+Event `n` is a function of `n` and the seed. Negative numbers are events from before the topic, with a claim but no
+record, so that a worker starts with a full window.
 """
 
 import random
@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
-from consumers.claims.owners import OWNER_BYTES, Rows
+from consumers.claims.owners import OWNER_BYTES, OwnerRows
 from runtime import kafka
 from runtime.partitioner import partition_of
 from runtime.redis import Redis
@@ -26,33 +26,34 @@ from schemas.wire import encode_headers
 NAMESPACE = "default"
 DUPLICATES = 0.05
 NAMED = 1_000_000
-"""Events before the topic that a duplicate may repeat: spread over the window, among the others."""
+"""Events from before the topic that a duplicate may repeat, spread over the window."""
 PER_EXECUTION = 10
+MAX_CACHED = 100_000
 _MARGIN_MS = 60_000
 _TYPES = ("impression", "impression", "impression", "click", "view", "dwell", "add_to_cart", "purchase")
 _RETRIEVERS = ("hybrid", "dense", "keyword")
 _DEVICES = ("ios", "android", "desktop")
 
 
-class Facts(NamedTuple):
-    """What makes two events the same."""
+class KeyFields(NamedTuple):
+    """Fields of an event's deduplication key."""
 
     execution_id: str
     feature_id: str
     interaction_type: str
 
 
-def facts_of(number: int, seed: int) -> Facts:
-    """Of event `number`."""
+def key_fields_of(number: int, seed: int) -> KeyFields:
+    """Return the key fields of event `number`."""
     mixed = (number * 0x9E3779B97F4A7C15 + seed) & 0xFFFFFFFFFFFFFFFF
-    return Facts(
+    return KeyFields(
         f"exec-{seed:x}-{number // PER_EXECUTION:x}", f"doc-{(mixed >> 20) % 50_000}-{number % PER_EXECUTION}",
         _TYPES[(mixed >> 40) % len(_TYPES)],
     )  # fmt: skip
 
 
-def value_of(facts: Facts, chance: random.Random) -> tuple[bytes, str]:
-    """A record's value, and the event's id."""
+def value_of(facts: KeyFields, chance: random.Random) -> tuple[bytes, str]:
+    """Return a record's value, and the event's id."""
     bits, interaction_id = chance.getrandbits(64), mint_id()
     value = (
         '{"feature_id":"%s","interaction_type":["%s"],"position":%d,"metadata":{"device":"%s","app_version":"4.%d",'
@@ -70,7 +71,7 @@ def value_of(facts: Facts, chance: random.Random) -> tuple[bytes, str]:
 
 
 def _numbers(events: int, seed: int) -> Iterator[int]:
-    """Which event each record holds: the next one, or one of before once more."""
+    """Yield the number of each record's event: the next one, or an earlier one again."""
     chance = random.Random(seed)
     fresh = 0
     for _ in range(events):
@@ -82,12 +83,12 @@ def _numbers(events: int, seed: int) -> Iterator[int]:
 
 
 def record_key(execution_id: str) -> bytes:
-    """The key of an execution's records."""
+    """Return the key of an execution's records."""
     return f"{NAMESPACE}:{execution_id}".encode()
 
 
-class Placed:
-    """Partitions of executions: the hash is slow here, and an execution's events come together."""
+class PartitionCache:
+    """Cache of executions' partitions: hashing is slow in Python, and an execution's events are consecutive."""
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
@@ -95,20 +96,20 @@ class Placed:
 
     def __call__(self, execution_id: str) -> int:
         if execution_id not in self._known:
-            if len(self._known) > 100_000:
+            if len(self._known) > MAX_CACHED:
                 self._known.clear()
             self._known[execution_id] = partition_of(record_key(execution_id), self._partitions)
         return self._known[execution_id]
 
 
 async def fill(settings: Settings, events: int, seed: int) -> int:
-    """Put the events on the topic; returns their mean size in bytes."""
-    chance, placed, total = random.Random(seed + 1), Placed(settings.partitions), 0
+    """Put the events on the topic, and return their mean size in bytes."""
+    chance, placed, total = random.Random(seed + 1), PartitionCache(settings.partitions), 0
     headers = encode_headers(NAMESPACE)
     async with kafka.producer(settings) as producer:
         batches: dict[int, BatchBuilder] = {}
         for number in _numbers(events, seed):
-            facts = facts_of(number, seed)
+            facts = key_fields_of(number, seed)
             value, _ = value_of(facts, chance)
             total += len(value)
             key = record_key(facts.execution_id)
@@ -129,7 +130,7 @@ async def _send(producer: AIOKafkaProducer, topic: str, partition: int, batch: B
 
 
 async def fill_claims(settings: Settings, redis: Redis, claims: int, seed: int, log_begin_ms: int) -> None:
-    """Give each partition the claims of a full window, as if it had been lived through."""
+    """Give each partition the claims of a full window."""
     client = Claims(redis, settings)
     named = _named_owners(settings, seed)
     for partition in range(settings.partitions):
@@ -137,8 +138,8 @@ async def fill_claims(settings: Settings, redis: Redis, claims: int, seed: int, 
         await restore_claims(client, partition, rows, append_ms=log_begin_ms + _MARGIN_MS)
 
 
-async def restore_claims(client: Claims, partition: int, rows: Rows, append_ms: int) -> Lease:
-    """Make these the whole claims of a partition, up to a time past the last of them."""
+async def restore_claims(client: Claims, partition: int, rows: OwnerRows, append_ms: int) -> Lease:
+    """Replace the claims of a partition by these rows, which are complete up to `append_ms`."""
     lease = await client.take(partition, needed=-1, log_end=1, append_ms=append_ms, again=True)
     for start in range(0, len(rows), CHUNK_OWNERS):
         await client.restore(lease, rows[start : start + CHUNK_OWNERS])
@@ -147,17 +148,17 @@ async def restore_claims(client: Claims, partition: int, rows: Rows, append_ms: 
 
 
 def _named_owners(settings: Settings, seed: int) -> list[list[bytes]]:
-    placed = Placed(settings.partitions)
+    placed = PartitionCache(settings.partitions)
     keys: list[list[bytes]] = [[] for _ in range(settings.partitions)]
     for number in range(-NAMED, 0):
-        facts = facts_of(number, seed)
+        facts = key_fields_of(number, seed)
         key = dedup_key(NAMESPACE, facts.execution_id, facts.feature_id, [facts.interaction_type])
         keys[placed(facts.execution_id)].append(key or b"")
     return keys
 
 
-def _rows(named: list[bytes], count: int, window_ms: int, log_begin_ms: int, seed: int) -> Rows:
-    """Owners in order of append time: named ones less than a window before the log, the others up to two."""
+def _rows(named: list[bytes], count: int, window_ms: int, log_begin_ms: int, seed: int) -> OwnerRows:
+    """Return owners in order of append time: named ones up to a window before the log, others up to two windows."""
     chance = np.random.default_rng(seed)
     rows = np.frombuffer(chance.bytes(max(count, len(named)) * OWNER_BYTES), np.int64).reshape(-1, 7).copy()
     ages = chance.integers(0, 2 * window_ms, len(rows))
@@ -171,5 +172,5 @@ def _rows(named: list[bytes], count: int, window_ms: int, log_begin_ms: int, see
 
 
 def now_ms() -> int:
-    """The wall clock, in milliseconds since 1970."""
+    """Return the wall-clock time, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

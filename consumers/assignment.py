@@ -1,4 +1,4 @@
-"""The share: which partitions a worker has now, where it waits in them, and whether it has come to their ends."""
+"""Assignment of a worker: its partitions, offsets that it waits at, and whether it has read all there is."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from consumers.claims.client import Fenced
-from runtime import kafka
+from runtime import kafka, metrics
 from runtime.errors import Fatal, Restart
 from runtime.migrate import partition_count_changed
 from runtime.retry import retrying
@@ -17,7 +17,7 @@ log = logging.getLogger("tally.worker")
 
 
 class Assignment:
-    """One worker's part of a topic."""
+    """Partitions of one topic that the group has assigned to a worker."""
 
     def __init__(
         self,
@@ -25,61 +25,79 @@ class Assignment:
         offset_reader: AIOKafkaConsumer,
         topic: str,
         partitions: int,
-        ends: Mapping[int, int] | None = None,
+        ends: Mapping[int, int],
     ) -> None:
-        """`partitions` are those of the whole topic; `ends` (offset per partition) may lie before the log's own."""
+        """`partitions` is the number of the whole topic; `ends` (offset per partition) may be below the log's own."""
         self._consumer = consumer
         self._offset_reader = offset_reader
         self._topic = topic
         self._partitions = partitions
-        self._ends = ends or {}
-        self.is_settled = False
-        """The group has said which partitions are ours, and has not begun to say otherwise."""
-        self.held: dict[int, int] = {}
+        self._ends = ends
+        self.was_received = False
+        """Whether the group has assigned partitions at least once, or none."""
+        self._is_settled = False
+        """False while the group rebalances."""
+        self._held: dict[int, int] = {}
         """Partition -> offset it waits at: a record there is of a newer schema."""
 
+    def receive(self) -> None:
+        """Note that the group has assigned partitions."""
+        self._is_settled = self.was_received = True
+
+    def revoke(self) -> None:
+        """Note that the group rebalances: nothing is held any more."""
+        self._is_settled = False
+        self._held.clear()
+        metrics.PARTITIONS_HELD.set(0)
+
+    def has(self, partition: int) -> bool:
+        """Whether a partition is assigned now."""
+        return TopicPartition(self._topic, partition) in self._consumer.assignment()
+
     def check_partitions(self) -> None:
-        """Raise Restart when the topic has another number of partitions by now: the next start tells whether it may."""
+        """Raise Restart when the topic's partition count has changed: the next start checks the new one."""
         now = len(self._consumer.partitions_for_topic(self._topic) or ())
         if now not in (0, self._partitions):
             raise Restart(partition_count_changed(self._topic, self._partitions, now))
 
-    def held_in_words(self) -> str:
-        """Name the partitions that wait at a record of a newer schema."""
-        places = [f"{self._topic}/{partition} at offset {offset}" for partition, offset in sorted(self.held.items())]
+    def describe_held(self) -> str:
+        """Name the partitions that wait at a record of a newer schema; '' if there are none."""
+        places = [f"{self._topic}/{partition} at offset {offset}" for partition, offset in sorted(self._held.items())]
         return f"records of a newer schema wait: {', '.join(places)}; upgrade this worker" if places else ""
 
     def check_held(self) -> None:
         """Raise Fatal when records are left that this version cannot validate."""
-        if self.held:
-            raise Fatal(f"waiting at records of a newer schema (partition: offset): {self.held}; upgrade this consumer")
+        if self._held:
+            raise Fatal(f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this worker")
 
     def hold(self, offsets: Mapping[int, int]) -> None:
-        """Leave partitions unread from these offsets on, for a newer version of this worker. Raises Fenced."""
+        """Read partitions no further than these offsets, which a newer version will take. Raises Fenced."""
         for partition, offset in offsets.items():
             place = TopicPartition(self._topic, partition)
             if place not in self._consumer.assignment():
-                raise Fenced(f"partition {partition} went to another worker while its records were worked on")
+                raise Fenced(f"partition {partition} went to another worker while its records were processed")
             self._consumer.pause(place)
             self._consumer.seek(place, offset)
-            self.held[partition] = offset
+            self._held[partition] = offset
             log.warning(
                 "%s/%d waits at offset %d, a record of a newer schema: upgrade this worker",
                 self._topic,
                 partition,
                 offset,
             )
+        metrics.PARTITIONS_HELD.set(len(self._held))
 
     async def has_caught_up(self) -> bool:
-        """Whether everything is read, apart from what is held."""
-        if not self.is_settled:
+        """Whether everything is read, apart from held partitions."""
+        if not self._is_settled:
             return False
-        ours = {each for each in self._consumer.assignment() if each.partition not in self.held}
-        ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._offset_reader, ours))
+        places = {each for each in self._consumer.assignment() if each.partition not in self._held}
+        log_ends = await retrying("reading end offsets", lambda: kafka.end_offsets(self._offset_reader, places))
         try:
-            return all([await self._consumer.position(place) >= min(ends[place], self._end(place)) for place in ours])
+            for place in places:
+                end = min(log_ends[place], self._ends.get(place.partition, math.inf))
+                if await self._consumer.position(place) < end:
+                    return False
         except (IllegalStateError, KafkaError):
-            return False  # a rebalance came in between: look again
-
-    def _end(self, place: TopicPartition) -> float:
-        return self._ends.get(place.partition, math.inf)
+            return False  # a rebalance came in between: the next call looks again
+        return True

@@ -3,7 +3,7 @@
 Offsets travel with the data: a batch knows the offsets to commit once all of it is stored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -13,16 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from consumers.events import Events, Flags, RecordHeaders
+from consumers.events import Events, LineFlags
+from consumers.record_headers import RecordHeaders
+from consumers.records import PlainRecord, Records
 from runtime import metrics
 from runtime.kafka import Record
-from runtime.records import PlainRecord, Records
 from schemas.dedup import DuplicateReason
 from schemas.rejection import Rejection
 
 
 class Range(NamedTuple):
-    """Where records of one partition lie that were read and are not committed yet."""
+    """Range of records of one partition that were read and are not committed yet."""
 
     partition: int
     first_offset: int
@@ -31,24 +32,24 @@ class Range(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The records of one partition, in offset order. In a batch never empty."""
+    """Records of one partition of a batch, in offset order; at least one."""
 
     partition: int
     records: Records
 
     @property
     def first_offset(self) -> int:
-        """The lowest offset."""
+        """Lowest offset."""
         return int(self.records.offsets[0])
 
     @property
     def first_append_ms(self) -> int:
-        """When the record there was appended, in ms since 1970."""
+        """Append time of the record there, in ms since 1970."""
         return int(self.records.append_ms[0])
 
     @property
     def next_offset(self) -> int:
-        """The offset to commit when these are done: Kafka's convention is the next one to read."""
+        """Offset to commit once these records have their outcomes: the next one to read, as is Kafka's convention."""
         return int(self.records.offsets[-1]) + 1
 
 
@@ -60,7 +61,7 @@ class Batch:
 
     @property
     def partitions(self) -> npt.NDArray[np.uint32]:
-        """The partition of each record."""
+        """Partition of each record."""
         return self.records.partitions
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class Batch:
 
     @cached_property
     def slices(self) -> tuple[Slice, ...]:
-        """The same, partition by partition."""
+        """Records of the batch by partition."""
         firsts = np.flatnonzero(np.diff(self.partitions.astype(np.int64), prepend=-1)).tolist()
         return tuple(
             Slice(int(self.partitions[first]), self.records[first:end])
@@ -77,13 +78,13 @@ class Batch:
 
     @property
     def ranges(self) -> tuple[Range, ...]:
-        """Where they lie."""
+        """Range of each slice."""
         return tuple(
             Range(part.partition, part.first_offset, part.next_offset, part.first_append_ms) for part in self.slices
         )
 
     def before(self, ends: Mapping[int, int]) -> "Batch":
-        """The part below these offsets (by partition; all of a partition without one)."""
+        """Return the part below these offsets (by partition; all of a partition without one)."""
         keep = np.ones(len(self), np.bool_)
         for partition, end in ends.items():
             keep &= (self.partitions != partition) | (self.records.offsets < end)
@@ -91,18 +92,25 @@ class Batch:
 
     @property
     def halves(self) -> "tuple[Batch, Batch]":
-        """The same in two, in order."""
+        """First and second half of the batch."""
         middle = len(self) // 2
         return Batch(self.records[:middle]), Batch(self.records[middle:])
 
+    def records_of(self, events: Events) -> Iterator[PlainRecord]:
+        """Yield the record of each of these events of the batch, in order."""
+        for part in self.slices:
+            first, end = events.lines_of(part.partition)
+            lines = np.searchsorted(part.records.offsets, events.offsets[first:end]).tolist()
+            yield from map(part.records.at, lines)
+
     def record(self, partition: int, offset: int) -> PlainRecord:
-        """The record at a place of this batch."""
+        """Return the record at a place of this batch."""
         (line,) = np.flatnonzero((self.partitions == partition) & (self.records.offsets == offset))
         return self.records.at(int(line))
 
 
-class Rejected(Struct):
-    """A record that can never be valid, kept whole for its dead letter."""
+class RejectedRecord(Struct):
+    """Rejected record, kept whole for its dead letter."""
 
     partition: int
     record: Record
@@ -114,23 +122,23 @@ class Rejected(Struct):
 
     @property
     def offset(self) -> int:
-        """The record's offset."""
+        """Offset of the record."""
         return self.record.offset
 
 
 class Move(Struct):
-    """A misplaced event: its record, kept whole until a copy of it is on the partition that it belongs on."""
+    """Misplaced event with its record, kept whole until a copy of it is on the partition of its key."""
 
     partition: int
     record: PlainRecord
-    head: RecordHeaders
+    headers: RecordHeaders
     interaction_id: str
     has_id: bool
-    """Whether the record's value names the id; else it was derived from the record's place."""
+    """Whether the record's value has the id; else it was derived from the record's place."""
     key: bytes
-    """The key that it should have."""
+    """Key that the record should have."""
     home: int
-    """The partition that it belongs on."""
+    """Partition of that key."""
     user_id: str | None
     execution_id: str | None
     copy_offset: int = -1
@@ -138,13 +146,13 @@ class Move(Struct):
 
     @property
     def offset(self) -> int:
-        """The record's offset."""
+        """Offset of the record."""
         return self.record.offset
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Events that are not stored; for each the id of the stored one that it repeats, and why."""
+    """Duplicates, with the id of each one's owner and the reason."""
 
     events: Events
     owners: Sequence[str]
@@ -156,22 +164,22 @@ class Duplicates:
 
 @dataclass
 class ValidatedBatch:
-    """A batch after validation: valid events, and rejections."""
+    """Batch after validation: valid events, and rejections."""
 
     events: Events
-    done: Flags
-    """Which events have a row already: they claim their keys, and nothing is decided about them."""
-    rejected: list[Rejected]
+    done: LineFlags
+    """Events that have a row already: they claim their keys, and nothing is decided about them."""
+    rejected: list[RejectedRecord]
     moves: list[Move] = field(default_factory=list)
-    """Valid events that are misplaced, once they are set apart from `events`."""
+    """Misplaced events that were taken out of `events`."""
     recorded: int = 0
-    """How many records were in one of the tables already: events that are `done`, and rejections that are gone."""
-    withheld: list[Rejected] = field(default_factory=list)
+    """Number of records in one of the tables already: events that are `done`, and rejections that were dropped."""
+    withheld: list[RejectedRecord] = field(default_factory=list)
     """Valid events of a namespace whose reject fuse has tripped: they are rejected, and claim nothing."""
     held: dict[int, int] = field(default_factory=dict)
-    """Partition -> first record of a newer schema: it and what is after it are neither good nor bad, but unread."""
+    """Partition -> offset of its first record of a newer schema: that one and all later ones stay unread."""
     unprocessable: Rejection | None = None
-    """Set for a single record that cannot be validated: why it is rejected unseen."""
+    """Rejection of the batch's one record, when that cannot be validated."""
 
 
 class Verdicts(NamedTuple):
@@ -183,23 +191,23 @@ class Verdicts(NamedTuple):
     """Events that have a row already."""
 
 
-class Decided(NamedTuple):
-    """A decided batch, until it is committed: its events have their outcomes, its claims are taken."""
+class DecidedBatch(NamedTuple):
+    """Decided batch, until it is committed: its events have their verdicts, its claims are taken."""
 
     ranges: tuple[Range, ...]
     stored: int
     duplicates: int
     recorded: int
-    """Records that were recorded before."""
+    """Records that were in one of the tables before."""
     era: int
-    """The era of the decision: it is void once the table has refused an earlier event, which then owns nothing."""
+    """Era of the decision, which is void once the table has refused an earlier event: that one then owns nothing."""
     unprocessable: Rejection | None
-    """As in `ValidatedBatch`."""
+    """Rejection of the batch's one record, when that cannot be validated."""
 
 
 @dataclass
 class Counts:
-    """Counts of a worker since it started."""
+    """Counts of a worker's records and inserts since it started."""
 
     stored: int = 0
     duplicates: int = 0
@@ -228,11 +236,11 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """All records that went through."""
+        """Number of all records that have an outcome."""
         return self.stored + self.duplicates + self.rejected + self.moved + self.already_recorded
 
     def as_text(self) -> str:
-        """One line for people."""
+        """Format the counts as one line."""
         return (
             f"{self.stored} stored, {self.duplicates} duplicates, {self.rejected} rejected, {self.moved} moved, "
             f"{self.already_recorded} already recorded, in {self.inserts} inserts"

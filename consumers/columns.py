@@ -1,14 +1,14 @@
-"""Columns: events and outcomes as blocks of ClickHouse's own format, for the tables of `schemas/tables.py`."""
+"""Columns: events and outcomes as blocks of ClickHouse's Native format, for the tables of `schemas/tables.py`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from consumers.batch import Duplicates, Move, Rejected
+from consumers.batch import Duplicates, Move, RejectedRecord
 from consumers.claims.owners import append_ms_of, event_ms_of, raw_ids_of
-from consumers.events import Events, Flags
-from kernels.native_format import (
+from consumers.events import Events, LineFlags
+from consumers.native_format import (
     TEXT,
     Block,
     Column,
@@ -21,42 +21,34 @@ from kernels.native_format import (
     texts_by_number,
     times,
 )
-from kernels.scan_event import NUMBER_AT, SPAN_AT
-from kernels.scan_scores import read_scores
-from kernels.scan_texts import MAX_SIZE_BYTES, write_ids, write_spans
-from kernels.wide import WIDE
-from schemas.identity import ID_LENGTH
-from schemas.interaction import INTERACTION_TYPES
+from kernels.boundary import NUMBER_AT, SPAN_AT, encode_ids, encode_texts, read_scores
+from schemas.interaction import FIELDS, INTERACTION_TYPES, names_of
 from schemas.tables import ERASED_COLUMNS
-from schemas.wire import OBJECT_FIELDS
 
 MAX_MESSAGE_CHARACTERS = 2_000
 
-_SCORE = "document_score"
-_TEXTS = tuple(name for name in SPAN_AT if name != _SCORE)
-_NEVER_NULL = {"feature_id", *OBJECT_FIELDS}
+_TEXTS = names_of("text", "object")
+_INTEGERS, _FLOATS = names_of("integer"), names_of("float")
+_NULLABLE = {field.name for field in FIELDS if field.nullable}
 
 
-def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -> Block:
-    """The rows of `interactions` for these events; tombstones for those that are deleted."""
+def interaction_rows(topic: str, events: Events, deleted: LineFlags | None = None) -> Block:
+    """Make the rows of `interactions` for events; tombstones for those that are deleted."""
     deleted = np.zeros(len(events), np.bool_) if deleted is None else deleted
     if deleted.any():
         events = _erased(events, deleted)
-    found = events.columns.numbers
-    position, result_set_size = found[:, NUMBER_AT["position"]], found[:, NUMBER_AT["result_set_size"]]
     append_ms, event_ms = append_ms_of(events.rows), event_ms_of(events.rows)
-    columns = _texts(events, _TEXTS) | {
-        "namespace": _of_heads(events, [head.namespace for head in events.heads]),
+    occurred_ms = events.columns.numbers[:, NUMBER_AT["occurred_at"]]
+    columns = _texts(events, _TEXTS) | _integers(events) | _floats(events)
+    columns |= {
+        "namespace": _by_headers(events, [each.namespace for each in events.headers]),
         "interaction_id": _ids(events),
         "interaction_type": _types(events),
-        "position": numbers(position.astype(np.uint32)),
-        "document_score": _scores(events),
-        "result_set_size": nullable(numbers(result_set_size.astype(np.uint32)), result_set_size < 0),
         # A future event time is shown as the time of recording; deduplication keeps the real one.
-        "occurred_at": nullable(times(np.minimum(event_ms, append_ms)), found[:, NUMBER_AT["occurred_at"]] < 0),
+        "occurred_at": nullable(times(np.minimum(event_ms, append_ms)), occurred_ms < 0),
         "timestamp": times(append_ms),
         "_event_time_ms": numbers(event_ms),
-        "_idempotency_key": _of_heads(events, [head.idempotency_key or "" for head in events.heads]),
+        "_idempotency_key": _by_headers(events, [each.idempotency_key or "" for each in events.headers]),
         "_keyed": numbers(events.keyed.astype(np.uint8)),
         "version": numbers(deleted.astype(np.uint64)),
         "is_deleted": numbers(deleted.astype(np.uint8)),
@@ -67,43 +59,50 @@ def interaction_rows(topic: str, events: Events, deleted: Flags | None = None) -
     return block(columns, len(events))
 
 
-def _erased(events: Events, deleted: Flags) -> Events:
-    """The same without what a tombstone does not keep."""
+def _erased(events: Events, deleted: LineFlags) -> Events:
+    """Erase the fields of deleted events that a tombstone does not keep."""
     spans, found = events.columns.spans.copy(), events.columns.numbers.copy()
     for name in ERASED_COLUMNS:
         if name in SPAN_AT:
             spans[deleted, SPAN_AT[name]] = (0, 0, -1)
         elif name in NUMBER_AT:
-            found[deleted, NUMBER_AT[name]] = 0 if name == "position" else -1
+            found[deleted, NUMBER_AT[name]] = -1 if name in _NULLABLE else 0
     return replace(events, columns=events.columns._replace(spans=spans, numbers=found))
 
 
 def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
-    """Texts without their escapes, null where there is none; objects as they were sent, empty where there is none."""
-    fields = np.array([SPAN_AT[name] for name in names])
-    spans = events.columns.spans
-    written = spans[:, fields, 2]
-    rooms = np.maximum(written, 0).sum(axis=0) + len(spans) * MAX_SIZE_BYTES + WIDE  # copying runs over ends
-    firsts = np.concatenate([[0], np.cumsum(rooms)])
-    ends, into = firsts[:-1].copy(), np.empty(int(firsts[-1]), np.uint8)
-    write_spans(events.text, spans, fields, ends, into)
+    """Make text columns: texts without their escapes or null, objects as they were sent or empty."""
+    fields = [SPAN_AT[name] for name in names]
     columns: dict[str, Column] = {}
-    for i, name in enumerate(names):
-        columns[name] = Column(TEXT, [into[firsts[i] : ends[i]]])
-        if name not in _NEVER_NULL:
-            columns[name] = nullable(columns[name], written[:, i] < 0)
+    for name, (encoded, absent) in zip(names, encode_texts(events.text, events.columns.spans, fields), strict=True):
+        columns[name] = Column(TEXT, [encoded])
+        if name in _NULLABLE:
+            columns[name] = nullable(columns[name], absent)
     return columns
 
 
-def _scores(events: Events) -> Column:
-    spans = np.ascontiguousarray(events.columns.spans[:, SPAN_AT[_SCORE]])
-    return nullable(numbers(read_scores(events.text, spans)), spans[:, 2] < 0)
+def _integers(events: Events) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for name in _INTEGERS:
+        found = events.columns.numbers[:, NUMBER_AT[name]]
+        columns[name] = numbers(found.astype(np.uint32))
+        if name in _NULLABLE:
+            columns[name] = nullable(columns[name], found < 0)
+    return columns
+
+
+def _floats(events: Events) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for name in _FLOATS:
+        spans = np.ascontiguousarray(events.columns.spans[:, SPAN_AT[name]])
+        columns[name] = numbers(read_scores(events.text, spans))
+        if name in _NULLABLE:
+            columns[name] = nullable(columns[name], spans[:, 2] < 0)
+    return columns
 
 
 def _ids(events: Events) -> Column:
-    written = np.empty(len(events) * (1 + ID_LENGTH), np.uint8)
-    write_ids(raw_ids_of(events.rows), written)
-    return Column(TEXT, [written])
+    return Column(TEXT, [encode_ids(raw_ids_of(events.rows))])
 
 
 def _types(events: Events) -> Column:
@@ -111,19 +110,19 @@ def _types(events: Events) -> Column:
     return lists(ends[1:], texts_by_number(events.columns.types[: ends[-1]], INTERACTION_TYPES))
 
 
-def _of_heads(events: Events, values: Sequence[str]) -> Column:
-    return texts_by_number(events.head_of, values)
+def _by_headers(events: Events, values: Sequence[str]) -> Column:
+    return texts_by_number(events.headers_of, values)
 
 
 def duplicate_rows(topic: str, duplicates: Duplicates) -> Block:
-    """The rows of `outcomes` for duplicates."""
+    """Make the rows of `outcomes` for duplicates."""
     events = duplicates.events
     return _outcomes(
         topic,
         len(events),
         _texts(events, ("user_id", "execution_id"))
         | {
-            "namespace": _of_heads(events, [head.namespace for head in events.heads]),
+            "namespace": _by_headers(events, [each.namespace for each in events.headers]),
             "interaction_id": _ids(events),
             "_partition": numbers(events.partitions),
             "_offset": numbers(events.offsets.astype(np.uint64)),
@@ -136,8 +135,8 @@ def duplicate_rows(topic: str, duplicates: Duplicates) -> Block:
     )
 
 
-def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
-    """The rows of `outcomes` for rejections."""
+def rejected_rows(topic: str, rejected: Sequence[RejectedRecord]) -> Block:
+    """Make the rows of `outcomes` for rejections."""
     records, rejections = [item.record for item in rejected], [item.rejection for item in rejected]
     return _outcomes(
         topic,
@@ -159,12 +158,12 @@ def rejected_rows(topic: str, rejected: Sequence[Rejected]) -> Block:
 
 
 def moved_rows(topic: str, moves: Sequence[Move]) -> Block:
-    """The rows of `outcomes` for misplaced events, whose copies are on the partitions that they belong on."""
+    """Make the rows of `outcomes` for misplaced events, whose copies are on the partitions of their keys."""
     return _outcomes(
         topic,
         len(moves),
         {
-            "namespace": texts(move.head.namespace for move in moves),
+            "namespace": texts(move.headers.namespace for move in moves),
             "interaction_id": texts(move.interaction_id for move in moves),
             "_partition": numbers(np.array([move.partition for move in moves], np.uint32)),
             "_offset": numbers(np.array([move.offset for move in moves], np.uint64)),
@@ -189,7 +188,7 @@ _NULL_OUTCOME = ("user_id", "execution_id")
 
 
 def _outcomes(topic: str, rows: int, given: dict[str, Column]) -> Block:
-    """With what is the same for all of them: every block of an insert has the same columns."""
+    """Make a block of `outcomes`, with defaults of columns not given: every block of an insert has the same columns."""
     nothing = same_text("", rows)
     columns = (
         {

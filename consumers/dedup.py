@@ -1,4 +1,7 @@
-"""Deduplication: decides for every event of a batch whether it is stored, and if not, whose duplicate it is."""
+"""Deduplication: decides for every event of a batch whether it is stored or which stored event it repeats.
+
+The rule itself is in `schemas/dedup.py`. Here its inputs are gathered: claims, and rows that are older than any claim.
+"""
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -13,42 +16,42 @@ from consumers.claims.client import ClaimsLost
 from consumers.claims.leases import Leases, Unsettled, span_of
 from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, append_ms_of, last_offset
 from consumers.claims.stored_owners import StoredOwners
-from consumers.events import Events, Flags
+from consumers.events import Events, LineFlags
 from schemas.dedup import DuplicateReason
 
 
-class _Owned(NamedTuple):
-    """The owner of a duplicate: the id of the stored event that it repeats."""
+class _DuplicateOwner(NamedTuple):
+    """Owner of a duplicate, and why it is one."""
 
     interaction_id: str
     reason: DuplicateReason
 
 
-_Found = dict[int, _Owned]
-"""The duplicates among some events, by their lines."""
+_Found = dict[int, _DuplicateOwner]
+"""Duplicates among events, by line."""
 
 
 class Deduplication:
-    """Decides partition by partition in offset order. Deciding again, after whatever crash, gives the same verdicts."""
+    """Decides partition by partition in offset order. Deciding again after any crash gives the same verdicts."""
 
     def __init__(self, leases: Leases, owners: StoredOwners) -> None:
         self._leases = leases
         self._owners = owners
 
     async def decide(self, batch: Batch, validated: ValidatedBatch, before: Sequence[Range]) -> Verdicts:
-        """Claim every event's key, also of those that are stored; `before` is what is not committed yet.
+        """Claim every event's key, also of events that have a row. `before`: ranges that are not committed yet.
 
-        Raises Fenced when another worker has a partition; and Unsettled when these have to be finished first.
+        Raises Fenced when another worker has a partition; and Unsettled when `before` has to be committed first.
         """
         events, found = validated.events, _Found()
         if before and (events.may_repeat_id | events.replayed).any():
-            raise Unsettled  # their owners are looked for among stored rows
+            raise Unsettled  # owners of these events are looked up among stored rows
         places = [events.lines_of(part.partition) for part in batch.slices]
         deciding = (
-            self._decide_again_when_lost(part, events[first:end], validated.done[first:end], before)
+            self._decide_until_claimed(part, events[first:end], validated.done[first:end], before)
             for part, (first, end) in zip(batch.slices, places, strict=True)
         )
-        # Partitions have no key in common. Whatever happens to one, nothing continues behind the caller's back.
+        # Partitions have no key in common. All are awaited, also when one raises: no claim may continue after return.
         of_parts = await asyncio.gather(*deciding, return_exceptions=True)
         for (first, _), of_part in zip(places, of_parts, strict=True):
             if isinstance(of_part, BaseException):
@@ -58,61 +61,70 @@ class Deduplication:
         await failpoints.reached("claimed")
         return _verdicts(validated, found)
 
-    async def _decide_again_when_lost(
-        self, part: Slice, events: Events, done: Flags, before: Sequence[Range]
+    async def _decide_until_claimed(
+        self, part: Slice, events: Events, done: LineFlags, before: Sequence[Range]
     ) -> _Found:
-        """Decide again after lost claims: rebuilt ones are of stored events only, so this slice claims again."""
+        """Decide about a slice, again after lost claims: rebuilt claims are those of stored events only."""
         while True:
             try:
                 return await self._decide(part, events, done, before)
             except ClaimsLost:
                 continue
 
-    async def _decide(self, part: Slice, events: Events, done: Flags, before: Sequence[Range]) -> _Found:
+    async def _decide(self, part: Slice, events: Events, done: LineFlags, before: Sequence[Range]) -> _Found:
         found, stored = _Found(), set[_Identity]()
         for first, end in _cut_at_repeated_ids(events, stored):
-            group, is_last = events[first:end], end == len(events)
-            of_group = await self._decide_group(part, group, done[first:end], stored, is_last, before)
-            found.update((first + line, owned) for line, owned in of_group.items())
+            distinct, is_last = events[first:end], end == len(events)
+            of_distinct = await self._decide_distinct(part, distinct, done[first:end], stored, is_last, before)
+            found.update((first + line, owned) for line, owned in of_distinct.items())
             if not is_last:
                 stored |= {
-                    _identity(group, line)
-                    for line in range(len(group))
-                    if line not in of_group or of_group[line].reason == "same_id"
+                    _identity(distinct, line)
+                    for line in range(len(distinct))
+                    if line not in of_distinct or of_distinct[line].reason == "same_id"
                 }
         return found
 
-    async def _decide_group(
-        self, part: Slice, group: Events, done: Flags, stored: "set[_Identity]", is_last: bool, before: Sequence[Range]
+    async def _decide_distinct(
+        self,
+        part: Slice,
+        events: Events,
+        done: LineFlags,
+        stored: "set[_Identity]",
+        is_last: bool,
+        before: Sequence[Range],
     ) -> _Found:
-        """No id comes twice in it that is not among `stored`."""
-        known, owners = await self._look_up(group, done, stored)
+        """Decide about events among which no id occurs twice unless it is among `stored`."""
+        known, owners = await self._look_up(events, done, stored)
         span = span_of(part)
         if not is_last:
-            highest_ms = int(append_ms_of(group.rows).max())
-            span = span._replace(last_offset=last_offset(group.rows), last_append_ms=highest_ms)
-        asking = np.flatnonzero(group.keyed).tolist()
-        flags = _flags(asking, group, owners, known, done)
-        rows = group.rows if len(asking) == len(group) else group.rows[asking]
+            highest_ms = int(append_ms_of(events.rows).max())
+            span = span._replace(last_offset=last_offset(events.rows), last_append_ms=highest_ms)
+        asking = np.flatnonzero(events.keyed).tolist()
+        flags = _flags(asking, events, owners, known, done)
+        rows = events.rows if len(asking) == len(events) else events.rows[asking]
         for at, owner in (await self._leases.claim(part, span, rows, flags, before)).items():
             line = asking[at]
             owners[line] = min(owner, owners.get(line, owner))
-        replayed = group.replayed
+        replayed = events.replayed
         found = {
-            line: _Owned(owner.interaction_id, "replayed" if replayed[line] else "same_key")
+            line: _DuplicateOwner(owner.interaction_id, "replayed" if replayed[line] else "same_key")
             for line, owner in owners.items()
         }
-        return found | {line: _Owned(group.id_at(line), reason) for line, reason in known.items()}
+        return found | {line: _DuplicateOwner(events.id_at(line), reason) for line, reason in known.items()}
 
     async def _look_up(
-        self, group: Events, done: Flags, stored: "set[_Identity]"
+        self, events: Events, done: LineFlags, stored: "set[_Identity]"
     ) -> tuple[dict[int, DuplicateReason], dict[int, Owner]]:
-        """Look up the few events whose owner may be older than any claim: stored ids, and owners of the others."""
+        """Look up events whose owner may be older than any claim: reasons of repeated ids, and other owners, by line.
+
+        Only ids from outside, copies of misplaced events and replayed dead letters have such owners.
+        """
         repeated = set[int]()
         if stored:
-            repeated = {line for line in range(len(group)) if not done[line] and _identity(group, line) in stored}
-        lines = np.flatnonzero((group.may_repeat_id | group.replayed) & ~done).tolist()
-        asked = {line: group.at(line) for line in lines if line not in repeated}
+            repeated = {line for line in range(len(events)) if not done[line] and _identity(events, line) in stored}
+        lines = np.flatnonzero((events.may_repeat_id | events.replayed) & ~done).tolist()
+        asked = {line: events.at(line) for line in lines if line not in repeated}
         line_of = {event.offset: line for line, event in asked.items()}
         repeated |= {line_of[offset] for offset in await self._owners.of_same_id(asked.values())}
         known: dict[int, DuplicateReason] = dict.fromkeys(repeated, "same_id")
@@ -124,9 +136,9 @@ class Deduplication:
         return known, owners
 
     async def release(self, part: Slice, claims: Iterable[Claim], before: Sequence[Range] = ()) -> None:
-        """Take back what events have claimed that will not be stored. Raises as `decide` does."""
+        """Release the claims of events that will not be stored. Raises as `decide` does."""
         for claim in claims:
-            with suppress(ClaimsLost):  # then it is gone with all others
+            with suppress(ClaimsLost):  # a claim that is lost needs no release
                 await self._leases.release(part, claim, before)
 
 
@@ -138,10 +150,10 @@ def _identity(events: Events, line: int) -> _Identity:
 
 
 def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tuple[int, int]]:
-    """Cut where an id comes again that is not in `stored` yet; there is always one group, from a line to another.
+    """Cut events before each repeated id that is not in `stored` yet; returns at least one range of lines.
 
-    Whether the second is a duplicate depends on whether the first gets stored, so `stored` is looked at again
-    after each group.
+    Whether the repetition is a duplicate depends on whether the first event gets stored, so `stored` is read again
+    after each range.
     """
     begin = 0
     if events.may_repeat_id.any():
@@ -156,10 +168,10 @@ def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tup
 
 
 def _flags(
-    asking: list[int], group: Events, owners: dict[int, Owner], known: Collection[int], done: Flags
+    asking: list[int], events: Events, owners: dict[int, Owner], known: Collection[int], done: LineFlags
 ) -> dict[int, int]:
-    """Flags by position among the events that claim; events without flags are left out."""
-    replayed = group.replayed
+    """LineFlags by position among the events that claim; events without flags are left out."""
+    replayed = events.replayed
     if not (owners or known or done.any() or replayed.any()):
         return {}
     flags = {

@@ -1,8 +1,8 @@
-"""Erasure: what is deleted must not become visible, whenever it is stored.
+"""Erasure: a deleted event must not become visible, whenever it is stored.
 
-A deletion is written down before it is made true of rows (`runtime/deletions.py`); here it is the other way round.
-Events whose deletion is known are stored as tombstones. Rows that are stored are looked at once more: a deletion that
-came between the two is made true of them, before their offsets are committed. So whichever comes last sees the other.
+A deletion is recorded before rows are erased (`runtime/deletions.py`); a worker inserts rows before it looks for
+deletions. Events whose deletion is known are stored as tombstones. After the insert deletions are looked up again, and
+rows erased that were deleted meanwhile, before their offsets are committed. The later of the two sees the earlier one.
 """
 
 import time
@@ -13,23 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from consumers.claims.owners import raw_ids_of
-from consumers.events import Events, Flags
+from consumers.events import Events, LineFlags
 from runtime.deletions import Deletion, Deletions
 from runtime.retry import retrying
 from schemas.identity import PREFIX, id_from_bytes
 
-MOST = 10_000
-"""Deletions that are looked at together. Where there are more from an id on, exactly the ids in question are asked."""
+MAX_DELETIONS = 10_000
+"""Maximum deletions of a lookup by id range. Where there are more, exactly a batch's ids are looked up."""
 MARGIN_MS = 60_000
-"""The ids of the next batches may be older or younger than these by so much, and are asked for with them."""
+"""Time by which a lookup's id range extends those of a batch, for the ids of the next batches."""
 FRESH_S = 1.0
-"""Time that looked-up deletions are used; later ones are found when the rows are checked again."""
+"""Time that looked-up deletions are used; later deletions are found after the insert."""
 
 RawIds = npt.NDArray[np.uint8]
 
 
 class Erasure:
-    """Knows what is deleted of the events that one worker stores: usually nothing, and then it is asked for rarely."""
+    """Deletions among the events that one worker stores; usually none, and then they are looked up rarely."""
 
     def __init__(self, deletions: Deletions) -> None:
         self._deletions = deletions
@@ -37,8 +37,8 @@ class Erasure:
         self._from_ms = self._to_ms = 0
         self._until = 0.0
 
-    async def deleted(self, events: Events) -> Flags:
-        """Which of these events are deleted already."""
+    async def deleted(self, events: Events) -> LineFlags:
+        """Return flags of events that are deleted already."""
         flags = np.zeros(len(events), np.bool_)
         known = await self._of(raw_ids_of(events.rows), fresh_s=FRESH_S) if len(events) else ()
         wanted = set(known)
@@ -47,7 +47,7 @@ class Erasure:
         return flags
 
     async def erase(self, stored: Sequence[RawIds]) -> int:
-        """Make deletions true of rows that have just been stored; returns how many may have been."""
+        """Erase the deleted rows among rows that have just been stored; returns the number of their deletions."""
         raw_ids = np.concatenate(stored) if stored else np.empty((0, 16), np.uint8)
         if not len(raw_ids):
             return 0
@@ -55,11 +55,11 @@ class Erasure:
         ids = {id_from_bytes(raw_ids[line].tobytes()) for line in _lines_of(known, raw_ids)}
         gone = [each for each in known if each.interaction_id in ids]
         if gone:
-            await retrying("erasing what is deleted", partial(self._deletions.erase, gone))
+            await retrying("erasing deleted events", partial(self._deletions.erase, gone))
         return len(gone)
 
     async def _of(self, raw_ids: RawIds, fresh_s: float) -> Sequence[Deletion]:
-        """All deletions of these ids, and perhaps of others."""
+        """Return all deletions of these ids, and perhaps of others."""
         times = _first_halves(raw_ids) >> np.uint64(16)  # an id begins with 48 bits of time, in ms since 1970
         lowest_ms, highest_ms = int(times.min()), int(times.max())
         is_fresh = fresh_s and time.monotonic() < self._until
@@ -67,9 +67,9 @@ class Erasure:
             return self._known
         from_ms, to_ms = max(0, lowest_ms - MARGIN_MS), highest_ms + MARGIN_MS
         until = time.monotonic() + FRESH_S
-        ids_between = partial(self._deletions.between, _lowest_id(from_ms), _lowest_id(to_ms), MOST + 1)
+        ids_between = partial(self._deletions.between, _lowest_id(from_ms), _lowest_id(to_ms), MAX_DELETIONS + 1)
         found = await retrying("looking for deletions", ids_between)
-        if len(found) <= MOST:
+        if len(found) <= MAX_DELETIONS:
             self._known, self._from_ms, self._to_ms, self._until = found, from_ms, to_ms, until
             return found
         ids = [id_from_bytes(raw.tobytes()) for raw in raw_ids]
@@ -77,7 +77,7 @@ class Erasure:
 
 
 def _lowest_id(time_ms: int) -> str:
-    """No id of this time or a later one is lower; ids of the latest times have twelve digits all the same."""
+    """Return a lower bound of ids of this time and later ones; 2**48 ms and later are past every id."""
     return f"{PREFIX}{time_ms:012x}" if time_ms < 2**48 else f"{PREFIX}g"
 
 
@@ -86,7 +86,7 @@ def _first_halves(raw_ids: RawIds) -> npt.NDArray[np.uint64]:
 
 
 def _lines_of(known: Sequence[Deletion], raw_ids: RawIds) -> list[int]:
-    """Which of these ids may be among the deletions: those with the same first half."""
+    """Return the lines of ids that may be among the deletions: those with the same first half."""
     if not known:
         return []
     firsts = np.array([int(each.interaction_id[len(PREFIX) : len(PREFIX) + 16], 16) for each in known], np.uint64)

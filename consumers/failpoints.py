@@ -6,18 +6,18 @@ In production they do nothing. The campaign in `tests/chaos` injects a fault at 
 from collections.abc import Awaitable, Callable
 
 FAILPOINTS = (
-    "validated",  # validated; nothing has been written
-    "resumed",  # what is stored already is known and dropped
-    "taken",  # the partition's claims are this worker's, not confirmed by the group yet
-    "restored",  # part of lost claims was put back
-    "claimed",
+    "validated",  # nothing has been written
+    "resumed",  # records that are stored already were dropped
+    "taken",  # the lease on a partition's claims is taken, and not confirmed by the group yet
+    "restored",  # a part of lost claims was restored
+    "claimed",  # a batch's keys are claimed
     "stored",  # rows are in `interactions`
-    "erased",  # and what is deleted of them is gone
-    "copied",  # copies of misplaced events are on the partitions that they belong on
-    "refused",  # ClickHouse refused a row; its claim was taken back, its letter not written yet
-    "lettered",  # letters are written, also those that go before the other events of their batch
+    "erased",  # rows of deleted events are erased
+    "copied",  # copies of misplaced events are on the partitions of their keys
+    "refused",  # ClickHouse refused a row; its claim is released, its dead letter not written yet
+    "lettered",  # dead letters are written, also those that go before the other events of their batch
     "recorded",  # rows are in `outcomes`
-    "committed",
+    "committed",  # offsets are committed
 )
 
 Hook = Callable[[str], Awaitable[None]]

@@ -1,70 +1,71 @@
-"""Groups: batches that are decided about one by one, and stored, recorded and committed together.
+"""Groups: batches that are decided about one by one and flushed together.
 
-While a worker keeps up, each batch is a group of its own, so its events are visible soon. While more waits at the
-broker a group grows: ClickHouse merges fewer parts, and that is half of what a row costs there. A group has its rows,
-encoded, and no longer its records: they are five times as large, and wanted again only if the table refuses a row. It
-keeps the records of rejections and of misplaced events, which are written to Kafka once more.
+While a worker keeps up, each batch is a group of its own, so its events become visible soon. While more records wait at
+the broker, a group grows: ClickHouse then merges fewer parts, and merging is half of a row's cost there. A group keeps
+encoded rows and not the records, which are five times as large and needed again only if the table refuses a row. It
+keeps the records of rejections and of misplaced events, which are written to Kafka again.
 """
 
 import time
 from collections.abc import Callable, Sequence
 
-from consumers.batch import Decided, Move, Rejected, Verdicts
+from consumers.batch import DecidedBatch, Move, RejectedRecord, ValidatedBatch, Verdicts
 from consumers.claims.owners import raw_ids_of
+from consumers.dead_letters import nbytes_of
 from consumers.erasure import RawIds
-from consumers.events import Flags
-from consumers.letters import nbytes_of
-from consumers.sink import InteractionRows, OutcomeRows
+from consumers.events import LineFlags
+from consumers.sink import InsertRows, encode_events, encode_outcomes
 from runtime.errors import Restart
 from runtime.settings import Settings
 
-LONGEST_AGES = 50
-"""A group grows for at most this many times a batch's age, whatever waits: events must become visible."""
+MAX_AGE_IN_BATCH_AGES = 50
+"""Maximum age of a group as a multiple of TALLY_BATCH_AGE_MS, however much waits: events must become visible."""
 
 
-class Group:
+class BatchGroup:
     """Decided batches and their rows, in the order in which they were read."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.decided: list[Decided] = []
-        self.rows = InteractionRows(settings.topic)
-        self.outcomes = OutcomeRows(settings.topic)
-        self.rejected: list[Rejected] = []
+        self.decided: list[DecidedBatch] = []
+        self.rows = InsertRows(settings.topic)
+        self.outcomes = InsertRows(settings.topic)
+        self.rejected: list[RejectedRecord] = []
         self.moves: list[Move] = []
         self.stored_ids: list[RawIds] = []
-        """Of all events that have rows once it is stored."""
+        """Ids of all events that have rows once the group is stored."""
         self._records = self._kept_bytes = 0
         self._begun_at = 0.0
 
     def __len__(self) -> int:
         return len(self.decided)
 
-    def prepared(
+    def encode(
         self,
-        decided: Decided,
+        decided: DecidedBatch,
         verdicts: Verdicts,
-        rejected: Sequence[Rejected],
-        moves: Sequence[Move],
+        validated: ValidatedBatch,
         *,
-        deleted: Flags | None = None,
+        deleted: LineFlags | None = None,
         is_stored: bool = False,
     ) -> Callable[[], None]:
-        """Encode one more batch. Calling the answer takes it in; the group is as it was before.
+        """Encode one more batch without changing the group; the returned function adds it.
 
-        `deleted`: which of those to store; `is_stored`: its rows are in the table already.
+        `deleted` flags the stored events that are deleted already; `is_stored`: the rows are in the table already.
+        Adding raises Restart when memory runs out.
         """
-        adding = [self.outcomes.prepared(verdicts.duplicates, rejected)]
+        topic, rejected, moves = self._settings.topic, validated.rejected, validated.moves
+        adding = [(self.outcomes, rows) for rows in encode_outcomes(topic, rejected, verdicts.duplicates)]
         if not is_stored:
-            adding.append(self.rows.prepared(verdicts.stored, deleted))
+            adding.append((self.rows, encode_events(topic, verdicts.stored, deleted)))
         stored_ids = [raw_ids_of(events.rows).copy() for events in (verdicts.stored, verdicts.done)]
 
         def add() -> None:
             if not self.decided:
                 self._begun_at = time.monotonic()
             try:
-                for each in adding:
-                    each()
+                for insert, rows in adding:
+                    insert.add(*rows)
             except MemoryError as error:
                 raise Restart("out of memory while rows were gathered; lower TALLY_BATCH_BYTES") from error
             self.decided.append(decided)
@@ -77,12 +78,12 @@ class Group:
 
         return add
 
-    def settle_moves(self, refused: Sequence[Rejected]) -> None:
-        """Note what came of the moves: copies are on their partitions, but for those that were refused."""
+    def settle_moves(self, refused: Sequence[RejectedRecord]) -> None:
+        """Record the moves as done, except for those that Kafka refused, which are rejected."""
         self.moves = [move for move in self.moves if move.copy_offset >= 0]
         self.rejected += refused
-        self.outcomes.add_moves(self.moves)
-        self.outcomes.prepared(None, refused)()
+        for rows in encode_outcomes(self._settings.topic, refused, moves=self.moves):
+            self.outcomes.add(*rows)
 
     @property
     def next_offsets(self) -> dict[int, int]:
@@ -91,11 +92,11 @@ class Group:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has come to one of its bounds."""
+        """Whether the group has reached its maximum rows, bytes or age."""
         settings = self._settings
-        longest_s = LONGEST_AGES * settings.batch_age_ms / 1000
+        max_age_s = MAX_AGE_IN_BATCH_AGES * settings.batch_age_ms / 1000
         return (
             self._records >= settings.batch_rows
             or self.rows.nbytes + self.outcomes.nbytes + self._kept_bytes >= settings.batch_bytes
-            or (len(self) > 0 and time.monotonic() - self._begun_at >= longest_s)
+            or (len(self) > 0 and time.monotonic() - self._begun_at >= max_age_s)
         )

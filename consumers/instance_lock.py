@@ -1,8 +1,8 @@
 """Exclusive use of a static member's name (`--name`, `--instance`).
 
-Kafka gives a name's partitions to whoever joined last, so two workers of one name would take them from each other
-without end. A worker therefore holds its name in Redis, and writes there again and again. A newcomer that sees the
-name written meanwhile ends; a name that is not written for TALLY_SESSION_TIMEOUT_MS is free, as its partitions are.
+Kafka gives a name's partitions to the member that joined last, so two workers of one name would take them from each
+other for ever. A worker therefore writes its name to Redis periodically. A newcomer that sees the name written ends; a
+name that is not written for TALLY_SESSION_TIMEOUT_MS is free, as its partitions are.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = logging.getLogger("tally.worker")
 
 
 class _Holder(NamedTuple):
-    """A process that uses the name, and how often it has said so."""
+    """Process that uses the name, and the number of its writes."""
 
     host: str
     pid: int
@@ -38,7 +38,7 @@ class _Holder(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "_Holder | None":
-        """Read what is in Redis; None for nothing, and for what no holder has written."""
+        """Parse the value in Redis; None if it is empty or was not written by a holder."""
         match text.split():
             case [host, pid, nonce, beat] if pid.isdigit() and beat.isdigit():
                 return cls(host, int(pid), nonce, int(beat))
@@ -48,12 +48,12 @@ class _Holder(NamedTuple):
         return f"process {self.pid} on {self.host}"
 
     def has_ended(self, own: "_Holder") -> bool:
-        """Whether its process is gone, as far as this host knows. In a container that was restarted ids repeat."""
+        """Whether its process has ended, as far as this host knows. Process ids repeat in a restarted container."""
         return self.host == own.host and (self.pid == own.pid or not process_exists(self.pid))
 
 
 class InstanceLock:
-    """The name of one worker. `check` raises once another worker has taken it."""
+    """Lock on the name of one worker. `check` raises once another worker has taken the name."""
 
     def __init__(self, redis: Redis, settings: Settings, instance: str) -> None:
         self._redis = redis
@@ -66,7 +66,7 @@ class InstanceLock:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """Use the name until left. Raises SettingsError when a live worker has it."""
+        """Hold the name while the block lasts. Raises SettingsError when a live worker has it."""
         await retrying("taking the worker's name", self._take)
         try:
             async with running(self._beat(), "confirming the worker's name"):
@@ -81,7 +81,7 @@ class InstanceLock:
         if self._taken_by is not None:
             raise Fatal(
                 f"another worker has taken the name {self._instance} ({self._taken_by}), so this one ends: "
-                "give each `tally consume` a --name of its own"
+                "give each `tally consume` its own --name"
             )
 
     async def _take(self) -> None:
@@ -105,9 +105,9 @@ class InstanceLock:
         )
 
     async def _beat(self) -> None:
-        """Say again and again that the name is in use. Another's name that is not said again is not in use."""
+        """Write the name periodically. Another holder that writes twice meanwhile has taken it."""
         other: _Holder | None = None
-        told = ""
+        logged = ""
         while True:
             await asyncio.sleep(self._timeout_s / BEATS_PER_TIMEOUT)
             try:
@@ -123,11 +123,11 @@ class InstanceLock:
                     return
                 refused = await self._text(self._refused_key)
             except REDIS_FAILED as error:
-                log.warning("the name %s was not confirmed in Redis: %s", self._instance, reason_of(error))
+                log.warning("name %s not confirmed in Redis, trying again: %s", self._instance, reason_of(error))
                 continue
-            if refused and refused != told:
+            if refused and refused != logged:
                 log.warning("%s started under the name %s of this worker and was refused", refused, self._instance)
-            told = refused
+            logged = refused
 
     async def _holder(self) -> _Holder | None:
         return _Holder.parse(await self._text(self._key))

@@ -1,8 +1,8 @@
 """Intake: gathers records into batches.
 
-A batch closes when it is full, or so long after the one before, when what waits at the broker would not fill it. It is
-small enough that what is made of it stays in the processor's caches; many of them are stored together
-(`consumers.group`).
+A batch is taken when it is full, or TALLY_BATCH_AGE_MS after the one before when the records at the broker would not
+fill it. It is small enough that everything made of it stays in the processor's caches; groups of batches are stored
+together (`consumers.group`).
 """
 
 import asyncio
@@ -18,80 +18,82 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, __version__
 from aiokafka.errors import KafkaError
 
 from consumers.batch import Batch
-from runtime.batch_reader import Limits
+from consumers.record_limits import event_limits
+from consumers.records import Records
 from runtime.errors import Fatal
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
+from runtime.log_reader import Items
 from runtime.metrics import RETRIES
-from runtime.records import Items, Records
 from runtime.settings import Settings
 from runtime.topic_check import LOG_APPEND_TIME, TIMESTAMP_TYPE
 from runtime.whole_batches import WRITTEN_FOR, WholeBatch
 
 POLL_MS = 100
-"""How long one poll may wait, so that stop and revocation are noticed soon."""
+"""Longest wait of one poll, so that stop and revocation are noticed soon."""
 WITHOUT_ASSIGNMENT_S = 1.0
+"""Wait beyond a poll's own timeout, for a client that waits for an assignment."""
 FRESH_MS = 20
-"""How long the broker has to answer when it is asked for more of a batch."""
-LAST_QUESTIONS = 2
-"""How often it is asked once a batch is due: the client asks ahead, so the first answer is an old one."""
-MOST_RECORDS = 8_192
+"""Longest wait for more records of a batch."""
+LAST_POLLS = 2
+"""Polls once a batch is due: the client fetches ahead, so the first one returns an old answer."""
+MAX_RECORDS = 8_192
 """Records of a full batch: the size with the least time per record, by measurement."""
 SPILL = 1.125
-"""By so much a batch may be fuller than full: how many records Kafka's batches have is known once they are read."""
-MOST_BYTES = 16 * 1024 * 1024
+"""Largest batch as a multiple of a full one: the number of records in a record batch is known once it is read."""
+MAX_BYTES = 16 * 1024 * 1024
 _APPEND_TIME = 1
 """Timestamp type of a record in the client's numbering: append time."""
-MOST_ITEMS = 256
-"""Kafka's own batches that one poll takes. Once they are uncompressed, those past `Limits` are given back."""
+MAX_ITEMS = 256
+"""Maximum record batches of one poll. Once they are uncompressed, those past the limits are given back."""
 
 log = logging.getLogger("tally.worker")
 
 
 class Intake:
-    """The records that were read and not yet taken. Its bound is one batch: reading stops when it is full."""
+    """Records that were read and not yet taken: at most one batch."""
 
     def __init__(self, consumer: AIOKafkaConsumer, settings: Settings) -> None:
         self._consumer = consumer
-        self._max_rows = min(MOST_RECORDS, settings.batch_rows)
-        self._max_bytes = min(MOST_BYTES, settings.batch_bytes)
-        self._limits = Limits.of_events(settings)
+        self._max_rows = min(MAX_RECORDS, settings.batch_rows)
+        self._max_bytes = min(MAX_BYTES, settings.batch_bytes)
+        self._limits = event_limits(settings)
         self._max_age_s = settings.batch_age_ms / 1000
         self._polled: list[Records] = []
         self._rows = 0
         self._bytes = 0
-        self._rows_an_item = float(self._max_rows)
-        """How many records a whole batch of Kafka's had lately; at first as many as a batch has room for."""
+        self._rows_per_item = float(self._max_rows)
+        """Records per record batch in the last poll; at first those of a full batch."""
         self._taken_at = -math.inf
-        """When the last batch was."""
+        """Time of the last `take`."""
         self._waiting: dict[TopicPartition, int] = {}
-        """Records after those that were read, as the broker said with them."""
+        """Records at the broker after those that were read, as of the last fetch."""
         self._generation = 0
 
     async def fill(self, stop: asyncio.Event) -> None:
-        """Read until a batch is due, or until `stop` is set, or until one poll brought nothing at all."""
+        """Read until a batch is due, until `stop` is set, or until one poll returned nothing."""
         if not self._rows:
             await self._read(POLL_MS)
-        times_asked = 0
+        last_polls = 0
         while self._rows and not self._is_full and not stop.is_set():
             if not self.more_waits():
-                if times_asked == LAST_QUESTIONS:
+                if last_polls == LAST_POLLS:
                     return
-                await self._until_due(stop)
-                times_asked += 1
-            if not await self._read(FRESH_MS) and times_asked:
+                await self._wait_until_due(stop)
+                last_polls += 1
+            if not await self._read(FRESH_MS) and last_polls:
                 return
 
-    async def _until_due(self, stop: asyncio.Event) -> None:
-        """Let records gather at the broker: whenever it is asked it answers with whatever there is.
+    async def _wait_until_due(self, stop: asyncio.Event) -> None:
+        """Let records gather at the broker, which answers each fetch with all it has.
 
-        What is read may have waited there since the last batch was taken, so that is from when its age counts.
+        The records read may have waited there since the last batch was taken, so the batch's age counts from then.
         """
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), self._taken_at + self._max_age_s - time.monotonic())
 
     async def _read(self, wait_ms: int) -> bool:
-        """Poll once; whether that brought anything."""
+        """Poll once; returns whether there were records."""
         generation = self._generation
         found = await self._poll(wait_ms)
         if generation != self._generation:
@@ -104,9 +106,9 @@ class Intake:
 
     async def _poll(self, wait_ms: int) -> dict[TopicPartition, Items]:
         try:
-            # Past its own timeout the client may wait for an assignment without end; then stop would not be noticed.
+            # Past its own timeout the client may wait for an assignment for ever; then stop would not be noticed.
             async with asyncio.timeout(wait_ms / 1000 + WITHOUT_ASSIGNMENT_S):
-                found: Any = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._most_items())
+                found: Any = await self._consumer.getmany(timeout_ms=wait_ms, max_records=self._max_items())
         except TimeoutError:
             return {}
         except UnicodeDecodeError as error:  # only where records come one by one
@@ -121,47 +123,47 @@ class Intake:
             if isinstance(fault, Fatal):
                 raise fault from error
             RETRIES.labels("reading", getattr(fault, "kind", "other")).inc()
-            log.warning("%s", fault)
+            log.warning("%s; reading again", fault)
             await asyncio.sleep(POLL_MS / 1000)
             return {}
         return {partition: items for partition, items in found.items() if items}
 
-    def _most_items(self) -> int:
-        """Whole batches, or records: how many of them it takes to fill the batch, by what the last ones held."""
-        return max(1, min(MOST_ITEMS, int((self._max_rows - self._rows) / self._rows_an_item)))
+    def _max_items(self) -> int:
+        """Return how many record batches (or records) fill the batch, by the size of the last ones."""
+        return max(1, min(MAX_ITEMS, int((self._max_rows - self._rows) / self._rows_per_item)))
 
     @property
     def _is_full(self) -> bool:
         return self._rows >= self._max_rows or self._bytes >= self._max_bytes
 
     def more_waits(self) -> bool:
-        """Whether another full batch is here or at the broker, as far as it has said."""
+        """Whether another full batch is here or at the broker, as of the last fetch."""
         return self._rows + sum(self._waiting.values()) >= self._max_rows
 
     def _add(self, found: dict[TopicPartition, Items]) -> None:
         _check_times(found)
         records, unread = Records.read({partition.partition: items for partition, items in found.items()}, self._limits)
         items_read = sum(map(len, found.values())) - sum(map(len, unread.values()))
-        self._rows_an_item = max(1, len(records)) / max(1, items_read)
+        self._rows_per_item = max(1, len(records)) / max(1, items_read)
         self._keep([*self._polled, records])
         rest = {partition: unread[partition.partition][0] for partition in found if partition.partition in unread}
         self._give_back({partition: item.offset for partition, item in rest.items()})
         for partition, items in found.items():
-            if partition in self._consumer.assignment():  # it may have been taken away a moment ago
+            if partition in self._consumer.assignment():  # it may have been revoked meanwhile
                 following = rest[partition].offset if partition in rest else _following(items[-1])
                 self._waiting[partition] = max(0, (self._consumer.highwater(partition) or 0) - following)
 
     def _give_back(self, firsts: dict[TopicPartition, int]) -> None:
-        """Read again from these offsets, where the partition is still ours."""
+        """Read again from these offsets, if the partitions are still assigned."""
         assigned = self._consumer.assignment()
         for partition, offset in firsts.items():
             if partition in assigned:
                 self._consumer.seek(partition, offset)
 
     def take(self) -> Batch:
-        """Hand over what was read so far, as much of it as a batch may have; the rest stays for the next one."""
+        """Return the batch of the records read so far; those past a full batch stay for the next one."""
         records = Records.joined(self._polled)
-        # What goes a little beyond would be a batch of its own, which costs nearly as much as a full one.
+        # A small rest would be a separate batch, which costs nearly as much as a full one.
         room = self._max_rows if len(records) > self._max_rows * SPILL else len(records)
         self._keep([records[room:]])
         if room:
@@ -170,11 +172,11 @@ class Intake:
 
     @property
     def partitions(self) -> set[int]:
-        """Partitions of which records were read and not taken yet."""
+        """Partitions with records that were read and not taken yet."""
         return {number for records in self._polled for number in np.unique(records.partitions).tolist()}
 
     def forget(self, revoked: Iterable[TopicPartition]) -> None:
-        """Drop what was read from partitions that are no longer ours; whoever gets them reads it again."""
+        """Drop records of revoked partitions: the partitions' next worker reads them again."""
         self._generation += 1
         gone = [partition.partition for partition in revoked]
         self._keep([records[~np.isin(records.partitions, gone)] for records in self._polled])
@@ -190,7 +192,7 @@ def _following(item: WholeBatch | Record) -> int:
 
 
 def _check_times(found: Mapping[TopicPartition, Items]) -> None:
-    """Raise Fatal for records with the times of their producers: no verdict may depend on such a time."""
+    """Raise Fatal for records with their producers' times: no verdict may depend on such a time."""
     for place, items in found.items():
         for item in items:
             of_broker = item.has_append_time if isinstance(item, WholeBatch) else _is_append_time(item)

@@ -1,21 +1,19 @@
-"""Moves: a valid event that lies on another partition than its key's is put on that one, and not validated where it is.
+"""Moves: a valid event on another partition than its key's is copied to that one, and not decided about where it is.
 
-Its copy has the event's id, or the one derived from the original record's place if it has none; the original's append
-time as event time, if it names none; and the original's place. A crash may write the copy twice: the second one is a
-duplicate of the first, by its id.
+The copy has the event's id, or the id derived from the original record's place. It has the original's place, and its
+append time as event time if the event has none. A crash may write the copy twice: the second one is a duplicate of the
+first, by its id.
 """
 
 import asyncio
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import takewhile
-from typing import Protocol
 
-import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     KafkaError,
@@ -24,11 +22,11 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from consumers.batch import Batch, Move, Rejected, ValidatedBatch
+from consumers.batch import Batch, Move, RejectedRecord, ValidatedBatch
+from consumers.dead_letters import nbytes_of
 from consumers.events import Events
-from consumers.letters import nbytes_of
+from consumers.record_limits import event_limits
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.errors import Fatal, Unavailable
 from runtime.faults.kafka import kafka_fault
 from runtime.retry import retrying
@@ -37,64 +35,51 @@ from schemas.letter import Origin
 from schemas.rejection import Rejection
 from schemas.wire import encode_headers, partition_key, record_size, with_id
 
-LARGEST_GROWTH_BYTES = 8 * 1024
-"""A copy is larger than its original by less: an id, a key, headers of bounded texts."""
+MAX_GROWTH_BYTES = 8 * 1024
+"""Bound of what a copy adds to its original: an id, a key, headers of bounded texts."""
 SMALL_BYTES = 64 * 1024
-"""No topic refuses a record for that size, unless it is being expanded: then it takes none (`tally topic expand`)."""
+"""Size that every topic takes, unless it is being expanded: then it takes no record (`tally topic expand`)."""
 
 log = logging.getLogger("tally.worker")
 
 
-class Mover(Protocol):
-    """Decides which misplaced events are moved, and moves them."""
-
-    async def set_apart(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Take those that are to be moved out of the events, and note them as `validated.moves`."""
-
-    async def send(self, moves: Sequence[Move], /) -> list[Rejected]:
-        """Put a copy of each on the partition that it belongs on; returns those that Kafka refuses for their size."""
-
-
-class Moves:
+class Mover:
     """Moves all misplaced events of one topic."""
 
     def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        """`stack` closes the producer, which connects when the first event has to be moved."""
         self._settings = settings
-        self._most_bytes = Limits.of_events(settings).record_bytes
+        self._most_bytes = event_limits(settings).record_bytes
         self._stack = stack
         self._client: AIOKafkaProducer | None = None
 
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls, settings: Settings) -> AsyncIterator["Moves"]:
-        """With a client of its own, that connects when there is something to move."""
-        async with AsyncExitStack() as stack:
-            yield cls(settings, stack)
-
     async def set_apart(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Take them out of the events. What an earlier version stored where it lies stays there."""
+        """Turn misplaced events into moves. Misplaced events that an earlier version stored are left as they are."""
         misplaced = validated.events.misplaced & ~validated.done
         if misplaced.any():
             validated.moves = moves_of(batch, validated.events[misplaced])
             validated.events, validated.done = validated.events[~misplaced], validated.done[~misplaced]
 
-    async def send(self, moves: Sequence[Move]) -> list[Rejected]:
-        """Put the copies on the topic; acknowledged by Kafka on return."""
+    async def send(self, moves: Sequence[Move]) -> list[RejectedRecord]:
+        """Write the copies; acknowledged by Kafka on return. Returns the events whose copies are too large.
+
+        Raises Fatal.
+        """
         by_home: dict[int, list[Move]] = defaultdict(list)
         for move in moves:
             by_home[move.home].append(move)
         sending = (self._send_to(home, some) for home, some in by_home.items())
-        # Whatever happens to one, nothing continues behind the caller's back.
-        refused: list[Rejected] = []
+        # All are awaited, also when one raises: no write may continue after return.
+        refused: list[RejectedRecord] = []
         for found in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(found, BaseException):
                 raise found
             refused += found
         return refused
 
-    async def _send_to(self, home: int, moves: Sequence[Move]) -> list[Rejected]:
-        """Send batch after batch; one that is refused for its size goes in halves, until single records are refused."""
-        refused: list[Rejected] = []
+    async def _send_to(self, home: int, moves: Sequence[Move]) -> list[RejectedRecord]:
+        """Send batch after batch; one that is refused for its size is halved, down to single records."""
+        refused: list[RejectedRecord] = []
         begin, most, refused_bytes = 0, len(moves), sys.maxsize
         while begin < len(moves):
             nbytes = len(moves[begin].key) + len(moves[begin].record.value or b"")
@@ -117,13 +102,13 @@ class Moves:
         return refused
 
     def _is_too_large(self, move: Move) -> bool:
-        """Whether workers would reject the copy of a valid event for its size."""
-        if nbytes_of(move.record) + LARGEST_GROWTH_BYTES <= self._most_bytes:
+        """Whether workers would reject the copy for its size."""
+        if nbytes_of(move.record) + MAX_GROWTH_BYTES <= self._most_bytes:
             return False
         return record_size(*copy_of(self._settings.topic, move)) > self._most_bytes
 
     async def _put(self, home: int, moves: Sequence[Move]) -> tuple[int, str]:
-        """Put a batch of the first of these on a partition; returns how many, and why they are refused if they are."""
+        """Write a batch of the first moves to a partition; returns their number, and why Kafka refuses them or ''."""
         topic = self._settings.topic
         try:
             client = await self._producer()
@@ -151,54 +136,54 @@ class Moves:
     async def _producer(self) -> AIOKafkaProducer:
         if self._client is None:
             self._client = await self._stack.enter_async_context(kafka.producer(self._settings, copies=True))
-            log.warning("a producer puts events on other partitions than their keys'; they are moved (docs/wire.md)")
+            log.warning(
+                "a producer writes events to other partitions than their keys' (docs/wire.md); "
+                "they are copied to the right ones"
+            )
         return self._client
 
 
 def moves_of(batch: Batch, misplaced: Events) -> list[Move]:
-    """The moves of misplaced events of a batch."""
+    """Make the moves of misplaced events of a batch."""
     moves = []
-    for part in batch.slices:
-        first, end = misplaced.lines_of(part.partition)
-        lines = np.searchsorted(part.records.offsets, misplaced.offsets[first:end]).tolist()
-        for at, record in zip(range(first, end), map(part.records.at, lines), strict=True):
-            event, head = misplaced.at(at), misplaced.heads[misplaced.head_of[at]]
-            key = partition_key(event.namespace, event, event.idempotency_key)
-            has_id, home = bool(misplaced.columns.has_id[at]), int(misplaced.homes[at])
-            moves.append(
-                Move(
-                    part.partition,
-                    record,
-                    head,
-                    event.interaction_id,
-                    has_id,
-                    key,
-                    home,
-                    event.user_id,
-                    event.execution_id,
-                )
+    for line, record in zip(range(len(misplaced)), batch.records_of(misplaced), strict=True):
+        event, headers = misplaced.at(line), misplaced.headers[misplaced.headers_of[line]]
+        moves.append(
+            Move(
+                event.partition,
+                record,
+                headers,
+                event.interaction_id,
+                has_id=bool(misplaced.columns.has_id[line]),
+                key=partition_key(event.namespace, event, event.idempotency_key),
+                home=int(misplaced.homes[line]),
+                user_id=event.user_id,
+                execution_id=event.execution_id,
             )
+        )
     return moves
 
 
 def copy_of(topic: str, move: Move) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
-    """The record that puts an event on the partition that it belongs on: its key, value and headers."""
-    record, head = move.record, move.head
+    """Make the copy of a misplaced event: its key, value and headers."""
+    record, given = move.record, move.headers
     value = record.value or b""
     headers = encode_headers(
-        head.namespace,
+        given.namespace,
         derived_id=True,
-        idempotency_key=head.idempotency_key,
-        origin_ms=record.timestamp if head.origin_ms is None else head.origin_ms,
-        deduplicate=head.deduplicate,
-        traceparent=head.traceparent,
+        idempotency_key=given.idempotency_key,
+        origin_ms=record.timestamp if given.origin_ms is None else given.origin_ms,
+        deduplicate=given.deduplicate,
+        traceparent=given.traceparent,
         moved_from=str(Origin(topic, move.partition, move.offset)),
     )
     return move.key, value if move.has_id else with_id(value, move.interaction_id), headers
 
 
-def not_moved(move: Move, why: str) -> Rejected:
-    """The rejection of a misplaced event that cannot be moved."""
-    rejection = Rejection("not_moved", "", f"by its key it belongs on partition {move.home}, where it cannot go: {why}")
-    namespace, interaction_id = move.head.namespace, move.interaction_id
-    return Rejected(move.partition, move.record, namespace, interaction_id, rejection, move.user_id, move.execution_id)
+def not_moved(move: Move, why: str) -> RejectedRecord:
+    """Reject a misplaced event that cannot be moved."""
+    rejection = Rejection("not_moved", "", f"its key belongs on partition {move.home}, and it cannot be moved: {why}")
+    namespace, interaction_id = move.headers.namespace, move.interaction_id
+    return RejectedRecord(
+        move.partition, move.record, namespace, interaction_id, rejection, move.user_id, move.execution_id
+    )

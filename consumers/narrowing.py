@@ -1,8 +1,8 @@
 """Narrowing: an unexpected error costs the record that causes it, and no other.
 
-Nothing that a record holds may end a worker. A batch in which something raises goes through the same steps again in
-halves, in the order of its offsets, and so on down to single records. One that raises by itself, twice, becomes a dead
-letter (`internal_error`). Errors of the stores say nothing about a record: they pass through.
+No content of a record may end a worker. A batch in which something raises passes the same steps again in halves, in the
+order of its offsets, and so on down to single records. A record that raises alone, twice, becomes a dead letter
+(`internal_error`). Errors of the stores say nothing about a record: they are passed on.
 """
 
 import asyncio
@@ -21,32 +21,32 @@ from schemas.letter import Origin
 from schemas.rejection import Rejection
 
 SPARE_BYTES = 32 * 1024 * 1024
-"""A process that cannot have so much more is out of memory, whatever record it is at."""
+"""A process that cannot allocate this much is out of memory, whatever record it is at."""
 
 log = logging.getLogger("tally.worker")
 
 
 class _Failure(NamedTuple):
-    """An unexpected error, without the error itself: its traceback would keep alive what failed."""
+    """Kind of an unexpected error, without the error itself: its traceback would keep the batch alive."""
 
     kind: type[Exception]
     validated: ValidatedBatch | None
-    """Set when the records were examined before it."""
+    """Set when the records were examined before the error."""
 
 
 class Narrowing:
-    """Takes the batches of one worker through examination and decision."""
+    """Takes one batch through examination and decision, as a whole or in parts."""
 
     def __init__(self, topic: str, pipeline: Pipeline, settle: Callable[[], Awaitable[None]]) -> None:
-        """`settle` has everything stored and committed that was decided before."""
+        """`settle` commits everything that was decided before."""
         self._topic = topic
         self._pipeline = pipeline
         self._settle = settle
         self._held: dict[int, int] = {}
-        """By partition the first record of a newer schema, which what comes after it has to wait for."""
+        """Partition -> offset of its first record of a newer schema: all later records wait, too."""
 
     async def process(self, records: Batch, *, is_counted: bool = False) -> None:
-        """Decide about every record. Raises the errors of the stores, and those that no single record causes."""
+        """Decide about every record. Raises errors of the stores, and errors that no single record causes."""
         records = records.before(self._held)
         failure = await self._attempt(records, is_counted) if len(records) else None
         if failure is None:
@@ -57,7 +57,7 @@ class Narrowing:
                 await asyncio.sleep(0)  # so that heartbeats are sent
                 await self.process(half, is_counted=is_counted)
             return
-        gc.collect()  # it is not left to itself in a worker (`consumers.garbage`)
+        gc.collect()  # automatic collection is off in a worker (`consumers.memory`)
         failure = await self._attempt(records, is_counted, is_last=True)
         if failure is not None:
             await self._refuse(records, failure, is_counted=is_counted or failure.validated is not None)
@@ -68,7 +68,7 @@ class Narrowing:
         except STORE_FAILED:
             raise
         except Exception as error:
-            return self._noted(records, error, None, is_last)
+            return self._log_failure(records, error, None, is_last)
         self._held |= validated.held
         while True:
             try:
@@ -78,23 +78,25 @@ class Narrowing:
             except STORE_FAILED:
                 raise
             except Exception as error:
-                return self._noted(batch, error, validated, is_last)
+                return self._log_failure(batch, error, validated, is_last)
             else:
                 return None
             await self._settle()
 
-    def _noted(self, records: Batch, error: Exception, validated: ValidatedBatch | None, is_last: bool) -> _Failure:
+    def _log_failure(
+        self, records: Batch, error: Exception, validated: ValidatedBatch | None, is_last: bool
+    ) -> _Failure:
         kind = type(error)
         if len(records) > 1:
-            log.warning("%s in a batch of %d records; processing each half by itself", kind.__name__, len(records))
+            log.warning("%s in a batch of %d records; processing its halves separately", kind.__name__, len(records))
         elif not is_last:
-            log.warning("processing %s raised %s; trying once more", self._place_of(records), kind.__name__)
+            log.warning("processing %s raised %s; trying it again", self._place_of(records), kind.__name__)
         else:
             log.error("processing %s raised %s again", self._place_of(records), kind.__name__, exc_info=error)
         return _Failure(kind, validated)
 
     async def _refuse(self, records: Batch, failure: _Failure, *, is_counted: bool) -> None:
-        """Make a dead letter of the one record of a batch. What it may have claimed goes first."""
+        """Make a dead letter of the one record of a batch, after releasing its claim."""
         place, kind = self._place_of(records), failure.kind.__name__
         if issubclass(failure.kind, MemoryError) and not _has_memory():
             raise Restart(f"out of memory at {place}; lower TALLY_BATCH_BYTES, or give the worker more memory")
@@ -102,7 +104,7 @@ class Narrowing:
         INTERNAL_ERRORS.inc()
         if (examined := failure.validated) is not None:
             await self._settled(lambda: self._pipeline.release(records, examined))
-        why = Rejection("internal_error", "", f"processing the record raised {kind}: this is a fault of Tally's")
+        why = Rejection("internal_error", "", f"processing the record raised {kind}, which is a fault in Tally")
         batch, validated = await self._pipeline.examine(records, why, is_counted=is_counted)
         await self._settled(lambda: self._pipeline.decide(batch, validated))
 

@@ -1,4 +1,4 @@
-"""Committing offsets: only while the group counts this worker in."""
+"""Commits of offsets, which Kafka takes only from members of the group."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger("tally.worker")
 
 
 class Offsets:
-    """The group's offsets of one topic. What is committed is the next offset to read, per partition."""
+    """Committed offsets of the group on one topic: per partition the next offset to read."""
 
     def __init__(self, consumer: AIOKafkaConsumer, settings: Settings) -> None:
         self._consumer = consumer
@@ -25,14 +25,14 @@ class Offsets:
         self._timeout_s = settings.query_timeout_ms / 1000
 
     async def commit(self, next_offsets: dict[int, int]) -> None:
-        """Commit what is stored. Partitions that went to another worker are left to it: it will find them stored."""
+        """Commit flushed batches, except those of revoked partitions: the next worker finds their rows."""
         try:
             await self.confirm(next_offsets)
         except Fenced as error:
-            logger.warning("not committed: %s", error)
+            logger.warning("offsets not committed: %s; the next worker finds the rows and skips them", error)
 
     async def confirm(self, next_offsets: dict[int, int]) -> None:
-        """Commit where this worker begins. Raises Fenced when the group has given a partition to another one."""
+        """Commit offsets. Raises Fenced when the group has given a partition to another worker."""
         offsets = {
             TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "")
             for partition, offset in next_offsets.items()
@@ -40,14 +40,14 @@ class Offsets:
 
         async def attempt() -> None:
             try:
-                # With its own deadline: the client itself looks for a coordinator without end, and says nothing.
+                # With its own deadline: the client looks for a coordinator for ever, and logs nothing.
                 async with asyncio.timeout(self._timeout_s):
                     await self._consumer.commit(offsets)
             except TimeoutError as error:
                 raise Unavailable("Kafka (TALLY_KAFKA) takes no commit") from error
             except (CommitFailedError, IllegalStateError) as error:
                 raise Fenced(
-                    f"the group has given partitions {sorted(next_offsets)} away: {reason_of(error)}"
+                    f"the group has given partitions {sorted(next_offsets)} to other workers: {reason_of(error)}"
                 ) from error
             except KafkaError as error:
                 raise kafka_fault(error, "committing") from error

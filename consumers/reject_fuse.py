@@ -1,8 +1,8 @@
-"""The reject fuses: one for each namespace, which trips while at least half of what it sends is rejected.
+"""Reject fuses: one for each namespace, which trips while at least half of its last records are rejected.
 
-One producer's garbage is no reason to stop the events of others. TALLY_REJECT_POLICY says what happens to the valid
-events of a namespace whose fuse has tripped: `drain` stores them as ever, `hold` rejects them as `namespace_held` until
-the fuse has closed, so that they can be put back once the producer is repaired. A fuse closes by itself.
+One producer's invalid records must not stop the events of others. TALLY_REJECT_POLICY applies to the valid events
+of a namespace whose fuse has tripped. `drain` stores them as before. `hold` rejects them as `namespace_held`, so that
+they can be replayed once the producer is repaired. A fuse closes once less than half of a window is rejected.
 """
 
 import logging
@@ -12,36 +12,37 @@ from functools import cache
 
 import numpy as np
 
-from consumers.batch import Batch, Rejected, ValidatedBatch
-from consumers.events import Flags, flags_of_heads
-from consumers.validation import namespace_in
+from consumers.batch import Batch, RejectedRecord, ValidatedBatch
+from consumers.events import Event, flags_by_headers
+from consumers.record_headers import namespace_in
+from consumers.records import PlainRecord
 from runtime import metrics
 from runtime.settings import Settings
 from schemas.rejection import Rejection
 
-MOST_TRACKED = 1_000
-"""Namespaces that one worker counts, at most; that which was not seen for longest is forgotten."""
+MAX_NAMESPACES = 1_000
+"""Maximum namespaces that one worker counts; the one unseen for longest is forgotten."""
 MAX_EXAMPLE_CHARACTERS = 300
 PARTS = 16
-"""A window is counted in parts of a 16th or a batch, so its memory does not grow with its size."""
+"""Parts of a window: it is counted in 16ths or batches, so its memory does not grow with its size."""
 
 _HELD = Rejection(
     "namespace_held",
     "",
-    "the event is valid; it is held because at least half of what its namespace sent last was rejected "
-    "(TALLY_REJECT_POLICY=hold): `tally dlq replay --reason namespace_held` puts it back",
+    "the event is valid; it is held because at least half of its namespace's last records were rejected "
+    "(TALLY_REJECT_POLICY=hold): `tally dlq replay --reason namespace_held` replays it",
 )
 
 _HOLDING = (
     "valid events become dead letters, too, until less than half are rejected, and "
-    "`tally dlq replay --reason namespace_held` puts them back"
+    "`tally dlq replay --reason namespace_held` replays them"
 )
 
 log = logging.getLogger("tally.worker")
 
 
 class _Window:
-    """Counts over the last records of one namespace: as few batches as have at least `size` records."""
+    """Counts of one namespace's last records: of as few parts as have at least `size` records."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -50,12 +51,12 @@ class _Window:
         self.is_tripped = False
 
     def add(self, records: int, rejected: int) -> None:
-        """Count some more, and forget what lies before the window."""
+        """Count records, and forget the parts before the window."""
         self.records += records
         self.rejected += rejected
         if self._parts and self._parts[-1][0] + records <= self._size // PARTS:
-            before = self._parts.pop()
-            records, rejected = records + before[0], rejected + before[1]
+            last_records, last_rejected = self._parts.pop()
+            records, rejected = records + last_records, rejected + last_rejected
         self._parts.append((records, rejected))
         while self.records - self._parts[0][0] >= self._size:
             old_records, old_rejected = self._parts.popleft()
@@ -69,7 +70,7 @@ class _Window:
 
 
 class RejectFuses:
-    """The fuses of one worker. The namespace '' is that of records which name none that can be read."""
+    """Reject fuses of one worker. The namespace '' is that of records without a readable namespace."""
 
     def __init__(self, settings: Settings) -> None:
         self._window = settings.reject_window
@@ -86,7 +87,7 @@ class RejectFuses:
             self._count(namespace, valid.get(namespace, 0) + some, some, examples.get(namespace))
 
     def refused(self, namespace: str, rejection: Rejection) -> None:
-        """Count an event, already counted as valid with its batch, that the table has refused."""
+        """Count an event that the table has refused, and that its batch counted as valid."""
         self._count(namespace, 0, 1, rejection)
 
     def _count(self, namespace: str, records: int, rejected: int, example: Rejection | None) -> None:
@@ -99,10 +100,10 @@ class RejectFuses:
             self._trip(namespace, window, example)
         elif window.is_tripped and not window.is_bad:
             self._close(namespace, window, f"its valid events are stored{' again' if self._holds else ' as before'}")
-        if len(self._windows) > MOST_TRACKED:
+        if len(self._windows) > MAX_NAMESPACES:
             oldest, window = self._windows.popitem(last=False)
             if window.is_tripped:
-                self._close(oldest, window, f"{MOST_TRACKED} other namespaces were seen since, so it is forgotten")
+                self._close(oldest, window, f"{MAX_NAMESPACES} other namespaces were seen since, and it is forgotten")
 
     @property
     def _holds(self) -> bool:
@@ -110,7 +111,7 @@ class RejectFuses:
 
     def _trip(self, namespace: str, window: _Window, example: Rejection | None) -> None:
         window.is_tripped = True
-        metrics.FUSES.labels(metrics.label_of(namespace)).set(1)
+        metrics.REJECT_FUSES.labels(metrics.label_of(namespace)).set(1)
         log.error(
             "reject fuse tripped for %s: %d of the last %d records were rejected%s. They become dead letters; %s "
             "(TALLY_REJECT_POLICY=%s)",
@@ -124,7 +125,7 @@ class RejectFuses:
 
     def _close(self, namespace: str, window: _Window, then: str) -> None:
         window.is_tripped = False
-        metrics.FUSES.remove(metrics.label_of(namespace))
+        metrics.REJECT_FUSES.remove(metrics.label_of(namespace))
         log.warning(
             "reject fuse closed for %s: %d of the last %d records were rejected; %s",
             _name(namespace),
@@ -134,7 +135,7 @@ class RejectFuses:
         )
 
     def withhold(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """With TALLY_REJECT_POLICY=hold, move valid events of tripped namespaces from `events` to `withheld`.
+        """Move valid events of tripped namespaces from `events` to `withheld`, if TALLY_REJECT_POLICY=hold.
 
         Events that have a row stay: they are stored, whatever their namespace sends now.
         """
@@ -142,9 +143,12 @@ class RejectFuses:
         if not tripped:
             return
         events = validated.events
-        is_held = flags_of_heads(events.heads, events.head_of, lambda head: head.namespace in tripped) & ~validated.done
+        in_tripped = flags_by_headers(events.headers, events.headers_of, lambda each: each.namespace in tripped)
+        is_held = in_tripped & ~validated.done
         if is_held.any():
-            validated.withheld = _as_rejected(batch, validated, is_held)
+            held = events[is_held]
+            records = batch.records_of(held)
+            validated.withheld = [_as_rejected(*each) for each in zip(held, records, strict=True)]
             validated.events, validated.done = events[~is_held], validated.done[~is_held]
             validated.recorded += len(validated.withheld)
 
@@ -153,39 +157,22 @@ def _name(namespace: str) -> str:
     return f"namespace {namespace!r}" if namespace else "records that name no namespace"
 
 
-def _as_rejected(batch: Batch, validated: ValidatedBatch, which: Flags) -> list[Rejected]:
-    found = []
-    for part in batch.slices:
-        first, end = validated.events.lines_of(part.partition)
-        held = validated.events[first:end][which[first:end]]
-        lines = np.searchsorted(part.records.offsets, held.offsets).tolist()
-        for event, line in zip(held, lines, strict=True):
-            record = part.records.at(line)
-            found.append(
-                Rejected(
-                    event.partition,
-                    record,
-                    event.namespace,
-                    event.interaction_id,
-                    _HELD,
-                    event.user_id,
-                    event.execution_id,
-                )
-            )
-    return found
+def _as_rejected(event: Event, record: PlainRecord) -> RejectedRecord:
+    ids = event.interaction_id, _HELD, event.user_id, event.execution_id
+    return RejectedRecord(event.partition, record, event.namespace, *ids)
 
 
 def _valid_by_namespace(validated: ValidatedBatch) -> Mapping[str, int]:
     events, counts = validated.events, dict[str, int]()
-    by_head = np.bincount(events.head_of, minlength=len(events.heads))
-    for head in np.flatnonzero(by_head).tolist():
-        namespace = events.heads[head].namespace
-        counts[namespace] = counts.get(namespace, 0) + int(by_head[head])
+    by_headers = np.bincount(events.headers_of, minlength=len(events.headers))
+    for index in np.flatnonzero(by_headers).tolist():
+        namespace = events.headers[index].namespace
+        counts[namespace] = counts.get(namespace, 0) + int(by_headers[index])
     return counts
 
 
 def _rejected_by_namespace(validated: ValidatedBatch) -> tuple[Mapping[str, int], Mapping[str, Rejection]]:
-    """How many, and the first of each. What belongs to nobody by its value may still name its namespace in a header."""
+    """Return the number of rejections and the first one by namespace; a header names it when the value cannot."""
     named, counts, examples = cache(namespace_in), dict[str, int](), dict[str, Rejection]()
     for each in validated.rejected:
         namespace = each.namespace or named(tuple(each.record.headers))

@@ -1,21 +1,21 @@
-"""Reading records again that were decided about already: when the table refuses one, all of its group are wanted."""
+"""Repeated reads of records that were decided about already: when the table refuses one, its whole group is needed."""
 
 from collections.abc import Sequence
 
 from aiokafka import TopicPartition
 
 from consumers.batch import Batch, Range
+from consumers.record_limits import event_limits
+from consumers.record_ranges import read_range
+from consumers.records import Records
 from runtime import kafka
-from runtime.batch_reader import Limits
-from runtime.log_reader import read_range
-from runtime.records import Records
 from runtime.settings import Settings
 
 
 async def read_again(settings: Settings, ranges: Sequence[Range]) -> Batch:
-    """The batch of these ranges. Raises Unavailable when it cannot be read now, Fatal when its records are gone."""
+    """Read the batch of these ranges again. Raises Unavailable, and Fatal when its records are gone."""
     places = [TopicPartition(settings.topic, each.partition) for each in ranges]
-    limits, patience_ms = Limits.of_events(settings), settings.query_timeout_ms
+    limits, patience_ms = event_limits(settings), settings.query_timeout_ms
     async with kafka.record_reader(settings) as client:
         client.assign(places)
         found = [

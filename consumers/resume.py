@@ -1,7 +1,7 @@
-"""Resuming after a crash: which of the records read again are stored already.
+"""Resume after a crash: finds which of the records that are read again are stored already.
 
-An insert is not atomic across blocks, so "everything below the highest stored offset" may have holes; and a
-recreated topic counts from 0 again, so an offset alone says nothing. A record is skipped exactly when its topic,
+An insert is not atomic across blocks, so "everything below the highest stored offset" may have holes. A recreated topic
+counts from 0 again, so an offset alone does not identify a record. A record is skipped exactly when its topic,
 partition, offset and id are all in one of the two tables.
 """
 
@@ -33,7 +33,7 @@ def _both_tables(condition: str) -> str:
 
 _TABLES = (INTERACTIONS, OUTCOMES)
 
-# The least of all first offsets lets the index skip what is older; the array has each partition's own.
+# The least of all first offsets lets the index skip older rows; the array has each partition's own.
 _FROM_FIRST = (
     "_partition IN {partitions:Array(UInt32)} AND _offset >= {least:UInt64} "
     "AND _offset >= {firsts:Array(UInt64)}[indexOf({partitions:Array(UInt32)}, _partition)]"
@@ -46,10 +46,10 @@ _STORED = (
 
 
 class Resume:
-    """Knows, per assigned partition, up to which offset stored records may lie ahead of the committed one.
+    """Horizon of each assigned partition: the offset below which records past the commit may be stored.
 
-    Past that horizon nothing is asked any more; before it, one query a batch, so memory is bounded by a batch
-    however far the tables are ahead.
+    Below the horizon each batch is looked up by one query, past it none is: memory is bounded by a batch, however far
+    the tables are ahead of the commit.
     """
 
     def __init__(
@@ -63,26 +63,26 @@ class Resume:
         """Partition -> first offset past everything stored."""
         self._log_ends: dict[int, int] = {}
         self._next: dict[int, int] = {}
-        """Partition -> the offset that its next record should have, unless what lies there is no record."""
+        """Partition -> offset that its next record should have; there may be a transaction marker instead."""
         self._overtaken: dict[int, int] = {}
-        """Partition -> its next record's offset, when its log was seen to begin past that."""
+        """Partition -> offset of its next record, when its log was seen to begin past that."""
         self._times_forgotten = 0
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """Forget revoked partitions: what is stored will be looked up again."""
+        """Forget partitions: their horizons are looked up again when they are assigned."""
         self._times_forgotten += 1
         for partition in partitions:
             for known in (self._horizons, self._log_ends, self._next, self._overtaken):
                 known.pop(partition, None)
 
     def log_end(self, partition: int) -> int:
-        """Where the partition's log ended when it was assigned. Raises Fenced when it is not ours any more."""
+        """Return the end of the partition's log when it was assigned. Raises Fenced when it has been revoked."""
         if partition not in self._log_ends:
-            raise Fenced(f"partition {partition} went to another worker while its records were worked on")
+            raise Fenced(f"partition {partition} went to another worker while its records were processed")
         return self._log_ends[partition]
 
     def expect_stored(self, batch: Batch) -> None:
-        """Part of this batch has been stored by now: look for it when the batch is validated again. Raises Fenced."""
+        """Raise the horizons past a batch of which a part may be stored by now. Raises Fenced."""
         for part in batch.slices:
             self._horizons[part.partition] = max(self._horizon(part.partition), part.next_offset)
 
@@ -91,7 +91,7 @@ class Resume:
         return self._horizons[partition]
 
     async def check_continuity(self, batch: Batch) -> None:
-        """Raise Fatal when records between the last batch and this one expired: the client continues without a word."""
+        """Raise Fatal when records between the last batch and this one expired: the client skips them silently."""
         for part in batch.slices:
             if part.first_offset > self._next.get(part.partition, part.first_offset):
                 bounds = (await self._log_bounds([part.partition]))[part.partition]
@@ -99,10 +99,10 @@ class Resume:
             self._next[part.partition] = part.next_offset
 
     def check_expired(self, starts: Mapping[int, int], polled: Container[int]) -> None:
-        """Raise Fatal when a partition's log begins past its next record: what lay between expired unread.
+        """Raise Fatal when a partition's log begins past its next record: the records between expired unread.
 
-        Not for partitions of which records were `polled` and not taken yet; and only when it is seen again, because the
-        client may hand out in a moment what it has read before it expired.
+        Partitions with `polled` records that are not taken yet are left out. The first sight of a later start raises
+        nothing, because the client may still return records that it fetched before they expired.
         """
         for partition, start in starts.items():
             following = self._next.get(partition)
@@ -114,7 +114,7 @@ class Resume:
                 _check_log(f"{self._topic}/{partition}", LogBounds(start, start, following))
 
     async def prepare(self, partitions: Iterable[int]) -> None:
-        """Look at newly assigned partitions: is the log still what was committed, and how far are the tables?
+        """Look up the horizons of newly assigned partitions, and compare their logs with commits and tables.
 
         Raises Fatal when records expired unread, or when the topic is not the one that is stored.
         """
@@ -128,14 +128,14 @@ class Resume:
         firsts = {partition: bounds[partition].committed or 0 for partition in fresh}
         highest = await self._highest_stored(firsts)
         if times_forgotten != self._times_forgotten:
-            return  # a rebalance did not wait for this: another worker may have gone on from here meanwhile
+            return  # a rebalance came in between: another worker may have continued from here
         for partition in fresh:
             self._horizons[partition] = highest.get(partition, firsts[partition] - 1) + 1
             self._log_ends[partition] = bounds[partition].end
             self._next[partition] = (
                 bounds[partition].start if bounds[partition].committed is None else firsts[partition]
             )
-        # Asked only now: a worker that has just lost the partition may store a record that came in meanwhile.
+        # Log ends are read again after the tables: a worker that has just lost the partition may store new records.
         if any(offset >= bounds[partition].end for partition, offset in highest.items()):
             _check_stored(self._topic, highest, await self._log_bounds(fresh))
 
@@ -144,10 +144,9 @@ class Resume:
         return await retrying("resuming", ask)
 
     async def drop_stored(self, batch: Batch, validated: ValidatedBatch) -> int:
-        """Take out of `validated` what is recorded already; returns how many records that were.
+        """Remove recorded records from `validated`; returns their number.
 
-        Events that have a row stay, as `validated.done`. Raises Fenced for a partition that is not prepared:
-        it went to another worker meanwhile.
+        Events that have a row stay, flagged in `validated.done`. Raises Fenced for a partition that has been revoked.
         """
         recorded: dict[tuple[int, int, str], bool] = {}
         for part in batch.slices:
@@ -170,7 +169,7 @@ class Resume:
         return int(found)
 
     async def _highest_stored(self, firsts: dict[int, int]) -> dict[int, int]:
-        """Per partition the highest stored offset from its first one on; none when nothing is."""
+        """Return by partition the highest stored offset from its first one on; none when nothing is stored."""
         parameters = {
             "topic": self._topic,
             "partitions": list(firsts),
@@ -181,14 +180,14 @@ class Resume:
         return {int(partition): int(offset) for partition, offset in rows}
 
     async def _recorded(self, partition: int, first: int, following: int) -> dict[tuple[int, int, str], bool]:
-        """Rows of a range of offsets, and whether each is one of `interactions`."""
+        """Return the recorded places and ids in a range of offsets, and whether each has a row in `interactions`."""
         parameters = {"topic": self._topic, "partition": partition, "first": first, "next": following}
         rows = await retrying("resuming", partial(self._database.rows, _STORED, parameters))
         return {(partition, int(offset), interaction_id): bool(has_row) for offset, interaction_id, has_row in rows}
 
 
 def _check_log(name: str, bounds: LogBounds) -> None:
-    """The client itself would continue at the log's start without a word."""
+    """Raise Fatal when the log does not hold the committed offset: the client would silently skip to its start."""
     if bounds.committed is None:
         return
     if bounds.committed < bounds.start:

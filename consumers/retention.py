@@ -1,12 +1,11 @@
-"""Retention: what has grown old leaves the tables, but never the accounts.
+"""Retention: old rows leave the tables after they were counted.
 
-A TTL in the table could delete rows that nobody has counted yet. Instead whole months move, each in one step, to
-`outcomes_expiring`; there they are counted per partition and offset range into `ledger`, which is kept for good,
-and only then dropped. Rows of such a month that come later stay in `outcomes` until the next time.
+A TTL in the table could delete rows that are not counted yet. Instead whole months move, each in one step, to
+`outcomes_expiring`. There they are counted per partition and offset range into `ledger`, which is kept for ever, and
+only then dropped. Rows of such a month that are stored later stay in `outcomes` until the next run.
 
-Events have no partitions to move. Their months are counted into the ledger, once, and then deleted; from the moment the
-ledger has a month, the accounts go by it and look at no older row (`KEPT_FROM`), so that it makes no difference how far
-the deletion is.
+The rows of events have no partitions to move. Their months are counted into the ledger, once, and then deleted. Once
+the ledger has a month, audits use it and read no older row (`KEPT_FROM`), so the deletion's progress does not matter.
 """
 
 import asyncio
@@ -56,7 +55,7 @@ log = logging.getLogger("tally.worker")
 
 
 class Housekeeping:
-    """Expires what is old, beside a worker's own work. What it cannot do now it can do in an hour."""
+    """Background task that expires old rows every EXPIRE_EVERY_S; after a failure the next run catches up."""
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._settings = settings
@@ -65,7 +64,7 @@ class Housekeeping:
         self._running: asyncio.Task[None] | None = None
 
     def begin_if_due(self, *, events_too: bool) -> None:
-        """Begin, unless it was done lately or still continues. One worker at a time may do it for `events_too`."""
+        """Start a run if one is due and none is running. Only one worker of a group may pass `events_too`."""
         if time.monotonic() >= self._due_at and (self._running is None or self._running.done()):
             self._due_at = time.monotonic() + EXPIRE_EVERY_S
             self._running = start(self._expire(events_too=events_too), "retention")
@@ -78,25 +77,25 @@ class Housekeeping:
             if events_too and settings.interactions_days:
                 await expire_interactions(self._database, settings.interactions_days, cluster=cluster)
         except TallyError as error:
-            log.warning("retention run failed: %s", error)
+            log.warning("retention run failed: %s; the next one starts within %.0f s", error, EXPIRE_EVERY_S)
 
     async def ended(self) -> None:
-        """Wait for what has begun."""
+        """Wait until the current run has ended."""
         if self._running is not None:
             await asyncio.wait((self._running,))
 
     async def close(self) -> None:
-        """Leave what remains to the next time."""
+        """Cancel the current run; the next one continues it."""
         await cancel_and_wait(self._running)
 
 
 async def expire_outcomes(
     database: ClickHouse, keep_days: int, now: datetime | None = None, *, cluster: str = ""
 ) -> list[int]:
-    """Move months that lie wholly before `now - keep_days` to the ledger; returns them as YYYYMM.
+    """Move outcomes of months wholly before `now - keep_days` to the ledger; returns the months as YYYYMM.
 
     Safe to repeat: a month that a crash left between counting and dropping is counted again, over the same rows,
-    into the same rows of the ledger.
+    into the same rows of the ledger. Raises TallyError.
     """
     oldest_kept = (now or datetime.now(UTC)) - timedelta(days=keep_days)
     first_kept = oldest_kept.year * 100 + oldest_kept.month
@@ -109,7 +108,7 @@ async def expire_outcomes(
 
 
 async def _settle(database: ClickHouse, cluster: str) -> None:
-    """Count what is expiring, then drop it."""
+    """Count the rows of `outcomes_expiring` into the ledger, then drop them."""
     for (month,) in await database.rows(_EXPIRING_MONTHS):
         await database.command(_TO_LEDGER, {"month": month})
         await database.command(of_partition(f"DROP PARTITION {int(month)}", EXPIRING, None, cluster))
@@ -119,10 +118,10 @@ async def _settle(database: ClickHouse, cluster: str) -> None:
 async def expire_interactions(
     database: ClickHouse, keep_days: int, now: datetime | None = None, *, cluster: str = "", wait: bool = False
 ) -> int:
-    """Count events of months that lie wholly before `now - keep_days` into the ledger, and have them deleted.
+    """Count events of months wholly before `now - keep_days` into the ledger, and delete them; returns their rows.
 
-    Returns how many rows go. Deleting takes as long as it takes, in ClickHouse; `wait` for it. Safe to repeat after a
-    crash; not to be run twice at a time: who counts must not see a half-deleted month.
+    ClickHouse deletes in the background unless `wait`. Safe to repeat after a crash, but not to run twice at a time: a
+    month must not be counted while it is being deleted. Raises TallyError.
     """
     oldest_kept = (now or datetime.now(UTC)) - timedelta(days=keep_days)
     before = datetime(oldest_kept.year, oldest_kept.month, 1, tzinfo=UTC)
@@ -135,5 +134,5 @@ async def expire_interactions(
     since = f"toDateTime64('{before:%Y-%m-%d} 00:00:00', 3, 'UTC')"
     delete = f"DELETE WHERE timestamp < {since} SETTINGS mutations_sync = {2 if wait else 0}"
     await database.command(of_partition(delete, INTERACTIONS, None, cluster))
-    log.info("%s rows from before %s are counted in the ledger, and deleted", f"{rows:,}", f"{before:%Y-%m}")
+    log.info("%s events of months before %s moved to the ledger", f"{rows:,}", f"{before:%Y-%m}")
     return int(rows)

@@ -1,7 +1,4 @@
-"""Where a worker's time goes: wall-clock seconds by stage.
-
-Stages of neighbouring batches overlap, so they may add up to more than has passed.
-"""
+"""Wall-clock seconds of a worker by stage; stages of neighbouring batches overlap."""
 
 import time
 from collections import defaultdict
@@ -19,7 +16,7 @@ class Stages:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Count the time of the block as this stage's."""
+        """Add the duration of the block to a stage."""
         begun = time.perf_counter()
         try:
             yield
@@ -29,5 +26,5 @@ class Stages:
             STAGE_SECONDS.labels(name).inc(seconds)
 
     def as_text(self) -> str:
-        """One line for people."""
+        """Format the seconds as one line."""
         return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self._seconds.items())

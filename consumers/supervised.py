@@ -1,4 +1,4 @@
-"""Worker processes under a supervisor."""
+"""Supervisor of worker processes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,10 @@ def supervised_workers(
     until_caught_up: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Supervisor:
-    """A supervisor of this many workers, not started yet. `instance_prefix` makes their membership static."""
+    """Make a supervisor of `workers` processes, not started yet.
+
+    `instance_prefix` makes them static members of the group, named PREFIX-worker-N.
+    """
     commands = {}
     for number in range(workers):
         name = f"worker-{number}"

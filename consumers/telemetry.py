@@ -1,4 +1,4 @@
-"""Telemetry of batches: validation and commit of their outcomes."""
+"""Telemetry of batches: metrics and traces of their validation and their commit."""
 
 import time
 from collections.abc import Mapping
@@ -8,65 +8,66 @@ import numpy as np
 
 from consumers.batch import Batch
 from consumers.claims.owners import append_ms_of
-from consumers.events import Events, flags_of_heads
-from consumers.group import Group
+from consumers.events import Events, flags_by_headers
+from consumers.group import BatchGroup
 from runtime import metrics
 from runtime.traces import Traces
 from schemas.interaction import INTERACTION_TYPES
 
-MOST_TRACED = 1_000
-"""Events that are validated, not committed and traced, at most; further ones are not traced here."""
+MAX_TRACED = 1_000
+"""Maximum traced events between validation and commit; further ones get no span."""
 
 
-class _Traced(NamedTuple):
+class _TracedEvent(NamedTuple):
     traceparent: bytes
-    judged_at: float
+    validated_at: float
     partition: int
     offset: int
     interaction_id: str
 
 
 class Telemetry:
-    """One worker's."""
+    """Metrics and traces of one worker's batches."""
 
     def __init__(self, traces: Traces) -> None:
         self._labels = metrics.NamespaceLabels()
         self._traces = traces
-        self._traced: list[_Traced] = []
+        self._traced: list[_TracedEvent] = []
 
     def validated(self, batch: Batch, events: Events) -> None:
-        """A batch, and what of it is valid."""
+        """Count a validated batch and its valid events."""
         metrics.BATCH_RECORDS.observe(len(batch))
         if len(batch):
             metrics.BATCH_AGE.observe(_seconds_since(int(batch.records.append_ms.min())))
         if len(events):
             self._note_last(events)
-            if self._traces.is_on:
+            if self._traces.is_enabled:
                 self._note_traced(events)
 
     def _note_last(self, events: Events) -> None:
+        """Set the gauge of the last event by namespace and type."""
         ends, kinds = events.columns.type_ends, len(INTERACTION_TYPES)
         lines = np.repeat(np.arange(len(events)), np.diff(ends))
-        places = events.head_of[lines] * kinds + events.columns.types[: ends[-1]]
-        last_ms = np.zeros(len(events.heads) * kinds, np.int64)
+        places = events.headers_of[lines] * kinds + events.columns.types[: ends[-1]]
+        last_ms = np.zeros(len(events.headers) * kinds, np.int64)
         np.maximum.at(last_ms, places, append_ms_of(events.rows)[lines])
         by_name: dict[tuple[str, str], int] = {}
         for place in np.flatnonzero(last_ms).tolist():
-            head, kind = divmod(place, kinds)
-            name = self._labels.of(events.heads[head].namespace), INTERACTION_TYPES[kind]
+            index, kind = divmod(place, kinds)
+            name = self._labels.of(events.headers[index].namespace), INTERACTION_TYPES[kind]
             by_name[name] = max(int(last_ms[place]), by_name.get(name, 0))
         for name, at_ms in by_name.items():
             metrics.LAST_EVENT.labels(*name).set(at_ms / 1000)
 
     def _note_traced(self, events: Events) -> None:
-        is_traced = flags_of_heads(events.heads, events.head_of, lambda head: head.traceparent is not None)
+        is_traced = flags_by_headers(events.headers, events.headers_of, lambda each: each.traceparent is not None)
         now = time.time()
-        for line in np.flatnonzero(is_traced)[: MOST_TRACED - len(self._traced)].tolist():
-            event, traceparent = events.at(line), events.heads[events.head_of[line]].traceparent
+        for line in np.flatnonzero(is_traced)[: MAX_TRACED - len(self._traced)].tolist():
+            event, traceparent = events.at(line), events.headers[events.headers_of[line]].traceparent
             if traceparent is not None:
-                self._traced.append(_Traced(traceparent, now, event.partition, event.offset, event.interaction_id))
+                self._traced.append(_TracedEvent(traceparent, now, event.partition, event.offset, event.interaction_id))
 
-    def _tell_traced(self, next_offsets: Mapping[int, int]) -> None:
+    def _end_traces(self, next_offsets: Mapping[int, int]) -> None:
         left = []
         for each in self._traced:
             if each.offset >= next_offsets.get(each.partition, 0):
@@ -78,17 +79,17 @@ class Telemetry:
                 "messaging.kafka.offset": each.offset,
                 "tally.interaction_id": each.interaction_id,
             }
-            self._traces.consumed(each.traceparent, each.judged_at, attributes)
+            self._traces.record_consumed(each.traceparent, each.validated_at, attributes)
         self._traced = left
 
     def forget(self) -> None:
-        """Forget batches that are validated and not committed: another worker gets them."""
+        """Forget traced events that are not committed: another worker gets them."""
         self._traced = []
 
-    def committed(self, group: Group) -> None:
-        """A group: from now on what it stored can be found."""
+    def committed(self, group: BatchGroup) -> None:
+        """Count a committed group, and end the traces of its events."""
         if self._traced:
-            self._tell_traced(group.next_offsets)
+            self._end_traces(group.next_offsets)
         metrics.INSERT_ROWS.observe(len(group.rows))
         for decided in group.decided:
             if decided.ranges:

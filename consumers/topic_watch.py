@@ -1,4 +1,4 @@
-"""Looks at the topic while a worker runs: its settings, where its log begins, and how this worker gets on with it."""
+"""Watch of the topic while a worker runs: its settings, the starts of its logs, and stuck partitions."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from runtime.errors import Fatal, reason_of
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.settings import Settings
-from runtime.stuck import StuckPartitions
+from runtime.stuck import StuckPartitionTracker
 from runtime.tasks import running
 from runtime.topic_check import RETENTION_MS
 
@@ -26,7 +26,7 @@ log = logging.getLogger("tally.worker")
 
 
 class TopicWatch:
-    """Looks every TALLY_TOPIC_CHECK_MS. `check` raises once the topic can no longer be trusted."""
+    """Checks the topic every TALLY_TOPIC_CHECK_MS. `check` raises once its settings lose or reorder events."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class TopicWatch:
         self._fault: Fatal | None = None
         self._starts: dict[int, int] = {}
         self._warned_at = -math.inf
-        self.partitions = StuckPartitions(settings)
-        """This worker's own, and which of them are stuck."""
+        self.partitions = StuckPartitionTracker(settings)
+        """Partitions of this worker, and which of them are stuck."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look again and again until left."""
+        """Check periodically while the block lasts."""
         async with running(self._run(), "watching the topic"):
             yield
 
@@ -57,7 +57,7 @@ class TopicWatch:
             raise self._fault
 
     def take_starts(self) -> Mapping[int, int]:
-        """Return where the logs of this worker's partitions begin; nothing until the next look."""
+        """Return the first offsets in the logs of this worker's partitions, once after each check."""
         starts, self._starts = self._starts, {}
         return starts
 
@@ -69,22 +69,22 @@ class TopicWatch:
             except Fatal as fault:
                 log.error("%s; this worker takes no more records, and ends", fault)
                 self._fault = fault
-            except Exception as error:  # whatever it is: without these looks a changed topic goes unnoticed
+            except Exception as error:  # of any kind: without checks a changed topic goes unnoticed
                 log.warning("the topic could not be checked, trying again: %s", reason_of(error))
 
     async def _look(self) -> None:
         found = await kafka.check_topics(self._admin, self._settings)
-        ours = [place.partition for place in self._consumer.assignment()]
+        numbers = [place.partition for place in self._consumer.assignment()]
         bounds = dict[int, LogBounds]()
-        if ours:
-            bounds = await kafka.log_bounds(self._offset_reader, self._settings.topic, ours, member=self._consumer)
+        if numbers:
+            bounds = await kafka.log_bounds(self._offset_reader, self._settings.topic, numbers, member=self._consumer)
         self._starts = {partition: each.start for partition, each in bounds.items()}
         committed = {partition: each.committed or 0 for partition, each in bounds.items()}
         await self.partitions.note({partition: each.end for partition, each in bounds.items()}, committed)
         await self._warn_of_retention(int(found.get(RETENTION_MS) or -1), bounds)
 
     async def _warn_of_retention(self, retention_ms: int, bounds: Mapping[int, LogBounds]) -> None:
-        """Say when unread records are older than the topic keeps them: the broker may remove them at any moment."""
+        """Log unread records that are older than the topic's retention: the broker may remove them at any moment."""
         lagging = {number: each for number, each in bounds.items() if (each.committed or 0) < each.end}
         if retention_ms < 0 or not lagging or time.monotonic() - self._warned_at < WARN_EVERY_S:
             return

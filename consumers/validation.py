@@ -1,7 +1,7 @@
-"""Validation: records become events with a namespace, an id and times, or rejections with a reason."""
+"""Validation: turns records into events with a namespace, an id and times, or rejections with a reason."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,35 +9,27 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from consumers.batch import Batch, Rejected, ValidatedBatch
+from consumers.batch import Batch, RejectedRecord, ValidatedBatch
 from consumers.claims.owners import make_rows
-from consumers.events import Events, Flags, RecordHeaders, flags_of_heads
-from kernels.record_format import Headers
-from kernels.scan_event import NUMBER_AT
-from kernels.scan_keys import execution_keys
-from kernels.scan_partitions import partition_hashes
-from kernels.scanner import Scanned, validate_all
+from consumers.events import Events, LineFlags, flags_by_headers
+from consumers.record_headers import (
+    NO_ORIGIN,
+    DecodedHeaders,
+    InvalidHeaders,
+    MalformedHeader,
+    NewerSchema,
+    RecordHeaders,
+    decode_headers,
+)
+from consumers.records import PlainRecord, Records
+from kernels.boundary import NUMBER_AT, Scanned, hash_dedup_keys, hash_partition_keys, scan_or_validate
 from runtime.expansions import Expansions
-from runtime.records import PlainRecord, Records
 from schemas.dedup import dedup_key
-from schemas.event_time import END_MS
 from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
 from schemas.interaction import MAX_ID_BYTES
-from schemas.letter import Origin
 from schemas.rejection import Reason, Rejection
 from schemas.wire import (
-    DEDUPLICATE_HEADER,
-    DERIVED_ID_HEADER,
-    IDEMPOTENCY_HEADER,
-    MOVED_FROM_HEADER,
-    NAMESPACE_HEADER,
     ORIGIN_HEADER,
-    SCHEMA_HEADER,
-    SCHEMA_VERSION,
-    TRACE_HEADER,
-    check_idempotency_key,
-    check_namespace,
-    decode_number,
 )
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
@@ -53,24 +45,23 @@ UNPARSEABLE: frozenset[Reason] = frozenset(
         "batch_too_large",
     }
 )
-"""Rejections of records that nobody can attribute to a tenant: they belong to namespace ''."""
+"""Reasons of rejections that cannot be attributed to a tenant: they belong to namespace ''."""
 
-_NO_ORIGIN = "is no time in milliseconds before the record's own"
-_NO_HEAD = RecordHeaders("", False, False, None, None)
-"""In the place of one that no event has."""
+_NO_HEADERS = RecordHeaders("", False, False, None, None)
+"""Placeholder for invalid headers, which no event has."""
 
 log = logging.getLogger("tally.worker")
 
 
-class _Salvaged(msgspec.Struct):
-    """Ids read from a rejected record as far as possible, so that it can be found by them."""
+class _SalvagedIds(msgspec.Struct):
+    """Ids read from a rejected record as far as possible, so that it can be looked up by them."""
 
     interaction_id: Any = None
     user_id: Any = None
     execution_id: Any = None
 
 
-_decode_salvaged = msgspec.json.Decoder(_Salvaged).decode
+_decode_salvaged = msgspec.json.Decoder(_SalvagedIds).decode
 
 
 class Validation:
@@ -85,208 +76,127 @@ class Validation:
         self._expansions = expansions or Expansions()
 
     def validate(self, batch: Batch) -> ValidatedBatch:
-        """Validate every record, in each partition up to the first of a newer schema: that is not bad, this is old."""
-        heads = [self._head(headers) for headers in batch.records.headers]
-        held = _held_at(batch, heads)
+        """Validate every record, in each partition up to the first one of a newer schema."""
+        all_headers = [decode_headers(each, self._default_namespace) for each in batch.records.headers]
+        held = _held_at(batch, all_headers)
         batch = batch.before(held)
         records = batch.records
-        bad = _bad_heads(records, heads) | records.flawed
+        bad = _malformed(records, all_headers) | records.flawed
         values = records.values
-        if bad:  # whatever the value is, the record is not valid
+        if bad:  # the record is invalid whatever its value
             values = values.copy()
             values[list(bad), 1] = -1
-        scanned = validate_all(records.text, values)
+        scanned = scan_or_validate(records.text, values)
         why = scanned.rejections | bad
         rejected = [
-            self._rejected(int(batch.partitions[line]), records.at(line), heads[records.headers_of[line]], why[line])
+            self._rejected(
+                int(batch.partitions[line]), records.at(line), all_headers[records.headers_of[line]], why[line]
+            )
             for line in sorted(scanned.rejections)
         ]
-        events = self._events(batch, heads, scanned)
+        events = self._events(batch, all_headers, scanned)
         return ValidatedBatch(events, np.zeros(len(events), np.bool_), rejected, held=held)
 
     def refuse(self, batch: Batch, why: Rejection) -> ValidatedBatch:
-        """Reject the one record of a batch unseen: reading it, or its headers, may be what raised."""
+        """Reject the one record of a batch without validating it: reading it or its headers may raise."""
         records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
-        nothing = Batch(
-            Records(records.text, records.lines[:0], records.partitions[:0], (), (), records.headers_of[:0])
-        )
+        nothing = Batch(Records(records.text, records.rows[:0], records.partitions[:0], (), (), records.headers_of[:0]))
         try:
-            rejected = self._rejected(partition, record, self._head(record.headers), why)
+            rejected = self._rejected(partition, record, decode_headers(record.headers, self._default_namespace), why)
         except Exception:
             derived_id = self._derived_id(partition, record.offset, record.timestamp)
-            rejected = Rejected(partition, record, "", derived_id, why)
+            rejected = RejectedRecord(partition, record, "", derived_id, why)
         return replace(self.validate(nothing), rejected=[rejected], unprocessable=why)
 
-    def _events(self, batch: Batch, found: "list[RecordHeaders | _InvalidHeaders]", scanned: Scanned) -> Events:
-        lines, columns = scanned.lines, scanned.columns
-        heads = [_NO_HEAD if isinstance(head, _InvalidHeaders) else head for head in found]
-        head_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
+    def _events(self, batch: Batch, found: list[DecodedHeaders], scanned: Scanned) -> Events:
+        lines, columns = scanned.records, scanned.columns
+        all_headers = [_NO_HEADERS if isinstance(each, InvalidHeaders) else each for each in found]
+        headers_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
         offsets, append_ms = batch.records.offsets[lines], batch.records.append_ms[lines]
-        origin_ms = _origins(heads)[head_of]
+        origin_ms = _origins(all_headers)[headers_of]
         occurred_ms = columns.numbers[:, NUMBER_AT["occurred_at"]]
         event_ms = np.where(occurred_ms >= 0, occurred_ms, np.where(origin_ms >= 0, origin_ms, append_ms))
         for line in np.flatnonzero(~columns.has_id).tolist():
             given = self._derived_id(int(partitions[line]), int(offsets[line]), int(append_ms[line]))
             columns.ids[line] = np.frombuffer(id_bytes(given), np.uint8)
-        of_outside = flags_of_heads(heads, head_of, lambda head: head.derived_id)
-        of_outside |= flags_of_heads(heads, head_of, lambda head: head.foreign) & columns.has_id
-        keyed, keys = _keys(scanned, heads, head_of)
+        of_outside = flags_by_headers(all_headers, headers_of, lambda each: each.derived_id)
+        of_outside |= flags_by_headers(all_headers, headers_of, lambda each: each.foreign) & columns.has_id
+        keyed, keys = _keys(scanned, all_headers, headers_of)
         rows = make_rows(keys, offsets, event_ms, append_ms, columns.ids)
-        namespaces, tokens = [head.namespace for head in heads], [head.idempotency_key for head in heads]
-        hashes = partition_hashes(scanned.text, columns, namespaces, tokens, head_of)
-        homes = self._expansions.homes(hashes, partitions, offsets, self._partitions)
-        return Events(scanned.text, columns, partitions, rows, heads, head_of, keyed, of_outside, homes)
+        namespaces = [each.namespace for each in all_headers]
+        idempotency_keys = [each.idempotency_key for each in all_headers]
+        hashes = hash_partition_keys(scanned.text, columns, namespaces, idempotency_keys, headers_of)
+        homes = self._expansions.home_partitions(hashes, partitions, offsets, self._partitions)
+        return Events(scanned.text, columns, partitions, rows, all_headers, headers_of, keyed, of_outside, homes)
 
-    def _rejected(
-        self, partition: int, record: PlainRecord, head: "RecordHeaders | _InvalidHeaders", why: Rejection
-    ) -> Rejected:
-        if isinstance(head, _InvalidHeaders) or why.reason == "bad_header":
-            return Rejected(partition, record, "", self._derived_id(partition, record.offset, record.timestamp), why)
-        namespace = "" if why.reason in UNPARSEABLE else head.namespace
-        salvaged = _Salvaged() if why.reason == "too_large" and not why.field else _salvaged(record.value)
-        interaction_id = salvaged.interaction_id or self._derived_id(partition, record.offset, record.timestamp)
-        return Rejected(partition, record, namespace, interaction_id, why, salvaged.user_id, salvaged.execution_id)
+    def _rejected(self, partition: int, record: PlainRecord, headers: DecodedHeaders, why: Rejection) -> RejectedRecord:
+        derived_id = self._derived_id(partition, record.offset, record.timestamp)
+        if isinstance(headers, InvalidHeaders) or why.reason == "bad_header":
+            return RejectedRecord(partition, record, "", derived_id, why)
+        namespace = "" if why.reason in UNPARSEABLE else headers.namespace
+        ids = _SalvagedIds() if why.reason == "too_large" and not why.field else _salvage(record.value)
+        interaction_id = ids.interaction_id or derived_id
+        return RejectedRecord(partition, record, namespace, interaction_id, why, ids.user_id, ids.execution_id)
 
     def _derived_id(self, partition: int, offset: int, append_ms: int) -> str:
         return derive_foreign_id(self._topic, partition, offset, append_ms)
 
-    def _head(self, given: Headers) -> "RecordHeaders | _InvalidHeaders":
-        headers = dict(given)
-        foreign = SCHEMA_HEADER not in headers
-        try:
-            if not foreign:  # first: a newer version may allow what this one does not
-                _check_schema(headers[SCHEMA_HEADER])
-            namespace = _text(headers, NAMESPACE_HEADER, check_namespace) or self._default_namespace
-            idempotency_key = _text(headers, IDEMPOTENCY_HEADER, check_idempotency_key)
-            derived_id, origin_ms = DERIVED_ID_HEADER in headers, _origin_ms(headers)
-            deduplicate, traceparent = _deduplicate(headers), headers.get(TRACE_HEADER)
-            moved_from = _moved_from(headers)
-            return RecordHeaders(
-                namespace, foreign, derived_id, idempotency_key, origin_ms, deduplicate, traceparent, moved_from
-            )
-        except _InvalidHeaders as none:
-            return none
 
-
-def _held_at(batch: Batch, heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> dict[int, int]:
-    """By partition the offset of its first record of a newer schema."""
-    is_newer = np.array([isinstance(head, _NewerSchema) for head in heads], np.bool_)
+def _held_at(batch: Batch, all_headers: Sequence[DecodedHeaders]) -> dict[int, int]:
+    """Return by partition the offset of its first record of a newer schema."""
+    is_newer = np.array([isinstance(each, NewerSchema) for each in all_headers], np.bool_)
     held = {}
     for part in batch.slices if is_newer.any() else ():
         lines = np.flatnonzero(is_newer[part.records.headers_of])
         if len(lines):
             offset = held[part.partition] = int(part.records.offsets[lines[0]])
-            newer = heads[part.records.headers_of[lines[0]]]
-            log.error("partition %d waits at offset %d, which has %s", part.partition, offset, newer)
+            newer = all_headers[part.records.headers_of[lines[0]]]
+            log.error("partition %d waits at offset %d, whose record has %s", part.partition, offset, newer)
     return held
 
 
-def _bad_heads(records: Records, heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> dict[int, Rejection]:
-    """By line, what is wrong with the headers of some."""
-    why = {number: head.rejection for number, head in enumerate(heads) if isinstance(head, _MalformedHeader)}
+def _malformed(records: Records, all_headers: Sequence[DecodedHeaders]) -> dict[int, Rejection]:
+    """Return by line the rejection of records with malformed headers."""
+    why = {index: each.rejection for index, each in enumerate(all_headers) if isinstance(each, MalformedHeader)}
     lines = np.flatnonzero(np.isin(records.headers_of, list(why))).tolist() if why else []
     bad = {line: why[int(records.headers_of[line])] for line in lines}
-    origin_ms = _origins(heads)
-    # The copy of a misplaced event lies in another partition's log, whose broker's clock may be behind.
-    origin_ms[[not isinstance(head, _InvalidHeaders) and head.moved_from is not None for head in heads]] = -1
+    origin_ms = _origins(all_headers)
+    # The copy of a misplaced event is in another partition's log, whose broker's clock may be slower.
+    origin_ms[[not isinstance(each, InvalidHeaders) and each.moved_from is not None for each in all_headers]] = -1
     if (origin_ms >= 0).any():
         too_late = np.flatnonzero(origin_ms[records.headers_of] > records.append_ms).tolist()
-        bad |= dict.fromkeys(too_late, _MalformedHeader(ORIGIN_HEADER, _NO_ORIGIN).rejection)
+        bad |= dict.fromkeys(too_late, MalformedHeader(ORIGIN_HEADER, NO_ORIGIN).rejection)
     return bad
 
 
-def _origins(heads: "Sequence[RecordHeaders | _InvalidHeaders]") -> npt.NDArray[np.int64]:
-    known = (None if isinstance(head, _InvalidHeaders) else head.origin_ms for head in heads)
+def _origins(all_headers: Sequence[DecodedHeaders]) -> npt.NDArray[np.int64]:
+    known = (None if isinstance(each, InvalidHeaders) else each.origin_ms for each in all_headers)
     return np.array([-1 if origin_ms is None else origin_ms for origin_ms in known], np.int64)
 
 
-def _keys(scanned: Scanned, heads: Sequence[RecordHeaders], head_of: npt.NDArray[np.int32]) -> tuple[Flags, bytes]:
-    """Which events may be duplicates, and the keys of all, one after the other."""
-    keyed, keys = execution_keys(scanned.text, scanned.columns, [head.namespace for head in heads], head_of)
+def _keys(
+    scanned: Scanned, all_headers: Sequence[RecordHeaders], headers_of: npt.NDArray[np.int32]
+) -> tuple[LineFlags, bytes]:
+    """Return flags of events that have a dedup key, and the keys of all events, concatenated."""
+    keyed, keys = hash_dedup_keys(scanned.text, scanned.columns, [each.namespace for each in all_headers], headers_of)
     for line in np.flatnonzero(~keyed).tolist():
-        head = heads[head_of[line]]
-        key = dedup_key(head.namespace, None, "", (), head.idempotency_key)
+        headers = all_headers[headers_of[line]]
+        key = dedup_key(headers.namespace, None, "", (), headers.idempotency_key)
         if key is not None:
             keys[line], keyed[line] = np.frombuffer(key, np.uint8), True
-    if not all(head.deduplicate for head in heads):
-        keyed &= flags_of_heads(heads, head_of, lambda head: head.deduplicate)
+    if not all(each.deduplicate for each in all_headers):
+        keyed &= flags_by_headers(all_headers, headers_of, lambda each: each.deduplicate)
     return keyed, keys.tobytes()
 
 
-class _InvalidHeaders(Exception):
-    """No event can have such headers."""
-
-
-class _NewerSchema(_InvalidHeaders):
-    pass
-
-
-class _MalformedHeader(_InvalidHeaders):
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.rejection = Rejection("bad_header", name, message)
-
-
-def _text(headers: Mapping[str, bytes | None], name: str, check: Callable[[str], str]) -> str | None:
-    if name not in headers:
-        return None
-    try:
-        return check((headers[name] or b"").decode())
-    except ValueError as error:
-        raise _MalformedHeader(name, str(error)) from None
-
-
-def namespace_in(headers: Headers) -> str:
-    """Return the namespace that a record's headers name; '' when they name none, or none that is valid."""
-    try:
-        return _text(dict(headers), NAMESPACE_HEADER, check_namespace) or ""
-    except _MalformedHeader:
-        return ""
-
-
-def _origin_ms(headers: Mapping[str, bytes | None]) -> int | None:
-    if ORIGIN_HEADER not in headers:
-        return None
-    origin_ms = decode_number(headers[ORIGIN_HEADER])
-    if origin_ms is None or origin_ms >= END_MS:
-        raise _MalformedHeader(ORIGIN_HEADER, _NO_ORIGIN)
-    return origin_ms
-
-
-def _deduplicate(headers: Mapping[str, bytes | None]) -> bool:
-    said = headers.get(DEDUPLICATE_HEADER, b"1")
-    if said not in (b"0", b"1"):
-        raise _MalformedHeader(DEDUPLICATE_HEADER, "is neither 0 nor 1")
-    return said == b"1"
-
-
-def _moved_from(headers: Mapping[str, bytes | None]) -> Origin | None:
-    if MOVED_FROM_HEADER not in headers:
-        return None
-    try:
-        return Origin.parse((headers[MOVED_FROM_HEADER] or b"").decode())
-    except ValueError:
-        raise _MalformedHeader(MOVED_FROM_HEADER, "is not topic/partition/offset") from None
-
-
-def _check_schema(raw: bytes | None) -> None:
-    version = decode_number(raw)
-    if version is None:
-        raise _MalformedHeader(SCHEMA_HEADER, "is no number")
-    if version > SCHEMA_VERSION:
-        raise _NewerSchema(
-            f"{SCHEMA_HEADER} {version}; this version reads up to {SCHEMA_VERSION}: upgrade this consumer"
-        )
-
-
-def _salvaged(value: bytes | None) -> _Salvaged:
+def _salvage(value: bytes | None) -> _SalvagedIds:
     try:
         found = _decode_salvaged(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _Salvaged()
+        return _SalvagedIds()
     interaction_id = found.interaction_id
     is_id = isinstance(interaction_id, str) and len(interaction_id) == ID_LENGTH and is_interaction_id(interaction_id)
-    return _Salvaged(
+    return _SalvagedIds(
         interaction_id if is_id else None, _within_bounds(found.user_id), _within_bounds(found.execution_id)
     )
 

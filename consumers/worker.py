@@ -1,35 +1,36 @@
-"""One worker process: `python -m consumers.worker`. Its settings come through the environment."""
+"""Worker process (`python -m consumers.worker`): assembly of its parts. Settings come from the environment."""
 
 import argparse
 import asyncio
 import logging
 import os
 import signal
-from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib import metadata
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import TopicPartition
 
 from consumers.assignment import Assignment
-from consumers.batch import Batch, Counts
+from consumers.batch import Counts
 from consumers.claims.client import Claims
 from consumers.claims.leases import Leases
 from consumers.claims.rebuild import Rebuild
 from consumers.claims.stored_owners import StoredOwners
+from consumers.dead_letters import DeadLetters
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
-from consumers.garbage import periodic_gc
 from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
-from consumers.letters import Letters
-from consumers.memory import limit_malloc_arenas
-from consumers.narrowing import Narrowing
+from consumers.loop import WorkerLoop, WorkerParts
+from consumers.memory import limit_malloc_arenas, periodic_gc
+from consumers.moves import Mover
 from consumers.offsets import Offsets
-from consumers.pipeline import Outlets, Pipeline, Source
+from consumers.pipeline import Pipeline, PipelineSteps
 from consumers.precompile import precompile
-from consumers.recorded_moves import opened_mover
+from consumers.rebalance import RebalanceListener
+from consumers.recorded_moves import ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.rereading import read_again
 from consumers.resume import Resume
@@ -40,23 +41,22 @@ from consumers.telemetry import Telemetry
 from consumers.topic_watch import TopicWatch
 from consumers.validation import Validation
 from runtime import kafka, log, metrics
-from runtime.clickhouse import ClickHouse, connect
+from runtime.clickhouse import connect
 from runtime.deletions import Deletions
-from runtime.errors import TallyError, Unavailable
+from runtime.errors import TallyError
 from runtime.expansions import Expansions
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.migrate import check_partition_count, check_schema
-from runtime.redis import Redis, connect_redis
+from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.stuck import in_words
-from runtime.tasks import cancel_and_wait
+from runtime.stuck import describe
 from runtime.traces import Traces
 
 logger = logging.getLogger("tally.worker")
 
 
-class Worker(ConsumerRebalanceListener):
-    """Reads its partitions' records and takes them through the pipeline until told to stop."""
+class Worker:
+    """One member of the consumer group: decides about its partitions' records until told to stop."""
 
     def __init__(
         self,
@@ -67,43 +67,27 @@ class Worker(ConsumerRebalanceListener):
         ends: Mapping[int, int] | None = None,
         live: Settings | None = None,
     ) -> None:
-        """With `ends` (an offset per partition) it stops there; with `live` it moves only what those workers moved."""
+        """Make a worker that stops at `ends` (an offset per partition) and replays the log of `live`'s workers."""
         self._settings = settings
         self._instance = instance
         self._until_caught_up = until_caught_up or ends is not None
-        self._ends = dict(ends or {})
+        self._ends = ends or {}
         self._live = live
         self.counts = Counts()
-        """What it has done so far."""
+        """Outcomes since the start."""
         self._traces = Traces(settings, "tally-worker")
-        self._is_assigned = False
-        """Whether the group has told it its partitions, be it none."""
         self._stop = Stopping(settings.stop_timeout_ms)
-        self._busy = asyncio.Lock()
-        """Held while a batch is being decided about: a rebalance waits for it."""
-        self._finishing: asyncio.Task[None] | None = None
-        """The batch that is being stored."""
-        self._housekeeping: Housekeeping
-        self._consumer: AIOKafkaConsumer
-        self._intake: Intake
-        self._share: Assignment
-        self._resume: Resume
-        self._watch: TopicWatch
-        self._lock: InstanceLock | None = None
-        self._leases: Leases
-        self._pipeline: Pipeline
+        self._parts: WorkerParts | None = None
 
     def stop(self) -> None:
-        """Finish what was read, commit, leave."""
+        """Flush the batches that were read, commit, and leave the group."""
         self._stop.begin()
 
     def why_not_ready(self) -> str:
-        """Reasons why it is not ready, or why a partition is stuck; empty when there are none."""
-        if not self._is_assigned:
-            return "the group has not told it its partitions"
-        if held := self._share.held_in_words():
-            return held
-        return in_words(self._watch.partitions.stuck)
+        """Return why it is not ready, or that a partition is stuck; '' when it is ready."""
+        if self._parts is None or not self._parts.assignment.was_received:
+            return "the group has assigned no partitions yet"
+        return self._parts.assignment.describe_held() or describe(self._parts.topic_watch.partitions.stuck)
 
     async def run(self) -> Counts:
         """Work until stopped, or with `until_caught_up` until nothing is left to read."""
@@ -111,171 +95,64 @@ class Worker(ConsumerRebalanceListener):
         await asyncio.to_thread(precompile)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._traces.exported())
-            database = await stack.enter_async_context(connect(settings))
-            await check_schema(settings, database)
-            admin = await stack.enter_async_context(kafka.admin(settings))
-            await kafka.check_topics(admin, settings)
-            redis = await stack.enter_async_context(connect_redis(settings))
-            if self._instance is not None:
-                self._lock = InstanceLock(redis, settings, self._instance)
-                await stack.enter_async_context(self._lock.held())
-            letters = await stack.enter_async_context(kafka.producer(settings, letters=True))
-            partitions = len(await letters.partitions_for(settings.topic))
-            await check_partition_count(settings, database, partitions)
-            expansions = await Expansions.read(settings.topic, database)
-            self._consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
-            offset_reader = await stack.enter_async_context(kafka.offset_reader(settings))
-            self._intake = Intake(self._consumer, settings)
-            self._share = Assignment(self._consumer, offset_reader, settings.topic, partitions, self._ends)
-            self._resume = Resume(settings.topic, database, self._consumer, offset_reader)
-            moves = await stack.enter_async_context(opened_mover(settings, self._live))
-            writer = Letters(settings.topic, settings.dead_letter_topic_name, letters, settings.max_record_bytes)
-            outlets = Outlets(Sink(settings.topic, database), Erasure(Deletions(database)), writer, moves)
-            pipeline = self._pipeline = self._assemble(partitions, expansions, database, redis, outlets)
-            self.counts = pipeline.counts
-            self._housekeeping = Housekeeping(settings, database)
-            self._watch = TopicWatch(settings, admin, self._consumer, offset_reader)
-            await stack.enter_async_context(self._watch.running())
-            self._consumer.subscribe([settings.topic], listener=self)
-            try:
-                await self._loop(pipeline)
-            except TallyError:
-                await self._let_finish(settings.stop_timeout_ms / 1000)
-                raise
-            finally:
-                await self._let_finish(0)
-                await self._housekeeping.close()
-        logger.info("stages: %s", pipeline.stages.as_text())
+            parts = self._parts = await self._assemble(stack)
+            self.counts = parts.pipeline.counts
+            await stack.enter_async_context(parts.topic_watch.running())
+            loop = WorkerLoop(settings, parts, self._stop, until_caught_up=self._until_caught_up, ends=self._ends)
+            parts.consumer.subscribe([settings.topic], listener=RebalanceListener(loop, settings.stop_timeout_ms))
+            await loop.run()
+        logger.info("stages: %s", parts.pipeline.stages.as_text())
         logger.info("stopped: %s", self.counts.as_text())
         return self.counts
 
-    def _assemble(
-        self, partitions: int, expansions: Expansions, database: ClickHouse, redis: Redis, outlets: Outlets
-    ) -> Pipeline:
-        settings = self._settings
-        claims = Claims(redis, settings)
-        offsets = Offsets(self._consumer, settings)
+    async def _assemble(self, stack: AsyncExitStack) -> WorkerParts:
+        """Connect to the stores, check that they fit, and make the parts. Raises TallyError."""
+        settings, topic = self._settings, self._settings.topic
+        database = await stack.enter_async_context(connect(settings))
+        await check_schema(settings, database)
+        admin = await stack.enter_async_context(kafka.admin(settings))
+        await kafka.check_topics(admin, settings)
+        redis = await stack.enter_async_context(connect_redis(settings))
+        instance_lock = None
+        if self._instance is not None:
+            instance_lock = InstanceLock(redis, settings, self._instance)
+            await stack.enter_async_context(instance_lock.held())
+        letters = await stack.enter_async_context(kafka.producer(settings, dead_letters=True))
+        partitions = len(await letters.partitions_for(topic))
+        await check_partition_count(settings, database, partitions)
+        expansions = await Expansions.read(topic, database)
+        consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
+        offset_reader = await stack.enter_async_context(kafka.offset_reader(settings))
+        mover: Mover | ReplayMover = Mover(settings, stack)
+        if self._live is not None:
+            mover = ReplayMover(self._live, await stack.enter_async_context(connect(self._live)))
+        assignment = Assignment(consumer, offset_reader, topic, partitions, self._ends)
+        intake, offsets = Intake(consumer, settings), Offsets(consumer, settings)
+        resume, claims = Resume(topic, database, consumer, offset_reader), Claims(redis, settings)
         rebuild = Rebuild(settings, claims, database, expansions)
-        holds = settings.reject_policy == "hold"
-        self._leases = Leases(claims, self._resume, rebuild, offsets.confirm, may_hold=holds)
-        return Pipeline(
-            settings,
-            validation=Validation(settings.topic, settings.namespace, partitions, expansions),
+        leases = Leases(claims, resume, rebuild, offsets.confirm, may_hold=settings.reject_policy == "hold")
+
+        def hold(next_offsets: Mapping[int, int]) -> None:
+            assignment.hold(next_offsets)
+            intake.forget(TopicPartition(topic, partition) for partition in next_offsets)
+
+        steps = PipelineSteps(
+            validation=Validation(topic, settings.namespace, partitions, expansions),
             fuses=RejectFuses(settings),
-            resume=self._resume,
-            deduplication=Deduplication(self._leases, StoredOwners(settings, database, expansions)),
-            source=Source(partial(read_again, settings), offsets.commit, self._hold),
-            outlets=outlets,
+            resume=resume,
+            mover=mover,
+            deduplication=Deduplication(leases, StoredOwners(settings, database, expansions)),
+            erasure=Erasure(Deletions(database)),
+            sink=Sink(topic, database),
+            dead_letters=DeadLetters(settings, letters),
             telemetry=Telemetry(self._traces),
+            read_again=partial(read_again, settings),
+            commit=offsets.commit,
+            hold=hold,
         )
-
-    def _hold(self, offsets: dict[int, int]) -> None:
-        self._share.hold(offsets)
-        metrics.HELD.set(len(self._share.held))
-        self._intake.forget(TopicPartition(self._settings.topic, partition) for partition in offsets)
-
-    async def _loop(self, pipeline: Pipeline) -> None:
-        while not self._stop.event.is_set():
-            if self._is_assigned:
-                has_first = TopicPartition(self._settings.topic, 0) in self._consumer.assignment()
-                self._housekeeping.begin_if_due(events_too=has_first)
-            with pipeline.stages.of("read"):
-                await self._intake.fill(self._stop.event)
-            self._check()
-            async with self._busy:
-                batch = self._intake.take().before(self._ends)
-                await self._stop.unless("the last batch was not stored", self._process(pipeline, batch))
-            if not batch.slices and self._until_caught_up:
-                asking = self._share.has_caught_up()
-                if await self._stop.unless("whether everything is read could not be told", asking):
-                    break
-        await self._stop.unless("the last batch was not stored", self._finish_all(pipeline))
-        if self._until_caught_up:
-            with suppress(Unavailable):
-                await self._stop.unless("retention run failed", self._housekeeping.ended())
-            self._share.check_held()
-
-    def _check(self) -> None:
-        """Raise when this worker must not continue: before what was read is decided about."""
-        self._share.check_partitions()
-        self._watch.check()
-        if self._lock is not None:
-            self._lock.check()
-        starts = self._watch.take_starts()
-        if starts and not self._ends:
-            self._resume.check_expired(starts, self._intake.partitions)
-
-    async def _process(self, pipeline: Pipeline, records: Batch) -> None:
-        """Decide about a batch while those before it are being stored, and have it stored when that is due."""
-        if len(records):
-            await Narrowing(self._settings.topic, pipeline, partial(self._finish_all, pipeline)).process(records)
-        else:
-            await self._resume.prepare(partition.partition for partition in self._consumer.assignment())
-        if not len(records) or pipeline.gathered.is_full or not self._intake.more_waits():
-            await self._store_gathered(pipeline)
-        if not len(records):
-            await self._finished()
-
-    async def _store_gathered(self, pipeline: Pipeline) -> None:
-        """Begin with it, once what is before it is stored."""
-        if len(pipeline.gathered):
-            with pipeline.stages.of("wait for the group before"):
-                await self._finished()
-            self._finishing = await pipeline.finish()
-
-    async def _let_finish(self, timeout_s: float) -> None:
-        """An error elsewhere is none of the business of the batch in flight: it may end, but not for ever."""
-        finishing, self._finishing = self._finishing, None
-        if finishing is not None:
-            await asyncio.wait((finishing,), timeout=timeout_s)
-            await cancel_and_wait(finishing)
-            await asyncio.gather(finishing, return_exceptions=True)
-
-    async def _finish_all(self, pipeline: Pipeline) -> None:
-        await self._store_gathered(pipeline)
-        await self._finished()
-
-    async def _finished(self) -> None:
-        """Until nothing is in flight. Raises what went wrong with it."""
-        if self._finishing is not None:
-            try:
-                await self._finishing
-            finally:
-                self._finishing = None
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Let the batch in flight end and be committed, then forget what was only read.
-
-        A store that is away may keep it longer than the group waits. Then the partitions go without it: whoever
-        gets them comes to the same verdicts, and this worker can neither claim nor commit any more.
-        """
-        try:
-            # Less than the group waits: who comes back too late has been given up by it.
-            async with asyncio.timeout(0.7 * self._settings.stop_timeout_ms / 1000):
-                async with self._busy:
-                    if self._finishing is not None:
-                        await asyncio.wait((self._finishing,))
-        except TimeoutError:
-            logger.warning("in-flight batch did not finish before the rebalance deadline (TALLY_STOP_TIMEOUT_MS)")
-        self._share.is_settled = False
-        gone = list(revoked)
-        numbers = [partition.partition for partition in gone]
-        self._pipeline.forget_gathered()
-        self._intake.forget(gone)
-        self._resume.forget(numbers)
-        self._leases.forget(numbers)
-        self._share.held.clear()
-        metrics.HELD.set(0)
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Note the new share; what is stored ahead of it is asked for with its first batch."""
-        self._share.is_settled = self._is_assigned = True
-        # A batch that outlasted the last rebalance may have left something behind.
-        self._resume.forget(partition.partition for partition in assigned)
-        self._leases.forget(partition.partition for partition in assigned)
-        numbers = sorted(partition.partition for partition in assigned)
-        metrics.PARTITIONS.set(len(numbers))
-        logger.info("partitions %s", ", ".join(map(str, numbers)) or "none")
+        pipeline, watch = Pipeline(settings, steps), TopicWatch(settings, admin, consumer, offset_reader)
+        housekeeping = Housekeeping(settings, database)
+        return WorkerParts(consumer, intake, assignment, resume, leases, pipeline, watch, housekeeping, instance_lock)
 
 
 async def run_worker(settings: Settings, *, instance: str | None = None, until_caught_up: bool = False) -> Counts:
@@ -284,18 +161,18 @@ async def run_worker(settings: Settings, *, instance: str | None = None, until_c
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-    metrics.BUILD.labels(metadata.version("tally")).set(1)
-    with metrics_served(settings, worker.why_not_ready):
+    metrics.BUILD.labels(metadata.version("tally-server")).set(1)
+    with serve_metrics(settings, worker.why_not_ready):
         async with periodic_gc():
             return await worker.run()
 
 
 def main() -> None:
-    """The process's entry: exit 0 after a clean stop, else the error's own code."""
+    """Run the process: exit code 0 after a clean stop, else the error's own code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--instance", help="the static member's name; without it the member is dynamic")
-    parser.add_argument("--until-caught-up", action="store_true")
-    parser.add_argument("--metrics-port", type=int, help="instead of TALLY_METRICS_PORT")
+    parser.add_argument("--instance", help="name of a static group member (group.instance.id); default: dynamic member")
+    parser.add_argument("--until-caught-up", action="store_true", help="stop once nothing is left to read")
+    parser.add_argument("--metrics-port", type=int, help="port of /metrics, instead of TALLY_METRICS_PORT")
     options = parser.parse_args()
     log.configure()
     limit_malloc_arenas()

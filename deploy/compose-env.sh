@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print what docker-compose.yml asks for, with new passwords:   (umask 077; deploy/compose-env.sh > .env)
+# Print the variables of docker-compose.yml with new passwords:   (umask 077; deploy/compose-env.sh > .env)
 # Only letters and digits, so that they need no quoting in addresses and configuration files.
 set -eu
 random() {

@@ -46,7 +46,7 @@ _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 def hash_words(words: Words, size: int, digest_bytes: int, state: Words) -> None:
     """Hash the first `size` bytes of `words`, zeros after them up to whole blocks, into the 8 words of `state`.
 
-    Its first bytes are what `hashlib.blake2b(text, digest_size=digest_bytes)` gives.
+    The first `digest_bytes` of `state` equal `hashlib.blake2b(text, digest_size=digest_bytes).digest()`.
     """
     for i in range(8):
         state[i] = _IV[i]
@@ -59,7 +59,7 @@ def hash_words(words: Words, size: int, digest_bytes: int, state: Words) -> None
 
 
 @compiled
-def _rotated(word: np.uint64, bits: int) -> np.uint64:
+def _rotate_right(word: np.uint64, bits: int) -> np.uint64:
     return word >> np.uint64(bits) | word << np.uint64(64 - bits)
 
 
@@ -68,13 +68,13 @@ def _mix(
     a: np.uint64, b: np.uint64, c: np.uint64, d: np.uint64, one: np.uint64, other: np.uint64
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     a = a + b + one
-    d = _rotated(d ^ a, 32)
+    d = _rotate_right(d ^ a, 32)
     c = c + d
-    b = _rotated(b ^ c, 24)
+    b = _rotate_right(b ^ c, 24)
     a = a + b + other
-    d = _rotated(d ^ a, 16)
+    d = _rotate_right(d ^ a, 16)
     c = c + d
-    b = _rotated(b ^ c, 63)
+    b = _rotate_right(b ^ c, 63)
     return a, b, c, d
 
 

@@ -1,11 +1,11 @@
-"""The claim index: where, among a partition's claims in Redis, owners of a key may be.
+"""Claim index: a hash table from deduplication keys to candidate numbers of a partition's claims in Redis.
 
-The worker that holds a partition keeps it in memory, so that Redis is asked about the few events that may have an
-owner and not about all of them. It knows a fingerprint of 4 bytes and the claim's number, in a table of rows of 8
-places; a full row flows over into the next one. It never misses an owner; now and then it names one of another key.
+A worker keeps it in memory for each of its partitions, so that Redis is asked only about events that may have an owner.
+It holds a fingerprint of 4 bytes and the claim's number, in rows of 8 slots; a full row overflows into the next one.
+It never misses an owner; rarely it names the claim of another key.
 
-The last bits of a fingerprint are a time slice, the others a hash. Claims of one hash lie in one row, so that one look
-finds those of the same slice and of its neighbours: memory is slow, and for each event some other row is looked at.
+The last bits of a fingerprint are a time slice, the others a hash. Claims of one hash are in one row, so that one
+access finds those of the same slice and of its neighbours: memory is slow, and each event accesses another row.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ from kernels.compiled import compiled
 
 Numbers = npt.NDArray[np.uint32]
 Fingerprints = npt.NDArray[np.uint32]
-Positions = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
-PLACES = 8
-FULL = 0.88
-"""A table this full is built again; one that is fuller has long rows of full rows."""
-FRESH = 0.7
+SLOTS = 8
+MAX_LOAD = 0.88
+"""Load factor at which a table is rebuilt; above it, runs of full rows are long."""
+REBUILT_LOAD = 0.7
 SMALLEST = 1024
 
 SLICE_BITS = 3
@@ -28,57 +28,70 @@ SLICE_MASK = (1 << SLICE_BITS) - 1
 
 
 class ClaimIndex:
-    """Fingerprints of claims that are numbered from 0 in the order they are made."""
+    """Fingerprints of claims, which are numbered from 0 in the order they are made. Not thread-safe.
+
+    Fingerprints are uint32 and not 0. A slot takes 8 bytes, and from REBUILT_LOAD to MAX_LOAD of them are used. A
+    rebuild holds the old and the new table. Arrays that are passed in are not kept.
+    """
 
     def __init__(self) -> None:
         self._first = 0
-        """The number of the first claim that is not forgotten."""
+        """Lowest number that is not forgotten."""
         self._used = 0
         self._make_table(SMALLEST)
 
     def _make_table(self, rows: int) -> None:
-        self._fingerprints: Fingerprints = np.zeros((rows, PLACES), np.uint32)
-        self._numbers: Numbers = np.zeros((rows, PLACES), np.uint32)
+        self._fingerprints: Fingerprints = np.zeros((rows, SLOTS), np.uint32)
+        self._numbers: Numbers = np.zeros((rows, SLOTS), np.uint32)
 
-    def find(self, wanted: Fingerprints) -> tuple[Positions, Numbers]:
-        """Every claim with the hash of one of the fingerprints `wanted`, its slice at most one away.
+    @classmethod
+    def precompile(cls) -> None:
+        """Compile all that an index calls."""
+        index = cls()
+        index.add(np.ones(1, np.uint32), np.zeros(1, np.uint32))
+        index.renumber()
+        index.find(np.ones(1, np.uint32))
 
-        Says which of them (its position), and the claim's number.
+    def find(self, wanted: Fingerprints) -> tuple[Indices, Numbers]:
+        """Find every claim with the hash of a wanted fingerprint and a slice at most one away.
+
+        Returns the index of the wanted fingerprint and the number of the claim, for each pair. Claims that are
+        forgotten are left out.
         """
         room, found = len(wanted), len(wanted) + 1
         while found > room:
             room = 2 * found
-            positions, numbers = np.empty(room, np.int64), np.empty(room, np.uint32)
-            found = _find(self._fingerprints, self._numbers, self._first, wanted, positions, numbers)
-        return positions[:found], numbers[:found]
+            indices, numbers = np.empty(room, np.int64), np.empty(room, np.uint32)
+            found = _find(self._fingerprints, self._numbers, self._first, wanted, indices, numbers)
+        return indices[:found], numbers[:found]
 
     def add(self, fingerprints: Fingerprints, numbers: Numbers) -> None:
-        """Note claims, whose numbers are higher than all before."""
+        """Add claims, whose numbers are higher than all before."""
         self.make_room_for(len(numbers))
         _put(self._fingerprints, self._numbers, fingerprints, numbers)
         self._used += len(numbers)
 
     def make_room_for(self, count: int) -> None:
-        """Make room for this many more claims at once, instead of growing table by table."""
-        if self._used + count > FULL * self._fingerprints.size:
-            self._build_anew(count)
+        """Make room for a number of claims at once, instead of growing table by table."""
+        if self._used + count > MAX_LOAD * self._fingerprints.size:
+            self._rebuild(count)
 
     def forget_before(self, number: int) -> None:
-        """Claims below `number` are of no interest any more."""
+        """Forget the claims below a number. They take memory until the next rebuild."""
         self._first = number
 
     def renumber(self) -> int:
-        """Drop what is forgotten and count from 0 again; returns by how much every number has become lower."""
+        """Drop forgotten claims and number the others from 0; return the difference between old and new numbers."""
         gone = self._first
-        self._build_anew(room_for=0)
+        self._rebuild(room_for=0)
         self._numbers[self._fingerprints != 0] -= np.uint32(gone)
         self._first = 0
         return gone
 
-    def _build_anew(self, room_for: int) -> None:
+    def _rebuild(self, room_for: int) -> None:
         old_fingerprints, old_numbers = self._fingerprints, self._numbers
         self._used = int(np.count_nonzero((old_fingerprints != 0) & (old_numbers >= self._first)))
-        self._make_table(max(SMALLEST, int((self._used + room_for) / FRESH / PLACES) + 1))
+        self._make_table(max(SMALLEST, int((self._used + room_for) / REBUILT_LOAD / SLOTS) + 1))
         _move(old_fingerprints, old_numbers, self._first, self._fingerprints, self._numbers)
 
     @property
@@ -89,7 +102,7 @@ class ClaimIndex:
 
 @compiled
 def _home(fingerprint: np.uint32, rows: int) -> int:
-    """The row where a fingerprint belongs, whatever its slice: rows lie in the order of hashes."""
+    """Return the home row of a fingerprint, which does not depend on its slice: rows are in the order of hashes."""
     hashed = np.uint64(fingerprint) & ~np.uint64(SLICE_MASK)
     return np.int64(hashed * np.uint64(rows) >> np.uint64(32))  # type: ignore[return-value]
 
@@ -106,22 +119,22 @@ def _find(
     table_numbers: Numbers,
     first: int,
     wanted: Fingerprints,
-    positions: Positions,
+    indices: Indices,
     numbers: Numbers,
 ) -> int:
-    """How many there are; those for which there is room are noted."""
+    """Return the count of all pairs; write as many of them as there is room for."""
     found = 0
-    for position in range(len(wanted)):
-        row = _home(wanted[position], len(table))
+    for index in range(len(wanted)):
+        row = _home(wanted[index], len(table))
         while True:
-            for place in range(PLACES):
-                if _is_near(table[row, place], wanted[position]) and table[row, place] != 0:
-                    number = table_numbers[row, place]
+            for slot in range(SLOTS):
+                if _is_near(table[row, slot], wanted[index]) and table[row, slot] != 0:
+                    number = table_numbers[row, slot]
                     if number >= first:
-                        if found < len(positions):
-                            positions[found], numbers[found] = position, number
+                        if found < len(indices):
+                            indices[found], numbers[found] = index, number
                         found += 1
-            if table[row, PLACES - 1] == 0:
+            if table[row, SLOTS - 1] == 0:
                 break
             row = (row + 1) % len(table)
     return found
@@ -129,21 +142,21 @@ def _find(
 
 @compiled
 def _put(table: Fingerprints, table_numbers: Numbers, fingerprints: Fingerprints, numbers: Numbers) -> None:
-    """Each into the first row from its home on that is not full: a row that is not ends every search."""
+    """Put each into the first row from its home on that is not full: such a row ends every search."""
     for i in range(len(fingerprints)):
         row = _home(fingerprints[i], len(table))
-        while table[row, PLACES - 1] != 0:
+        while table[row, SLOTS - 1] != 0:
             row = (row + 1) % len(table)
-        place = 0
-        while table[row, place] != 0:
-            place += 1
-        table[row, place], table_numbers[row, place] = fingerprints[i], numbers[i]
+        slot = 0
+        while table[row, slot] != 0:
+            slot += 1
+        table[row, slot], table_numbers[row, slot] = fingerprints[i], numbers[i]
 
 
 @compiled
 def _move(old: Fingerprints, old_numbers: Numbers, first: int, table: Fingerprints, table_numbers: Numbers) -> None:
-    """Put what is not forgotten into a new table."""
+    """Move claims that are not forgotten to a new table."""
     for row in range(len(old)):
-        for place in range(PLACES):
-            if old[row, place] != 0 and old_numbers[row, place] >= first:
-                _put(table, table_numbers, old[row, place : place + 1], old_numbers[row, place : place + 1])
+        for slot in range(SLOTS):
+            if old[row, slot] != 0 and old_numbers[row, slot] >= first:
+                _put(table, table_numbers, old[row, slot : slot + 1], old_numbers[row, slot : slot + 1])

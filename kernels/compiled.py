@@ -1,6 +1,6 @@
 """Functions compiled to machine code when they are first called, and kept on disk for the next process.
 
-They are plain loops over arrays, in the part of Python that the compiler knows: for what has to look at every byte.
+They are plain loops over arrays, in the subset of Python that the compiler knows, for work on every byte.
 """
 
 import atexit
@@ -49,24 +49,24 @@ def _compile(function: Function) -> Function:
     compiling: Any = numba.njit
     try:
         made: Function = compiling(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # nowhere to keep it: every process compiles it again
+    except RuntimeError:  # no writable folder: every process compiles it again
         made = compiling(**_OPTIONS)(function)
     return made
 
 
 @cache
 def _folder_for(sources: Path, root: Path) -> Path:
-    """Where the machine code of a folder's functions is kept: a folder of its own for each key."""
+    """Return the folder for the machine code of a source folder, one for each key."""
     folder = sources / "__pycache__" / f"{_FOLDER}{key_of(sources.relative_to(root).parts[0], root)}"
-    return folder if os.access(folder, os.W_OK) or not folder.exists() else _copied(folder)
+    return folder if os.access(folder, os.W_OK) or not folder.exists() else _copy_of(folder)
 
 
 @cache
 def key_of(package: str, root: Path) -> str:
-    """A hash of all that goes into the machine code of a package's functions.
+    """Hash all inputs of the machine code of a package's functions.
 
-    They contain the functions that they call and the constants that they use. So that is every source of the package
-    and of the packages that it imports, the compiler and what it compiles for.
+    Functions contain the functions that they call and the constants that they use. So the inputs are every source of
+    the package and of the packages that it imports, the compiler, and the processor.
     """
     hashed = hashlib.blake2b(repr(_compiler()).encode(), digest_size=8)
     for name, text in _sources(package, root):
@@ -76,7 +76,7 @@ def key_of(package: str, root: Path) -> str:
 
 
 def _compiler() -> tuple[object, ...]:
-    """The versions that compile, the processor that they compile for, and what their settings change in the code."""
+    """List the versions of the compiler, the processor, and the compiler settings that change the code."""
     return (
         platform.python_implementation(),
         platform.python_version(),
@@ -92,7 +92,7 @@ def _compiler() -> tuple[object, ...]:
 
 
 def _sources(package: str, root: Path) -> Iterator[tuple[str, bytes]]:
-    """The sources of a package and of those of PACKAGES that they import, in an order that depends on nothing else."""
+    """Yield the sources of a package, and of those of PACKAGES that it imports, in a fixed order."""
     others, reached = [each for each in PACKAGES if each != package], [package]
     for name in reached:
         for path in sorted((root / name).rglob("*.py")):
@@ -104,7 +104,7 @@ def _sources(package: str, root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def remove_outdated() -> None:
-    """Delete the machine code of other keys: what sources that have changed since have left."""
+    """Delete the machine code of outdated sources. Never deletes that of the present ones."""
     root = Path(__file__).parents[1]
     for package in PACKAGES:
         for folder in (root / package).rglob(f"__pycache__/{_FOLDER}*"):
@@ -112,10 +112,10 @@ def remove_outdated() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copied(folder: Path) -> Path:
-    """A read-only installation: the compiler reads only where it may also write."""
+def _copy_of(folder: Path) -> Path:
+    """Copy the machine code of a read-only installation: the compiler reads only where it may also write."""
     try:
-        # Nobody else's folder, and none whose name can be guessed: what lies in it is run.
+        # A private folder with a name that cannot be guessed: its contents are executed.
         copy = Path(tempfile.mkdtemp(prefix="tally-"))
     except OSError:
         return folder

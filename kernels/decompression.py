@@ -1,6 +1,6 @@
 """Decompression of a Kafka batch's payload into a buffer of fixed size, so that it cannot take more memory than that.
 
-Sizes that a payload states are not believed: each codec writes into the buffer that it is given, and fails at its end.
+Sizes stated by a payload are not trusted: each codec writes into the given buffer, and fails at its end.
 """
 
 import struct
@@ -23,15 +23,15 @@ _BLOCK_SIZE = struct.Struct(">i")
 
 
 class NoRoom(Exception):
-    """The payload is larger than the buffer, uncompressed."""
+    """The uncompressed payload is larger than the buffer."""
 
 
 class Undecodable(Exception):
-    """The payload is not what its codec writes, or no codec of Kafka's wrote it."""
+    """The payload is not valid for its codec, or the codec is not one of Kafka's."""
 
 
 def decompress(codec: int, payload: memoryview, into: memoryview) -> int:
-    """Write a payload's uncompressed bytes to the start of `into`, and return how many they are.
+    """Write a payload's uncompressed bytes to the start of `into`, and return their count.
 
     Raises NoRoom or Undecodable; then the contents of `into` are undefined.
     """
@@ -58,14 +58,14 @@ def _decompress_snappy(payload: memoryview, into: memoryview) -> int:
         return _decompress_block(payload, into)
     size, at = 0, _XERIAL_HEADER_BYTES
     while at < len(payload):
-        begin = at + _BLOCK_SIZE.size
-        if begin > len(payload):
+        start = at + _BLOCK_SIZE.size
+        if start > len(payload):
             raise Undecodable("snappy: a block's size is cut short")
         (block_size,) = _BLOCK_SIZE.unpack_from(payload, at)
-        at = begin + block_size
-        if block_size < 0 or at > len(payload):
+        if not 0 <= block_size <= len(payload) - start:
             raise Undecodable(f"snappy: a block of {block_size} bytes is not in the payload")
-        size += _decompress_block(payload[begin:at], into[size:])
+        at = start + block_size
+        size += _decompress_block(payload[start:at], into[size:])
     return size
 
 

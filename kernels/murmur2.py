@@ -1,4 +1,4 @@
-"""Murmur2 of short texts, for compiled functions: the hash by which Kafka's own clients choose a key's partition."""
+"""Murmur2 of short texts, for compiled functions: the hash by which Kafka's own clients choose a partition."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ _LOW_32 = np.uint64(0xFFFFFFFF)
 
 @compiled
 def murmur2(words: Words, size: int) -> int:
-    """Hash the first `size` bytes of `words`: the same as `org.apache.kafka.common.utils.Utils.murmur2`, unsigned.
+    """Hash the first `size` bytes of `words`, as `org.apache.kafka.common.utils.Utils.murmur2` does, unsigned.
 
-    The word after the last whole one is read, whether any of its bytes count or not.
+    A last word that is only partly in the text is read whole.
     """
     hashed = _SEED ^ np.uint64(size)
     whole, rest = size // 4, size % 4

@@ -1,4 +1,4 @@
-"""Reading one interaction from its JSON text, into the places of columns."""
+"""Scanning of events from their JSON text into columns."""
 
 import json
 from typing import Any, NamedTuple
@@ -26,23 +26,16 @@ from kernels.scan_json import (
 )
 from kernels.wide import WIDE, same_bytes
 from schemas.identity import ID_LENGTH
-from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, MAX_OBJECT_BYTES, MAX_TYPES, MAX_URI_BYTES
+from schemas.interaction import FIELDS, INTERACTION_TYPES, MAX_TYPES, names_of
 
 Integers = npt.NDArray[np.int64]
 
-SPAN_FIELDS = {
-    "feature_id": MAX_ID_BYTES,
-    "user_id": MAX_ID_BYTES,
-    "session_id": MAX_ID_BYTES,
-    "execution_id": MAX_ID_BYTES,
-    "retriever_id": MAX_ID_BYTES,
-    "feature_uri": MAX_URI_BYTES,
-    "document_score": 400,
-    "metadata": MAX_OBJECT_BYTES,
-    "query_snapshot": MAX_OBJECT_BYTES,
-}
-"""Fields of which the place in the text is noted, and how many bytes of UTF-8 they may have."""
-NUMBER_FIELDS = ("position", "result_set_size", "occurred_at")
+MAX_FLOAT_BYTES = 400
+"""Longest number that the scanner takes for a field of kind `float`; the validator decides about longer ones."""
+
+SPAN_FIELDS = names_of("text", "float", "object")
+"""Fields of which the place in the text is noted."""
+NUMBER_FIELDS = names_of("integer", "time")
 SPAN_AT = {name: number for number, name in enumerate(SPAN_FIELDS)}
 NUMBER_AT = {name: number for number, name in enumerate(NUMBER_FIELDS)}
 
@@ -51,94 +44,100 @@ _FIELDS = vocabulary(_NAMES)
 _KEY_SIZES = np.array([len(f'"{name}":') for name in _NAMES])
 _KEYS = np.frombuffer(b"".join(f'"{name}":'.encode().ljust(WIDE) for name in _NAMES), np.uint8)
 _TYPES = vocabulary(INTERACTION_TYPES)
-_LIMITS = np.array(list(SPAN_FIELDS.values()))
+_MAX_BYTES = {field.name: field.max_bytes for field in FIELDS}
+_LIMITS = np.array([_MAX_BYTES[name] or MAX_FLOAT_BYTES for name in SPAN_FIELDS])
+"""By field of SPAN_FIELDS, the largest number of bytes of UTF-8."""
 
 _FEATURE_ID, _DOCUMENT_ID = _NAMES.index("feature_id"), _NAMES.index("document_id")
-_DOCUMENT_SCORE, _METADATA = _NAMES.index("document_score"), _NAMES.index("metadata")
-_FIRST_NUMBER, _OCCURRED_AT = _NAMES.index("position"), _NAMES.index("occurred_at")
+_FIRST_FLOAT = len(names_of("text"))
+_FIRST_OBJECT = len(names_of("text", "float"))
+_FIRST_NUMBER, _OCCURRED_AT = len(SPAN_FIELDS), _NAMES.index("occurred_at")
 _RESULT_SET_SIZE = NUMBER_AT["result_set_size"]
 _INTERACTION_ID, _INTERACTION_TYPE = _NAMES.index("interaction_id"), _NAMES.index("interaction_type")
 _ZERO_RESULTS = INTERACTION_TYPES.index("zero_results")
-_REQUIRED = 1 << _FEATURE_ID | 1 << _INTERACTION_TYPE | 1 << _FIRST_NUMBER
+_REQUIRED = sum(1 << _NAMES.index(field.name) for field in FIELDS if field.required)
 
 SHORTEST_TYPE_BYTES = min(map(len, INTERACTION_TYPES)) + len('"",')
 
 
 class Columns(NamedTuple):
-    """Where the scanner puts what it reads. One line per text; what an event does not have is -1."""
+    """Columns of scanned events, one row each; -1 stands for an absent field."""
 
     spans: Integers
-    """By line and field of SPAN_FIELDS: where it begins, how many bytes it has, how many as UTF-8 without escapes."""
+    """By row and field of SPAN_FIELDS: start in the text, size there, and size as UTF-8 without escapes, in bytes."""
     numbers: Integers
-    """By line and field of NUMBER_FIELDS: the number; times are milliseconds since 1970."""
+    """By row and field of NUMBER_FIELDS. Times are milliseconds since 1970."""
     ids: Bytes
-    """By line: the 16 bytes of its id."""
+    """By row: the 16 bytes of the id; undefined where `has_id` is false."""
     has_id: npt.NDArray[np.bool_]
     types: npt.NDArray[np.int8]
-    """Types of all events, one event after the other, as numbers of INTERACTION_TYPES."""
+    """Types of all events, one event after the other, as indices of INTERACTION_TYPES."""
     type_ends: npt.NDArray[np.int32]
-    """Where the types of a line end, after a 0."""
+    """Ends of each row's types, after a 0."""
 
 
-def text_at(text: Bytes, columns: "Columns", field: str, line: int) -> str | None:
-    """The text in a field of the event on a line."""
-    first, size, written = columns.spans[line, SPAN_AT[field]].tolist()
-    if written < 0:
+def read_text(text: Bytes, columns: "Columns", field: str, row: int) -> str | None:
+    """Decode one text field of one event; None when it is absent. `text` is that of the scan."""
+    start, size, decoded_size = columns.spans[row, SPAN_AT[field]].tolist()
+    if decoded_size < 0:
         return None
-    raw = text[first : first + size].tobytes()
-    found: str = json.loads(b'"%b"' % raw) if size != written else raw.decode()
+    raw = text[start : start + size].tobytes()
+    found: str = json.loads(b'"%b"' % raw) if size != decoded_size else raw.decode()
     return found
 
 
-def select(columns: Columns, lines: slice | npt.NDArray[Any]) -> Columns:
-    """The columns of some lines: a slice, their numbers, or a flag for each."""
-    firsts, ends = columns.type_ends[:-1][lines], columns.type_ends[1:][lines]
-    counts = ends - firsts
+def select(columns: Columns, rows: slice | npt.NDArray[Any]) -> Columns:
+    """Return the columns of some rows: a slice, row numbers, or a flag for each row. A slice shares memory."""
+    starts, ends = columns.type_ends[:-1][rows], columns.type_ends[1:][rows]
+    counts = ends - starts
     new_ends = np.zeros(len(counts) + 1, np.int32)
     np.cumsum(counts, out=new_ends[1:])
-    places = np.arange(new_ends[-1]) + np.repeat(firsts - new_ends[:-1], counts)
+    positions = np.arange(new_ends[-1]) + np.repeat(starts - new_ends[:-1], counts)
     return Columns(
-        columns.spans[lines],
-        columns.numbers[lines],
-        columns.ids[lines],
-        columns.has_id[lines],
-        columns.types[places],
+        columns.spans[rows],
+        columns.numbers[rows],
+        columns.ids[rows],
+        columns.has_id[rows],
+        columns.types[positions],
         new_ends,
     )
 
 
-def scan_events(text: Bytes, firsts: Integers, ends: Integers, into: Columns) -> npt.NDArray[np.bool_]:
-    """Read texts in `text`. Answers which of them are valid events; the validator must look at the others."""
-    valid = np.empty(len(firsts), np.bool_)
-    _scan_events(text, firsts, ends, np.zeros(len(_NAMES), np.int64), into, valid)
+def scan_events(text: Bytes, starts: Integers, ends: Integers, into: Columns) -> npt.NDArray[np.bool_]:
+    """Scan ranges of `text` into the rows of columns; return which are valid events. The others are undecided.
+
+    `into.types` must have room for all types that the ranges can hold (SHORTEST_TYPE_BYTES each), and one more.
+    """
+    valid = np.empty(len(starts), np.bool_)
+    _scan_events(text, starts, ends, np.zeros(len(_NAMES), np.int64), into, valid)
     return valid
 
 
 @compiled
 def _scan_events(
     text: Bytes,
-    firsts: Integers,
+    starts: Integers,
     ends: Integers,
     follows: Integers,
     into: Columns,
     valid: npt.NDArray[np.bool_],
 ) -> None:
-    for line in range(len(firsts)):
-        begun = into.type_ends[line]
+    for row in range(len(starts)):
+        types_start = into.type_ends[row]
         for field in range(len(_LIMITS)):
-            into.spans[line, field, 2] = -1
+            into.spans[row, field, 2] = -1
         for field in range(into.numbers.shape[1]):
-            into.numbers[line, field] = -1
-        into.has_id[line] = False
-        into.type_ends[line + 1] = begun
-        valid[line] = scan_event(text, firsts[line], ends[line], follows, line, into)
-        if not valid[line]:
-            into.type_ends[line + 1] = begun
+            into.numbers[row, field] = -1
+        into.has_id[row] = False
+        into.type_ends[row + 1] = types_start
+        valid[row] = scan_event(text, starts[row], ends[row], follows, row, into)
+        if not valid[row]:
+            into.type_ends[row + 1] = types_start
 
 
 @compiled
-def scan_event(text: Bytes, at: int, end: int, follows: Integers, line: int, into: Columns) -> bool:
-    """Read one event."""
+def scan_event(text: Bytes, at: int, end: int, follows: Integers, row: int, into: Columns) -> bool:
+    """Scan one event into a row; return whether it is valid."""
     seen, field = 0, 0
     at = skip_space(text, at, end)
     if at >= end or text[at] != OPEN_OBJECT:
@@ -147,30 +146,31 @@ def scan_event(text: Bytes, at: int, end: int, follows: Integers, line: int, int
         at, field = scan_name(text, skip_space(text, at + 1, end), end, field, follows)
         if at == UNSURE:
             return False
-        meant = _FEATURE_ID if field == _DOCUMENT_ID else field
-        if seen >> meant & 1:
+        target = _FEATURE_ID if field == _DOCUMENT_ID else field
+        if seen >> target & 1:
             return False
-        seen |= 1 << meant
+        seen |= 1 << target
         at = skip_space(text, at, end)
-        if is_null(text, at, end) and not _REQUIRED >> meant & 1:
+        if is_null(text, at, end) and not _REQUIRED >> target & 1:
             at += len("null")
         else:
-            at = scan_field(text, at, end, meant, line, into)
+            at = scan_field(text, at, end, target, row, into)
             if at == UNSURE:
                 return False
         at = skip_space(text, at, end)
     if at >= end or text[at] != CLOSE_OBJECT or skip_space(text, at + 1, end) != end:
         return False
     return seen & _REQUIRED == _REQUIRED and (
-        into.numbers[line, _RESULT_SET_SIZE] != 0 or has_type(into, line, _ZERO_RESULTS)
+        into.numbers[row, _RESULT_SET_SIZE] != 0 or has_type(into, row, _ZERO_RESULTS)
     )
 
 
 @compiled
 def scan_name(text: Bytes, at: int, end: int, before: int, follows: Integers) -> tuple[int, int]:
-    """Behind the name of a field and its colon, and the field. Events of one producer have them in the same order.
+    """Scan the name of a field and its colon; return the position after them, or UNSURE, and the field.
 
-    `follows` is that order: by the field before, which one came after it last time.
+    Events of one producer have fields in the same order. `follows` is that order: by field, the one that followed it
+    last time.
     """
     likely = follows[before]
     size = _KEY_SIZES[likely]
@@ -180,10 +180,10 @@ def scan_name(text: Bytes, at: int, end: int, before: int, follows: Integers) ->
     at = scan_key(text, at, end)
     if at == UNSURE:
         return UNSURE, 0
-    after = at - 1
-    while text[after] != QUOTE:
-        after -= 1
-    field = find_word(text, first, after, _FIELDS)
+    name_end = at - 1
+    while text[name_end] != QUOTE:
+        name_end -= 1
+    field = find_word(text, first, name_end, _FIELDS)
     if field == NOT_FOUND:
         return UNSURE, 0
     follows[before] = field
@@ -191,51 +191,51 @@ def scan_name(text: Bytes, at: int, end: int, before: int, follows: Integers) ->
 
 
 @compiled
-def scan_field(text: Bytes, at: int, end: int, field: int, line: int, into: Columns) -> int:
-    """Behind the value of a field."""
+def scan_field(text: Bytes, at: int, end: int, field: int, row: int, into: Columns) -> int:
+    """Scan the value of a field."""
     if at >= end:
         return UNSURE
     if field < _FIRST_NUMBER:
-        return scan_span(text, at, end, field, line, into.spans)
+        return scan_span(text, at, end, field, row, into.spans)
     if field == _OCCURRED_AT:
-        return scan_occurred_at(text, at, end, line, into.numbers)
+        return scan_occurred_at(text, at, end, row, into.numbers)
     if field < _INTERACTION_ID:
-        at, into.numbers[line, field - _FIRST_NUMBER] = scan_int32(text, at, end)
+        at, into.numbers[row, field - _FIRST_NUMBER] = scan_int32(text, at, end)
         return at
     if field == _INTERACTION_TYPE:
-        return scan_types(text, at, end, line, into)
-    if text[at] != QUOTE or not scan_id(text, at + 1, end, line, into.ids):
+        return scan_types(text, at, end, row, into)
+    if text[at] != QUOTE or not scan_id(text, at + 1, end, row, into.ids):
         return UNSURE
-    into.has_id[line] = True
+    into.has_id[row] = True
     at += 1 + ID_LENGTH
     return at + 1 if at < end and text[at] == QUOTE else UNSURE
 
 
 @compiled
-def scan_span(text: Bytes, at: int, end: int, field: int, line: int, spans: Integers) -> int:
-    """Behind a text, an object or the score."""
-    first = at
-    if field < _DOCUMENT_SCORE:
+def scan_span(text: Bytes, at: int, end: int, field: int, row: int, spans: Integers) -> int:
+    """Scan a text, an object or a float."""
+    start = at
+    if field < _FIRST_FLOAT:
         if text[at] != QUOTE:
             return UNSURE
-        first = at + 1
-        after, size = scan_string(text, first, end)
-        at = after + 1
-    elif field == _DOCUMENT_SCORE:
-        after = at = scan_number(text, at, end)
-        size = after - first
+        start = at + 1
+        span_end, size = scan_string(text, start, end)
+        at = span_end + 1
+    elif field < _FIRST_OBJECT:
+        span_end = at = scan_number(text, at, end)
+        size = span_end - start
     else:
-        after = at = scan_object(text, at, end) if text[at] == OPEN_OBJECT else UNSURE
-        size = after - first
-    if after == UNSURE or size > _LIMITS[field]:
+        span_end = at = scan_object(text, at, end) if text[at] == OPEN_OBJECT else UNSURE
+        size = span_end - start
+    if span_end == UNSURE or size > _LIMITS[field]:
         return UNSURE
-    spans[line, field, 0], spans[line, field, 1], spans[line, field, 2] = first, after - first, size
+    spans[row, field, 0], spans[row, field, 1], spans[row, field, 2] = start, span_end - start, size
     return at
 
 
 @compiled
-def scan_occurred_at(text: Bytes, at: int, end: int, line: int, numbers: Integers) -> int:
-    """Behind a time."""
+def scan_occurred_at(text: Bytes, at: int, end: int, row: int, numbers: Integers) -> int:
+    """Scan a time."""
     if text[at] != QUOTE:
         return UNSURE
     first = at + 1
@@ -243,13 +243,13 @@ def scan_occurred_at(text: Bytes, at: int, end: int, line: int, numbers: Integer
     if at == UNSURE or size != at - first:
         return UNSURE
     time_ms = scan_time(text, first, at)
-    numbers[line, _OCCURRED_AT - _FIRST_NUMBER] = time_ms
+    numbers[row, _OCCURRED_AT - _FIRST_NUMBER] = time_ms
     return UNSURE if time_ms == UNSURE else at + 1
 
 
 @compiled
-def scan_types(text: Bytes, at: int, end: int, line: int, into: Columns) -> int:
-    """Behind the list of types."""
+def scan_types(text: Bytes, at: int, end: int, row: int, into: Columns) -> int:
+    """Scan the list of types."""
     if text[at] != OPEN_ARRAY:
         return UNSURE
     for count in range(MAX_TYPES):
@@ -260,8 +260,8 @@ def scan_types(text: Bytes, at: int, end: int, line: int, into: Columns) -> int:
         kind = NOT_FOUND if at == UNSURE else find_word(text, first, at, _TYPES)
         if kind == NOT_FOUND:
             return UNSURE
-        into.types[into.type_ends[line] + count] = kind
-        into.type_ends[line + 1] += 1
+        into.types[into.type_ends[row] + count] = kind
+        into.type_ends[row + 1] += 1
         at = skip_space(text, at + 1, end)
         if at < end and text[at] == CLOSE_ARRAY:
             return at + 1
@@ -271,9 +271,9 @@ def scan_types(text: Bytes, at: int, end: int, line: int, into: Columns) -> int:
 
 
 @compiled
-def has_type(into: Columns, line: int, kind: int) -> bool:
-    """Whether a type is among those of a line."""
-    for i in range(into.type_ends[line], into.type_ends[line + 1]):
+def has_type(into: Columns, row: int, kind: int) -> bool:
+    """Return whether a type is among those of a row."""
+    for i in range(into.type_ends[row], into.type_ends[row + 1]):
         if into.types[i] == kind:
             return True
     return False

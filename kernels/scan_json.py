@@ -1,9 +1,9 @@
-"""Reading JSON byte by byte: the grammar of RFC 8259, and no more than that.
+"""JSON scanning byte by byte: the grammar of RFC 8259, and no more than that.
 
-A place is at least 0: where it is read as an unsigned number, the compiler need not look whether it is.
+Every function starts at the position `at` of `text` and returns the position after the token, or UNSURE. UNSURE stands
+for malformed input, and for the few forms that are left to the validator. No byte at or after `end` counts.
 
-Every function begins at a position of `text` and answers where it came to, or UNSURE. It is unsure about what is not
-well-formed, and about the little that is left to the validator. Nothing at or after `end` is looked at.
+A position is at least 0: indexing by it as an unsigned number spares the compiler the check for a negative index.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ _MAX_EXPONENT = 280
 
 @compiled
 def skip_space(text: Bytes, at: int, end: int) -> int:
-    """The next byte that is no white space, or the end."""
+    """Return the position of the next byte that is not white space, or `end`."""
     while at < end and text[np.uint64(at)] <= 32 and _SPACE[text[np.uint64(at)]]:
         at += 1
     return at
@@ -41,7 +41,7 @@ def skip_space(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def skip_plain(text: Bytes, at: int, end: int) -> int:
-    """The next byte that needs a look inside a string, or some place from the end on."""
+    """Return the position of the next byte that is special inside a string, or some position from `end` on."""
     while at < end and at + WIDE <= len(text):
         plain = plain_bytes(text, at)
         at += plain
@@ -54,7 +54,7 @@ def skip_plain(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def scan_string(text: Bytes, at: int, end: int) -> tuple[int, int]:
-    """From after its opening quote: where its closing quote is, and how many bytes of UTF-8 it stands for."""
+    """Scan a string from after its opening quote; return the position of its closing quote and its size decoded."""
     first, saved = at, 0
     while True:
         at = skip_plain(text, at, end)
@@ -78,7 +78,7 @@ def scan_string(text: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @compiled
 def scan_escape(text: Bytes, at: int, end: int) -> tuple[int, int]:
-    """How long the escape at a backslash is, and what it stands for in UTF-8; 0 when it is none, or half a pair."""
+    """Return the size of the escape at a backslash, and its size as UTF-8; 0 for an invalid one or half a pair."""
     if at + 1 >= end:
         return 0, 0
     if _SIMPLE_ESCAPES[text[at + 1]]:
@@ -95,7 +95,7 @@ def scan_escape(text: Bytes, at: int, end: int) -> tuple[int, int]:
 
 @compiled
 def scan_unit(text: Bytes, at: int, end: int) -> int:
-    r"""The UTF-16 code unit of an escape like \u00e9, or UNSURE."""
+    r"""Return the UTF-16 code unit of an escape like \u00e9, or UNSURE."""
     if at + 6 > end or text[at] != BACKSLASH or text[at + 1] != ord("u"):
         return UNSURE
     high = _HEX[text[at + 2]] << 4 | _HEX[text[at + 3]]
@@ -105,7 +105,7 @@ def scan_unit(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def scan_character(text: Bytes, at: int, end: int) -> int:
-    """How many bytes the UTF-8 character of more than one has (RFC 3629), or 0 when it is none."""
+    """Return the size of a UTF-8 character of more than one byte (RFC 3629), or 0 for an invalid one."""
     lead = text[at]
     size = 2 if 0xC2 <= lead <= 0xDF else 3 if 0xE0 <= lead <= 0xEF else 4 if 0xF0 <= lead <= 0xF4 else 0
     if size == 0 or at + size > end:
@@ -122,13 +122,13 @@ def scan_character(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def is_digit(byte: int) -> bool:
-    """Whether a byte is one of 0 to 9."""
+    """Return whether a byte is one of 0 to 9."""
     return 48 <= byte <= 57
 
 
 @compiled
 def skip_digits(text: Bytes, at: int, end: int) -> int:
-    """The next byte that is no digit, or the end."""
+    """Return the position of the next byte that is not a digit, or `end`."""
     while at < end and is_digit(text[at]):
         at += 1
     return at
@@ -136,7 +136,7 @@ def skip_digits(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def scan_number(text: Bytes, at: int, end: int) -> int:
-    """Behind a number. Unsure about one that may be larger than any double, and about -0."""
+    """Scan a number. UNSURE for one that may be larger than any double, and for -0."""
     is_negative = at < end and text[at] == MINUS
     first = at + is_negative
     at = skip_digits(text, first, end)
@@ -170,7 +170,7 @@ def scan_number(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def is_word(text: Bytes, at: int, end: int, word: Bytes) -> bool:
-    """Whether `word` is here."""
+    """Return whether `word` stands at a position."""
     if at + len(word) > end:
         return False
     for i in range(len(word)):
@@ -181,13 +181,13 @@ def is_word(text: Bytes, at: int, end: int, word: Bytes) -> bool:
 
 @compiled
 def is_null(text: Bytes, at: int, end: int) -> bool:
-    """Whether `null` is here."""
+    """Return whether `null` stands at a position."""
     return at < end and text[at] == _NULL[0] and is_word(text, at, end, _NULL)
 
 
 @compiled
 def scan_scalar(text: Bytes, at: int, end: int) -> int:
-    """Behind a string, a number, true, false or null."""
+    """Scan a string, a number, true, false or null."""
     byte = text[at]
     if byte == QUOTE:
         at, _ = scan_string(text, at + 1, end)
@@ -201,7 +201,7 @@ def scan_scalar(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def scan_key(text: Bytes, at: int, end: int) -> int:
-    """Behind a key and its colon."""
+    """Scan a key and its colon."""
     if at >= end or text[at] != QUOTE:
         return UNSURE
     at, _ = scan_string(text, at + 1, end)
@@ -213,7 +213,7 @@ def scan_key(text: Bytes, at: int, end: int) -> int:
 
 @compiled
 def scan_object(text: Bytes, at: int, end: int) -> int:
-    """Behind the object that opens here, which lies in one other object. Unsure about one that nests too deep."""
+    """Scan an object that is a member of an event. UNSURE for one that nests deeper than MAX_DEPTH with it."""
     kinds, depth, awaits_value = np.uint64(0), 0, True
     while at != UNSURE:
         at = skip_space(text, at, end)

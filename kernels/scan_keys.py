@@ -1,4 +1,4 @@
-"""Deduplication keys of many events at once: the same as `schemas.dedup.dedup_key`, which says what they are."""
+"""Deduplication keys of many events at once, equal to those of `schemas.dedup.dedup_key`."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ import numpy.typing as npt
 
 from kernels.blake2b import BLOCK_BYTES, Words, hash_words
 from kernels.compiled import compiled
-from kernels.scan_event import SPAN_AT, Columns, Integers
+from kernels.scan_event import SPAN_AT, Columns
 from kernels.scan_json import Bytes
-from kernels.scan_texts import copy, copy_span, write_decimal
+from kernels.scan_texts import Texts, copy, copy_span, copy_text, join_texts, write_decimal
 from kernels.wide import WIDE
 from schemas.dedup import KEY_BYTES
 from schemas.interaction import INTERACTION_TYPES
 
 _EXECUTION_ID, _FEATURE_ID = SPAN_AT["execution_id"], SPAN_AT["feature_id"]
 _DECIMALS = 3 * 6
-"""Bytes that three lengths take, at most: each is below 100,000."""
+"""Upper bound of the bytes of three sizes, each below 100,000 and followed by a space."""
 
 _BY_NAME = sorted(range(len(INTERACTION_TYPES)), key=INTERACTION_TYPES.__getitem__)
 _RANKS = np.argsort(np.array(_BY_NAME))
@@ -25,21 +25,20 @@ _LONGEST_TYPES = len(",".join(INTERACTION_TYPES))
 _NAME_ENDS = np.cumsum([0, *(len(INTERACTION_TYPES[kind]) for kind in _BY_NAME)])
 
 
-def execution_keys(
+def hash_dedup_keys(
     text: Bytes, columns: Columns, namespaces: Sequence[str], namespace_of: npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.bool_], Bytes]:
-    """Which events have an execution, and the keys of these; the others' are zeros. A line of KEY_BYTES for each."""
-    raw = [namespace.encode() for namespace in namespaces]
-    ends = np.cumsum([0, *map(len, raw)])
-    spans = columns.spans
-    sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(ends)[namespace_of]
+    """Hash the deduplication keys of events with an execution; return a flag per row, and keys of KEY_BYTES per row.
+
+    `text` and `columns` are those of a scan. `namespace_of` holds, by row, an index of `namespaces`. Keys of rows
+    without an execution are zeros, and their flags false.
+    """
+    names, spans = join_texts([namespace.encode() for namespace in namespaces]), columns.spans
+    sizes = np.maximum(spans[:, _EXECUTION_ID, 2], 0) + spans[:, _FEATURE_ID, 2] + np.diff(names.ends)[namespace_of]
     longest = int(sizes.max(initial=0)) + _DECIMALS + _LONGEST_TYPES + WIDE
     scratch = np.zeros((longest // BLOCK_BYTES + 1) * BLOCK_BYTES, np.uint8)
     keys = np.zeros((len(sizes), KEY_BYTES // 8), np.uint64)
-    joined = np.frombuffer(b"".join(raw), np.uint8)
-    _hash_keys(
-        text, columns, joined, ends, namespace_of, scratch, scratch.view(np.uint64), np.empty(8, np.uint64), keys
-    )
+    _hash_keys(text, columns, names, namespace_of, (scratch, scratch.view(np.uint64)), np.empty(8, np.uint64), keys)
     return spans[:, _EXECUTION_ID, 2] > 0, keys.view(np.uint8)
 
 
@@ -47,37 +46,35 @@ def execution_keys(
 def _hash_keys(
     text: Bytes,
     columns: Columns,
-    namespaces: Bytes,
-    namespace_ends: Integers,
+    namespaces: Texts,
     namespace_of: npt.NDArray[np.int32],
-    scratch: Bytes,
-    words: Words,
+    scratch: tuple[Bytes, Words],
     state: Words,
     keys: Words,
 ) -> None:
-    """`words` is `scratch` once more."""
-    for line in range(len(keys)):
-        execution, feature = columns.spans[line, _EXECUTION_ID], columns.spans[line, _FEATURE_ID]
+    """Write the key of each row. `scratch` is one buffer as bytes and as words, WIDE bytes larger than any text."""
+    into, words = scratch
+    for row in range(len(keys)):
+        execution, feature = columns.spans[row, _EXECUTION_ID], columns.spans[row, _FEATURE_ID]
         if execution[2] <= 0:
             continue
-        namespace = namespace_ends[namespace_of[line]]
-        size = namespace_ends[namespace_of[line] + 1] - namespace
-        at = write_decimal(size, scratch, 0)
-        at = write_decimal(execution[2], scratch, at)
-        at = write_decimal(feature[2], scratch, at)
-        at = copy(namespaces, namespace, size, scratch, at)
-        at = copy_span(text, execution, scratch, at)
-        at = copy_span(text, feature, scratch, at)
-        at = _write_types(columns.types[columns.type_ends[line] : columns.type_ends[line + 1]], scratch, at)
-        for after in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
-            scratch[after] = 0
+        namespace = namespace_of[row]
+        at = write_decimal(namespaces.ends[namespace + 1] - namespaces.ends[namespace], into, 0)
+        at = write_decimal(execution[2], into, at)
+        at = write_decimal(feature[2], into, at)
+        at = copy_text(namespaces, namespace, into, at)
+        at = copy_span(text, execution, into, at)
+        at = copy_span(text, feature, into, at)
+        at = _write_types(columns.types[columns.type_ends[row] : columns.type_ends[row + 1]], into, at)
+        for padding in range(at, (at // BLOCK_BYTES + 1) * BLOCK_BYTES):
+            into[padding] = 0
         hash_words(words, at, KEY_BYTES, state)
-        keys[line, 0], keys[line, 1] = state[0], state[1]
+        keys[row, 0], keys[row, 1] = state[0], state[1]
 
 
 @compiled
 def _write_types(types: npt.NDArray[np.int8], into: Bytes, at: int) -> int:
-    """Write the names of a set of types, in order, with commas between; answers where they end."""
+    """Write the names of a set of types, in order, with commas between; return their end."""
     ranks = 0
     for kind in types:
         ranks |= 1 << _RANKS[kind]

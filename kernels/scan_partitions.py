@@ -1,4 +1,4 @@
-"""Hashes of many events' partition keys at once: of the keys that `schemas.wire.partition_key` makes one by one."""
+"""Partition hashes of many events at once, of the keys that `schemas.wire.partition_key` makes one by one."""
 
 from collections.abc import Sequence
 
@@ -9,44 +9,32 @@ from kernels.compiled import compiled
 from kernels.murmur2 import Words, murmur2
 from kernels.scan_event import SPAN_AT, Columns, Integers
 from kernels.scan_json import Bytes
-from kernels.scan_texts import copy, copy_span
+from kernels.scan_texts import Texts, copy_span, copy_text, join_texts
 from kernels.wide import WIDE
 
 _GROUPINGS = np.array([SPAN_AT[name] for name in ("execution_id", "session_id", "user_id", "feature_id")])
-"""The fields a key is made from: the first that is not empty. The idempotency key stands after the first field."""
+"""Candidate fields of a key: the first that is not empty. The idempotency key comes second among them."""
 _WITHOUT_SIGN = 0x7FFFFFFF
 
 
-def partition_hashes(
+def hash_partition_keys(
     text: Bytes,
     columns: Columns,
     namespaces: Sequence[str],
     idempotency_keys: Sequence[str | None],
     head_of: npt.NDArray[np.int32],
 ) -> Integers:
-    """By line the hash of the event's partition key, from 0 on: modulo the number of partitions it is the partition.
+    """Hash the partition key of each row; return int64 from 0 to 2^31 - 1. Modulo the partition count: the partition.
 
-    Namespaces and idempotency keys come by head; `head_of` says which head a line has.
+    `text` and `columns` are those of a scan. `head_of` holds, by row, an index of `namespaces` and `idempotency_keys`.
     """
-    prefixes = [f"{namespace}:".encode() for namespace in namespaces]
-    tokens = [(key or "").encode() for key in idempotency_keys]
-    prefix_ends, token_ends = np.cumsum([0, *map(len, prefixes)]), np.cumsum([0, *map(len, tokens)])
+    prefixes = join_texts([f"{namespace}:".encode() for namespace in namespaces])
+    tokens = join_texts([(key or "").encode() for key in idempotency_keys])
+    longest_prefix, longest_token = (int(np.diff(texts.ends).max(initial=0)) for texts in (prefixes, tokens))
     longest = int(columns.spans[:, _GROUPINGS, 2].max(initial=0))
-    size = max(map(len, prefixes), default=0) + max(longest, max(map(len, tokens), default=0)) + WIDE
-    scratch = np.zeros((size // 4 + 2) * 4, np.uint8)
+    scratch = np.zeros(((longest_prefix + max(longest, longest_token) + WIDE) // 4 + 2) * 4, np.uint8)
     hashes = np.empty(len(head_of), np.int64)
-    _hash_all(
-        text,
-        columns.spans,
-        np.frombuffer(b"".join(prefixes), np.uint8),
-        prefix_ends,
-        np.frombuffer(b"".join(tokens), np.uint8),
-        token_ends,
-        head_of,
-        scratch,
-        scratch.view(np.uint32),
-        hashes,
-    )
+    _hash_all(text, columns.spans, prefixes, tokens, head_of, (scratch, scratch.view(np.uint32)), hashes)
     return hashes
 
 
@@ -54,27 +42,22 @@ def partition_hashes(
 def _hash_all(
     text: Bytes,
     spans: Integers,
-    prefixes: Bytes,
-    prefix_ends: Integers,
-    tokens: Bytes,
-    token_ends: Integers,
+    prefixes: Texts,
+    tokens: Texts,
     head_of: npt.NDArray[np.int32],
-    scratch: Bytes,
-    words: Words,
+    scratch: tuple[Bytes, Words],
     hashes: Integers,
 ) -> None:
-    """`words` is `scratch` once more."""
-    for line in range(len(hashes)):
-        head = head_of[line]
-        first = prefix_ends[head]
-        at = copy(prefixes, first, prefix_ends[head + 1] - first, scratch, 0)
-        token = token_ends[head]
-        token_size = token_ends[head + 1] - token
-        if token_size > 0 and spans[line, _GROUPINGS[0], 2] <= 0:
-            at = copy(tokens, token, token_size, scratch, at)
+    """Write the hash of each row. `scratch` is one buffer as bytes and as words, WIDE bytes larger than any key."""
+    into, words = scratch
+    for row in range(len(hashes)):
+        head = head_of[row]
+        at = copy_text(prefixes, head, into, 0)
+        if tokens.ends[head + 1] > tokens.ends[head] and spans[row, _GROUPINGS[0], 2] <= 0:
+            at = copy_text(tokens, head, into, at)
         else:
             for field in _GROUPINGS:
-                if spans[line, field, 2] > 0:
-                    at = copy_span(text, spans[line, field], scratch, at)
+                if spans[row, field, 2] > 0:
+                    at = copy_span(text, spans[row, field], into, at)
                     break
-        hashes[line] = murmur2(words, at) & _WITHOUT_SIGN
+        hashes[row] = murmur2(words, at) & _WITHOUT_SIGN

@@ -1,5 +1,7 @@
-"""Taking texts out of what was scanned: without their escapes, one after the other, as columns want them
-(`kernels/native_format.py`)."""
+"""Copying of scanned texts, with their JSON escapes resolved."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -7,22 +9,29 @@ from kernels.compiled import compiled
 from kernels.scan_event import Integers
 from kernels.scan_json import BACKSLASH, Bytes, scan_escape, scan_unit
 from kernels.wide import WIDE, copy_wide
-from schemas.identity import ID_LENGTH, PREFIX
 
-MAX_SIZE_BYTES = 3
-"""Bytes of the size of a span: each is below 2 MiB."""
-
-_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_PREFIX = np.frombuffer(PREFIX.encode(), np.uint8)
 _MEANING = np.arange(256, dtype=np.uint8)
 for _escape, _meant in zip(b"bfnrt", b"\b\f\n\r\t", strict=True):
     _MEANING[_escape] = _meant
 
 
+class Texts(NamedTuple):
+    """Texts joined, so that compiled code can take them."""
+
+    joined: Bytes
+    ends: Integers
+    """Ends of each text, after a 0."""
+
+
+def join_texts(texts: Sequence[bytes]) -> Texts:
+    """Join texts."""
+    return Texts(np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)]))
+
+
 @compiled
 def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
-    """Copy bytes; answers where they end. Up to WIDE bytes after that become something else."""
-    if first + size + WIDE <= len(text) and at + size + WIDE <= len(into):
+    """Copy bytes; return their end. Up to WIDE bytes after it are overwritten, within `into`."""
+    if size + WIDE <= len(text) - first and size + WIDE <= len(into) - at:
         for done in range(0, size, WIDE):
             copy_wide(text, first + done, into, at + done)
     else:
@@ -32,8 +41,15 @@ def copy(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
 
 
 @compiled
+def copy_text(texts: Texts, number: int, into: Bytes, at: int) -> int:
+    """Copy one of some texts; return its end. Bytes after it are overwritten as `copy` does."""
+    start = texts.ends[number]
+    return copy(texts.joined, start, texts.ends[number + 1] - start, into, at)
+
+
+@compiled
 def write_character(code: int, into: Bytes, at: int) -> int:
-    """Write a character as UTF-8; answers where it ends."""
+    """Write a character as UTF-8; return its end."""
     if code < 0x80:
         into[at] = code
         return at + 1
@@ -47,21 +63,21 @@ def write_character(code: int, into: Bytes, at: int) -> int:
 
 @compiled
 def copy_without_escapes(text: Bytes, first: int, size: int, into: Bytes, at: int) -> int:
-    """Copy what a JSON string stands for; answers where it ends."""
-    after = first + size
-    while first < after:
+    """Copy a JSON string with its escapes resolved; return its end."""
+    end = first + size
+    while first < end:
         if text[first] != BACKSLASH:
             into[at] = text[first]
             first, at = first + 1, at + 1
             continue
-        size, _ = scan_escape(text, first, after)
+        size, _ = scan_escape(text, first, end)
         if size == 2:
             into[at] = _MEANING[text[first + 1]]
             at += 1
         else:
-            code = scan_unit(text, first, after)
+            code = scan_unit(text, first, end)
             if size == 12:
-                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, after) - 0xDC00
+                code = 0x10000 + ((code - 0xD800) << 10) + scan_unit(text, first + 6, end) - 0xDC00
             at = write_character(code, into, at)
         first += size
     return at
@@ -69,55 +85,15 @@ def copy_without_escapes(text: Bytes, first: int, size: int, into: Bytes, at: in
 
 @compiled
 def copy_span(text: Bytes, span: Integers, into: Bytes, at: int) -> int:
-    """Copy what lies in a span; answers where it ends."""
+    """Copy the text of a span with its escapes resolved; return its end."""
     if span[1] == span[2]:
         return copy(text, span[0], span[1], into, at)
     return copy_without_escapes(text, span[0], span[1], into, at)
 
 
 @compiled
-def write_size(size: int, into: Bytes, at: int) -> int:
-    """Write a number as LEB128; answers where it ends."""
-    while size >= 0x80:
-        into[at] = size & 0x7F | 0x80
-        size >>= 7
-        at += 1
-    into[at] = size
-    return at + 1
-
-
-@compiled
-def write_spans(text: Bytes, spans: Integers, fields: Integers, at: Integers, into: Bytes) -> None:
-    """Write some fields of every line, each text after its size; what a line does not have is an empty text.
-
-    `at` says where the first of each field goes, and then where its last ends. All fields of a line together, because
-    a line that is looked at once more later has to be fetched from memory once more.
-    """
-    for line in range(len(spans)):
-        for i in range(len(fields)):
-            span = spans[line, fields[i]]
-            if span[2] > 0:
-                at[i] = copy_span(text, span, into, write_size(span[2], into, at[i]))
-            else:
-                into[at[i]] = 0
-                at[i] += 1
-
-
-@compiled
-def write_ids(raw: Bytes, into: Bytes) -> None:
-    """Write ids of 16 bytes each as text of ID_LENGTH, its size before it."""
-    for line in range(len(raw)):
-        at = line * (1 + ID_LENGTH)
-        into[at] = ID_LENGTH
-        at = copy(_PREFIX, 0, len(_PREFIX), into, at + 1)
-        for i in range(16):
-            into[at + 2 * i] = _HEX_DIGITS[raw[line, i] >> 4]
-            into[at + 2 * i + 1] = _HEX_DIGITS[raw[line, i] & 15]
-
-
-@compiled
 def write_decimal(number: int, into: Bytes, at: int) -> int:
-    """Write a number from 0 on, and a space; answers where that ends."""
+    """Write a number from 0 on, and a space; return their end."""
     digits, rest = 1, number // 10
     while rest > 0:
         digits, rest = digits + 1, rest // 10

@@ -1,7 +1,7 @@
 """The scanner: accepts nearly every event in about a microsecond, into columns, and leaves the rest to the validator.
 
-It may accept only what the validator accepts, and must then find the same values. It never rejects: the validator's
-answer counts, and what the validator accepts gets its columns from there (`kernels/validated.py`).
+It accepts only events that the validator accepts, and finds the same values. It never rejects: the validator has the
+last word, and events that only the validator accepts get their columns from its result (`kernels/validated.py`).
 """
 
 from typing import NamedTuple
@@ -11,61 +11,68 @@ import numpy.typing as npt
 
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, Integers, scan_events, select
 from kernels.scan_json import Bytes
-from kernels.validated import columns_of, joined
+from kernels.validated import concatenate, encode_columns
 from schemas.rejection import Rejection
 from schemas.validator import validate
 from schemas.wire import ValidEvent
 
 
 class Scanned(NamedTuple):
-    """Valid events, one line each in every column, and what became of the others."""
+    """Valid events, one row each in every column, and the rejections of the others."""
 
     text: Bytes
-    """Spans are places in it."""
-    lines: npt.NDArray[np.int64]
-    """Which of the values each line is."""
+    """Text that the spans refer to: the input, or a copy with more text after it."""
+    records: npt.NDArray[np.int64]
+    """Index of the value of each row. Ascending."""
     columns: Columns
     rejections: dict[int, Rejection]
-    """Rejections of values that have no line, by their place among all."""
+    """Rejections of the values that have no row, by their index."""
 
 
-def validate_all(text: Bytes, values: Integers) -> Scanned:
-    """Decide about record values: by line, where in `text` one begins, and its size; -1 for null."""
-    firsts, ends = values[:, 0].copy(), values[:, 0] + np.maximum(values[:, 1], 0)
-    columns, valid = scan(text, firsts, ends)
+def scan_or_validate(text: Bytes, values: Integers) -> Scanned:
+    """Scan record values, and validate those that the scanner leaves undecided.
+
+    `values` holds the start of each value in `text`, and its size, -1 for null (n x 2). Never raises for any bytes.
+    """
+    starts, ends = values[:, 0].copy(), values[:, 0] + np.maximum(values[:, 1], 0)
+    columns, valid = scan(text, starts, ends)
     if valid.all():
         return Scanned(text, np.arange(len(values)), columns, {})
     validated, rejections = dict[int, ValidEvent](), dict[int, Rejection]()
-    for at in np.flatnonzero(~valid).tolist():
-        verdict = validate(None if values[at, 1] < 0 else text[firsts[at] : ends[at]].tobytes())
+    for index in np.flatnonzero(~valid).tolist():
+        verdict = validate(None if values[index, 1] < 0 else text[starts[index] : ends[index]].tobytes())
         if isinstance(verdict, ValidEvent):
-            validated[at] = verdict
+            validated[index] = verdict
         else:
-            rejections[at] = verdict
-    lines = np.flatnonzero(valid)
-    columns = select(columns, lines)
+            rejections[index] = verdict
+    records = np.flatnonzero(valid)
+    columns = select(columns, records)
     if validated:
-        written, others = columns_of([*validated.values()], len(text))
+        written, others = encode_columns([*validated.values()], len(text))
         text = np.concatenate([text, np.frombuffer(written, np.uint8)])
-        text.flags.writeable = False  # as all texts are: for another kind of array everything is compiled once more
-        lines = np.concatenate([lines, np.array([*validated])])
-        order = np.argsort(lines)
-        lines, columns = lines[order], select(joined(columns, others), order)
-    return Scanned(text, lines, columns, rejections)
+        text.flags.writeable = False  # as all texts are: for another kind of array everything is compiled again
+        records = np.concatenate([records, np.array([*validated])])
+        order = np.argsort(records)
+        records, columns = records[order], select(concatenate(columns, others), order)
+    return Scanned(text, records, columns, rejections)
 
 
-def scan(text: Bytes, firsts: Integers, ends: Integers) -> tuple[Columns, npt.NDArray[np.bool_]]:
-    """Read values into columns, and say which of them are surely valid."""
-    columns = _columns(len(firsts), int((ends - firsts).sum()))
-    return columns, scan_events(text, firsts, ends, columns)
+def scan(text: Bytes, starts: Integers, ends: Integers) -> tuple[Columns, npt.NDArray[np.bool_]]:
+    """Scan ranges of a text, one event each; return columns with a row per range, and a flag for each valid row.
+
+    An event is valid if its flag says so; otherwise it is undecided, and its row undefined. Never raises for any bytes.
+    Allocates a few hundred bytes per range, and one byte for each SHORTEST_TYPE_BYTES of the text.
+    """
+    columns = _allocate(len(starts), int((ends - starts).sum()))
+    return columns, scan_events(text, starts, ends, columns)
 
 
-def _columns(lines: int, text_bytes: int) -> Columns:
+def _allocate(rows: int, text_bytes: int) -> Columns:
     return Columns(
-        spans=np.empty((lines, len(SPAN_FIELDS), 3), np.int64),
-        numbers=np.empty((lines, len(NUMBER_FIELDS)), np.int64),
-        ids=np.empty((lines, 16), np.uint8),
-        has_id=np.empty(lines, np.bool_),
+        spans=np.empty((rows, len(SPAN_FIELDS), 3), np.int64),
+        numbers=np.empty((rows, len(NUMBER_FIELDS)), np.int64),
+        ids=np.empty((rows, 16), np.uint8),
+        has_id=np.empty(rows, np.bool_),
         types=np.empty(text_bytes // SHORTEST_TYPE_BYTES + 1, np.int8),
-        type_ends=np.zeros(lines + 1, np.int32),
+        type_ends=np.zeros(rows + 1, np.int32),
     )

@@ -1,6 +1,6 @@
-"""Columns of the events that the scanner leaves to the validator: written from what the validator found, in Python.
+"""Columns of the events that the scanner leaves to the validator, written from the validator's result in Python.
 
-They are the same columns that the scanner fills, so nothing after it can tell who decided about an event.
+They equal the columns that the scanner would fill, so later stages cannot tell which of both decided.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from msgspec import Raw
 
 from kernels.scan_event import NUMBER_FIELDS, SPAN_FIELDS, Columns
 from schemas.identity import id_bytes
-from schemas.interaction import INTERACTION_TYPES
+from schemas.interaction import INTERACTION_TYPES, names_of
 from schemas.wire import NULL, ValidEvent
 
 _NO_SPAN = (0, 0, -1)
 _NO_ID = bytes(16)
 _span_values = attrgetter(*SPAN_FIELDS)
+_integers = attrgetter(*names_of("integer"))
 _TYPE_NUMBERS = {name: number for number, name in enumerate(INTERACTION_TYPES)}
 
 
-def columns_of(validated: Sequence[ValidEvent], begin: int) -> tuple[bytes, Columns]:
-    """The columns of valid events, and the text that their spans are places in, as if it began at `begin`.
+def encode_columns(validated: Sequence[ValidEvent], start: int) -> tuple[bytes, Columns]:
+    """Encode valid events as columns; also return the text of their spans, whose first byte is at position `start`.
 
-    Texts stand there without escapes, so each span has as many bytes as it stands for.
+    The text has no escapes, so both sizes of each span are equal.
     """
     texts, ids = list[bytes](), list[bytes]()
     spans, numbers, types, type_ends = list[int](), list[int](), list[int](), [0]
@@ -32,11 +33,11 @@ def columns_of(validated: Sequence[ValidEvent], begin: int) -> tuple[bytes, Colu
             if value is None or value is NULL:
                 spans += _NO_SPAN
                 continue
-            text = _text_of(value)
-            spans += (begin, len(text), len(text))
+            text = _encode_text(value)
+            spans += (start, len(text), len(text))
             texts.append(text)
-            begin += len(text)
-        numbers += [-1 if each is None else each for each in (event.position, event.result_set_size, occurred_ms)]
+            start += len(text)
+        numbers += [-1 if each is None else each for each in (*_integers(event), occurred_ms)]
         ids.append(_NO_ID if event.interaction_id is None else id_bytes(event.interaction_id))
         types += map(_TYPE_NUMBERS.__getitem__, event.interaction_type)
         type_ends.append(len(types))
@@ -51,14 +52,14 @@ def columns_of(validated: Sequence[ValidEvent], begin: int) -> tuple[bytes, Colu
     return b"".join(texts), columns
 
 
-def _text_of(value: str | float | Raw) -> bytes:
+def _encode_text(value: str | float | Raw) -> bytes:
     if isinstance(value, str):
         return value.encode()
     return repr(value).encode() if isinstance(value, float) else bytes(value)
 
 
-def joined(first: Columns, second: Columns) -> Columns:
-    """The lines of two, those of the second after those of the first."""
+def concatenate(first: Columns, second: Columns) -> Columns:
+    """Append the rows of the second to those of the first."""
     end = first.type_ends[-1]
     return Columns(
         np.concatenate([first.spans, second.spans]),

@@ -1,9 +1,9 @@
-"""32 bytes at a time, for compiled functions: one instruction or two each, where a loop would look at every byte.
+"""Operations on 32 bytes at a time, for compiled functions: one or two instructions each, instead of a loop.
 
-None of them checks bounds: 32 bytes from each place must lie within its array.
+None of them checks bounds: 32 bytes from each position must be within its array.
 """
 
-# ruff: noqa: ARG001  (the compiler takes their parameters from what makes them)
+# ruff: noqa: ARG001  (the compiler takes the parameters from the making function)
 
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +22,14 @@ _FIRST_PRINTABLE, _QUOTE, _BACKSLASH = 32, 34, 92
 
 
 def intrinsic(making: Callable[..., Any]) -> Callable[..., Any]:
-    """A function for compiled ones, of which `making` says the type, and what is to be generated for a call."""
+    """Make a function for compiled ones; `making` returns its type, and the generator of its code."""
     made: Callable[..., Any] = _extending.intrinsic(making)
     return made
 
 
 @intrinsic
 def plain_bytes(context: Any, text: Any, at: Any) -> Any:
-    """How many bytes from a place on need no look inside a JSON string: printable ASCII, no quote, no backslash."""
+    """Count the bytes from a position on that are plain in a JSON string: printable ASCII, no quote, no backslash."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         chunk = _load(context, builder, signature, arguments, 0)
@@ -44,7 +44,7 @@ def plain_bytes(context: Any, text: Any, at: Any) -> Any:
 
 @intrinsic
 def same_bytes(context: Any, text: Any, at: Any, other: Any, other_at: Any) -> Any:
-    """How many bytes are the same from two places on."""
+    """Count the equal bytes from two positions on, 32 at most."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         one = _load(context, builder, signature, arguments, 0)
@@ -56,24 +56,24 @@ def same_bytes(context: Any, text: Any, at: Any, other: Any, other_at: Any) -> A
 
 @intrinsic
 def copy_wide(context: Any, text: Any, at: Any, into: Any, into_at: Any) -> Any:
-    """Copy 32 bytes from one place to another."""
+    """Copy 32 bytes from one position to another."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         chunk = _load(context, builder, signature, arguments, 0)
-        builder.store(chunk, _place(context, builder, signature, arguments, 2), align=1)
+        builder.store(chunk, _address(context, builder, signature, arguments, 2), align=1)
         return context.get_dummy_value()
 
     return types.void(text, types.int64, into, types.int64), generate
 
 
-def _place(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
-    """Where the array that is argument `number` has the place that is the next argument."""
+def _address(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    """Return the address in the array of argument `number`, at the position of the next argument."""
     array = context.make_array(signature.args[number])(context, builder, arguments[number])
     return builder.bitcast(builder.gep(array.data, [arguments[number + 1]]), _BYTES.as_pointer())
 
 
 def _load(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
-    return builder.load(_place(context, builder, signature, arguments, number), align=1)
+    return builder.load(_address(context, builder, signature, arguments, number), align=1)
 
 
 def _all(byte: int) -> Any:
@@ -81,6 +81,6 @@ def _all(byte: int) -> Any:
 
 
 def _bytes_before(builder: Any, found: Any) -> Any:
-    """The place of the first that is found; WIDE when none is."""
+    """Return the index of the first byte that is found; WIDE when none is."""
     mask = builder.bitcast(found, _MASK)
     return builder.zext(builder.cttz(mask, ir.Constant(ir.IntType(1), 0)), _NUMBER)

@@ -1,4 +1,4 @@
-"""Kafka clients that follow one another: one that is beyond repair is replaced, not repaired."""
+"""Replacement of failed Kafka producers."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -11,8 +11,8 @@ from runtime.settings import Settings
 from runtime.tasks import start
 
 
-class Clients:
-    """One Kafka client at a time. Leaving waits for what the last one has not sent yet."""
+class ProducerClients:
+    """Successive Kafka clients, one at a time. Closing waits for unsent records of the last one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -24,8 +24,8 @@ class Clients:
     async def __aexit__(self, *_error: object) -> None:
         await self._open.aclose()
 
-    async def another(self) -> AIOKafkaProducer:
-        """A new client; the one before is closed behind everybody's back. Raises Unavailable and Fatal."""
+    async def open_next(self) -> AIOKafkaProducer:
+        """Open a client, and close the previous one in the background. Raises Unavailable and Fatal."""
         fresh = AsyncExitStack()
         client = await fresh.enter_async_context(kafka.producer(self._settings))
         before, self._open = self._open, fresh

@@ -1,4 +1,4 @@
-"""Interactions from lines of JSON, as a file or standard input brings them."""
+"""Interactions from JSON lines of a file or standard input."""
 
 import json
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
@@ -15,16 +15,16 @@ MAX_LINE_BYTES = 1024 * 1024
 
 
 class Line(NamedTuple):
-    """One line of input: its number from 1, and what it holds or why it holds nothing."""
+    """Line of input: its number from 1, and its interaction or rejection."""
 
     number: int
     content: Interaction | Rejection
 
 
 def read_lines(file: BinaryIO) -> Iterator[Line]:
-    """Yield every line that is not blank. A line past 1 MiB is rejected without being read whole.
+    """Yield every line that is not blank. A line longer than MAX_LINE_BYTES is rejected without being held whole.
 
-    A byte order mark is left out; input in UTF-16 or UTF-32 is rejected as a whole, with its first line.
+    A byte order mark is skipped. Input in UTF-16 or UTF-32 is rejected as a whole, at its first line.
     """
     number = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
@@ -41,15 +41,15 @@ def read_lines(file: BinaryIO) -> Iterator[Line]:
 
 
 def parse_interaction(raw: bytes) -> Interaction | Rejection:
-    """One interaction from its JSON, validated like a record on the topic."""
+    """Parse an interaction from JSON, validated like a record of the topic."""
     validated = validate(raw)
     if isinstance(validated, Rejection):
         return validated
     if validated.event.interaction_id is not None:
-        return Rejection("bad_id", "interaction_id", "is assigned by Tally: leave it out")
+        return Rejection("bad_id", "interaction_id", "is assigned by Tally: omit it")
     fields = json.loads(raw)
     fields.pop("interaction_id", None)
     try:
         return Interaction.model_validate(fields)
-    except ValidationError as error:  # an object may be longer as we write it than as it was written
+    except ValidationError as error:  # an object may be longer in Tally's encoding than in the input
         return rejection_of(error)

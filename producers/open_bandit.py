@@ -1,5 +1,5 @@
-"""The importer of the Open Bandit logs: real impressions and clicks of a fashion shop (Saito et al., 2020,
-"Open Bandit Dataset and Pipeline"), read as CSV out of the wheel that ships them. Nothing of it is imported.
+"""Importer of the Open Bandit logs: real impressions and clicks of a fashion shop (Saito et al., 2020, "Open Bandit
+Dataset and Pipeline"), read as CSV from the wheel that ships them. The wheel is not installed.
 
 One row is one shown item: item_id -> feature_id, position (1-based) -> position (0-based), click -> impression
 or impression and click, timestamp -> occurred_at, policy -> retriever_id, propensity and user features ->
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
-from producers.producer import Imported
+from producers.producer import ImportedInteraction
 from runtime.errors import TallyError
 from schemas.event_time import parse_occurred_at, to_epoch_ms
 from schemas.identity import PREFIX, derive_import_id
 from schemas.interaction import Interaction
 
-Policy = Literal["random", "bts"]
+LoggingPolicy = Literal["random", "bts"]
 Campaign = Literal["all", "men", "women"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+POLICIES: tuple[LoggingPolicy, ...] = get_args(LoggingPolicy)
 CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
 
 WHEEL = "obp-0.4.1-py3-none-any.whl"
@@ -33,11 +33,11 @@ _USER_FEATURES = tuple(f"user_feature_{number}" for number in range(4))
 
 
 def find_wheel() -> Path:
-    """The wheel that set-up downloaded. Raises TallyError when it is missing or not the pinned one."""
+    """Return the wheel that `make up` downloaded. Raises TallyError when it is missing or not the pinned one."""
     path = Path(sys.prefix) / "share" / "tally" / WHEEL
     if not path.exists():
         raise TallyError(
-            f"the Open Bandit logs are not here ({path}): run `make up` once, or "
+            f"the Open Bandit logs are missing ({path}): run `make up` once, or "
             f"`pip download --no-deps --dest {path.parent} -r requirements/data.txt`"
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != WHEEL_SHA256:
@@ -45,10 +45,10 @@ def find_wheel() -> Path:
     return path
 
 
-def read_log(policy: Policy, campaign: Campaign, namespace: str) -> Iterator[Imported]:
-    """Yield the rows of one log, in the file's order, with ids that every import of it derives alike.
+def read_log(policy: LoggingPolicy, campaign: Campaign, namespace: str) -> Iterator[ImportedInteraction]:
+    """Yield the rows of one log in file order, with ids that every import of it derives identically.
 
-    Raises TallyError naming the row when the file is not what it should be.
+    Raises TallyError that names an unreadable row.
     """
     member = f"obp/dataset/obd/{policy}/{campaign}/{campaign}.csv"
     source = f"open-bandit/{policy}/{campaign}"
@@ -57,21 +57,21 @@ def read_log(policy: Policy, campaign: Campaign, namespace: str) -> Iterator[Imp
         header = next(csv.reader([file.readline().decode()]))
         for number, line in enumerate(file, 1):
             try:
-                yield _imported(line, header, seen, policy, campaign, namespace, source)
+                yield _interaction_of(line, header, seen, policy, campaign, namespace, source)
             except (ValueError, KeyError, StopIteration) as error:
                 raise TallyError(f"{member}, row {number}: {type(error).__name__}: {error}") from error
             seen[line] += 1
 
 
-def _imported(
+def _interaction_of(
     line: bytes,
     header: list[str],
     seen: "Counter[bytes]",
-    policy: Policy,
+    policy: LoggingPolicy,
     campaign: Campaign,
     namespace: str,
     source: str,
-) -> Imported:
+) -> ImportedInteraction:
     row = dict(zip(header, next(csv.reader(io.StringIO(line.decode()))), strict=True))
     occurred_at = parse_occurred_at(row["timestamp"])
     interaction_id = derive_import_id(namespace, source, line, seen[line], to_epoch_ms(occurred_at))
@@ -89,4 +89,4 @@ def _imported(
             **{name: row[name] for name in _USER_FEATURES},
         },
     )
-    return Imported(interaction, interaction_id)
+    return ImportedInteraction(interaction, interaction_id)

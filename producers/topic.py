@@ -1,4 +1,4 @@
-"""Putting records on the topic, and waiting until Kafka has them."""
+"""Writer of records to the topic, with their acknowledgements."""
 
 import asyncio
 from collections import defaultdict
@@ -17,7 +17,7 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from runtime.errors import RefusedByBroker, TallyError, Unavailable, reason_of
+from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
 from runtime.partitioner import partition_of
 
 _REFUSALS = (
@@ -28,16 +28,16 @@ _REFUSALS = (
 )
 
 
-_PASSING = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
-"""Errors that say nothing of the client, besides those it tries again: it has refused a record before numbering it."""
+_TRANSIENT = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
+"""Errors, besides retriable ones, after which the client still works: it refused a record before numbering it."""
 _SMALL_BYTES = 64 * 1024
-"""No topic refuses a record for that size, unless it is being expanded: then it takes none (`tally topic expand`)."""
+"""Size that no topic refuses, unless it is being expanded and accepts no records (`tally topic expand`)."""
 _OVERHEAD_BYTES = 1_024
-"""Largest overhead of a record: framing and headers."""
+"""Largest overhead of a record in bytes: framing and headers."""
 
 
-class Outgoing(NamedTuple):
-    """A record as it is put on the topic, and the id in it."""
+class OutgoingRecord(NamedTuple):
+    """Record to put on the topic, with its event's id."""
 
     interaction_id: str
     key: bytes
@@ -46,7 +46,7 @@ class Outgoing(NamedTuple):
 
 
 class RecordMetadata(NamedTuple):
-    """Where a record is that Kafka has, and when it was appended, in ms since 1970."""
+    """Position of an acknowledged record, and its append time in ms since 1970."""
 
     partition: int
     offset: int
@@ -54,7 +54,7 @@ class RecordMetadata(NamedTuple):
 
 
 class PendingRecord(NamedTuple):
-    """A record that is on its way."""
+    """Record that is sent and not acknowledged yet. `deadline` is in the event loop's time."""
 
     future: "asyncio.Future[Any]"
     deadline: float
@@ -62,16 +62,16 @@ class PendingRecord(NamedTuple):
     nbytes: int
 
 
-class _Batch(NamedTuple):
-    """Records of one partition, by their numbers among all."""
+class _PartitionBatch(NamedTuple):
+    """Record batch of one partition, with the indexes of its records in the request."""
 
     partition: int
     builder: BatchBuilder
     numbers: list[int]
     sizes: list[int]
 
-    def add(self, number: int, record: Outgoing) -> bool:
-        """Whether there is room for one more; the first has it, however large it is."""
+    def add(self, number: int, record: OutgoingRecord) -> bool:
+        """Add a record, and return whether it fits. The first record always does."""
         key, value, headers = record.key, record.value, list(record.headers)
         if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
             return False
@@ -80,20 +80,20 @@ class _Batch(NamedTuple):
         return True
 
 
-class Topic:
-    """One topic to write to. `timeout_ms` is how long an acknowledgement may take, `max_bytes` its largest record."""
+class TopicWriter:
+    """Writer of one topic. `timeout_ms` bounds the wait for an acknowledgement, `max_bytes` the size of a record."""
 
     def __init__(self, client: AIOKafkaProducer, name: str, timeout_ms: int, max_bytes: int) -> None:
         self._client = client
         self._name = name
         self._timeout_ms = timeout_ms
         self._max_bytes = max_bytes
-        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._partition_locks: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.broken: AIOKafkaProducer | None = None
-        """A client that will never write again: its numbering of a partition has a gap, or what sends has ended."""
+        """Client that cannot write any more: its sequence numbers have a gap, or its sender task has ended."""
 
-    def use(self, client: AIOKafkaProducer) -> None:
-        """From now on write with this client."""
+    def use_client(self, client: AIOKafkaProducer) -> None:
+        """Replace the client."""
         self._client, self.broken = client, None
 
     async def check(self) -> None:
@@ -104,10 +104,10 @@ class Topic:
         except KafkaError as error:
             raise Unavailable(f"Kafka (TALLY_KAFKA): {reason_of(error)}") from error
 
-    async def put_all(self, records: Sequence[Outgoing]) -> Sequence[TallyError | None]:
-        """Put many on the topic, and wait until Kafka has them; for each what kept it from there, or None.
+    async def put_all(self, records: Sequence[OutgoingRecord]) -> Sequence[TallyError | None]:
+        """Put many records on the topic, and return an error or None for each once all are acknowledged or failed.
 
-        They go as whole batches of the client's: a future for each of them would cost more than all the rest.
+        They are sent as whole record batches: a future per record would cost more than all other work.
         """
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
         found: list[TallyError | None] = [None] * len(records)
@@ -116,17 +116,17 @@ class Topic:
                 partitions = len(await self._client.partitions_for(self._name))
         except (KafkaError, TimeoutError) as error:
             return [self._fault(error)] * len(records)
-        batches: list[_Batch] = []
-        open_: dict[int, _Batch] = {}
+        batches: list[_PartitionBatch] = []
+        open_: dict[int, _PartitionBatch] = {}
         placed = cache(partial(partition_of, partitions=partitions))
         for number, record in enumerate(records):
             if len(record.value) + len(record.key) + _OVERHEAD_BYTES > self._max_bytes:
-                # The client checks single records only, and cannot continue once a broker has refused one for its size.
-                found[number] = RefusedByBroker(f"the record is larger than {self._max_bytes} bytes")
+                # The client checks single records only, and fails for good once a broker refuses a batch.
+                found[number] = RecordRefused(f"the record is larger than {self._max_bytes} bytes")
                 continue
             partition = placed(record.key)
             if partition not in open_ or not open_[partition].add(number, record):
-                open_[partition] = _Batch(partition, self._client.create_batch(), [], [])
+                open_[partition] = _PartitionBatch(partition, self._client.create_batch(), [], [])
                 open_[partition].add(number, record)
                 batches.append(open_[partition])
         faults = await asyncio.gather(*(self._put(batch, deadline) for batch in batches))
@@ -135,42 +135,42 @@ class Topic:
                 found[number] = fault
         return found
 
-    async def _put(self, batch: "_Batch", deadline: float) -> TallyError | None:
+    async def _put(self, batch: "_PartitionBatch", deadline: float) -> TallyError | None:
         client = self._client
         try:
             async with asyncio.timeout_at(deadline):
                 batch.builder.close()
-                # One at a time: of many that wait for a place the client soon gives up half.
-                async with self._turns[batch.partition]:
+                # Batches are sent one at a time: the client fails half of many that wait for buffer space.
+                async with self._partition_locks[batch.partition]:
                     sent = await client.send_batch(batch.builder, self._name, partition=batch.partition)
                 await sent
         except (KafkaError, TimeoutError) as error:
             return self._fault(error, client, max(batch.sizes))
-        except (AssertionError, TypeError) as error:  # the client knows no such partition at this moment
+        except (AssertionError, TypeError) as error:  # the client does not know the partition now
             return self._fault(error)
         return None
 
     def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, nbytes: int = 0) -> TallyError:
-        """Translate an error of sending this many bytes; with its client, also for that."""
+        """Translate a send error of a record or batch of `nbytes`, and mark its `client` as broken if it is."""
         if isinstance(error, MessageSizeTooLargeError) and 0 < nbytes <= _SMALL_BYTES:
-            self.broken = client if client is self._client else self.broken  # it counts what was refused
+            self.broken = client if client is self._client else self.broken  # it numbers the refused record
             return Unavailable(
-                f"topic {self._name} takes no records: it is being expanded, or its max.message.bytes is far too low"
+                f"topic {self._name} accepts no records: it is being expanded, or its max.message.bytes is far too low"
             )
-        passes = isinstance(error, _PASSING) or getattr(error, "retriable", False)
+        passes = isinstance(error, _TRANSIENT) or getattr(error, "retriable", False)
         if client is self._client and isinstance(error, KafkaError) and not passes:
             self.broken = client
         if isinstance(error, _REFUSALS):
-            return RefusedByBroker(f"Kafka refused the record: {reason_of(error)}")
-        # Without an end of our own this would wait for ever: an idempotent producer may not drop a batch.
+            return RecordRefused(f"Kafka refused the record: {reason_of(error)}")
+        # The timeout is Tally's: an idempotent producer never drops a batch, and would wait for ever.
         return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {reason_of(error)}")
 
-    async def put(self, record: Outgoing) -> RecordMetadata:
-        """Put one on the topic, and wait until Kafka has it. Raises as `landed` does."""
-        return await self.landed(await self.send(record))
+    async def put(self, record: OutgoingRecord) -> RecordMetadata:
+        """Put one record on the topic and wait for its acknowledgement. Raises like `wait_acknowledged`."""
+        return await self.wait_acknowledged(await self.send(record))
 
-    async def send(self, record: Outgoing) -> PendingRecord:
-        """Hand a record to the client; a refusal becomes the future's exception, like a late one."""
+    async def send(self, record: OutgoingRecord) -> PendingRecord:
+        """Pass a record to the client. An immediate refusal becomes the future's exception, like a late one."""
         value, key, headers, client = record.value, record.key, list(record.headers), self._client
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
         try:
@@ -181,10 +181,11 @@ class Topic:
             future.set_exception(error)
         return PendingRecord(future, deadline, client, len(key) + len(value))
 
-    async def landed(self, sent: PendingRecord) -> RecordMetadata:
-        """Wait until Kafka has it on all in-sync replicas.
+    async def wait_acknowledged(self, sent: PendingRecord) -> RecordMetadata:
+        """Wait until Kafka has the record on all in-sync replicas.
 
-        Raises RefusedByBroker when it never will, Unavailable when it did not say so in time: it may still arrive.
+        Raises RecordRefused when Kafka will never accept it, and Unavailable without an acknowledgement in time, after
+        which it may still arrive.
         """
         try:
             async with asyncio.timeout_at(sent.deadline):

@@ -1,12 +1,11 @@
-"""The audit: what became of every offset of the topic, proven from the log and the tables.
+"""Audit of the outcome of every offset of the topic, from the log and the tables.
 
     accepted = stored + duplicates + rejected + deleted + moved + in flight     and every offset is in one of them only
 
-Accepted are the records that were ever appended: the offsets up to the log's end, less those that never were
-records: markers of transactions, and what was aborted with one. In flight is what lies at or past the committed offset
-without an outcome. What is left over is lost, what is counted twice too much; the audit names the exact offsets. An
-offset without an outcome at which the log has nothing any more, neither record nor marker, is a hole: an accepted event
-that compaction has removed. It counts as lost.
+Accepted are all records ever appended: the offsets up to the log's end, except transaction markers and aborted records.
+In flight are offsets at or past the committed one without an outcome. Remaining offsets are lost, and offsets with two
+outcomes are recorded twice; the audit names them. A hole is an offset without an outcome where the log has neither
+record nor marker: an accepted event that compaction has removed. It counts as lost.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from pydantic import BaseModel
 
-from readers.log_range import Contents, LogRange, contents_at, range_of_times
+from readers.log_range import LogContents, LogRange, log_contents, range_of_times
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
@@ -27,13 +26,13 @@ from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 
 OFFSETS_PER_QUERY = 2_000_000
-"""Offsets compared at a time: about 50 MB in ClickHouse, whatever the topic's length."""
+"""Offsets compared by one query: about 50 MB in ClickHouse, regardless of the topic's length."""
 
 OFFSETS_EXPLAINED_AT_ONCE = 100_000
-"""Offsets in memory at a time while those without an outcome are looked for in the log."""
+"""Offsets in memory at a time while the log is searched for those without an outcome."""
 
 OFFSETS_NAMED = 1_000
-"""Per partition, offsets that are named; all are counted."""
+"""Maximum offsets named per partition; all are counted."""
 
 _IN_PARTITION = "_topic = {topic:String} AND _partition = {partition:UInt32}"
 _IN_RANGE = f"{_IN_PARTITION} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}}"
@@ -58,18 +57,18 @@ _LEDGER = (
 )
 
 
-COUNTED_AS = {
+COUNTER_OF_VERDICT = {
     "stored": "stored",
     "duplicate": "duplicates",
     "rejected": "rejected",
     "deleted": "deleted",
     "moved": "moved",
 }
-"""The ledger's verdicts, and where an audit counts them."""
+"""Field of `PartitionAudit` for each verdict of the ledger."""
 
 
 class PartitionAudit(BaseModel):
-    """The accounts of one partition; `lost`, `holes` and `recorded_twice` name offsets, the first thousand of them."""
+    """Audit of one partition. `lost`, `holes` and `recorded_twice` name the first OFFSETS_NAMED offsets each."""
 
     partition: int
     accepted: int = 0
@@ -78,25 +77,25 @@ class PartitionAudit(BaseModel):
     rejected: int = 0
     deleted: int = 0
     moved: int = 0
-    """Put on the partition of their key; their copies are accepted there, and counted there."""
+    """Events moved to the partition of their key, where their copies are accepted and counted."""
     in_flight: int = 0
     expired_unread: int = 0
-    """Removed by the topic's retention, or by hand, before anybody had read them."""
+    """Events that retention, or a person, removed from the log before a worker read them."""
     expired_outcomes: int = 0
-    """Events of a part of the log that the ledger counts but cannot attribute."""
+    """Events that the ledger counts but cannot attribute to single offsets."""
     not_records: int = 0
-    """Offsets that hold no event: markers of transactions, and what was aborted with one. Not part of `accepted`."""
+    """Offsets of transaction markers and aborted records. Not part of `accepted`."""
     difference: int = 0
-    """Accepted less all that is accounted for: 0, or how many are lost (above 0) or recorded twice (below)."""
+    """Accepted events minus outcomes: 0, or the number of lost events (positive) or repeated outcomes (negative)."""
     lost: list[int] = []
-    """Offsets of records without an outcome: the log has them, or retention has removed them."""
+    """Offsets of records without an outcome that the log still has, or that retention has removed."""
     holes: list[int] = []
-    """Offsets without an outcome that the log has no record for any more: compaction has removed an accepted event."""
+    """Offsets of accepted events without an outcome that compaction has removed from the log."""
     recorded_twice: list[int] = []
 
     @property
     def balances(self) -> bool:
-        """Whether every accepted event has exactly one outcome, or is on its way to one."""
+        """Whether every accepted event has exactly one outcome, or is in flight."""
         return not (self.difference or self.recorded_twice or self.lost or self.holes or self.expired_unread)
 
 
@@ -108,17 +107,15 @@ async def audit(
     *,
     ranges: Mapping[int, LogRange] | None = None,
 ) -> AsyncIterator[PartitionAudit]:
-    """Audit the topic as it is now, or what was appended within a range of time, partition by partition.
+    """Audit the topic, or the part appended between two times or within `ranges` of offsets, partition by partition.
 
-    `ranges` asks for these offsets instead of times.
-
-    The tables are read after the log's ends and the commits, so a running consumer does not disturb the accounts.
-    Raises Unavailable when a store does not answer.
+    The tables are read after the log's ends and the commits, so a running consumer does not distort the result.
+    Raises Unavailable when a store does not answer, and TallyError for a log that ends before its committed offset.
     """
     async with kafka.admin(settings) as admin:
         partitions = await kafka.partition_numbers(admin, settings.topic)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
-        committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
+        committed = await retrying("reading committed offsets", ask, tries=COMMAND_ATTEMPTS)
     async with kafka.offset_reader(settings) as log:
         bounds = await kafka.log_bounds(log, settings.topic, partitions)
         for partition in partitions:
@@ -127,14 +124,14 @@ async def audit(
             if committed.get(partition, 0) > found.end:
                 raise TallyError(
                     f"{settings.topic}/{partition} is committed at offset {found.committed}, but its log ends at "
-                    f"{found.end}: the topic was cut or created again, and cannot be audited against these tables"
+                    f"{found.end}: the topic was truncated or recreated, and cannot be audited against these tables"
                 )
             asked = (ranges or {}).get(partition) or await range_of_times(log, place, found, since, until)
-            yield await _Accounts(settings, place, found, asked, database).audit()
+            yield await _PartitionAuditor(settings, place, found, asked, database).audit()
 
 
-class _Accounts:
-    """One partition's audit under way."""
+class _PartitionAuditor:
+    """Auditor of one partition."""
 
     def __init__(
         self, settings: Settings, place: TopicPartition, bounds: LogBounds, asked: LogRange, database: ClickHouse
@@ -146,9 +143,9 @@ class _Accounts:
         self._database = database
         self._result = PartitionAudit(partition=place.partition)
         self._counted_to = 0
-        """Outcomes of lower offsets may be in the ledger only."""
+        """Offset below which outcomes may be in the ledger only."""
         self._counted = 0
-        """At most this many of them."""
+        """Maximum number of outcomes that are in the ledger only."""
         self._ledger_is_exact = True
 
     async def audit(self) -> PartitionAudit:
@@ -156,13 +153,13 @@ class _Accounts:
         result, bounds = self._result, self._bounds
         committed = min(bounds.committed or 0, bounds.end)
         await self._add_ledger()
-        for piece in self._asked.cut(0, committed).pieces(OFFSETS_PER_QUERY):
+        for piece in self._asked.intersection(0, committed).pieces(OFFSETS_PER_QUERY):
             if await self._add_recorded(piece) < len(piece):
                 for smaller in piece.pieces(OFFSETS_EXPLAINED_AT_ONCE):
                     await self._explain(smaller)
-        for piece in self._asked.cut(committed, bounds.start).pieces(OFFSETS_PER_QUERY):
+        for piece in self._asked.intersection(committed, bounds.start).pieces(OFFSETS_PER_QUERY):
             result.expired_unread += len(piece) - await self._add_recorded(piece)
-        for piece in self._asked.cut(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
+        for piece in self._asked.intersection(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
             result.in_flight += len(piece) - await self._add_recorded(piece)
         result.accepted = len(self._asked) - result.not_records
         recorded = result.stored + result.duplicates + result.rejected + result.deleted + result.moved
@@ -171,7 +168,7 @@ class _Accounts:
         return result
 
     async def _add_ledger(self) -> None:
-        """Add the outcomes that are only counted any more, if they lie wholly in what is asked for."""
+        """Add expired outcomes from the ledger, if all their entries are within the audited range."""
         entries = await self._rows(_LEDGER, self._asked)
         self._counted_to = max((end for _, _, end, _ in entries), default=0)
         self._counted = sum(events for *_, events in entries)
@@ -181,11 +178,11 @@ class _Accounts:
         if self._ledger_is_exact:
             result = self._result
             for verdict, _, _, events in entries:
-                field = COUNTED_AS[verdict]
+                field = COUNTER_OF_VERDICT[verdict]
                 setattr(result, field, getattr(result, field) + events)
 
     async def _add_recorded(self, part: LogRange) -> int:
-        """Add what the tables hold of a range; returns how many of its offsets they hold."""
+        """Add the outcomes that the tables have in a range, and return the number of their offsets."""
         result = self._result
         ((stored, duplicates, rejected, deleted, moved, offsets),) = await self._rows(_COUNTS, part)
         result.stored += stored
@@ -199,11 +196,11 @@ class _Accounts:
         return int(offsets)
 
     async def _explain(self, part: LogRange) -> None:
-        """Tell committed offsets without an outcome apart: never a record, counted in the ledger, lost, or a hole."""
+        """Classify committed offsets without an outcome: not a record, counted in the ledger, lost, or a hole."""
         result = self._result
         missing = [offset for (offset,) in await self._rows(_WITHOUT_OUTCOME, part, length=len(part))]
         readable = [offset for offset in missing if offset >= self._bounds.start]
-        log = await contents_at(self._settings, self._place, readable) if readable else Contents(set(), set())
+        log = await log_contents(self._settings, self._place, readable) if readable else LogContents(set(), set())
         result.not_records += len(readable) - len(log.records) - len(log.holes)
         gone = [each for each in missing if each < self._bounds.start or each in log.records or each in log.holes]
         explained = sum(offset < self._counted_to for offset in gone)

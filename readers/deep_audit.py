@@ -1,8 +1,8 @@
-"""The deep audit: not how many events have an outcome, but whether each outcome is right.
+"""Deep audit, which checks that each outcome is correct.
 
-No id is stored twice, and no event on two partitions; each duplicate's owner is stored, from a lower offset of the same
-partition and within the window; each moved event's copy has its outcome; and a lookup by id answers what the tables
-hold. Ids are taken in buckets of their hash, so memory is bounded however many there are.
+No id is stored twice, and no event on two partitions. Each duplicate's owner is stored, at a lower offset of the same
+partition and within the window. Each moved event's copy has an outcome. A lookup by id returns the content of the
+tables. Ids are processed in buckets of their hash, so memory is bounded.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from runtime.clickhouse import ClickHouse
 from runtime.expansions import Expansions
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.tasks import all_of
+from runtime.tasks import gather_or_cancel
 from schemas.event_time import to_epoch_ms
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -27,7 +27,7 @@ from schemas.tables import INTERACTIONS, OUTCOMES
 IDS_PER_BUCKET = 2_000_000
 IDS_NAMED = 100
 LOOKUPS = 10_000
-"""Ids that are looked up, about, spread over all; fewer when only a range of time is asked for."""
+"""Approximate number of sampled ids that are looked up; fewer for a range of time."""
 
 _MINE = (
     "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "
@@ -61,11 +61,11 @@ SELECT namespace, duplicate.interaction_id, duplicate_of,
             'its owner has another id',
         duplicate.reason NOT IN ('same_id', 'stored_misplaced')
             AND abs(duplicate._event_time_ms - owner._event_time_ms) >= {{window_ms:Int64}},
-            'their event times do not lie within the window',
+            'their event times are not within the window',
         duplicate.reason = 'same_key'
             AND toUnixTimestamp64Milli(duplicate.timestamp) - toUnixTimestamp64Milli(owner.timestamp)
                 >= 2 * {{window_ms:Int64}},
-            'their append times lie too far apart',
+            'their append times are too far apart',
         ''
     ) AS why
 FROM (SELECT * {_DUPLICATES}) AS duplicate
@@ -84,32 +84,32 @@ SELECT namespace, interaction_id, min(verdict) FROM (
 
 
 class DeepAudit(BaseModel):
-    """Errors of single events; empty lists when there are none."""
+    """Errors found by the deep audit, as one text per event."""
 
     ids_twice: list[str] = []
     stored_apart: list[str] = []
-    """Pairs of stored events, on two partitions, of which one should be a duplicate of the other."""
+    """Pairs of stored events on two partitions of which one should be a duplicate of the other."""
     wrong_owners: list[str] = []
     lost_moves: list[str] = []
-    """Moved events whose copies have no outcome, though they lie below what is committed."""
+    """Moved events whose copies have no outcome, although they are below the committed offset."""
     wrong_lookups: list[str] = []
     looked_up: int = 0
 
     @property
     def balances(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no errors."""
         return not (self.ids_twice or self.stored_apart or self.wrong_owners or self.lost_moves or self.wrong_lookups)
 
 
 async def deep_audit(
     settings: Settings, database: ClickHouse, since: datetime | None = None, until: datetime | None = None
 ) -> DeepAudit:
-    """Look at every id of the topic, or at those appended within a range of time.
+    """Check every id of the topic, or those appended between two times.
 
-    Meant for when nothing is in flight: an event between two steps of its batch is not looked for. Raises
-    Unavailable when Kafka or ClickHouse does not answer.
+    Run it while nothing is in flight: an event between two steps of its batch may look wrong. Raises Unavailable when
+    Kafka or ClickHouse does not answer.
     """
-    committed = await retrying("asking what is committed", partial(_committed, settings), tries=COMMAND_ATTEMPTS)
+    committed = await retrying("reading committed offsets", partial(_committed, settings), tries=COMMAND_ATTEMPTS)
     where: dict[str, Any] = {
         "topic": settings.topic,
         "since_ms": 0 if since is None else to_epoch_ms(since),
@@ -144,12 +144,14 @@ async def _look_up(database: ClickHouse, where: Mapping[str, Any], result: DeepA
     sample = await database.rows(_SAMPLE, where)
     result.looked_up = len(sample)
     try:
-        answers = await all_of(lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample)
+        answers = await gather_or_cancel(
+            lookups.get(namespace, interaction_id) for namespace, interaction_id, _ in sample
+        )
     finally:
         await lookups.close()
     for (namespace, interaction_id, verdict), answer in zip(sample, answers, strict=True):
         if not _agrees(answer, verdict):
-            result.wrong_lookups.append(f"{namespace} {interaction_id} is {verdict}, a lookup answers {answer}")
+            result.wrong_lookups.append(f"{namespace} {interaction_id} is {verdict}, a lookup returns {answer}")
 
 
 def _agrees(answer: Outcome | None, verdict: str) -> bool:

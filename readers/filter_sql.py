@@ -1,25 +1,26 @@
-"""Filters in SQL. Every value and every key of an object is bound; columns come from a list."""
+"""Filters as SQL. Every value and every key of an object is a bound parameter; columns come from a list."""
 
 import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from readers import json_sql
-from readers.filters import Condition, Field, Filter, Group, Operator, Value, words_of
-from readers.parameters import Parameters
+from readers.filter_fields import FilterField
+from readers.filters import Condition, Filter, Group, Operator, Value, words_of
+from readers.parameters import BoundParameters
 from schemas.event_time import to_epoch_ms
 
 TYPES = {"text": "String", "texts": "String", "number": "Float64", "time": "time"}
 _NUMBERS: dict[str, type[float]] = {"Float64": float, "Int256": int}
 _COMPARISONS: dict[str, str] = {"eq": "=", "gt": ">", "lt": "<", "gte": ">=", "lte": "<="}
-# A word's edge: RE2's \b knows ASCII only.
+# Word boundaries: RE2's \b supports ASCII only.
 _EDGE = r"(?:^|[^\pL\pN_])"
 _END = r"(?:$|[^\pL\pN_])"
 _GAP = r"[^\pL\pN_]+"
 
 
-def where(condition: Filter, bind: Parameters) -> str:
-    """An expression that is 1 or 0, never null."""
+def where(condition: Filter, bind: BoundParameters) -> str:
+    """Return an expression that is 1 or 0, never null."""
     if isinstance(condition, Group):
         parts = [where(each, bind) for each in condition.all_of]
         if condition.any_of:
@@ -29,7 +30,7 @@ def where(condition: Filter, bind: Parameters) -> str:
     return _condition(condition, bind)
 
 
-def _condition(condition: Condition, bind: Parameters) -> str:
+def _condition(condition: Condition, bind: BoundParameters) -> str:
     field, operator, values, case_sensitive = condition
     if operator == "exists":
         return f"NOT {_is_null(field, bind)}"
@@ -42,7 +43,7 @@ def _condition(condition: Condition, bind: Parameters) -> str:
     return _holds(field, operator, values, bind, case_sensitive)
 
 
-def _is_null(field: Field, bind: Parameters) -> str:
+def _is_null(field: FilterField, bind: BoundParameters) -> str:
     if field.kind == "json":
         if not field.path:
             return f"empty({field.column})"
@@ -50,7 +51,9 @@ def _is_null(field: Field, bind: Parameters) -> str:
     return "0" if field.kind == "texts" else f"isNull({field.column})"
 
 
-def _holds(field: Field, operator: Operator, values: Sequence[Value], bind: Parameters, case_sensitive: bool) -> str:
+def _holds(
+    field: FilterField, operator: Operator, values: Sequence[Value], bind: BoundParameters, case_sensitive: bool
+) -> str:
     if field.kind == "json" and not field.path:
         return json_sql.text_in(field.column, str(values[0]), bind)
     if field.kind == "json":
@@ -69,7 +72,7 @@ def _holds(field: Field, operator: Operator, values: Sequence[Value], bind: Para
 
 
 def _plain(
-    column: str, kind: str, operator: Operator, values: Sequence[Value], bind: Parameters, case_sensitive: bool
+    column: str, kind: str, operator: Operator, values: Sequence[Value], bind: BoundParameters, case_sensitive: bool
 ) -> str:
     if operator == "in":
         return _in(column, kind, values, bind)
@@ -80,29 +83,29 @@ def _plain(
 
 
 def _type_of(value: Value, kind: str) -> str:
-    """The type to bind a value as. ClickHouse compares integers of any size with doubles exactly."""
+    """Return the type to bind a value as. ClickHouse compares integers of any size with doubles exactly."""
     if kind not in _NUMBERS:
         return kind
     return "Float64" if isinstance(value, float) else "Int256"
 
 
-def _in(column: str, kind: str, values: Sequence[Value], bind: Parameters) -> str:
+def _in(column: str, kind: str, values: Sequence[Value], bind: BoundParameters) -> str:
     members: list[Value] = list(values)
     if kind == "time":
         column, kind = f"toUnixTimestamp64Milli({column})", "Int64"
         members = [to_epoch_ms(value) for value in values if isinstance(value, datetime)]
-    elif kind in _NUMBERS:  # a set's members take the column's type: what it cannot hold exactly is equal to none of it
+    elif kind in _NUMBERS:  # members take the column's type; a value that it cannot hold exactly equals none of it
         numbers = [value for value in values if isinstance(value, int | float)]
         members = [exact for value in numbers if (exact := _NUMBERS[kind](value)) == value]
     return f"({column} IN {bind.bind(members, f'Array({kind})')})" if members else "0"
 
 
-def _text(column: str, operator: Operator, value: str, bind: Parameters, case_sensitive: bool) -> str:
+def _text(column: str, operator: Operator, value: str, bind: BoundParameters, case_sensitive: bool) -> str:
     if operator in ("regex", "phrase", "words"):
         patterns = [value] if operator == "regex" else _patterns(operator, value)
         flags = "" if case_sensitive else "(?i)"
         bound = [bind.bind(flags + pattern, "String") for pattern in patterns]
-        # The first is worked out before anything is read: a wrong one is an error though no row is looked at.
+        # The first match is constant, so an invalid pattern is an error even if no row is read.
         tests = [f"(match('', {pattern}) OR 1) AND match({column}, {pattern})" for pattern in bound]
         return f"({' AND '.join(tests)})"
     text = bind.bind(value, "String")

@@ -1,19 +1,18 @@
-"""Filters of a list: what may be asked, read strictly, with every bound; what it means in SQL stands in `filter_sql`.
+"""Filters of a list: their strict parser and their bounds. `filter_sql` translates them to SQL.
 
-A condition is about one field and is true or false, never unknown: what is null or missing is equal to nothing, so only
-`ne`, `nin`, `is_null` and NOT hold for it. Of an array (interaction_type, or an array in an object) it is enough
-that one element meets the condition. Text operators ignore case unless `case_sensitive`; eq, ne, in and nin never do.
-The rules for objects stand in docs/api.md.
+A condition compares one field and is true or false, never unknown. Null and missing values are equal to nothing: only
+`ne`, `nin`, `is_null` and NOT hold for them. An array (interaction_type, or one in an object) meets a condition if one
+of its elements does. Text operators ignore case unless `case_sensitive`; eq, ne, in and nin never do. docs/api.md has
+the rules for objects.
 """
 
 import math
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, get_args
 
+from readers.filter_fields import FilterError, FilterField, field_named, is_plain
 from schemas.event_time import from_epoch_ms, parse_time_or_day, to_epoch_ms
-from schemas.wire import OBJECT_FIELDS
 
 Operator = Literal[
     "eq",
@@ -39,70 +38,33 @@ TEXT_OPERATORS = frozenset({"contains", "starts_with", "ends_with", "regex", "te
 LIST_OPERATORS = frozenset({"in", "nin"})
 PRESENCE_OPERATORS = frozenset({"exists", "is_null"})
 
-Kind = Literal["text", "number", "time", "texts", "json"]
-
-FIELDS: dict[str, Kind] = {
-    "interaction_id": "text",
-    "feature_id": "text",
-    "interaction_type": "texts",
-    "position": "number",
-    "user_id": "text",
-    "session_id": "text",
-    "execution_id": "text",
-    "retriever_id": "text",
-    "document_score": "number",
-    "result_set_size": "number",
-    "feature_uri": "text",
-    "occurred_at": "time",
-    "timestamp": "time",
-}
-ALIASES = {"document_id": "feature_id", "created_at": "timestamp"}
-
 MAX_DEPTH = 8
 MAX_CONDITIONS = 100
 MAX_GROUPS = 400
 MAX_VALUES = 1_000
-"""In one list."""
+"""Largest number of values in one list."""
 MAX_ALL_VALUES = 10_000
 MAX_VALUE_BYTES = 64 * 1024
-MAX_PATH = 16
+"""Largest size of all texts together."""
 MAX_PATTERN_BYTES = 1_024
 MAX_WORDS = 32
-MAX_NAME_BYTES = 512
 MAX_INTEGER_DIGITS = 76
-"""Largest number of digits of an integer that is compared as an integer: ClickHouse has no longer ones."""
-_NAME_PARTS = re.compile(r"\\?.", re.DOTALL)
+"""Largest number of digits of an integer: ClickHouse has no larger type."""
 
 Value = str | int | float | bool | datetime
 
 
-class FilterError(ValueError):
-    """A filter that cannot be asked; `where` names the place in the body."""
-
-    def __init__(self, where: Sequence[str | int], message: str) -> None:
-        super().__init__(message)
-        self.where = list(where)
-
-
-class Field(NamedTuple):
-    """A column, or a place in an object: then `path` leads there."""
-
-    column: str
-    kind: Kind
-    path: tuple[str, ...] = ()
-
-
 class Condition(NamedTuple):
-    """One field compared with values: one, or for in and nin several; none for exists and is_null."""
+    """Comparison of a field with one value; with any number for in and nin, with none for exists and is_null."""
 
-    field: Field
+    field: FilterField
     operator: Operator
     values: tuple[Value, ...]
     case_sensitive: bool
 
 
 class Group(NamedTuple):
-    """All of `all_of`, one of `any_of` (unless there is none), and none of `none_of`."""
+    """Filters joined: all of `all_of`, one of `any_of` unless it is empty, and none of `none_of`."""
 
     all_of: "tuple[Filter, ...]" = ()
     any_of: "tuple[Filter, ...]" = ()
@@ -112,46 +74,13 @@ class Group(NamedTuple):
 Filter = Condition | Group
 
 
-def is_plain(text: str) -> bool:
-    """Whether a stored text may hold it: no half of a surrogate pair."""
-    return text.encode(errors="replace").decode() == text
-
-
-def field_named(name: str, where: Sequence[str | int]) -> Field:
-    """A field by its name, dotted for a place in an object. Raises FilterError."""
-    if not is_plain(name) or len(name.encode()) > MAX_NAME_BYTES:
-        raise FilterError(where, f"a name is plain text of at most {MAX_NAME_BYTES} bytes")
-    column, *path = _keys(ALIASES.get(name, name), where)
-    if column in OBJECT_FIELDS:
-        if len(path) > MAX_PATH:
-            raise FilterError(where, f"{name[:100]!r} leads deeper than {MAX_PATH} levels")
-        return Field(column, "json", tuple(path))
-    if path or column not in FIELDS:
-        known = ", ".join([*FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
-        raise FilterError(where, f"{name[:100]!r} is not a field; known are {known}")
-    return Field(column, FIELDS[column])
-
-
-def _keys(name: str, where: Sequence[str | int]) -> list[str]:
-    """The keys of a dotted name. A backslash makes the dot or backslash after it part of a key."""
-    keys = [""]
-    for part in _NAME_PARTS.findall(name):
-        if part == ".":
-            keys.append("")
-        elif part[0] == "\\" and part not in ("\\.", "\\\\"):
-            raise FilterError(where, f"a backslash in {name[:100]!r} must be followed by a dot or a backslash")
-        else:
-            keys[-1] += part[-1]
-    return keys
-
-
 def read_filters(body: Any) -> Group:
-    """The filters of a request's body. Raises FilterError."""
+    """Parse the filters of a request's body. Raises FilterError."""
     return _Reader().group(body, ["filters"], 1, case_sensitive=False)
 
 
 class _Reader:
-    """Reads one request's filters, and counts."""
+    """Parser of one request's filters, which counts groups, conditions, values and bytes."""
 
     def __init__(self) -> None:
         self._groups = 0
@@ -201,14 +130,17 @@ class _Reader:
         return self.group(body, where, depth, case_sensitive=case_sensitive)
 
     def _sensitive(self, body: dict[str, Any], where: list[str | int], outside: bool) -> bool:
-        """Inside of what is case-sensitive everything is: the published client writes false wherever nobody said so."""
+        """Return whether a body is case-sensitive: everything inside a case-sensitive group is.
+
+        The published client writes false wherever its user set nothing.
+        """
         inside = body.get("case_sensitive") or False
         if not isinstance(inside, bool):
             raise FilterError([*where, "case_sensitive"], "must be true or false")
         return outside or inside
 
     def _short(self, name: str, value: Any, where: list[str | int], case_sensitive: bool) -> list[Filter]:
-        """`{"user_id": "u1"}` and `{"position": {"gte": 1, "lte": 5}}`."""
+        """Parse the short forms `{"user_id": "u1"}` and `{"position": {"gte": 1, "lte": 5}}`."""
         if isinstance(value, dict):
             if not value:
                 raise FilterError(where, f"names no operator; known are {', '.join(OPERATORS)}")
@@ -252,14 +184,14 @@ class _Reader:
         if self._conditions > MAX_CONDITIONS:
             raise FilterError(where, f"more than {MAX_CONDITIONS} conditions")
 
-    def _presence(self, field: Field, operator: Operator, value: Any, where: list[str | int]) -> Condition:
+    def _presence(self, field: FilterField, operator: Operator, value: Any, where: list[str | int]) -> Condition:
         if value not in (True, False, None):
             raise FilterError(where, f"{operator} takes true or false")
         if value is False:
             operator = "is_null" if operator == "exists" else "exists"
         return Condition(field, operator, (), case_sensitive=False)
 
-    def _value(self, field: Field, value: Any, where: list[str | int]) -> Value:
+    def _value(self, field: FilterField, value: Any, where: list[str | int]) -> Value:
         if isinstance(value, str):
             self._bytes += len(value.encode(errors="replace"))
             if self._bytes > MAX_VALUE_BYTES:
@@ -282,17 +214,17 @@ class _Reader:
 
 def _time(value: str, where: list[str | int]) -> datetime:
     try:
-        return from_epoch_ms(to_epoch_ms(parse_time_or_day(value)))  # stored times are whole milliseconds, too
+        return from_epoch_ms(to_epoch_ms(parse_time_or_day(value)))  # as stored: whole milliseconds
     except ValueError as error:
         raise FilterError(where, f"{value[:40]!r} {error}") from None
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text: runs of letters, digits and _."""
+    """Return the words of a text: runs of letters, digits and _."""
     return re.findall(r"\w+", text)
 
 
-def _check_text(field: Field, operator: Operator, value: Value, where: list[str | int]) -> None:
+def _check_text(field: FilterField, operator: Operator, value: Value, where: list[str | int]) -> None:
     if not isinstance(value, str):
         raise FilterError(where, f"{operator} is for texts, and not for {field.column}")
     if operator == "regex" and not 0 < len(value.encode()) <= MAX_PATTERN_BYTES:

@@ -1,16 +1,16 @@
-"""Pages of lists that are held in memory: from reading their records until the client has them all."""
+"""Memory bound of list pages, which are held from reading their records until the client has received them."""
 
 from collections.abc import Callable
 
 from fastapi import Request
 
 from runtime.http.errors import invalid, problem, unavailable
-from runtime.http.middleware import AT_END
+from runtime.http.middleware import ON_COMPLETE
 from runtime.settings import Settings
 
 
 class HeldPages:
-    """Bytes of the pages of one process, each of them and all together within a bound."""
+    """Bytes of the pages of one process, bounded for each page and for all together."""
 
     def __init__(self, settings: Settings) -> None:
         self._page_bytes = settings.list_page_bytes
@@ -18,9 +18,9 @@ class HeldPages:
         self._bytes = 0
 
     def page_of(self, request: Request) -> Callable[[int], None]:
-        """Return a function that is told of every byte of a request's page; the request's end gives them back.
+        """Return a function that reserves bytes of a request's page until the request ends.
 
-        It raises ApiError: 422 when the page is too large, 503 when all pages together are.
+        It raises ApiError: 422 when the page is too large, 503 when all pages together are too large.
         """
         held = 0
 
@@ -28,14 +28,14 @@ class HeldPages:
             nonlocal held
             if held + size > self._page_bytes:
                 message = f"its records are larger than {self._page_bytes} bytes (TALLY_LIST_PAGE_BYTES)"
-                raise invalid([problem("too_large", ["query", "limit"], f"{message}: ask for fewer at a time")])
+                raise invalid([problem("too_large", ["query", "limit"], f"{message}: request a smaller page")])
             if self._bytes + size > self._most_bytes:
-                raise unavailable("many large lists are being read (TALLY_LISTS_IN_FLIGHT_BYTES): again in a moment")
+                raise unavailable("too many large lists are being read (TALLY_LISTS_IN_FLIGHT_BYTES): retry shortly")
             held += size
             self._bytes += size
 
         def give_back() -> None:
             self._bytes -= held
 
-        request.scope.setdefault(AT_END, []).append(give_back)
+        request.scope.setdefault(ON_COMPLETE, []).append(give_back)
         return take

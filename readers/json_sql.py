@@ -1,12 +1,12 @@
-"""Objects in SQL: the values at a path, numbers at their exact value, text anywhere. The rules stand in docs/api.md.
+"""SQL for objects: values at a path, exact numbers, and text search. docs/api.md has the rules.
 
-ClickHouse's JSON functions take the first of two equal keys, print every number again (1e20 as an integer) and give an
-integer of more than 64 bits as a string. So values are read in up to three ways:
+ClickHouse's JSON functions return the first of two equal keys, reformat every number (1e20 as an integer), and return
+an integer of more than 64 bits as a string. So values are read in up to three ways:
 
-- Where the text holds each key of the path at most once, the first one is the last one, too: ClickHouse's own look-up.
-- Else every level's members are listed, and the last one of the key counts.
-- Where a value found may be a number that ClickHouse has changed, and the condition could tell, it is read once more
-  from the object with each number in quotes, marked, as it was written.
+- ClickHouse's own lookup, if the text has each key of the path at most once, so that the first key is the last.
+- Otherwise a list of the members at every level, in which the last member of a key counts.
+- A second read from the object with each number as a marked string, if the value may be a number that ClickHouse has
+  changed and the condition depends on it.
 """
 
 import json
@@ -14,35 +14,35 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from readers.filters import MAX_INTEGER_DIGITS, Operator, Value
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 
 Test = Callable[[str, str, Sequence[Value]], str]
-"""Makes a test of an expression of a ClickHouse type against values."""
+"""Function that returns a test of an expression of a ClickHouse type against values."""
 
 _MARK = secrets.token_hex(8)
-"""Begins every number that was put in quotes. It is random, so no stored text can pass for one."""
+"""Prefix of every number that was put in quotes. It is random, so no stored text can imitate it."""
 _MANY_DIGITS = 16
-"""Least number of digits in a row of a number that ClickHouse has changed."""
+"""Minimum digits in a row of a number that ClickHouse has changed."""
 _SCALAR = r'"(?:[^"\\]|\\.)*"|[-+.0-9A-Za-z]+'
 """A key or string, a number, or a literal."""
 _BETWEEN = r'[^-+.0-9A-Za-z"]+'
 _STRUCTURE = frozenset('",:{}[]\\')
-"""Characters that stand between the scalars of a JSON text, or only escaped in a string."""
+"""Characters between the scalars of a JSON text, which a string contains only escaped."""
 _ESCAPED_ASCII = ", ".join(rf"'\\u00{high}'" for high in range(8))
-"""How any other spelling of an ASCII character begins."""
+"""Beginnings of all escaped spellings of an ASCII character."""
 _MAX_LOOKED_UP = 3
-"""Keys of a path that is looked up. The members of longer ones are always listed, to keep statements short."""
+"""Maximum keys of a path for ClickHouse's own lookup. Members of longer paths are listed, for short statements."""
 
 
-def is_null(column: str, path: Sequence[str], bind: Parameters) -> str:
-    """Whether a path of an object leads to nothing but null."""
+def is_null(column: str, path: Sequence[str], bind: BoundParameters) -> str:
+    """Return a test whether a path of an object leads to nothing but null."""
     return f"NOT arrayExists(v -> v NOT IN ('', 'null'), {_values(column, path, bind)})"
 
 
 def any_value(
-    column: str, path: Sequence[str], operator: Operator, values: Sequence[Value], bind: Parameters, test: Test
+    column: str, path: Sequence[str], operator: Operator, values: Sequence[Value], bind: BoundParameters, test: Test
 ) -> str:
-    """Whether a value at a path of an object, or an element of an array there, meets a condition."""
+    """Return a test whether a value at a path of an object, or an element of an array there, meets a condition."""
     found, is_marked = _values(column, path, bind), any(_can_tell(operator, value) for value in values)
     elements = _elements(found)
     if is_marked:
@@ -54,7 +54,7 @@ def any_value(
 
 
 def _can_tell(operator: Operator, value: Value) -> bool:
-    """Whether a condition may tell a number that ClickHouse has changed from the one that was written."""
+    """Return whether a condition may distinguish a number that ClickHouse has changed from the original."""
     if operator in ("gt", "lt", "gte", "lte", "regex"):
         return True
     if isinstance(value, str):
@@ -62,26 +62,26 @@ def _can_tell(operator: Operator, value: Value) -> bool:
     return isinstance(value, int | float) and abs(value) >= 10 ** (_MANY_DIGITS - 1)
 
 
-def _values(column: str, path: Sequence[str], bind: Parameters) -> str:
-    """The JSON texts of all values that a path leads to: Array(String), with '' for none."""
+def _values(column: str, path: Sequence[str], bind: BoundParameters) -> str:
+    """Return the JSON texts of all values at a path: Array(String), with '' for none."""
     listed = _listed(column, path, bind)
     if len(path) > _MAX_LOOKED_UP or not all(map(_is_written_one_way, path)):
         return listed
     conditions = [f"NOT multiSearchAny({column}, [{_ESCAPED_ASCII}])"]
     conditions += [f"countSubstrings({column}, {bind.bind(json.dumps(key), 'String')}) <= 1" for key in path]
-    if len(path) > 1:  # a path of ClickHouse's does not lead through arrays
+    if len(path) > 1:  # ClickHouse's lookup does not descend into arrays
         conditions.append(f"position({column}, '[') = 0")
     keys = ", ".join(bind.bind(key, "String") for key in path)
     return f"if({' AND '.join(conditions)}, [JSONExtractRaw({column}, {keys})], {listed})"
 
 
 def _is_written_one_way(key: str) -> bool:
-    r"""Whether JSON has no other way to write a key than with \u00 escapes, so that its text is enough to find it."""
+    r"""Return whether JSON has no other spelling of a key than with \u00 escapes, so that its text identifies it."""
     return key.isascii() and "/" not in key and json.dumps(key) == f'"{key}"'
 
 
-def _listed(text: str, path: Sequence[str], bind: Parameters) -> str:
-    """The same from lists of members."""
+def _listed(text: str, path: Sequence[str], bind: BoundParameters) -> str:
+    """Return the JSON texts of all values at a path, from lists of members."""
     if len(path) == 1:
         key = bind.bind(path[0], "String")
         return f"[arrayLast(m -> m.1 = {key}, JSONExtractKeysAndValuesRaw({text})).2]"
@@ -95,13 +95,13 @@ def _elements(values: str) -> str:
 
 
 def _marked(column: str) -> str:
-    """The object with every number as a marked string."""
+    """Return the object with every number as a marked string."""
     scalars = f"extractAll({column}, {_literal(f'{_SCALAR}|{_BETWEEN}')})"
     return f"arrayStringConcat(arrayMap(t -> if(match(t, '^[-0-9]'), concat('\"{_MARK}', t, '\"'), t), {scalars}))"
 
 
 def _tests(values: Sequence[Value], test: Test, *, is_marked: bool) -> list[str]:
-    """Tests of `x`, the text of a JSON value, against values: each against those of its own type."""
+    """Return tests of `x`, the text of a JSON value, against the values of its type."""
     is_number, number, is_text = "match(x, '^-?[0-9]')", "x", "startsWith(x, '\"')"
     if is_marked:
         size = len(_MARK) + 2
@@ -121,21 +121,21 @@ def _tests(values: Sequence[Value], test: Test, *, is_marked: bool) -> list[str]
     return tests
 
 
-def text_in(column: str, text: str, bind: Parameters) -> str:
-    """Whether a text, in any case, is in a key or string of an object, or in a number or literal as it was written."""
+def text_in(column: str, text: str, bind: BoundParameters) -> str:
+    """Return a case-insensitive search for a text in keys, strings, and numbers and literals as they were written."""
     wanted = bind.bind(text, "String")
     as_written = f"positionCaseInsensitiveUTF8({column}, {wanted}) > 0"
     is_escaped = f"position({column}, '\\\\') > 0"
     in_scalar = f"positionCaseInsensitiveUTF8(if(startsWith(t, '\"'), JSONExtractString(t), t), {wanted}) > 0"
     in_scalars = f"arrayExists(t -> {in_scalar}, extractAll({column}, {_literal(_SCALAR)}))"
-    # Cheaper, to leave most objects out: ClickHouse prints each character of a string in one way only.
+    # A cheap test that excludes most objects: ClickHouse prints each character of a string in one spelling only.
     printed = f"JSONExtractRaw({bind.bind(json.dumps(text), 'String')})"
     as_printed = f"substring({printed}, 2, length({printed}) - 2)"
     in_print = f"positionCaseInsensitiveUTF8(JSONExtractRaw({column}), {as_printed}) > 0"
     exact = f"({as_written} OR ({is_escaped} AND {in_print})) AND {in_scalars}"
     if text.strip() != text or not text or not _STRUCTURE.isdisjoint(text):
         return f"({exact})"
-    return f"if({is_escaped}, {exact}, {as_written})"  # without escapes it can be nowhere but in a scalar
+    return f"if({is_escaped}, {exact}, {as_written})"  # without escapes the text can be in a scalar only
 
 
 def _literal(pattern: str) -> str:

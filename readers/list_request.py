@@ -1,4 +1,4 @@
-"""A list, as it is asked for over HTTP: the published service's body and query."""
+"""HTTP request of a list: body and query of the published service."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
@@ -7,18 +7,19 @@ import msgspec
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from readers.filters import Condition, Filter, FilterError, field_named, is_plain, read_filters
+from readers.filter_fields import FilterError, field_named, is_plain
+from readers.filters import Condition, Filter, read_filters
 from readers.held_pages import HeldPages
-from readers.listing import Listing, Order, Page, Place, read_cursor, write_cursor
+from readers.listing import Listing, ListPage, ListPosition, Order, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
-from runtime.errors import StatementRefused, TookTooLong
+from runtime.errors import StatementRefused, StatementTimeout
 from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
-from runtime.http.body import PartsResponse, read_body, read_model
+from runtime.http.body import ChunkedJsonResponse, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
-from runtime.http.openapi import body_of
-from runtime.http.turns import Turns
+from runtime.http.openapi import request_body
+from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
-from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES
+from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, OBJECT_FIELDS
 from schemas.record import InteractionRecord, record_from_row
 
 DEFAULT_PAGE = 100
@@ -27,11 +28,11 @@ MAX_OFFSET = 10_000
 MAX_SEARCH = 1_024
 _EXACT = ("execution_id", "retriever_id", "session_id", "user_id", "feature_id", "interaction_type")
 
-Text = Annotated[str | None, Field(max_length=MAX_ID_BYTES)]
+IdText = Annotated[str | None, Field(max_length=MAX_ID_BYTES)]
 
 
 class Sort(BaseModel):
-    """By which field, and which way."""
+    """Field and direction to sort by."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -44,12 +45,12 @@ class ListRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    execution_id: Text = None
-    retriever_id: Text = None
-    session_id: Text = None
-    user_id: Text = None
-    feature_id: Text = None
-    interaction_type: Text = Field(default=None, examples=["click"])
+    execution_id: IdText = None
+    retriever_id: IdText = None
+    session_id: IdText = None
+    user_id: IdText = None
+    feature_id: IdText = None
+    interaction_type: IdText = Field(default=None, examples=["click"])
     filters: dict[str, Any] | None = None
     sort: Sort | None = None
     search: str | None = Field(
@@ -58,7 +59,7 @@ class ListRequest(BaseModel):
 
 
 class ListQuery(BaseModel):
-    """Which page. `limit` and `page_size` are one, as are `cursor`, `next_cursor` and `after`."""
+    """Page of a list. `limit` and `page_size` are synonyms, as are `cursor`, `next_cursor` and `after`."""
 
     limit: int | None = Field(None, ge=1, le=MAX_PAGE)
     page_size: int | None = Field(None, ge=1, le=MAX_PAGE)
@@ -71,7 +72,7 @@ class ListQuery(BaseModel):
 
 
 class Pagination(BaseModel):
-    """Where the page stands. Totals are null unless `include_total`."""
+    """Position of the page in the list. Totals are null unless `include_total`."""
 
     total: int | None
     page: int | None
@@ -83,7 +84,7 @@ class Pagination(BaseModel):
 
 
 class ListResponse(BaseModel):
-    """A page. `items` is the older name of `results`."""
+    """Page of a list. `items` is the older name of `results`."""
 
     results: list[InteractionRecord]
     items: list[InteractionRecord]
@@ -91,15 +92,15 @@ class ListResponse(BaseModel):
 
 
 _EXAMPLE = {"user_id": "ada", "filters": {"position": {"lte": 5}}, "sort": {"field": "position", "direction": "asc"}}
-DESCRIPTION = body_of(ListRequest.model_json_schema(), _EXAMPLE)
+DESCRIPTION = request_body(ListRequest.model_json_schema(), _EXAMPLE)
 DESCRIPTION["requestBody"]["required"] = False
 
 
-class _Where(NamedTuple):
+class _PageRequest(NamedTuple):
     size: int
     offset: int
     page: int | None
-    after: Place | None
+    after: ListPosition | None
 
 
 async def answer_list(
@@ -107,15 +108,15 @@ async def answer_list(
     settings: Settings,
     database: ClickHouse,
     held: HeldPages,
-    turns: Turns,
+    turns: TurnQueue,
     namespace: str,
     query: ListQuery,
 ) -> Response:
-    """A page of a namespace's records. Raises ApiError."""
+    """Return a page of a namespace's records. Raises ApiError."""
     body = await read_body(request, settings.http_list_bytes, settings.http_body_timeout_ms, lambda _size: None)
     filters, order = await turns.run(len(body), lambda: _read(body))
     try:
-        place = _where(query, order)
+        place = _page_request(query, order)
     except FilterError as error:
         raise _refused(error) from None
     listing = Listing(database, settings.list_timeout_ms, namespace, filters, order)
@@ -123,24 +124,26 @@ async def answer_list(
         take = held.page_of(request)
         page = await listing.page(place.size, take, after=place.after, offset=place.offset)
         total = await listing.total() if query.include_total else None
-    except TookTooLong:
-        raise unavailable("this list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
+    except StatementTimeout:
+        raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
     except StatementRefused as error:
         if error.code != CLICKHOUSE_BAD_PATTERN:
             raise
         raise invalid(
-            [problem("bad_filter", ["body", "filters"], "a pattern is no regular expression (RE2)")]
+            [problem("bad_filter", ["body", "filters"], "a pattern is not a regular expression (RE2)")]
         ) from None
-    records = await turns.run(sum(len(row["metadata"]) for row in page.rows), lambda: _encoded(page))
-    return _answer(page, records, place, order, total)
+    records = await turns.run(
+        sum(len(row[name]) for row in page.rows for name in OBJECT_FIELDS), lambda: _encoded(page)
+    )
+    return _response(page, records, place, order, total)
 
 
 def _read(body: bytes) -> tuple[list[Filter], Order]:
     """Read a list request. Raises ApiError."""
-    asked = read_model(ListRequest, body)
+    body_model = read_model(ListRequest, body)
     try:
-        order = Order() if asked.sort is None else _order(asked.sort)
-        return _filters(asked), order
+        order = Order() if body_model.sort is None else _order(body_model.sort)
+        return _filters(body_model), order
     except FilterError as error:
         raise _refused(error) from None
 
@@ -153,44 +156,44 @@ def _order(sort: Sort) -> Order:
     return Order.by(sort.field, descending=sort.direction != "asc")
 
 
-def _filters(asked: ListRequest) -> list[Filter]:
+def _filters(body_model: ListRequest) -> list[Filter]:
     filters: list[Filter] = []
     for name in (*_EXACT, "search"):
-        value = getattr(asked, name)
+        value = getattr(body_model, name)
         if value is None:
             continue
         if not is_plain(value):
-            raise FilterError([name], "holds half of a surrogate pair, which no stored text does")
+            raise FilterError([name], "contains a lone surrogate, which no stored text does")
         if name == "interaction_type" and value not in INTERACTION_TYPES:
             raise FilterError([name], f"is none of {', '.join(INTERACTION_TYPES)}")
         if name == "search":
             filters.append(Condition(field_named("metadata", [name]), "text", (value,), case_sensitive=False))
         else:
             filters.append(Condition(field_named(name, [name]), "eq", (value,), case_sensitive=True))
-    if asked.filters is not None:
-        filters.append(read_filters(asked.filters))
+    if body_model.filters is not None:
+        filters.append(read_filters(body_model.filters))
     return filters
 
 
-def _where(query: ListQuery, order: Order) -> _Where:
+def _page_request(query: ListQuery, order: Order) -> _PageRequest:
     cursors = [each for each in (query.cursor, query.next_cursor, query.after) if each]
     size = query.limit or query.page_size or DEFAULT_PAGE
     offset = query.offset or 0
     if query.page is not None:
         offset = offset or (query.page - 1) * size
     if cursors and offset:
-        raise invalid([problem("conflict", ["query"], "a cursor continues where it was: without offset or page")])
+        raise invalid([problem("conflict", ["query"], "a cursor cannot be combined with offset or page")])
     if offset > MAX_OFFSET:
-        raise invalid([problem("too_large", ["query", "page"], f"lies after {MAX_OFFSET} records: use a cursor")])
+        raise invalid([problem("too_large", ["query", "page"], f"is past {MAX_OFFSET} records: use a cursor")])
     after = read_cursor(order, cursors[0]) if cursors else None
-    return _Where(size, offset, None if cursors else offset // size + 1, after)
+    return _PageRequest(size, offset, None if cursors else offset // size + 1, after)
 
 
-def _encoded(page: Page) -> bytes:
+def _encoded(page: ListPage) -> bytes:
     return msgspec.json.encode([record_from_row(row) for row in page.rows])
 
 
-def _answer(page: Page, records: bytes, place: _Where, order: Order, total: int | None) -> Response:
+def _response(page: ListPage, records: bytes, place: _PageRequest, order: Order, total: int | None) -> Response:
     cursor = None if page.next_place is None else write_cursor(order, page.next_place)
     before = place.offset - place.size
     pagination = Pagination(
@@ -203,4 +206,4 @@ def _answer(page: Page, records: bytes, place: _Where, order: Order, total: int 
         next_cursor=cursor,
     )
     rest = b',"pagination":%b}' % pagination.model_dump_json().encode()
-    return PartsResponse([b'{"results":', records, b',"items":', records, rest])
+    return ChunkedJsonResponse([b'{"results":', records, b',"items":', records, rest])

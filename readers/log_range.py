@@ -1,4 +1,4 @@
-"""A partition's part of the log that is looked at: its offsets, and which of them hold a record."""
+"""Range of a partition's log: its offsets, and their content."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -16,23 +16,23 @@ from runtime.log_batches import batch_reader, batches_in
 from runtime.settings import Settings
 from schemas.event_time import iso_ms, to_epoch_ms
 
-_NEAR = 500
-"""Offsets so close to one another are read together; for farther ones a new fetch is cheaper."""
+_MAX_GAP = 500
+"""Largest gap between offsets that are read together; across a larger one a new fetch is cheaper."""
 
 
 class LogRange(NamedTuple):
-    """Offsets from `first` up to, not including, `end`."""
+    """Offsets from `first` up to, excluding, `end`."""
 
     first: int
     end: int
 
     def pieces(self, size: int) -> Iterator["LogRange"]:
-        """The same in ranges of at most `size` offsets."""
+        """Split the range into pieces of at most `size` offsets."""
         for first in range(self.first, self.end, size):
             yield LogRange(first, min(first + size, self.end))
 
-    def cut(self, first: int, end: int) -> "LogRange":
-        """The intersection with another range; perhaps empty."""
+    def intersection(self, first: int, end: int) -> "LogRange":
+        """Return the intersection with another range, which may be empty."""
         low = min(max(self.first, first), self.end)
         return LogRange(low, max(low, min(self.end, end)))
 
@@ -43,10 +43,10 @@ class LogRange(NamedTuple):
 async def range_of_times(
     log: AIOKafkaConsumer, place: TopicPartition, bounds: LogBounds, since: datetime | None, until: datetime | None
 ) -> LogRange:
-    """The records appended from `since` up to, not including, `until`; None for no bound.
+    """Return the range of records appended from `since` up to, excluding, `until`; None for no bound.
 
-    Raises TallyError when the range reaches into what retention has removed: nobody knows its times any more. Raises
-    Unavailable when no broker answers.
+    Raises TallyError when the range reaches into removed records, whose times are unknown. Raises Unavailable when no
+    broker answers.
     """
 
     async def first_at(moment: datetime) -> int:
@@ -54,8 +54,8 @@ async def range_of_times(
         first = bounds.end if found is None else min(int(found.offset), bounds.end)
         if 0 < first == bounds.start:
             raise TallyError(
-                f"partition {place.partition} begins at offset {first} by now, after {iso_ms(moment)} or right there: "
-                "name a later time, or none"
+                f"partition {place.partition} begins at offset {first} now, at or after {iso_ms(moment)}: use a later "
+                "time, or none"
             )
         return first
 
@@ -66,24 +66,24 @@ async def range_of_times(
         raise kafka_fault(error, "asking for offsets by time") from error
 
 
-class Contents(NamedTuple):
-    """Offsets of the log by what lies there. At all others there is a transaction's marker, or what was aborted."""
+class LogContents(NamedTuple):
+    """Offsets of records and holes. All other offsets are of transaction markers or aborted records."""
 
     records: set[int]
     holes: set[int]
-    """Nothing lies there: compaction, or somebody, has removed a record."""
+    """Offsets without content, from which compaction, or a person, has removed a record."""
 
 
-async def contents_at(settings: Settings, place: TopicPartition, offsets: Sequence[int]) -> Contents:
-    """Tell what lies at these offsets (ascending), by the headers of the log's batches.
+async def log_contents(settings: Settings, place: TopicPartition, offsets: Sequence[int]) -> LogContents:
+    """Classify the content of offsets (ascending) by the headers of the log's batches.
 
-    A batch that compaction has thinned out counts as a hole at each offset: which of its records are left is not
-    looked up. Raises Unavailable and Fatal.
+    A batch from which compaction has removed records counts as a hole at each offset, because its remaining records
+    are not read. Raises Unavailable and Fatal.
     """
-    found = Contents(set(), set())
+    found = LogContents(set(), set())
     async with batch_reader(settings) as committed, batch_reader(settings, everything=True) as everything:
         if not whole_batches.is_installed():
-            raise TallyError("this version of aiokafka does not show markers of transactions: install 0.14")
+            raise TallyError("this version of aiokafka does not expose transaction markers: install 0.14")
         for first, last in _clusters(offsets):
             visible = {each.first async for each in batches_in(committed, place, first, last + 1)}
             missing = set(offsets[bisect_left(offsets, first) : bisect_right(offsets, last)])
@@ -97,12 +97,12 @@ async def contents_at(settings: Settings, place: TopicPartition, offsets: Sequen
 
 
 def _clusters(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ascending offsets as ranges (first, last) of such as lie close together."""
+    """Group ascending offsets into ranges (first, last) without gaps larger than _MAX_GAP."""
     first = last = None
     for offset in offsets:
         if first is None or last is None:
             first = last = offset
-        elif offset - last <= _NEAR:
+        elif offset - last <= _MAX_GAP:
             last = offset
         else:
             yield first, last

@@ -1,4 +1,4 @@
-"""Lookup by id. Lookups that wait at the same moment share one query."""
+"""Lookup by id. Simultaneous lookups share one query."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from schemas.tables import DELETIONS, INTERACTIONS, OUTCOMES, PUBLIC_COLUMNS
 IDS_PER_QUERY = 256
 QUERIES_AT_ONCE = 2
 
-# The newest version of a row wins, as FINAL would have it, without merging anything but these few rows. ClickHouse does
-# not move conditions on the key to PREWHERE by itself: it would read every column of the blocks that it looks into.
+# The newest version of a row counts, as with FINAL, but only these few rows are merged. ClickHouse does not move
+# conditions on the key to PREWHERE itself, and would read every column of the blocks.
 _STORED = f"""
 SELECT {", ".join(PUBLIC_COLUMNS)}, is_deleted FROM {INTERACTIONS}
 PREWHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
@@ -25,7 +25,7 @@ SELECT interaction_id FROM {INTERACTIONS}
 PREWHERE namespace = {{namespace:String}} AND interaction_id IN {{ids:Array(String)}}
 GROUP BY interaction_id HAVING argMax(is_deleted, version) = 0
 """
-# What was put on the topic once more under its own id (a misplaced event) is what it came to there, if it has already.
+# The outcome of a copy (of a misplaced event, under its own id) takes precedence, once it exists.
 _NOT_STORED = f"""
 SELECT * FROM (
     SELECT interaction_id, toString(verdict), duplicate_of, reason, field, message, replayed_as,
@@ -43,7 +43,7 @@ _Key = tuple[str, str]
 
 
 class Lookups:
-    """Answers what became of an id, within one namespace."""
+    """Lookups of outcomes by namespace and id, batched into few queries."""
 
     def __init__(self, database: ClickHouse, max_waiting: int) -> None:
         self._database = database
@@ -52,31 +52,31 @@ class Lookups:
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(self, namespace: str, interaction_id: str) -> Outcome | None:
-        """The outcome of an event, or None when none is recorded.
+        """Return the outcome of an event, or None without one.
 
-        Raises Unavailable when ClickHouse does not answer or too many lookups wait already.
+        Raises Unavailable when ClickHouse does not answer, or when too many lookups wait.
         """
         key = namespace, interaction_id
         future = self._waiting.get(key)
         if future is None:
             if len(self._waiting) >= self._max_waiting:
-                raise Unavailable(f"{self._max_waiting} lookups wait already (TALLY_LOOKUP_IN_FLIGHT)")
+                raise Unavailable(f"{self._max_waiting} lookups are in flight (TALLY_LOOKUP_IN_FLIGHT)")
             future = self._waiting[key] = asyncio.get_running_loop().create_future()
             if len(self._running) < QUERIES_AT_ONCE:
                 self._running.add(start(self._drain(), "looking ids up"))
         return await asyncio.shield(future)
 
     async def close(self) -> None:
-        """End the queries that run; whoever still waits for them is cancelled."""
+        """Cancel running queries and the lookups that wait for them."""
         await cancel_and_wait(*self._running)
         for future in self._waiting.values():
             future.cancel()
 
     async def _drain(self) -> None:
-        """Answer whoever waits, one query after another, until nobody does."""
+        """Resolve waiting lookups, one query after another, until none waits."""
         try:
             await self._answer_all()
-        finally:  # at once: who asks in this very tick must not wait for a drain that has ended
+        finally:  # at once: a lookup of this same iteration must not wait for a drain that has ended
             self._running.discard(asyncio.current_task())
 
     async def _answer_all(self) -> None:
@@ -101,19 +101,19 @@ class Lookups:
         found = await _read_rows(self._database, namespace, ids)
         if missing := [wanted for wanted in ids if wanted not in found]:
             rows = await self._database.rows(_NOT_STORED, {"namespace": namespace, "ids": missing})
-            # What was deleted is that, whatever it was before: it comes last.
+            # A deletion overrides every other outcome, so it is applied last.
             found |= {row[0]: _outcome(row) for row in sorted(rows, key=lambda row: bool(row[1] == "deleted"))}
         return found
 
 
 async def visible_ids(database: ClickHouse, namespace: str, ids: Sequence[str]) -> set[str]:
-    """Ids that are stored and not deleted, without reading their records. Raises Unavailable."""
+    """Return the ids that are stored and not deleted, without reading their records. Raises Unavailable."""
     rows = await database.rows(_VISIBLE, {"namespace": namespace, "ids": list(ids)}) if ids else ()
     return {interaction_id for (interaction_id,) in rows}
 
 
 async def read_stored(database: ClickHouse, namespace: str, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The rows of those ids that are stored and not deleted. Raises Unavailable."""
+    """Return the rows of ids that are stored and not deleted. Raises Unavailable."""
     found = await _read_rows(database, namespace, ids) if ids else {}
     return {interaction_id: each.row for interaction_id, each in found.items() if isinstance(each, Stored)}
 

@@ -1,5 +1,5 @@
-"""Deep audit of misplaced events: whether each that was moved has its copy, and whether one event
-is stored on two partitions, where neither can be a duplicate of the other."""
+"""Deep audit of misplaced events: whether each moved event has its copy, and whether one event is stored on two
+partitions, where neither can be a duplicate of the other."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,8 @@ from typing import Any
 from runtime.clickhouse import ClickHouse
 from schemas.tables import INTERACTIONS, KEPT_FROM, OUTCOMES
 
-NAMED = 100
-"""Findings of one kind in one bucket that are named."""
+MAX_NAMED = 100
+"""Maximum findings of one kind that are named per bucket."""
 
 _OF_TOPIC = "_topic = {topic:String}"
 _IN_RANGE = (
@@ -17,7 +17,7 @@ _IN_RANGE = (
 )
 _ID_BUCKET = "cityHash64(interaction_id) % {buckets:UInt32} = {bucket:UInt32}"
 
-# Rows leave by months of append time, and a copy is younger than its original: while that is there, so is its copy.
+# Rows expire by month of append time, and a copy is younger than its original. So it exists as long as the original.
 _LOST_MOVES = f"""
 SELECT namespace, interaction_id, concat(toString(_partition), '/', toString(_offset)),
     concat(toString(_copy_partition), '/', toString(_copy_offset))
@@ -29,10 +29,10 @@ WHERE {_OF_TOPIC} AND {_IN_RANGE} AND timestamp >= {KEPT_FROM} AND verdict = 'mo
         UNION ALL
         SELECT namespace, interaction_id, _partition, _offset FROM {OUTCOMES} WHERE {_OF_TOPIC} AND {_ID_BUCKET}
     )
-LIMIT {NAMED}
+LIMIT {MAX_NAMED}
 """
 
-# One for one deduplication key (`schemas.dedup.dedup_key`), and computed here.
+# Equal for equal deduplication keys (`schemas.dedup.dedup_key`), and computable in ClickHouse.
 _KEY = (
     "if(ifNull(execution_id, '') != '', sipHash128(namespace, 'execution', assumeNotNull(execution_id), feature_id, "
     "arraySort(arrayDistinct(interaction_type))), sipHash128(namespace, 'token', _idempotency_key))"
@@ -58,12 +58,15 @@ INNER JOIN (SELECT *, arrayJoin([slice - 1, slice, slice + 1]) AS near FROM apar
 WHERE one._partition < other._partition AND (one.in_range OR other.in_range)
     AND abs(one.event_ms - other.event_ms) < {{window_ms:Int64}}
     AND abs(one.append_ms - other.append_ms) < 2 * {{window_ms:Int64}}
-LIMIT {NAMED}
+LIMIT {MAX_NAMED}
 """
 
 
 async def lost_moves(database: ClickHouse, where: Mapping[str, Any]) -> list[str]:
-    """Moved events of a bucket whose copies lie below what is committed and have no outcome. Raises Unavailable."""
+    """Return moved events of a bucket whose copies are below the committed offset and have no outcome.
+
+    Raises Unavailable.
+    """
     return [
         f"{namespace} {interaction_id} at {place}: its copy at {copy} has no outcome"
         for namespace, interaction_id, place, copy in await database.rows(_LOST_MOVES, where)
@@ -71,7 +74,7 @@ async def lost_moves(database: ClickHouse, where: Mapping[str, Any]) -> list[str
 
 
 async def stored_apart(database: ClickHouse, where: Mapping[str, Any]) -> list[str]:
-    """Pairs of a bucket's stored events that repeat one another and lie on two partitions. Raises Unavailable."""
+    """Return pairs of a bucket's stored events that repeat one another on two partitions. Raises Unavailable."""
     return [
         f"{namespace} {one} at {one_at} and {other} at {other_at}"
         for namespace, one, one_at, other, other_at in await database.rows(_STORED_APART, where)

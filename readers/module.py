@@ -1,4 +1,4 @@
-"""The reader's endpoints."""
+"""Endpoints of the reader."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
-from readers.progress import Progress
-from readers.reader import DeleteResponse, Reader, Status
+from readers.progress import ConsumerProgress
+from readers.reader import DeleteResponse, EventStatus, Reader
 from runtime.http import openapi
 from runtime.http.access import Caller
-from runtime.http.admission import admitted
+from runtime.http.admission import require_scope
 from runtime.http.errors import forbidden
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
@@ -26,80 +26,84 @@ from schemas.record import InteractionRecord
 InteractionId = Annotated[str, Path(description=f"{PREFIX} and 32 hex digits", examples=[f"{PREFIX}{'0' * 32}"])]
 
 
-class ReaderPart:
-    """The reader, as a part of an API."""
+class ReaderModule:
+    """API module of the reader."""
 
     def __init__(self) -> None:
         self._reader: Reader
 
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
-        """Begin to follow how far the consumers are."""
-        progress = Progress(base.settings)
+        """Follow the progress of the consumers until the block ends."""
+        progress = ConsumerProgress(base.settings)
         self._reader = Reader(base.settings, stores, progress)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
-                await stack.enter_async_context(progress.followed())
+                await stack.enter_async_context(progress.following())
             yield {
-                "clickhouse": Check(partial(check_schema, base.settings, stores.watched)),
+                "clickhouse": Check(partial(check_schema, base.settings, stores.monitoring)),
                 "progress": Check(progress.check, needed=False),
-                # A collector that takes events in must continue doing so while a worker is stuck.
+                # A stuck worker must not stop the collector from accepting events.
                 "workers": Check(progress.partitions.check, needed=False),
             }
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
-        """The outcome of an event, waiting for at most this long. Raises Unavailable."""
+        """Return the outcome of an event, after a wait of at most `seconds`. Raises Unavailable."""
         return await self._reader.outcome(namespace, interaction_id, seconds)
 
     def routes(self, base: AppContext) -> APIRouter:
-        """Get, status, list, delete, outcomes."""
+        """Return the endpoints: get, status, list, delete and outcomes."""
         router = APIRouter(tags=["interactions"])
-        reader, deleter = admitted(base, "read"), admitted(base, "delete")
+        reader, deleter = require_scope(base, "read"), require_scope(base, "delete")
 
         @router.post(
             f"{INTERACTIONS}/list",
-            responses=openapi.answers(408, 413, 415, ok=ListResponse),
+            responses=openapi.error_responses(408, 413, 415, ok=ListResponse),
             openapi_extra=DESCRIPTION,
         )
         async def list_interactions(
             request: Request, caller: Annotated[Caller, Depends(reader)], query: Annotated[ListQuery, Query()]
         ) -> Response:
-            """Records by filter, newest first unless sorted. Pages neither skip nor repeat while writes continue."""
+            """List records by filter, newest first unless sorted. Concurrent writes do not shift pages."""
             return await self._reader.list(request, caller.namespace, query)
 
-        @router.get(f"{INTERACTIONS}/{{interaction_id}}", responses=openapi.answers(404, ok=InteractionRecord))
+        @router.get(f"{INTERACTIONS}/{{interaction_id}}", responses=openapi.error_responses(404, ok=InteractionRecord))
         async def get_interaction(
             request: Request, interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]
         ) -> Response:
-            """One interaction. Young ones that are not stored yet are waited for.
+            """Return one interaction, after a short wait if it is in flight.
 
-            A duplicate answers its owner's record and `X-Duplicate-Of`; a rejected event 422 and why.
+            For a duplicate it is the owner's record with `X-Duplicate-Of`; for a rejected event 422 with the reason.
             """
             seconds = wait_s(request, base.settings.prefer_wait_ms)
             return await self._reader.get(caller.namespace, interaction_id, seconds)
 
-        @router.get(f"{INTERACTIONS}/{{interaction_id}}/status", response_model=Status, responses=openapi.answers(404))
-        async def get_status(interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]) -> Status:
-            """The current status of an event."""
+        @router.get(
+            f"{INTERACTIONS}/{{interaction_id}}/status",
+            response_model=EventStatus,
+            responses=openapi.error_responses(404),
+        )
+        async def get_status(interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]) -> EventStatus:
+            """Return the current status of an event."""
             return await self._reader.status(caller.namespace, interaction_id)
 
         @router.delete(
-            f"{INTERACTIONS}/{{interaction_id}}", response_model=DeleteResponse, responses=openapi.answers(404)
+            f"{INTERACTIONS}/{{interaction_id}}", response_model=DeleteResponse, responses=openapi.error_responses(404)
         )
         async def delete_interaction(
             interaction_id: InteractionId, caller: Annotated[Caller, Depends(deleter)]
         ) -> DeleteResponse:
-            """Delete an interaction for good: stored, on its way, or to come again. Safe to repeat."""
+            """Delete an interaction for good, whether stored, in flight, or sent again later. Safe to repeat."""
             return await self._reader.delete(caller.namespace, interaction_id)
 
-        @router.get("/v1/outcomes", response_model=OutcomePage, responses=openapi.answers(), tags=["outcomes"])
+        @router.get("/v1/outcomes", response_model=OutcomePage, responses=openapi.error_responses(), tags=["outcomes"])
         async def outcomes(
             caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeQuery, Query()]
         ) -> Response:
-            """Outcomes of events that were not stored: duplicates and rejections, newest first, with reasons."""
+            """List outcomes of events that were not stored: duplicates and rejections, newest first, with reasons."""
             if query.unattributed and "admin" not in caller.scopes:
-                raise forbidden("records of no namespace need a key with the scope 'admin'")
+                raise forbidden("records without a namespace need a key with the scope 'admin'")
             return await self._reader.outcomes("" if query.unattributed else caller.namespace, query)
 
         return router

@@ -1,4 +1,4 @@
-"""Outcomes of events that were not stored: duplicates and rejections, newest first, with reasons in words."""
+"""Outcomes of events that were not stored: duplicates and rejections, newest first, with explanations."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from readers.parameters import Parameters
+from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse
 from schemas.dedup import DuplicateReason
 from schemas.event_time import iso_ms, parse_time_or_day
@@ -19,38 +19,38 @@ MAX_PAGE = 1_000
 
 DUPLICATE_REASONS: dict[DuplicateReason, str] = {
     "same_key": "the same execution, feature and types (or idempotency key) were recorded within the window",
-    "same_id": "stored already under this id",
-    "replayed": "put back from dead letters, or moved from another partition: a repeat of an event stored at that time",
-    "stored_misplaced": "the copy of an event that was stored where it lay, by a version that did not move it",
+    "same_id": "an event with this id is already stored",
+    "replayed": "replayed from dead letters, or moved from another partition: a repeat of an event stored at that time",
+    "stored_misplaced": "the copy of an event that an earlier version stored on the wrong partition",
 }
 REJECTION_REASONS: dict[Reason, str] = {
     "empty": "the record has no bytes",
     "tombstone": "the record has no value",
     "not_utf8": "the record is not UTF-8",
     "not_json": "the record is not JSON",
-    "too_deep": "the record nests too deep",
+    "too_deep": "the record is nested too deeply",
     "number_out_of_range": "a number is out of range",
-    "not_an_object": "the record is no JSON object",
-    "unknown_field": "a key is not one of an interaction's",
+    "not_an_object": "the record is not a JSON object",
+    "unknown_field": "a key is not a field of an interaction",
     "missing_field": "a required field is missing",
     "wrong_type": "a field has the wrong type",
-    "unknown_interaction_type": "a type of interaction is not known",
+    "unknown_interaction_type": "an interaction type is unknown",
     "too_large": "a field is too large",
-    "bad_time": "occurred_at is no time",
-    "bad_id": "interaction_id is no id",
-    "bad_header": "a header of ours cannot be read",
-    "bad_record": "the record contradicts the batch of Kafka's that it is in",
-    "bad_batch": "the record is in a batch of Kafka's that cannot be read",
-    "batch_too_large": "the record is in a batch of Kafka's that is too large uncompressed",
+    "bad_time": "occurred_at is not a valid time",
+    "bad_id": "interaction_id is not a valid id",
+    "bad_header": "a header of Tally is invalid",
+    "bad_record": "the record contradicts its Kafka record batch",
+    "bad_batch": "the record's Kafka record batch cannot be read",
+    "batch_too_large": "the record's Kafka record batch is too large uncompressed",
     "conflict": "fields contradict one another",
-    "namespace_held": "the event is valid and held, because most of what its namespace sent was not",
-    "not_moved": "it lies on another partition than its key's, and Kafka does not take its copy there",
-    "refused_by_table": "ClickHouse does not take the row",
+    "namespace_held": "the event is valid, but held because most records of its namespace were rejected",
+    "not_moved": "the event is on the wrong partition for its key, and Kafka refused its copy on the right one",
+    "refused_by_table": "ClickHouse refused the row",
     "internal_error": "processing the record failed unexpectedly",
 }
-MISPLACED = "it lay on another partition than its key's: its copy there, of the same id, is what counts"
-_WORDED = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
-_WORDED["misplaced"] = MISPLACED
+MISPLACED = "the event was on the wrong partition for its key: its copy there, with the same id, counts"
+_EXPLANATIONS = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
+_EXPLANATIONS["misplaced"] = MISPLACED
 
 _COLUMNS = (
     "interaction_id",
@@ -81,14 +81,14 @@ class OutcomeRecord(BaseModel):
     message: str | None
     replayed_as: str | None
     moved_to: str | None
-    """Partition and offset of the copy of a moved event."""
+    """Partition/offset of the copy of a moved event."""
     user_id: str | None
     execution_id: str | None
     timestamp: datetime
 
 
 class OutcomePage(BaseModel):
-    """Some of them; `next_cursor` leads to the next ones."""
+    """Page of outcomes; `next_cursor` leads to the next page."""
 
     results: list[OutcomeRecord]
     next_cursor: str | None
@@ -96,36 +96,36 @@ class OutcomePage(BaseModel):
 
 def _cursor(text: str) -> str:
     if not is_interaction_id(text):
-        raise PydanticCustomError("bad_cursor", "is no cursor of this API")
+        raise PydanticCustomError("bad_cursor", "is not a cursor of this API")
     return text
 
 
-Text = Annotated[str | None, Field(max_length=512)]
+BoundedText = Annotated[str | None, Field(max_length=512)]
 Time = Annotated[datetime, BeforeValidator(parse_time_or_day, json_schema_input_type=str)]
 
 
 class OutcomeQuery(BaseModel):
-    """Which outcomes: each that is given must fit. Times are of recording."""
+    """Conditions on outcomes; all given ones must hold. Times are append times."""
 
     verdict: Literal["duplicate", "rejected", "moved"] | None = Field(
-        None, description="without it what was moved is not listed, but what its copy came to"
+        None, description="without it a moved event is listed by the outcome of its copy"
     )
-    reason: Text = None
-    user_id: Text = None
-    execution_id: Text = None
-    since: Time | None = Field(None, description="ISO 8601, of recording")
-    until: Time | None = Field(None, description="ISO 8601, not included")
+    reason: BoundedText = None
+    user_id: BoundedText = None
+    execution_id: BoundedText = None
+    since: Time | None = Field(None, description="earliest time of recording, ISO 8601")
+    until: Time | None = Field(None, description="end of the times of recording, excluded, ISO 8601")
     limit: int = Field(100, ge=1, le=MAX_PAGE)
     cursor: Annotated[str, AfterValidator(_cursor)] | None = Field(None, max_length=ID_LENGTH)
-    unattributed: bool = Field(False, description="of no namespace; needs the scope admin")
+    unattributed: bool = Field(False, description="records without a namespace; needs the scope admin")
 
 
 async def read_outcomes(
     database: ClickHouse, timeout_ms: int, namespace: str, query: OutcomeQuery
 ) -> tuple[Sequence[dict[str, Any]], str | None]:
-    """A page of outcomes, and the cursor of the next one. Raises Unavailable, TookTooLong."""
-    bind = Parameters()
-    # What was deleted is nothing any more that can be found.
+    """Return a page of outcomes, and the cursor of the next one. Raises Unavailable, StatementTimeout."""
+    bind = BoundParameters()
+    # Deleted events are not listed.
     gone = f"SELECT interaction_id FROM {DELETIONS} WHERE namespace = {bind.bind(namespace, 'String')}"
     conditions = [f"namespace = {bind.bind(namespace, 'String')}", f"interaction_id NOT IN ({gone})"]
     for test, value in (
@@ -152,4 +152,4 @@ async def read_outcomes(
 def _record(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("duplicate_of", "field", "message", "replayed_as", "moved_to"):
         row[name] = row[name] or None
-    return row | {"explanation": _WORDED.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}
+    return row | {"explanation": _EXPLANATIONS.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}

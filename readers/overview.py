@@ -1,4 +1,4 @@
-"""The overview: how far the consumers are, and what became of everything so far."""
+"""Overview of a topic: lag of the consumers, and counts of outcomes."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -42,7 +42,7 @@ _OUTCOMES_AT = (
 
 
 class PartitionLag(BaseModel):
-    """One partition: where its log ends, what is committed, and the difference in records."""
+    """Lag of one partition: end of its log, committed offset, and their difference in records."""
 
     partition: int
     end_offset: int
@@ -51,52 +51,52 @@ class PartitionLag(BaseModel):
 
 
 class VerdictCounts(BaseModel):
-    """How many events came to which end."""
+    """Number of events by verdict."""
 
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
     deleted: int = 0
     moved: int = 0
-    """Misplaced events; their copies are counted besides, as what those came to."""
+    """Misplaced events; their copies are counted as well, by their own outcomes."""
 
     @property
     def total(self) -> int:
-        """All that have an outcome."""
+        """Number of events with an outcome."""
         return self.stored + self.duplicates + self.rejected + self.deleted + self.moved
 
     @property
     def as_text(self) -> str:
-        """One line for people."""
+        """Counts as one line of text."""
         text = f"{self.stored:,} stored, {self.duplicates:,} duplicates, {self.rejected:,} rejected"
         return f"{text}, {self.moved:,} moved" if self.moved else text
 
 
 class Overview(BaseModel):
-    """The state of one topic and its tables."""
+    """State of one topic and its tables."""
 
     partitions: list[PartitionLag]
     verdicts: VerdictCounts
 
     @property
     def lag(self) -> int:
-        """Records that are not yet committed."""
+        """Number of records that are not committed yet."""
         return sum(partition.lag for partition in self.partitions)
 
 
 async def read_overview(settings: Settings, database: ClickHouse) -> Overview:
-    """Ask Kafka and ClickHouse how things stand."""
+    """Read the lag from Kafka and the counts from ClickHouse. Raises Unavailable."""
     return Overview(partitions=await read_lag(settings), verdicts=await count_verdicts(settings, database))
 
 
 async def read_lag(settings: Settings) -> list[PartitionLag]:
-    """Each partition's end and committed offset. A partition nobody has committed counts from 0."""
+    """Return each partition's end and committed offset, 0 for a partition without a commit. Raises Unavailable."""
     async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         partitions = [TopicPartition(settings.topic, number) for number in numbers]
         ends = await kafka.end_offsets(offsets, partitions)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
-        committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
+        committed = await retrying("reading committed offsets", ask, tries=COMMAND_ATTEMPTS)
     done = {tp: committed.get(tp.partition, 0) for tp in partitions}
     return [
         PartitionLag(partition=tp.partition, end_offset=ends[tp], committed=done[tp], lag=ends[tp] - done[tp])
@@ -121,7 +121,7 @@ async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCou
 
 
 async def count_withheld(settings: Settings, database: ClickHouse) -> dict[str, int]:
-    """Count, for the namespaces with most, the events that are held as dead letters and were not replayed yet."""
+    """Count events held as dead letters and not replayed yet, for the 20 namespaces with the most of them."""
     return {namespace: int(events) for namespace, events in await database.rows(_WITHHELD, {"topic": settings.topic})}
 
 

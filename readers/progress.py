@@ -1,7 +1,7 @@
-"""Progress: up to when everything that was accepted has come to its outcome.
+"""Progress of the consumers: the time up to which every accepted event has an outcome.
 
-The log's ends are noted from time to time. Once all partitions are committed up to the ends of a moment, whatever was
-acknowledged before that moment has an outcome: so an id of that time that has none was never accepted.
+The log's ends are recorded periodically. Once all partitions are committed up to recorded ends, every event that was
+acknowledged before that time has an outcome. So an older id without an outcome was never accepted.
 """
 
 import asyncio
@@ -19,64 +19,64 @@ from runtime import kafka
 from runtime.errors import Unavailable, reason_of
 from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
-from runtime.stuck import StuckPartitions
+from runtime.stuck import StuckPartitionTracker
 from runtime.tasks import running
 from schemas.identity import id_time_ms
 
 LOOK_EVERY_S = 0.5
-MOST_MOMENTS = 5_000
-"""Noted at a time; with more, every second one is forgotten, so a long lag is known less exactly."""
+MAX_SNAPSHOTS = 5_000
+"""Maximum recorded log ends. Beyond it every second one is dropped, so a long lag is known less exactly."""
 WARN_EVERY_S = 30.0
-STALE_S = 10.0
+MAX_AGE_S = 10.0
 
 log = logging.getLogger("tally.api")
 
 
-class _Moment(NamedTuple):
+class _LogEnds(NamedTuple):
     at_ms: int
     ends: Mapping[int, int]
 
 
-class Progress:
-    """Follows one topic and its consumer group, as long as Kafka answers."""
+class ConsumerProgress:
+    """Progress of one consumer group on one topic."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        # An event is on the topic that long after its id was minted, at most, whatever the clocks say.
+        # Longest time from minting an id until its event is on the topic, clock skew included.
         self._slack_ms = max(settings.delivery_timeout_ms, settings.collector_ack_ms) + settings.clock_skew_ms
-        self._moments: deque[_Moment] = deque()
-        self._looked_at = -STALE_S
-        self.partitions = StuckPartitions(settings)
-        """Those that nobody gets past."""
+        self._snapshots: deque[_LogEnds] = deque()
+        self._looked_at = -MAX_AGE_S
+        self.partitions = StuckPartitionTracker(settings)
+        """Tracker of stuck partitions."""
         self.settled_ms = 0
-        """Whatever was on the topic at this time (ms since 1970) has its outcome; 0 while that is not known."""
+        """Time (ms since 1970) up to which every accepted event has an outcome; 0 while unknown."""
         self.committed: Mapping[int, int] = {}
-        """By partition the offset below which every record has its outcome, as far as is known."""
+        """Offset by partition below which every record has an outcome, as last observed."""
 
     def may_be_in_flight(self, interaction_id: str) -> bool:
-        """Whether an event without an outcome may have been accepted under this id."""
+        """Return whether an event without an outcome may have been accepted under this id."""
         minted_ms = id_time_ms(interaction_id)
         if minted_ms > time.time() * 1000 + self._settings.clock_skew_ms:
             return False
         return minted_ms + self._slack_ms >= self.settled_ms
 
     async def check(self) -> None:
-        """Raise Unavailable while it is not known how far the consumers are."""
-        if time.monotonic() - self._looked_at > STALE_S:
+        """Raise Unavailable while the last observation is older than MAX_AGE_S."""
+        if time.monotonic() - self._looked_at > MAX_AGE_S:
             raise Unavailable("consumer progress unavailable")
 
     @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
-        """Follow it until left."""
+    async def following(self) -> AsyncIterator[None]:
+        """Follow the consumer group until the block ends."""
         LAG_SECONDS.set_function(self._lag_s)
         try:
             async with running(self._follow(), "following the consumer group"):
                 yield
         finally:
-            LAG_SECONDS.set_function(_unknown)  # it keeps what it calls alive
+            LAG_SECONDS.set_function(_unknown)  # the metric would keep this object alive
 
     def _lag_s(self) -> float:
-        """The lag in seconds, whichever thread asks. It grows between two looks, so it is computed when it is read."""
+        """Return the lag in seconds, computed at each scrape because it grows between observations. Thread-safe."""
         settled_ms = self.settled_ms
         return time.time() - settled_ms / 1000 if settled_ms else _unknown()
 
@@ -84,14 +84,14 @@ class Progress:
         warned_at = -WARN_EVERY_S
         while True:
             try:
-                await self._look_again_and_again()
-            except Exception as error:  # whatever it is: without this task nothing is ever `unknown`
+                await self._observe_periodically()
+            except Exception as error:  # any error: without this task no id would ever be `unknown`
                 if time.monotonic() - warned_at >= WARN_EVERY_S:
                     warned_at = time.monotonic()
                     log.warning("consumer progress unavailable: %s", reason_of(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _look_again_and_again(self) -> None:
+    async def _observe_periodically(self) -> None:
         settings = self._settings
         async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
             numbers = await kafka.partition_numbers(admin, settings.topic)
@@ -106,21 +106,21 @@ class Progress:
                 await asyncio.sleep(LOOK_EVERY_S)
 
     def note(self, at_ms: int, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
-        """Take in the log's ends as they were at a moment or later, and what is committed by now."""
+        """Record the log's ends, read at `at_ms` or later, and the offsets committed since."""
         self._looked_at = time.monotonic()
-        self._moments.append(_Moment(at_ms, ends))
+        self._snapshots.append(_LogEnds(at_ms, ends))
         self.committed = committed
         for partition, end in ends.items():
             LAG.labels(partition).set(max(0, end - committed.get(partition, 0)))
-        while self._moments and _is_settled(self._moments[0], committed):
-            self.settled_ms = self._moments.popleft().at_ms
-        if len(self._moments) > MOST_MOMENTS:
-            self._moments = deque(moment for number, moment in enumerate(self._moments) if number % 2 == 0)
+        while self._snapshots and _is_settled(self._snapshots[0], committed):
+            self.settled_ms = self._snapshots.popleft().at_ms
+        if len(self._snapshots) > MAX_SNAPSHOTS:
+            self._snapshots = deque(moment for number, moment in enumerate(self._snapshots) if number % 2 == 0)
 
 
 def _unknown() -> float:
     return math.nan
 
 
-def _is_settled(moment: _Moment, committed: Mapping[int, int]) -> bool:
+def _is_settled(moment: _LogEnds, committed: Mapping[int, int]) -> bool:
     return all(end == 0 or committed.get(partition, 0) >= end for partition, end in moment.ends.items())

@@ -1,4 +1,4 @@
-"""Reading: what became of single events, lists of them, and deleting them."""
+"""Requests of the reader: outcomes of single events, lists and deletions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,19 +7,19 @@ from typing import Any, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from readers.deletion import Deleting
+from readers.deletion import Deleter
 from readers.held_pages import HeldPages
 from readers.list_request import ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
-from readers.progress import Progress
-from readers.waiting import LookupResult, Waiting
-from runtime.errors import TookTooLong
+from readers.progress import ConsumerProgress
+from readers.waiting import LookupResult, OutcomeWaiter
+from runtime.errors import StatementTimeout
 from runtime.http.body import json_response
 from runtime.http.errors import ApiError, not_found, problem, unavailable
-from runtime.http.prefer import applied
+from runtime.http.prefer import preference_applied
 from runtime.http.service import Stores
-from runtime.http.turns import Turns
+from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
@@ -33,8 +33,8 @@ class DeleteResponse(BaseModel):
     success: Literal[True] = True
 
 
-class Status(BaseModel):
-    """How far an event has come. `accepted`: it may be on its way."""
+class EventStatus(BaseModel):
+    """Current status of an event. `accepted` means that it may be in flight."""
 
     interaction_id: str
     status: Literal["accepted", "stored", "duplicate", "rejected", "deleted", "unknown"]
@@ -46,32 +46,32 @@ class Status(BaseModel):
 
 
 class Reader:
-    """One process's way from requests to the tables. Everything is of one namespace; raises ApiError, Unavailable."""
+    """Reader of one process: from requests, each of one namespace, to the tables. Raises ApiError and Unavailable."""
 
-    def __init__(self, settings: Settings, stores: Stores, progress: Progress) -> None:
+    def __init__(self, settings: Settings, stores: Stores, progress: ConsumerProgress) -> None:
         self._settings = settings
         self._lists = stores.lists
         self._lists_running = 0
-        self._turns = Turns()
+        self._turns = TurnQueue()
         self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
-        self._waiting = Waiting(self._lookups, progress, settings.waiters)
-        self._deleting = Deleting(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
+        self._waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
+        self._deleting = Deleter(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
 
     async def close(self) -> None:
-        """End background work."""
+        """Stop background tasks."""
         await self._lookups.close()
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
-        """The outcome of an event, waiting for at most this long."""
+        """Return the outcome of an event, after a wait of at most `seconds`."""
         return (await self._waiting.outcome(namespace, interaction_id, seconds)).outcome
 
     async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
-        """The record of an event, waiting for it as long as is preferred, or TALLY_READ_WAIT_MS."""
+        """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them."""
         _check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
         found, in_flight = await self._waiting.outcome(namespace, interaction_id, wait)
-        headers = applied(seconds)
+        headers = preference_applied(seconds)
         match found:
             case Stored(row):
                 return json_response(record_from_row(row), headers)
@@ -90,10 +90,10 @@ class Reader:
             raise not_found(interaction_id, "in_flight", {"Retry-After": "1"})
         raise not_found(interaction_id)
 
-    async def status(self, namespace: str, interaction_id: str) -> Status:
-        """The current status of an event."""
+    async def status(self, namespace: str, interaction_id: str) -> EventStatus:
+        """Return the current status of an event."""
         _check_id(interaction_id)
-        return _status(interaction_id, await self._waiting.look(namespace, interaction_id))
+        return _status(interaction_id, await self._waiting.lookup(namespace, interaction_id))
 
     async def delete(self, namespace: str, interaction_id: str) -> DeleteResponse:
         """Delete an event for good."""
@@ -102,25 +102,25 @@ class Reader:
         return DeleteResponse(message=f"interaction {interaction_id} is deleted")
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
-        """A page of records."""
-        with self._a_list():
+        """Return a page of records."""
+        with self._list_slot():
             return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
-        """A page of what did not get stored."""
+        """Return a page of outcomes of events that were not stored."""
         timeout_ms = self._settings.list_timeout_ms
         try:
-            with self._a_list():
+            with self._list_slot():
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
-        except TookTooLong:
-            raise unavailable("this takes longer than TALLY_LIST_TIMEOUT_MS: ask for less time") from None
+        except StatementTimeout:
+            raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
         return json_response({"results": results, "next_cursor": following})
 
     @contextmanager
-    def _a_list(self) -> Iterator[None]:
-        """Lists may take long; they have connections of their own, and few enough wait for one."""
+    def _list_slot(self) -> Iterator[None]:
+        """Count a list query, whose number is bounded because lists may be slow. Raises ApiError 503."""
         if self._lists_running >= self._settings.lists_in_flight:
-            raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): again in a moment")
+            raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): retry shortly")
         self._lists_running += 1
         try:
             yield
@@ -133,14 +133,14 @@ def _check_id(interaction_id: str) -> None:
         raise not_found(interaction_id)
 
 
-def _status(interaction_id: str, looked: LookupResult) -> Status:
+def _status(interaction_id: str, looked: LookupResult) -> EventStatus:
     match looked.outcome:
         case Stored():
-            return Status(interaction_id=interaction_id, status="stored")
+            return EventStatus(interaction_id=interaction_id, status="stored")
         case DuplicateOf(owner_id):
-            return Status(interaction_id=interaction_id, status="duplicate", duplicate_of=owner_id)
+            return EventStatus(interaction_id=interaction_id, status="duplicate", duplicate_of=owner_id)
         case RejectedFor(reason, field, message, replayed_as):
-            return Status(
+            return EventStatus(
                 interaction_id=interaction_id,
                 status="rejected",
                 reason=reason,
@@ -149,8 +149,8 @@ def _status(interaction_id: str, looked: LookupResult) -> Status:
                 replayed_as=replayed_as or None,
             )
         case Deleted():
-            return Status(interaction_id=interaction_id, status="deleted")
-    return Status(interaction_id=interaction_id, status="accepted" if looked.in_flight else "unknown")
+            return EventStatus(interaction_id=interaction_id, status="deleted")
+    return EventStatus(interaction_id=interaction_id, status="accepted" if looked.in_flight else "unknown")
 
 
 def _rejected(found: RejectedFor) -> ApiError:

@@ -1,13 +1,14 @@
-"""Reports: the analytics views by name, over a range of the time of recording."""
+"""Reports: analytics views by name, over a range of append times."""
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runtime.clickhouse import ClickHouse
+if TYPE_CHECKING:  # the command line reads the names of the reports, and must not load the client for that
+    from runtime.clickhouse import ClickHouse
 
 
 class Report(NamedTuple):
-    """A report's rows; `label` and `value` name the columns that a plot of it shows."""
+    """Rows of a report. `label` and `value` name the columns that a plot shows."""
 
     name: str
     title: str
@@ -21,7 +22,7 @@ class _View(NamedTuple):
     view: str
     title: str
     columns: str
-    """The view's columns in order: a result without rows brings no names."""
+    """Columns of the view in order, because an empty result has no column names."""
     label: str
     value: str
 
@@ -58,8 +59,8 @@ _VIEWS = {
 REPORTS = {name: view.title for name, view in _VIEWS.items()}
 
 
-async def run_report(database: ClickHouse, name: str, namespace: str, since: datetime, until: datetime) -> Report:
-    """Run a report over what was recorded from `since` up to `until`. Raises KeyError for an unknown name."""
+async def run_report(database: "ClickHouse", name: str, namespace: str, since: datetime, until: datetime) -> Report:
+    """Run a report over events recorded from `since` up to, excluding, `until`. Raises KeyError for an unknown name."""
     chosen = _VIEWS[name]
     columns = chosen.columns.split()
     sql = (

@@ -1,4 +1,4 @@
-"""Partitions that nobody gets past, found by one command that cannot watch for long."""
+"""Search for stuck partitions by a command, which observes them only briefly."""
 
 import asyncio
 import time
@@ -7,25 +7,25 @@ from functools import partial
 
 from readers.overview import PartitionLag
 from runtime import kafka
-from runtime.log_batches import LogBatch, first_waiting
+from runtime.log_batches import LogBatch, find_first_waiting
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.stuck import Stuck
+from runtime.stuck import StuckPartition
 
 OBSERVED_MS = 10_000
-"""Longest time to watch a partition whose first record waits for long: workers commit every few seconds."""
+"""Longest observation of a suspect partition: workers commit every few seconds."""
 LOOK_EVERY_S = 0.2
 
 
-async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> list[Stuck]:
-    """Name the partitions whose first waiting record is older than TALLY_STUCK_MS while nothing is committed.
+async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> list[StuckPartition]:
+    """Return the partitions whose first waiting record is older than TALLY_STUCK_MS while nothing is committed.
 
-    Without such records it answers at once. Raises Unavailable when Kafka does not answer.
+    Without such records it returns at once. Raises Unavailable when Kafka does not answer.
     """
     lagging = {each.partition: (each.committed, each.end_offset) for each in partitions if each.lag > 0}
     if not lagging:
         return []
-    waiting = await first_waiting(settings, lagging)
+    waiting = await find_first_waiting(settings, lagging)
     suspects = {
         partition: _stuck(settings, partition, committed, waiting.get(partition))
         for partition, (committed, _) in lagging.items()
@@ -36,20 +36,20 @@ async def find_stuck(settings: Settings, partitions: Sequence[PartitionLag]) -> 
     return [suspects[number] for number in await _unmoved(settings, before)]
 
 
-def _stuck(settings: Settings, partition: int, committed: int, batch: LogBatch | None) -> Stuck:
-    """The report of a stuck partition; one that cannot be read counts as stuck for long enough."""
+def _stuck(settings: Settings, partition: int, committed: int, batch: LogBatch | None) -> StuckPartition:
+    """Return a stuck partition; one that cannot be read counts as stuck since TALLY_STUCK_MS."""
     if batch is None:
-        return Stuck(settings.topic, partition, committed, settings.stuck_ms / 1000)
-    return Stuck(settings.topic, partition, batch.first, time.time() - batch.last_append_ms / 1000)
+        return StuckPartition(settings.topic, partition, committed, settings.stuck_ms / 1000)
+    return StuckPartition(settings.topic, partition, batch.first, time.time() - batch.last_append_ms / 1000)
 
 
 async def _unmoved(settings: Settings, before: dict[int, int]) -> list[int]:
-    """The partitions of which nothing is committed while they are watched."""
+    """Return the partitions without a commit during the observation."""
     left, end = set(before), time.monotonic() + min(settings.stuck_ms, OBSERVED_MS) / 1000
     async with kafka.admin(settings) as admin:
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
         while left and time.monotonic() < end:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
+            now = await retrying("reading committed offsets", ask, tries=COMMAND_ATTEMPTS)
             left = {number for number in left if now.get(number, 0) == before[number]}
     return sorted(left)

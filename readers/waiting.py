@@ -1,4 +1,4 @@
-"""Waiting for an outcome: so that who has just sent an event can read it."""
+"""Waits for outcomes, so that a client reads its own writes."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from readers.lookup import Lookups
-from readers.progress import Progress
+from readers.progress import ConsumerProgress
 from schemas.outcome import Moved, Outcome
 
 FIRST_PAUSE_S = 0.02
@@ -15,52 +15,55 @@ LONGEST_PAUSE_S = 0.2
 
 
 class LookupResult(NamedTuple):
-    """Outcome of an event, and without one whether it may still come. Never `Moved`: that is in flight."""
+    """Outcome of an event, or whether it may still be in flight. Never `Moved`, which counts as in flight."""
 
     outcome: Outcome | None
     in_flight: bool
 
 
-class Waiting:
-    """Looks an id up again and again, for few enough at a time."""
+class OutcomeWaiter:
+    """Waiter for outcomes by repeated lookups, for at most `most` requests at a time."""
 
-    def __init__(self, lookups: Lookups, progress: Progress, most: int) -> None:
+    def __init__(self, lookups: Lookups, progress: ConsumerProgress, most: int) -> None:
         self._lookups = lookups
         self._progress = progress
         self._most = most
         self._waiters = 0
 
-    async def look(self, namespace: str, interaction_id: str) -> LookupResult:
-        """How it is now. Raises Unavailable."""
-        # Asked before: what had come to its outcome by then, the look finds.
+    async def lookup(self, namespace: str, interaction_id: str) -> LookupResult:
+        """Return the current outcome. Raises Unavailable."""
+        # Read before the lookup, which so finds every outcome of an event that was not in flight.
         in_flight, committed = self._progress.may_be_in_flight(interaction_id), self._progress.committed
         outcome = await self._lookups.get(namespace, interaction_id)
-        if isinstance(outcome, Moved):  # no outcome of a copy that was done with: that has expired
+        if isinstance(outcome, Moved):  # the outcome of a copy below the committed offset has expired
             return LookupResult(None, outcome.offset >= committed.get(outcome.partition, 0))
         return LookupResult(outcome, in_flight)
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> LookupResult:
-        """The same, waiting so long at most for what may be in flight; not at all with too many waiters."""
-        looked = await self.look(namespace, interaction_id)
-        if looked.outcome is not None or not looked.in_flight:
-            return looked
+        """Return the outcome, after a wait of at most `seconds` for an event in flight. Raises Unavailable.
+
+        It does not wait when too many requests wait.
+        """
+        found = await self.lookup(namespace, interaction_id)
+        if found.outcome is not None or not found.in_flight:
+            return found
         deadline, pause_s = time.monotonic() + seconds, FIRST_PAUSE_S
-        with self.place() as has_place:
-            while looked.outcome is None and looked.in_flight and has_place:
+        with self.slot() as has_slot:
+            while found.outcome is None and found.in_flight and has_slot:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     break
                 await asyncio.sleep(min(pause_s, left_s))
-                looked = await self.look(namespace, interaction_id)
+                found = await self.lookup(namespace, interaction_id)
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 1.5)
-        return looked
+        return found
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
-        """One of the places for those that wait; False when all are taken."""
-        has_place = self._waiters < self._most
-        self._waiters += has_place
+    def slot(self) -> Iterator[bool]:
+        """Take a slot for a waiting request; yield whether one was free."""
+        has_slot = self._waiters < self._most
+        self._waiters += has_slot
         try:
-            yield has_place
+            yield has_slot
         finally:
-            self._waiters -= has_place
+            self._waiters -= has_slot

@@ -1,4 +1,4 @@
-"""Connections to ClickHouse. The client's calls block, so they run in a few threads of their own."""
+"""Connections to ClickHouse. The client's calls block, so they run in a small pool of threads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -16,40 +16,40 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
-from runtime.tls import trusted
+from runtime.tls import tls_context
 
 Result = TypeVar("Result")
 
 _INSERT_SETTINGS = {
     # A client-side asynchronous insert would be acknowledged before it is durable.
     "async_insert": 0,
-    # Rows of one batch have distinct ids; sorting them out once more at insert costs 1.3 us an event.
+    # Rows of one batch have distinct ids; merging them again at insert costs 1.3 us per event.
     "optimize_on_insert": 0,
 }
 
 
 _CLUSTER_SETTINGS = {
-    # An insert is answered once every shard has its rows, on most of its replicas; DDL once all nodes have done it.
+    # An insert is acknowledged once every shard has its rows on a quorum of replicas; DDL once all nodes ran it.
     "distributed_foreground_insert": 1,
     "insert_quorum": "auto",
     "distributed_ddl_task_timeout": 120,
-    # Subqueries are over all shards, and not over each one's own rows.
+    # A subquery reads all shards, not only the rows of the shard that runs it.
     "distributed_product_mode": "global",
 }
 
 
-class Encoded(NamedTuple):
-    """Rows of one insert."""
+class EncodedRows(NamedTuple):
+    """Encoded rows of one insert."""
 
     columns: Sequence[str]
     chunks: Sequence[bytes]
-    """Blocks of Native, as one LZ4 frame in pieces."""
+    """Native blocks as one LZ4 frame, in pieces."""
     token: str
-    """Names the insert: see `ClickHouse.insert`."""
+    """Deduplication token: see `ClickHouse.insert`."""
 
 
-class _Once:
-    """A body in pieces. Sent a second time by a client that means well, half of it would be missing."""
+class _SinglePassBody:
+    """Request body in pieces that refuses a second pass: the client's own retry would send an incomplete body."""
 
     def __init__(self, chunks: Sequence[bytes]) -> None:
         self._chunks = chunks
@@ -57,13 +57,13 @@ class _Once:
 
     def __iter__(self) -> Iterator[bytes]:
         if self._is_sent:
-            raise RuntimeError("a body is sent twice")
+            raise RuntimeError("a request body cannot be sent twice")
         self._is_sent = True
         return iter(self._chunks)
 
 
 class ClickHouse:
-    """Queries and inserts of one process."""
+    """Queries and inserts over the connections of one process."""
 
     def __init__(self, open_client: Callable[[], Client], threads: ThreadPoolExecutor) -> None:
         self._open_client = open_client
@@ -74,16 +74,16 @@ class ClickHouse:
     async def rows(
         self, sql: str, parameters: Mapping[str, Any] | None = None, *, limits: Mapping[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
-        """Run a query with bound parameters and return its rows. `limits` are settings of this query alone."""
+        """Run a query with bound parameters and return its rows. `limits` are ClickHouse settings of this query."""
         values, own = dict(parameters or {}), dict(limits or {})
         return await self._call(lambda client: client.query(sql, parameters=values, settings=own).result_rows)
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Run a statement that answers nothing."""
+        """Run a statement that returns no rows."""
         await self._call(lambda client: client.command(sql, parameters=dict(parameters or {})))
 
     async def open(self) -> None:
-        """Connect now, and not with the first statement."""
+        """Connect now instead of at the first statement."""
         await self._call(lambda _client: None)
 
     def close(self) -> None:
@@ -91,10 +91,10 @@ class ClickHouse:
         if self._opened is not None:
             self._opened.close()
 
-    async def insert(self, table: str, rows: Encoded) -> None:
-        """Insert rows once: the same token again, within the table's deduplication window, inserts nothing."""
+    async def insert(self, table: str, rows: EncodedRows) -> None:
+        """Insert rows once. Repeating a token within the table's deduplication window inserts nothing."""
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": rows.token}
-        body: Any = _Once(rows.chunks)
+        body: Any = _SinglePassBody(rows.chunks)
         await self._call(lambda client: client.raw_insert(table, rows.columns, body, settings, "Native", "lz4"))
 
     async def _call(self, function: Callable[[Client], Result]) -> Result:
@@ -114,14 +114,14 @@ class ClickHouse:
 async def connect(
     settings: Settings, *, database: str | None = None, threads: int = 4, lazily: bool = False
 ) -> AsyncIterator[ClickHouse]:
-    """Connect to a database (default: the configured one). Raises Unavailable or Fatal when that fails.
+    """Connect to a database (default: the configured one). Raises Unavailable or Fatal when the connection fails.
 
-    `lazily`: connect with the first statement, which then raises these.
+    `lazily`: connect at the first statement, which then raises these errors.
     """
     settings.need("clickhouse")
-    url = _parsed(settings)
+    url = _parse_url(settings)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
-    trust = trusted(settings) if url.scheme == "https" else None
+    trust = tls_context(settings) if url.scheme == "https" else None
     sockets = urllib3.PoolManager(maxsize=threads, retries=False, ssl_context=trust)
 
     def open_client() -> Client:
@@ -134,7 +134,7 @@ async def connect(
             database=database or settings.database,
             connect_timeout=settings.connect_timeout_ms // 1000 or 1,
             send_receive_timeout=settings.query_timeout_ms // 1000,
-            autogenerate_session_id=False,  # a session would run its queries one after another
+            autogenerate_session_id=False,  # a session runs its queries one after another
             pool_mgr=sockets,
             compress=False,
             tz_mode="aware",
@@ -148,12 +148,12 @@ async def connect(
         yield opened
     finally:
         opened.close()
-        # A statement that hangs must not hold up a stop: its thread is left to end by its own timeout.
+        # A hanging statement must not delay shutdown: its thread ends by its own timeout.
         pool.shutdown(wait=False, cancel_futures=True)
         sockets.clear()
 
 
-def _parsed(settings: Settings) -> SplitResult:
+def _parse_url(settings: Settings) -> SplitResult:
     try:
         url = urlsplit(settings.clickhouse.get_secret_value())
         port = url.port

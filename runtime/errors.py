@@ -1,18 +1,20 @@
-"""Errors that people see, and what each means for the process.
+"""Errors that people see, and their meaning for the process.
 
-TallyError              something a person can act on; the command ends with `exit_code`
- +-- SettingsError      a setting is missing or wrong; the message names it
- +-- Fatal              going on would lose or double events: stop, say why, exit 3
- +-- Restart            this process cannot continue, a new one can: exit 4, and be started again
- +-- Unavailable        a dependency did not answer in time; trying again may help
- |    +-- TookTooLong   ClickHouse gave a statement up for its time: asking for less may help
- +-- RefusedByBroker    Kafka will never take this record
- +-- Degraded           requests are answered, and somebody has to look; the message may be shown to anybody
+TallyError                  a person can act on it; the command ends with `exit_code`
+ +-- SettingsError          a setting is missing or wrong; the message names it
+ +-- Fatal                  continuing would lose or duplicate events: exit 3
+ +-- Restart                this process cannot continue, a new one can: exit 4
+ +-- Unavailable            a dependency did not answer in time; a retry may help
+ |    +-- StatementTimeout  ClickHouse cancelled a statement for its duration; a smaller request may help
+ +-- RecordRefused          Kafka will never accept this record
+ +-- StatementRefused       ClickHouse will never run this statement
+ |    +-- RowsRefused       ClickHouse will never store at least one of these rows
+ +-- Degraded               requests are served, but an operator has to act; the message is safe to publish
 """
 
 
 def reason_of(error: BaseException) -> str:
-    """Return an error in its own words; one without words, such as a timeout, by the name of its type."""
+    """Return an error's message, or the name of its type when it has none, such as a timeout."""
     return str(error) or type(error).__name__
 
 
@@ -29,19 +31,19 @@ class SettingsError(TallyError):
 
 
 class Fatal(TallyError):
-    """Nothing that waiting could repair. The message names what to change."""
+    """Error that waiting cannot repair. The message names the setting or store to change."""
 
     exit_code = 3
 
 
 class Restart(TallyError):
-    """Error after which a new process can continue and this one cannot: leave, and be restarted."""
+    """Error after which only a new process can continue: exit, and be restarted."""
 
     exit_code = 4
 
 
 class Unavailable(TallyError):
-    """A dependency could not be reached or did not answer before its deadline. `kind` says which, and in what way."""
+    """Unreachable dependency, or one that missed its deadline. `kind` is the metric label: store and error."""
 
     exit_code = 4
 
@@ -50,20 +52,20 @@ class Unavailable(TallyError):
         self.kind = kind
 
 
-class TookTooLong(Unavailable):
-    """A statement took longer than it may."""
+class StatementTimeout(Unavailable):
+    """Statement that exceeded its time limit."""
 
 
 class Degraded(TallyError):
-    """Something needs a person while requests are answered all the same. Its message names no address."""
+    """Condition that an operator must repair while requests are still served. The message names no address."""
 
 
-class RefusedByBroker(TallyError):
-    """Kafka refused a record for good: too large, or not allowed."""
+class RecordRefused(TallyError):
+    """Permanent refusal of a record by Kafka: too large, or not allowed."""
 
 
 class StatementRefused(TallyError):
-    """ClickHouse refused a statement for good; `code` is its error code."""
+    """Permanent refusal of a statement by ClickHouse; `code` is its error code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -71,4 +73,4 @@ class StatementRefused(TallyError):
 
 
 class RowsRefused(StatementRefused):
-    """ClickHouse refused rows for what is in them; at least one of them can never be stored."""
+    """Permanent refusal of rows for their content: at least one of them can never be stored."""

@@ -1,8 +1,8 @@
-"""Expansions of a topic: since when it has more partitions, and on which of them a key lay before.
+"""Expansions of a topic: when its partition count grew, and on which partition a key was before.
 
-A topic grows to a multiple of its partitions only. Kafka's partitioner takes the key's hash modulo their number, so
-what comes to partition p of the larger topic came to `p % before` of the smaller one, and to no other: p inherits from
-that one what lies there below the offset at which it was expanded.
+A topic grows only to a multiple of its partition count. Kafka's partitioner takes the key's hash modulo that count. So
+keys of partition p of the larger topic were on partition `p % before` of the smaller one, and on no other. Partition p
+inherits the events there below the offset of the expansion.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from runtime.clickhouse import ClickHouse
 from schemas.tables import EXPANSIONS
 
-INHERITED = -(2**62)
-"""Added to the offset of an inherited event: it comes before each of the partition's own, in the order it had."""
+INHERITED_OFFSET_SHIFT = -(2**62)
+"""Added to the offset of an inherited event, which so precedes the partition's own events and keeps its order."""
 
 _READ = (
     "SELECT partitions_before, partitions_after, ends, toUnixTimestamp64Milli(expanded_at) "
@@ -24,7 +24,7 @@ _READ = (
 
 
 class Expansion(NamedTuple):
-    """One of them: the ends are those of the partitions that were there before; its time in ms since 1970."""
+    """Expansion of a topic. `ends` are the end offsets of the earlier partitions; `at_ms` is in ms since 1970."""
 
     before: int
     after: int
@@ -33,42 +33,42 @@ class Expansion(NamedTuple):
 
 
 class Ancestor(NamedTuple):
-    """Where a partition's keys lay before: all events there below an offset."""
+    """Earlier partition of a partition's keys: all events there below `end`."""
 
     partition: int
     end: int
 
 
 class Expansions:
-    """The expansions of one topic, in their order."""
+    """Expansions of one topic, oldest first."""
 
     def __init__(self, expansions: Sequence[Expansion] = ()) -> None:
         self.all = expansions
 
     @classmethod
     async def read(cls, topic: str, database: ClickHouse) -> "Expansions":
-        """As they are now. Raises Unavailable."""
+        """Read the current expansions. Raises Unavailable."""
         return cls([Expansion(*row) for row in await database.rows(_READ, {"topic": topic})])
 
     @property
     def partitions(self) -> int:
-        """How many there are since the last one; 0 when there was none."""
+        """Partition count after the last expansion; 0 without one."""
         return self.all[-1].after if self.all else 0
 
-    def homes(
+    def home_partitions(
         self,
         hashes: npt.NDArray[np.int64],
         partitions: npt.NDArray[np.uint32],
         offsets: npt.NDArray[np.int64],
         count: int,
     ) -> npt.NDArray[np.uint32]:
-        """The partition that each record belongs on by its key's hash, the topic having `count` of them now.
+        """Return the home partition of each record by its key's hash, for a topic of `count` partitions.
 
-        A record from before an expansion may have been placed by the number of partitions at that time: then it
-        belongs where it is.
+        A record from before an expansion may have been placed by the partition count of that time. Then its home is
+        the partition it is on.
         """
         homes = (hashes % count).astype(np.uint32)
-        for each in reversed(self.all):  # of several that a record comes before, the earliest decides
+        for each in reversed(self.all):  # the earliest expansion after a record decides
             ends = np.array(each.ends, np.int64)[np.minimum(partitions, each.before - 1)]
             is_before = (partitions < each.before) & (offsets < ends)
             was_home = hashes % each.before == partitions
@@ -76,7 +76,7 @@ class Expansions:
         return homes
 
     def ancestors(self, partition: int) -> list[Ancestor]:
-        """Other partitions on which keys of this one have lain, the earliest first."""
+        """Return the other partitions that keys of this one were on, the earliest first."""
         found = []
         for expansion in self.all:
             parent = partition % expansion.before

@@ -1,4 +1,4 @@
-"""Connections to Kafka, and what a topic must be like before anything is put on it or taken from it."""
+"""Kafka clients, and the creation and check of topics."""
 
 import asyncio
 import logging
@@ -18,17 +18,18 @@ from aiokafka.errors import (
 from runtime import whole_batches
 from runtime.errors import Fatal
 from runtime.faults.kafka import kafka_fault
-from runtime.kafka_connection import connection, started, unreachable
+from runtime.kafka_connection import connection_error, connection_options, log_client, running_client, start_client
 from runtime.membership import commit_as_member_only
 from runtime.settings import Settings
+from runtime.sizes import MIB
 from runtime.topic_check import (
     CLEANUP_POLICY,
     DELETE,
     LOG_APPEND_TIME,
-    REQUIRED_OF_LETTERS,
+    REQUIRED_OF_DEAD_LETTERS,
     RETENTION_MS,
     TIMESTAMP_TYPE,
-    MayNotAsk,
+    DescribeConfigsDenied,
     check_topic,
 )
 
@@ -36,7 +37,7 @@ log = logging.getLogger("tally.kafka")
 
 
 class Record(Protocol):
-    """A record as it lies on a topic: bytes, or null. Its timestamp is the append time, in milliseconds since 1970."""
+    """Record of a topic: bytes, or null. Its timestamp is the append time, in milliseconds since 1970."""
 
     @property
     def offset(self) -> int: ...
@@ -50,67 +51,62 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
-# Far below the broker's own bound, so that a full batch still leaves room for the largest single record.
 PRODUCER_BATCH_BYTES = 128 * 1024
+"""Far below the broker's bound, so that a full batch leaves room for the largest single record."""
 LINGER_MS = 5
 METADATA_MAX_AGE_MS = 5_000
-"""Longest time that a client may use a topic's old number of partitions after an expansion."""
-FETCH_BYTES = 16 * 1024 * 1024
-
-# The broker's limits count compressed bytes, this client's own count them before compression: a record that came
-# in well compressed is larger here than any limit of its topic, and its letter must still go out.
-MAX_LETTER_BYTES = 256 * 1024 * 1024
-
-# How long a member may go without polling. While a store is down nothing is polled, and leaving the group would
-# only move the same wait to another worker.
+"""Longest time that a client uses a topic's old partition count after an expansion."""
+FETCH_BYTES = 16 * MIB
+MIN_PARTITION_FETCH_BYTES = 4 * MIB
+MAX_DEAD_LETTER_BYTES = 256 * MIB
+"""The broker's limits count compressed bytes, the client's own limit uncompressed ones. A record that compresses well
+exceeds the client's count of its topic's limit, and its dead letter must still be sent."""
 MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
+"""While a store is down nothing is polled; leaving the group would only move the wait to another worker."""
+TOPIC_CREATION_TIMEOUT_S = 30
 
 
 @asynccontextmanager
 async def producer(
-    settings: Settings, *, letters: bool = False, copies: bool = False
+    settings: Settings, *, dead_letters: bool = False, copies: bool = False
 ) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer whose acknowledgement means: on all in-sync replicas, once. Leaving waits for what is unsent.
+    """Open a producer that acknowledges a record once it is on all in-sync replicas, exactly once.
 
-    For `copies` of misplaced events it may mean more than once, which deduplication finds: such a client can continue
-    after a broker has refused a record for its size, which one that numbers its records cannot.
+    Closing waits for unsent records. `dead_letters` raises the client's size limit. `copies` of misplaced events turn
+    idempotence off: an idempotent client cannot continue after a broker refused a record for its size, and
+    deduplication finds the repeats.
     """
     client = AIOKafkaProducer(
-        **connection(settings),
+        **connection_options(settings),
         acks="all",
         enable_idempotence=not copies,
         compression_type="lz4",
         linger_ms=LINGER_MS,
         max_batch_size=PRODUCER_BATCH_BYTES,
-        max_request_size=MAX_LETTER_BYTES if letters else settings.max_record_bytes,
+        max_request_size=MAX_DEAD_LETTER_BYTES if dead_letters else settings.max_record_bytes,
         request_timeout_ms=settings.delivery_timeout_ms,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
     )
-    await started(client, settings)
+    await start_client(client, settings)
     try:
         yield client
     finally:
-        await _stop_producer(client, settings)
-
-
-async def _stop_producer(client: AIOKafkaProducer, settings: Settings) -> None:
-    """Wait for what is unsent, but not for a broker that stays away."""
-    try:
-        async with asyncio.timeout(settings.delivery_timeout_ms / 1000):
-            await client.stop()
-    except TimeoutError:
-        log.warning("Kafka (TALLY_KAFKA) did not take what was unsent within %d ms", settings.delivery_timeout_ms)
+        try:
+            async with asyncio.timeout(settings.delivery_timeout_ms / 1000):
+                await client.stop()
+        except TimeoutError:
+            log.warning("unsent records lost: Kafka (TALLY_KAFKA) was silent for %d ms", settings.delivery_timeout_ms)
 
 
 @asynccontextmanager
 async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator[AIOKafkaConsumer]:
-    """A group member that commits only when told to and while it is one, and gives whole batches where it can.
+    """Open a group member that commits only explicitly and as a member, and returns whole batches where possible.
 
-    `instance` makes its membership static.
+    `instance` is its group.instance.id; None makes its membership dynamic.
     """
     whole_batches.install()
     client = AIOKafkaConsumer(
-        **connection(settings),
+        **connection_options(settings),
         group_id=settings.group,
         group_instance_id=instance,
         key_deserializer=whole_batches.whole,
@@ -122,65 +118,43 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
         max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
         rebalance_timeout_ms=settings.stop_timeout_ms,
-        max_partition_fetch_bytes=max(4 * 1024 * 1024, settings.max_dead_letter_bytes),
+        max_partition_fetch_bytes=max(MIN_PARTITION_FETCH_BYTES, settings.max_dead_letter_bytes),
         fetch_max_bytes=FETCH_BYTES,
         fetch_max_wait_ms=100,
     )
-    await started(client, settings)
-    commit_as_member_only(client)
-    try:
+    async with running_client(client, settings):
+        commit_as_member_only(client)
         yield client
-    finally:
-        await client.stop()
 
 
 @asynccontextmanager
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A client for topics and groups."""
-    client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=settings.connect_timeout_ms)
-    await started(client, settings)
-    try:
+    """Open an admin client for topics and groups."""
+    client = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=settings.connect_timeout_ms)
+    async with running_client(client, settings):
         yield client
-    finally:
-        await client.close()
 
 
 @asynccontextmanager
 async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client outside any group, to ask for offsets. A log ends for it at the high watermark.
+    """Open a client outside any group that reads offsets. For it a log ends at the high watermark.
 
-    Readers of committed records see it end where the first open transaction begins, but what others have appended after
-    that is accepted, and must not count as settled.
+    For a reader of committed records the log ends at the first open transaction. But records that were appended after
+    that are accepted, and must not count as settled.
     """
-    async with _reader(settings, "read_uncommitted") as client:
+    async with log_client(settings, "read_uncommitted") as client:
         yield client
 
 
 @asynccontextmanager
 async def record_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client outside any group, to read committed records at given offsets (`runtime.log_reader`)."""
-    async with _reader(settings, "read_committed") as client:
+    """Open a client outside any group that reads committed records at given offsets (`runtime.log_reader`)."""
+    async with log_client(settings, "read_committed") as client:
         yield client
-
-
-@asynccontextmanager
-async def _reader(settings: Settings, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
-    whole_batches.install()
-    client = AIOKafkaConsumer(
-        **connection(settings),
-        key_deserializer=whole_batches.whole,
-        isolation_level=isolation_level,
-        auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
-    )
-    await started(client, settings)
-    try:
-        yield client
-    finally:
-        await client.stop()
 
 
 async def create_topics(settings: Settings) -> None:
-    """Create the topic and its dead-letter topic where they are missing, and check the topic that is there."""
+    """Create the topic and its dead-letter topic if they are missing, and check their settings."""
     wanted = [
         _new_topic(settings, settings.topic, settings.max_record_bytes, settings.topic_retention_ms),
         _new_topic(
@@ -213,8 +187,8 @@ def _new_topic(settings: Settings, name: str, max_bytes: int, retention_ms: int)
 
 
 async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -> None:
-    """A created topic answers only once each partition has a leader."""
-    async with asyncio.timeout(30):
+    """Wait until each partition of new topics has a leader."""
+    async with asyncio.timeout(TOPIC_CREATION_TIMEOUT_S):
         while True:
             found = await client.describe_topics(list(names))
             if all(
@@ -225,7 +199,7 @@ async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -
 
 
 async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]:
-    """A topic's partitions. Raises Fatal when there is no such topic."""
+    """Return a topic's partition numbers, sorted. Raises Fatal when the topic does not exist."""
     try:
         (found,) = await client.describe_topics([name])
     except KafkaError as error:
@@ -237,24 +211,24 @@ async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]
 
 
 async def require_topic(settings: Settings) -> None:
-    """Raise Fatal unless the topic is there and what it must be, as far as a producer may ask."""
+    """Raise Fatal unless the topic exists and has the required settings, as far as a producer may read them."""
     async with admin(settings) as client:
         await partition_numbers(client, settings.topic)
         try:
             await check_topic(client, settings.topic)
-        except MayNotAsk as error:
+        except DescribeConfigsDenied as error:
             log.info("%s; workers check the topic", error)
 
 
 async def check_topics(client: AIOKafkaAdminClient, settings: Settings) -> dict[str, str]:
-    """Return the settings of the topic. Raises Fatal unless it and the dead-letter topic are what they must be."""
+    """Return the topic's settings. Raises Fatal unless it and the dead-letter topic have the required ones."""
     found = await check_topic(client, settings.topic)
-    await check_topic(client, settings.dead_letter_topic_name, REQUIRED_OF_LETTERS)
+    await check_topic(client, settings.dead_letter_topic_name, REQUIRED_OF_DEAD_LETTERS)
     return found
 
 
 async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """The offset after the last record of each partition. Raises Unavailable when no broker answers."""
+    """Return the end offset of each partition. Raises Unavailable when no broker answers."""
     try:
         return dict(await client.end_offsets(list(partitions)))
     except KafkaError as error:
@@ -262,7 +236,7 @@ async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartit
 
 
 class LogBounds(NamedTuple):
-    """One partition: its first offset, the one after its last record, and the group's committed one if any."""
+    """First offset, end offset, and the group's committed offset, if any, of a partition."""
 
     start: int
     end: int
@@ -272,13 +246,10 @@ class LogBounds(NamedTuple):
 async def log_bounds(
     client: AIOKafkaConsumer, topic: str, partitions: Iterable[int], *, member: AIOKafkaConsumer | None = None
 ) -> dict[int, LogBounds]:
-    """Ask for partitions' offsets; what is committed only a `member` of the group can be asked.
+    """Read partitions' offsets. Committed ones need a `member` of the group. Raises Unavailable.
 
-    Better through a client that reads nothing: a broker answers the requests of a connection one by one, and one that
-    waits for records (100 ms) is among a reader's. The log's end is asked for last: while these are asked for, another
-    worker may still commit records that were not there a moment ago.
-
-    Raises Unavailable when no broker answers.
+    Use a client that fetches no records: a broker serves a connection's requests one by one, and a fetch waits for up
+    to 100 ms. The end is read last, because another worker may commit newer records in the meantime.
     """
     asked = [TopicPartition(topic, number) for number in partitions]
     try:
@@ -291,9 +262,9 @@ async def log_bounds(
 
 
 async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str) -> dict[int, int]:
-    """Committed offsets of a group by partition; a partition without a commit is left out.
+    """Return a group's committed offsets by partition, without partitions that have no commit.
 
-    Raises Unavailable when no broker can tell, as while a fresh cluster still chooses the group's coordinator.
+    Raises Unavailable when no broker answers, such as while a new cluster elects the group's coordinator.
     """
     try:
         found = await client.list_consumer_group_offsets(group)
@@ -308,4 +279,4 @@ async def ping(settings: Settings) -> None:
         async with admin(settings) as client:
             await client.describe_cluster()
     except (KafkaError, KafkaConnectionError) as error:
-        raise await unreachable(settings, error) from error
+        raise await connection_error(settings, error) from error

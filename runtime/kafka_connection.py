@@ -1,9 +1,12 @@
-"""How brokers are reached, and what it means when they are not."""
+"""Connection options of Kafka clients, and the diagnosis of failed connections."""
 
 import asyncio
 import ssl
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
@@ -12,18 +15,21 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from runtime import whole_batches
 from runtime.errors import Fatal, SettingsError, TallyError, Unavailable, reason_of
 from runtime.settings import Settings
-from runtime.tls import trusted
+from runtime.tls import tls_context
+
+Client = TypeVar("Client")
 
 
-def connection(settings: Settings) -> dict[str, Any]:
-    """How brokers are reached: what every client of theirs is made with. Raises SettingsError."""
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """Return the connection options of every Kafka client. Raises SettingsError."""
     settings.need("kafka")
     protocol = settings.kafka_security_protocol
     options: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": protocol}
     if protocol.endswith("SSL"):
-        options["ssl_context"] = trusted(settings)
+        options["ssl_context"] = tls_context(settings)
     if protocol.startswith("SASL"):
         username, password = settings.kafka_username, settings.kafka_password.get_secret_value()
         if not username or not password:
@@ -36,9 +42,9 @@ def connection(settings: Settings) -> dict[str, Any]:
     return options
 
 
-async def unreachable(settings: Settings, error: Exception) -> TallyError:
-    """The reason why a client cannot start: its own error is the same for all, so the servers are asked."""
-    options = connection(settings)
+async def connection_error(settings: Settings, error: Exception) -> TallyError:
+    """Return the reason why a client cannot start. The client's own error names none, so each server is asked."""
+    options = connection_options(settings)
     for server in options.pop("bootstrap_servers").split(","):
         host, _, port = server.strip().rpartition(":")
         try:
@@ -58,12 +64,43 @@ async def unreachable(settings: Settings, error: Exception) -> TallyError:
     return Unavailable(f"Kafka at {settings.kafka} (TALLY_KAFKA) does not answer: {reason_of(error)}{hint}")
 
 
-async def started(client: Any, settings: Settings) -> None:
-    """Start a client, or say why it cannot. Raises Unavailable and Fatal."""
+async def start_client(client: Any, settings: Settings) -> None:
+    """Start a client. Raises Unavailable and Fatal with the reason of a failure."""
     try:
         async with asyncio.timeout(settings.connect_timeout_ms / 1000):
             await client.start()
     except (KafkaError, OSError, TimeoutError) as error:
-        stop = getattr(client, "stop", None) or client.close
-        await stop()
-        raise await unreachable(settings, error) from error
+        await stop_client(client)
+        raise await connection_error(settings, error) from error
+
+
+async def stop_client(client: Any) -> None:
+    """Stop a producer or consumer, or close an admin client."""
+    await (getattr(client, "stop", None) or client.close)()
+
+
+@asynccontextmanager
+async def running_client(client: Client, settings: Settings) -> AsyncIterator[Client]:
+    """Start a client, and stop it when the block ends. Raises like `start_client`."""
+    await start_client(client, settings)
+    try:
+        yield client
+    finally:
+        await stop_client(client)
+
+
+@asynccontextmanager
+async def log_client(
+    settings: Settings, isolation_level: str, *, key_deserializer: Any = whole_batches.whole, **options: Any
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a client outside any group that returns whole batches where possible."""
+    whole_batches.install()
+    client = AIOKafkaConsumer(
+        **connection_options(settings),
+        key_deserializer=key_deserializer,
+        isolation_level=isolation_level,
+        auto_offset_reset="none",  # an offset that retention removed is an error, not a jump to the end
+        **options,
+    )
+    async with running_client(client, settings):
+        yield client

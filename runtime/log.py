@@ -1,4 +1,4 @@
-"""Logging: one line an event, to standard error, so that standard output stays for answers."""
+"""Logging: one line per event, to standard error. Standard output is for results."""
 
 import logging
 import math
@@ -9,41 +9,41 @@ from typing import Literal, NamedTuple
 
 from pythonjsonlogger.json import JsonFormatter
 
-from runtime.masking import masked
+from runtime.masking import mask_secrets
 from runtime.text import printable
 
 LogFormat = Literal["text", "json"]
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
-# Of these only errors are logged, and few of a kind: they report a lost connection at every attempt to connect again.
+# Libraries that report a lost connection at every reconnect: only errors are logged, and few of a kind.
 _LIBRARIES = ("aiokafka", "clickhouse_connect", "urllib3", "httpx", "asyncio")
 
 FLOOD_LINES = 3
-"""Lines of one kind that a library may log within FLOOD_S."""
+"""Maximum lines of one kind that a library may log within FLOOD_S."""
 FLOOD_S = 30.0
-MOST_KINDS = 1_000
-"""Kinds of lines that are counted at a time."""
+MAX_KINDS = 1_000
+"""Maximum kinds of lines that are counted at a time."""
 
 
 ACCESS = "tally.access"
-"""The logger of HTTP requests: one line each, which a setting of its own turns off."""
+"""Logger of HTTP requests, one line each; TALLY_HTTP_ACCESS_LOG turns it off."""
 
 
-def configure(log_format: LogFormat = "text", *, most_lines: int | None = None) -> None:
-    """Set up the process's logging: before settings are read, so that their faults are told, and once they are.
+def configure(log_format: LogFormat = "text", *, max_lines: int | None = None) -> None:
+    """Set up the process's logging. Call it before settings are read, to report their errors, and again afterwards.
 
-    `most_lines` of one kind are logged within FLOOD_S: a service whose clients cause lines must not fill a disk.
+    At most `max_lines` of one kind are logged within FLOOD_S, because clients of a service must not fill its disk.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
-    handler.addFilter(FloodFilter(most_lines))
+    handler.addFilter(FloodFilter(max_lines))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     _set_levels(logging.ERROR)
 
 
-def quieten_libraries() -> None:
-    """Leave to a command's own error line what libraries would report as well."""
+def silence_libraries() -> None:
+    """Silence errors of libraries that a command reports itself."""
     _set_levels(logging.ERROR, aiokafka=logging.CRITICAL)
 
 
@@ -59,22 +59,22 @@ class _Period(NamedTuple):
 
 
 class FloodFilter(logging.Filter):
-    """Filter that bounds how often the same kind of line is logged, and says how many lines it has left out.
+    """Filter that bounds lines of one kind, and reports how many lines it has suppressed.
 
-    Lines that come from one statement of the code are of one kind, whatever they say. Those of libraries are bounded,
-    those of others only when `most_lines` says so, and those of single requests never.
+    Lines of one log statement are of one kind. Lines of libraries are always bounded, lines of the access log never,
+    and all others by `max_lines`, if given.
     """
 
-    def __init__(self, most_lines: int | None = None) -> None:
+    def __init__(self, max_lines: int | None = None) -> None:
         super().__init__()
-        self._most_lines = most_lines
+        self._max_lines = max_lines
         self._lock = Lock()
         self._kinds: dict[tuple[str, int], _Period] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to log the record. Its message may get a remark."""
+        """Return whether to log the record. A count of suppressed lines may be added to its message."""
         is_library = record.name.partition(".")[0] in _LIBRARIES
-        most = FLOOD_LINES if is_library else None if record.name == ACCESS else self._most_lines
+        most = FLOOD_LINES if is_library else None if record.name == ACCESS else self._max_lines
         if most is None:
             return True
         with self._lock:
@@ -85,40 +85,40 @@ class FloodFilter(logging.Filter):
         begun, passed, left_out = self._kinds.pop(kind, _Period(-math.inf, 0, 0))
         if now - begun >= FLOOD_S:
             if left_out:
-                remark = f"{left_out:,} lines like this one were left out since the last"
+                remark = f"{left_out:,} lines like this one were suppressed since the last"
                 record.msg, record.args = f"{record.getMessage()} ({remark})", ()
             begun, passed, left_out = now, 0, 0
         may_pass = passed < most
-        if len(self._kinds) >= MOST_KINDS:
+        if len(self._kinds) >= MAX_KINDS:
             self._kinds.pop(next(iter(self._kinds)))
         self._kinds[kind] = _Period(begun, passed + may_pass, left_out + (not may_pass))
         return may_pass
 
 
 class _OneLine(logging.Formatter):
-    """Writes the message as one line whatever is in it; only a stack trace has lines of its own."""
+    """Formatter that writes the message as one line; only a stack trace has further lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """Escape what was put into the message."""
+        """Escape control characters in the message."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
 
 class _MaskingFormatter(logging.Formatter):
-    """A formatter that masks secrets in the output of another one."""
+    """Formatter that masks secrets in the output of another formatter."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(self._inner.format(record))
+        return mask_secrets(self._inner.format(record))
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:
-    """The formatter of log events: text, or a JSON object per line.
+    """Return the formatter of log events: text, or one JSON object per line.
 
-    That has time (ISO 8601, UTC), level, logger, message, exc_info, and what else the event has.
+    The object has time (ISO 8601, UTC), level, logger, message, exc_info, and the event's extra fields.
     """
     if log_format == "text":
         return _MaskingFormatter(_OneLine(FORMAT))

@@ -1,7 +1,7 @@
-"""A partition's log by the headers of its batches: what lies at an offset, without uncompressing anything.
+"""Headers of a partition's record batches: the content of offsets, without decompression.
 
-Each batch covers a range of offsets. Producers' batches have a record at each of them (brokers refuse others), control
-batches hold a transaction's marker, and compaction leaves batches with fewer records, or none, and takes whole ones.
+Each batch covers a range of offsets. A producer's batch has a record at each of them; brokers refuse others. A control
+batch holds a transaction marker. Compaction removes records from batches, and whole batches.
 """
 
 import struct
@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from runtime import whole_batches
 from runtime.faults.kafka import kafka_fault
-from runtime.kafka_connection import connection, started
+from runtime.kafka_connection import log_client
 from runtime.log_reader import POLL_MS, read_items
 from runtime.settings import Settings
 from runtime.whole_batches import WholeBatch
@@ -22,12 +22,12 @@ from runtime.whole_batches import WholeBatch
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CONTROL = 0x20
 _FETCH_BYTES, _PARTITION_FETCH_BYTES = 1024 * 1024, 64 * 1024
-"""Headers alone are wanted, and a client reads ahead of what it is asked for."""
-_PATIENCE_MS = 4_000
+"""Small fetches: only headers are needed, and a client prefetches."""
+_SILENCE_TIMEOUT_MS = 4_000
 
 
 class LogBatch(NamedTuple):
-    """A batch by its header: the offsets from `first` up to, not including, `end`."""
+    """Header of a record batch with the offsets from `first` up to, excluding, `end`."""
 
     first: int
     end: int
@@ -37,12 +37,12 @@ class LogBatch(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has a record at each of its offsets."""
+        """Whether the batch has a record at each of its offsets."""
         return self.records == self.end - self.first
 
 
-def _read(item: Any) -> LogBatch:
-    """Read a header; or take a record of another version of the client, which shows no batches, for one of one."""
+def _parse_batch(item: Any) -> LogBatch:
+    """Parse a batch header. A single record, from a client version without whole batches, is a batch of one."""
     if not isinstance(item, WholeBatch):
         return LogBatch(item.offset, item.offset + 1, 1, False, item.timestamp)
     first, *_, attributes, last, _, highest_ms, _, _, _, records = _HEADER.unpack_from(item.raw)
@@ -51,41 +51,34 @@ def _read(item: Any) -> LogBatch:
 
 @asynccontextmanager
 async def batch_reader(settings: Settings, *, everything: bool = False) -> AsyncIterator[AIOKafkaConsumer]:
-    """A client outside any group that gives whole batches: of committed records, or everything in the log."""
-    whole_batches.install()
-    client = AIOKafkaConsumer(
-        **connection(settings),
+    """Open a client outside any group that returns whole batches: of committed records, or of `everything`."""
+    async with log_client(
+        settings,
+        "read_uncommitted" if everything else "read_committed",
         key_deserializer=whole_batches.every if everything else whole_batches.whole,
-        isolation_level="read_uncommitted" if everything else "read_committed",
-        auto_offset_reset="none",  # what retention has removed is an error, not a jump to the end
         fetch_max_bytes=_FETCH_BYTES,
         max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
-    )
-    await started(client, settings)
-    try:
+    ) as client:
         yield client
-    finally:
-        await client.stop()
 
 
 async def batches_in(
     client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int
 ) -> AsyncGenerator[LogBatch, None]:
-    """The batches that have offsets from `first` up to, not including, `end`. Raises Unavailable and Fatal."""
+    """Yield the batches with offsets from `first` up to, excluding, `end`. Raises Unavailable and Fatal."""
     client.assign([place])
-    async with aclosing(read_items(client, place, first, end, patience_ms=_PATIENCE_MS)) as fetched:
+    async with aclosing(read_items(client, place, first, end, patience_ms=_SILENCE_TIMEOUT_MS)) as fetched:
         async for items in fetched:
             for item in items:
                 if item.offset < end:
-                    yield _read(item)
+                    yield _parse_batch(item)
 
 
-async def first_waiting(settings: Settings, asked: Mapping[int, tuple[int, int]]) -> dict[int, LogBatch | None]:
-    """Find, per partition, the first batch with records in a range of offsets (its first and its end).
+async def find_first_waiting(settings: Settings, asked: Mapping[int, tuple[int, int]]) -> dict[int, LogBatch | None]:
+    """Find, per partition, the first batch with records in a range of offsets (first, end).
 
-    A batch of an open transaction, or after the beginning of one, waits as well. None when there are only markers and
-    what was aborted. A partition that cannot be read is left out: its records wait, whatever they are. Raises
-    Unavailable when no broker answers.
+    A batch in or after an open transaction counts, too. None means that the range holds only markers and aborted
+    records. A partition that cannot be read is missing from the result. Raises Unavailable when no broker answers.
     """
     left = {TopicPartition(settings.topic, partition): each for partition, each in asked.items()}
     async with batch_reader(settings) as client:
@@ -101,13 +94,15 @@ async def first_waiting(settings: Settings, asked: Mapping[int, tuple[int, int]]
     return found
 
 
-_Asked = dict[TopicPartition, tuple[int, int]]
+_OffsetRanges = dict[TopicPartition, tuple[int, int]]
 
 
-async def _first_committed(client: AIOKafkaConsumer, left: _Asked) -> tuple[dict[int, LogBatch | None], _Asked]:
-    """Find the first batches of committed records; also return the ranges that begin in an open transaction."""
+async def _first_committed(
+    client: AIOKafkaConsumer, left: _OffsetRanges
+) -> tuple[dict[int, LogBatch | None], _OffsetRanges]:
+    """Find the first batches of committed records. Also return the ranges that begin in an open transaction."""
     found: dict[int, LogBatch | None] = {}
-    undecided: _Asked = {}
+    undecided: _OffsetRanges = {}
     try:
         stable = await client.end_offsets(list(left))
     except KafkaError as error:
@@ -116,14 +111,14 @@ async def _first_committed(client: AIOKafkaConsumer, left: _Asked) -> tuple[dict
     for place, (first, _) in left.items():
         client.seek(place, first)
     silent_ms = 0
-    while left and silent_ms < _PATIENCE_MS:
+    while left and silent_ms < _SILENCE_TIMEOUT_MS:
         try:
             fetched: Any = await client.getmany(*left, timeout_ms=POLL_MS)
         except KafkaError:
             break
         silent_ms = 0 if fetched else silent_ms + POLL_MS
         for place, (first, end) in list(left.items()):
-            batches = [each for each in map(_read, fetched.get(place, ())) if each.records and each.first < end]
+            batches = [each for each in map(_parse_batch, fetched.get(place, ())) if each.records and each.first < end]
             position = await client.position(place)
             if batches:
                 found[place.partition] = batches[0]._replace(first=max(first, batches[0].first))

@@ -7,24 +7,24 @@ _SECRETS = re.compile(
     r"""(?<=://)[^\s/@'"]*:[^\s/@'"]*(?=@)"""  # user and password of a URL
     r"""|(?<=\btk_[0-9a-f]{8}_)[\w-]+|(?<=\broot_)[\w-]{43}|(?<=\btb_)[\w.-]+|(?<=Bearer )[^\s'",;]+"""
 )
-"""Texts that are recognised as secret wherever they stand: credentials in addresses, API keys, page tokens."""
+"""Patterns of secrets in any text: credentials in URLs, API keys, page tokens."""
 MASK = "***"
-SHORTEST_HIDDEN = 8
-"""Shorter ones are parts of ordinary words."""
+MIN_SECRET_CHARACTERS = 8
+"""Minimum length of a registered secret: shorter ones occur in ordinary words."""
 
 _hidden: list[str] = []
-"""Only ever appended to: other threads may be reading it."""
+"""Registered secrets. Append-only, because other threads read the list."""
 
 
-def hide(secrets: Iterable[str]) -> None:
-    """Mask these texts in every further line of this process."""
+def register_secrets(secrets: Iterable[str]) -> None:
+    """Mask these texts in every later log line of this process."""
     for secret in secrets:
-        if len(secret) >= SHORTEST_HIDDEN and secret not in _hidden:
+        if len(secret) >= MIN_SECRET_CHARACTERS and secret not in _hidden:
             _hidden.append(secret)
 
 
-def masked(text: str) -> str:
-    """Return the text without its secrets."""
+def mask_secrets(text: str) -> str:
+    """Return the text with its secrets replaced by `MASK`."""
     for secret in _hidden:
         text = text.replace(secret, MASK)
     return _SECRETS.sub(MASK, text)

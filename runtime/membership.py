@@ -1,8 +1,8 @@
-"""Commits by members only: a worker that its group has expelled commits nothing until it has joined again.
+"""Commits by group members only: a worker that its group has expelled commits nothing until it has rejoined.
 
-Until then the client has neither member id nor generation. The broker takes a commit without them for one of a tool
-outside the group, and accepts it while the group is empty: an old commit in flight could undo a rewind that somebody
-has made meanwhile, and the records between would never be read again.
+Until then the client has neither member id nor generation. The broker treats a commit without them as one of a tool
+outside the group, and accepts it while the group is empty. So an old commit in flight could undo a manual rewind, and
+the records between would never be read again.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ _NO_GENERATION = OffsetCommitRequest.DEFAULT_GENERATION_ID
 
 
 def commit_as_member_only(client: AIOKafkaConsumer) -> None:
-    """Let a started client that subscribes refuse to commit while it is in no group, with CommitFailedError.
+    """Make a started, subscribed client fail commits with CommitFailedError while it is not a group member.
 
-    A client that is assigned its partitions by hand is such a tool, and continues committing as one. Private parts of
-    aiokafka are replaced, so another version than the one this was written for is left as it is.
+    A client with manually assigned partitions is such a tool, and still commits. The function replaces private parts
+    of aiokafka, so it leaves any other version than WRITTEN_FOR unchanged.
     """
     if not __version__.startswith(WRITTEN_FOR):
         return

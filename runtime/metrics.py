@@ -1,144 +1,144 @@
-"""Every metric, in one list. Names stay: dashboards and alerts are made of them.
+"""Every metric, in one list. Names are stable: dashboards and alerts depend on them.
 
-A counter's name gets `_total` when it is exposed. What takes `labels` has few values of each: no id, no path as it was
-sent; of namespaces only the first MOST_NAMESPACES of a process, further ones are counted as OTHERS together.
+A counter's name gets the suffix `_total` when it is exposed. Label cardinality is bounded: no ids, no raw paths, and
+at most MAX_NAMESPACES namespaces per process; further ones are counted together as OTHER_NAMESPACES.
 """
 
 from prometheus_client import Counter, Gauge, Histogram
 
-MOST_NAMESPACES = 500
-OTHERS = "(others)"
+MAX_NAMESPACES = 500
+OTHER_NAMESPACES = "(others)"
 NO_NAMESPACE = "(none)"
-"""Label of records that name no namespace which can be read."""
+"""Label of records without a readable namespace."""
 
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _AGE_SECONDS = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2.5, 5, 15, 60, 300, 1800, 7200)
 _RECORDS = (1, 10, 100, 500, 1_000, 2_500, 5_000, 8_192, 16_384, 50_000, 150_000, 500_000)
 
-BUILD = Gauge("tally_build_info", "1, labelled with the running version", ["version"])
+BUILD = Gauge("tally_build_info", "1, labelled with the running version.", ["version"])
 
 # The API.
-REQUESTS = Counter("tally_http_requests", "HTTP requests answered", ["method", "route", "status"])
+REQUESTS = Counter("tally_http_requests", "HTTP requests answered.", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram(
     "tally_http_request_seconds",
-    "Seconds from a request's first byte received to its last byte sent",
+    "Seconds from a request's first byte received to its last byte sent.",
     ["method", "route"],
     buckets=_REQUEST_SECONDS,
 )
-REQUESTS_IN_FLIGHT = Gauge("tally_http_in_flight", "Requests in flight")
-CONNECTIONS = Gauge("tally_http_connections", "Open connections of an API process")
+REQUESTS_IN_FLIGHT = Gauge("tally_http_in_flight", "Requests in flight.")
+CONNECTIONS = Gauge("tally_http_connections", "Open connections of an API process.")
 CONNECTIONS_REFUSED = Counter(
     "tally_http_connections_refused",
-    "Connections that ended before a request could be served, by status; `unread` and `malformed` were cut without one",
+    "Connections that ended before a request was served, by status; `unread` and `malformed` were cut without one.",
     ["status"],
 )
-ACCEPTED = Counter("tally_http_events_accepted", "Events acknowledged by Kafka", ["route"])
-REFUSED = Counter("tally_http_events_refused", "Events not accepted by the collector", ["route", "reason"])
+ACCEPTED = Counter("tally_http_events_accepted", "Events acknowledged by Kafka.", ["route"])
+REFUSED = Counter("tally_http_events_refused", "Events not accepted by the collector.", ["route", "reason"])
 REDIS_BYPASSED = Counter(
-    "tally_http_redis_bypassed", "Requests served without Redis (rate limits and duplicate hints skipped)", ["purpose"]
+    "tally_http_redis_bypassed", "Requests served without Redis (rate limits and duplicate hints skipped).", ["purpose"]
 )
 UNACKNOWLEDGED = Gauge(
-    "tally_collector_unacknowledged_events", "Events received by the collector and not acknowledged by Kafka yet"
+    "tally_collector_unacknowledged_events", "Events received by the collector and not acknowledged by Kafka yet."
 )
 
-# The consumer group as a reader sees it, whether workers live or not.
-LAG = Gauge("tally_lag_records", "Records on the topic that are not committed yet", ["partition"])
-LAG_SECONDS = Gauge("tally_lag_seconds", "Seconds since the group was last fully caught up")
+# The consumer group as a reader sees it, independent of live workers.
+LAG = Gauge("tally_lag_records", "Records on the topic that are not committed yet.", ["partition"])
+LAG_SECONDS = Gauge("tally_lag_seconds", "Seconds since the group was last fully caught up.")
 STUCK_SECONDS = Gauge(
     "tally_partition_stuck_seconds",
-    "Seconds since the last commit of a partition whose records wait longer than TALLY_STUCK_MS; 0 for others",
+    "Seconds since the last commit of a partition whose records wait longer than TALLY_STUCK_MS; 0 for others.",
     ["topic", "partition"],
 )
 STUCK_OFFSET = Gauge(
     "tally_partition_stuck_offset",
-    "Offset of the first record that waits in a stuck partition; no sample for others",
+    "Offset of the first record that waits in a stuck partition; no sample for others.",
     ["topic", "partition"],
 )
 
 # The workers.
-EVENTS = Counter("tally_worker_events", "Records processed, by outcome", ["outcome"])
+EVENTS = Counter("tally_worker_events", "Records processed, by outcome.", ["outcome"])
 LAST_EVENT = Gauge(
     "tally_worker_last_event_timestamp_seconds",
-    "Append time of the last valid event, in seconds since 1970",
+    "Append time of the last valid event, in seconds since 1970.",
     ["namespace", "interaction_type"],
 )
 FRESHNESS = Histogram(
     "tally_worker_freshness_seconds",
-    "Delay from append to committed outcome; one observation per batch, of its oldest record",
+    "Delay from append to committed outcome; one observation per batch, of its oldest record.",
     buckets=_AGE_SECONDS,
 )
 BATCH_AGE = Histogram(
     "tally_worker_batch_age_seconds",
-    "Delay from append to validation; one observation per batch, of its oldest record",
+    "Delay from append to validation; one observation per batch, of its oldest record.",
     buckets=_AGE_SECONDS,
 )
-BATCH_RECORDS = Histogram("tally_worker_batch_records", "Records per batch", buckets=_RECORDS)
-INSERT_ROWS = Histogram("tally_worker_insert_rows", "Rows per insert", buckets=_RECORDS)
+BATCH_RECORDS = Histogram("tally_worker_batch_records", "Records per batch.", buckets=_RECORDS)
+INSERT_ROWS = Histogram("tally_worker_insert_rows", "Rows per insert.", buckets=_RECORDS)
 STAGE_SECONDS = Counter(
-    "tally_worker_stage_seconds", "Seconds spent per stage; stages of neighbouring batches overlap", ["stage"]
+    "tally_worker_stage_seconds", "Seconds spent per stage; stages of neighbouring batches overlap.", ["stage"]
 )
 REJECTED = Counter(
-    "tally_worker_rejected_events", "Records rejected by validation or by the table, by namespace", ["namespace"]
+    "tally_worker_rejected_events", "Records rejected by validation or by the table, by namespace.", ["namespace"]
 )
-FUSES = Gauge(
+REJECT_FUSES = Gauge(
     "tally_worker_reject_fuses_tripped",
-    "1 for each namespace of which at least half of the last TALLY_REJECT_WINDOW records were rejected",
+    "1 for each namespace of which at least half of the last TALLY_REJECT_WINDOW records were rejected.",
     ["namespace"],
 )
-LETTERS = Counter("tally_worker_dead_letters", "Dead letters written, by reason", ["reason"])
-CLAIMS = Gauge("tally_worker_claims", "Claims in the worker's index")
-CLAIMS_REBUILT = Counter("tally_worker_claims_rebuilt", "Claims lost in Redis and rebuilt from ClickHouse")
-PARTITIONS = Gauge("tally_worker_partitions", "Partitions assigned to this worker")
+DEAD_LETTERS = Counter("tally_worker_dead_letters", "Dead letters written, by reason.", ["reason"])
+CLAIMS = Gauge("tally_worker_claims", "Claims in the worker's index.")
+CLAIMS_REBUILT = Counter("tally_worker_claims_rebuilt", "Claims lost in Redis and rebuilt from ClickHouse.")
+PARTITIONS = Gauge("tally_worker_partitions", "Partitions assigned to this worker.")
 INTERNAL_ERRORS = Counter(
-    "tally_worker_internal_errors", "Records made dead letters because processing them raised an unexpected error"
+    "tally_worker_internal_errors", "Records made dead letters because processing them raised an unexpected error."
 )
 WHOLE_BATCHES = Gauge(
     "tally_worker_whole_batches",
-    "1 when Kafka's record batches are read whole, 0 when an unknown version of aiokafka gives single records",
+    "1 when Kafka's record batches are returned whole, 0 when an unknown version of aiokafka returns single records.",
 )
-HELD = Gauge("tally_worker_partitions_held", "Partitions paused at a record of a newer schema")
+PARTITIONS_HELD = Gauge("tally_worker_partitions_held", "Partitions paused at a record of a newer schema.")
 
-# All of them.
-RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store and kind of error", ["what", "kind"])
+# All processes.
+RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store and kind of error.", ["what", "kind."])
 
 Metric = Counter | Gauge | Histogram
 
 
 def label_of(namespace: str) -> str:
-    """The label of a namespace. An empty one would be no label at all."""
+    """Return the label of a namespace; Prometheus treats an empty label as a missing one."""
     return namespace or NO_NAMESPACE
 
 
 class NamespaceLabels:
-    """Labels of one metric: the first MOST_NAMESPACES namespaces by name, all others as one."""
+    """Namespace labels of one metric: a label each for the first MAX_NAMESPACES, one for all others."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def of(self, namespace: str) -> str:
-        """The label that a namespace is counted under."""
-        if namespace not in self._known and len(self._known) < MOST_NAMESPACES:
+        """Return the label that a namespace is counted under."""
+        if namespace not in self._known and len(self._known) < MAX_NAMESPACES:
             self._known.add(namespace)
-        return label_of(namespace) if namespace in self._known else OTHERS
+        return label_of(namespace) if namespace in self._known else OTHER_NAMESPACES
 
 
 def every_metric() -> list[Metric]:
-    """The list, in its order."""
+    """Return all metrics, in order of definition."""
     return [each for each in globals().values() if isinstance(each, Counter | Gauge | Histogram)]
 
 
 def name_of(metric: Metric) -> str:
-    """The name of its samples; a histogram's have endings."""
+    """Return the name of a metric's samples; a histogram's samples add suffixes."""
     (family,) = metric.describe()
     return f"{family.name}_total" if isinstance(metric, Counter) else str(family.name)
 
 
 def help_of(metric: Metric) -> str:
-    """The help text of a metric."""
+    """Return the help text of a metric."""
     (family,) = metric.describe()
     return str(family.documentation)
 
 
 def labels_of(metric: Metric) -> tuple[str, ...]:
-    """The names of its labels."""
-    return tuple(metric._labelnames)  # the library has no public way to ask
+    """Return the label names of a metric."""
+    return tuple(metric._labelnames)  # the library has no public accessor

@@ -1,4 +1,4 @@
-"""The metrics as a Markdown table: `python -m runtime.metrics_doc > docs/metrics.md`."""
+"""Markdown table of the metrics: `python -m runtime.metrics_doc > docs/metrics.md`."""
 
 import sys
 
@@ -6,9 +6,10 @@ from runtime import metrics
 
 _HEAD = """# Metrics
 
-Generated from `runtime/metrics.py` by `make docs`. An API process answers `/metrics` on its own port; a worker, and
-each of several API processes that share a port, on `TALLY_METRICS_PORT` (the second one of `tally consume --workers 2`
-on the port after it). Names and labels stay; `process_*` and `python_*` of the client library are there as well.
+Generated from `runtime/metrics.py` by `make docs`. An API process serves `/metrics` on its own port. A worker, and each
+of several API processes that share a port, serves it on `TALLY_METRICS_PORT`; the second worker of
+`tally consume --workers 2` uses the next port. Names and labels are stable. The client library adds `process_*` and
+`python_*`.
 
 | name | kind | labels | meaning |
 |---|---|---|---|
@@ -16,7 +17,7 @@ on the port after it). Names and labels stay; `process_*` and `python_*` of the 
 
 
 def as_markdown() -> str:
-    """The whole page."""
+    """Return the whole page."""
     rows = [
         f"| `{metrics.name_of(each)}` | {type(each).__name__.lower()} "
         f"| {', '.join(metrics.labels_of(each))} | {metrics.help_of(each)} |"

@@ -1,4 +1,4 @@
-"""A port for operators: `/metrics`, and whether the process lives and is ready."""
+"""Port for operators: `/metrics`, liveness and readiness."""
 
 import asyncio
 import logging
@@ -12,23 +12,23 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from runtime.errors import SettingsError
-from runtime.ports import host_and_port, listening
+from runtime.ports import host_and_port, listening_sockets
 from runtime.settings import Settings
 
-ALIVE_S = 10.0
-"""An event loop that does not turn for so long is stuck."""
-REQUEST_S = 5.0
-MOST_CONNECTIONS = 32
-"""Each is a thread. Further ones are closed."""
+LOOP_TIMEOUT_S = 10.0
+"""An event loop that runs no callback for this long is stuck."""
+REQUEST_TIMEOUT_S = 5.0
+MAX_CONNECTIONS = 32
+"""Maximum connections, a thread each. Further ones are closed."""
 
 log = logging.getLogger("tally.metrics")
 
 
 @contextmanager
-def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iterator[None]:
-    """Answer on TALLY_METRICS_PORT, in threads, until left; with port 0 not at all. Call it from the event loop.
+def serve_metrics(settings: Settings, why_not_ready: Callable[[], str]) -> Iterator[None]:
+    """Serve TALLY_METRICS_PORT from threads until the block ends; port 0 serves nothing. Call it from the event loop.
 
-    `why_not_ready` gives the reason that `/v1/ready` answers 503 with; empty: ready.
+    `why_not_ready` returns the reason for which `/v1/ready` responds 503; empty: ready.
     """
     if not settings.metrics_port:
         yield
@@ -41,10 +41,10 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
             loop.call_soon_threadsafe(turned.set)
         except RuntimeError:
             return "the event loop is closed"
-        return "" if turned.wait(ALIVE_S) else "the event loop hangs"
+        return "" if turned.wait(LOOP_TIMEOUT_S) else "the event loop hangs"
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_S
+        timeout = REQUEST_TIMEOUT_S
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
@@ -56,7 +56,7 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
             else:
                 self._answer(404, "text/plain", b"/metrics, /v1/health, /v1/ready\n")
 
-        do_HEAD = do_GET  # noqa: N815  (the name that the base class looks for)
+        do_HEAD = do_GET  # noqa: N815  (the name that the base class requires)
 
         def _answer(self, status: int, kind: str, body: bytes) -> None:
             self.send_response(status)
@@ -67,12 +67,12 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
                 self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing: it is asked every few seconds."""
+            """Log nothing: probes arrive every few seconds."""
 
     checks: dict[str, Callable[[], str]] = {"/v1/health": why_not_alive, "/v1/ready": why_not_ready}
     with ExitStack() as stack:
         try:
-            sockets = stack.enter_context(listening(settings.metrics_host, settings.metrics_port))
+            sockets = stack.enter_context(listening_sockets(settings.metrics_host, settings.metrics_port))
         except OSError as error:
             where = host_and_port(settings.metrics_host, settings.metrics_port)
             raise SettingsError(f"cannot listen on {where} (TALLY_METRICS_HOST, TALLY_METRICS_PORT): {error}") from None
@@ -84,7 +84,7 @@ def metrics_served(settings: Settings, why_not_ready: Callable[[], str]) -> Iter
 
 
 class _Server(ThreadingHTTPServer):
-    """Answer on a listening socket, in at most this many threads."""
+    """Server on a listening socket, with at most MAX_CONNECTIONS threads."""
 
     daemon_threads = True
 
@@ -92,7 +92,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(listener.getsockname()[:2], handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self._places = BoundedSemaphore(MOST_CONNECTIONS)
+        self._places = BoundedSemaphore(MAX_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
@@ -101,7 +101,7 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        log.info("the connection of %s broke off", client_address)
+        log.info("metrics connection of %s failed", client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:

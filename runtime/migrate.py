@@ -1,4 +1,4 @@
-"""Brings a ClickHouse database to the tables this version needs. What they are stands in `schemas/tables.py`."""
+"""Migrations of a ClickHouse database. `schemas/tables.py` defines the tables."""
 
 import re
 from typing import NamedTuple
@@ -13,9 +13,9 @@ _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 async def migrate(settings: Settings) -> list[int]:
-    """Apply what is missing and return the versions applied. Safe to repeat, and after a crash half-way.
+    """Apply missing migrations and return their versions. Safe to repeat, also after a crash half-way.
 
-    Raises Fatal when the database was made by a newer version.
+    Raises Fatal when a newer version of Tally made the database.
     """
     if not _DATABASE_NAME.fullmatch(settings.database):
         raise SettingsError(f"TALLY_DATABASE: {settings.database!r} is not a plain name")
@@ -46,14 +46,14 @@ async def _run(settings: Settings, database: ClickHouse, statement: str) -> None
 
 
 async def check_schema(settings: Settings, database: ClickHouse) -> None:
-    """Raise Fatal unless the database has the tables this version needs: its own, or newer ones that it can do with."""
+    """Raise Fatal unless the database has this version's tables, or newer ones that stay compatible with it."""
     present = (await _newest(settings, database)).version
     if present < LATEST_VERSION:
-        raise Fatal(f"database {settings.database} has schema {present}, needed is {LATEST_VERSION}: run `tally init`")
+        raise Fatal(f"database {settings.database} has schema {present}, needs {LATEST_VERSION}: run `tally init`")
 
 
 async def check_partition_count(settings: Settings, database: ClickHouse, count: int) -> None:
-    """Note the topic's number of partitions. Raises Fatal when it was another one before."""
+    """Record the topic's partition count. Raises Fatal when another count was recorded before."""
     where = {"topic": settings.topic, "count": count}
     known = await database.rows(f"SELECT partitions FROM {TOPICS} FINAL WHERE topic = {{topic:String}}", where)
     if not known:
@@ -65,28 +65,28 @@ async def check_partition_count(settings: Settings, database: ClickHouse, count:
 
 
 def partition_count_changed(topic: str, before: int, now: int) -> str:
-    """The error for a partition count that changed, so that keys and their claims are on different partitions."""
+    """Return the error for a changed partition count, which separates keys from their claims."""
     return (
-        f"topic {topic} (TALLY_TOPIC) has {now} partitions and had {before}: the same key now lies on another "
-        "partition, where nobody knows its earlier events. `tally topic expand` is what adds partitions; or put new "
-        "events on a new topic"
+        f"topic {topic} (TALLY_TOPIC) has {now} partitions and had {before}: the same key is now on another partition, "
+        "where its earlier events are unknown. Add partitions with `tally topic expand` only, or use a new topic for "
+        "new events"
     )
 
 
 class _Newest(NamedTuple):
-    """The newest migration that was applied, 0 for none, and the oldest that a process must know."""
+    """Newest applied migration, 0 for none, and the oldest version that a process must know."""
 
     version: int
     oldest: int
 
 
 async def _newest(settings: Settings, database: ClickHouse) -> _Newest:
-    """Raises Fatal when the tables are too new for this version."""
+    """Read the newest applied migration. Raises Fatal when the tables are too new for this version."""
     (found,) = await database.rows(f"SELECT max(version), max(oldest) FROM {MIGRATIONS_TABLE}")
     newest = _Newest(*map(int, found))
     if newest.oldest > LATEST_VERSION:
         raise Fatal(
             f"database {settings.database} has schema {newest.version}, which needs a version of Tally that knows "
-            f"{newest.oldest}, and this one knows {LATEST_VERSION}: upgrade Tally, or set TALLY_DATABASE to another one"
+            f"{newest.oldest}; this one knows {LATEST_VERSION}: upgrade Tally, or set another TALLY_DATABASE"
         )
     return newest

@@ -1,35 +1,36 @@
-"""TCP ports of this machine: listening on them, free ones for the embedded parts, and whether something answers."""
+"""TCP ports of this machine: listening sockets, free ports for embedded services, and HTTP probes."""
 
 import errno
 import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from http.client import HTTPException
 from urllib.request import ProxyHandler, build_opener
 
-# Below the range that the kernel takes outgoing connections' ports from (32768 on Linux), so a port found free
-# is not taken by some client between the look and the start of the part.
+# Below the kernel's range of outgoing ports (from 32768 on Linux), so no client takes a free port before its service
+# starts.
 _RANGE = range(20_000, 32_000)
 
 
 ANY_ADDRESS = "::"
-"""Listens on every address of the machine, of IPv6 and of IPv4."""
+"""Host that stands for every IPv6 and IPv4 address of the machine."""
 BACKLOG = 1_024
-"""Connections that the kernel keeps until they are accepted."""
+"""Maximum connections that the kernel queues until they are accepted."""
 _WITHOUT_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def host_and_port(host: str, port: int) -> str:
-    """An address as URLs and settings write it: [::1]:8080, 127.0.0.1:8080."""
+    """Return an address as URLs and settings write it: [::1]:8080, 127.0.0.1:8080."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextmanager
-def listening(host: str, port: int, *, shared: bool = False) -> Iterator[list[socket.socket]]:
-    """Sockets that listen on every address that `host` stands for, closed at the end. Raises OSError.
+def listening_sockets(host: str, port: int, *, shared: bool = False) -> Iterator[list[socket.socket]]:
+    """Open sockets that listen on every address of `host`, and close them at the end. Raises OSError.
 
-    `shared`: further processes may listen there as well; the kernel spreads connections over them.
+    `shared`: other processes may listen there, too; the kernel distributes connections among them.
     """
     with ExitStack() as stack:
         yield [stack.enter_context(each) for each in _listeners(host, port, shared=shared)]
@@ -74,30 +75,30 @@ def _listener(unbound: socket.socket, address: object, both: bool, shared: bool)
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something could listen on `port` now."""
+    """Return whether `port` is free to listen on."""
     try:
-        with listening(host, port):
+        with listening_sockets(host, port):
             return True
     except OSError:
         return False
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """Return a free port. Raises OSError when none is found."""
     for port in random.SystemRandom().sample(_RANGE, 500):
         if is_free(port):
             return port
     raise OSError(f"no free port between {_RANGE.start} and {_RANGE.stop}")
 
 
-# Loopback never goes through a proxy, whatever the environment names for other addresses.
+# Loopback requests never use a proxy, whatever the environment sets.
 _direct = build_opener(ProxyHandler({}))
 
 
-def http_answers(url: str) -> bool:
-    """Whether an HTTP GET of a loopback `url` succeeds now."""
+def responds_to_http(url: str) -> bool:
+    """Return whether an HTTP GET of a loopback `url` succeeds."""
     try:
         with _direct.open(url, timeout=2) as response:
-            return bool(response.status == 200)
+            return bool(response.status == HTTPStatus.OK)
     except (OSError, HTTPException):
         return False

@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey, one server or a cluster, and what it must be like to be trusted with claims."""
+"""Connections to Redis or Valkey, single server or cluster, and the check of their eviction policy."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,18 +19,18 @@ SAFE_POLICY = "noeviction"
 
 @asynccontextmanager
 async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
-    """A connection whose servers may be trusted with claims; whether they are a cluster they say themselves.
+    """Connect to a server or, if it reports one, a cluster, and check the eviction policy.
 
-    Raises Unavailable when none answers, Fatal when one would evict keys under memory pressure: a claim that
-    vanished early lets a duplicate through without anybody noticing.
+    Raises Unavailable when no server answers. Raises Fatal when a server would evict keys under memory pressure: an
+    evicted claim would let a duplicate through unnoticed.
     """
     settings.need("redis")
-    redis: Redis = _opened(Server, settings)
+    redis: Redis = _open(Server, settings)
     try:
         try:
             if (await redis.info("cluster")).get("cluster_enabled"):
                 await redis.aclose()
-                redis = _opened(Cluster, settings)
+                redis = _open(Cluster, settings)
             policies = await _policies(redis)
         except REDIS_FAILED as error:
             raise redis_fault(error) from error
@@ -44,7 +44,7 @@ async def connect_redis(settings: Settings) -> AsyncIterator[Redis]:
         await redis.aclose()
 
 
-def _opened(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
+def _open(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
     url = settings.redis.get_secret_value()
     trust: dict[str, Any] = {"ssl_ca_certs": settings.tls_ca_file} if settings.tls_ca_file else {}
     try:
@@ -61,17 +61,17 @@ def _opened(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
 
 
 async def _policies(redis: Redis) -> set[str]:
-    """The eviction policies of every server."""
+    """Return the eviction policies of all servers."""
     if isinstance(redis, Cluster):
-        await redis.initialize()  # else it knows no nodes yet
+        await redis.initialize()  # before that it knows no nodes
         return {await _policy(redis, target_nodes=node) for node in redis.get_primaries()}
     return {await _policy(redis)}
 
 
 async def _policy(redis: Redis, **where: Any) -> str:
-    """Ask a server for its eviction policy: by INFO, because managed services forbid CONFIG, else by CONFIG.
+    """Read a server's eviction policy by INFO, because managed services forbid CONFIG, else by CONFIG.
 
-    Raises Fatal when it answers neither.
+    Raises Fatal when neither returns it.
     """
     found: Any = await redis.info("memory", **where)
     if policy := found.get("maxmemory_policy"):
@@ -84,6 +84,6 @@ async def _policy(redis: Redis, **where: Any) -> str:
     if policy := found.get("maxmemory-policy"):
         return str(policy)
     raise Fatal(
-        "Redis (TALLY_REDIS) does not tell its maxmemory-policy, which must be noeviction: INFO memory has no "
+        "Redis (TALLY_REDIS) does not report its maxmemory-policy, which must be noeviction: INFO memory has no "
         f"maxmemory_policy, and {why}. Let the user in TALLY_REDIS run CONFIG GET, or use a Redis whose INFO has it"
     )

@@ -1,4 +1,4 @@
-"""Trying again: what may be tried again, and how long to wait in between."""
+"""Retries with exponential backoff and full jitter."""
 
 import asyncio
 import logging
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 COMMAND_ATTEMPTS = 5
-"""For commands: somebody waits for the answer."""
+"""Attempts of a command, whose user waits for the result."""
 
 
 async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries: int | None = None) -> Result:
-    """Call `attempt` until it succeeds, waiting longer each time (full jitter), and say so.
+    """Call `attempt` until it succeeds, with growing delays (full jitter) and a log line for each failure.
 
-    Raises Fatal for an error that trying again cannot repair, and RowsRefused as it is. Without `tries` there is
-    no last try: a pipeline that gave up would have to drop something. With it the last Unavailable is raised.
+    Raises Fatal for an error that a retry cannot repair, and RowsRefused unchanged. Without `tries` it never gives up,
+    because a pipeline that gave up would have to drop events. With `tries` it raises the last Unavailable.
     """
     tried = 0
     while True:
@@ -41,7 +41,7 @@ async def retrying(what: str, attempt: Callable[[], Awaitable[Result]], *, tries
             RETRIES.labels(what, error.kind).inc()
             if tried == tries:
                 raise
-            why = str(error)  # not the error itself: its traceback would keep what is being tried alive
+            why = str(error)  # not the error itself: its traceback would keep the attempt's objects alive
         delay_s = _jitter.uniform(0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tried))
-        log.warning("%s failed (try %d), again in %.1f s: %s", what, tried, delay_s, why)
+        log.warning("%s failed (attempt %d), retrying in %.1f s: %s", what, tried, delay_s, why)
         await asyncio.sleep(delay_s)

@@ -1,4 +1,4 @@
-"""The settings as a Markdown page: `python -m runtime.settings_doc > docs/settings.md`."""
+"""Markdown page of the settings: `python -m runtime.settings_doc > docs/settings.md`."""
 
 import sys
 from collections.abc import Iterable
@@ -24,15 +24,15 @@ _GROUPS: dict[str, type[BaseSettings]] = {
 }
 _HEAD = """# Settings
 
-Generated from `runtime/settings/` by `make docs`. Each is read from the environment, else from the stack that runs in
-the data directory, else it has this default.
+Generated from `runtime/settings/` by `make docs`. A value comes from the environment, else from the stack that runs in
+the data directory, else it is the default.
 """
 _TABLE = "| variable | default | meaning |\n|---|---|---|\n"
 _DEPENDS_ON_THE_MACHINE = {"cache_dir": "`$XDG_CACHE_HOME/tally`, else `~/.cache/tally`"}
 
 
 def as_markdown() -> str:
-    """The whole page: a table for each group, and first one of what belongs to all processes."""
+    """Return the whole page: a table for all processes, then one for each group."""
     grouped = {name for group in _GROUPS.values() for name in group.model_fields}
     page = f"{_HEAD}\n## All processes\n\n{_table(name for name in Settings.model_fields if name not in grouped)}"
     for title, group in _GROUPS.items():

@@ -1,4 +1,4 @@
-"""`stack.json`: how commands find the stack that runs in a data directory."""
+"""`stack.json`: endpoints and processes of the stack that runs in a data directory."""
 
 import os
 from pathlib import Path
@@ -10,25 +10,25 @@ from runtime.private_file import write_private
 
 FILE_NAME = "stack.json"
 LOCK_NAME = "lock"
-"""Held by the process that runs a stack, which writes into it how far it is."""
+"""Lock file of the process that runs a stack; it holds the stack's state."""
 
-Doing = Literal["starting", "running", "stopping"]
+StackState = Literal["starting", "running", "stopping"]
 _NOTE_BYTES = 32
 
 
 class Endpoints(BaseModel):
-    """Where the parts answer, with the passwords that they ask for."""
+    """URLs and addresses of the services, passwords included."""
 
     kafka: str
     redis: str
     clickhouse: str
     analyst: str = ""
-    """ClickHouse as a user who only reads."""
+    """ClickHouse URL of the read-only user."""
     api: str = ""
 
 
 class Pids(BaseModel):
-    """The parts' processes; `up` is the one that started them."""
+    """Process ids of the services; `up` is the process that started them."""
 
     up: int
     kafka: int
@@ -39,20 +39,20 @@ class Pids(BaseModel):
 
 
 class StackFile(BaseModel):
-    """File that `tally up` writes for other commands. Readable by its owner only: it has the key and passwords."""
+    """File that `tally up` writes for other commands. Only its owner may read it: it holds the key and passwords."""
 
     model_config = ConfigDict(extra="ignore")
 
     endpoints: Endpoints
     pids: Pids
     workers: int = 0
-    """How many there should be; `pids.workers` are those that run."""
+    """Wanted number of workers; `pids.workers` are the running ones."""
     key: str = ""
     settings: dict[str, str] = {}
-    """Further settings that the stack was started with, by name."""
+    """Other settings that the stack was started with, by name."""
 
     def as_settings(self) -> dict[str, Any]:
-        """The settings that this stack offers."""
+        """Return the settings that this stack provides."""
         return {
             **self.settings,
             **self.endpoints.model_dump(exclude={"api", "analyst"}),
@@ -60,12 +60,12 @@ class StackFile(BaseModel):
         }
 
     def write(self, data_dir: Path) -> None:
-        """Replace the file in one step, so that no reader sees half of it."""
+        """Replace the file atomically."""
         write_private(data_dir / FILE_NAME, self.model_dump_json(indent=2))
 
     @classmethod
     def of_running_stack(cls, data_dir: Path) -> Self | None:
-        """The stack that runs in `data_dir`, or None: no file, or its process has gone."""
+        """Return the stack that runs in `data_dir`; None without a file, or when its process has ended."""
         try:
             found = cls.model_validate_json((data_dir / FILE_NAME).read_text())
         except (OSError, ValidationError):
@@ -74,33 +74,33 @@ class StackFile(BaseModel):
 
     @staticmethod
     def remove(data_dir: Path) -> None:
-        """Forget the stack."""
+        """Delete the file, if there is one."""
         (data_dir / FILE_NAME).unlink(missing_ok=True)
 
 
-class Phase(NamedTuple):
-    """How far the stack of a data directory is, and the process that runs it."""
+class StackPhase(NamedTuple):
+    """State of the stack of a data directory, and the process that runs it."""
 
     pid: int
-    doing: Doing
+    state: StackState
 
     @classmethod
     def of(cls, data_dir: Path) -> Self | None:
-        """How far the stack in `data_dir` is; None when none is there."""
+        """Read the state of the stack in `data_dir`; None when no stack runs there."""
         try:
-            pid, doing = (data_dir / LOCK_NAME).read_text().split()
-            found = cls(int(pid), cast(Doing, doing))
+            pid, state = (data_dir / LOCK_NAME).read_text().split()
+            found = cls(int(pid), cast(StackState, state))
         except (OSError, ValueError):
             return None
         return found if process_exists(found.pid) else None
 
     def note(self, lock_descriptor: int) -> None:
-        """Write it where `of` finds it, in one step."""
-        os.pwrite(lock_descriptor, f"{self.pid} {self.doing}".ljust(_NOTE_BYTES).encode(), 0)
+        """Write the state into the lock file, atomically."""
+        os.pwrite(lock_descriptor, f"{self.pid} {self.state}".ljust(_NOTE_BYTES).encode(), 0)
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process with this id runs (or waits to be reaped)."""
+    """Return whether a process with this id runs (or waits to be reaped)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,16 +1,16 @@
-"""Text that somebody else wrote, on its way to a terminal or a log."""
+"""Escaping of untrusted text for terminals and logs."""
 
 from unicodedata import category
 
 _JOINERS = "\u200c\u200d"
-"""Zero-width joiners: Persian and emoji need them, and they cannot reorder or hide anything."""
+"""Zero-width joiners. Persian and emoji need them, and they neither reorder nor hide text."""
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escape characters that act on a terminal, start a line, or reorder or hide text, as Python would write them.
+    """Escape characters that control a terminal, start a line, or reorder or hide text, as Python escapes them.
 
-    These are control, format, private-use, unassigned and surrogate characters and line separators (Unicode's
-    categories C*, Zl and Zp). Characters in `keep` stay.
+    These are the Unicode categories C*, Zl and Zp: control, format, private-use, unassigned and surrogate characters
+    and line separators. Characters in `keep` stay unchanged.
     """
     if text.isprintable():
         return text

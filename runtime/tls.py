@@ -6,8 +6,8 @@ from runtime.errors import SettingsError
 from runtime.settings import Settings
 
 
-def trusted(settings: Settings) -> ssl.SSLContext:
-    """A context that checks a server's certificate and its name. Raises SettingsError for a file that is no use."""
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Return a context that verifies certificates and host names. Raises SettingsError for an unusable CA file."""
     path = settings.tls_ca_file
     try:
         return ssl.create_default_context(cafile=path or None)

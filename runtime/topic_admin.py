@@ -1,4 +1,4 @@
-"""Changes of a live topic: its settings, and its number of partitions."""
+"""Changes of a live topic: its settings and its partition count."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from runtime.faults.kafka import kafka_fault
 
 MAX_MESSAGE_BYTES = "max.message.bytes"
 _SET_ON_THE_TOPIC = 1
-"""Where a setting comes from, as Kafka numbers it."""
+"""Kafka's number for the config source "dynamic topic config"."""
 
 
-async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
-    """The settings that were made for this topic. Raises Unavailable and Fatal."""
+async def topic_overrides(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+    """Return the settings that override the broker's defaults. Raises Unavailable and Fatal."""
     try:
         answers: Any = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
     except KafkaError as error:
@@ -26,10 +26,10 @@ async def settings_of(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
     return {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_THE_TOPIC}
 
 
-async def set_on(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
-    """Change some of its settings (names with _ for dots). Raises Unavailable and Fatal."""
-    # The client knows only the request that replaces all of them.
-    wanted = await settings_of(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
+async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
+    """Change settings of a topic (names with _ for dots). Raises Unavailable and Fatal."""
+    # The client has only the request that replaces all settings.
+    wanted = await topic_overrides(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
     try:
         answers: Any = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=wanted)])
     except KafkaError as error:
@@ -40,11 +40,11 @@ async def set_on(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None
 
 
 async def add_partitions(admin: AIOKafkaAdminClient, topic: str, total: int) -> None:
-    """Raise a topic's partition count to this. Raises Unavailable and Fatal."""
+    """Increase a topic's partition count to `total`. Raises Unavailable and Fatal."""
     try:
         answer: Any = await admin.create_partitions({topic: NewPartitions(total)})
     except KafkaError as error:
         raise kafka_fault(error, f"adding partitions to topic {topic}") from error
     for _, code, message in answer.topic_errors:
         if code:
-            raise Fatal(f"topic {topic} got no further partitions: {message or for_code(code).__name__}")
+            raise Fatal(f"cannot add partitions to topic {topic}: {message or for_code(code).__name__}")

@@ -25,7 +25,7 @@ RETENTION_MS = "retention.ms"
 
 REQUIRED: Mapping[str, str] = MappingProxyType({TIMESTAMP_TYPE: LOG_APPEND_TIME, CLEANUP_POLICY: DELETE})
 """Settings of the topic of events."""
-REQUIRED_OF_LETTERS: Mapping[str, str] = MappingProxyType({CLEANUP_POLICY: DELETE})
+REQUIRED_OF_DEAD_LETTERS: Mapping[str, str] = MappingProxyType({CLEANUP_POLICY: DELETE})
 """Settings of the dead-letter topic."""
 
 _WHY = {
@@ -34,12 +34,12 @@ _WHY = {
 }
 
 
-class MayNotAsk(Fatal):
-    """Kafka does not tell this user the settings of a topic."""
+class DescribeConfigsDenied(Fatal):
+    """Refusal of DescribeConfigs: Kafka does not show this user a topic's settings."""
 
 
 async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Ask for the settings that Tally looks at. Raises Fatal when there is no such topic, and MayNotAsk."""
+    """Read the settings that Tally checks. Raises Fatal for a missing topic, and DescribeConfigsDenied."""
     asked = dict.fromkeys((*REQUIRED, RETENTION_MS), "")
     try:
         answers: Any = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=asked)])
@@ -48,7 +48,7 @@ async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, st
     code, message, _, _, entries = answers[0].resources[0]
     refusal = for_code(code)
     if refusal in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
-        raise MayNotAsk(f"topic {name}: Kafka does not allow DescribeConfigs of it, which Tally needs")
+        raise DescribeConfigsDenied(f"topic {name}: Kafka does not allow DescribeConfigs, which Tally needs")
     if refusal.retriable and refusal is not UnknownTopicOrPartitionError:
         raise kafka_fault(refusal(), f"asking for the settings of topic {name}")
     if code:
@@ -58,7 +58,7 @@ async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, st
 
 
 async def check_topic(client: AIOKafkaAdminClient, name: str, required: Mapping[str, str] = REQUIRED) -> dict[str, str]:
-    """Return the topic's settings. Raises Fatal unless the required ones are what they must be."""
+    """Return the topic's settings. Raises Fatal when one differs from `required`."""
     found = await topic_settings(client, name)
     for setting, wanted in required.items():
         if found.get(setting) != wanted:

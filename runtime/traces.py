@@ -1,7 +1,7 @@
-"""Traces: from a request through its record's header to the insert. Off, and free, until TALLY_TRACES_ENDPOINT is set.
+"""Traces from a request through its record's header to the insert. Off, at no cost, without TALLY_TRACES_ENDPOINT.
 
-A request that is traced (because its caller traces it, or TALLY_TRACES_RATIO chose it) puts W3C's `traceparent` on its
-records; the worker adds what it did with each of them. OpenTelemetry's packages are the extra `traces`.
+A traced request (traced by its caller, or sampled by TALLY_TRACES_RATIO) puts the W3C `traceparent` on its records. The
+worker adds a span for each of them. OpenTelemetry's packages are the extra `traces`.
 """
 
 import time
@@ -23,13 +23,13 @@ EXPORT_TIMEOUT_S = 5
 _header: ContextVar[bytes | None] = ContextVar("traceparent", default=None)
 
 
-def header() -> bytes | None:
-    """The traceparent header for records of the current request, if it is traced."""
+def current_traceparent() -> bytes | None:
+    """Return the traceparent header for records of the current request, if it is traced."""
     return _header.get()
 
 
 class Traces:
-    """One process's. `service` is how traces name it."""
+    """Traces of one process. `service` is its name in them."""
 
     def __init__(self, settings: Settings, service: str) -> None:
         self._settings = settings
@@ -37,13 +37,13 @@ class Traces:
         self._tracer: Tracer | None = None
 
     @property
-    def is_on(self) -> bool:
-        """Whether anything is traced at all."""
+    def is_enabled(self) -> bool:
+        """Whether tracing is enabled."""
         return self._tracer is not None
 
     @contextmanager
     def exported(self) -> Iterator[None]:
-        """Send spans to the endpoint until left, in a thread. Raises SettingsError when the packages are missing."""
+        """Export spans from a thread until the block ends. Raises SettingsError when the packages are missing."""
         endpoint = self._settings.traces_endpoint
         if not endpoint:
             yield
@@ -56,7 +56,7 @@ class Traces:
             from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio  # noqa: PLC0415
         except ImportError as error:
             raise SettingsError(
-                f"TALLY_TRACES_ENDPOINT needs OpenTelemetry ({error.name}): pip install 'tally[traces]'"
+                f"TALLY_TRACES_ENDPOINT needs OpenTelemetry ({error.name}): pip install 'tally-server[traces]'"
             ) from error
         provider = TracerProvider(
             sampler=ParentBasedTraceIdRatio(self._settings.traces_ratio),
@@ -74,7 +74,7 @@ class Traces:
 
     @contextmanager
     def request(self, method: str, traceparent: bytes | None) -> Iterator["Span | None"]:
-        """The span of a request that came with this header. Name it, and say how it went, before it ends."""
+        """Open the span of a request with this header. The caller sets its name and status before it ends."""
         if self._tracer is None:
             yield None
             return
@@ -89,8 +89,8 @@ class Traces:
             finally:
                 _header.reset(token)
 
-    def consumed(self, traceparent: bytes, begun_at: float, attributes: Mapping[str, str | int]) -> None:
-        """Note that what a record asked for is done, from `begun_at` (s since 1970) up to now."""
+    def record_consumed(self, traceparent: bytes, begun_at: float, attributes: Mapping[str, str | int]) -> None:
+        """Record the span of a stored record, from `begun_at` (seconds since 1970) until now."""
         if self._tracer is not None:
             from opentelemetry.trace import SpanKind  # noqa: PLC0415
 

@@ -1,12 +1,12 @@
-"""The one place that touches private parts of aiokafka: Kafka's own batches, handed out whole.
+"""Patch of aiokafka's fetcher that returns Kafka's record batches whole.
 
-The client takes each batch apart into objects, which takes longer than everything else that is done with a record. A
-consumer that is made with `key_deserializer=whole` gets each batch as one WholeBatch instead; checksums, aborted
-transactions, control batches and positions stay the client's. With another version of aiokafka than this was written
-for, records come as ConsumerRecords: who reads must take both.
+The client parses each batch into objects, which takes longer than all other work on a record. A consumer with
+`key_deserializer=whole` returns each batch as one WholeBatch instead. The client still handles checksums, aborted
+transactions, control batches and positions. With another version of aiokafka than WRITTEN_FOR records are returned as
+ConsumerRecords, so readers must accept both.
 
-With `key_deserializer=every` control batches come as well, and with the isolation level read_uncommitted those of
-aborted transactions: all that there is in the log.
+With `key_deserializer=every` control batches are returned, too, and with the isolation level read_uncommitted also
+aborted transactions: the whole log.
 """
 
 import logging
@@ -32,40 +32,40 @@ _MAGIC = 2
 
 
 class WholeBatch(NamedTuple):
-    """A batch of format 2, as it came. Its checksum is right; it is a control batch only where `every` is wanted."""
+    """Unparsed batch of format 2 with a valid checksum; a control batch only for consumers with `every`."""
 
     raw: memoryview
     offset: int
-    """The first record that was asked for: the batch may begin before it."""
+    """Offset of the first requested record; the batch may begin before it."""
     next_offset: int
 
     @property
     def has_append_time(self) -> bool:
-        """Whether the broker has stamped its records, and not their producer."""
+        """Whether the timestamps are the broker's append time, not the producer's."""
         return bool(self.raw[_ATTRIBUTES_AT] & _LOG_APPEND_TIME)
 
 
 def whole(key: Any) -> Any:
-    """Marks a consumer that wants whole batches; as a deserializer it changes nothing."""
+    """Return the key unchanged. As a deserializer it marks a consumer of whole batches."""
     return key
 
 
 def every(key: Any) -> Any:
-    """Marks a consumer that wants whole batches, control batches among them; changes nothing either."""
+    """Return the key unchanged. As a deserializer it marks a consumer of whole batches and control batches."""
     return key
 
 
 class _Batch:
-    """A batch of the client's, which has one record: itself."""
+    """Batch for the client that contains one record: itself."""
 
     is_control_batch = False
-    """Else the client would pass over it."""
+    """Always false, because the client skips control batches."""
 
     def __init__(self, batch: Any, raw: memoryview) -> None:
         self._batch = batch
         self.raw = raw
         self.next_offset: int = max(batch.next_offset, batch.base_offset + 1)
-        """A batch whose header says that it ends before it begins must not set the client back."""
+        """Next offset, which must not move the client back if the header claims an end before the beginning."""
         self.offset = self.next_offset - 1
 
     def __getattr__(self, name: str) -> Any:
@@ -76,26 +76,26 @@ class _Batch:
 
 
 class _MemoryRecords:
-    """Fetched records as the client's own class reads them, with their bytes."""
+    """Fetched records of the client's class, with their bytes."""
 
     def __init__(self, raw: Any) -> None:
         self._records = MemoryRecords(raw)
         self._raw = memoryview(raw)
         self._at = 0
-        self.gives_whole = self.gives_every = False
+        self.returns_whole = self.returns_control = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._records, name)
 
     def next_batch(self) -> Any:
-        """The next batch; one of this class's when that is wanted and possible."""
+        """Return the next batch, whole if requested and possible."""
         batch: Any = self._records.next_batch()
         begin = self._at
         length = self._raw[begin + _LENGTH_AT : begin + _OVERHEAD]
         self._at = begin + _OVERHEAD + int.from_bytes(length, "big")
-        if not self.gives_whole or self._raw[begin + _MAGIC_AT] != _MAGIC:
+        if not self.returns_whole or self._raw[begin + _MAGIC_AT] != _MAGIC:
             return batch
-        if batch.is_control_batch and not self.gives_every:
+        if batch.is_control_batch and not self.returns_control:
             return batch
         return _Batch(batch, self._raw[begin : self._at])
 
@@ -104,8 +104,8 @@ class _PartitionRecords(fetcher.PartitionRecords):
     def __init__(
         self, tp: Any, records: Any, aborted: Any, fetch_offset: Any, key_deserializer: Any, *rest: Any
     ) -> None:
-        records.gives_whole = key_deserializer in (whole, every)
-        records.gives_every = key_deserializer is every
+        records.returns_whole = key_deserializer in (whole, every)
+        records.returns_control = key_deserializer is every
         super().__init__(tp, records, aborted, fetch_offset, key_deserializer, *rest)  # type: ignore[no-untyped-call]
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
@@ -115,7 +115,7 @@ class _PartitionRecords(fetcher.PartitionRecords):
 
 
 def is_installed() -> bool:
-    """Whether consumers give whole batches to those who want them."""
+    """Return whether the patch is installed, so that consumers can return whole batches."""
     return _private.PartitionRecords is _PartitionRecords
 
 
@@ -123,9 +123,9 @@ _warned_of: set[str] = set()
 
 
 def install() -> None:
-    """Let consumers that are made from now on heed `whole` and `every`. Nothing changes for others.
+    """Make new consumers respect `whole` and `every`. Others are unaffected.
 
-    With another version of aiokafka this changes nothing but a gauge, and warns once.
+    With another version of aiokafka it only sets a gauge and warns once.
     """
     is_known = __version__.startswith(WRITTEN_FOR)
     WHOLE_BATCHES.set(is_known)
@@ -135,10 +135,8 @@ def install() -> None:
     elif __version__ not in _warned_of:
         _warned_of.add(__version__)
         log.warning(
-            "aiokafka %s is not the version that Tally reads whole record batches with (%sx): records are read one by "
-            "one, slower, with neither a bound on decompression (TALLY_BATCH_UNCOMPRESSED_BYTES) nor a check of what "
-            "foreign producers write into batches. Install aiokafka %sx",
+            "aiokafka %s cannot return whole record batches: records are read one by one, slower, without a bound on "
+            "decompression (TALLY_BATCH_UNCOMPRESSED_BYTES) and without a check of batches. Install aiokafka %sx",
             __version__,
-            WRITTEN_FOR,
             WRITTEN_FOR,
         )

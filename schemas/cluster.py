@@ -1,8 +1,8 @@
-"""The same tables on a ClickHouse cluster: each statement for one node, made into those for all of them.
+"""Translation of statements for one ClickHouse node into statements for a cluster.
 
-A table `t` becomes `t_local`, replicated on the nodes of each shard, and `t` itself a Distributed table over it: so
-every query and insert of one node is one of the cluster, too. Events lie on shards by their id. What is small and whole
-(keys, migrations, the ledger) lies on one shard.
+A table `t` becomes `t_local`, replicated on the nodes of each shard, and a Distributed table `t` over it. Queries and
+inserts stay as they are. Events are on shards by their id; small tables (keys, migrations, the ledger) are on the first
+shard.
 """
 
 import re
@@ -15,7 +15,7 @@ SHARDED_BY = {INTERACTIONS: _BY_ID, OUTCOMES: _BY_ID, EXPIRING: _BY_ID, DELETION
 ON_FIRST_SHARD = "0"
 
 _PATH = "'/clickhouse/tables/{uuid}/{shard}', '{replica}'"
-"""Macros that every node of a cluster defines; `uuid` is the engine's own."""
+"""Path and replica name in the coordination service, of macros that every node defines; `uuid` is the engine's own."""
 
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) \(")
 _CREATE_LIKE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) AS (\w+)")
@@ -26,12 +26,15 @@ _COLUMNS_ONLY = re.compile(r"(?:ADD COLUMN IF NOT EXISTS|MODIFY COLUMN) .*?(?=,\
 
 
 def local(table: str) -> str:
-    """The table of a node's own rows."""
+    """Return the name of the table with a node's own rows."""
     return f"{table}_local"
 
 
 def on_cluster(statement: str, cluster: str, database: str) -> list[str]:
-    """Statements for one node of a cluster, so that all nodes reach the state of `statement` on a single one."""
+    """Translate a statement of the migrations; the result is run on one node of the cluster.
+
+    Raises ValueError for a statement of an unknown form.
+    """
     return list(_translated(statement.strip(), f"ON CLUSTER '{cluster}'", cluster, database))
 
 
@@ -49,11 +52,11 @@ def _translated(statement: str, everywhere: str, cluster: str, database: str) ->
     elif found := _ALTER.match(statement):
         table, change = found[1], statement[found.end() :]
         yield f"ALTER TABLE {local(table)} {everywhere} {_settings(change)}"
-        # It has no indexes and no settings of its own.
+        # A Distributed table has no indexes and no settings of its own.
         if columns := _COLUMNS_ONLY.findall(change):
             yield f"ALTER TABLE {table} {everywhere} {', '.join(columns)}"
     else:
-        raise ValueError(f"no statement of the tables' history is like this: {statement[:80]}")
+        raise ValueError(f"cannot translate this statement for a cluster: {statement[:80]}")
 
 
 def _replicated(statement: str) -> str:
@@ -76,7 +79,7 @@ def _distributed(table: str, everywhere: str, cluster: str, database: str) -> st
 
 
 def of_partition(change: str, table: str, target: str | None, cluster: str) -> str:
-    """`ALTER TABLE table {change} [TO TABLE target]`, on every shard of `cluster`; with an empty one on this node."""
+    """Write `ALTER TABLE table {change} [TO TABLE target]` for all shards of `cluster`, or for one node if it is ''."""
     name, everywhere = (local(table), f" ON CLUSTER '{cluster}'") if cluster else (table, "")
     into = f" TO TABLE {local(target) if cluster else target}" if target else ""
     return f"ALTER TABLE {name}{everywhere} {change}{into}"

@@ -1,53 +1,63 @@
-"""The deduplication rule: what makes an event a duplicate, as pure functions.
+"""Deduplication rule as pure functions.
 
-E is a duplicate of O when both have the same key, O was stored from a lower offset of the same partition,
-their event times lie less than W apart and their append times less than 2W. `duplicate_of` is the id of the
-lowest such offset. When a topic was expanded, what was stored before on the partition that a new one comes from
-counts as of lower offsets (`runtime/expansions.py`). `consumers/claims/owners.py` computes this over claims;
-`is_duplicate_of` is what it must equal.
+An event is a duplicate of a stored event with the same key at a lower offset of the same partition, if their event
+times differ by less than W and their append times by less than 2W. Of several such events, `duplicate_of` names the
+one with the lowest offset. After an expansion, events stored on the parent partition count as events at lower offsets
+(`runtime/expansions.py`). Only `is_duplicate_of` decides this: `consumers/claims/owners.py` applies it to claims,
+`consumers/claims/stored_owners.py` to rows of ClickHouse.
 
-An event on another partition than its key's is not decided there: it is moved, and its copy is (`consumers/moves.py`).
-The copy is also a duplicate of its own original, if an earlier version has stored that where it lay.
+A misplaced event is moved without a decision, and its copy is decided about (`consumers/moves.py`). The copy is also a
+duplicate of its own original, if an earlier version stored the original where it was.
 
-Two kinds of events look further back. One whose id came from outside is a duplicate of the stored event with the
-same id, however old, at a lower offset of its partition. One replayed from a dead letter is appended long after it
-happened, so its append time says nothing: event times alone decide.
+Two kinds of events are compared with older ones. An event with an id from outside is a duplicate of any stored event
+with the same id at a lower offset of its partition. A replayed dead letter is appended long after it happened, so only
+its event time is compared.
 """
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, Protocol
 
 DEFAULT_WINDOW_MS = 300_000
-"""W: the published service's "within the last 5 minutes"."""
+"""Default of the deduplication window W: the published service's "within the last 5 minutes"."""
+
+APPEND_WINDOWS = 2
+"""Append times of an event and its owner differ by less than this number of W."""
 
 KEY_BYTES = 16
 
 DuplicateReason = Literal[
     "same_key",  # within the window, by event and append time
-    "same_id",  # an id from outside that is stored already, however long ago
-    "replayed",  # a dead letter put back: within the window by event time alone
-    "stored_misplaced",  # the copy of a misplaced event that was stored where it lay, by a version that did not move it
+    "same_id",  # an id from outside that is stored already
+    "replayed",  # a replayed dead letter: within the window by event time
+    "stored_misplaced",  # copy of a misplaced event that an earlier version stored where it was
 ]
 
 
-class Occurrence(NamedTuple):
-    """An event as the rule sees it, apart from its key. Times in milliseconds since 1970."""
+class Occurrence(Protocol):
+    """Attributes of an event that the rule compares, apart from its key. Times are in ms since 1970."""
 
-    offset: int
-    interaction_id: str
-    event_ms: int
-    append_ms: int
+    @property
+    def offset(self) -> int:
+        """Offset in the partition's log."""
+
+    @property
+    def event_ms(self) -> int:
+        """Event time."""
+
+    @property
+    def append_ms(self) -> int:
+        """Append time."""
 
 
 def dedup_key(
     namespace: str, execution_id: str | None, feature_id: str, types: Sequence[str], idempotency_key: str | None = None
 ) -> bytes | None:
-    """16 bytes that name (namespace, execution, feature, set of types), or (namespace, idempotency key), or None.
+    """Return the deduplication key of an event, KEY_BYTES long, or None for an event without one.
 
-    An event of an execution is named by that tuple; one without by its idempotency key; one without either is
-    never a duplicate of another. A cryptographic hash, because a tenant who could forge a collision could make
-    another event vanish. Lengths are part of the input, so no two tuples read alike.
+    The key hashes namespace, execution, feature and set of types. Without an execution it hashes namespace and
+    idempotency key; an event with neither is never a duplicate. The hash is cryptographic, because a tenant who could
+    forge a collision could make another event vanish. Lengths are part of the input, so different tuples differ.
     """
     tenant = namespace.encode()
     if execution_id:
@@ -62,9 +72,9 @@ def dedup_key(
 
 
 def is_duplicate_of(event: Occurrence, owner: Occurrence, window_ms: int, *, replayed: bool = False) -> bool:
-    """Whether `event` is a duplicate of `owner`, given that both have the same key and partition."""
+    """Return whether `event` is a duplicate of `owner`, given that both have the same key and partition."""
     return (
         owner.offset < event.offset
         and abs(event.event_ms - owner.event_ms) < window_ms
-        and (replayed or event.append_ms - owner.append_ms < 2 * window_ms)
+        and (replayed or event.append_ms - owner.append_ms < APPEND_WINDOWS * window_ms)
     )

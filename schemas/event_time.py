@@ -1,6 +1,6 @@
-"""Event time: what `occurred_at` may look like, and its one conversion to whole milliseconds.
+"""Event time: accepted forms of `occurred_at`, and its conversion to whole milliseconds.
 
-Both validation paths and the producer call these functions, so an event time cannot differ between them.
+The validator and the producer call these functions, so an event time cannot differ between them.
 """
 
 import re
@@ -13,7 +13,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_MS = 9_214_646_400_000
 
 # Narrower than `datetime.fromisoformat`, whose grammar grew between Python versions: a verdict must not depend
-# on the interpreter that validated.
+# on the Python version of the validating process.
 _ISO_8601 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
     r"([Zz]| ?[+-][0-9]{2}(:?[0-9]{2})?)?"
@@ -23,7 +23,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def parse_time_or_day(text: str) -> datetime:
-    """The same, and a date alone, which is its midnight. Raises as `parse_occurred_at` does."""
+    """Read a time as `parse_occurred_at` does, or a date, which stands for its midnight in UTC."""
     return parse_occurred_at(text if "T" in text.upper() or " " in text else f"{text}T00:00")
 
 
@@ -50,7 +50,7 @@ def parse_occurred_at(text: str) -> datetime:
 
 
 def to_epoch_ms(moment: datetime) -> int:
-    """Whole milliseconds since 1970, rounded down. Raises PydanticCustomError `bad_time` outside 1970-2262."""
+    """Return whole milliseconds since 1970, rounded down. Raises PydanticCustomError `bad_time` outside 1970-2262."""
     try:
         epoch_ms = (moment - EPOCH) // _MILLISECOND
     except OverflowError:
@@ -61,10 +61,10 @@ def to_epoch_ms(moment: datetime) -> int:
 
 
 def from_epoch_ms(epoch_ms: int) -> datetime:
-    """The UTC datetime of whole milliseconds since 1970, exact (no float on the way)."""
+    """Return the UTC datetime of whole milliseconds since 1970, exactly."""
     return EPOCH + timedelta(milliseconds=epoch_ms)
 
 
 def iso_ms(moment: datetime) -> str:
-    """How every time leaves Tally: ISO 8601, UTC, three decimals, `Z`."""
+    """Write a time as all of Tally's output does: ISO 8601, UTC, three decimals, `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""Identity: how an `interaction_id` comes about, and what can be read back out of it.
+"""Interaction ids: minting, derivation, and reading of their time.
 
-An id is `int_` and the 32 hex digits of a UUIDv7 (RFC 9562, section 5.7), so ids sort by their time as plain
-strings. The same 16 bytes, without the prefix, travel through claims and hashes.
+An id is `int_` and the 32 hex digits of a UUIDv7 (RFC 9562, section 5.7), so ids sort by time as plain strings. Claims
+and hashes hold its 16 bytes without the prefix.
 """
 
 import hashlib
@@ -24,22 +24,22 @@ _is_id = re.compile(ID_PATTERN).fullmatch
 
 
 def is_interaction_id(text: str) -> bool:
-    """Whether `text` has the shape of an id; says nothing about whether it was ever given out."""
+    """Return whether `text` has the form of an id, whether or not an event has it."""
     return len(text) == ID_LENGTH and _is_id(text) is not None
 
 
 def id_bytes(interaction_id: str) -> bytes:
-    """The 16 bytes of an id."""
+    """Return the 16 bytes of an id."""
     return bytes.fromhex(interaction_id[len(PREFIX) :])
 
 
 def id_from_bytes(raw: bytes) -> str:
-    """The id of 16 bytes; the inverse of `id_bytes`."""
+    """Return the id of 16 bytes; the inverse of `id_bytes`."""
     return PREFIX + raw.hex()
 
 
 def id_time_ms(interaction_id: str) -> int:
-    """The id's time bits, in milliseconds since 1970."""
+    """Return the time of an id in milliseconds since 1970."""
     return int(interaction_id[len(PREFIX) : len(PREFIX) + 12], 16)
 
 
@@ -49,10 +49,10 @@ def _uuid7(epoch_ms: int, rand_a: int, rand_b: int) -> str:
 
 
 class IdMint:
-    """Mints ids in ascending order within this process, also when the wall clock stands still or steps back.
+    """Source of ids that ascend within this process, also when the wall clock stands still or steps back.
 
-    The 12 bits after the time count ids of one millisecond (RFC 9562, section 6.2, method 1); when they run
-    out the mint borrows the next millisecond, so more than 4,096,000 ids a second run ahead of the clock.
+    The 12 bits after the time count the ids of a millisecond (RFC 9562, section 6.2, method 1). When they are used up,
+    the next millisecond is used early: at more than 4,096,000 ids a second, ids are ahead of the clock.
     """
 
     def __init__(self) -> None:
@@ -77,15 +77,15 @@ mint_id = IdMint()
 
 
 def derive_foreign_id(topic: str, partition: int, offset: int, append_ms: int) -> str:
-    """The id of a record that came without one: the same on every redelivery.
+    """Derive the id of a record without one. Every delivery of the record gives the same id.
 
-    The append time is part of it, so offset 0 of a recreated topic is another event than offset 0 of the old.
+    The append time is part of the input: offset 0 of a recreated topic is another event than offset 0 of the old one.
     """
     return _derive(append_ms, topic.encode(), b"%d %d %d" % (partition, offset, append_ms))
 
 
 def derive_import_id(namespace: str, source: str, row: bytes, nth: int, event_ms: int) -> str:
-    """The id of an imported row: the same whenever the same file is imported.
+    """Derive the id of an imported row. Every import of the same file gives the same id.
 
     `nth` counts identical rows of one source from 0, so a file that repeats a row keeps both.
     """
@@ -93,9 +93,9 @@ def derive_import_id(namespace: str, source: str, row: bytes, nth: int, event_ms
 
 
 def derive_replay_id(topic: str, partition: int, offset: int, append_ms: int) -> str:
-    """The id of a rejected record when it is put on the topic again: the same however often that is done.
+    """Derive the id of a replayed dead letter. Every replay of the same record gives the same id.
 
-    Another one than the rejected event's own, so that both can be asked for.
+    It differs from the id of the rejected event, so both can be looked up.
     """
     return _derive(append_ms, b"replay", topic.encode(), b"%d %d %d" % (partition, offset, append_ms))
 

@@ -1,7 +1,7 @@
-"""The interaction: the public model, its bounds and its vocabulary.
+"""Interaction: the public model, the table of its fields, their bounds and the vocabulary of types.
 
-The model is the validator's last word (see `schemas.validator`) and what a Python producer fills in. The same bounds
-stand once more in the scanner (`kernels.scan_event`); a property test holds the two together.
+The validator decides by the model (`schemas.validator`), and Python producers fill it in. The lists of fields elsewhere
+are derived from `FIELDS`. A property test holds the model and the compiled scanner (`kernels.scan_event`) together.
 """
 
 import json
@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from schemas.event_time import parse_occurred_at, to_epoch_ms
+from schemas.fields import FieldKind, FieldSpec, FieldType, Kept, fields_of
 from schemas.json_bounds import MAX_DEPTH, depth_of
 
 InteractionType = Literal[
@@ -61,7 +62,7 @@ NO_FEATURE_URI = "no feature_uri: this interaction cannot take part in learned f
 
 
 def warning_for(feature_uri: str | None) -> str | None:
-    """The API's warning for an interaction that is accepted but may not act as its sender intends."""
+    """Return the API's warning for an accepted interaction that may not act as its sender intends, or None."""
     return NO_FEATURE_URI if feature_uri is None else None
 
 
@@ -83,12 +84,12 @@ def _within(limit_bytes: int) -> AfterValidator:
 
 
 def encode_object(value: dict[str, Any]) -> bytes:
-    """The JSON text of metadata or query_snapshot: what is measured here is what is sent."""
+    """Encode an object field as JSON text: the bounds apply to these bytes, and these bytes are sent."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _plain_json_object(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what cannot be written as bounded JSON; the object itself is kept as given."""
+    """Return the object; raise PydanticCustomError if it cannot be written as JSON within the bounds."""
     try:
         if depth_of(value, max_nodes=MAX_OBJECT_BYTES) + 1 > MAX_DEPTH:
             raise PydanticCustomError("too_deep", "nests deeper than {limit} levels", {"limit": MAX_DEPTH})
@@ -111,15 +112,18 @@ def _occurred_at(value: object) -> object:
         return parse_occurred_at(value)
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-        to_epoch_ms(aware)  # refuses what lies outside the range
+        to_epoch_ms(aware)  # raises outside 1970 to 2262
         return aware
     return value
 
 
-Id = Annotated[str, _within(MAX_ID_BYTES)]
-Uri = Annotated[str, _within(MAX_URI_BYTES)]
-JsonObject = Annotated[dict[str, Any], AfterValidator(_plain_json_object)]
-OccurredAt = Annotated[datetime, BeforeValidator(_occurred_at)]
+Id = Annotated[str, FieldType("text", MAX_ID_BYTES), _within(MAX_ID_BYTES)]
+Uri = Annotated[str, FieldType("text", MAX_URI_BYTES), _within(MAX_URI_BYTES)]
+Types = Annotated[list[InteractionType], FieldType("types"), Field(min_length=1, max_length=MAX_TYPES)]
+Int32 = Annotated[int, FieldType("integer"), Field(ge=0, le=MAX_INT32)]
+Float = Annotated[float, FieldType("float"), Field(allow_inf_nan=False)]
+JsonObject = Annotated[dict[str, Any], FieldType("object", MAX_OBJECT_BYTES), AfterValidator(_plain_json_object)]
+OccurredAt = Annotated[datetime, FieldType("time"), BeforeValidator(_occurred_at)]
 
 
 class Interaction(BaseModel):
@@ -131,24 +135,21 @@ class Interaction(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    feature_id: Id = Field(
+    # The table of fields. One more is a line here, of one of the types above, and a migration that adds its column.
+    feature_id: Annotated[Id, Kept] = Field(
         validation_alias=AliasChoices("feature_id", "document_id"),
         description="The document or feature that was interacted with; at most 512 bytes.",
     )
-    interaction_type: list[InteractionType] = Field(
-        min_length=1, max_length=MAX_TYPES, description="What happened; one entry or several."
-    )
-    position: int = Field(ge=0, le=MAX_INT32, description="0-based place in the list of results.")
+    interaction_type: Annotated[Types, Kept] = Field(description="What happened; one entry or several.")
+    position: Int32 = Field(description="0-based place in the list of results.")
     metadata: JsonObject | None = Field(default=None, description="At most 64 KiB of JSON.")
     user_id: Id | None = None
     session_id: Id | None = None
-    execution_id: Id | None = Field(default=None, description="The search that showed the result.")
+    execution_id: Annotated[Id | None, Kept] = Field(default=None, description="The search that showed the result.")
     retriever_id: Id | None = None
     query_snapshot: JsonObject | None = Field(default=None, description="At most 64 KiB of JSON.")
-    document_score: float | None = Field(default=None, allow_inf_nan=False)
-    result_set_size: int | None = Field(
-        default=None, ge=0, le=MAX_INT32, description="0 only together with zero_results."
-    )
+    document_score: Float | None = None
+    result_set_size: Int32 | None = Field(default=None, description="0 only together with zero_results.")
     feature_uri: Uri | None = Field(default=None, description="Needed for learned fusion; at most 2048 bytes.")
     occurred_at: OccurredAt | None = Field(
         default=None, description="ISO 8601 with a time; without an offset it is UTC. 1970 to 2262."
@@ -170,3 +171,15 @@ class Interaction(BaseModel):
         if self.result_set_size == 0 and "zero_results" not in self.interaction_type:
             raise PydanticCustomError("empty_result_set", "result_set_size 0 needs interaction_type zero_results")
         return self
+
+
+FIELDS: tuple[FieldSpec, ...] = fields_of(Interaction)
+"""Fields of an interaction, in the order of their declaration."""
+
+
+def names_of(*kinds: FieldKind) -> tuple[str, ...]:
+    """Return the names of the fields of some kinds, kind after kind."""
+    return tuple(field.name for kind in kinds for field in FIELDS if field.kind == kind)
+
+
+OBJECT_FIELDS = names_of("object")

@@ -1,20 +1,20 @@
-"""How deep JSON may nest, measured without recursion: a hostile value must not meet a stack limit first."""
+"""Bound on the nesting of JSON, measured without recursion: hostile input must not reach the stack limit first."""
 
 import re
 from typing import Any
 
 MAX_DEPTH = 32
-"""Containers inside one another, the interaction's own object counted as 1."""
+"""Largest number of containers inside one another; the interaction's own object counts as 1."""
 
 
-# Possessive, and an open string runs to the end: a hostile text is still read once, not once from each quote.
+# Possessive, and an unclosed string extends to the end: a hostile text is read once, not once from each quote.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 _SMALL_CHARACTERS = 4_096
 
 
 def depth_of_text(text: str) -> int:
-    """Return the deepest nesting of brackets outside strings. Exact for well-formed JSON, a guess for the rest."""
+    """Return the deepest nesting of brackets outside strings. Exact for well-formed JSON, else an estimate."""
     plain = _STRING.sub("", text)
     if len(plain) > _SMALL_CHARACTERS:
         return _depth_of_brackets(plain.encode(errors="replace"))
@@ -26,7 +26,7 @@ def depth_of_text(text: str) -> int:
 
 
 def _depth_of_brackets(plain: bytes) -> int:
-    """Do the same with arrays: a loop would take a microsecond for every ten brackets."""
+    """Return the deepest nesting of brackets, computed with arrays: a loop takes a microsecond for ten brackets."""
     import numpy as np  # noqa: PLC0415  (an install that only produces events has no numpy, and validates no text)
 
     steps = np.zeros(256, np.int8)
@@ -35,10 +35,10 @@ def _depth_of_brackets(plain: bytes) -> int:
 
 
 def depth_of(value: Any, max_nodes: int) -> int:
-    """How deep a Python value nests lists and dicts; stops counting one level past the limit.
+    """Return the nesting of lists and dicts in a Python value, up to one level above MAX_DEPTH.
 
-    Raises ValueError past `max_nodes` values: a few lists that contain one another many times over would take
-    for ever to walk.
+    Raises ValueError for more than `max_nodes` values: a few lists that contain one another several times stand for
+    more values than can be visited.
     """
     level, depth, nodes = [value], 0, 1
     while depth <= MAX_DEPTH:

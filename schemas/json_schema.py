@@ -1,4 +1,4 @@
-"""The JSON Schema of a record value, for producers in other languages: `python -m schemas.json_schema`."""
+"""JSON Schema of a record value, for producers in other languages: `python -m schemas.json_schema`."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from schemas.interaction import Interaction
 
 
 def record_value_schema() -> dict[str, Any]:
-    """The schema of what `schemas/wire.py` puts on the topic."""
+    """Return the JSON Schema of record values (`schemas/wire.py`)."""
     schema = Interaction.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Tally record value"
@@ -23,7 +23,7 @@ def record_value_schema() -> dict[str, Any]:
 
 
 def as_text() -> str:
-    """The schema as it is committed."""
+    """Return the text of `schemas/interaction.schema.json`."""
     return json.dumps(record_value_schema(), indent=2) + "\n"
 
 

@@ -1,6 +1,6 @@
-"""The dead letter: a rejected record's own bytes and headers, and in further headers why it was rejected.
+"""Dead letter: the bytes and headers of a rejected record, with the reason in further headers.
 
-Its origin (topic, partition, offset) is its identity: a crash may write it twice, and the two are one.
+Its origin (topic, partition, offset) is its identity: after a crash the same letter may be on the topic twice.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ TOPIC, PARTITION, OFFSET = f"{PREFIX}topic", f"{PREFIX}partition", f"{PREFIX}off
 APPEND_MS, NULL_KEY = f"{PREFIX}append-ms", f"{PREFIX}null-key"
 
 RAW_NAME = f"{PREFIX}raw-name-"
-"""Begins the name of a header of the record whose own name is not UTF-8: its bytes follow as hexadecimal digits."""
+"""Prefix of a header whose name in the record is not UTF-8; the bytes of the name follow as hexadecimal digits."""
 MOST_LETTER_HEADERS = 16
 MOST_LETTER_BYTES = 64 * 1024
-"""Largest size that a letter adds to its record."""
+"""Largest number of bytes that a letter adds to its record."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -32,7 +32,7 @@ def _number(text: str, end: int) -> int:
 
 
 class Origin(NamedTuple):
-    """Where a rejected record lies in the log. As text: topic/partition/offset."""
+    """Place of a record in the log. As text: topic/partition/offset."""
 
     topic: str
     partition: int
@@ -49,16 +49,16 @@ class Origin(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """A dead letter, read. `key`, `value` and `headers` are the rejected record's own."""
+    """Contents of a dead letter. `key`, `value` and `headers` are those of the rejected record."""
 
     origin: Origin
     append_ms: int
-    """When the rejected record was appended, in ms since 1970."""
+    """Append time of the rejected record, in ms since 1970."""
     reason: str
     field: str
     message: str
     namespace: str
-    """Empty for a record nobody could attribute to one."""
+    """Empty for a record that could not be attributed to one."""
     interaction_id: str
     key: bytes | None
     value: bytes | None
@@ -66,14 +66,14 @@ class Letter(NamedTuple):
 
 
 def write_name(name: str) -> str:
-    """The name that a record's own header has in its letter: clients cannot write one that is not UTF-8."""
+    """Return the name that a record's header has in its letter: clients cannot write a name that is not UTF-8."""
     raw = name.encode(errors="surrogateescape")
     is_plain = raw.decode(errors="replace") == name and not name.startswith(RAW_NAME)
     return name if is_plain else f"{RAW_NAME}{raw.hex()}"
 
 
 def read_name(name: str) -> str:
-    """The name that a header of a letter has in the record; bytes that are not UTF-8 become surrogates."""
+    """Return the name that a header of a letter has in the record; bytes that are not UTF-8 become surrogates."""
     with suppress(ValueError):
         if name.startswith(RAW_NAME):
             return bytes.fromhex(name.removeprefix(RAW_NAME)).decode(errors="surrogateescape")
@@ -81,7 +81,7 @@ def read_name(name: str) -> str:
 
 
 def write_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
-    """The headers of a letter: the record's own, then those that say why it was rejected."""
+    """Return the headers of a letter: those of the record, then the origin and the reason."""
     headers = [(write_name(name), raw) for name, raw in letter.headers]
     headers += [
         (REASON, letter.reason.encode()),
@@ -94,18 +94,18 @@ def write_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
         (OFFSET, b"%d" % letter.origin.offset),
         (APPEND_MS, b"%d" % letter.append_ms),
     ]
-    # A record needs a key or a value; a tombstone without a key gets an empty one, and says so.
+    # A Kafka record needs a key or a value: a record with neither gets an empty key, and a header that says so.
     if letter.key is None and letter.value is None:
         headers.append((NULL_KEY, b"1"))
     return headers
 
 
 def read_letter(key: bytes | None, value: bytes | None, headers: Headers) -> Letter:
-    """The letter that a record of the dead-letter topic is. Raises ValueError for a record that is none."""
+    """Read a record of the dead-letter topic. Raises ValueError for a record that is no dead letter."""
     names = [name for name, _ in headers]
     if REASON not in names:
-        raise ValueError("no dead letter of ours")
-    # The record may have been one already: its own headers end where the last letter's begin.
+        raise ValueError("not one of Tally's dead letters")
+    # The rejected record may itself be a dead letter: its headers end where those of the last letter begin.
     begin = len(names) - 1 - names[::-1].index(REASON)
     ours = {name: (raw or b"").decode(errors="replace") for name, raw in headers[begin:]}
     try:

@@ -1,4 +1,4 @@
-"""JSON merge patch (RFC 7396) on a JSON object's bytes. What the patch does not name stays as it was written."""
+"""JSON merge patch (RFC 7396) on a JSON object's bytes. Members that the patch does not name keep their bytes."""
 
 from typing import Any
 

@@ -1,42 +1,39 @@
-"""Outcomes of an event: every accepted one reaches exactly one of these."""
+"""Outcomes of an event: every accepted event reaches exactly one."""
 
 from typing import Any, NamedTuple
 
 
 class Stored(NamedTuple):
-    """The event is stored; `row` has the public columns."""
+    """Outcome of a stored event; `row` has its public columns."""
 
     row: dict[str, Any]
 
 
 class DuplicateOf(NamedTuple):
-    """The event repeats a stored one."""
+    """Outcome of a duplicate; the id is that of its owner."""
 
     interaction_id: str
 
 
 class RejectedFor(NamedTuple):
-    """The event could never be valid."""
+    """Outcome of a record that cannot be stored."""
 
     reason: str
     field: str
     message: str
     replayed_as: str
-    """The id under which it was put on the topic again; empty if it was not."""
+    """Id under which the dead letter was replayed; empty if it was not."""
 
 
 class Moved(NamedTuple):
-    """The event lay on another partition than its key's; what its copy there comes to is not known yet.
-
-    Where the copy lies.
-    """
+    """Outcome of a misplaced event: the place of its copy, which has no outcome yet."""
 
     partition: int
     offset: int
 
 
 class Deleted(NamedTuple):
-    """The event was deleted, before or after it was stored."""
+    """Outcome of an event that was deleted, before or after it was stored."""
 
 
 Outcome = Stored | DuplicateOf | RejectedFor | Moved | Deleted

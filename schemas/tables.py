@@ -1,11 +1,12 @@
-"""The tables, as data: every statement that `tally init` runs, in order, and the columns the consumer fills.
+"""Tables as data: the statements that `tally init` runs, in order, and the columns of interactions.
 
-A migration is never edited once it has left this repository; the next one repairs it. Names are unqualified: the
-connection carries the database.
+A migration is never edited after its release; a later one corrects it. Names are unqualified: the connection selects
+the database.
 """
 
 from typing import NamedTuple
 
+from schemas.interaction import FIELDS
 from schemas.views import VIEWS
 
 INTERACTIONS = "interactions"
@@ -19,26 +20,27 @@ EXPANSIONS = "expansions"
 MIGRATIONS_TABLE = "schema_migrations"
 
 DEDUPLICATION_WINDOW = 10_000
-"""Insert tokens that each table remembers. A retry comes a minute after its first try at most (TALLY_QUERY_TIMEOUT_MS);
-a worker that keeps up makes up to 10 inserts a second (TALLY_BATCH_AGE_MS): so this is enough for 16 workers."""
+"""Insert tokens that each table remembers, enough for 16 workers. A retry follows its first attempt within a minute
+(TALLY_QUERY_TIMEOUT_MS), and a worker without lag makes up to 10 inserts a second (TALLY_BATCH_AGE_MS)."""
 
 COMPACT_PART_BYTES = 100_000_000
+"""Size up to which a part is one file instead of one for each column."""
 
 ROWS_PER_MARK = 1_024
-"""Rows per index granule. A lookup by id reads as many of every column: this and small compressed blocks cost a quarter
-more CPU for each row written than 8,192 and large blocks, and let two to three times as many ids be looked up."""
+"""Rows per index mark; a lookup by id reads one mark of every column. Compared with 8,192 and large compressed blocks,
+a written row costs a quarter more CPU, and two to three times as many lookups are possible."""
 ROWS_PER_RANGE = 8_192
-"""Rows per entry of the minmax indexes of times and offsets."""
+"""Rows per entry of the min-max indexes on times and offsets."""
 
 
 class Migration(NamedTuple):
-    """One step of the tables' history. Each statement must be safe to run twice: a crash may fall between two."""
+    """Step of the tables' history. Every statement is safe to run twice, because a crash may interrupt a migration."""
 
     version: int
     statements: tuple[str, ...]
     oldest: int
-    """The oldest version of the tables that a process may have been written for and still run on these: so tables are
-    migrated first, and processes replaced one after another."""
+    """Oldest version of the tables whose processes still run on these. Tables are migrated first, then processes are
+    replaced one by one."""
 
 
 _CREATE_MIGRATIONS = f"""
@@ -48,11 +50,11 @@ CREATE TABLE IF NOT EXISTS {MIGRATIONS_TABLE} (
 ) ENGINE = ReplacingMergeTree ORDER BY version
 """
 
-# The place in the log is part of the key: a record that is inserted again collapses with itself, but two records that
-# a foreign producer gave one id stay two, and the accounts balance.
+# The place in the log is part of the key: a record that is inserted again collapses with itself, while two records
+# with the same id from a foreign producer remain two rows, and the audit balances.
 #
-# One insert may hold any mix of months, and a lookup touches every partition: so the table has none, and time
-# ranges are pruned by the min-max index instead (ids, and so rows, lie in time order).
+# The table has no partitions: an insert may contain any months, and a lookup would read every partition. The min-max
+# index prunes time ranges instead, because ids, and therefore rows, are in time order.
 _CREATE_INTERACTIONS = f"""
 CREATE TABLE IF NOT EXISTS {INTERACTIONS} (
     namespace LowCardinality(String),
@@ -122,7 +124,7 @@ CREATE TABLE IF NOT EXISTS {LEDGER} (
 ORDER BY (_topic, _partition, verdict, month, first_offset)
 """
 
-# With another number of partitions a key lies elsewhere, apart from its claims: the count must not change unnoticed.
+# With another number of partitions a key is on another partition than its claims: the change must be detected.
 _CREATE_TOPICS = f"""
 CREATE TABLE IF NOT EXISTS {TOPICS} (
     topic String,
@@ -145,12 +147,12 @@ _WIDEN_OUTCOMES = tuple(
     for table in (OUTCOMES, EXPIRING)
 )
 
-# An insert in one file instead of sixty: a fifth less CPU for a row, its merges included. Lookups do not feel it:
-# parts that large are soon merged into larger ones.
+# One file for each insert instead of sixty: a fifth less CPU for each row, merges included. Lookups are not slower,
+# because such parts are soon merged into larger ones.
 _COMPACT_PARTS = f"ALTER TABLE {INTERACTIONS} MODIFY SETTING min_bytes_for_wide_part = {COMPACT_PART_BYTES}"
 
-# By id first: ids sort by time, so what is deleted of a batch of new events lies together. Never emptied, and never
-# part of a replay: what is deleted stays deleted.
+# By id first: ids sort by time, so deletions of a batch of new events are close together. The table is never emptied
+# and not part of a replay: deleted events stay deleted.
 _CREATE_DELETIONS = f"""
 CREATE TABLE IF NOT EXISTS {DELETIONS} (
     interaction_id String,
@@ -176,20 +178,20 @@ CREATE TABLE IF NOT EXISTS {API_KEYS} (
 ORDER BY key_id
 """
 
-# What a sender may ask for (`?deduplicate=false`), and what a rebuild must know.
+# A sender may request it (`?deduplicate=false`), and a rebuild of claims needs it.
 _ADD_KEYED = f"""
 ALTER TABLE {INTERACTIONS}
     ADD COLUMN IF NOT EXISTS _keyed UInt8 DEFAULT 1 COMMENT 'whether it may be a duplicate, or the owner of one'
     AFTER _idempotency_key
 """
 
-# Rows of events may be expired, too. The order of the values stays, so the table's own order does.
+# Rows of events expire as well. The order of the values is unchanged, so the table's order is valid.
 _WIDEN_LEDGER = f"""
 ALTER TABLE {LEDGER}
     MODIFY COLUMN verdict Enum8('duplicate' = 1, 'rejected' = 2, 'stored' = 3, 'deleted' = 4)
 """
 
-# The same number in both tables; the order of the values stays, so the ledger's own order does.
+# The value has the same number in both tables. The order of the values is unchanged, so the ledger's order is valid.
 _ADD_MOVED = (
     *(
         f"ALTER TABLE {table} "
@@ -203,7 +205,8 @@ _ADD_MOVED = (
     VIEWS["verdicts_by_hour"],
 )
 
-# Without ends: begun, so that who continues with it knows what the topic's limit was before its producers were held.
+# A row without ends is an expansion that has begun. Resuming it needs the topic's limit from before the producers
+# were held.
 _CREATE_EXPANSIONS = f"""
 CREATE TABLE IF NOT EXISTS {EXPANSIONS} (
     topic String,
@@ -234,33 +237,15 @@ KEPT_FROM = (
     f"toDateTime64(addMonths(toDate(toString((SELECT greatest(max(month), 197001) FROM {LEDGER} "
     "WHERE _topic = {topic:String} AND verdict IN ('stored', 'deleted'))) || '01'), 1), 3, 'UTC')"
 )
-"""Rows of `interactions` from before this time are counted in the ledger, whether they are deleted already or not."""
+"""Expression of the time before which rows of `interactions` are counted in the ledger, expired or not."""
 
-PUBLIC_COLUMNS = (
-    "interaction_id",
-    "feature_id",
-    "interaction_type",
-    "position",
-    "metadata",
-    "user_id",
-    "session_id",
-    "execution_id",
-    "retriever_id",
-    "query_snapshot",
-    "document_score",
-    "result_set_size",
-    "feature_uri",
-    "occurred_at",
-    "timestamp",
-)
-"""The columns of `interactions` that a record of the API is made from."""
+PUBLIC_COLUMNS = ("interaction_id", *(field.name for field in FIELDS), "timestamp")
+"""Columns of `interactions` that a record of the API is made from."""
 
 KEPT_COLUMNS = (
     "namespace",
     "interaction_id",
-    "feature_id",
-    "interaction_type",
-    "execution_id",
+    *(field.name for field in FIELDS if field.kept),
     "timestamp",
     "_event_time_ms",
     "_idempotency_key",
@@ -269,17 +254,6 @@ KEPT_COLUMNS = (
     "_partition",
     "_offset",
 )
-"""Columns that a tombstone keeps: the row's place in the accounts, and the parts of its key."""
-ERASED_COLUMNS = {
-    "position": "0",
-    "metadata": "''",
-    "user_id": "NULL",
-    "session_id": "NULL",
-    "retriever_id": "NULL",
-    "query_snapshot": "''",
-    "document_score": "NULL",
-    "result_set_size": "NULL",
-    "feature_uri": "NULL",
-    "occurred_at": "NULL",
-}
-"""Columns that it erases, with the value written instead."""
+"""Columns that a tombstone keeps: the place in the log, the times, and the parts of the deduplication key."""
+ERASED_COLUMNS = {field.name: field.erased for field in FIELDS if not field.kept}
+"""Columns that a tombstone erases, with the SQL literal written instead."""

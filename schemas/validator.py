@@ -1,4 +1,4 @@
-"""The validator: the slow path that has the last word and words every rejection."""
+"""Validator: the strict, slow path, which decides about every event that the scanner leaves, and words rejections."""
 
 import json
 from codecs import BOM_UTF8
@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from schemas.event_time import to_epoch_ms
 from schemas.identity import is_interaction_id
-from schemas.interaction import MAX_OBJECT_BYTES, Interaction
+from schemas.interaction import MAX_OBJECT_BYTES, OBJECT_FIELDS, Interaction
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
-from schemas.wire import ACCEPTED_KEYS, NULL, OBJECT_FIELDS, REQUEST_KEYS, ValidEvent, WireEvent
+from schemas.wire import ACCEPTED_KEYS, FIELD_NAMES, NULL, REQUEST_KEYS, ValidEvent, wire_event
 
 _REASONS: dict[str, Reason] = {
     "missing": "missing_field",
@@ -34,14 +34,14 @@ _REASONS: dict[str, Reason] = {
     "conflict": "conflict",
     "empty_result_set": "conflict",
 }
-"""pydantic's error type -> our reason; what is not listed is a wrong type."""
+"""Reasons by pydantic's error types; other error types are a wrong type."""
 
 MOST_UNKNOWN_KEYS = 20
-"""Keys that are not declared and still are named one by one; further ones are counted."""
+"""Largest number of undeclared keys that are named one by one; further ones are counted."""
 
 
 class _Refused(Exception):
-    """`args` are rejections."""
+    """Refusal of a value; `args` are rejections."""
 
     @classmethod
     def because(cls, reason: Reason, field: str, message: str) -> "_Refused":
@@ -59,9 +59,9 @@ def validate(value: bytes | None) -> ValidEvent | Rejection:
 
 
 def validate_request(value: bytes) -> ValidEvent | Sequence[Rejection]:
-    """Decide about an event that somebody asks to have recorded: the event, or all that is wrong with it.
+    """Decide about an event of an HTTP request: the event, or everything that is wrong with it. Never raises.
 
-    The same judgement, but that an id is not the sender's to choose. Never raises.
+    In contrast to a record, a request must not contain an id.
     """
     try:
         return _validate(value, _parse(_decode(value)), None, accepted=REQUEST_KEYS)
@@ -85,30 +85,17 @@ def _validate(
         interaction = Interaction.model_validate(fields)
     except ValidationError as error:
         raise _Refused(*_rejections(error, accepted), *left_out) from None
+    values = {name: getattr(interaction, name) for name in FIELD_NAMES}
+    values |= {name: objects.get(name, NULL) for name in OBJECT_FIELDS}
+    values |= {"occurred_at": fields.get("occurred_at"), "interaction_id": interaction_id}
     occurred_at = interaction.occurred_at
-    event = WireEvent(
-        feature_id=interaction.feature_id,
-        interaction_type=interaction.interaction_type,
-        position=interaction.position,
-        metadata=objects.get("metadata", NULL),
-        user_id=interaction.user_id,
-        session_id=interaction.session_id,
-        execution_id=interaction.execution_id,
-        retriever_id=interaction.retriever_id,
-        query_snapshot=objects.get("query_snapshot", NULL),
-        document_score=interaction.document_score,
-        result_set_size=interaction.result_set_size,
-        feature_uri=interaction.feature_uri,
-        occurred_at=fields.get("occurred_at"),
-        interaction_id=interaction_id,
-    )
-    return ValidEvent(event, None if occurred_at is None else to_epoch_ms(occurred_at))
+    return ValidEvent(wire_event(**values), None if occurred_at is None else to_epoch_ms(occurred_at))
 
 
 def _leave_out_unknown(fields: dict[str, Any], accepted: Sequence[str]) -> list[Rejection]:
-    """Take keys that are not declared out of `fields`, all but the first, and say how many they were.
+    """Remove undeclared keys from `fields`, all but MOST_UNKNOWN_KEYS, and return a rejection that counts them.
 
-    The model would make an error of each: a megabyte of keys would be a hundred megabytes of errors.
+    The model makes an error of each key: a megabyte of keys would become a hundred megabytes of errors.
     """
     if len(fields) <= len(accepted) + MOST_UNKNOWN_KEYS:
         return []
@@ -189,9 +176,9 @@ def _refuse_half_surrogates(everything: list[Any]) -> None:
 
 
 def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
-    """Lift the JSON text of metadata and query_snapshot out of `value`, an empty object staying in its place.
+    """Return the JSON text of the object fields in `value`, and replace them in `fields` by empty objects.
 
-    They are stored as they were written: parsing and printing them again would change numbers.
+    They are stored as they were written: parsing and printing them would change numbers.
     """
     if not any(isinstance(fields.get(name), dict) for name in OBJECT_FIELDS):
         return {}
@@ -208,12 +195,12 @@ def _take_objects(value: bytes, fields: dict[str, Any]) -> dict[str, Raw]:
 
 
 def rejection_of(error: ValidationError) -> Rejection:
-    """The rejection for errors of the model: the first one, and the number of others."""
+    """Return the rejection for errors of the model: the first one, and the number of others."""
     return first_of(_rejections(error, ACCEPTED_KEYS))
 
 
 def first_of(rejections: Sequence[Rejection]) -> Rejection:
-    """The first of several, and how many more there are."""
+    """Return the first of several rejections, with the number of others in its message."""
     first, *others = rejections
     return first._replace(message=f"{first.message} (and {len(others)} more errors)") if others else first
 

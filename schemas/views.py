@@ -1,8 +1,8 @@
-"""The views for people. Each takes a namespace and a range of `timestamp` (the time of recording) as parameters
-and reads FINAL inside it, so a re-inserted row counts once and a day's question does not read a year.
+"""Views for analysts. Their parameters are a namespace and a range of `timestamp` (the append time).
 
-Click-through follows Joachims et al. (2005): what counts is whether a shown result was clicked, so each type
-counts once per execution and feature, and a click whose impression was not recorded stands apart.
+Each view reads FINAL within the range: a row that was inserted twice counts once, and a day's query reads a day.
+Click-through follows Joachims et al. (2005): a shown result was clicked or was not. Each type counts once for an
+execution and feature, and clicks without a recorded impression are counted apart.
 """
 
 _RANGE = "namespace = {namespace:String} AND timestamp >= {since:DateTime64(3)} AND timestamp < {until:DateTime64(3)}"

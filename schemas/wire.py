@@ -1,4 +1,4 @@
-"""The wire format: what one record on the topic looks like.
+"""Wire format of the records on the topic.
 
     key      namespace ":" execution_id (else idempotency key, session_id, user_id or feature_id), UTF-8
     value    the interaction as a JSON object, with `interaction_id` unless a foreign producer left it out
@@ -8,29 +8,32 @@
              tally-moved-from (on the copy of a misplaced event: topic/partition/offset of the original record),
              traceparent (W3C Trace Context, on what is traced)
 
-A record without headers is a foreign producer's: its namespace is the consumer's default one. Partitions are
-chosen by murmur2 of the key, as Kafka's own Java client does. An event on another partition is misplaced: the consumer
-moves it (`consumers/moves.py`). docs/wire.md is this contract for people.
+A record without headers comes from a foreign producer; its namespace is the consumer's default. Partitions are chosen
+by murmur2 of the key, as by Kafka's Java client. An event on another partition is misplaced: the consumer moves it
+(`consumers/moves.py`). docs/wire.md explains this contract.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from schemas.event_time import iso_ms
+from schemas.fields import FieldKind, FieldSpec
 from schemas.interaction import (
+    FIELDS,
     MAX_NAMESPACE_BYTES,
+    OBJECT_FIELDS,
     Interaction,
     InteractionType,
     encode_object,
 )
 
 SCHEMA_VERSION = 2
-"""The newest that is understood here. A record says the lowest that does it justice: 2 where it must not be
-deduplicated, which a consumer of version 1 would not know."""
+"""Newest format version that this code reads. A record names the lowest version that suffices to read it: 2 if it must
+not be deduplicated, which consumers of version 1 do not know."""
 
 NAMESPACE_HEADER = "tally-namespace"
 SCHEMA_HEADER = "tally-schema"
@@ -40,56 +43,83 @@ ORIGIN_HEADER = "tally-origin-ms"
 DEDUPLICATE_HEADER = "tally-deduplicate"
 MOVED_FROM_HEADER = "tally-moved-from"
 TRACE_HEADER = "traceparent"
-"""W3C Trace Context's, on records of requests that are traced."""
+"""Header of W3C Trace Context, on records of traced requests."""
 
 MAX_IDEMPOTENCY_BYTES = 512
 _MAX_DIGITS = 15
 _RECORD_FRAME_BYTES, _HEADER_FRAME_BYTES = 96, 10
-"""Kafka's own bytes of a batch with one record, and of a header: sizes, times, offsets, counts."""
+"""Bytes that Kafka adds to a batch with one record, and to a header: sizes, times, offsets, counts."""
 _NOT_IN_NAMESPACES = re.compile(r"[\x00-\x1f\x7f-\x9f,\ud800-\udfff]")
 
 NULL = Raw(b"null")
 _WHITESPACE = b" \t\r\n"
-OBJECT_FIELDS = ("metadata", "query_snapshot")
 
 
-class WireEvent(Struct, gc=False, omit_defaults=True):
-    """A record value that the validator let pass. Objects stay the JSON text they were; an absent one is `NULL`."""
+class Grouped(Protocol):
+    """Parts of a partition key."""
 
-    feature_id: str
+    @property
+    def feature_id(self) -> str: ...
+    @property
+    def execution_id(self) -> str | None: ...
+    @property
+    def session_id(self) -> str | None: ...
+    @property
+    def user_id(self) -> str | None: ...
+
+
+class WireEvent(Grouped, Protocol):
+    """Valid record value, with the fields that Tally's rules read by name.
+
+    `wire_event` makes it. It has every field of `schemas.interaction.FIELDS` and the id. Objects are JSON text as sent,
+    absent ones are `NULL`; `occurred_at` is text as sent.
+    """
+
     interaction_type: list[InteractionType]
-    position: int
-    metadata: Raw = NULL
-    user_id: str | None = None
-    session_id: str | None = None
-    execution_id: str | None = None
-    retriever_id: str | None = None
-    query_snapshot: Raw = NULL
-    document_score: float | None = None
-    result_set_size: int | None = None
-    feature_uri: str | None = None
-    occurred_at: str | None = None
-    interaction_id: str | None = None
+    interaction_id: str | None
+
+
+_WIRE_TYPES: dict[FieldKind, Any] = {
+    "text": str,
+    "types": list[InteractionType],
+    "integer": int,
+    "float": float,
+    "object": Raw,
+    "time": str,
+}
+
+
+def _struct_field(field: FieldSpec) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = _WIRE_TYPES[field.kind]
+    if field.required:
+        return field.name, kind
+    return (field.name, kind, NULL) if field.kind == "object" else (field.name, kind | None, None)
+
+
+_struct_fields = [*map(_struct_field, FIELDS), ("interaction_id", str | None, None)]
+wire_event: Callable[..., WireEvent] = cast(
+    Any, msgspec.defstruct("WireEvent", _struct_fields, gc=False, omit_defaults=True, kw_only=True)
+)
+"""Make an event from fields given by name; optional ones may be left out."""
 
 
 class ValidEvent(NamedTuple):
-    """A valid event and its `occurred_at` in milliseconds since 1970, None for a live event."""
+    """Valid event, and its `occurred_at` in ms since 1970; None for a live event."""
 
     event: WireEvent
     occurred_ms: int | None
 
 
-ACCEPTED_KEYS = ("document_id", *WireEvent.__struct_fields__)
-"""Largest size of a record's value."""
-REQUEST_KEYS = tuple(key for key in ACCEPTED_KEYS if key != "interaction_id")
-"""Largest size of an event in a request."""
+FIELD_NAMES = tuple(field.name for field in FIELDS)
+ACCEPTED_KEYS = ("document_id", *FIELD_NAMES, "interaction_id")
+"""Keys of a record's value."""
+REQUEST_KEYS = ("document_id", *FIELD_NAMES)
+"""Keys of an event in a request."""
 
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
-    """The record value of an interaction. Fields that are None are left out."""
-    fields: dict[str, Any] = {
-        name: value for name in Interaction.model_fields if (value := getattr(interaction, name)) is not None
-    }
+    """Encode an interaction as a record value. Fields that are None are left out."""
+    fields: dict[str, Any] = {name: value for name in FIELD_NAMES if (value := getattr(interaction, name)) is not None}
     for name in OBJECT_FIELDS:
         if name in fields:
             fields[name] = Raw(encode_object(fields[name]))
@@ -100,12 +130,12 @@ def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
 
 
 def with_id(value: bytes, interaction_id: str) -> bytes:
-    """Add an id to the value of a valid event that has none: at its end, since of equal keys the last one counts."""
+    """Add an id to the value of a valid event without one, at the end, because the last of equal keys counts."""
     return value.strip(_WHITESPACE)[:-1] + b',"interaction_id":"%s"}' % interaction_id.encode()
 
 
 def _plain(value: object) -> object:
-    """Subclasses of str, int and float (numpy's among them) as what they are; the model has checked them."""
+    """Convert subclasses of str, int and float (numpy has some) to the type itself."""
     for kind in (str, int, float):
         if isinstance(value, kind):
             return kind(value)
@@ -122,7 +152,7 @@ def encode_headers(
     traceparent: bytes | None = None,
     moved_from: str | None = None,
 ) -> list[tuple[str, bytes]]:
-    """The headers of a record that this version writes."""
+    """Return the headers of a record, as this version writes them. `origin_ms` is in ms since 1970."""
     headers = [(NAMESPACE_HEADER, namespace.encode()), (SCHEMA_HEADER, b"1" if deduplicate else b"2")]
     if derived_id:
         headers.append((DERIVED_ID_HEADER, b"1"))
@@ -140,47 +170,31 @@ def encode_headers(
 
 
 def record_size(key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> int:
-    """Bytes of a batch with this record alone, not compressed, or a few more: sizes are counted as the largest."""
+    """Return an upper bound of the size of an uncompressed batch with this record alone, in bytes."""
     size = _RECORD_FRAME_BYTES + len(key) + len(value)
     return size + sum(len(name) + len(content) + _HEADER_FRAME_BYTES for name, content in headers)
 
 
 def decode_number(raw: bytes | None) -> int | None:
-    """A header's decimal number below 10**15, which times in milliseconds and offsets are; None for anything else."""
+    """Read a header's decimal number below 10**15, such as a time in ms or an offset; None for other text."""
     return int(raw) if raw and raw.isdigit() and len(raw) <= _MAX_DIGITS else None
 
 
-class Grouped(Protocol):
-    """The parts of a partition key."""
-
-    @property
-    def feature_id(self) -> str: ...
-    @property
-    def execution_id(self) -> str | None: ...
-    @property
-    def session_id(self) -> str | None: ...
-    @property
-    def user_id(self) -> str | None: ...
-
-
 def partition_key(namespace: str, event: Grouped, idempotency_key: str | None = None) -> bytes:
-    """The key that decides an event's partition, which it shares with everything that it could be a duplicate of."""
+    """Return the key that decides an event's partition; an event and its possible duplicates have the same."""
     grouping = event.execution_id or idempotency_key or event.session_id or event.user_id or event.feature_id
     return f"{namespace}:{grouping}".encode()
 
 
 def check_idempotency_key(key: str) -> str:
-    """Return `key`; raise ValueError when no record may carry it."""
+    """Return `key`; raise ValueError if it is not 1 to MAX_IDEMPOTENCY_BYTES of UTF-8."""
     if not key or len(key.encode()) > MAX_IDEMPOTENCY_BYTES:
         raise ValueError(f"an idempotency key has 1 to {MAX_IDEMPOTENCY_BYTES} bytes")
     return key
 
 
 def check_namespace(namespace: str) -> str:
-    """Return `namespace`; raise ValueError when no record may carry it.
-
-    What it may hold can be written in every place that names one: headers, lists of settings, commands.
-    """
+    """Return `namespace`; raise ValueError if it cannot be written in headers, settings and commands."""
     if not namespace or len(namespace.encode(errors="surrogatepass")) > MAX_NAMESPACE_BYTES:
         raise ValueError(f"a namespace has 1 to {MAX_NAMESPACE_BYTES} bytes")
     if namespace != namespace.strip() or _NOT_IN_NAMESPACES.search(namespace):

@@ -4,19 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from producers.producer import Imported, NotAccepted, Producer, Receipt
-    from runtime.errors import Fatal, RefusedByBroker, SettingsError, TallyError, Unavailable
+    from producers.producer import ImportedInteraction, NotAccepted, Producer, Receipt
+    from runtime.errors import Fatal, RecordRefused, SettingsError, TallyError, Unavailable
     from runtime.settings import Settings
     from schemas.interaction import Interaction
 
 __all__ = [
     "Fatal",
-    "Imported",
+    "ImportedInteraction",
     "Interaction",
     "NotAccepted",
     "Producer",
     "Receipt",
-    "RefusedByBroker",
+    "RecordRefused",
     "Settings",
     "SettingsError",
     "TallyError",
@@ -24,15 +24,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "producers.producer": ("Imported", "NotAccepted", "Producer", "Receipt"),
-    "runtime.errors": ("Fatal", "RefusedByBroker", "SettingsError", "TallyError", "Unavailable"),
+    "producers.producer": ("ImportedInteraction", "NotAccepted", "Producer", "Receipt"),
+    "runtime.errors": ("Fatal", "RecordRefused", "SettingsError", "TallyError", "Unavailable"),
     "runtime.settings": ("Settings",),
     "schemas.interaction": ("Interaction",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: the command line imports this package before it can say anything."""
+    """Import a public name when it is first used: the command line imports this package too."""
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(module), name)

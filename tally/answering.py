@@ -1,4 +1,4 @@
-"""Which stores answer at all: asked before anything else, so that nobody waits for a query to one that hangs."""
+"""Checks that stores answer, before a query would wait for one that hangs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from runtime import clickhouse, kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from runtime.tasks import all_of
+from runtime.tasks import gather_or_cancel
 
 Answer = TypeVar("Answer")
 
@@ -31,13 +31,13 @@ _ASK: Mapping[str, tuple[str, Callable[[Settings], Awaitable[None]]]] = {
 
 
 async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
-    """Errors of these stores, within `TALLY_CONNECT_TIMEOUT_MS`: all are asked at once."""
-    faults = await all_of(_fault_of(settings, store) for store in stores)
+    """Return the errors of these stores within `TALLY_CONNECT_TIMEOUT_MS`. All are asked at once."""
+    faults = await gather_or_cancel(_fault_of(settings, store) for store in stores)
     return {store: fault for store, fault in zip(stores, faults, strict=True) if fault is not None}
 
 
 async def check_stores(settings: Settings, *stores: str) -> None:
-    """Raise what is wrong with these stores: Fatal of the first that waiting does not repair, else Unavailable."""
+    """Raise the first error that waiting does not repair, else Unavailable with the errors of all stores."""
     faults = (await faults_of(settings, *stores)).values()
     for fault in faults:
         if not isinstance(fault, Unavailable):
@@ -47,7 +47,7 @@ async def check_stores(settings: Settings, *stores: str) -> None:
 
 
 def asked(settings: Settings, stores: Sequence[str], ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """The answer, for which these stores are needed. Raises what `check_stores` does before it asks for anything."""
+    """Run `ask`, which needs these stores, and return its answer. Raises the errors of `check_stores` first."""
 
     async def run() -> Answer:
         await check_stores(settings, *stores)
@@ -59,7 +59,7 @@ def asked(settings: Settings, stores: Sequence[str], ask: Callable[[], Awaitable
 async def _fault_of(settings: Settings, store: str) -> TallyError | None:
     name, ask = _ASK[store]
     patience_ms = settings.connect_timeout_ms
-    # The question itself ends as soon, for a program ends no sooner than its threads.
+    # The query times out as early: a program does not end before its threads.
     hasty = settings.model_copy(update={"query_timeout_ms": max(1_000, patience_ms)})
     try:
         async with asyncio.timeout(patience_ms / 1000):

@@ -1,4 +1,4 @@
-"""Iterating in a thread over items that may be long in coming, such as lines of standard input."""
+"""Iteration in a thread over items that may block, such as lines of standard input."""
 
 import asyncio
 import queue
@@ -9,30 +9,30 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_ITEMS_AHEAD = 1_000
-"""Items that are read and not taken yet, at most."""
+_QUEUED_ITEMS = 1_000
+"""Maximum items that are read and not yet consumed."""
 
 
 class _End:
-    """The end of the items, and the error that ended them."""
+    """End of the items, with the error that ended them."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 async def read_in_background(items: Iterator[Item]) -> AsyncIterator[Item]:
-    """Yield from `items`, which a daemon thread reads. Raises what they raise.
+    """Yield from `items`, which a daemon thread reads. Raises the errors of `items`.
 
     Neither Ctrl-C nor the end of the process waits for the thread, unlike one of `asyncio.to_thread`: it may be
     reading from a terminal.
     """
-    ready: queue.Queue[Item | _End] = queue.Queue(_ITEMS_AHEAD)
+    ready: queue.Queue[Item | _End] = queue.Queue(_QUEUED_ITEMS)
     loop, has_items = asyncio.get_running_loop(), asyncio.Event()
 
     def put(item: Item | _End) -> None:
         ready.put(item)
         if not has_items.is_set():
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits for items any more
+            with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(has_items.set)
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""docs/capacity.md's table, for a few loads: `python -m tally.capacity_doc` prints the page with it again."""
+"""Table of docs/capacity.md: `python -m tally.capacity_doc` prints the page with the current table."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ _TABLE = re.compile(r"\| events/s, average .*?(?=\n\n)", re.DOTALL)
 
 
 def as_markdown() -> str:
-    """The table."""
+    """Return the table."""
     rows = []
     for events_per_s in LOADS:
         load = Load(events_per_s)
@@ -41,7 +41,7 @@ def as_markdown() -> str:
 
 
 def page() -> str:
-    """The whole page, with this table in the place of the one that is there."""
+    """Return the page with the current table in place of the old one."""
     return _TABLE.sub(lambda _: as_markdown(), PAGE.read_text(), count=1)
 
 

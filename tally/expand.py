@@ -1,14 +1,14 @@
-"""Expanding a topic: more partitions, and the same verdicts as if it had had them always.
+"""Expansion of a topic: more partitions, with the verdicts of a topic that always had them.
 
-1 hold      the topic takes no records: its limit for their size is one byte. The broker refuses them for every
-            producer, so nothing is on its way any more that might still arrive; producers are told to try again
-2 drain     until the workers have committed all there is
-3 record    where the old partitions end; from there on each new one inherits from its old one (`runtime.expansions`)
+1 hold      set the topic's record size limit to one byte: the broker refuses the records of every producer, so no
+            record can still arrive; producers report a temporary error
+2 drain     wait until the workers have committed every record
+3 record    store the ends of the old partitions; each new partition inherits from one of them (`runtime.expansions`)
 4 expand
-5 settle    until every producer has looked at the topic again, and has given up what it had sent before
-6 release   workers start again by themselves, and put the claims of the new partitions back from ClickHouse
+5 settle    wait until every producer has read the topic's metadata, and has given up its earlier records
+6 release   workers restart by themselves, and rebuild the claims of the new partitions from ClickHouse
 
-Until 3 whatever goes wrong ends with a release, and nothing has changed. From there on the same command continues.
+A failure before step 3 releases the topic unchanged. After step 3 the same command continues.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from runtime.expansions import Expansions
 from runtime.migrate import check_schema
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, set_on, settings_of
+from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, change_topic_settings, topic_overrides
 from schemas.event_time import from_epoch_ms
 from schemas.tables import EXPANSIONS, OUTCOMES, TOPICS
 
@@ -52,14 +52,16 @@ _COUNT = f"INSERT INTO {TOPICS} (topic, partitions) SELECT {{topic:String}}, {{a
 Say = Callable[[str], None]
 
 
-class _Begun(NamedTuple):
+class _Start(NamedTuple):
+    """State of the topic before the expansion; `ends` is empty until it is drained."""
+
     before: int
     ends: Sequence[int]
     max_message_bytes: int
 
 
 class Expand:
-    """One topic's expansion to `partitions`."""
+    """Expansion of one topic to `partitions`."""
 
     def __init__(self, settings: Settings, partitions: int, *, drain_timeout_s: float, say: Say) -> None:
         self._settings = settings
@@ -72,7 +74,7 @@ class Expand:
         self._log: AIOKafkaConsumer
 
     async def run(self) -> int:
-        """Returns how many partitions there were before. Raises TallyError; after any it may be called again."""
+        """Expand, and return the previous number of partitions. Raises TallyError; the call can then be repeated."""
         async with AsyncExitStack() as open_:
             self._database = await open_.enter_async_context(connect(self._settings))
             self._admin = await open_.enter_async_context(kafka.admin(self._settings))
@@ -88,14 +90,14 @@ class Expand:
             await self._database.command(_COUNT, self._where)
             if len(await self._numbers()) < self._partitions:
                 await add_partitions(self._admin, self._settings.topic, self._partitions)
-                self._say(f"{self._partitions} partitions; producers are told for {self._settle_s:.0f} s")
+                self._say(f"{self._partitions} partitions; waiting {self._settle_s:.0f} s for producers to notice")
             await asyncio.sleep(self._settle_s)
             await self._release(begun)
             await self._say_not_moved()
             return begun.before
 
     async def _say_not_moved(self) -> None:
-        """Misplaced events that workers came to while the topic took no records could not be moved."""
+        """Report misplaced events that workers could not move while the topic refused records."""
         ((events,),) = await self._database.rows(_NOT_MOVED, self._where)
         if events:
             self._say(
@@ -110,43 +112,44 @@ class Expand:
         return await kafka.partition_numbers(self._admin, self._settings.topic)
 
     async def _is_done(self) -> bool:
-        limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        limit = (await topic_overrides(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
         return len(await self._numbers()) == self._partitions and limit != str(HELD_BYTES)
 
-    async def _begin(self) -> _Begun:
-        """The start of this expansion, or of one that an earlier run has begun and not ended."""
+    async def _begin(self) -> _Start:
+        """Return the start of this expansion, or of an interrupted one."""
         before = len(await self._numbers())
-        limit = (await settings_of(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
-        earlier = [_Begun(*row) for row in await self._database.rows(_BEGUN, self._where)]
+        limit = (await topic_overrides(self._admin, self._settings.topic)).get(MAX_MESSAGE_BYTES)
+        earlier = [_Start(*row) for row in await self._database.rows(_BEGUN, self._where)]
         if earlier and (earlier[0].ends or limit == str(HELD_BYTES)):
             return earlier[0]
         await self._refuse(before)
-        begun = _Begun(before, [], int(limit or self._settings.max_record_bytes))
+        begun = _Start(before, [], int(limit or self._settings.max_record_bytes))
         await self._note(begun)
         return begun
 
     async def _refuse(self, before: int) -> None:
         if self._partitions <= before or self._partitions % before:
             raise SettingsError(
-                f"--partitions: the topic has {before}, so {2 * before} or another multiple of {before}: then each new "
-                "partition takes over from exactly one that is there"
+                f"--partitions: the topic has {before}, so {2 * before} or another multiple of {before}: each new "
+                "partition then inherits from exactly one old partition"
             )
         expansions = (await Expansions.read(self._settings.topic, self._database)).all
         if expansions:
             free_at_ms = expansions[-1].at_ms + self._settings.reach_back_ms
             if free_at_ms > time.time() * 1000:
                 raise TallyError(
-                    "the topic was expanded a moment ago, and events from before that still count: again from "
-                    f"{from_epoch_ms(free_at_ms):%H:%M:%S} UTC on"
+                    "the topic was expanded recently, and events from before are still within the deduplication "
+                    "window: retry after "
+                    f"{from_epoch_ms(free_at_ms):%H:%M:%S} UTC"
                 )
 
-    async def _note(self, begun: _Begun) -> None:
+    async def _note(self, begun: _Start) -> None:
         row = {"before": begun.before, "ends": list(begun.ends), "max_message_bytes": begun.max_message_bytes}
         await self._database.command(_NOTE, self._where | row)
 
-    async def _hold_and_drain(self, begun: _Begun) -> Sequence[int]:
-        """Where each partition ends, once nothing comes any more and everything is committed."""
-        await set_on(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
+    async def _hold_and_drain(self, begun: _Start) -> Sequence[int]:
+        """Hold producers, wait until everything is committed, and return the end of each partition."""
+        await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
         self._say("producers are held")
         try:
             return await self._drained(begun.before)
@@ -162,9 +165,9 @@ class Expand:
         while True:
             found = await kafka.end_offsets(self._log, places)
             ends = [found[place] for place in places]
-            committed = await retrying("asking what is committed", ask, tries=COMMAND_ATTEMPTS)
+            committed = await retrying("reading committed offsets", ask, tries=COMMAND_ATTEMPTS)
             lag = sum(end - committed.get(number, 0) for number, end in enumerate(ends))
-            # Twice the same: a broker may have been at an append when it learned that it takes no more.
+            # Two equal readings: a broker may have been appending a record when the limit changed.
             if not lag and ends == last:
                 self._say("everything is committed")
                 return ends
@@ -176,6 +179,6 @@ class Expand:
                 )
             await asyncio.sleep(POLL_S)
 
-    async def _release(self, begun: _Begun) -> None:
-        await set_on(self._admin, self._settings.topic, max_message_bytes=str(begun.max_message_bytes))
+    async def _release(self, begun: _Start) -> None:
+        await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(begun.max_message_bytes))
         self._say("producers are released")

@@ -1,25 +1,20 @@
-"""Feeding of the topic by commands: at a rate, with progress, and with the outcomes."""
+"""Events put on the topic by commands, with progress and outcomes."""
 
 import asyncio
+import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from producers.producer import Imported, NotAccepted, Producer
+from producers.producer import NotAccepted, Producer
 from readers.overview import VerdictCounts, count_verdicts_at
+from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
-from schemas.interaction import Interaction
-
-Source = Iterable[Interaction | Imported] | AsyncIterable[Interaction | Imported]
-
-Item = TypeVar("Item")
+from tally.pace import Source, until
 
 POLL_S = 0.25
-TICK_S = 0.02
-ITEMS_BETWEEN_LOOKS = 100
 
 
 @dataclass
@@ -40,7 +35,7 @@ async def feed(
     keep_offsets: bool = False,
     progress: Callable[[int], None] = lambda _accepted: None,
 ) -> EmitSummary:
-    """Emit everything in `source`. Failures are kept, not raised, so that one does not hide the rest."""
+    """Emit everything in `source`. Failures are collected, not raised, so that one does not hide the rest."""
     fed = EmitSummary()
     async for result in producer.emit_many(source, namespace=namespace):
         if isinstance(result, NotAccepted):
@@ -54,64 +49,6 @@ async def feed(
     return fed
 
 
-async def paced(
-    source: Iterator[Interaction], *, rate: float, seconds: float | None, stop: asyncio.Event | None = None
-) -> AsyncIterator[Interaction]:
-    """Yield from `source` at `rate` events a second, for `seconds` (None: until `stop`)."""
-    begun = time.monotonic()
-    given = 0
-    while stop is None or not stop.is_set():
-        passed_s = time.monotonic() - begun
-        due = int((min(passed_s, seconds) if seconds is not None else passed_s) * rate)
-        while given < due:
-            given += 1
-            if (interaction := next(source, None)) is None:
-                return
-            yield interaction
-        if seconds is not None and passed_s >= seconds:
-            return
-        await asyncio.sleep(TICK_S)
-
-
-class Pace:
-    """A limit of events per second; `rate` None: unlimited."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._gap_s = 1 / rate if rate else 0.0
-        self._next_at = time.monotonic()
-
-    async def wait(self) -> None:
-        """Return when the next one may pass. Who was late does not catch up."""
-        now = time.monotonic()
-        if self._next_at > now:
-            await asyncio.sleep(self._next_at - now)
-        self._next_at = max(self._next_at, now) + self._gap_s
-
-
-async def at_rate(source: Iterable[Item], rate: float | None) -> AsyncIterator[Item]:
-    """Yield from `source` at no more than the rate."""
-    pace = Pace(rate)
-    for item in source:
-        await pace.wait()
-        yield item
-
-
-async def until(stop: asyncio.Event, source: Source) -> AsyncIterator[Interaction | Imported]:
-    """Yield from `source` until it ends or `stop` is set."""
-    if isinstance(source, AsyncIterable):
-        async for item in source:
-            if stop.is_set():
-                return
-            yield item
-    else:
-        for number, item in enumerate(source):
-            if number % ITEMS_BETWEEN_LOOKS == 0:
-                await asyncio.sleep(0)  # let the signal arrive
-            if stop.is_set():
-                return
-            yield item
-
-
 async def wait_for_verdicts(
     settings: Settings, database: ClickHouse, fed: EmitSummary, timeout_s: float
 ) -> VerdictCounts:
@@ -122,3 +59,29 @@ async def wait_for_verdicts(
         if counts.total >= fed.accepted or time.monotonic() >= deadline:
             return counts
         await asyncio.sleep(POLL_S)
+
+
+async def feed_and_wait(
+    settings: Settings,
+    source: Source,
+    *,
+    namespace: str,
+    wait_s: float,
+    progress: Callable[[int], None],
+    waiting: Callable[[], None],
+) -> tuple[EmitSummary, VerdictCounts | None]:
+    """Emit `source` until it ends or SIGINT arrives, then count the outcomes that appear within `wait_s` (0: None).
+
+    Calls `progress` with the number of accepted events, and `waiting` before it waits.
+    """
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    async with Producer(settings) as producer:
+        fed = await feed(
+            producer, until(stop, source), namespace=namespace, keep_offsets=bool(wait_s), progress=progress
+        )
+    if not wait_s:
+        return fed, None
+    waiting()
+    async with clickhouse.connect(settings) as database:
+        return fed, await wait_for_verdicts(settings, database, fed, wait_s)

@@ -1,4 +1,4 @@
-"""How this program was called: hints name its commands so that they can be typed as they stand."""
+"""Name by which this program was called, for hints that can be typed as shown."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ _COMMAND = re.compile(rf"(?<=`){NAME}(?=[ `])")
 
 
 def invoked() -> str:
-    """`tally` where a shell finds this very program under that name, else the path that it was called by."""
+    """Return `tally` if the shell finds this program under that name, else the path of the call."""
     called = Path(sys.argv[0])
     if called.name != NAME or not called.exists():  # a module, or a test
         return NAME
@@ -20,5 +20,5 @@ def invoked() -> str:
 
 
 def as_invoked(text: str) -> str:
-    """A text for people in which commands of ours, in backticks, can be typed as they stand."""
+    """Replace `tally` in commands in backticks by the name of the call."""
     return _COMMAND.sub(lambda _: invoked(), text)

@@ -1,23 +1,24 @@
-"""Draws a report as a bar chart."""
+"""Bar chart of a report."""
 
 from datetime import datetime
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from readers.reports import Report
 from runtime.errors import TallyError
 from runtime.text import printable
 
+MAX_HORIZONTAL_LABELS = 10
+"""Bars with more labels have slanted ones."""
+
 
 def draw(report: Report, path: Path) -> None:
-    """Write the report's value column by its label column as a PNG."""
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  (an optional group)
-    except ImportError as error:
-        raise TallyError("--plot needs matplotlib: pip install 'tally[plot]'") from error
+    """Write a PNG of the value column by the label column. Raises TallyError when the file cannot be written."""
     label, value = report.columns.index(report.label), report.columns.index(report.value)
     sums: dict[str, float] = {}
     for row in report.rows:
-        # A pair of dollar signs would be read as a formula.
+        # Matplotlib reads a pair of dollar signs as a formula.
         name = (
             f"{row[label]:%d %b %H:%M}"
             if isinstance(row[label], datetime)
@@ -30,7 +31,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set_title(report.title)
     axes.set_xlabel(report.label.replace("_", " "))
     axes.set_ylabel(report.value.replace("_", " "))
-    axes.tick_params(axis="x", rotation=0 if len(sums) < 10 else 60)
+    axes.tick_params(axis="x", rotation=0 if len(sums) < MAX_HORIZONTAL_LABELS else 60)
     axes.spines[["top", "right"]].set_visible(False)
     try:
         figure.savefig(path, dpi=120, format="png")

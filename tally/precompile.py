@@ -1,15 +1,15 @@
-"""Compile all compiled functions before the first start: `python -m tally.precompile`, once after an installation.
+"""Compile the kernels before the first start: `python -m tally.precompile`, once after an installation.
 
-The machine code is kept beside the sources, for every process that may read it.
+The machine code is stored beside the sources, for every process that may read it.
 """
 
 from consumers import precompile
-from kernels.compiled import remove_outdated
+from kernels.boundary import remove_outdated
 from producers.collector import events
 
 
 def main() -> None:
-    """For workers and for the collector."""
+    """Compile the functions of workers and of the collector."""
     remove_outdated()
     precompile.precompile()
     events.precompile()

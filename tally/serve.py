@@ -1,31 +1,32 @@
-"""One API process: `python -m tally.serve all --port 8080`. Its settings come through the environment."""
+"""API processes: `python -m tally.serve all --port 8080` is one, with its settings in the environment."""
 
 import argparse
 import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Literal, get_args
 
 from fastapi import FastAPI
 
-from producers.collector.module import CollectorPart
-from readers.module import ReaderPart
+from producers.collector.module import CollectorModule
+from readers.module import ReaderModule
 from runtime import kafka, log
 from runtime.clickhouse import connect
 from runtime.errors import TallyError, Unavailable
 from runtime.http.hosts import allowed_names
 from runtime.http.server import ApiServer
 from runtime.http.service import ApiModule, create_app
-from runtime.metrics_server import metrics_served
-from runtime.ports import host_and_port, listening
+from runtime.metrics_server import serve_metrics
+from runtime.ports import host_and_port, is_free, listening_sockets
 from runtime.process.children import Children, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
+from tally.foreground import logger as supervisor_log
+from tally.foreground import run_until_stopped
 
 Role = Literal["collector", "reader", "all"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -35,24 +36,24 @@ logger = logging.getLogger("tally.api")
 
 
 def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
-    """The application of a role, listening at `host`. Where both parts are, a POST can wait for its outcome."""
-    reader = ReaderPart()
+    """Create the application of a role at `host`. With both parts a POST can wait for its outcome."""
+    reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
-        "collector": [CollectorPart()],
+        "collector": [CollectorModule()],
         "reader": [reader],
-        "all": [reader, CollectorPart(reader.outcome)],
+        "all": [reader, CollectorModule(reader.outcome)],
     }
     return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host))
 
 
 def check(settings: Settings, role: Role) -> None:
-    """Raise SettingsError for what would only fail later."""
+    """Raise SettingsError when an address that the role needs is not set."""
     settings.need("clickhouse", *(("kafka",) if role != "reader" else ()))
 
 
 async def refuse_wrong(settings: Settings) -> None:
-    """Raise what waiting cannot repair, such as a wrong password. A store that is away is waited for while serving."""
-    # Not its own database: that may be made in a moment.
+    """Raise Fatal for faults that waiting cannot repair, such as a wrong password. An unreachable store is not one."""
+    # The default database: that of the settings may not have been created yet.
     stores: list[AbstractAsyncContextManager[object]] = [connect(settings, database="default")]
     if settings.kafka:
         stores.append(kafka.admin(settings))
@@ -64,35 +65,34 @@ async def refuse_wrong(settings: Settings) -> None:
                 pass
 
 
-def supervised(
-    children: Children,
-    settings: Settings,
-    role: Role,
-    host: str,
-    port: int,
-    *,
-    processes: int,
-    log_dir: Path | None,
-    say: Callable[[str], None],
-) -> Supervisor:
-    """A supervisor of API processes that share a port, not started yet."""
+def serve_in_foreground(settings: Settings, role: Role, host: str, port: int, *, processes: int) -> None:
+    """Run API processes that share a port until SIGINT or SIGTERM. Raises TallyError when the port is taken."""
+    check(settings, role)
+    if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
+        raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
+    log.configure(settings.log_format)
     command = module_command("tally.serve", role, "--host", host, "--port", str(port))
     commands = {"api" if processes == 1 else f"api-{number}": [*command] for number in range(processes)}
     if settings.metrics_port:
         for number, each in enumerate(commands.values()):
             each += ["--metrics-port", str(settings.metrics_port + number)]
-    return Supervisor(
+    children = Children()
+    supervisor = Supervisor(
         children,
         commands,
         environment=settings.as_environment(),
         stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
-        log_dir=log_dir,
-        say=say,
+        log_dir=None,
+        say=supervisor_log.warning,
     )
+    try:
+        run_until_stopped(supervisor)
+    finally:
+        children.close()
 
 
 async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight get the stop timeout to end."""
+    """Serve until SIGTERM or SIGINT; requests in flight have `TALLY_STOP_TIMEOUT_MS` to end."""
     check(settings, role)
     await refuse_wrong(settings)
     if not settings.api_key.get_secret_value():
@@ -100,9 +100,9 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     server = ApiServer(app_of(settings, role, host), settings)
     with (
         _listening(host, port) as sockets,
-        metrics_served(settings, why_not_ready=lambda: "" if server.started else "starting"),
+        serve_metrics(settings, why_not_ready=lambda: "" if server.started else "starting"),
     ):
-        await server.serve_until_told(sockets)
+        await server.serve_until_signal(sockets)
     if not server.started:
         raise TallyError(f"the API could not start on {host_and_port(host, port)}; its log above says why")
 
@@ -111,7 +111,7 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
 def _listening(host: str, port: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         try:
-            sockets = stack.enter_context(listening(host, port, shared=True))
+            sockets = stack.enter_context(listening_sockets(host, port, shared=True))
         except OSError as error:
             where = host_and_port(host, port)
             raise TallyError(f"cannot listen on {where}: {error}; choose with --host and --port") from None
@@ -119,17 +119,19 @@ def _listening(host: str, port: int) -> Iterator[list[socket.socket]]:
 
 
 def main() -> None:
-    """The process's entry."""
+    """Run one API process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--metrics-port", type=int, help="instead of TALLY_METRICS_PORT: of this process alone")
+    parser.add_argument(
+        "--metrics-port", type=int, help="port of this process's metrics, instead of TALLY_METRICS_PORT"
+    )
     options = parser.parse_args()
     log.configure()
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
-        log.configure(settings.log_format, most_lines=settings.http_log_repeats)
+        log.configure(settings.log_format, max_lines=settings.http_log_repeats)
         asyncio.run(serve(settings, options.role, options.host, options.port))
     except TallyError as error:
         logger.error("%s", error)

@@ -1,4 +1,4 @@
-"""Copying rows between the live database and a replay's, piece by piece, so that no statement takes long."""
+"""Copies between the live database and that of a replay, in pieces that keep each statement short."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -6,7 +6,7 @@ from typing import Any
 
 from readers.log_range import LogRange
 from runtime.clickhouse import ClickHouse
-from runtime.deletions import erase_all
+from runtime.deletions import erasure_statement
 from runtime.errors import TallyError
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from schemas.tables import DELETIONS, INTERACTIONS, LEDGER, OUTCOMES
@@ -24,7 +24,7 @@ _LEDGER_ACROSS = (
 
 
 class TableCopy:
-    """Copies between two databases what lies outside of the ranges (per partition of `topic`) that are replayed."""
+    """Copies between two databases of the rows outside the replayed ranges (one per partition of `topic`)."""
 
     TABLES = (INTERACTIONS, OUTCOMES, LEDGER)
 
@@ -36,8 +36,8 @@ class TableCopy:
         self._topic = topic
         self._ranges = ranges
 
-    async def copy_what_stays(self) -> None:
-        """Fill the empty target with all that is not replayed. Raises TallyError when the ledger forbids the ranges."""
+    async def copy_outside(self) -> None:
+        """Fill the target with everything that is not replayed. Raises TallyError for a ledger entry across a bound."""
         for table in self.TABLES:
             await self._run(f"TRUNCATE TABLE {self._target}.{table}", {})
         for partition, replayed in self._ranges.items():
@@ -50,18 +50,18 @@ class TableCopy:
         )
         await self._run(ledger, others)
         await self.copy_deletions()
-        await self.copy_what_came()
+        await self.copy_new_rows()
 
     async def copy_deletions(self, *, erase: bool = False) -> None:
-        """Copy deletions. `erase`: also apply them to the rows that are there by now."""
+        """Copy deletions. `erase`: also apply them to the rows of both databases."""
         deletions = f"INSERT INTO {self._target}.{DELETIONS} SELECT * FROM {self._live}.{DELETIONS}"
         await self._run(deletions, {})
         if erase:
             for database in (self._target, self._live):
-                await self._run(erase_all(database), {})
+                await self._run(erasure_statement(database), {})
 
-    async def copy_what_came(self, *, back: bool = False) -> None:
-        """Behind the ranges, and of other topics: what one side has and the other has not yet. `back`: into live."""
+    async def copy_new_rows(self, *, back: bool = False) -> None:
+        """Copy newer rows than the ranges, and rows of other topics, that the other side lacks. `back`: into live."""
         source, target = (self._target, self._live) if back else (self._live, self._target)
         for table in (INTERACTIONS, OUTCOMES):
             there = await self._ends(f"{target}.{table}")
@@ -73,7 +73,7 @@ class TableCopy:
                 await self._copy(table, topic, partition, LogRange(first, max(first, end)), back=back)
 
     async def keep_replayed_as(self) -> None:
-        """Keep the id under which a rejected event was put back, when it is rejected again."""
+        """Copy `replayed_as` of rejected events to their replayed outcomes, when those are rejections again."""
         rejected = f"SELECT * FROM {self._target}.{OUTCOMES} FINAL WHERE {_IN_RANGE} AND verdict = 'rejected'"
         before = (
             f"SELECT _offset, replayed_as FROM {self._live}.{OUTCOMES} FINAL WHERE {_IN_RANGE} AND replayed_as != ''"
@@ -91,11 +91,11 @@ class TableCopy:
         return {(topic, partition): end for topic, partition, end in rows}
 
     async def _copy_ledger(self, partition: int, replayed: LogRange) -> None:
-        """Entries inside the range are made again; one that reaches beyond it cannot be told apart."""
+        """Copy entries outside the range. Raises TallyError for an entry that is partly inside: it is one sum."""
         where = self._where(self._topic, partition, replayed)
         for first, last in await self._database.rows(_LEDGER_ACROSS, where):
             raise TallyError(
-                f"outcomes of partition {partition}, offsets {first} to {last}, are only counted together any more: "
+                f"outcomes of partition {partition}, offsets {first} to {last}, have expired into one count: "
                 "choose --from and --to so that all or none of them are replayed"
             )
         columns = f"SELECT * FROM {self._live}.{LEDGER} WHERE {_LEDGER_APART}"

@@ -1,8 +1,7 @@
-"""Everything at once, on this machine: the embedded stack, the workers, the API and, unless told not to, a demo."""
+"""Tally on one machine: the embedded stack, workers, the API and, on request, a demo."""
 
 import asyncio
 import contextlib
-import itertools
 import shlex
 import signal
 import time
@@ -14,32 +13,26 @@ from types import FrameType
 from consumers.supervised import supervised_workers
 from deploy.embedded.services import HOST
 from deploy.embedded.stack import Stack
-from producers.open_bandit import read_log
-from producers.producer import Producer
-from producers.simulator import Simulator
 from readers.overview import Overview, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
-from runtime.errors import TallyError, Unavailable
-from runtime.kafka import create_topics
-from runtime.migrate import migrate
-from runtime.ports import http_answers, is_free
+from runtime.errors import TallyError
+from runtime.ports import is_free, responds_to_http
 from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.feed import EmitSummary, feed, paced, wait_for_verdicts
+from tally.demo import Demo
+from tally.initialize import initialize
 from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
 API_START_S = 120.0
-"""The first start of changed sources compiles them, beside workers that do the same."""
+"""Includes compiling after a change of sources, while workers compile as well."""
 POLL_S = 0.2
 REPORT_EVERY_S = 5.0
-VERDICTS_WAIT_S = 60.0
 FAILED_STOP_S = 3.0
-IMPORT_ROWS = 10_000
 SHARED_SETTINGS = (
     "namespace",
     "topic",
@@ -68,9 +61,9 @@ Show = Callable[[Overview, int], None]
 
 
 def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
-    """Start everything, serve until SIGINT, SIGTERM or `options.seconds`, and leave nothing running.
+    """Start everything, serve until SIGINT, SIGTERM or `options.seconds`, and leave no process running.
 
-    `say` takes lines for the person who watches, `show` the state of things every few seconds. Raises
+    `say` takes lines for the terminal, `show` the counts and the number of workers every few seconds. Raises
     KeyboardInterrupt when it was SIGINT, once nothing runs any more.
     """
     begun = time.monotonic()
@@ -79,7 +72,7 @@ def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
         try:
             asyncio.run(up.run(begun))
         finally:
-            _ignore_signals()  # what stops everything must not be interrupted
+            _ignore_signals()  # the shutdown must not be interrupted
     if up.interrupted:
         raise KeyboardInterrupt
 
@@ -91,9 +84,9 @@ def _ignore_signals() -> None:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Until the loop has its own handlers, SIGTERM ends start-up the way Ctrl-C does: in order.
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, until the event loop has handlers of its own.
 
-    Ctrl-C is set as well: a shell starts what runs in the background with it ignored.
+    SIGINT is set as well: a shell starts background jobs with it ignored.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -108,7 +101,7 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 class Up:
-    """A stack with workers and API on it."""
+    """Stack with workers and the API."""
 
     def __init__(self, stack: Stack, settings: Settings, options: Options, say: Say, show: Show) -> None:
         self._stack = stack
@@ -118,7 +111,7 @@ class Up:
         self._show = show
         self._stop = asyncio.Event()
         self.interrupted = False
-        """Whether it was Ctrl-C that stopped it."""
+        """True after Ctrl-C."""
         self._failure: TallyError | None = None
         self._written: StackFile | None = None
         self._api: Child
@@ -126,13 +119,12 @@ class Up:
         self._workers: Supervisor
 
     async def run(self, begun: float) -> None:
-        """Serve until told to stop."""
+        """Serve until stopped. Raises the failure of a process that ended by itself."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
-        self._stack.note("starting")  # its stores have, and nothing else yet
-        await create_topics(self._settings)
-        await migrate(self._settings)
+        self._stack.note("starting")  # the stores run, workers and API do not yet
+        await initialize(self._settings)
         self._start_workers()
         try:
             await self._start_api()
@@ -161,7 +153,7 @@ class Up:
         return self._settings.api_key.get_secret_value()
 
     def _data_dir_option(self) -> str:
-        """The option by which other commands find this stack, wherever they are run."""
+        """The option with which other commands find this stack from any directory."""
         folder = self._settings.data_dir
         return "" if folder == DEFAULT_DATA_DIR else f" --data-dir {shlex.quote(str(folder))}"
 
@@ -192,7 +184,7 @@ class Up:
             environment=self._settings.as_environment(),
         )
         deadline = time.monotonic() + API_START_S
-        while not await asyncio.to_thread(http_answers, f"{self._api_url}/v1/health"):
+        while not await asyncio.to_thread(responds_to_http, f"{self._api_url}/v1/health"):
             if self._api.exit_code is not None:
                 raise self._api.failure(f"{self._api.describe_exit()} while starting")
             if time.monotonic() > deadline:
@@ -200,7 +192,7 @@ class Up:
             await asyncio.sleep(POLL_S / 4)
 
     def _write_stack_file(self) -> None:
-        """Tell other commands where everything is; again whenever a worker got another process."""
+        """Write addresses and process ids for other commands, again after each change."""
         file = self._stack.stack_file()
         file.endpoints.api, file.pids.api, file.pids.workers = (
             self._api_url,
@@ -214,7 +206,7 @@ class Up:
             self._written = file
 
     async def _watch(self) -> None:
-        """Look after every process until told to stop; a part that dies ends it all, with its log's last lines."""
+        """Check every process until stopped. A service that dies ends everything, with the last lines of its log."""
         try:
             while not self._stop.is_set():
                 self._stack.check()
@@ -231,67 +223,27 @@ class Up:
     async def _serve(self, database: ClickHouse) -> None:
         async with running(self._report(database), "reporting"):
             if self._options.demo:
-                await self._demo(database)
+                rate, seconds = self._options.rate, self._options.seconds
+                demo = Demo(self._settings, database, self._api_url, rate=rate, seconds=seconds, say=self._say)
+                await demo.run(self._stop)
             elif self._options.seconds is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)
             else:
                 await self._stop.wait()
 
-    async def _demo(self, database: ClickHouse) -> None:
-        """Import real data, show how to ask for it, then simulate traffic."""
-        options, settings = self._options, self._settings
-        async with Producer(settings) as producer:
-            rows = itertools.takewhile(
-                lambda _row: not self._stop.is_set(), read_log("random", "all", settings.namespace)
-            )
-            fed = await feed(producer, rows, namespace=settings.namespace, keep_offsets=True)
-            await self._say_imported(database, fed)
-            traffic = iter(Simulator(seed=time.time_ns()))
-            live = paced(traffic, rate=options.rate, seconds=options.seconds, stop=self._stop)
-            fed = await feed(producer, live, namespace=settings.namespace, keep_offsets=options.seconds is not None)
-        if self._stop.is_set():
-            return
-        verdicts = await wait_for_verdicts(settings, database, fed, VERDICTS_WAIT_S)
-        overview = await read_overview(settings, database)
-        self._say(
-            f"simulated {fed.accepted:,} events in {options.seconds:.0f} s: {verdicts.stored:,} stored, "
-            f"{verdicts.duplicates:,} duplicates, {verdicts.rejected:,} rejected, "
-            f"{fed.accepted - verdicts.total:,} without a verdict"
-        )
-        stored = overview.verdicts
-        self._say(
-            f"in all {stored.stored:,} stored, {stored.duplicates:,} duplicates, {stored.rejected:,} rejected, "
-            f"lag {overview.lag:,}"
-        )
-        if verdicts.total < fed.accepted:
-            raise Unavailable(f"{fed.accepted - verdicts.total} events had no verdict after {VERDICTS_WAIT_S:.0f} s")
-
-    async def _say_imported(self, database: ClickHouse, fed: EmitSummary) -> None:
-        if not fed.accepted or self._stop.is_set():
-            return
-        verdicts = await wait_for_verdicts(self._settings, database, fed, VERDICTS_WAIT_S)
-        self._say(
-            f"imported {fed.accepted:,} Open Bandit rows: {verdicts.stored:,} stored, "
-            f"{verdicts.duplicates:,} duplicates"
-        )
-        self._say(f"one stored id {fed.last_id}")
-        url = f"{self._api_url}/v1/retrievers/interactions/{fed.last_id}"
-        # For the person at this terminal; no log file of the stack has the key.
-        self._say(f"curl -H 'Authorization: Bearer {self._key}' {url}")
-
     async def _report(self, database: ClickHouse) -> None:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
-            with contextlib.suppress(TallyError):  # the next look may succeed; `_watch` sees what has died
+            with contextlib.suppress(TallyError):  # the next read may succeed; `_watch` finds dead processes
                 overview = await read_overview(self._settings, database)
                 self._show(overview, len(self._workers.pids))
 
     def _leave(self) -> None:
-        """Workers first, so that they can still store and commit what they hold."""
+        """Stop the workers first: they can still store and commit their batches."""
         self._say("stopping")
         self._stack.note("stopping")
-        # With a part gone the workers cannot store what they hold; the next start takes it up again.
+        # Without one of the stores they cannot, and the next start reads those records again.
         self._workers.stop(timeout_s=FAILED_STOP_S if self._failure else None)
         if hasattr(self, "_api"):
             self._stack.children.stop(self._api, self._settings.stop_timeout_ms / 1000)

@@ -20,7 +20,7 @@ _LITERAL, _ALLOW = 3, 3
 
 
 class Right(NamedTuple):
-    """One thing that a user may do in Kafka."""
+    """Permission of a user in Kafka."""
 
     user: str
     operation: str
@@ -41,7 +41,7 @@ def kafka_rights(topic: str, letters: str, group: str) -> list[Right]:
 
 
 async def grant_in_kafka(administrator: Settings, rights: list[Right]) -> None:
-    """What kafka-acls.sh does; its class is not among the embedded jars."""
+    """Do the work of kafka-acls.sh, whose class is not among the embedded jars."""
     async with kafka.admin(administrator) as client:
         for right in rights:
             request = CreateAclsRequest(

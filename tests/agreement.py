@@ -9,15 +9,16 @@ from consumers.events import Events
 from schemas.dedup import dedup_key
 from schemas.event_time import from_epoch_ms
 from schemas.identity import derive_foreign_id
+from schemas.interaction import OBJECT_FIELDS
 from schemas.rejection import Rejection
 from schemas.validator import validate
-from schemas.wire import NULL, ValidEvent, WireEvent
+from schemas.wire import FIELD_NAMES, NULL, ValidEvent
 from tests.native import rows_of
 from tests.validating import APPEND_MS, NAMESPACE, validated
 
 
 def assert_agreement(values: Sequence[bytes | None]) -> None:
-    """What would be stored of these values, and what rejected, is what the validator says of each alone."""
+    """Assert that these values are stored and rejected as the validator decides for each alone."""
     found = validated(values)
     verdicts = {at: validate(value) for at, value in enumerate(values)}
     assert {each.offset: each.rejection for each in found.rejected} == {
@@ -53,8 +54,8 @@ def found_in(events: Events) -> dict[int, dict[str, Any]]:
 def expected(offset: int, verdict: ValidEvent) -> dict[str, str]:
     """The same, from the validator."""
     event, occurred_ms = verdict
-    row = {name: getattr(event, name) for name in WireEvent.__struct_fields__}
-    for name in ("metadata", "query_snapshot"):
+    row = {name: getattr(event, name) for name in FIELD_NAMES}
+    for name in OBJECT_FIELDS:
         row[name] = "" if row[name] is NULL else bytes(row[name]).decode()
     event_ms = APPEND_MS if occurred_ms is None else occurred_ms
     row |= {

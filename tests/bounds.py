@@ -2,7 +2,8 @@
 
 from itertools import product
 
-from schemas.interaction import INTERACTION_TYPES, MAX_ID_BYTES, MAX_INT32, MAX_OBJECT_BYTES, MAX_TYPES, MAX_URI_BYTES
+from schemas.fields import FieldKind
+from schemas.interaction import FIELDS, INTERACTION_TYPES, MAX_INT32, MAX_OBJECT_BYTES, MAX_TYPES
 from schemas.json_bounds import MAX_DEPTH
 
 _DAYS = [
@@ -73,7 +74,7 @@ _CHARACTERS = {
     "\\u0800": 3, "\\uffff": 3, "\\ud83d\\ude00": 4, "\\uDBFF\\uDFFF": 4, "\x7f": 1, "\u0080": 2, "\u2028": 3,
     "\U0010ffff": 4,
 }  # fmt: skip
-"""How a character is written, and how many bytes of UTF-8 it is."""
+"""Spelling of a character, and its size in UTF-8."""
 
 
 def texts(limit_bytes: int) -> list[str]:
@@ -153,16 +154,15 @@ IDS = [
     "{}",
 ]  # fmt: skip
 
+_OF_KINDS: dict[FieldKind, list[str]] = {
+    "types": TYPES,
+    "integer": INTEGERS,
+    "float": FLOATS,
+    "object": OBJECTS,
+    "time": TIMES,
+}
 OF_FIELDS: dict[str, list[str]] = {
-    **dict.fromkeys(("feature_id", "user_id", "session_id", "execution_id", "retriever_id"), texts(MAX_ID_BYTES)),
-    "feature_uri": texts(MAX_URI_BYTES),
-    "position": INTEGERS,
-    "result_set_size": INTEGERS,
-    "document_score": FLOATS,
-    "metadata": OBJECTS,
-    "query_snapshot": OBJECTS,
-    "occurred_at": TIMES,
-    "interaction_type": TYPES,
+    **{field.name: _OF_KINDS.get(field.kind) or texts(field.max_bytes) for field in FIELDS},
     "interaction_id": IDS,
 }
-"""By field, what stands at its bounds."""
+"""Values at the bounds of each field."""

@@ -10,14 +10,14 @@ from consumers.claims.owners import OWNER_BYTES, Claim, rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
-from tests.reference import Logged
+from tests.reference import LoggedEvent
 
 W = 1_000
 KEYS = [bytes([number]) * 16 for number in range(3)]
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> list[Logged]:
+def logs(draw: st.DrawFn) -> list[LoggedEvent]:
     """Append times that never go back, event times anywhere around them, steps that hit the window's edges."""
     steps = st.sampled_from([0, 1, W - 1, W, W + 1, 2 * W - 1, 2 * W])
     append_ms, offset, log = 10_000_000, draw(st.integers(0, 3)), []
@@ -26,15 +26,15 @@ def logs(draw: st.DrawFn) -> list[Logged]:
         offset += draw(st.integers(1, 3))
         event_ms = append_ms + draw(st.sampled_from([0, 0, -1, W, -W, 1 - W, W - 1, -5 * W, 3 * W]))
         identity = "n", derive_foreign_id("log", 0, offset, append_ms)
-        log.append(Logged(0, offset, append_ms, event_ms, identity, draw(st.sampled_from(KEYS))))
+        log.append(LoggedEvent(0, offset, append_ms, event_ms, identity, draw(st.sampled_from(KEYS))))
     return log
 
 
-def claims_of(log: list[Logged]) -> list[Claim]:
+def claims_of(log: list[LoggedEvent]) -> list[Claim]:
     return [Claim(each.key or b"", each.offset, each.event_ms, each.append_ms, each.identity[1]) for each in log]
 
 
-def span_of(log: list[Logged]) -> Span:
+def span_of(log: list[LoggedEvent]) -> Span:
     return Span(log[0].offset, log[0].append_ms, log[-1].offset, log[-1].append_ms)
 
 
@@ -61,7 +61,7 @@ def fresh(redis: Redis, narrow: Settings) -> Claims:
     return Claims(redis, narrow.model_copy(update={"key_prefix": f"{narrow.key_prefix}-{uuid.uuid4().hex}"}))
 
 
-async def ask(claims: Claims, lease: Lease, log: list[Logged]) -> list[str | None]:
+async def ask(claims: Claims, lease: Lease, log: list[LoggedEvent]) -> list[str | None]:
     return await ask_with_flags(claims, lease, span_of(log), claims_of(log), {})
 
 
@@ -72,10 +72,11 @@ async def ask_with_flags(
     return [owners[at].interaction_id if at in owners else None for at in range(len(events))]
 
 
-async def some_claims(claims: Claims) -> tuple[Lease, list[Logged]]:
+async def some_claims(claims: Claims) -> tuple[Lease, list[LoggedEvent]]:
     lease = await taken(claims)
     log = [
-        Logged(0, at, 1_000 + at, 1_000 + at, ("n", derive_foreign_id("t", 0, at, at)), KEYS[at % 3]) for at in range(9)
+        LoggedEvent(0, at, 1_000 + at, 1_000 + at, ("n", derive_foreign_id("t", 0, at, at)), KEYS[at % 3])
+        for at in range(9)
     ]
     await ask(claims, lease, log[:6])
     return lease, log

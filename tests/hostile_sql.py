@@ -94,7 +94,7 @@ USE system
 SELECT $x$a;b$x$; SELECT 1 INTO OUTFILE '{dir}/made.csv'
 DROP TABLE IF EXISTS tally.never PARALLEL WITH DROP TABLE IF EXISTS tally.never2
 """.strip().splitlines(),
-    # Of several lines.
+    # Statements of several lines.
 ]
 """For nobody: they reach files or other machines."""
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from consumers.worker import Worker
 from runtime.http.server import ApiServer
-from runtime.ports import free_port, listening
+from runtime.ports import free_port, listening_sockets
 from runtime.settings import Settings
 from tally.serve import Role, app_of
 from tests.waiting import eventually_async
@@ -63,10 +63,10 @@ def lifespan(app: FastAPI) -> Any:
 
 @asynccontextmanager
 async def served(settings: Settings, role: Role = "all", port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """The address of the application behind a real server, in this process."""
+    """Serve the application from a real server in this process, and yield its address."""
     port = port or free_port()
     server = ApiServer(app_of(settings, role), settings)
-    with listening(host, port) as sockets:
+    with listening_sockets(host, port) as sockets:
         serving = asyncio.create_task(server.serve(sockets))
         while not server.started:
             assert not serving.done(), "the server did not start"

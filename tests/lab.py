@@ -1,4 +1,4 @@
-"""What tests do again and again: put records on the topic, let a worker drain it, look at what came of it."""
+"""Common steps of tests: put records on the topic, let a worker drain it, and read the outcomes."""
 
 import itertools
 import json
@@ -13,16 +13,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from pydantic import SecretStr
 
 from consumers.batch import Counts
+from consumers.record_ranges import read_range
+from consumers.records import Records
 from consumers.worker import Worker
 from deploy.embedded.stack import Stack
-from producers.producer import Imported, NotAccepted, Producer, Receipt
+from kernels.boundary import ReadLimits
+from producers.producer import ImportedInteraction, NotAccepted, Producer, Receipt
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse, connect
-from runtime.log_reader import read_range
 from runtime.migrate import migrate
 from runtime.partitioner import partition_of
-from runtime.records import Records
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.tables import MIGRATIONS_TABLE
@@ -73,7 +73,7 @@ async def lab_of(settings: Settings) -> AsyncIterator["Lab"]:
     """The topic and tables of these settings, created as `tally init` does."""
     await kafka.create_topics(settings)
     await migrate(settings)
-    async with connect(settings) as database, kafka.producer(settings, letters=True) as raw:
+    async with connect(settings) as database, kafka.producer(settings, dead_letters=True) as raw:
         yield Lab(settings, database, raw)
 
 
@@ -93,7 +93,7 @@ class Place(NamedTuple):
 
 
 class Lab:
-    """One test's own topic, tables and keys."""
+    """Topic, tables and keys of one test."""
 
     def __init__(self, settings: Settings, database: ClickHouse, raw: AIOKafkaProducer) -> None:
         self.settings = settings
@@ -104,7 +104,7 @@ class Lab:
         """Emit through the producer; every one must be accepted."""
         return await self.emit_all(interactions)
 
-    async def emit_all(self, interactions: Iterable[Interaction | Imported]) -> list[Receipt]:
+    async def emit_all(self, interactions: Iterable[Interaction | ImportedInteraction]) -> list[Receipt]:
         """The same for any number."""
         receipts = []
         async with Producer(self.settings) as producer:
@@ -140,7 +140,7 @@ class Lab:
         return [tuple(row) for row in await self.database.rows(sql, parameters)]
 
     async def count(self, table: str) -> int:
-        """How many rows a table has, each counted once."""
+        """Return the number of distinct rows of a table."""
         ((count,),) = await self.rows(f"SELECT count() FROM {table} FINAL")
         return int(count)
 
@@ -150,7 +150,7 @@ class Lab:
             return records
 
 
-async def read_topic(settings: Settings, topic: str, limits: Limits) -> Records:
+async def read_topic(settings: Settings, topic: str, limits: ReadLimits) -> Records:
     """All records of a topic, up to its present end, as workers read them."""
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)

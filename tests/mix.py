@@ -1,8 +1,8 @@
-"""`make mix`: many clients at once, all calls mixed, and what became of every event that was answered with 200.
+"""`make mix`: many clients with mixed calls, and the outcome of every event that was answered with 200.
 
-First a client reads what it has just written. Then as many requests as the API takes, for a few seconds: its capacity.
-Then half of that for a minute, and once more with Kafka stopped (SIGSTOP) for ten seconds of it. Nothing but 503 while
-Kafka is away may go wrong, every event that got a 200 must come to its outcome, and the audit must balance.
+First a client reads its own writes. Then clients send at capacity for a few seconds. Then they send at half of
+it for a minute, and again with Kafka stopped (SIGSTOP) for ten seconds. The only errors may be 503 while Kafka is
+stopped, every event that got a 200 must have its outcome, and the audit must balance.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.http import READY_S, started
+from benchmarks.http import READY_S, start_server
 from benchmarks.http_load import get, post, request
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
@@ -41,14 +41,14 @@ PER_BATCH = 20
 KEPT_IDS = 500
 SETTLED_S = 60.0
 CALLS = {"create": 60, "batch": 8, "get": 15, "status": 5, "list": 5, "outcomes": 2, "delete": 5}
-"""How often each is made, of a hundred."""
+"""Share of each call in percent."""
 STOPPED_ACK_MS = 3_000
-"""With Kafka stopped a request waits so long for it."""
+"""Wait of a request while Kafka is stopped."""
 
 
 @dataclass
-class Seen:
-    """What clients were answered."""
+class Responses:
+    """Responses that clients received."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     accepted: set[str] = field(default_factory=set)
@@ -67,9 +67,9 @@ class Seen:
 
 
 class Client:
-    """One client, with one connection, one request after another."""
+    """Client with one connection that sends one request after another."""
 
-    def __init__(self, port: int, key: str, seed: int, seen: Seen) -> None:
+    def __init__(self, port: int, key: str, seed: int, seen: Responses) -> None:
         self._port = port
         self._key = {"Authorization": f"Bearer {key}"}
         self._chance = random.Random(seed)
@@ -148,9 +148,9 @@ class Client:
         self._ids = (self._ids + found)[-KEPT_IDS:]
 
 
-async def clients(port: int, key: str, count: int, seconds: float, rate: float, seed: int) -> Seen:
-    """Run clients, together `rate` requests a second (0: as fast as they are answered), for so long."""
-    seen = Seen()
+async def clients(port: int, key: str, count: int, seconds: float, rate: float, seed: int) -> Responses:
+    """Run clients for some seconds at `rate` requests per second in total (0: unlimited)."""
+    seen = Responses()
     until, every_s = time.monotonic() + seconds, count / rate if rate else 0.0
     crowd = [Client(port, key, seed * 1_000 + number, seen) for number in range(count)]
     await asyncio.gather(*(client.run(until, every_s) for client in crowd))
@@ -175,8 +175,8 @@ async def read_own_writes(port: int, key: str, tries: int) -> tuple[list[float],
     return sorted(took_ms), wrong
 
 
-async def problems_of(settings: Settings, database: ClickHouse, seen: Seen, *, kafka_stopped: bool) -> list[str]:
-    """What is not as it should be, once everything has come to its outcome."""
+async def problems_of(settings: Settings, database: ClickHouse, seen: Responses, *, kafka_stopped: bool) -> list[str]:
+    """Return the problems found once every event has an outcome."""
     problems = []
     allowed = {200, 404, 503} if kafka_stopped else {200, 404}
     if wrong := seen.wrong(allowed):
@@ -209,7 +209,7 @@ async def running(stack: Stack, settings: Settings, name: str) -> AsyncIterator[
     )
     workers.start()
     try:
-        api, port = started(stack, name, settings, ["tally.serve", "all", "--port"], "/v1/health")
+        api, port = start_server(stack, name, settings, ["tally.serve", "all", "--port"], "/v1/health")
         try:
             yield api, port
         finally:
@@ -228,8 +228,8 @@ async def stopped_for(pid: int, after_s: float, seconds: float) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def told(name: str, seen: Seen, seconds: float) -> str:
-    """One line about what clients saw."""
+def told(name: str, seen: Responses, seconds: float) -> str:
+    """Return one line about the responses."""
     seen.took_s.sort()
     by_status = Counter[int]()
     for (_, status), count in seen.statuses.items():
@@ -267,7 +267,7 @@ async def run(stack: Stack, settings: Settings, options: argparse.Namespace) -> 
             await stopping
             print(told(f"half of that, Kafka stopped for {options.stopped:g} s", seen, options.seconds), flush=True)
             if not any(status == 503 for _, status in seen.statuses):
-                problems.append("Kafka was stopped, and nobody was told")
+                problems.append("Kafka was stopped, and no client got a 503")
             problems += await problems_of(patient, database, seen, kafka_stopped=True)
     return problems
 

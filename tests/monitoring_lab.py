@@ -17,7 +17,7 @@ from tests.lab import Lab
 from tests.waiting import eventually_async, until_it_answers
 
 
-class Eyes(NamedTuple):
+class Monitoring(NamedTuple):
     """Where the two are looked at."""
 
     worker: str
@@ -25,7 +25,7 @@ class Eyes(NamedTuple):
 
 
 @asynccontextmanager
-async def watched(lab: Lab, folder: Path) -> AsyncIterator[Eyes]:
+async def watched(lab: Lab, folder: Path) -> AsyncIterator[Monitoring]:
     """Both run, and have stored, found duplicate, rejected and refused something."""
     settings = with_key(lab.settings, metrics_port=free_port())
     port = free_port()
@@ -41,7 +41,7 @@ async def watched(lab: Lab, folder: Path) -> AsyncIterator[Eyes]:
                 log_path=folder / f"{name}.log",
                 environment=settings.as_environment(),
             )
-        eyes = Eyes(f"http://127.0.0.1:{settings.metrics_port}", f"http://127.0.0.1:{port}")
+        eyes = Monitoring(f"http://127.0.0.1:{settings.metrics_port}", f"http://127.0.0.1:{port}")
         async with httpx.AsyncClient(headers=BEARER) as client:
             for url in eyes:
                 await until_it_answers(f"{url}/v1/ready")
@@ -57,14 +57,14 @@ async def send_all_kinds(lab: Lab, client: httpx.AsyncClient, api: str) -> None:
     await lab.put(b"no JSON")
 
 
-async def _is_stored(settings: Settings, client: httpx.AsyncClient, eyes: Eyes) -> bool:
+async def _is_stored(settings: Settings, client: httpx.AsyncClient, eyes: Monitoring) -> bool:
     by_partition = await samples(client, eyes.api, "tally_lag_records")
     outcomes = await samples(client, eyes.worker, "tally_worker_events_total")
     return sum(outcomes.values()) >= 4 and len(by_partition) == settings.partitions and not sum(by_partition.values())
 
 
 async def samples(client: httpx.AsyncClient, url: str, name: str) -> dict[str, float]:
-    """What a process says of a metric, by its labels' values in the order of their names."""
+    """Return a process's samples of a metric by label values, in the order of label names."""
     return {
         " ".join(sample.labels.values()): sample.value
         for family in text_string_to_metric_families((await client.get(f"{url}/metrics")).text)

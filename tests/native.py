@@ -6,7 +6,7 @@ from clickhouse_connect.driver.ctypes import RespBuffCls
 from clickhouse_connect.driver.query import QueryContext
 from clickhouse_connect.driver.transform import NativeTransform
 
-from kernels.native_format import Block
+from consumers.native_format import Block
 
 
 class _Source:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 REFUSED = "refused by the table"
 
 
-class Logged(NamedTuple):
-    """What the rule looks at in one valid event. Times in milliseconds since 1970."""
+class LoggedEvent(NamedTuple):
+    """Fields of a valid event that the rule compares. Times are in milliseconds since 1970."""
 
     partition: int
     offset: int
@@ -21,13 +21,13 @@ class Logged(NamedTuple):
 
 
 def owners_by_the_rule(
-    log: Iterable[Logged], window_ms: int, refused: Collection[tuple[int, int]] = ()
+    log: Iterable[LoggedEvent], window_ms: int, refused: Collection[tuple[int, int]] = ()
 ) -> dict[tuple[int, int], str | None]:
     """For each event by (partition, offset): None if it is stored, else the id that it is a duplicate of.
 
     Events at the places in `refused` are ones that ClickHouse would not take: they own nothing.
     """
-    stored: list[Logged] = []
+    stored: list[LoggedEvent] = []
     verdicts: dict[tuple[int, int], str | None] = {}
     for event in sorted(log):
         owners = [

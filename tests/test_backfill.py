@@ -1,4 +1,4 @@
-"""One tenant's backfill: on a topic of its own, or at a bounded share of the one topic; the others do not wait."""
+"""A backfill of one tenant, on its own topic or at a bounded share of the common one, does not delay others."""
 
 import itertools
 import uuid
@@ -10,7 +10,8 @@ from producers.simulator import Simulator
 from readers.audit import audit
 from readers.lookup import Lookups
 from runtime.kafka import create_topics
-from tally.feed import Pace, at_rate, feed
+from tally.feed import feed
+from tally.pace import Pace, at_rate
 from tests.http_lab import consuming
 from tests.lab import Lab, click
 from tests.waiting import eventually_async
@@ -54,8 +55,8 @@ async def test_a_pace_spreads_what_passes(monkeypatch: pytest.MonkeyPatch) -> No
         slept.append(round(seconds, 3))
         now[0] += seconds
 
-    monkeypatch.setattr("tally.feed.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("tally.feed.asyncio.sleep", sleep)
+    monkeypatch.setattr("tally.pace.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tally.pace.asyncio.sleep", sleep)
     pace = Pace(10)
     for _ in range(3):
         await pace.wait()

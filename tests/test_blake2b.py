@@ -1,4 +1,4 @@
-"""Our BLAKE2b is hashlib's, also for texts of more than one block, and whatever lies after them."""
+"""The compiled BLAKE2b equals hashlib's, also for texts of several blocks, whatever bytes follow them."""
 
 import hashlib
 

@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.settings import Settings
-from tally.capacity import CLAIM_BYTES, GIB, TABLE_BYTES, TIB, Load, need_of
+from tally.capacity import CLAIM_BYTES, GIB, TABLE_BYTES, TABLE_REPLICAS, TIB, Load, need_of
 
 
 def test_the_table_and_the_claims_are_rows_times_bytes() -> None:
     settings = Settings()
-    need = need_of(Load(1_000, peak=2, days=10, table_replicas=1), settings)
+    need = need_of(Load(1_000, peak=2, days=10), settings)
     assert need.rows == 1_000 * 86_400 * 10
-    assert need.table_tib == pytest.approx(need.rows * TABLE_BYTES / TIB, abs=0.01)
+    assert need.table_tib == pytest.approx(need.rows * TABLE_BYTES * TABLE_REPLICAS / TIB, abs=0.01)
     claims = 2_000 * settings.claim_ttl_ms / 1000
     assert need.redis_gib == pytest.approx(claims * CLAIM_BYTES / GIB, abs=0.1)
 

@@ -1,4 +1,4 @@
-"""The claim index names every claim that it was told of and has not forgotten, whatever its rows look like."""
+"""The claim index finds every claim that was added and not removed, whatever its rows look like."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ steps = st.lists(st.tuples(st.lists(fingerprints, max_size=30), st.floats(0, 1),
 
 @pytest.fixture(autouse=True)
 def tiny_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that rows overflow, wrap around, and tables are built again."""
+    """Make rows overflow and wrap around, and tables be rebuilt."""
     monkeypatch.setattr(claim_index, "SMALLEST", 2)
 
 

@@ -25,14 +25,14 @@ from tests.claims_lab import (
     span_of,
     taken,
 )
-from tests.reference import Logged, owners_by_the_rule
+from tests.reference import LoggedEvent, owners_by_the_rule
 
 
 @given(logs(), st.integers(1, 9), st.lists(st.booleans(), min_size=3, max_size=3))
 async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(
-    narrow: Settings, redis: Redis, log: list[Logged], size: int, again: list[bool]
+    narrow: Settings, redis: Redis, log: list[LoggedEvent], size: int, again: list[bool]
 ) -> None:
-    """As the pipeline asks: batch by batch, cut anywhere, each perhaps again, perhaps by another worker."""
+    """Batches are claimed as in the pipeline: split anywhere, and possibly repeated, possibly by another worker."""
     claims = fresh(redis, narrow)
     expected = list(owners_by_the_rule(log, W).values())
     lease = await taken(claims)
@@ -46,7 +46,7 @@ async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(
 
 
 async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: Redis) -> None:
-    log = [Logged(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])]
+    log = [LoggedEvent(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])]
     claims = Claims(redis, narrow)
     stale = await taken(claims)
     lease = await taken(claims)
@@ -74,7 +74,7 @@ async def test_a_released_claim_owns_nothing(narrow: Settings, redis: Redis) -> 
 async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
-    log = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
+    log = [LoggedEvent(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     first, second = claims_of(log)
     assert await ask_with_flags(claims, lease, span_of(log), [first, second], {1: STORED}) == [None, None]
     assert await owners_in(redis, narrow) == [KEYS[0]] * 2
@@ -83,7 +83,7 @@ async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, r
 async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
-    log = [Logged(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
+    log = [LoggedEvent(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     asks, claim = claims_of(log)
     assert await ask_with_flags(claims, lease, span_of(log), [asks, claim], {0: ASKS_ONLY}) == [None, None]
 
@@ -92,7 +92,7 @@ async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, re
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     for _ in range(3):
-        await ask(claims, lease, [Logged(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])])
+        await ask(claims, lease, [LoggedEvent(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])])
     assert await owners_in(redis, narrow) == [KEYS[0]]
 
 
@@ -101,7 +101,7 @@ async def test_a_worker_that_goes_on_for_ever_knows_and_marks_little(narrow: Set
     lease = await taken(claims)
     for number in range(200):
         at_ms = 1_000_000 + number * W
-        each = Logged(0, number, at_ms, at_ms, ("n", derive_foreign_id("t", 0, number, at_ms)), KEYS[0])
+        each = LoggedEvent(0, number, at_ms, at_ms, ("n", derive_foreign_id("t", 0, number, at_ms)), KEYS[0])
         assert await ask(claims, lease, [each]) == [None]
     assert len(lease.chunks) <= 4
     (head,) = [value for key, value in (await keys_of(redis, narrow)).items() if b"}:" not in key]
@@ -116,7 +116,7 @@ async def test_a_key_with_many_owners_is_found_among_them(narrow: Settings, redi
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     log = [
-        Logged(0, at, 90_000_000, 1_000 + at * W, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])
+        LoggedEvent(0, at, 90_000_000, 1_000 + at * W, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])
         for at in range(3 * CHUNK_OWNERS)
     ]
     assert not any(await ask(claims, lease, log[:-1]))
@@ -126,7 +126,7 @@ async def test_a_key_with_many_owners_is_found_among_them(narrow: Settings, redi
 
 async def test_partitions_do_not_know_each_other(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
-    one = Logged(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])
+    one = LoggedEvent(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])
     other = one._replace(offset=2, identity=("n", derive_foreign_id("t", 1, 2, 1000)))
     zero, first = await taken(claims, 0), await taken(claims, 1)
     assert await ask(claims, zero, [one]) == [None]
@@ -137,7 +137,7 @@ async def test_partitions_do_not_know_each_other(narrow: Settings, redis: Redis)
 async def test_claims_share_their_partitions_hash_tag_and_expire(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims, 3)
-    await ask(claims, lease, [Logged(3, 1, 1000, 1000, ("n", derive_foreign_id("t", 3, 1, 1000)), KEYS[1])])
+    await ask(claims, lease, [LoggedEvent(3, 1, 1000, 1000, ("n", derive_foreign_id("t", 3, 1, 1000)), KEYS[1])])
     head, key = sorted(await keys_of(redis, narrow))
     assert head == f"{narrow.key_prefix}:{{{narrow.topic}:3}}".encode()
     assert key == head + b":" + lease.space + bytes(8)

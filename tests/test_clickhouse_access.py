@@ -1,5 +1,4 @@
-"""Who may use the ClickHouse front, and for what: no page of a browser, nobody without the password, and nobody for
-files or other machines."""
+"""Access to the ClickHouse front: no web pages, no users without a password, no files and no other machines."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -64,7 +63,7 @@ def test_nobody_comes_in_without_the_password(front: Front, stack: Stack) -> Non
     ],
 )
 def test_no_page_of_a_browser_is_answered(front: Front, headers: dict[str, str], allowed: bool) -> None:
-    """Its name may lead to this machine (DNS rebinding), and the right password may be in its hands."""
+    """The page's name may resolve to this machine (DNS rebinding), and it may have the right password."""
     sent = {name: value.format(port=front.owner.base_url.port) for name, value in headers.items()}
     for method, url in (("GET", "/?query=SELECT+1"), ("POST", "/?query=SELECT+1"), ("GET", "/ping"), ("OPTIONS", "/")):
         answer = front.owner.request(method, url, headers=sent)
@@ -184,7 +183,7 @@ def test_no_spelling_of_a_function_gets_past(front: Front, name: str, gaps: tupl
 
 
 def test_a_literal_is_no_name(front: Front) -> None:
-    """What only looks like it is let through."""
+    """Text that only resembles a forbidden name is allowed."""
     for sql, rows in (
         ("SELECT 'file(''/etc/passwd'') INTO OUTFILE ; '", "file(\\'/etc/passwd\\') INTO OUTFILE ; \n"),
         ("SELECT 1 AS into_outfile -- INTO OUTFILE 'x'", "1\n"),

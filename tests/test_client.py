@@ -1,7 +1,7 @@
 """The published client, which nobody here wrote, against the API: the acceptance test of the contract."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,8 +16,6 @@ from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from tests.http_lab import KEY, consuming, served, until_keys_are_known, with_key
 from tests.lab import Lab
-
-Call = Callable[..., Any]
 
 
 class Client:
@@ -62,7 +60,7 @@ def api_settings(lab: Lab) -> Settings:
 
 @pytest.fixture
 async def host(api_settings: Settings) -> AsyncIterator[str]:
-    """The API's address, with two workers behind it."""
+    """Return the API's address; two workers run."""
     async with served(api_settings) as url, consuming(api_settings, workers=2):
         async with httpx.AsyncClient(base_url=url) as client:
             await until_keys_are_known(client)
@@ -204,7 +202,7 @@ FILTERS: dict[str, tuple[str, Any, set[str]]] = {
 
 
 async def test_each_filter_operator(client: Client) -> None:
-    """As the client sends it: alone, in short, in a group, and denied."""
+    """Each operator works as the client sends it: alone, in short form, in a group, and negated."""
     titles = {"a": "red walking shoes", "b": "blue running Shoes", "c": "a hat"}
     answer = await client.create_many(
         *(

@@ -1,4 +1,4 @@
-"""The collector over HTTP: what is answered, what lies on the topic, and what is refused before it costs anything."""
+"""The collector over HTTP: responses, records on the topic, and cheap refusals."""
 
 import asyncio
 import gzip
@@ -13,9 +13,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import OutOfOrderSequenceNumber
 from pydantic import SecretStr
 
-from producers.topic import Topic
+from producers.topic import TopicWriter
 from readers.overview import read_lag
-from runtime.errors import RefusedByBroker, Unavailable
+from runtime.errors import RecordRefused, Unavailable
 from runtime.http.keys import ROOT, PageToken, hash_of
 from schemas.interaction import NO_FEATURE_URI
 from schemas.record import InteractionRecord
@@ -273,7 +273,7 @@ async def test_prefer_wait_answers_the_final_outcome(lab: Lab) -> None:
         assert first.headers["preference-applied"] == "wait=60"
         stored = first.json()["interaction_id"]
         assert (await api.get(f"{PATH}/{stored}/status")).json()["status"] == "stored"
-        # Of its own time, so there is no hint; the verdict is waited for.
+        # With its own time there is no hint, so the request waits for the verdict.
         same_time = {"occurred_at": first.json()["timestamp"]}
         again = await api.post(PATH, json=EVENT | same_time, headers=wait)
         assert again.json()["deduplicated"] is True
@@ -288,11 +288,11 @@ async def test_a_broker_that_does_not_answer_is_a_503(
     async def silent(*_args: Any) -> None:
         raise Unavailable("Kafka at http://somewhere")
 
-    async def none_of_them(_self: Topic, records: Any) -> Any:
+    async def none_of_them(_self: TopicWriter, records: Any) -> Any:
         return [Unavailable("Kafka at http://somewhere") for _ in records]
 
-    monkeypatch.setattr(Topic, "put", silent)
-    monkeypatch.setattr(Topic, "put_all", none_of_them)
+    monkeypatch.setattr(TopicWriter, "put", silent)
+    monkeypatch.setattr(TopicWriter, "put_all", none_of_them)
     for answer in (
         await api.post(PATH, json=EVENT),
         await api.post(f"{PATH}/batch", json={"interactions": [EVENT]}),
@@ -303,22 +303,22 @@ async def test_a_broker_that_does_not_answer_is_a_503(
         assert "somewhere" not in answer.text
 
     async def refused(*_args: Any) -> None:
-        raise RefusedByBroker("Kafka refused the record: too large")
+        raise RecordRefused("Kafka refused the record: too large")
 
-    monkeypatch.setattr(Topic, "put", refused)
+    monkeypatch.setattr(TopicWriter, "put", refused)
     assert_error(await api.post(PATH, json=EVENT), 422, "ValidationError", "refused_by_broker")
 
 
 async def test_what_waits_for_kafka_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """By events and by bytes; what was held is given back."""
     released = asyncio.Event()
-    real = Topic.put
+    real = TopicWriter.put
 
-    async def held(self: Topic, sent: Any) -> Any:
+    async def held(self: TopicWriter, sent: Any) -> Any:
         await released.wait()
         return await real(self, sent)
 
-    monkeypatch.setattr(Topic, "put", held)
+    monkeypatch.setattr(TopicWriter, "put", held)
     limits = {"collector_in_flight": 4, "collector_in_flight_bytes": 1_000}
     async with api_of(with_key(lab.settings, **limits)) as api:
         tasks = [asyncio.create_task(api.post(PATH, json=EVENT | {"position": n})) for n in range(12)]
@@ -339,15 +339,15 @@ async def test_what_waits_for_kafka_is_bounded(lab: Lab, monkeypatch: pytest.Mon
 
 async def test_a_stop_answers_what_was_taken_in(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     released = asyncio.Event()
-    real = Topic.put
+    real = TopicWriter.put
 
-    async def held(self: Topic, sent: Any) -> Any:
+    async def held(self: TopicWriter, sent: Any) -> Any:
         begun.set()
         await released.wait()
         return await real(self, sent)
 
     begun = asyncio.Event()
-    monkeypatch.setattr(Topic, "put", held)
+    monkeypatch.setattr(TopicWriter, "put", held)
     async with httpx.AsyncClient(headers=BEARER) as client:
         async with served(with_key(lab.settings)) as url:
             asking = asyncio.create_task(client.post(f"{url}{PATH}", json=EVENT))
@@ -403,10 +403,10 @@ async def test_every_accepted_event_is_found_under_its_id_however_it_was_written
 async def test_a_page_is_told_when_kafka_has_not_taken_all(
     common_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def all_but_one(_self: Topic, records: Any) -> Any:
+    async def all_but_one(_self: TopicWriter, records: Any) -> Any:
         return [None] * (len(records) - 1) + [Unavailable("one leader is away")]
 
-    monkeypatch.setattr(Topic, "put_all", all_but_one)
+    monkeypatch.setattr(TopicWriter, "put_all", all_but_one)
     token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
     for content in ([EVENT, EVENT], [EVENT, {}, EVENT]):
         sent = await common_api.post(
@@ -426,7 +426,7 @@ async def test_an_outcome_that_cannot_be_known_makes_no_accepted_event_fail(lab:
 
 
 async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its numbering of a partition has a gap: Kafka will refuse whatever it sends there."""
+    """The client's sequence numbers of a partition have a gap, so Kafka refuses every further record there."""
     async with api_of(with_key(lab.settings)) as api:
         real: Any = AIOKafkaProducer.send
         gap: Any = OutOfOrderSequenceNumber()
@@ -450,7 +450,7 @@ async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch
 
 
 async def test_items_are_counted_before_they_are_made(common_api: httpx.AsyncClient) -> None:
-    """Whatever stands in their strings and objects."""
+    """Items are counted correctly, whatever their strings and objects contain."""
     many = b'{"interactions":[%b1]}' % (b"1," * 4_000_000)
     error = assert_error(await common_api.post(f"{PATH}/batch", content=many), 422, "ValidationError")
     assert error["details"]["validation_errors"][0]["type"] == "too_many"

@@ -12,7 +12,7 @@ from tests.cli_lab import command
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["lookup", "int_1"], 1, "is no interaction id"),
+        (["lookup", "int_1"], 1, "is not an interaction id"),
         (["lookup", "int_01900000000070008000000000000000"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
         (["emit", "/nowhere.jsonl"], SettingsError.exit_code, "TALLY_KAFKA is not set"),
         (["status"], SettingsError.exit_code, "start one with `tally up`"),
@@ -51,7 +51,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 
 
 def test_the_version_is_told() -> None:
-    assert command("--version") == (0, f"tally {version('tally')}\n", "")
+    assert command("--version") == (0, f"tally {version('tally-server')}\n", "")
 
 
 def test_fatal_and_settings_errors_have_exit_codes_of_their_own() -> None:

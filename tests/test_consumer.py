@@ -184,7 +184,7 @@ async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypa
 
 
 async def test_ids_that_foreign_producers_repeat_are_duplicates(lab: Lab) -> None:
-    """Whether in one batch or later, with the same facts or others: the first record owns the id."""
+    """The first record owns the id, for repeats in the same batch or later, with the same fields or others."""
     minted, executions = mint_id(), executions_on(0)
     await lab.put(as_json("a", next(executions), interaction_id=minted))
     await lab.put(as_json("b", next(executions), interaction_id=minted))

@@ -11,9 +11,9 @@ from aiokafka.admin import RecordsToDelete
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.sink import Rows, insert_token
+from consumers.native_format import block, texts, times
+from consumers.sink import InsertRows, insert_token
 from consumers.worker import Worker
-from kernels.native_format import block, texts, times
 from producers.simulator import Simulator
 from readers.overview import read_lag
 from runtime import kafka
@@ -157,7 +157,8 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
         async with kafka.admin(lab.settings) as admin:
             await admin.delete_records({place: RecordsToDelete(before_offset=15)})
         await lab.emit(*(click(f"doc-{number}") for number in range(20, 30)))
-        worker._consumer.seek(place, 10)  # the client may have fetched ahead: then nothing would be lost
+        assert worker._parts is not None
+        worker._parts.consumer.seek(place, 10)  # the client may have fetched ahead: then nothing would be lost
         go_on.set()
         with pytest.raises(Fatal, match="expired unread"):
             await running
@@ -245,7 +246,7 @@ async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
     """Why: the table takes the longer insert for the shorter one that it has seen."""
     for count in (1, 3):
         columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}
-        encoded = Rows()
-        encoded.add(block(columns, count))
+        encoded = InsertRows("t")
+        encoded.add(block(columns, count), events_at([]).places)
         await lab.database.insert("interactions", encoded.encoded("partition 0 offset 0"))
     assert await lab.count("interactions") == 1

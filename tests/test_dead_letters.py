@@ -19,7 +19,8 @@ from schemas.merge_patch import merge_patch
 from schemas.outcome import RejectedFor, Stored
 from schemas.wire import encode_headers
 from tally.cli.app import app
-from tally.dead_letters import Replayed, Selection, read_letters, replay
+from tally.dead_letter_replay import ReplayProgress, replay
+from tally.dead_letters import Selection, read_letters
 from tests.chaos.traffic import LONG, NARROWED
 from tests.crashes import crash_at
 from tests.lab import Lab, as_json, click
@@ -31,7 +32,7 @@ async def selected(lab: Lab, **chosen: Any) -> list[Letter]:
     return [letter async for letter in read_letters(lab.settings, Selection(**chosen))]
 
 
-async def replayed(lab: Lab, **more: Any) -> Replayed:
+async def replayed(lab: Lab, **more: Any) -> ReplayProgress:
     return [done async for done in replay(lab.settings, lab.database, Selection(), **more)][-1]
 
 

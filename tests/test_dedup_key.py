@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.dedup import Occurrence, dedup_key, is_duplicate_of
+from consumers.claims.owners import Claim
+from schemas.dedup import dedup_key, is_duplicate_of
 from schemas.interaction import INTERACTION_TYPES
 
 texts = st.text(" 019ab,é", max_size=4)
@@ -39,10 +40,10 @@ def test_the_key_never_changes() -> None:
 
 
 def test_the_window_is_open_at_its_far_end() -> None:
-    owner = Occurrence(offset=5, interaction_id="o", event_ms=1_000_000, append_ms=2_000_000)
+    owner = Claim(b"", offset=5, event_ms=1_000_000, append_ms=2_000_000, interaction_id="o")
 
     def repeats(offset: int, event_ms: int, append_ms: int) -> bool:
-        return is_duplicate_of(Occurrence(offset, "e", event_ms, append_ms), owner, W)
+        return is_duplicate_of(Claim(b"", offset, event_ms, append_ms, "e"), owner, W)
 
     assert repeats(6, 1_000_000 + W - 1, 2_000_000)
     assert repeats(6, 1_000_000 - W + 1, 2_000_000)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from consumers import failpoints
-from consumers.erasure import MOST
+from consumers.erasure import MAX_DELETIONS
 from producers.producer import Receipt
 from readers.audit import audit
 from readers.overview import count_verdicts
@@ -74,13 +74,6 @@ async def assert_audited(lab: Lab, stored: int, duplicates: int, deleted: int) -
     assert (counts.stored, counts.duplicates, counts.deleted) == (stored, duplicates, deleted)
 
 
-async def stored_text(lab: Lab) -> str:
-    """Everything that the table says of rows that a query would find."""
-    return str(
-        await lab.rows("SELECT * FROM interactions FINAL SETTINGS do_not_merge_across_partitions_select_final = 0")
-    )
-
-
 async def test_a_stored_event_is_gone_at_once(lab: Lab, api: httpx.AsyncClient) -> None:
     kept, gone = await lab.emit(click("kept"), click("gone", **PRIVATE))
     await lab.drain()
@@ -139,7 +132,7 @@ async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.Asy
         await lab.drain()
     await lab.drain()
     if failpoint in ("erased", "lettered", "recorded", "committed"):
-        # What was looked at already is the deleter's to erase: it sees the row.
+        # The deleter erases rows that the consumer has checked already, because it sees them.
         await delete(api, gone.interaction_id)
     await assert_gone(lab, api, gone.interaction_id)
     await assert_audited(lab, stored=0, duplicates=0, deleted=1)
@@ -211,7 +204,7 @@ async def test_an_import_of_what_was_deleted_stays_deleted(lab: Lab, api: httpx.
 
 
 async def test_a_replay_leaves_deleted_what_is_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
-    """What was deleted before it, and what is deleted between validating and swapping."""
+    """Events stay deleted that were deleted before the replay, and between validation and swap."""
     kept, before, between = await lab.emit(click("kept"), click("before"), click("between"))
     await lab.drain()
     await delete(api, before.interaction_id)
@@ -243,7 +236,7 @@ async def test_more_deletions_than_are_looked_at_together(lab: Lab, api: httpx.A
     await lab.database.command(
         "INSERT INTO deletions (interaction_id, namespace) "
         f"SELECT concat('{gone.interaction_id[:16]}', leftPad(lower(hex(number)), 20, '0')), 'default' "
-        f"FROM numbers({2 * MOST})"
+        f"FROM numbers({2 * MAX_DELETIONS})"
     )
     await Deletions(lab.database).note(Deletion(gone.interaction_id, "default"))
     await lab.drain()

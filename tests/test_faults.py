@@ -1,11 +1,11 @@
-"""What a store's error means: try again, reject the row, start again, or stop."""
+"""Meaning of a store's error: retry, reject the row, restart, or stop."""
 
 import pytest
 from aiokafka import errors as kafka_errors
 from clickhouse_connect.driver.exceptions import DatabaseError
 from redis import exceptions as redis_errors
 
-from runtime.errors import Fatal, Restart, RowsRefused, StatementRefused, TookTooLong, Unavailable
+from runtime.errors import Fatal, Restart, RowsRefused, StatementRefused, StatementTimeout, Unavailable
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.faults.kafka import kafka_fault
 from runtime.faults.redis import redis_fault
@@ -16,7 +16,7 @@ from runtime.faults.redis import redis_fault
     [
         (252, Unavailable),
         (241, Unavailable),
-        (159, TookTooLong),
+        (159, StatementTimeout),
         (0, Unavailable),
         (99_999, Unavailable),
         (469, RowsRefused),
@@ -75,7 +75,10 @@ def test_kafka(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
     [
         (redis_fault(redis_errors.ResponseError("MISCONF cannot save")), "Redis (TALLY_REDIS): MISCONF cannot save"),
         (redis_fault(redis_errors.TimeoutError()), "Redis (TALLY_REDIS): TimeoutError"),
-        (redis_fault(redis_errors.ResponseError("no such thing")), "cannot do what claims need: no such thing"),
+        (
+            redis_fault(redis_errors.ResponseError("no such thing")),
+            "does not support an operation of claims: no such thing",
+        ),
         (kafka_fault(kafka_errors.KafkaTimeoutError("slow"), "reading"), "KafkaTimeoutError: slow"),
         (kafka_fault(kafka_errors.ProducerFenced("another"), "sending"), "sending: ProducerFenced: another"),
         (kafka_fault(kafka_errors.TopicAuthorizationFailedError("t"), "reading"), "TopicAuthorizationFailedError: t"),

@@ -1,4 +1,4 @@
-"""Record batches that contradict themselves: each offset is read once, whatever stands in them, and within bounds."""
+"""Record batches that contradict themselves: each offset is read once, whatever they contain, and within bounds."""
 
 import gzip
 import struct
@@ -15,9 +15,11 @@ from aiokafka.consumer import fetcher
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.record_limits import DEFAULT_LIMITS, MOST_HEADERS
+from consumers.records import PlainRecord, Records
+from kernels.boundary import ReadLimits, read_batches
 from runtime import whole_batches
-from runtime.batch_reader import MOST_HEADERS, Limits, read_batches
-from runtime.records import Items, PlainRecord, Records
+from runtime.log_reader import Items
 from schemas.event_time import END_MS
 from schemas.letter import read_name, write_name
 from tests.hostile.raw_producer import RawRecord, batch_of, encode_batch, encode_records, varint, whole
@@ -44,8 +46,8 @@ some_records = st.lists(
 )
 
 
-def read(*raw: bytes, wanted: int = 0, limits: Limits = Limits()) -> Records:  # noqa: B008
-    """All lines of some batches, read in as many pieces as the limits make of them."""
+def read(*raw: bytes, wanted: int = 0, limits: ReadLimits = DEFAULT_LIMITS) -> Records:
+    """Return all rows of some batches, read in the pieces that the limits make of them."""
     parts: list[Records] = []
     unread: dict[int, Items] = {0: [whole(each, wanted) for each in raw]}
     while unread:
@@ -66,7 +68,7 @@ def reasons(records: Records) -> list[str | None]:
 
 @given(st.lists(deltas, min_size=1, max_size=8), st.integers(0, 9))
 def test_a_batch_with_a_record_for_each_offset_has_them_in_order(named: list[int], base: int) -> None:
-    """Whatever offsets the records themselves name; those that name another one are flawed, and keep their bytes."""
+    """Offsets in the records themselves do not count; records with another offset are flawed, and keep their bytes."""
     payload = encode_records([RawRecord(b"%d" % place, delta=delta) for place, delta in enumerate(named)])
     records = read(encode_batch(payload, len(named), base=base))
     assert records.offsets.tolist() == [base + place for place in range(len(named))]
@@ -118,7 +120,7 @@ def test_whatever_a_header_says_lines_are_of_its_offsets_and_times_can_be_stored
         first_ms=at_ms,
         highest_ms=at_ms,
     )
-    part, unread = Records.read({0: [whole(raw, wanted)]}, Limits(lines=100))
+    part, unread = Records.read({0: [whole(raw, wanted)]}, DEFAULT_LIMITS._replace(rows=100))
     offsets = part.offsets.tolist()
     assert offsets == sorted(set(offsets))
     assert all(max(2, wanted) <= offset <= 2 + max(last_delta, 0) for offset in offsets)
@@ -141,9 +143,9 @@ def test_reading_in_pieces_reads_the_same(batches: list[list[RawRecord]], data: 
         raw.append(encode_batch(payload, len(records), last_delta=last_delta, base=base, attributes=codec))
         base += max(last_delta, 0) + 1
     wanted = data.draw(st.integers(0, base))
-    small = Limits(
+    small = DEFAULT_LIMITS._replace(
         total_bytes=data.draw(st.integers(1, 60)),
-        lines=data.draw(st.integers(1, 5)),
+        rows=data.draw(st.integers(1, 5)),
         headers=data.draw(st.integers(1, 4)),
     )
     whole_reading = told(read(*raw, wanted=wanted))
@@ -156,11 +158,11 @@ def test_reading_in_pieces_reads_the_same(batches: list[list[RawRecord]], data: 
 
 @pytest.mark.parametrize("codec", [0, *COMPRESS])
 def test_no_batch_takes_more_memory_than_its_bound(codec: int) -> None:
-    """One of the bound's own size is read; one byte more is refused by place, before it is all decompressed."""
+    """A batch of the bound's size is read; one byte more is refused before it is fully decompressed."""
     one = encode_records([RawRecord(b"x" * 100_000)])
     raw = encode_batch(COMPRESS.get(codec, bytes)(one), 1, attributes=codec)
-    assert reasons(read(raw, limits=Limits(batch_bytes=len(one)))) == [None]
-    records = read(raw, limits=Limits(batch_bytes=len(one) - 1))
+    assert reasons(read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(one)))) == [None]
+    records = read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(one) - 1))
     assert told(records)[0][0] == PlainRecord(0, 0, None, None, ())
     flaw = records.flaw_at(0)
     assert flaw is not None
@@ -198,7 +200,7 @@ def test_what_cannot_be_decompressed_keeps_its_offsets(what: str) -> None:
 
 
 def test_frames_and_blocks_in_a_row_are_one_payload() -> None:
-    """As the codecs' own readers have it; their sizes count together."""
+    """Successive frames are one payload, as for the codecs' own readers; their sizes count together."""
     two = encode_records([RawRecord(b"a" * 500), RawRecord(b"b" * 500)])
     half = len(two) // 2
     for codec, compress in COMPRESS.items():
@@ -210,7 +212,7 @@ def test_frames_and_blocks_in_a_row_are_one_payload() -> None:
         )
         raw = encode_batch(payload, 2, attributes=codec)
         assert [record.value for record, _ in told(read(raw))] == [b"a" * 500, b"b" * 500]
-        assert set(reasons(read(raw, limits=Limits(batch_bytes=len(two) - 1)))) == {"batch_too_large"}
+        assert set(reasons(read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(two) - 1)))) == {"batch_too_large"}
 
 
 def test_millions_of_records_are_read_in_pieces() -> None:
@@ -220,13 +222,11 @@ def test_millions_of_records_are_read_in_pieces() -> None:
     batch = whole(encode_batch(payload, count, attributes=ZSTD), 0)
     tracemalloc.start()
     try:
-        reading, taken = read_batches([batch]), 0
-        while True:
-            assert reading.lines[:, 0].tolist() == list(range(taken, taken + len(reading.lines)))
-            taken += len(reading.lines)
-            if not reading.rest:
-                break
-            reading = read_batches(reading.rest)
+        taken, unread = 0, [(0, 0)]
+        while unread:
+            found = read_batches([(batch.raw, unread[0][1])], DEFAULT_LIMITS)
+            assert found.rows[:, 0].tolist() == list(range(taken, taken + len(found.rows)))
+            taken, unread = taken + len(found.rows), [*found.unread]
         assert tracemalloc.get_traced_memory()[1] < 128 * 1024 * 1024
     finally:
         tracemalloc.stop()
@@ -235,15 +235,15 @@ def test_millions_of_records_are_read_in_pieces() -> None:
 
 def test_a_range_of_two_billion_offsets_is_lettered_in_pieces() -> None:
     part, unread = Records.read({0: [whole(encode_batch(b"", 5, last_delta=2**31 - 1), 7)]})
-    assert (len(part), part.offsets[0]) == (Limits().lines, 7)
+    assert (len(part), part.offsets[0]) == (DEFAULT_LIMITS.rows, 7)
     assert unread[0][0].offset == 7 + len(part)
 
 
 def test_lines_that_cannot_be_read_keep_no_text() -> None:
     """A reading with few lines must not hold a batch's bytes: many of them may wait for a batch to be full."""
     damaged = encode_batch(encode_records([RawRecord(b"x" * 100_000)]) + b"left", 1)
-    read_back = read_batches([whole(each) for each in (damaged, batch_of([RawRecord(b"good", b"key")]), damaged)])
-    assert len(read_back.text) < 100
+    batches = damaged, batch_of([RawRecord(b"good", b"key")]), damaged
+    assert len(read_batches([(memoryview(each), 0) for each in batches], DEFAULT_LIMITS).text) < 100
     records = read(damaged, batch_of([RawRecord(b"good", b"key", [(b"n", b"v")])]), damaged)
     assert told(records)[1] == (PlainRecord(0, 0, b"key", b"good", (("n", b"v"),)), None)
 
@@ -283,7 +283,7 @@ def test_headers_beyond_what_memory_allows_are_left_out() -> None:
 
 
 def test_a_record_larger_than_any_event_keeps_its_bytes_and_is_not_judged() -> None:
-    records = read(batch_of([RawRecord(b"[" * 2_000), RawRecord()]), limits=Limits(record_bytes=1_000))
+    records = read(batch_of([RawRecord(b"[" * 2_000), RawRecord()]), limits=DEFAULT_LIMITS._replace(record_bytes=1_000))
     assert reasons(records) == ["too_large", None]
     assert records.at(0).value == b"[" * 2_000
 

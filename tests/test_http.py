@@ -1,4 +1,4 @@
-"""What every part of the API shares: rate limits, readiness, request ids, logs, pages of other origins, its schema."""
+"""Common parts of the API: rate limits, readiness, request ids, logs, CORS and the schema."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from runtime.errors import Unavailable
 from runtime.http.access import Caller
-from runtime.http.best_effort import BestEffort
+from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError
 from runtime.http.keys import ROOT, SCOPES, PageToken, hash_of
 from runtime.http.limits import RateLimits
@@ -39,13 +39,13 @@ async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redi
     settings = lab.settings.model_copy(update={"rate_limit_per_s": 1, "rate_limit_burst_ms": 50_000})
     caller = Caller("k", "default", SCOPES, 0)
     passed = 0
-    async with BestEffort(settings).opened() as first, BestEffort(settings).opened() as second:
+    async with BestEffortRedis(settings).opened() as first, BestEffortRedis(settings).opened() as second:
         processes = [RateLimits(settings, each) for each in (first, second)]
 
-        async def answers() -> bool:
-            return first.answers and second.answers
+        async def are_connected() -> bool:
+            return None not in [await each.ask("ping", lambda server: server.ping()) for each in (first, second)]
 
-        await eventually_async(answers)
+        await eventually_async(are_connected)
         with pytest.raises(ApiError) as raised:
             for number in range(100):
                 headers = await processes[number % 2].spend(caller)
@@ -61,7 +61,7 @@ async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redi
 async def test_tokens_come_back(lab: Lab) -> None:
     settings = lab.settings.model_copy(update={"rate_limit_per_s": 20, "rate_limit_burst_ms": 50})
     caller = Caller("k", "default", SCOPES, 0)
-    async with BestEffort(settings).opened() as redis:
+    async with BestEffortRedis(settings).opened() as redis:
         limits = RateLimits(settings, redis)
 
         async def passes() -> bool:

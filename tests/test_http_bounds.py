@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.scan_shape import commas_of
+from kernels.scan_shape import count_commas
 from runtime import log
-from runtime.http.errors import MOST_PROBLEMS, invalid, problem
-from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, Starts, Turns
+from runtime.http.errors import MAX_PROBLEMS, invalid, problem
+from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, StartQueue, TurnQueue
 from runtime.ports import free_port
 from schemas.json_bounds import depth_of_text
 from schemas.rejection import Rejection
@@ -51,15 +51,15 @@ def commas_by_hand(text: str) -> tuple[int, int]:
 
 @given(JSON, st.booleans())
 def test_members_are_counted_without_being_made(value: Any, ascii_only: bool) -> None:
-    """Commas are counted inside their brackets, whatever stands in strings."""
+    """Commas are counted inside their brackets, whatever strings contain."""
     text = json.dumps(value, ensure_ascii=ascii_only)
-    assert commas_of(text.encode()) == commas_by_hand(text)
+    assert count_commas(text.encode()) == commas_by_hand(text)
 
 
 @given(st.binary())
 def test_members_of_anything_can_be_counted(body: bytes) -> None:
-    """What is no JSON gives a number as well, and reaches outside of nothing."""
-    assert sum(commas_of(body)) <= body.count(b",")
+    """Invalid JSON gives a number as well, and nothing outside of it is read."""
+    assert sum(count_commas(body)) <= body.count(b",")
 
 
 @given(JSON)
@@ -98,7 +98,7 @@ def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | 
         for where, what in problems
     ]
     error = invalid(long, more=7)
-    assert len(error.details["validation_errors"]) <= MOST_PROBLEMS
+    assert len(error.details["validation_errors"]) <= MAX_PROBLEMS
     assert f"(and {len(problems) + 6} more errors)" in error.message
     assert all(len(each["message"]) <= 1_000 for each in long)
     assert all(len(place) <= 1_000 for each in long for place in each["location"] if isinstance(place, str))
@@ -106,7 +106,7 @@ def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | 
 
 async def test_pieces_of_work_take_turns() -> None:
     """Between two pieces the event loop looks at everything else; small work does not wait."""
-    turns, rounds, seen = Turns(), 0, list[int]()
+    turns, rounds, seen = TurnQueue(), 0, list[int]()
     loop = asyncio.get_running_loop()
 
     def count() -> None:
@@ -127,7 +127,7 @@ async def test_pieces_of_work_take_turns() -> None:
 
 async def test_requests_that_arrive_together_start_in_rounds() -> None:
     """A thousand requests start in their order, at most STARTED_TOGETHER of them in one round of the event loop."""
-    starts, rounds = Starts(), 0
+    starts, rounds = StartQueue(), 0
     loop = asyncio.get_running_loop()
     started: list[tuple[int, int]] = []
     ended = asyncio.Event()
@@ -170,7 +170,7 @@ def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPat
     assert counts == {"request": 10, "connection": 10, "access": 1_000}
     now = log.FLOOD_S + 1
     say("tally.api", 1, "request 1000 failed")
-    assert "request 1000 failed (990 lines like this one were left out" in written.getvalue()
+    assert "request 1000 failed (990 lines like this one were suppressed" in written.getvalue()
 
 
 OUT_OF_FILES = """
@@ -178,12 +178,12 @@ import asyncio, os, resource, sys
 from fastapi import FastAPI
 from runtime import log
 from runtime.http.server import ApiServer
-from runtime.ports import listening
+from runtime.ports import listening_sockets
 from runtime.settings import Settings
 
 async def serve(port):
     server = ApiServer(FastAPI(), Settings())
-    with listening("127.0.0.1", port) as sockets:
+    with listening_sockets("127.0.0.1", port) as sockets:
         serving = asyncio.create_task(server.serve(sockets))
         while not server.started:
             await asyncio.sleep(0.01)
@@ -203,7 +203,7 @@ async def serve(port):
         await serving
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
-log.configure(most_lines=10)
+log.configure(max_lines=10)
 asyncio.run(serve(int(sys.argv[1])))
 """
 
@@ -242,9 +242,10 @@ def test_a_process_serves_no_more_connections_than_it_may_open_files(soft: int, 
     program = (
         "import logging, resource\n"
         f"logging.basicConfig(); resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-        "from runtime.http.connection_limits import Limits, within_descriptors\n"
+        "from runtime.http.connection_limits import ConnectionLimits, within_descriptors\n"
         "from runtime.settings import Settings\n"
-        "print(within_descriptors(Limits.of(Settings())).connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "limits = within_descriptors(ConnectionLimits.of(Settings()))\n"
+        "print(limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     connections, files = map(int, done.stdout.split())

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.http_lab import BEARER, PATH, api_of, assert_error, served, with_key
@@ -80,7 +80,7 @@ async def test_other_methods_are_told_which_there_are(lab: Lab) -> None:
 @pytest.mark.parametrize("path", ["/metrics", "/v1/health", "/v1/ready", "/nowhere"])
 async def test_a_workers_port_answers_head(path: str) -> None:
     settings = Settings(metrics_port=free_port())
-    with metrics_served(settings, why_not_ready=lambda: ""):
+    with serve_metrics(settings, why_not_ready=lambda: ""):
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.metrics_port}") as port:
             got, head = await port.get(path), await port.head(path)
     assert (head.status_code, head.content) == (got.status_code, b"")

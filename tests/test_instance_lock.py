@@ -12,7 +12,7 @@ INSTANCE = "host-1-worker-0"
 
 
 async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
-    """One that slept too long has lost its name to another process, and must not continue beside it."""
+    """A process that slept too long has lost its name to another one, and must not continue."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
     async with first.held(), second.held():  # of one process, so the second takes it at once
@@ -40,7 +40,7 @@ async def test_a_name_that_nobody_confirms_is_free(lab: Lab, redis: Redis, claim
 
 
 async def test_a_redis_that_forgets_costs_nobody_his_name(lab: Lab, redis: Redis) -> None:
-    """It is written again."""
+    """The name is written again."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     lock = InstanceLock(redis, settings, INSTANCE)
     key = f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}"

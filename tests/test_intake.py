@@ -6,13 +6,13 @@ import pytest
 from aiokafka import TopicPartition
 
 from consumers.intake import Intake
+from consumers.record_limits import DEFAULT_LIMITS
 from runtime import kafka
-from runtime.batch_reader import Limits
 from tests.lab import Lab, click
 
 
 async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: Lab) -> None:
-    """One fetch brings 13 of these; the others are there too, so the batch waits for them."""
+    """One fetch returns 13 of these records; the others exist, too, so the batch waits for them."""
     for _ in range(50):
         await lab.put(b"x" * 300_000, partition=0)
     settings = lab.settings.model_copy(update={"batch_rows": 20, "batch_age_ms": 1})
@@ -27,7 +27,7 @@ async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: L
 
 
 async def test_nothing_is_read_while_a_batch_is_here(lab: Lab) -> None:
-    """One of Kafka's batches makes five of ours: were more read with each of them, memory would grow without bound."""
+    """One Kafka batch makes five batches of a worker: reading ahead for each would grow memory without bound."""
     place = TopicPartition(lab.settings.topic, 0)
     async with kafka.producer(lab.settings) as producer:
         for _ in range(6):
@@ -55,8 +55,8 @@ async def test_what_exceeds_a_reading_is_read_next(lab: Lab, monkeypatch: pytest
             for _ in range(50):
                 builder.append(key=None, value=b"{}", timestamp=None)
             await (await producer.send_batch(builder, lab.settings.topic, partition=number % partitions))
-    small = Limits(lines=7)
-    monkeypatch.setattr(Limits, "of_events", lambda _settings: small)
+    small = DEFAULT_LIMITS._replace(rows=7)
+    monkeypatch.setattr("consumers.intake.event_limits", lambda _settings: small)
     settings = lab.settings.model_copy(update={"batch_rows": 20, "batch_age_ms": 1})
     read: dict[int, list[int]] = {number: [] for number in range(partitions)}
     async with kafka.consumer(settings, instance=None) as consumer:
@@ -70,7 +70,7 @@ async def test_what_exceeds_a_reading_is_read_next(lab: Lab, monkeypatch: pytest
 
 
 async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
-    """Whoever gets the partitions reads it again; the batch in hand must not hold it any more."""
+    """The next owner of the partitions reads the records again; the current batch must not hold them any more."""
     await lab.emit(*(click(execution=f"e{number}") for number in range(40)))
     async with kafka.consumer(lab.settings, instance=None) as consumer:
         intake = Intake(consumer, lab.settings)

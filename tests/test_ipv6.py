@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from consumers.worker import Worker
 from runtime.errors import SettingsError
 from runtime.kafka import require_topic
-from runtime.metrics_server import metrics_served
-from runtime.ports import ANY_ADDRESS, free_port, host_and_port, is_free, listening
+from runtime.metrics_server import serve_metrics
+from runtime.ports import ANY_ADDRESS, free_port, host_and_port, is_free, listening_sockets
 from runtime.settings import Settings
 from tests.http_lab import EVENT, PATH, api_of, served, with_key
 from tests.lab import Lab
@@ -84,7 +84,7 @@ async def test_the_api_and_the_metrics_of_a_worker_answer_over_both(lab: Lab) ->
         port = int(url.rpartition(":")[2])
         for host in ("::1", "127.0.0.1"):
             assert (await client.get(f"http://{host_and_port(host, port)}/v1/health")).status_code == 200
-            with metrics_served(settings, why_not_ready=lambda: ""):
+            with serve_metrics(settings, why_not_ready=lambda: ""):
                 operators = f"http://{host_and_port(host, settings.metrics_port)}"
                 assert (await client.get(f"{operators}/v1/ready")).status_code == 200
 
@@ -99,9 +99,9 @@ async def test_the_api_and_the_metrics_of_a_worker_answer_over_both(lab: Lab) ->
     ],
 )
 def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[str]) -> None:
-    """A host stands for all of its addresses, and for no others."""
+    """The listening sockets of a host cover all of its addresses, and no others."""
     port = free_port()
-    with listening(host, port):
+    with listening_sockets(host, port):
         assert not is_free(port, host)
         found = set()
         for address in ("127.0.0.1", "::1"):
@@ -115,7 +115,7 @@ def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[s
 
 
 def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without IPv6 can be told to listen on :: nevertheless."""
+    """On a machine without IPv6, the address :: listens on IPv4."""
     real = socket.socket
 
     def without_ipv6(family: int = socket.AF_INET, *rest: Any) -> socket.socket:
@@ -124,7 +124,7 @@ def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest
         return real(family, *rest)
 
     monkeypatch.setattr("runtime.ports.socket.socket", without_ipv6)
-    with listening(ANY_ADDRESS, free_port()) as sockets:
+    with listening_sockets(ANY_ADDRESS, free_port()) as sockets:
         assert [each.family for each in sockets] == [socket.AF_INET]
 
 
@@ -153,6 +153,6 @@ def test_a_broker_of_ipv6_is_written_in_brackets(
 
 
 def test_addresses_are_written_as_urls_write_them() -> None:
-    """An address of IPv6 stands in brackets before a port."""
+    """An IPv6 address is in brackets before a port."""
     assert host_and_port("::1", 80) == "[::1]:80"
     assert host_and_port("localhost", 80) == "localhost:80"

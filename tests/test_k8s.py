@@ -23,7 +23,7 @@ def objects_in(*paths: Path) -> list[dict[str, Any]]:
 
 
 def assert_sound(objects: list[dict[str, Any]]) -> None:
-    """What is so of all of them together."""
+    """Assert the invariants of all manifests together."""
     pods = [each for each in objects if each["kind"] in PODS]
     assert len(pods) == 4
     labels = {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"][NAME] for each in pods}
@@ -87,7 +87,7 @@ NEEDED = {
     "consumer": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_REDIS", "TALLY_CLICKHOUSE"},
     "init": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_CLICKHOUSE"},
 }
-"""What each role must know, and nothing more."""
+"""Exact settings of each role."""
 
 
 def test_each_role_has_a_secret_of_its_own() -> None:

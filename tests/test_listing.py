@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deploy.embedded.stack import Stack
-from readers.filters import FIELDS, OPERATORS, TEXT_OPERATORS, FilterError, read_filters
+from readers.filter_fields import FILTER_FIELDS, FilterError
+from readers.filters import OPERATORS, TEXT_OPERATORS, read_filters
 from runtime.deletions import Deletion, Deletions
 from runtime.settings import Settings
 from schemas.interaction import Interaction
@@ -67,7 +68,7 @@ def records(seed: int, count: int) -> list[Interaction]:
 
 
 def conditions() -> st.SearchStrategy[dict[str, Any]]:
-    """One condition on any field, with values that some records have."""
+    """Return a condition on any field, with values that some records have."""
     texts = st.sampled_from((*WORDS, "red", "SHOES", "s1", "r1", "tally://a", "click", "shoes now", "o"))
     numbers = st.sampled_from((0, 1, 2, 2.5, -3, 0.25, 1e300))
     values = {"text": texts, "texts": texts, "number": numbers, "time": st.sampled_from((*TIMES, "2026-01-01"))}
@@ -75,8 +76,8 @@ def conditions() -> st.SearchStrategy[dict[str, Any]]:
 
     @st.composite
     def condition(draw: st.DrawFn) -> dict[str, Any]:
-        name = draw(st.sampled_from((*FIELDS, *(f"metadata.{key}" for key in KEYS), "query_snapshot.text")))
-        kind = FIELDS.get(name, "json")
+        name = draw(st.sampled_from((*FILTER_FIELDS, *(f"metadata.{key}" for key in KEYS), "query_snapshot.text")))
+        kind = FILTER_FIELDS.get(name, "json")
         operator = draw(st.sampled_from(OPERATORS))
         if operator in TEXT_OPERATORS:
             if kind not in ("text", "texts", "json"):
@@ -173,7 +174,12 @@ async def test_each_operator_on_each_kind_of_field(
     reading: httpx.AsyncClient, stored: list[dict[str, Any]], operator: str
 ) -> None:
     values = {"text": "red Shoes", "texts": "click", "number": 1, "time": TIMES[0]}
-    for name, kind in {**FIELDS, "metadata.device": "text", "metadata.n": "number", "metadata.tags": "text"}.items():
+    for name, kind in {
+        **FILTER_FIELDS,
+        "metadata.device": "text",
+        "metadata.n": "number",
+        "metadata.tags": "text",
+    }.items():
         if operator in TEXT_OPERATORS and kind not in ("text", "texts"):
             continue
         value: Any = values[kind]
@@ -192,7 +198,7 @@ async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncCli
         Interaction(feature_id="b", interaction_type=["view"], position=7, user_id="u2", metadata={"q": "other"}),
         Interaction(feature_id="c", interaction_type=["view", "click"], position=3, user_id="u1"),
     )
-    # As a client writes it that keeps to ASCII.
+    # The spelling of a client that writes ASCII only.
     escaped = b'{"feature_id":"d","interaction_type":["view"],"position":9,"metadata":{"q":"sch\\u00f6n"}}'
     await lab.put(escaped, key=b"default:x")
     await lab.drain()
@@ -215,7 +221,7 @@ async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncCli
     assert await found(search="nothing") == []
 
 
-@pytest.mark.parametrize("field", [name for name, kind in FIELDS.items() if kind != "texts"])
+@pytest.mark.parametrize("field", [name for name, kind in FILTER_FIELDS.items() if kind != "texts"])
 async def test_orders_hold_over_pages(reading: httpx.AsyncClient, field: str) -> None:
     for direction in ("asc", "desc"):
         found = await everything(reading, {"sort": {"field": field, "direction": direction}}, limit=11)

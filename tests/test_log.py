@@ -56,7 +56,7 @@ except ValueError:
 
 
 def _lines(program: str) -> list[str]:
-    """What a process with our logging writes to standard error."""
+    """Return the lines that a process with this logging writes to standard error."""
     program = f"import logging\nfrom runtime import log\nlog.configure()\n{program}"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
     return [line.split(maxsplit=3)[3] for line in done.stderr.splitlines()]
@@ -85,14 +85,14 @@ for number in range(101):
 """)
     of_client = [line for line in lines if line.startswith("aiokafka.client")]
     shown = [f"aiokafka.client no connection: {number}" for number in (0, 1, 2, 100)]
-    assert of_client == [*shown[:3], f"{shown[3]} (97 lines like this one were left out since the last)"]
+    assert of_client == [*shown[:3], f"{shown[3]} (97 lines like this one were suppressed since the last)"]
     assert sum(line.startswith("asyncio") for line in lines) == 3
     assert lines.count("tally.worker not stored") == 101
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 40)), max_size=60))
 def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int, float]]) -> None:
-    """So every line is either shown or counted, and no kind is shown more often than its bound."""
+    """Every line is either shown or counted, and no kind is shown more often than its bound."""
     flood, now = log.FloodFilter(), 0.0
     left_out, shown = {0: 0, 1: 0, 2: 0}, dict[int, list[float]]({0: [], 1: [], 2: []})
     for kind, later in lines:
@@ -102,7 +102,7 @@ def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int,
             patch.setattr(time, "monotonic", partial(float, now))
             passes = flood.filter(record)
         if passes:
-            remark = f" ({left_out[kind]} lines like this one were left out since the last)" if left_out[kind] else ""
+            remark = f" ({left_out[kind]} lines like this one were suppressed since the last)" if left_out[kind] else ""
             assert record.getMessage() == f"lost it{remark}"
             shown[kind].append(now)
         left_out[kind] = 0 if passes else left_out[kind] + 1
@@ -152,7 +152,7 @@ def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.Monke
     monkeypatch.setenv("TALLY_REDIS", "redis://:valkeys-password@r:1")
     Settings.load(tmp_path)
     for secret in ("a-key-of-my-own", "kafkas-password", "valkeys-password"):
-        assert masking.masked(f"refused: <{secret}>") == f"refused: <{masking.MASK}>"
+        assert masking.mask_secrets(f"refused: <{secret}>") == f"refused: <{masking.MASK}>"
 
 
 def test_ordinary_lines_are_left_alone() -> None:
@@ -161,4 +161,4 @@ def test_ordinary_lines_are_left_alone() -> None:
         "tally_worker_events_total, see http://127.0.0.1:8080/metrics?x=a@b",
         "user root_cause at kafka-1:9092: postgres://host/db",
     ):
-        assert masking.masked(line) == line
+        assert masking.mask_secrets(line) == line

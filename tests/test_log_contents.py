@@ -1,4 +1,4 @@
-"""Compaction takes accepted events, and the audit says so: markers of transactions are told from holes in the log."""
+"""The audit reports accepted events that compaction removes: holes in the log, not transaction markers."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from readers.audit import PartitionAudit, audit
-from readers.log_range import contents_at
+from readers.log_range import log_contents
 from runtime import kafka, topic_admin
-from runtime.log_batches import LogBatch, batch_reader, batches_in, first_waiting
+from runtime.log_batches import LogBatch, batch_reader, batches_in, find_first_waiting
 from tests.cli_lab import command, environment
 from tests.lab import Lab, as_json, execution_on
 from tests.waiting import eventually_async
@@ -43,11 +43,11 @@ async def batches(lab: Lab, end: int, *, everything: bool = True) -> list[LogBat
 
 
 async def compact(lab: Lab, gone: range) -> None:
-    """Let the broker compact partition 0 until nothing lies at these offsets any more."""
+    """Let the broker compact partition 0 until these offsets are empty."""
     async with kafka.admin(lab.settings) as admin:
         broker = ConfigResource(ConfigResourceType.BROKER, "1", configs={"log.cleaner.backoff.ms": "100"})
         await admin.alter_configs([broker])
-        await topic_admin.set_on(
+        await topic_admin.change_topic_settings(
             admin,
             lab.settings.topic,
             cleanup_policy="compact",
@@ -63,7 +63,9 @@ async def compact(lab: Lab, gone: range) -> None:
             return not any(set(gone).intersection(range(each.first, each.end)) for each in found)
 
         await eventually_async(is_compacted)
-        await topic_admin.set_on(admin, lab.settings.topic, cleanup_policy="delete", segment_ms="604800000")
+        await topic_admin.change_topic_settings(
+            admin, lab.settings.topic, cleanup_policy="delete", segment_ms="604800000"
+        )
 
 
 async def seen_by_a_client(lab: Lab, isolation_level: str, end: int) -> set[int]:
@@ -97,7 +99,7 @@ async def test_headers_tell_what_lies_in_the_log(lab: Lab) -> None:
     visible = await batches(lab, end, everything=False)
     assert {offset for each in visible for offset in range(each.first, each.end)} == kept
     assert len(all_records - kept) >= 3
-    assert await contents_at(lab.settings, TopicPartition(lab.settings.topic, 0), range(end)) == (kept, set())
+    assert await log_contents(lab.settings, TopicPartition(lab.settings.topic, 0), range(end)) == (kept, set())
 
 
 async def test_transactions_kept_and_given_up_balance(lab: Lab) -> None:
@@ -159,15 +161,15 @@ async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: L
 
 
 async def test_only_records_wait(lab: Lab) -> None:
-    """What lies after the committed offset may be markers and what was given up: then nothing waits there."""
+    """Only transaction markers and aborted records may follow the committed offset: then no record waits."""
     await lab.put(as_json(), partition=0)
     await in_a_transaction(lab, 2, keep=False)
     await lab.put(as_json(), partition=1)
-    found = await first_waiting(lab.settings, {0: (1, 4), 1: (0, 1)})
+    found = await find_first_waiting(lab.settings, {0: (1, 4), 1: (0, 1)})
     assert found[0] is None
     assert found[1] is not None
     assert (found[1].first, found[1].records) == (0, 1)
     await lab.put(as_json(), partition=0)
-    (waiting,) = (await first_waiting(lab.settings, {0: (1, 5)})).values()
+    (waiting,) = (await find_first_waiting(lab.settings, {0: (1, 5)})).values()
     assert waiting is not None
     assert waiting.first == 4

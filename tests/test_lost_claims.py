@@ -10,12 +10,12 @@ from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
 from tests.claims_lab import KEYS, W, ask, claims_of, fresh, keys_of, logs, retaken, some_claims, taken
-from tests.reference import Logged, owners_by_the_rule
+from tests.reference import LoggedEvent, owners_by_the_rule
 
 
 @given(logs(), st.integers(0, 24), st.integers(0, 9))
 async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(
-    narrow: Settings, redis: Redis, log: list[Logged], place: int, begun: int
+    narrow: Settings, redis: Redis, log: list[LoggedEvent], place: int, begun: int
 ) -> None:
     """At any place of the log, also between two batches of which the second was begun."""
     claims = fresh(redis, narrow)
@@ -70,7 +70,8 @@ async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settin
     claims = Claims(redis, narrow)
     lease = await claims.take(0, needed=5, log_end=10, append_ms=1_000)
     log = [
-        Logged(0, at, 1_000 + at, 1_000 + at, ("n", derive_foreign_id("t", 0, at, at)), KEYS[at % 3]) for at in range(6)
+        LoggedEvent(0, at, 1_000 + at, 1_000 + at, ("n", derive_foreign_id("t", 0, at, at)), KEYS[at % 3])
+        for at in range(6)
     ]
     replica = await keys_of(redis, narrow)
     await claims.restore(lease, rows_of_claims(claims_of(log[:3])))
@@ -113,7 +114,7 @@ async def test_claims_that_may_have_expired_are_noticed(narrow: Settings, redis:
     claims = Claims(redis, short)
     lease = await taken(claims)
     log = [
-        Logged(0, at, 1_000 + at // 50, 1_000 + at // 50, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])
+        LoggedEvent(0, at, 1_000 + at // 50, 1_000 + at // 50, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])
         for at in range(100)
     ]
     with pytest.raises(ClaimsLost, match=r"time to live|a chunk of them is gone"):
@@ -128,7 +129,7 @@ async def test_claims_that_matter_no_more_may_expire(narrow: Settings, redis: Re
     lease = await taken(claims)
     for at in range(100):
         moment = 1_000_000 + at * 1_000
-        log = [Logged(0, at, moment, moment, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])]
+        log = [LoggedEvent(0, at, moment, moment, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0])]
         assert await ask(claims, lease, log) == [None]
 
 
@@ -152,12 +153,12 @@ async def test_a_release_that_redis_lost_is_noticed(narrow: Settings, redis: Red
 async def test_who_comes_from_before_what_was_forgotten_is_told(narrow: Settings, redis: Redis) -> None:
     """A worker that slept while others moved on, and has the partition again, asks about records of before."""
     claims = Claims(redis, narrow)
-    old = [Logged(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
-    new = [Logged(0, 2, 90_000, 90_000, ("n", derive_foreign_id("t", 0, 2, 2)), KEYS[0])]
+    old = [LoggedEvent(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
+    new = [LoggedEvent(0, 2, 90_000, 90_000, ("n", derive_foreign_id("t", 0, 2, 2)), KEYS[0])]
     await ask(claims, await taken(claims), old)
     await ask(claims, await retaken(claims, needed=1, append_ms=90_000), new)
     lease = await retaken(claims, needed=2, append_ms=90_000)
     assert lease.whole
-    with pytest.raises(ClaimsLost, match="forgotten"):
+    with pytest.raises(ClaimsLost, match="dropped"):
         await ask(claims, lease, old[1:])
     assert not (await retaken(claims, needed=0, append_ms=1_000)).whole

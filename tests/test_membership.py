@@ -15,7 +15,8 @@ from tests.waiting import eventually_async
 
 async def _expel(worker: Worker) -> None:
     """Take the worker out of its group behind its back, and wait until a heartbeat has told it so."""
-    coordinator: Any = worker._consumer._coordinator
+    assert worker._parts is not None
+    coordinator: Any = worker._parts.consumer._coordinator
     await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
 
     async def has_noticed() -> bool:
@@ -48,7 +49,7 @@ async def test_a_commit_in_flight_cannot_undo_a_rewind_once_the_group_has_expell
 
 @pytest.mark.parametrize("version", ["0.13.0", "0.15.1"])
 def test_an_unknown_client_is_left_as_it_is(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its private parts may be others: then nothing of it is replaced."""
+    """Nothing of a client is replaced whose private parts may differ."""
     from runtime import membership
 
     client: Any = object()

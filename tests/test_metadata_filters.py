@@ -12,9 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deploy.embedded.stack import Stack
+from readers.filter_fields import FilterError
 from readers.filter_sql import where
-from readers.filters import OPERATORS, TEXT_OPERATORS, Filter, FilterError, read_filters
-from readers.parameters import Parameters
+from readers.filters import OPERATORS, TEXT_OPERATORS, Filter, read_filters
+from readers.parameters import BoundParameters
 from runtime.clickhouse import ClickHouse, connect
 from tests.filter_reference import holds
 from tests.http_lab import PATH, api_of, assert_error, with_key
@@ -74,7 +75,7 @@ def spelled(chance: Random, text: str) -> str:
 
 
 def value_of(chance: Random, keys: Sequence[str], scalars: Sequence[str], depth: int) -> str:
-    """The JSON text of a value. Objects may have a key twice; blanks stand anywhere."""
+    """The JSON text of a value. Objects may have a key twice; blanks may be anywhere."""
     kind = chance.random() if depth else 0
     blank = chance.choice(("", "", "", " ", "\n\t"))
     if kind < 0.6:
@@ -118,7 +119,7 @@ def question(chance: Random) -> tuple[list[str], dict[str, Any]]:
     return [*documents, ""], condition | {"case_sensitive": chance.choice((True, False))}
 
 
-class Asked:
+class FilterCase:
     """Filters over given texts of metadata, in ClickHouse."""
 
     def __init__(self, runner: asyncio.Runner, database: ClickHouse) -> None:
@@ -127,7 +128,7 @@ class Asked:
 
     def __call__(self, documents: Sequence[str], filter_: Filter) -> list[int]:
         """The places of those that meet the filter."""
-        bind = Parameters()
+        bind = BoundParameters()
         numbered = f"arrayZip(range({len(documents)}), {bind.bind(list(documents), 'Array(String)')})"
         sql = (
             f"SELECT at FROM (SELECT row.1 AS at, row.2 AS metadata FROM (SELECT arrayJoin({numbered}) AS row)) "
@@ -137,10 +138,10 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(stack: Stack) -> Iterator[Asked]:
+def asked(stack: Stack) -> Iterator[FilterCase]:
     with asyncio.Runner() as runner:
         connected = connect(stack.settings(), database="default")
-        yield Asked(runner, runner.run(connected.__aenter__()))
+        yield FilterCase(runner, runner.run(connected.__aenter__()))
         runner.run(connected.__aexit__(None, None, None))
 
 
@@ -149,7 +150,7 @@ def meeting(documents: Sequence[str], filter_: Filter) -> list[int]:
     return [at for at, text in enumerate(documents) if holds(filter_, {"metadata": text or None})]
 
 
-def agree(asked: Asked, documents: Sequence[str], condition: dict[str, Any]) -> None:
+def agree(asked: FilterCase, documents: Sequence[str], condition: dict[str, Any]) -> None:
     """Fail with the documents that only one of the two finds."""
     filter_ = read_filters({"AND": [condition]})
     found, expected = asked(documents, filter_), meeting(documents, filter_)
@@ -158,14 +159,14 @@ def agree(asked: Asked, documents: Sequence[str], condition: dict[str, Any]) -> 
 
 @hypothesis_settings(max_examples=200)
 @given(st.randoms(use_true_random=True))
-def test_sql_and_reference_agree_on_values_at_a_path(asked: Asked, chance: Random) -> None:
+def test_sql_and_reference_agree_on_values_at_a_path(asked: FilterCase, chance: Random) -> None:
     """The law: whatever is stored and asked, ClickHouse finds the documents that the reference finds."""
     agree(asked, *question(chance))
 
 
 @hypothesis_settings(max_examples=100)
 @given(st.randoms(use_true_random=True))
-def test_sql_and_reference_agree_on_text_anywhere(asked: Asked, chance: Random) -> None:
+def test_sql_and_reference_agree_on_text_anywhere(asked: FilterCase, chance: Random) -> None:
     """The law for `text` on the whole object, which is what `search` asks."""
     documents, condition = question(chance)
     wanted = chance.choice((*TEXTS, *KEYS, *NUMBERS, "e", ":", ": ", " 1", ",", '":', "ED S", "}", "a"))
@@ -191,7 +192,7 @@ RULES: list[tuple[str, dict[str, Any], bool]] = [
     ('{"n": true}', {"metadata.n": {"gt": False}}, True),
     ('{"n": {"a": 1}}', {"metadata.n": {"exists": True}}, True),
     ('{"n": {"a": 1}}', {"metadata.n": {"ne": 1}}, True),
-    # Of a key that comes twice the last one counts.
+    # The last of two equal keys counts.
     ('{"k": 1, "k": 2}', {"metadata.k": 2}, True),
     ('{"k": 1, "k": 2}', {"metadata.k": 1}, False),
     ('{"k": 1, "\\u006b": null}', {"metadata.k": {"exists": True}}, False),
@@ -202,7 +203,7 @@ RULES: list[tuple[str, dict[str, Any], bool]] = [
     ('{"a": {"b": 1}}', {"metadata.a.b": 1}, True),
     ('{"a\\\\": {"b": 1}}', {"metadata.a\\\\.b": 1}, True),
     ('{"": {"b": 1}}', {"metadata..b": 1}, True),
-    # An array stands for each of its elements, wherever on the path; places in it have no names.
+    # An array matches by each of its elements, anywhere on the path; its indexes are not keys.
     ('{"items": [{"id": 1}, {"id": 2}]}', {"metadata.items.id": 2}, True),
     ('{"items": [{"id": [1, 2]}]}', {"metadata.items.id": 2}, True),
     ('{"items": [{"id": 1}]}', {"metadata.items.0.id": 1}, False),
@@ -263,7 +264,7 @@ def test_a_value_that_cannot_be_compared_is_refused(value: Any) -> None:
         read_filters({"metadata.a": value})
 
 
-def test_the_most_that_can_be_asked_is_answered(asked: Asked) -> None:
+def test_the_most_that_can_be_asked_is_answered(asked: FilterCase) -> None:
     """Statements stay below ClickHouse's bound on their size."""
     words = " ".join(f"w{number}" for number in range(32))
     largest = [

@@ -1,4 +1,4 @@
-"""What an operator sees: every metric of the list is there, and what is made of the list fits it."""
+"""Metrics for operators: every metric of the list is exposed, and generated files match the list."""
 
 import json
 import math
@@ -25,7 +25,7 @@ from runtime import metrics, metrics_doc, metrics_server
 from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.faults.redis import redis_fault
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.ports import free_port
 from runtime.retry import retrying
 from runtime.settings import Settings
@@ -87,9 +87,9 @@ def _read_until(stopped: Event) -> int:
 
 
 async def test_a_loop_that_does_not_turn_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_server, "ALIVE_S", 0.2)
+    monkeypatch.setattr(metrics_server, "LOOP_TIMEOUT_S", 0.2)
     settings = Settings(metrics_port=free_port())
-    with metrics_served(settings, why_not_ready=lambda: ""):
+    with serve_metrics(settings, why_not_ready=lambda: ""):
         url = f"http://127.0.0.1:{settings.metrics_port}/v1/health"
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(httpx.get, url)
@@ -143,8 +143,8 @@ def test_an_alert_has_its_entry_in_the_runbook(alert: dict[str, Any]) -> None:
 
 async def test_a_port_that_is_taken_is_named() -> None:
     settings = Settings(metrics_port=free_port())
-    with metrics_served(settings, why_not_ready=lambda: ""):
-        second = metrics_served(settings, why_not_ready=lambda: "")
+    with serve_metrics(settings, why_not_ready=lambda: ""):
+        second = serve_metrics(settings, why_not_ready=lambda: "")
         with pytest.raises(SettingsError, match="TALLY_METRICS_PORT"), second:
             pass
 

@@ -1,4 +1,4 @@
-"""What is said of misplaced events: while their copies are on the way, and once those have come to their outcome."""
+"""Outcomes of misplaced events, while their copies are in flight and afterwards."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers.moves import Moves
+from consumers.moves import Mover
 from consumers.retention import expire_outcomes
 from consumers.worker import Worker
 from readers.audit import PartitionAudit, audit
@@ -84,7 +84,7 @@ async def test_what_its_copy_came_to_is_what_it_came_to(lab: Lab, api: httpx.Asy
 
 
 async def test_an_event_whose_rows_have_expired_is_not_on_its_way(lab: Lab, api: httpx.AsyncClient) -> None:
-    """What was moved longer ago than events are kept: its copy is done with, and nothing of it is left."""
+    """The event was moved longer ago than events are kept: the outcome of its copy has expired."""
     minted, _ = await moved(lab)
     await lab.drain()
     await lab.database.command("ALTER TABLE interactions DELETE WHERE 1 SETTINGS mutations_sync = 2")
@@ -144,12 +144,12 @@ async def test_the_deep_audit_finds_a_lost_copy(lab: Lab) -> None:
 async def test_the_deep_audit_finds_an_event_stored_on_two_partitions(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a version stored them that moved nothing: one click under two ids. What lies further apart is no finding."""
+    """One click is stored under two ids, as by a version without moves. Events further apart are no finding."""
 
     async def nothing(*_args: Any) -> None:
         return None
 
-    monkeypatch.setattr(Moves, "set_apart", nothing)
+    monkeypatch.setattr(Mover, "set_apart", nothing)
     ids = mint_id(), mint_id(), mint_id()
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     await lab.put(as_json(interaction_id=ids[0]), partition=HOME)

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.record_limits import EVENT_BYTES
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
-from runtime.batch_reader import EVENT_BYTES
 from runtime.expansions import Expansion, Expansions
 from runtime.partitioner import partition_of
-from runtime.topic_admin import set_on
+from runtime.topic_admin import change_topic_settings
 from schemas import letter
 from schemas.identity import derive_foreign_id, mint_id
 from schemas.interaction import Interaction
@@ -33,7 +33,8 @@ from schemas.wire import (
     partition_key,
     with_id,
 )
-from tally.dead_letters import Selection, replay
+from tally.dead_letter_replay import replay
+from tally.dead_letters import Selection
 from tests.crashes import crash_at
 from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
@@ -61,7 +62,7 @@ async def records_of(lab: Lab) -> list[ReadRecord]:
 
 
 async def copies_of(lab: Lab) -> list[ReadRecord]:
-    """Those that a worker has put there."""
+    """Return the copies that a worker has made."""
     return [each for each in await records_of(lab) if MOVED_FROM_HEADER in dict(each.headers)]
 
 
@@ -91,7 +92,7 @@ async def test_one_click_of_four_clients_is_stored_once(lab: Lab) -> None:
 
 
 async def test_one_that_grows_beyond_the_size_of_an_event_keeps_its_id(lab: Lab) -> None:
-    """As a copy it would be rejected under another id, and the original be moved to nothing."""
+    """Otherwise its copy would be rejected under another id, and the original would have no copy."""
     ids = [mint_id() for _ in range(4)]
     values = [as_json(execution=f"exec-{number}", interaction_id=each) for number, each in enumerate(ids)]
     sizes = (EVENT_BYTES - 250, EVENT_BYTES - 80, EVENT_BYTES - 16 * 1024, 200)
@@ -245,17 +246,17 @@ def _tuple_of(event: Interaction) -> tuple[str, str, frozenset[str]]:
 async def limit_records(lab: Lab, nbytes: int) -> None:
     """The topic takes no larger ones from now on."""
     async with kafka.admin(lab.settings) as admin:
-        await set_on(admin, lab.settings.topic, max_message_bytes=str(nbytes))
+        await change_topic_settings(admin, lab.settings.topic, max_message_bytes=str(nbytes))
 
 
 async def put_back(lab: Lab) -> None:
-    """What `tally dlq replay --reason not_moved` does."""
+    """Run `tally dlq replay --reason not_moved`."""
     async for done in replay(lab.settings, lab.database, Selection(reason="not_moved")):
         assert not done.failing
 
 
 async def test_a_copy_that_is_too_large_becomes_a_dead_letter_that_can_be_put_back(lab: Lab) -> None:
-    """It keeps its id; what lies around it is moved."""
+    """The event keeps its id; the events around it are moved."""
     minted, noise = mint_id(), random.Random(1).choices(string.ascii_letters + string.digits, k=6_000)
     large = as_json(interaction_id=minted, metadata={"noise": "".join(noise)})
     for value in (as_json("before"), large, as_json("after")):
@@ -282,7 +283,7 @@ async def test_a_copy_that_is_too_large_becomes_a_dead_letter_that_can_be_put_ba
 
 
 async def test_a_topic_that_takes_no_records_does_not_stop_a_worker(lab: Lab) -> None:
-    """As while it is expanded: all that is there is committed, and put back later it is stored once."""
+    """During an expansion all records are committed, and stored once when they are replayed later."""
     executions = [f"exec-{number}" for number in range(300)]
     async with kafka.producer(lab.settings) as producer:
         for execution in executions:
@@ -314,7 +315,7 @@ def test_a_copy_is_valid_though_its_partitions_clock_is_behind() -> None:
 def test_a_record_from_before_an_expansion_belongs_where_it_was_placed(
     records: list[tuple[int, int, int]], ends: list[list[int]]
 ) -> None:
-    """By the number of partitions of its time; placed wrongly even then, it belongs where its key lies now."""
+    """The partition count of its time decides; if wrong even then, it belongs on the current partition of its key."""
     counts = [3, 6, 12][: len(ends) + 1]
     expansions = Expansions(
         [
@@ -325,7 +326,7 @@ def test_a_record_from_before_an_expansion_belongs_where_it_was_placed(
     hashes = np.array([hashed for hashed, _, _ in records], np.int64)
     partitions = np.array([partition % counts[-1] for _, partition, _ in records], np.uint32)
     offsets = np.array([offset for _, _, offset in records], np.int64)
-    homes = expansions.homes(hashes, partitions, offsets, counts[-1])
+    homes = expansions.home_partitions(hashes, partitions, offsets, counts[-1])
     for hashed, partition, offset, home in zip(hashes, partitions, offsets, homes, strict=True):
         then = next(
             (each.before for each in expansions.all if partition < each.before and offset < each.ends[partition]),

@@ -1,4 +1,4 @@
-"""Our murmur2 is Kafka's, and the hash of a scanned event is that of its partition key."""
+"""The compiled murmur2 equals Kafka's, and the hash of a scanned event is that of its partition key."""
 
 import msgspec
 import numpy as np
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.murmur2 import murmur2
-from kernels.scan_partitions import partition_hashes
-from kernels.scanner import validate_all
+from kernels.scan_partitions import hash_partition_keys
+from kernels.scanner import scan_or_validate
 from runtime.partitioner import partition_of
 from schemas.validator import validate
 from schemas.wire import ValidEvent, partition_key
@@ -16,7 +16,7 @@ from schemas.wire import ValidEvent, partition_key
 
 @given(st.binary(max_size=80))
 def test_it_gives_what_kafkas_client_gives(text: bytes) -> None:
-    """Whatever bytes follow the text, they do not count."""
+    """Bytes that follow the text do not count."""
     padded = text + b"something else".ljust(4 + -(len(text) + 4) % 4 + 12)
     assert murmur2(np.frombuffer(padded[: len(padded) // 4 * 4], np.uint32).copy(), len(text)) == kafkas_murmur2(text)
 
@@ -48,12 +48,12 @@ def test_the_hash_of_an_event_is_that_of_its_partition_key(
     values = [msgspec.json.encode(event) if plain else _escaped(event) for event, _, plain in drawn]
     text = np.frombuffer(b"".join(values), np.uint8)
     sizes = np.array([len(value) for value in values], np.int64)
-    scanned = validate_all(text, np.stack([np.cumsum(sizes) - sizes, sizes], axis=1))
-    head_of = np.array([head for _, head, _ in drawn], np.int32)[scanned.lines]
-    hashes = partition_hashes(
+    scanned = scan_or_validate(text, np.stack([np.cumsum(sizes) - sizes, sizes], axis=1))
+    head_of = np.array([head for _, head, _ in drawn], np.int32)[scanned.records]
+    hashes = hash_partition_keys(
         scanned.text, scanned.columns, [namespace for namespace, _ in known], [key for _, key in known], head_of
     )
-    for line, found in zip(scanned.lines.tolist(), hashes.tolist(), strict=True):
+    for line, found in zip(scanned.records.tolist(), hashes.tolist(), strict=True):
         validated = validate(values[line])
         assert isinstance(validated, ValidEvent)
         namespace, token = known[drawn[line][1]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from runtime.http.access import namespace_named
+from runtime.http.access import select_namespace
 from runtime.http.key_store import KeyStore
 from runtime.http.keys import ApiKey
 from runtime.settings import Settings
@@ -55,15 +55,15 @@ async def key_of(api: httpx.AsyncClient, lab: Lab, *namespaces: str) -> str:
 def test_each_spelling_in_the_header_names_its_namespace(first: str, second: str) -> None:
     """The law: percent-encoded UTF-8 always, plain UTF-8 and Latin-1 where nothing else is named so."""
     key = ApiKey("k", b"", ("read",), ("default", first, second))
-    assert namespace_named(None, key) == "default"
+    assert select_namespace(None, key) == "default"
     for name in (first, second):
-        assert namespace_named(name.encode().decode("latin-1"), key) == name
-        encoded = namespace_named(quote(name, safe=""), key)
+        assert select_namespace(name.encode().decode("latin-1"), key) == name
+        encoded = select_namespace(quote(name, safe=""), key)
         assert encoded == name or quote(name, safe="") == encoded
     only = ApiKey("k", b"", ("read",), (first,))
-    assert namespace_named(quote(first), only) == first
+    assert select_namespace(quote(first), only) == first
     if all(ord(each) < 256 for each in first):
-        assert namespace_named(first, only) == first
+        assert select_namespace(first, only) == first
 
 
 async def test_every_namespace_that_can_be_made_can_be_used_over_http(lab: Lab, api: httpx.AsyncClient) -> None:
@@ -86,7 +86,7 @@ async def test_every_namespace_that_can_be_made_can_be_used_over_http(lab: Lab, 
 
 
 async def test_the_published_client_reaches_them(lab: Lab, api: httpx.AsyncClient) -> None:
-    """It writes headers as Latin-1, and cannot send what is not: that is percent-encoded."""
+    """The client writes headers as Latin-1, and other characters are percent-encoded."""
     key = await key_of(api, lab, "münchen", "東京")
     async with served(with_key(lab.settings, delivery_timeout_ms=60_000)) as url:
         for namespace, feature in (("münchen", "a"), ("m%C3%BCnchen", "b"), (quote("東京"), "c")):

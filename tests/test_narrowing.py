@@ -42,14 +42,14 @@ def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]
 
 def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
     """Deciding about poisoned records raises, before anything is claimed."""
-    real = Deduplication._decide_group
+    real = Deduplication._decide_distinct
 
     async def decide(self: Deduplication, part: Any, group: Events, *rest: Any) -> Any:
         if any(event.user_id == POISON for event in group):
             raise next(errors)
         return await real(self, part, group, *rest)
 
-    patch.setattr(Deduplication, "_decide_group", decide)
+    patch.setattr(Deduplication, "_decide_distinct", decide)
 
 
 def while_encoded(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
@@ -234,7 +234,7 @@ async def test_errors_of_stores_and_cancellation_make_no_letters(
 async def test_a_record_of_a_newer_schema_holds_its_partition_in_a_narrowed_batch(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes after it waits, whichever half of the batch it is in."""
+    """Records after it wait, in whichever half of the batch they are."""
     while_validated(monkeypatch, repeat(AssertionError))
     for partition in (0, 1):
         await lab.put(as_json(execution=execution_on(partition, "before")), partition=partition)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from producers.open_bandit import CAMPAIGNS, POLICIES, Campaign, Policy, find_wheel, read_log
+from producers.open_bandit import CAMPAIGNS, POLICIES, Campaign, LoggingPolicy, find_wheel, read_log
 from runtime.errors import TallyError
 from tests.lab import Lab
 
@@ -27,7 +27,7 @@ def expected(row: dict[str, str], policy: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("campaign", CAMPAIGNS)
-async def test_a_log_is_stored_as_its_file_says(lab: Lab, policy: Policy, campaign: Campaign) -> None:
+async def test_a_log_is_stored_as_its_file_says(lab: Lab, policy: LoggingPolicy, campaign: Campaign) -> None:
     await lab.emit_all(read_log(policy, campaign, "default"))
     counts = await lab.drain()
     assert (counts.stored, counts.duplicates, counts.rejected) == (10_000, 0, 0)

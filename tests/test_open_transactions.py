@@ -1,4 +1,4 @@
-"""An open transaction holds its partition, and what lies after it counts as accepted: it is in flight, and visible."""
+"""An open transaction holds its partition, and records after it count as accepted and in flight."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ __all__ = ["quick"]
 
 @asynccontextmanager
 async def open_transaction(lab: Lab) -> AsyncIterator[None]:
-    """One record of a transaction in partition 0, aborted in the end."""
+    """Open a transaction with one record in partition 0, and abort it at the end."""
     options = {"bootstrap_servers": lab.settings.kafka, "transactional_id": lab.settings.topic}
     async with AIOKafkaProducer(**options) as producer:
         await producer.begin_transaction()

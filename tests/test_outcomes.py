@@ -1,4 +1,4 @@
-"""What did not get stored is as easy to find as what did; and how far everything has come."""
+"""Events that were not stored are as easy to find as stored ones, and so is progress."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readers.outcomes import DUPLICATE_REASONS, REJECTION_REASONS
-from readers.progress import MOST_MOMENTS, Progress
-from readers.tail import TailEvent, TailFilter, tail
+from readers.progress import MAX_SNAPSHOTS, ConsumerProgress
 from runtime.settings import Settings
 from schemas.identity import PREFIX, mint_id
 from schemas.wire import encode_headers
+from tally.tail import TailEvent, TailFilter, tail
 from tests.http_lab import PATH, api_of, assert_error, consuming, with_key
 from tests.lab import Lab, as_json, click
 
@@ -107,14 +107,14 @@ steps = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()),
 @given(steps)
 def test_nothing_is_unknown_that_may_still_come_to_its_outcome(moves: list[tuple[int, int, bool]]) -> None:
     """Partitions grow and are committed in any order: what was appended before `settled_ms` is committed."""
-    progress = Progress(Settings())
+    progress = ConsumerProgress(Settings())
     log: dict[int, list[int]] = {0: [], 1: []}
     committed = {0: 0, 1: 0}
     for now, (appended, done, first) in enumerate(moves, start=1):
         partition = 0 if first else 1
         ends = {number: len(times) for number, times in log.items()}
         at_ms = now * 10
-        # What is appended, and committed, between asking for the ends and for the commits.
+        # Records that are appended and committed between reading the ends and the commits.
         log[partition] += [at_ms + 1] * appended
         committed[partition] = min(len(log[partition]), committed[partition] + done)
         progress.note(at_ms, ends, dict(committed))
@@ -128,12 +128,12 @@ def test_nothing_is_unknown_that_may_still_come_to_its_outcome(moves: list[tuple
 
 
 def test_a_long_lag_is_remembered_in_bounded_memory() -> None:
-    progress = Progress(Settings())
-    for now in range(3 * MOST_MOMENTS):
+    progress = ConsumerProgress(Settings())
+    for now in range(3 * MAX_SNAPSHOTS):
         progress.note(now, {0: now + 1}, {0: 0})
-    assert len(progress._moments) <= MOST_MOMENTS
-    progress.note(3 * MOST_MOMENTS, {0: 3 * MOST_MOMENTS}, {0: MOST_MOMENTS})
-    assert 0 < progress.settled_ms < MOST_MOMENTS
+    assert len(progress._snapshots) <= MAX_SNAPSHOTS
+    progress.note(3 * MAX_SNAPSHOTS, {0: 3 * MAX_SNAPSHOTS}, {0: MAX_SNAPSHOTS})
+    assert 0 < progress.settled_ms < MAX_SNAPSHOTS
 
 
 async def test_the_tail_shows_events_with_their_verdicts(lab: Lab) -> None:

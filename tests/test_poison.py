@@ -1,4 +1,4 @@
-"""What cannot be stored, or not by this version: it waits or leaves with a reason, and nothing else suffers."""
+"""Records that cannot be stored, or not by this version, wait or leave with a reason, and affect no others."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ from tests.crashes import at_failpoint
 from tests.lab import Lab, as_json, click, executions_on
 
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
-"""Somebody's change to the table, by which it refuses what the model allows."""
+"""Change of the table by an operator: it then refuses rows that the model allows."""
 LONG = {"longer": "than that"}
 
 
@@ -26,7 +26,7 @@ async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab
     await lab.put(as_json("newer"), headers=[("tally-schema", b"3")], partition=0)
     for partition, (_, after) in enumerate(executions):
         await lab.put(as_json("after", after), partition=partition)
-    with pytest.raises(Fatal, match=r"newer schema .*{0: 1}; upgrade this consumer"):
+    with pytest.raises(Fatal, match=r"newer schema .*{0: 1}; upgrade this worker"):
         await lab.drain()
     rows = await lab.rows("SELECT feature_id, _partition FROM interactions ORDER BY feature_id, _partition")
     assert rows == [("after", 1), ("before", 0), ("before", 1)]
@@ -34,7 +34,7 @@ async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab
 
 
 async def test_rows_that_the_table_refuses_become_letters_and_own_nothing(lab: Lab) -> None:
-    """What was a duplicate of a refused event is validated again without it; what came before it is stored once."""
+    """Duplicates of a refused event are decided again without it; events before it are stored once."""
     await lab.database.command(NARROWED)
     emitted = [
         click("a"),
@@ -72,7 +72,7 @@ async def test_a_table_that_refuses_everything_trips_the_fuse_and_stops_nobody(
 
 
 async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: Lab) -> None:
-    """It owned its key while the first one with its id was a duplicate, of an event that the table then refused."""
+    """The event owned its key while the first event with its id was a duplicate of one that the table then refused."""
     await lab.database.command(NARROWED)
     first, second = mint_id(), mint_id()
     one, other = itertools.islice(executions_on(0), 2)
@@ -93,7 +93,7 @@ async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: La
 
 
 async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, redis: Redis) -> None:
-    """The next batch waits for its claims, which are lost, while this one fails: nothing behind it may be committed."""
+    """The next batch waits for its lost claims while this one fails: nothing after it may be committed."""
     await lab.database.command(NARROWED)
     for number, execution in zip(range(20), executions_on(0), strict=False):
         metadata = LONG if number == 2 else None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from deploy.embedded.stack import Stack
 from producers.producer import NotAccepted, Producer
-from runtime.errors import RefusedByBroker, SettingsError, Unavailable
+from runtime.errors import RecordRefused, SettingsError, Unavailable
 from runtime.settings import Settings
 from schemas.identity import id_time_ms
 from schemas.interaction import NO_FEATURE_URI, Interaction
@@ -101,7 +101,7 @@ async def test_a_record_too_large_is_refused_alone(lab: Lab) -> None:
         results = [result async for result in producer.emit_many([click("a"), large, click("b")])]
         kinds = [type(result).__name__ for result in results]
         assert kinds == ["Receipt", "NotAccepted", "Receipt"]
-        with pytest.raises(RefusedByBroker):
+        with pytest.raises(RecordRefused):
             await producer.emit(large)
 
 

@@ -9,9 +9,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.records import PlainRecord, Records
 from runtime import kafka, whole_batches
 from runtime.metrics import WHOLE_BATCHES
-from runtime.records import PlainRecord, Records
 from runtime.whole_batches import WholeBatch
 from tests.lab import Lab
 

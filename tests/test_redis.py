@@ -1,4 +1,4 @@
-"""What Tally asks a Redis before it trusts it with claims, and how little it needs to be allowed for that."""
+"""Tally's check of a Redis before it holds claims, and the few permissions that it needs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +42,7 @@ async def test_a_worker_runs_without_config(lab: Lab, redis: Redis) -> None:
 
 
 async def test_a_redis_that_evicts_is_refused_without_config(narrow: Settings, redis: Redis) -> None:
-    """The policy is known from INFO, whoever asks."""
+    """INFO reports the policy to every user."""
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
         async with as_a_user(redis, narrow, "-config") as tenant:

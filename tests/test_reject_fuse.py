@@ -1,4 +1,4 @@
-"""One namespace's garbage stops nobody: its reject fuse trips, and its valid events are stored or held, as is set."""
+"""Invalid records of one namespace affect no other: its reject fuse trips, and its valid events are stored or held."""
 
 import asyncio
 import json
@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from consumers import reject_fuse
 from consumers.batch import Batch, ValidatedBatch
-from consumers.reject_fuse import MOST_TRACKED, PARTS, RejectFuses
+from consumers.records import PlainRecord, Records
+from consumers.reject_fuse import MAX_NAMESPACES, PARTS, RejectFuses
 from consumers.validation import Validation
 from readers.audit import audit
 from runtime import metrics
-from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.wire import encode_headers
 from tally.cli.app import app
@@ -35,7 +35,7 @@ Sent = tuple[str, bytes]
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """A topic of one partition, so that each event lies where it belongs."""
+    """Return settings of a topic with one partition, so that no event is misplaced."""
     return settings.model_copy(update={"partitions": 1})
 
 
@@ -54,7 +54,7 @@ def event(number: int, **fields: Any) -> bytes:
 
 
 def validated_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> ValidatedBatch:
-    """One value under each of these headers."""
+    """Validate one value under each of these headers."""
     records = [PlainRecord(at, 1_800_000_000_000, None, value, each) for at, each in enumerate(headers)]
     return Validation("t", "default", 8).validate(Batch(Records.read_all({3: records})))
 
@@ -64,7 +64,7 @@ def fuses(**settings: Any) -> RejectFuses:
 
 
 def is_tripped(namespace: str) -> bool:
-    """Whether the metric says so."""
+    """Return whether the metric reports a tripped fuse."""
     return REGISTRY.get_sample_value("tally_worker_reject_fuses_tripped", {"namespace": namespace}) == 1
 
 
@@ -137,7 +137,7 @@ async def test_a_fuse_closes_by_itself(lab: Lab, caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(lab: Lab) -> None:
-    """That run died before anything was stored. What repeats the event after it was held is no duplicate of it."""
+    """A run ends before anything is stored: a repeat of the held event is not its duplicate."""
     await send(lab, [("held", event(1))])
     with crash_at("claimed"):
         await lab.drain()
@@ -148,7 +148,7 @@ async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(
 
 
 async def test_an_event_whose_holding_was_not_recorded_is_judged_again(lab: Lab) -> None:
-    """Its letter is there already; it is left alone by a replay, because the event is stored."""
+    """The event's dead letter exists already; a replay ignores it, because the event is stored."""
     await send(lab, [*[("held", GARBAGE)] * 40, ("held", event(1)), ("free", event(1))])
     with crash_at("lettered"):
         await lab.drain(**HOLD)
@@ -178,7 +178,7 @@ def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: 
         last = next((seen[-n:] for n in range(1, len(seen) + 1) if sum(r for r, _ in seen[-n:]) >= 10), None)
         expected = last is not None and 2 * sum(b for _, b in last) >= sum(r for r, _ in last)
         assert is_tripped(NAMESPACE) == expected
-    metrics.FUSES.clear()
+    metrics.REJECT_FUSES.clear()
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=400), st.integers(1, 2_000))
@@ -225,8 +225,8 @@ def test_only_so_many_namespaces_are_tracked() -> None:
     of_worker = fuses(reject_window=1)
     of_worker.count(validated_of([(("tally-namespace", b"first"),)], GARBAGE))
     assert is_tripped("first")
-    names = [f"n{number}" for number in range(MOST_TRACKED)]
+    names = [f"n{number}" for number in range(MAX_NAMESPACES)]
     of_worker.count(validated_of([(("tally-namespace", name.encode()),) for name in names], GARBAGE))
-    assert len(of_worker._windows) == MOST_TRACKED
+    assert len(of_worker._windows) == MAX_NAMESPACES
     assert not is_tripped("first")
-    metrics.FUSES.clear()
+    metrics.REJECT_FUSES.clear()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from consumers.moves import Moves
+from consumers.moves import Mover
 from consumers.worker import Worker
 from producers.simulator import Simulator
 from readers.audit import audit
@@ -20,8 +20,10 @@ from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
 from runtime.partitioner import partition_of
 from schemas.identity import mint_id
-from tally.dead_letters import Selection, replay
-from tally.replay import Comparison, opened
+from tally.comparison import Comparison
+from tally.dead_letter_replay import replay
+from tally.dead_letters import Selection
+from tally.replay import opened
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click
@@ -41,7 +43,7 @@ async def everything(lab: Lab, count: int = 400) -> None:
 
 
 async def log_ends(lab: Lab) -> list[int]:
-    """Of each partition."""
+    """Return the end offset of each partition."""
     places = [TopicPartition(lab.settings.topic, partition) for partition in range(lab.settings.partitions)]
     async with kafka.offset_reader(lab.settings) as log:
         ends = await kafka.end_offsets(log, places)
@@ -201,12 +203,12 @@ async def test_not_into_itself(lab: Lab) -> None:
 async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its misplaced events have no copies in the log: they are stored where they lie, once more."""
+    """The log's misplaced events have no copies: they are stored on their own partition again."""
 
     async def nothing(*_args: Any) -> None:
         return None
 
-    monkeypatch.setattr(Moves, "set_apart", nothing)
+    monkeypatch.setattr(Mover, "set_apart", nothing)
     await everything(lab)
     monkeypatch.undo()
     before = await log_ends(lab)
@@ -218,14 +220,14 @@ async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
 async def test_a_copy_of_what_an_earlier_version_stored_is_its_duplicate(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when another group, with tables of its own, reads a log from before events were moved."""
+    """Another group, with its own tables, reads a log from before events were moved."""
 
     async def nothing(*_args: Any) -> None:
         return None
 
     await lab.put(as_json("a"), partition=(ITS_HOME + 1) % 4)
     await lab.put(as_json("b", interaction_id=mint_id()), partition=(ITS_HOME + 2) % 4)
-    monkeypatch.setattr(Moves, "set_apart", nothing)
+    monkeypatch.setattr(Mover, "set_apart", nothing)
     assert (await lab.drain()).stored == 2
     monkeypatch.undo()
     other = lab.settings.model_copy(
@@ -257,7 +259,7 @@ async def test_what_the_workers_have_not_come_to_is_theirs_to_move(lab: Lab) -> 
     await lab.emit(click())
     await lab.drain()
     await lab.put(as_json(), partition=(ITS_HOME + 1) % 4)
-    with pytest.raises(TallyError, match="have not come to it yet"):
+    with pytest.raises(TallyError, match="have not read it yet"):
         await replayed(lab)
     await lab.drain()
     assert (await replayed(lab)).changed == 0

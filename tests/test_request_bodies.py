@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.http.content_encoding import MAX_MEMBERS, codings_of, decoded
+from runtime.http.content_encoding import MAX_MEMBERS, codings_of, decompress
 from runtime.http.errors import ApiError
 from tests.http_lab import EVENT, PATH, assert_error
 
@@ -35,7 +35,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 def refused(body: bytes, *codings: str, limit: int = LIMIT) -> int:
     """The status that a body is refused with."""
     with pytest.raises(ApiError) as raised:
-        decoded(body, codings, limit)
+        decompress(body, codings, limit)
     return raised.value.status
 
 
@@ -47,7 +47,7 @@ def test_what_was_packed_comes_out(parts: list[bytes], codings: list[str]) -> No
     body = b"".join(map(gzip.compress, parts))
     for coding in codings:
         body = PACKERS[coding](body)
-    assert decoded(body, ["gzip", *codings], LIMIT) == b"".join(parts)
+    assert decompress(body, ["gzip", *codings], LIMIT) == b"".join(parts)
 
 
 @given(st.binary(max_size=3_000), st.data())
@@ -57,16 +57,16 @@ def test_a_body_that_is_cut_off_or_followed_by_anything_is_refused(plain: bytes,
         assert refused(packed[:cut], coding) == 400
         assert refused(packed + data.draw(st.binary(min_size=1, max_size=9)), coding) == 400
     assert refused(raw_deflate(plain) + b"\0", "deflate") == 400
-    assert decoded(raw_deflate(plain), ["deflate"], LIMIT) == plain
+    assert decompress(raw_deflate(plain), ["deflate"], LIMIT) == plain
 
 
 def test_members_and_bytes_are_bounded() -> None:
     """All members together, and each coding."""
     member = gzip.compress(b"x" * 400)
-    assert decoded(member * 250, ["gzip"], LIMIT) == b"x" * LIMIT
+    assert decompress(member * 250, ["gzip"], LIMIT) == b"x" * LIMIT
     assert refused(member * 251, "gzip") == 413
     assert refused(gzip.compress(b"") * (MAX_MEMBERS + 1), "gzip") == 400
-    assert decoded(gzip.compress(b"") * MAX_MEMBERS, ["gzip"], LIMIT) == b""
+    assert decompress(gzip.compress(b"") * MAX_MEMBERS, ["gzip"], LIMIT) == b""
     bomb = gzip.compress(gzip.compress(b"\0" * 50_000_000))
     assert refused(bomb, "gzip", "gzip") == 413
     assert refused(bomb, "gzip", "gzip", limit=1_000) == 413

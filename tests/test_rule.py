@@ -23,7 +23,7 @@ crashes = st.lists(st.tuples(st.sampled_from(failpoints.FAILPOINTS), st.integers
 async def test_every_outcome_is_the_rules_whatever_crashes(
     lab: Lab, seed: int, rows: int, planned: list[tuple[str, int]]
 ) -> None:
-    """One log that grows from example to example, read on by workers that crash, in batches of any size."""
+    """One log grows from example to example, and crashing workers read it in batches of any size."""
     lab.settings = lab.settings.model_copy(update={"dedup_window_ms": WINDOW_MS, "claim_slack_ms": 1_500})
     await lab.database.command(NARROWED)
     traffic = Traffic(random.Random(seed))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kernels.scan_event import NUMBER_AT
 from kernels.scan_fields import vocabulary
 from schemas.event_time import parse_occurred_at, to_epoch_ms
-from schemas.interaction import INTERACTION_TYPES
+from schemas.fields import FieldKind
+from schemas.interaction import FIELDS, INTERACTION_TYPES
 from tests.agreement import assert_agreement, base
 from tests.validating import is_sure, scanned
 
@@ -26,23 +27,18 @@ objects = st.dictionaries(st.text(max_size=6), scalars | st.lists(scalars, max_s
 deep = st.recursive(objects, lambda inner: st.dictionaries(st.text(max_size=2), inner, max_size=2), max_leaves=40)
 times = st.datetimes().map(lambda moment: moment.isoformat()) | st.text("0123456789-:TZ+. ", max_size=30)
 
+of_kinds: dict[FieldKind, st.SearchStrategy[Any]] = {
+    "text": st.text(max_size=600) | scalars,
+    "types": st.lists(st.sampled_from(INTERACTION_TYPES), max_size=4),
+    "integer": st.integers(-2, 2**31 + 1),
+    "float": st.floats() | st.integers() | scalars,
+    "object": deep | scalars,
+    "time": times,
+}
 mostly_good = st.fixed_dictionaries(
-    {
-        "feature_id": st.text(max_size=20) | scalars,
-        "interaction_type": st.lists(st.sampled_from(INTERACTION_TYPES), max_size=4),
-        "position": st.integers(-2, 2**31 + 1),
-    },
+    {field.name: of_kinds[field.kind] for field in FIELDS if field.required},
     optional={
-        "metadata": deep | scalars,
-        "query_snapshot": deep,
-        "user_id": scalars,
-        "session_id": st.text(),
-        "execution_id": scalars,
-        "retriever_id": st.text(max_size=600),
-        "document_score": st.floats() | st.integers() | scalars,
-        "result_set_size": st.integers(-1, 2**31),
-        "feature_uri": scalars,
-        "occurred_at": times,
+        **{field.name: of_kinds[field.kind] for field in FIELDS if not field.required},
         "interaction_id": scalars,
         "document_id": st.text(max_size=3),
         "unknown": scalars,

@@ -81,7 +81,7 @@ async def test_an_address_that_cannot_be_read_is_named_without_its_password() ->
 
 
 def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no such setting: kafak"):
+    with pytest.raises(SettingsError, match="unknown settings: kafak"):
         Settings.load(tmp_path, kafak="h:1")
 
 

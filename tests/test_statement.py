@@ -1,4 +1,4 @@
-"""How the ClickHouse front reads a statement without parsing SQL."""
+"""The ClickHouse front classifies a statement without parsing SQL."""
 
 import pytest
 

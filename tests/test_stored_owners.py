@@ -22,7 +22,7 @@ TEXTS = st.one_of(st.text(max_size=3), st.text("\0é\U0001f600", min_size=100, m
 async def test_a_namespace_for_each_record_costs_a_few_lookups(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, *, occupied: bool
 ) -> None:
-    """One query for each of 8,192 namespaces held up every other tenant for minutes."""
+    """A query for each of 8,192 namespaces would delay every other tenant for minutes."""
     asked = Counter[str]()
     ask = StoredOwners._rows
 

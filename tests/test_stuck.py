@@ -13,7 +13,7 @@ import pytest
 from consumers.worker import Worker
 from readers.overview import read_lag
 from readers.stuck_now import find_stuck
-from runtime.metrics_server import metrics_served
+from runtime.metrics_server import serve_metrics
 from runtime.ports import free_port
 from runtime.settings import Settings
 from tests.chaos.proxy import proxy_to
@@ -37,7 +37,7 @@ def quick(settings: Settings) -> Settings:
 async def working(settings: Settings) -> AsyncIterator[Worker]:
     """A worker in this process, with its operator's port."""
     worker = Worker(settings, instance=None, until_caught_up=False)
-    with metrics_served(settings, worker.why_not_ready):
+    with serve_metrics(settings, worker.why_not_ready):
         running = asyncio.create_task(worker.run())
         try:
             yield worker
@@ -53,7 +53,7 @@ async def of_partitions(api: httpx.AsyncClient, name: str, settings: Settings) -
 
 
 def status(settings: Settings) -> tuple[int, Any]:
-    """What `tally status --json` answers, and its exit code."""
+    """Return the output of `tally status --json`, and its exit code."""
     done = command("status", "--json", env=environment(settings))
     return done.returncode, json.loads(done.stdout)
 
@@ -128,7 +128,7 @@ async def test_without_any_worker_what_waits_is_named(lab: Lab, quick: Settings)
 
 
 async def test_a_worker_without_its_store_says_where_it_is_stuck(lab: Lab, quick: Settings) -> None:
-    """It is not ready while it tries again and again, and ready once the store is back."""
+    """The worker is not ready while it retries, and ready once the store is back."""
     address = urlsplit(quick.clickhouse.get_secret_value())
     assert address.port
     async with proxy_to(address.port) as proxy:

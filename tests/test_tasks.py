@@ -23,7 +23,7 @@ PACKAGES = tuple(f"{ROOT / name}/" for name in MAY_IMPORT)
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fail when the block leaves a task of ours that has not ended."""
+    """Fail when the block leaves a task that has not ended."""
     before = asyncio.all_tasks()
     yield
     left = [task.get_coro() for task in asyncio.all_tasks() - before]
@@ -65,7 +65,7 @@ async def test_the_first_error_of_several_ends_the_others_before_it_is_raised() 
             ended.append("ended")
 
     with nothing_left(), pytest.raises(Unavailable, match="gone"):
-        await tasks.all_of([wait(), fail(), wait()])
+        await tasks.gather_or_cancel([wait(), fail(), wait()])
     assert ended == ["ended", "ended"]
 
 
@@ -76,7 +76,7 @@ async def test_the_error_of_a_background_task_is_logged_when_it_happens(caplog: 
     async with tasks.running(fail(), "counting"):
         for _ in range(3):
             await asyncio.sleep(0)
-        assert "counting failed, and is not tried again: KeyError" in caplog.text
+        assert "counting failed and is not retried: KeyError" in caplog.text
 
 
 async def test_a_worker_that_has_caught_up_leaves_no_task(lab: Lab) -> None:

@@ -30,7 +30,7 @@ WRONG = [
 
 async def set_on(lab: Lab, topic: str = "", **settings: str) -> None:
     async with kafka.admin(lab.settings) as admin:
-        await topic_admin.set_on(admin, topic or lab.settings.topic, **settings)
+        await topic_admin.change_topic_settings(admin, topic or lab.settings.topic, **settings)
 
 
 async def committed(lab: Lab) -> dict[int, int]:
@@ -45,7 +45,7 @@ async def running(settings: Settings) -> AsyncIterator["asyncio.Task[object]"]:
     working: asyncio.Task[object] = asyncio.create_task(worker.run())
 
     async def has_partitions() -> bool:
-        return working.done() or "has not told" not in worker.why_not_ready()
+        return working.done() or "no partitions yet" not in worker.why_not_ready()
 
     try:
         await eventually_async(has_partitions)
@@ -56,10 +56,10 @@ async def running(settings: Settings) -> AsyncIterator["asyncio.Task[object]"]:
 
 
 async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
-    """Whatever the broker's default is."""
+    """The broker's default does not matter."""
     async with kafka.admin(lab.settings) as admin:
         for topic in (lab.settings.topic, lab.settings.dead_letter_topic_name):
-            assert (await topic_admin.settings_of(admin, topic))["cleanup.policy"] == "delete"
+            assert (await topic_admin.topic_overrides(admin, topic))["cleanup.policy"] == "delete"
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG)
@@ -87,7 +87,7 @@ async def test_dead_letters_must_not_be_compacted(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("change", "told"), WRONG)
 async def test_a_change_under_a_running_worker_stops_it(lab: Lab, change: dict[str, str], told: str) -> None:
-    """It names setting and value; what it had stored before is committed."""
+    """The error names setting and value; rows stored before are committed."""
     (receipt,) = await lab.emit(click())
     async with running(lab.settings.model_copy(update={"topic_check_ms": 100})) as worker:
 

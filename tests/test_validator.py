@@ -109,7 +109,8 @@ def test_document_id_stands_for_feature_id() -> None:
 
 def test_objects_are_kept_as_they_were_written() -> None:
     text = '{ "n": 1.10, "big": 99999999999999999999999, "n": 2e0 }'
-    assert bytes(accepted(raw_with("metadata", text)).event.metadata) == text.encode()
+    event: Any = accepted(raw_with("metadata", text)).event
+    assert bytes(event.metadata) == text.encode()
 
 
 def test_of_a_repeated_key_the_last_counts() -> None:

@@ -7,11 +7,12 @@ import numpy as np
 
 from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.owners import rows_of
-from consumers.events import Events, RecordHeaders
+from consumers.events import Events
+from consumers.record_headers import RecordHeaders
+from consumers.records import PlainRecord, Records
 from consumers.validation import Validation
 from kernels.scan_event import Columns
 from kernels.scanner import scan
-from runtime.records import PlainRecord, Records
 from schemas.wire import encode_headers
 
 NAMESPACE = "tenänt"
@@ -26,7 +27,7 @@ def validated(values: Sequence[bytes | None], **more: Any) -> ValidatedBatch:
 
 
 def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:
-    """What the scanner alone reads, and which of them it takes."""
+    """Return the scanner's columns, and the rows that it accepts."""
     sizes = np.array([len(value or b"") for value in values], np.int64)
     text = np.frombuffer(b"".join(value or b"" for value in values), np.uint8)
     ends = np.cumsum(sizes)
@@ -35,7 +36,7 @@ def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:
 
 
 def is_sure(*values: bytes | None) -> list[bool]:
-    """Which of them the scanner alone takes."""
+    """Return the rows that the scanner accepts."""
     return scanned(*values)[1]
 
 

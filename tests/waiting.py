@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 
-from runtime.ports import http_answers
+from runtime.ports import responds_to_http
 
 DEADLINE_S = 60.0
 _PACE_S = 0.05
@@ -31,6 +31,6 @@ async def until_it_answers(url: str) -> None:
     """Return once a GET of a loopback URL succeeds."""
 
     async def answers() -> bool:
-        return await asyncio.to_thread(http_answers, url)
+        return await asyncio.to_thread(responds_to_http, url)
 
     await eventually_async(answers)

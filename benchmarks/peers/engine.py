@@ -1,6 +1,6 @@
 """ClickHouse's Kafka engine and a materialized view, in chdb 3.7.2 (later embedded engines refuse ENGINE=Kafka).
 
-Run in an environment of its own; the options come as JSON, progress goes out as JSON lines.
+It runs in a separate environment; options are read as JSON, progress is written as JSON lines.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The naive loop, as tutorials show it: pydantic, SET NX and a list per event, an insert per 1,000.
+"""Naive loop, as in tutorials: pydantic, SET NX and a list per event, an insert per 1,000 events.
 
-Runs in the project's own environment; the options come as JSON, progress goes out as JSON lines.
+It runs in the project's environment; options are read as JSON, progress is written as JSON lines.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from aiokafka import AIOKafkaConsumer
 from peer_table import COLUMNS, CREATE
 from pydantic import BaseModel
 
+ROWS_PER_INSERT = 1_000
 
-class Interaction(BaseModel):
-    """What a tutorial would validate."""
+
+class NaiveInteraction(BaseModel):
+    """Event model of a tutorial."""
 
     interaction_id: str
     feature_id: str
@@ -34,7 +36,7 @@ class Interaction(BaseModel):
 
 
 async def work(options: dict[str, Any]) -> None:
-    """Read, check, deduplicate, insert, commit."""
+    """Read, validate, deduplicate, insert and commit."""
     client = clickhouse_connect.get_client(dsn=options["clickhouse"])
     client.command(CREATE.format(table=options["table"]))
     claims = redis.asyncio.from_url(options["redis"])
@@ -48,13 +50,13 @@ async def work(options: dict[str, Any]) -> None:
     await consumer.start()
     done, rows = 0, list[list[Any]]()
     async for record in consumer:
-        event = Interaction.model_validate_json(record.value or b"")
+        event = NaiveInteraction.model_validate_json(record.value or b"")
         done += 1
         key = f"{event.execution_id}|{event.feature_id}|{','.join(event.interaction_type)}"
         if await claims.set(f"{options['group']}:{key}", event.interaction_id, nx=True, ex=300):
             fields = event.model_dump()
             rows.append([json.dumps(v) if isinstance(v := fields[name], dict) else v for name in COLUMNS])
-        if len(rows) >= 1_000 or done >= options["events"]:
+        if len(rows) >= ROWS_PER_INSERT or done >= options["events"]:
             await asyncio.to_thread(client.insert, options["table"], rows, column_names=COLUMNS)
             await consumer.commit()
             rows = []

@@ -1,4 +1,4 @@
-"""The table that the naive loop and Quix Streams write to. Imports nothing: their environments have nothing of ours."""
+"""Table of the naive loop and Quix Streams. It imports nothing, because their environments lack Tally's packages."""
 
 COLUMNS = [
     "interaction_id", "feature_id", "interaction_type", "position", "metadata", "user_id", "session_id",

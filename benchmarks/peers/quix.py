@@ -1,6 +1,6 @@
 """Quix Streams with a batching sink into ClickHouse and deduplication in its state, as its users would write it.
 
-Run in an environment of its own; the options come as JSON, progress goes out as JSON lines.
+It runs in a separate environment; options are read as JSON, progress is written as JSON lines.
 """
 
 import json
@@ -17,8 +17,8 @@ from quixstreams import Application
 from quixstreams.sinks.base import BatchingSink, SinkBatch
 
 
-class Sink(BatchingSink):
-    """Writes each batch as one insert."""
+class ClickHouseSink(BatchingSink):
+    """Sink that writes each batch as one insert."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Sink(BatchingSink):
 
 
 def work(options: dict[str, Any], counter: Any) -> None:
-    """One process of the application."""
+    """Run one process of the application."""
     with tempfile.TemporaryDirectory() as state:
         app = Application(
             broker_address=options["kafka"],
@@ -57,7 +57,7 @@ def work(options: dict[str, Any], counter: Any) -> None:
             return True
 
         frame = frame.filter(is_new, stateful=True)
-        frame.sink(Sink(options))
+        frame.sink(ClickHouseSink(options))
         app.run()
 
 

@@ -1,11 +1,11 @@
-// Impressions, clicks and dwell of elements with data-tally-id and data-tally-position. Use: docs/api.md
+// Impressions, clicks and dwell of elements with data-tally-id and data-tally-position. Usage: docs/api.md
 (() => {
   const MAX_EVENTS = 1000, MAX_LOT = 20, MAX_WAIT = 60000;
   const MAX_LOT_BYTES = 60000; // browsers refuse beacons and keepalive requests over 64 KiB
-  const owners = new WeakMap(); // element -> the instance that observed it last: its search showed it
-  let latest; // the instance of elements that nobody observed
+  const owners = new WeakMap(); // element -> the instance that observed it last, whose search showed it
+  let latest; // the instance of elements that no instance observes
 
-  // Storage may be blocked, full, or hold something of the page's own: none of that may reach the page.
+  // Storage may be blocked, full, or hold values of the page's own. No error of it may reach the page.
   const storage = (use) => { try { return use(localStorage); } catch { return undefined; } };
   const takeSaved = (prefix) => storage((store) => {
     const texts = [];
@@ -31,7 +31,7 @@
   window.Tally = ({ endpoint, token, context = {}, every = 2000, onError = (text) => console.warn(`tally: ${text}`) }) => {
     const base = `${endpoint.replace(/\/+$/, "")}/v1/retrievers/interactions/beacon`;
     const prefix = `tally:${base}:`;
-    const own = prefix + Date.now() + Math.random(); // one key a page: tabs never write each other's
+    const own = prefix + Date.now() + Math.random(); // one key for each page, so that tabs do not overwrite each other
     const queue = takeSaved(prefix).slice(-MAX_EVENTS); // JSON texts that earlier pages could not send
     const seen = new Map(); // element -> { ms, since, done }: how long it was visible
     let sending = [], wait = every, timer, signed = typeof token === "string" ? token : "", told;
@@ -54,7 +54,7 @@
       track(type, { feature_id: d.tallyId, position: +d.tallyPosition || 0, ...more });
 
     const answered = async (response, count) => {
-      if (response.status === 401) { // expired: events wait for another token
+      if (response.status === 401) { // expired: keep the events for another token
         tell("the token has expired or is not known");
         return false;
       }
@@ -83,8 +83,8 @@
       if (queue.length) later(done ? 0 : wait);
     };
 
-    // Hand events to the browser, which sends them even when the page is gone, but tells nobody whether they arrived:
-    // so not while requests fail. Save the rest.
+    // Hand events to the browser, which sends them even after the page is gone but never reports success. Not while
+    // requests fail. Save the rest.
     const hand = (inFlight) => {
       const texts = [...takeSaved(own), ...inFlight, ...queue.splice(0)];
       while (texts.length && signed && wait === every) {
@@ -129,7 +129,7 @@
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) return resume();
       seen.forEach(pause);
-      hand([]); // a phone may end a hidden page without another word
+      hand([]); // a phone may end a hidden page without another event
     });
     addEventListener("click", ({ target }) => {
       const el = target instanceof Element && target.closest("[data-tally-id]");
@@ -147,7 +147,7 @@
           watcher.observe(el);
         }
       },
-      unobserve: (elements) => { // its dwell so far is still sent when the page is left
+      unobserve: (elements) => { // dwell so far is still sent when the page is left
         for (const el of elements) {
           const at = seen.get(el);
           if (!at) continue;

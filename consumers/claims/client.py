@@ -1,23 +1,22 @@
-"""The claims client: who owns a dedup key. The owners lie in Redis; who holds a partition has an index of them."""
+"""Claims client: owners of dedup keys. The owners are in Redis; the worker that holds a partition has an index."""
 
 import bisect
 import hashlib
 import secrets
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from consumers.claims import script
 from consumers.claims.owners import (
     OWNER_BYTES,
     Claim,
     DuplicateResolver,
+    Int64Array,
     Owner,
-    Rows,
+    OwnerRows,
     fingerprints,
     fingerprints_near,
     last_append_ms,
@@ -26,37 +25,35 @@ from consumers.claims.owners import (
     rows_of_claims,
     rows_with_repeated_key,
 )
-from kernels.claim_index import ClaimIndex
+from consumers.claims.script import EPOCH_BYTES, LAYOUT_BYTES, PLACE, SPACE_BYTES
+from kernels.boundary import ClaimIndex
 from runtime.errors import Restart
 from runtime.faults.redis import REDIS_FAILED, redis_fault
 from runtime.redis import Redis
 from runtime.settings import Settings
 
-_SCRIPT = (Path(__file__).parent / "claims.lua").read_text()
-_PLACE = struct.Struct("<II")
-
 LAYOUT = 5
-"""Layout version of heads and claims in Redis. A change makes every partition's claims be rebuilt."""
+"""Layout version of the claims in Redis. Changing it makes workers rebuild the claims of every partition."""
 
 CHUNK_OWNERS = 8_190
-"""Owners of one chunk, at most: 448 KiB (with its header, a size of Redis's allocator), taken in a fraction of a ms."""
+"""Maximum owners per chunk: 448 KiB (with its header, a size of Redis's allocator), written in a fraction of a ms."""
 CHUNKS_PER_LOAD = 16
-"""7 MiB at a time."""
+"""Chunks per read: 7 MiB."""
 READS_PER_CALL = 2_000
-"""Owners that one call reads, at most: it holds Redis for about 1 us each."""
-_MOST_NUMBERS = 2**31
+"""Maximum owners that one call reads: Redis needs about 1 us for each."""
+_MAX_CLAIM_NUMBER = 2**31
 
 
 class Fenced(Restart):
-    """Another worker has taken the partition: this one must not continue. It leaves and joins the group again."""
+    """Error of a worker whose partition another worker has taken. It leaves the group and joins it again."""
 
 
 class ClaimsLost(Exception):
-    """The partition's claims are gone, or not whole: they have to be rebuilt. The message says what was noticed."""
+    """Error of claims that are gone or incomplete, and have to be rebuilt. The message gives the reason."""
 
 
 class Span(NamedTuple):
-    """The records of one partition that are asked about together, keyed or not."""
+    """Range of consecutive records of one partition, with or without a key, whose keys are claimed together."""
 
     first_offset: int
     first_append_ms: int
@@ -72,89 +69,90 @@ class _Chunk(NamedTuple):
 
 @dataclass
 class Lease:
-    """One worker's hold on a partition's claims until another takes it, and what it knows of them."""
+    """One worker's right to a partition's claims until another worker takes it, with its index of the claims."""
 
     partition: int
     epoch: bytes
     space: bytes
     count: int
-    """How many calls have changed the claims, as this worker knows it."""
+    """Number of calls that have changed the claims, as far as this worker knows."""
     whole: bool
     """False: the claims were lost, and have to be restored before anything is claimed."""
     first_chunk: int
-    """The first of those that are to be loaded before anything is claimed."""
+    """First chunk that has to be loaded before anything is claimed."""
     next_chunk: int
     index: ClaimIndex = field(default_factory=ClaimIndex)
     chunks: list[_Chunk] = field(default_factory=list)
-    """Chunks that are still in use, in order."""
+    """Chunks whose owners still matter, in order."""
     next_claim: int = 0
 
     @property
     def claims_held(self) -> int:
-        """How many it knows that still matter."""
+        """Number of known claims that still matter."""
         return self.next_claim - self.chunks[0].first_claim if self.chunks else 0
 
-    def add(self, chunk: int, rows: Rows, window_ms: int) -> None:
-        """Note the owners of a chunk."""
+    def add(self, chunk: int, rows: OwnerRows, window_ms: int) -> None:
+        """Add the owners of a chunk to the index."""
         numbers = np.arange(self.next_claim, self.next_claim + len(rows), dtype=np.uint32)
         self.index.add(fingerprints(rows, window_ms), numbers)
         self.chunks.append(_Chunk(chunk, self.next_claim, last_append_ms(rows)))
         self.next_claim += len(rows)
 
     def forget_before(self, reach_ms: int) -> None:
-        """Owners appended before can match nothing any more."""
+        """Forget chunks of owners appended before `reach_ms`: they cannot match any more."""
         gone = 0
         while gone < len(self.chunks) and self.chunks[gone].last_append_ms < reach_ms:
             gone += 1
         del self.chunks[:gone]
         self.index.forget_before(self.chunks[0].first_claim if self.chunks else self.next_claim)
-        if self.next_claim > _MOST_NUMBERS:
+        if self.next_claim > _MAX_CLAIM_NUMBER:
             lower = self.index.renumber()
             self.chunks = [each._replace(first_claim=each.first_claim - lower) for each in self.chunks]
             self.next_claim -= lower
 
     def place(self, claim: int) -> tuple[int, int]:
-        """The chunk of a claim, and where in it the claim lies, in bytes."""
+        """Return the number of a claim's chunk, and the claim's position in it in bytes."""
         chunk = self.chunks[bisect.bisect_right(self.chunks, claim, key=lambda each: each.first_claim) - 1]
         return chunk.number, (claim - chunk.first_claim) * OWNER_BYTES
 
 
 class Claims:
-    """Claims of one topic. Every key of a partition carries the partition's hash tag, for Redis Cluster.
+    """Claims of one topic. Every Redis key of a partition has the partition's hash tag, for Redis Cluster.
 
-    Every method raises Unavailable when Redis cannot answer, and all but `take` and `load` raise Fenced when another
-    worker has taken the partition since.
+    Every method raises Unavailable when Redis does not answer, and all but `take` and `load` raise Fenced once another
+    worker has taken the partition.
     """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
-        self._script = redis.register_script(_SCRIPT)
+        self._script = redis.register_script(script.SCRIPT)
         self._prefix = f"{settings.key_prefix}:{{{settings.topic}:"
         self._window_ms = settings.dedup_window_ms
         self._ttl_ms = settings.claim_ttl_ms
         self._reach_back_ms = settings.reach_back_ms
         self._skew_ms = settings.clock_skew_ms
         layout = b"%d %d %d" % (LAYOUT, self._window_ms, self._ttl_ms)
-        self._layout = hashlib.blake2b(layout, digest_size=8).digest()
+        self._layout = hashlib.blake2b(layout, digest_size=LAYOUT_BYTES).digest()
 
     async def take(self, partition: int, *, needed: int, log_end: int, append_ms: int, again: bool = False) -> Lease:
-        """Become the one who claims this partition's keys; who did before is fenced from here on.
+        """Take the lease on a partition's claims; the worker that had it is fenced from here on.
 
-        The claims are whole if they cover every offset up to `needed` (-1: none) and all that a record appended at
-        `append_ms` may meet, and are of a log that ends at `log_end`. `again` gives them up in any case. Taking alone
-        proves nothing: a worker that slept through a rebalance takes too. The caller must make sure that the group
-        still counts it in, and then `load`.
+        The claims are whole if they cover every offset up to `needed` (-1: none) and all owners that a record appended
+        at `append_ms` may match. They must be of a log that ends at `log_end`. `again` gives them up in any case.
+        Taking alone proves nothing: a worker that slept through a rebalance takes the lease, too. The caller must make
+        sure that it is still a member of the group, and then `load`.
         """
-        lease = Lease(partition, secrets.token_bytes(16), secrets.token_bytes(4), 0, False, 0, 0)
+        epoch, space = secrets.token_bytes(EPOCH_BYTES), secrets.token_bytes(SPACE_BYTES)
+        lease = Lease(partition, epoch, space, 0, False, 0, 0)
         reach_ms = append_ms - self._reach_back_ms
-        state, lease.space, lease.count, lease.first_chunk, lease.next_chunk = await self._call(
+        answer, lease.space, lease.count, lease.first_chunk, lease.next_chunk = await self._call(
             "take", lease, [], needed, log_end, append_ms, self._ttl_ms, reach_ms, self._skew_ms, int(again)
         )
-        lease.whole = state == b"held"
+        lease.whole = answer == b"held"
         return lease
 
     async def load(self, lease: Lease) -> None:
-        """Learn what is claimed. Raises ClaimsLost."""
+        """Load the owners of the claims into the lease's index. Raises ClaimsLost."""
         while lease.first_chunk < lease.next_chunk:
             numbers = range(lease.first_chunk, min(lease.next_chunk, lease.first_chunk + CHUNKS_PER_LOAD))
             try:
@@ -170,17 +168,16 @@ class Claims:
             lease.first_chunk += len(numbers)
 
     async def claim(
-        self, lease: Lease, span: Span, rows: Rows, flags: Mapping[int, int], uncommitted_ms: int
+        self, lease: Lease, span: Span, rows: OwnerRows, flags: Mapping[int, int], uncommitted_ms: int
     ) -> dict[int, Owner]:
-        """Claim the key of each event, in offset order. Returns whose duplicates some of them are, by position.
+        """Claim the key of each event, in offset order. Returns the owners of duplicates, by position.
 
-        Owners that were appended 2W (and a clock's skew) before the first record which is not committed, at
-        `uncommitted_ms`, can match nothing any more, and are forgotten. Asking again gives the same answers. Raises
-        ClaimsLost.
+        Owners that were appended 2W (and a clock's skew) before the first uncommitted record, at `uncommitted_ms`,
+        cannot match any more, and are forgotten. Claiming again gives the same answers. Raises ClaimsLost.
         """
         reach_ms = min(uncommitted_ms, span.first_append_ms) - self._reach_back_ms
         duplicates: dict[int, Owner] = {}
-        # Without any event there is still a call: it is what keeps the last claimed offset up with what is stored.
+        # Without any event there is still a call: it advances the last claimed offset.
         for start in range(0, max(1, len(rows)), CHUNK_OWNERS):
             some = rows[start : start + CHUNK_OWNERS]
             if start + CHUNK_OWNERS < len(rows):
@@ -193,51 +190,51 @@ class Claims:
         return duplicates
 
     async def _claim(
-        self, lease: Lease, span: Span, rows: Rows, flags: Mapping[int, int], reach_ms: int
+        self, lease: Lease, span: Span, rows: OwnerRows, flags: Mapping[int, int], reach_ms: int
     ) -> dict[int, Owner]:
         lease.forget_before(reach_ms)
         positions, known = self._candidates(lease, rows)
         doubtful = sorted({*positions.tolist(), *rows_with_repeated_key(rows).tolist(), *flags})
         resolver = DuplicateResolver(self._window_ms)
         resolver.learn(await self._read(lease, known), known)
-        verdict = resolver.resolve(rows, doubtful, flags)
-        owners = np.delete(rows, verdict.not_owners, axis=0)
-        dead = [lease.place(number) for number in verdict.dead]
+        resolution = resolver.resolve(rows, doubtful, flags)
+        owners = np.delete(rows, resolution.not_owners, axis=0)
+        dead = [lease.place(number) for number in resolution.tombstoned]
         keys = [self._chunk_key(lease, number) for number in (lease.next_chunk, *(chunk for chunk, _ in dead))]
         wheres = [where for _, where in dead]
         times = (self._ttl_ms, reach_ms, self._skew_ms)
         await self._call("claim", lease, keys, *span, *times, lease.next_chunk, owners.tobytes(), *wheres)
-        self._note(lease, owners)
-        return verdict.duplicates
+        self._index_chunk(lease, owners)
+        return resolution.duplicates
 
-    def _note(self, lease: Lease, owners: Rows) -> None:
+    def _index_chunk(self, lease: Lease, owners: OwnerRows) -> None:
         if len(owners):
             lease.add(lease.next_chunk, owners, self._window_ms)
             lease.next_chunk += 1
 
-    def _candidates(self, lease: Lease, rows: Rows) -> tuple[npt.NDArray[np.int64], list[int]]:
-        """The positions of events that may have an owner, and the numbers of all claims that may be one."""
+    def _candidates(self, lease: Lease, rows: OwnerRows) -> tuple[Int64Array, list[int]]:
+        """Return the positions of events that may have an owner, and the numbers of all claims that may be one."""
         of, wanted = fingerprints_near(rows, self._window_ms)
         positions, numbers = lease.index.find(wanted)
         return of[positions], np.unique(numbers).tolist()
 
     async def _read(self, lease: Lease, claims: Sequence[int]) -> bytes:
-        """The owners that lie at the places of these claims."""
+        """Return the owners of these claims, concatenated."""
         found = []
         for start in range(0, len(claims), READS_PER_CALL):
             places = [lease.place(claim) for claim in claims[start : start + READS_PER_CALL]]
             chunks = sorted({chunk for chunk, _ in places})
             which = {chunk: at for at, chunk in enumerate(chunks)}
-            packed = b"".join(_PLACE.pack(which[chunk], where) for chunk, where in places)
+            packed = b"".join(PLACE.pack(which[chunk], where) for chunk, where in places)
             _, owners = await self._call("read", lease, [self._chunk_key(lease, each) for each in chunks], packed)
             found.append(owners)
         return b"".join(found)
 
-    async def restore(self, lease: Lease, owners: Rows) -> None:
-        """Put some owners (up to CHUNK_OWNERS) back into claims that were lost, in offset order. Raises ClaimsLost."""
+    async def restore(self, lease: Lease, owners: OwnerRows) -> None:
+        """Add owners (up to CHUNK_OWNERS, in offset order) to claims that were lost. Raises ClaimsLost."""
         keys = [self._chunk_key(lease, lease.next_chunk)]
         await self._call("restore", lease, keys, lease.next_chunk, self._ttl_ms, owners.tobytes())
-        self._note(lease, owners)
+        self._index_chunk(lease, owners)
 
     async def finish(self, lease: Lease, *, last_offset: int, append_ms: int, reach_ms: int) -> None:
         """Declare the restored claims whole: up to an offset and its append time, from `reach_ms` on.
@@ -248,13 +245,13 @@ class Claims:
         lease.whole = True
 
     async def release(self, lease: Lease, owner: Claim) -> None:
-        """Take an event's claim back: it will not be stored after all."""
+        """Release the claim of an event that will not be stored."""
         rows = rows_of_claims([owner])
         _, known = self._candidates(lease, rows)
         raw = await self._read(lease, known)
         found = [raw[at : at + OWNER_BYTES] for at in range(0, len(raw), OWNER_BYTES)]
-        mine = rows.tobytes()
-        places = [lease.place(number) for number, each in zip(known, found, strict=True) if each == mine]
+        own = rows.tobytes()
+        places = [lease.place(number) for number, each in zip(known, found, strict=True) if each == own]
         keys = [self._chunk_key(lease, chunk) for chunk, _ in places]
         await self._call("release", lease, keys, *(where for _, where in places))
 
@@ -263,16 +260,16 @@ class Claims:
         for partition in partitions:
             await self.take(partition, needed=-1, log_end=0, append_ms=0, again=True)
 
-    def _head_key(self, lease: Lease) -> bytes:
+    def _state_key(self, lease: Lease) -> bytes:
         return f"{self._prefix}{lease.partition}}}".encode()
 
     def _chunk_key(self, lease: Lease, number: int) -> bytes:
-        return b"%b:%b%b" % (self._head_key(lease), lease.space, number.to_bytes(8, "big"))
+        return b"%b:%b%b" % (self._state_key(lease), lease.space, number.to_bytes(8, "big"))
 
     async def _call(self, operation: str, lease: Lease, chunk_keys: Sequence[bytes], *arguments: int | bytes) -> Any:
         try:
             answer = await self._script(
-                keys=[self._head_key(lease), *chunk_keys],
+                keys=[self._state_key(lease), *chunk_keys],
                 args=[operation, self._layout, lease.epoch, lease.space, lease.count, *arguments],
             )
         except REDIS_FAILED as error:

@@ -1,5 +1,7 @@
-"""Leases: this worker's hold on the claims of its partitions. It takes them with a partition's first records, and
-rebuilds them from ClickHouse when they are gone."""
+"""Leases of a worker on the claims of its partitions.
+
+A lease is taken with a partition's first records; claims that are gone are rebuilt from ClickHouse first.
+"""
 
 import asyncio
 import logging
@@ -10,26 +12,26 @@ from typing import TypeVar
 from consumers import failpoints
 from consumers.batch import Range, Slice
 from consumers.claims.client import Claims, ClaimsLost, Lease, Span
-from consumers.claims.owners import Claim, Owner, Rows
+from consumers.claims.owners import Claim, Owner, OwnerRows
 from consumers.claims.rebuild import Rebuild
 from consumers.resume import Resume
 from runtime.metrics import CLAIMS
 from runtime.retry import retrying
 
 Confirm = Callable[[dict[int, int]], Awaitable[None]]
-"""Commits the offsets that a worker begins at. Raises Fenced when the group does not count it in any more."""
+"""Commit of the offsets that a worker starts at. Raises Fenced once the worker is no longer a member of the group."""
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 log = logging.getLogger("tally.worker")
 
 
 class Unsettled(Exception):
-    """Error of a decision that needs batches in flight to be stored and committed first."""
+    """Error of a decision that needs the batches in flight to be stored and committed first."""
 
 
 class Leases:
-    """Claims keys of a partition's records, and sees to it that the partition's claims are whole and this worker's."""
+    """Claims keys of a partition's records, once the partition's claims are whole and leased to this worker."""
 
     def __init__(
         self, claims: Claims, resume: Resume, rebuild: Rebuild, confirm: Confirm, *, may_hold: bool = False
@@ -42,9 +44,9 @@ class Leases:
         self._may_hold = may_hold
         self._held: dict[int, Lease] = {}
         self._lost: set[int] = set()
-        """Partitions whose claims, to this worker's knowledge, must not be trusted as they are."""
+        """Partitions whose claims are known to be incomplete, and have to be rebuilt."""
         self._taking = asyncio.Lock()
-        """Held while claims are loaded or rebuilt, so that the memory it takes is that of one partition."""
+        """Held while claims are loaded or rebuilt: one partition at a time bounds the memory."""
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget revoked partitions."""
@@ -54,20 +56,19 @@ class Leases:
         self.publish()
 
     def publish(self) -> None:
-        """Update the gauge of claims. The metrics server's threads must not read what the event loop changes."""
+        """Update the gauge of claims: the threads of the metrics server must not read what the event loop changes."""
         CLAIMS.set(sum(lease.claims_held for lease in self._held.values()))
 
     async def claim(
-        self, part: Slice, span: Span, events: Rows, flags: Mapping[int, int], before: Sequence[Range]
+        self, part: Slice, span: Span, events: OwnerRows, flags: Mapping[int, int], before: Sequence[Range]
     ) -> dict[int, Owner]:
-        """Claim the keys of events of `part`, of its records from the first one to the end of `span`.
+        """Claim the keys of events of `part`, from its first record to the end of `span`.
 
-        Returns whose duplicates some of them are, by position. Raises Fenced; ClaimsLost, after which all events of
-        `part` must be claimed once more; and Unsettled when the claims have to be taken or rebuilt, which goes by what
-        is stored, while what is `before` is not.
+        Returns the owners of duplicates, by position. Raises Fenced; ClaimsLost, after which all events of `part` must
+        be claimed again; and Unsettled when a lease has to be taken while the ranges in `before` are not stored.
         """
-        ours = (each.first_append_ms for each in before if each.partition == part.partition)
-        uncommitted_ms = next(ours, span.first_append_ms)
+        of_partition = (each.first_append_ms for each in before if each.partition == part.partition)
+        uncommitted_ms = next(of_partition, span.first_append_ms)
 
         async def ask(lease: Lease) -> dict[int, Owner]:
             return await self._claims.claim(lease, span, events, flags, uncommitted_ms)
@@ -75,12 +76,12 @@ class Leases:
         return await self._under_lease("claiming", part, before, ask)
 
     async def release(self, part: Slice, owner: Claim, before: Sequence[Range]) -> None:
-        """Take back the claim of an event of `part` that will not be stored. Raises as `claim` does."""
+        """Release the claim of an event of `part` that will not be stored. Raises as `claim` does."""
         await self._under_lease("releasing a claim", part, before, lambda lease: self._claims.release(lease, owner))
 
     async def _under_lease(
-        self, what: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[Result]]
-    ) -> Result:
+        self, what: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[T]]
+    ) -> T:
         lost = part.partition in self._lost
         try:
             lease = self._held.get(part.partition)
@@ -91,24 +92,24 @@ class Leases:
                     lease = await self._take(part, again=lost)
             return await retrying(what, lambda: ask(lease))
         except ClaimsLost as why:
-            log.warning("partition %d: claims are lost (%s)", part.partition, why)
+            log.warning("claims of partition %d are lost (%s); rebuilding them from ClickHouse", part.partition, why)
             self._held.pop(part.partition, None)
             self._lost.add(part.partition)
             raise
 
     async def _take(self, part: Slice, *, again: bool) -> Lease:
-        """Everything before the part's first record is recorded, so the claims need to reach no further than that."""
+        """Take the lease: all before the part's first record is recorded, so claims need to reach no further back."""
         partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
-        if self._may_hold:  # a claim of an event that is held now would make duplicates of it: none may lie ahead
+        if self._may_hold:  # claims of later events are given up: one of them may be held now, and must own nothing
             log_end = part.first_offset
-        again = again or await self._rebuild.must_begin_anew(part)
+        again = again or await self._rebuild.must_give_up_claims(part)
         append_ms = part.first_append_ms
         take = partial(self._claims.take, partition, needed=before, log_end=log_end, append_ms=append_ms, again=again)
         lease = await retrying("taking claims", take)
         await failpoints.reached("taken")
-        # Only now: had another worker been given the partition before, this would be refused; if it is given to
-        # another one later, that one takes the claims later too.
+        # Only after taking the lease: if the partition went to another worker before, the commit is refused. If it goes
+        # to another worker later, that one takes the lease later, too.
         await self._confirm({partition: part.first_offset})
         if lease.whole:
             await retrying("loading claims", partial(self._claims.load, lease))
@@ -120,6 +121,6 @@ class Leases:
 
 
 def span_of(part: Slice) -> Span:
-    """All records of a slice."""
+    """Return the span of all records of a slice."""
     highest_ms = int(part.records.append_ms.max())  # a broker's clock may step back
     return Span(part.first_offset, part.first_append_ms, part.next_offset - 1, highest_ms)

@@ -1,4 +1,4 @@
-"""Owners of claims as they travel: rows of 7 signed 64-bit numbers, and the verdict on those that may have an owner."""
+"""Owners of claims as rows of seven signed 64-bit integers, and the dedup rule applied to them."""
 
 import secrets
 import struct
@@ -10,32 +10,35 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kernels.claim_index import SLICE_BITS, SLICE_MASK, Fingerprints
+from kernels.boundary import SLICE_BITS, SLICE_MASK, Fingerprints
+from schemas.dedup import is_duplicate_of
 from schemas.identity import id_bytes, id_from_bytes
 
-Rows = npt.NDArray[np.int64]
-"""One owner a row, as it lies in Redis: key (2 numbers), offset, event time, append time, id (2 numbers)."""
+OwnerRows = npt.NDArray[np.int64]
+"""One owner per row, as stored in Redis: key (2 integers), offset, event time, append time, id (2 integers)."""
 
-Numbers = npt.NDArray[np.int64]
+Int64Array = npt.NDArray[np.int64]
 
 OWNER_BYTES = 56
 _COLUMNS = OWNER_BYTES // 8
 _OFFSET, _EVENT_MS, _APPEND_MS = 2, 3, 4
+OFFSET_AT = 8 * _OFFSET
+"""Position of the offset among an owner's bytes."""
+TOMBSTONE_OFFSET = -1
+"""Offset of an owner that owns nothing any more."""
 
 ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
-"""Flags of an event: it is known not to be stored, and wants to know whose duplicate it is; it is a dead letter put
-back; it has a row already, and owns its key whatever else does."""
+"""Flags of an event. ASKS_ONLY: it will not be stored, and only its owner is looked up. REPLAYED: it is a replayed dead
+letter. STORED: it has a row, and owns its key in any case."""
 
 _OWNER = struct.Struct("<16sqqq16s")
-_DEAD = -1
-"""The offset of an owner that owns nothing any more."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _SECRET = np.uint64(secrets.randbits(64) | 1)
-"""Seed of this process: else a sender could choose event times that all collide in the index."""
+"""Seed of this process: without it a sender could choose event times that all collide in the index."""
 
 
 class Claim(NamedTuple):
-    """One event that asks for its key. Times in milliseconds since 1970."""
+    """Request of one event for its key. Times in milliseconds since 1970."""
 
     key: bytes
     offset: int
@@ -45,14 +48,14 @@ class Claim(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """The stored event that another one is a duplicate of."""
+    """Stored event that another one is a duplicate of."""
 
     offset: int
     interaction_id: str
 
 
-class Known(NamedTuple):
-    """An owner that was read from Redis, or has just come about: then it has no number yet."""
+class KnownOwner(NamedTuple):
+    """Owner that was read from Redis, or that has just claimed its key: then it has no number yet."""
 
     offset: int
     event_ms: int
@@ -67,14 +70,16 @@ def rows_of(
     event_ms: Sequence[int],
     append_ms: Sequence[int],
     interaction_ids: Iterable[str],
-) -> Rows:
-    """Events that ask, column by column, as rows."""
+) -> OwnerRows:
+    """Make rows from columns of Python values."""
     ids = np.frombuffer(b"".join(map(id_bytes, interaction_ids)), np.uint8)
     return make_rows(b"".join(keys), np.array(offsets), np.array(event_ms), np.array(append_ms), ids)
 
 
-def make_rows(keys: bytes, offsets: Numbers, event_ms: Numbers, append_ms: Numbers, ids: npt.NDArray[np.uint8]) -> Rows:
-    """The same, keys and ids as bytes, one after the other."""
+def make_rows(
+    keys: bytes, offsets: Int64Array, event_ms: Int64Array, append_ms: Int64Array, ids: npt.NDArray[np.uint8]
+) -> OwnerRows:
+    """Make rows from columns; keys and ids are concatenated bytes, 16 each."""
     rows = np.empty((len(offsets), _COLUMNS), np.int64)
     rows[:, :2] = np.frombuffer(keys, np.int64).reshape(-1, 2)
     rows[:, _OFFSET] = offsets
@@ -84,66 +89,65 @@ def make_rows(keys: bytes, offsets: Numbers, event_ms: Numbers, append_ms: Numbe
     return rows
 
 
-def offsets_of(rows: Rows) -> Numbers:
-    """Offsets of rows, or of one row."""
+def offsets_of(rows: OwnerRows) -> Int64Array:
+    """Return the offsets of rows, or of one row."""
     return rows[..., _OFFSET]
 
 
-def event_ms_of(rows: Rows) -> Numbers:
-    """Event times of rows, or of one row."""
+def event_ms_of(rows: OwnerRows) -> Int64Array:
+    """Return the event times of rows, or of one row."""
     return rows[..., _EVENT_MS]
 
 
-def append_ms_of(rows: Rows) -> Numbers:
-    """Append times of rows, or of one row."""
+def append_ms_of(rows: OwnerRows) -> Int64Array:
+    """Return the append times of rows, or of one row."""
     return rows[..., _APPEND_MS]
 
 
-def raw_ids_of(rows: Rows) -> npt.NDArray[np.uint8]:
-    """Ids of rows, 16 bytes each."""
+def raw_ids_of(rows: OwnerRows) -> npt.NDArray[np.uint8]:
+    """Return the ids of rows, 16 bytes each."""
     return np.ascontiguousarray(rows[:, 5:]).view(np.uint8)
 
 
-def id_of(row: Numbers) -> str:
-    """The id in one row."""
+def id_of(row: Int64Array) -> str:
+    """Return the id in one row."""
     return id_from_bytes(row[5:].tobytes())
 
 
-def key_of(row: Numbers) -> bytes:
-    """The key in one row."""
+def key_of(row: Int64Array) -> bytes:
+    """Return the key in one row."""
     return row[:2].tobytes()
 
 
-def claim_of(row: Numbers) -> Claim:
-    """The claim in one row."""
+def claim_of(row: Int64Array) -> Claim:
+    """Return the claim in one row."""
     offset, event_ms, append_ms = row[_OFFSET : _APPEND_MS + 1].tolist()
     return Claim(key_of(row), offset, event_ms, append_ms, id_of(row))
 
 
-def rows_of_claims(claims: Sequence[Claim]) -> Rows:
-    """The same of single claims."""
+def rows_of_claims(claims: Sequence[Claim]) -> OwnerRows:
+    """Make rows from single claims."""
     keys, offsets, event_ms, append_ms, ids = zip(*claims, strict=True) if claims else [()] * 5
     return rows_of(keys, offsets, event_ms, append_ms, ids)
 
 
-def rows_from(raw: bytes) -> Rows:
-    """Owners as they lie in Redis."""
+def rows_from(raw: bytes) -> OwnerRows:
+    """View a chunk of Redis as rows."""
     return np.frombuffer(raw, np.int64).reshape(-1, _COLUMNS)
 
 
-def fingerprints(rows: Rows, window_ms: int) -> Fingerprints:
-    """Fingerprints of keys and time slices for the claim index, never 0.
+def fingerprints(rows: OwnerRows, window_ms: int) -> Fingerprints:
+    """Return fingerprints of keys and time slices for the claim index, never 0.
 
-    Slices are W long: an event less than W away is in the same one or the next.
-
-    Some slices together are part of the hash, so that a key which returns for ever (an import under one execution)
-    meets few owners.
+    A slice is W long, so an owner's event time (`schemas/dedup.py`) is in the slice of its duplicate or in the next
+    one. The slice's higher bits are part of the hash, so that a key that keeps returning (an import under one
+    execution) meets few owners.
     """
     return _fingerprints(rows, rows[:, _EVENT_MS] // window_ms)
 
 
-def fingerprints_near(rows: Rows, window_ms: int) -> tuple[npt.NDArray[np.int64], Fingerprints]:
-    """By what the index finds all owners of events: fingerprints, and which event each is of."""
+def fingerprints_near(rows: OwnerRows, window_ms: int) -> tuple[Int64Array, Fingerprints]:
+    """Return the fingerprints under which the index finds all owners of events, and the event of each."""
     slices = rows[:, _EVENT_MS] // window_ms
     at = slices & SLICE_MASK
     before, after = np.flatnonzero(at == 0), np.flatnonzero(at == SLICE_MASK)
@@ -152,7 +156,7 @@ def fingerprints_near(rows: Rows, window_ms: int) -> tuple[npt.NDArray[np.int64]
     return of, _fingerprints(rows[of], slices[of] + away)
 
 
-def _fingerprints(rows: Rows, slices: Numbers) -> Fingerprints:
+def _fingerprints(rows: OwnerRows, slices: Int64Array) -> Fingerprints:
     keys = np.ascontiguousarray(rows[:, 0]).view(np.uint64)
     spread = (slices >> SLICE_BITS).astype(np.uint64) * _SPREAD
     hashed = (((keys + spread) * _SECRET) >> np.uint64(32 + SLICE_BITS)).astype(np.uint32)
@@ -161,18 +165,18 @@ def _fingerprints(rows: Rows, slices: Numbers) -> Fingerprints:
     return made
 
 
-def last_offset(rows: Rows) -> int:
-    """The last offset of events in offset order."""
+def last_offset(rows: OwnerRows) -> int:
+    """Return the last offset of rows in offset order."""
     return int(rows[-1, _OFFSET])
 
 
-def last_append_ms(rows: Rows) -> int:
-    """The highest append time."""
+def last_append_ms(rows: OwnerRows) -> int:
+    """Return the highest append time."""
     return int(rows[:, _APPEND_MS].max())
 
 
-def rows_with_repeated_key(rows: Rows) -> npt.NDArray[np.int64]:
-    """The positions of all rows whose key comes more than once."""
+def rows_with_repeated_key(rows: OwnerRows) -> Int64Array:
+    """Return the positions of all rows whose key occurs more than once."""
     keys = rows[:, 0]
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]
@@ -184,68 +188,62 @@ def rows_with_repeated_key(rows: Rows) -> npt.NDArray[np.int64]:
 
 
 @dataclass
-class Verdict:
+class Resolution:
     """Results for events that may have an owner, by position."""
 
     duplicates: dict[int, Owner] = field(default_factory=dict)
     not_owners: list[int] = field(default_factory=list)
-    """Events that do not begin to own their key now; they may own it already."""
-    dead: list[int] = field(default_factory=list)
+    """Events that do not start to own their key now; they may own it already."""
+    tombstoned: list[int] = field(default_factory=list)
     """Numbers of claims that own nothing any more."""
 
 
 class DuplicateResolver:
-    """Applies the rule (`schemas/dedup.py`) to events in offset order, given the owners that they may have."""
+    """Applies the dedup rule to events in offset order, given the owners that they may have."""
 
     def __init__(self, window_ms: int) -> None:
         self._window_ms = window_ms
-        self._owners: dict[tuple[bytes, int], list[Known]] = defaultdict(list)
+        self._owners: dict[tuple[bytes, int], list[KnownOwner]] = defaultdict(list)
 
     def learn(self, raw: bytes, numbers: Iterable[int]) -> None:
-        """Owners that were read."""
+        """Add owners that were read from Redis, with the numbers of their claims."""
         for (key, offset, event_ms, append_ms, raw_id), number in zip(_OWNER.iter_unpack(raw), numbers, strict=True):
-            if offset != _DEAD:
-                self._add(key, Known(offset, event_ms, append_ms, raw_id, number))
+            if offset != TOMBSTONE_OFFSET:
+                self._add(key, KnownOwner(offset, event_ms, append_ms, raw_id, number))
 
-    def _add(self, key: bytes, owner: Known) -> None:
+    def _add(self, key: bytes, owner: KnownOwner) -> None:
         self._owners[key, owner.event_ms // self._window_ms].append(owner)
 
-    def resolve(self, rows: Rows, positions: Sequence[int], flags: Mapping[int, int]) -> Verdict:
-        """Resolve the events at `positions`, which are in offset order; what they own is known to those after them."""
-        verdict = Verdict()
+    def resolve(self, rows: OwnerRows, positions: Sequence[int], flags: Mapping[int, int]) -> Resolution:
+        """Resolve the events at `positions`, in offset order; each new owner is known to the events after it."""
+        resolution = Resolution()
         asking = _OWNER.iter_unpack(rows[np.array(positions, np.int64)].tobytes())
         for at, (key, offset, event_ms, append_ms, raw_id) in zip(positions, asking, strict=True):
-            self._resolve(at, key, Known(offset, event_ms, append_ms, raw_id, None), flags.get(at, 0), verdict)
-        return verdict
+            event = KnownOwner(offset, event_ms, append_ms, raw_id, None)
+            self._resolve(at, key, event, flags.get(at, 0), resolution)
+        return resolution
 
-    def _resolve(self, at: int, key: bytes, event: Known, flags: int, verdict: Verdict) -> None:
+    def _resolve(self, at: int, key: bytes, event: KnownOwner, flags: int, resolution: Resolution) -> None:
         near = self._near(key, event)
-        mine = next((each for each in near if each[:4] == event[:4]), None)
+        own = next((each for each in near if each[:4] == event[:4]), None)
         owner = None if flags & STORED else self._owner_of(event, near, bool(flags & REPLAYED))
         if owner is not None:
-            verdict.duplicates[at] = Owner(owner.offset, id_from_bytes(owner.raw_id))
+            resolution.duplicates[at] = Owner(owner.offset, id_from_bytes(owner.raw_id))
         owns_nothing = owner is not None or bool(flags & ASKS_ONLY)
-        if owns_nothing and mine is not None and mine.number is not None:
-            # It was an owner until an event before it was refused by the table, and another took that one's place.
-            verdict.dead.append(mine.number)
-            self._owners[key, mine.event_ms // self._window_ms].remove(mine)
-        if owns_nothing or mine is not None:
-            verdict.not_owners.append(at)
+        if owns_nothing and own is not None and own.number is not None:
+            # It was an owner until the table refused an event before it, and another event took that one's place.
+            resolution.tombstoned.append(own.number)
+            self._owners[key, own.event_ms // self._window_ms].remove(own)
+        if owns_nothing or own is not None:
+            resolution.not_owners.append(at)
         else:
             self._add(key, event)
 
-    def _near(self, key: bytes, event: Known) -> list[Known]:
-        """The owners of a key that are less than W away, and some more."""
+    def _near(self, key: bytes, event: KnownOwner) -> list[KnownOwner]:
+        """Return a key's owners in the event's time slice and its neighbours: all that are less than W away."""
         at = event.event_ms // self._window_ms
         return [each for number in (at - 1, at, at + 1) for each in self._owners.get((key, number), ())]
 
-    def _owner_of(self, event: Known, near: list[Known], replayed: bool) -> Known | None:
-        window_ms = self._window_ms
-        owners = (
-            each
-            for each in near
-            if each.offset < event.offset
-            and abs(event.event_ms - each.event_ms) < window_ms
-            and (replayed or event.append_ms - each.append_ms < 2 * window_ms)
-        )
+    def _owner_of(self, event: KnownOwner, near: list[KnownOwner], replayed: bool) -> KnownOwner | None:
+        owners = [each for each in near if is_duplicate_of(event, each, self._window_ms, replayed=replayed)]
         return min(owners, default=None, key=lambda each: each.offset)

@@ -1,34 +1,34 @@
-"""Stored owners: for the few events whose owner may be older than any claim, whether a row is one already."""
+"""Stored owners: lookups in ClickHouse for the few events whose owner may be older than any claim."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from consumers.claims.owners import Owner
 from consumers.events import Event
 from runtime.clickhouse import ClickHouse
-from runtime.expansions import INHERITED, Expansions
+from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
 from runtime.retry import retrying
 from runtime.settings import Settings
-from schemas.dedup import Occurrence, dedup_key, is_duplicate_of
+from schemas.dedup import dedup_key, is_duplicate_of
 from schemas.tables import INTERACTIONS
 
 EVENTS_PER_LOOKUP = 2_000
 TEXT_BYTES_PER_LOOKUP = 100 * 1024
-"""Bytes of namespaces, or of what keys are made of, in one lookup: a bound parameter may have 128 KiB (ClickHouse's
+"""Maximum bytes of namespaces, or of parts of keys, in one lookup: a bound parameter may have 128 KiB (ClickHouse's
 http_max_field_value_size)."""
-_MOST_ESCAPED = 4
-"""Bytes that one byte of a text takes in a parameter, at most; further ones separate the texts."""
+_MAX_ESCAPED_BYTES = 4
+"""Maximum bytes that one byte of a text takes in a parameter."""
 
-# What the partition inherits from others lies there, below an offset, and comes before all of its own.
+# Inherited events are on other partitions, below an offset, and come before all of the partition's own.
 _INHERITED = (
     "arrayExists((parent, end) -> _partition = parent AND _offset < end, "
     "{ancestors:Array(UInt32)}, {ends:Array(UInt64)})"
 )
-_SHIFT = f"if(_partition = {{partition:UInt32}}, 0, {INHERITED})"
+_SHIFT = f"if(_partition = {{partition:UInt32}}, 0, {INHERITED_OFFSET_SHIFT})"
 
-# Rows of another topic are older whatever their offsets: they were stored by a pipeline that this one succeeds.
+# Rows of another topic are older, whatever their offsets: an earlier pipeline stored them.
 _THESE = "(namespace, interaction_id) IN arrayZip({namespaces:Array(String)}, {ids:Array(String)})"
 _SAME_ID = (
     f"SELECT namespace, interaction_id, _topic, min(toInt64(_offset) + {_SHIFT}) FROM {INTERACTIONS} WHERE {_THESE} "
@@ -49,11 +49,18 @@ _NEAR = (
     "ORDER BY at"
 )
 
-_Rows = dict[bytes | None, list[Occurrence]]
+
+class _StoredEvent(NamedTuple):
+    """Stored event that a replayed one may be a duplicate of."""
+
+    offset: int
+    interaction_id: str
+    event_ms: int
+    append_ms: int
 
 
 class StoredOwners:
-    """Looks rows up for events of one partition."""
+    """Looks up stored owners of events."""
 
     def __init__(self, settings: Settings, database: ClickHouse, expansions: Expansions) -> None:
         self._topic = settings.topic
@@ -62,7 +69,7 @@ class StoredOwners:
         self._expansions = expansions
 
     async def of_same_id(self, events: Iterable[Event]) -> set[int]:
-        """The offsets of those whose id came from outside and has been stored from a lower offset, however long ago."""
+        """Return the offsets of events whose id came from outside and is stored from a lower offset, however old."""
         repeated = set()
         for group in lookup_groups(event for event in events if event.may_repeat_id):
             offsets = {(event.namespace, event.interaction_id): event.offset for event in group}
@@ -73,7 +80,7 @@ class StoredOwners:
         return repeated
 
     async def stored_misplaced(self, events: Iterable[Event]) -> set[int]:
-        """The offsets of copies whose originals are stored where they lie, by a version that did not move them."""
+        """Return the offsets of copies whose originals are stored: by a version that did not move misplaced events."""
         repeated = set()
         for group in lookup_groups(event for event in events if event.moved_from is not None):
             stored = {tuple(row) for row in await self._rows("looking up ids", _MISPLACED, group)}
@@ -85,7 +92,7 @@ class StoredOwners:
         return repeated
 
     async def of_replayed(self, events: Iterable[Event]) -> dict[int, Owner]:
-        """For those replayed from dead letters, by offset: the first stored event that each is a duplicate of."""
+        """Return for events replayed from dead letters, by offset, the first stored event that each repeats."""
         owners: dict[int, Owner] = {}
         for group in lookup_groups(event for event in events if event.replayed):
             more = {
@@ -95,23 +102,18 @@ class StoredOwners:
                 "executions": [event.execution_id for event in group if event.execution_id],
                 "keys": [event.idempotency_key for event in group if event.idempotency_key],
             }
-            rows: _Rows = defaultdict(list)
+            stored: dict[bytes | None, list[_StoredEvent]] = defaultdict(list)
             for *parts, offset, event_ms, interaction_id in await self._rows("looking up owners", _NEAR, group, **more):
-                rows[dedup_key(*parts)].append(Occurrence(offset, interaction_id, event_ms, 0))
+                stored[dedup_key(*parts)].append(_StoredEvent(offset, interaction_id, event_ms, 0))
             for event in group:
-                if (owner := self._first_owner(event, rows)) is not None:
-                    owners[event.offset] = owner
+                for each in stored.get(event.key, ()):
+                    if is_duplicate_of(event, each, self._window_ms, replayed=True):
+                        owners[event.offset] = Owner(each.offset, each.interaction_id)
+                        break
         return owners
 
-    def _first_owner(self, event: Event, rows: _Rows) -> Owner | None:
-        asked = Occurrence(event.offset, event.interaction_id, event.event_ms, event.append_ms)
-        for owner in rows.get(event.key, ()):
-            if is_duplicate_of(asked, owner, self._window_ms, replayed=True):
-                return Owner(owner.offset, owner.interaction_id)
-        return None
-
     async def _rows(self, what: str, sql: str, group: Sequence[Event], **more: Any) -> Sequence[Sequence[Any]]:
-        """Ask for rows of the partition that these events lie on, or that it inherited."""
+        """Query rows of the partition of these events, and those that it inherited."""
         partition = group[0].partition
         ancestors = self._expansions.ancestors(partition)
         where = {
@@ -126,9 +128,9 @@ class StoredOwners:
 
 
 def lookup_groups(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """Events of one partition at a time, those of one namespace together, as many as one query takes.
+    """Group events by partition, sorted by namespace, as many as one query takes.
 
-    One query for each namespace would let a batch with thousands of namespaces hold up all others.
+    With one query per namespace, a batch with thousands of namespaces would delay all others.
     """
     by_partition: dict[int, list[Event]] = defaultdict(list)
     for event in events:
@@ -137,7 +139,7 @@ def lookup_groups(events: Iterable[Event]) -> Iterator[list[Event]]:
         group: list[Event] = []
         nbytes = 0
         for event in sorted(together, key=lambda event: event.namespace):
-            more = _MOST_ESCAPED * max(
+            more = _MAX_ESCAPED_BYTES * max(
                 len(each.encode()) + 1
                 for each in (event.namespace, event.execution_id or "", event.idempotency_key or "")
             )

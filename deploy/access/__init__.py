@@ -1,1 +1,1 @@
-"""Least rights of each process in each store."""
+"""Least privileges of each process in each store."""

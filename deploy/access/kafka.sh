@@ -1,6 +1,6 @@
 #!/bin/sh
-# What each of Tally's processes may do in Kafka, and nothing else. Run it once, as an administrator, where Kafka's tools
-# are; the users and their passwords are made by whatever your brokers know users by (SCRAM: kafka-configs.sh).
+# Least rights of each of Tally's processes in Kafka. Run it once, as an administrator, on a host with Kafka's tools. Create
+# the users and their passwords with your brokers' own means (SCRAM: kafka-configs.sh).
 #   KAFKA=kafka:9093 CLIENT_CONFIG=admin.properties TOPIC=interactions GROUP=tally deploy/access/kafka.sh
 # CLIENT_CONFIG is a file with the administrator's sasl.jaas.config: a password does not belong in an argument.
 set -eu
@@ -12,14 +12,14 @@ allow() {
     kafka-acls.sh --bootstrap-server "$KAFKA" --command-config "$CLIENT_CONFIG" --add --force --allow-principal "User:$@"
 }
 
-# A worker writes to the topic, too: it moves misplaced events to the partition of their key.
+# A worker also writes to the topic: it moves misplaced events to the partition of their key.
 allow tally_worker --operation Read --operation Write --operation DescribeConfigs --topic "$TOPIC"
 allow tally_worker --operation Write --operation DescribeConfigs --topic "$LETTERS"
 allow tally_worker --operation Read --group "$GROUP"
 
 allow tally_collector --operation Write --operation DescribeConfigs --topic "$TOPIC"
 
-# A reader looks at the first record that waits on a partition that makes no progress.
+# A reader checks the first waiting record of a partition without progress.
 allow tally_reader --operation Read --topic "$TOPIC"
 allow tally_reader --operation Describe --group "$GROUP"
 
@@ -28,6 +28,6 @@ allow tally_admin --operation All --topic "$TOPIC"
 allow tally_admin --operation All --topic "$LETTERS"
 allow tally_admin --operation All --group "$GROUP"
 
-# For the example of scaling by lag (deploy/k8s/keda).
+# For scaling by lag (deploy/k8s/keda).
 allow tally_keda --operation Describe --topic "$TOPIC"
 allow tally_keda --operation Describe --group "$GROUP"

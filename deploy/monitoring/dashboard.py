@@ -1,6 +1,6 @@
-"""The Grafana dashboard, made of the list of metrics: `make docs` writes it to dashboard.json.
+"""Generator of the Grafana dashboard from the list of metrics: `make docs` writes dashboard.json.
 
-A counter is shown as its rate, a histogram as its median and its 99th percentile, a time as how long ago it was.
+A counter is shown as its rate, a histogram as its median and 99th percentile, and a timestamp as its age.
 """
 
 import json
@@ -14,14 +14,12 @@ from runtime import metrics
 from runtime.metrics import Metric
 
 RATE_OVER = "$__rate_interval"
-"""Grafana puts a time there that holds at least four scrapes."""
-SILENCE = "tally:silence_seconds"
-"""Recorded by alerts.yml."""
+"""Grafana variable for a range of at least four scrapes."""
 
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 7
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 _ROWS = {
-    "The way of the events": (
+    "Event pipeline": (
         "tally_lag_",
         "tally_partition_",
         "tally_worker_events",
@@ -32,13 +30,13 @@ _ROWS = {
     "API": ("tally_http_", "tally_collector_"),
     "Versions": ("tally_build",),
 }
-"""Titles, and how the names of a row's metrics begin; each metric is in the first row it fits."""
+"""Rows by title, with the prefixes of their metrics. A metric is in the first row with a matching prefix."""
 _SEEN_BY_EACH = {metrics.LAG, metrics.LAG_SECONDS, metrics.STUCK_SECONDS, metrics.STUCK_OFFSET}
-"""Every reader says the same: the highest counts, and not the sum."""
+"""Metrics that every reader exports with the same value: they are combined by max, not sum."""
 
 
 class Panel(NamedTuple):
-    """One picture: a metric, and what is asked of Prometheus, by legend."""
+    """Panel of a metric, with its Prometheus queries by legend."""
 
     title: str
     description: str
@@ -47,7 +45,7 @@ class Panel(NamedTuple):
 
 
 def panel_of(metric: Metric) -> Panel:
-    """How a metric is shown."""
+    """Return the panel of a metric."""
     name, labels = metrics.name_of(metric), ", ".join(metrics.labels_of(metric))
     by, legend = f" by ({labels})" if labels else "", " ".join(f"{{{{{each}}}}}" for each in metrics.labels_of(metric))
     queries = {}
@@ -72,7 +70,7 @@ def _unit(metric: Metric, name: str) -> str:
 
 
 def rows() -> dict[str, list[Panel]]:
-    """All panels, each in its row."""
+    """Return all panels by the title of their row."""
     found: dict[str, list[Panel]] = {title: [] for title in _ROWS}
     for metric in metrics.every_metric():
         title = next(title for title, begins in _ROWS.items() if metrics.name_of(metric).startswith(begins))
@@ -81,7 +79,7 @@ def rows() -> dict[str, list[Panel]]:
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana imports it."""
+    """Return the dashboard in Grafana's import format."""
     source = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
     return {
         "uid": "tally",

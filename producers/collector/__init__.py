@@ -1,1 +1,1 @@
-"""The collector: takes interactions in over HTTP, and answers once Kafka has them."""
+"""Collector: accepts interactions over HTTP, and responds once Kafka has acknowledged them."""

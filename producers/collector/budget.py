@@ -1,4 +1,4 @@
-"""How much the collector holds at a time. What is more is refused before it is taken in."""
+"""Bound on the bytes and events that the collector holds at a time. Excess is refused before it is read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ from runtime.metrics import UNACKNOWLEDGED
 from runtime.settings import Settings
 
 
-class Budget:
-    """Bytes and events of the requests that are in flight."""
+class InFlightBudget:
+    """Budget of bytes and events of requests in flight."""
 
     def __init__(self, settings: Settings) -> None:
         self._most_bytes = settings.collector_in_flight_bytes
@@ -17,22 +17,22 @@ class Budget:
         self._bytes = self._events = 0
 
     @contextmanager
-    def share(self) -> Iterator["Reservation"]:
-        """One request's share of it, given back at the end."""
-        share = Reservation(self)
+    def reserve(self) -> Iterator["Reservation"]:
+        """Open the reservation of one request, and release it at the end."""
+        reservation = Reservation(self)
         try:
-            yield share
+            yield reservation
         finally:
-            self._bytes -= share.bytes
-            self._events -= share.events
-            UNACKNOWLEDGED.dec(share.events)
+            self._bytes -= reservation.bytes
+            self._events -= reservation.events
+            UNACKNOWLEDGED.dec(reservation.events)
 
     def take(self, events: int, size: int) -> None:
-        """Raises 503 when this would be more than there is."""
+        """Take capacity for events and bytes. Raises ApiError 503 when it is exhausted."""
         if self._bytes + size > self._most_bytes:
-            raise unavailable("too much waits for Kafka (TALLY_COLLECTOR_IN_FLIGHT_BYTES): again in a moment")
+            raise unavailable("too many bytes wait for Kafka (TALLY_COLLECTOR_IN_FLIGHT_BYTES): retry shortly")
         if self._events + events > self._most_events:
-            raise unavailable("too much waits for Kafka (TALLY_COLLECTOR_IN_FLIGHT): again in a moment")
+            raise unavailable("too many events wait for Kafka (TALLY_COLLECTOR_IN_FLIGHT): retry shortly")
         self._bytes += size
         self._events += events
         UNACKNOWLEDGED.inc(events)
@@ -41,17 +41,17 @@ class Budget:
 class Reservation:
     """Capacity reserved by one request."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: InFlightBudget) -> None:
         self._budget = budget
         self.bytes = 0
         self.events = 0
 
     def take_bytes(self, size: int) -> None:
-        """Reserve bytes. Raises 503."""
+        """Reserve bytes. Raises ApiError 503."""
         self._budget.take(0, size)
         self.bytes += size
 
     def take_events(self, count: int) -> None:
-        """Reserve room for events. Raises 503."""
+        """Reserve capacity for events. Raises ApiError 503."""
         self._budget.take(count, 0)
         self.events += count

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from runtime.http.keys import MAX_TOKEN_LIFE_S
-from runtime.http.openapi import body_of
+from runtime.http.openapi import request_body
 from runtime.http.origins import serialized_origin
 from schemas.interaction import Interaction
 
@@ -29,7 +29,7 @@ def _origin(text: str) -> str:
 
 
 class TokenRequest(BaseModel, extra="forbid", strict=True):
-    """Which pages may write, and for how long."""
+    """Request for a page token: origin of the pages, and lifetime in seconds."""
 
     origin: Annotated[str, AfterValidator(_origin)] = Field(examples=["https://shop.example"])
     expires_in_s: int = Field(3_600, ge=1, le=MAX_TOKEN_LIFE_S)
@@ -39,7 +39,7 @@ class ItemResult(BaseModel):
     """Result of one event of a batch."""
 
     index: int
-    interaction_id: str = Field(description="empty when it failed")
+    interaction_id: str = Field(description="empty for a failed event")
     status: str = Field(examples=["created"], description="created or failed")
 
 
@@ -53,7 +53,7 @@ class BulkResponse(BaseModel):
 
 
 _ONE: dict[str, Any] = Interaction.model_json_schema() | {"title": "Interaction"}
-# Either name of the feature will do, which "required" alone cannot say.
+# One of the two names of the feature is required, which "required" alone cannot express.
 _ONE["properties"]["document_id"] = {"type": "string", "description": "The older name of feature_id."}
 _ONE["required"] = [name for name in _ONE["required"] if name != "feature_id"]
 _ONE["anyOf"] = [{"required": ["feature_id"]}, {"required": ["document_id"]}]
@@ -65,7 +65,7 @@ _BATCH = {
     "additionalProperties": False,
 }
 
-CREATE = body_of(_ONE, EXAMPLE)
-BATCH = body_of(_BATCH, {"interactions": [EXAMPLE]})
-TOKEN = body_of(TokenRequest.model_json_schema(), {"origin": "https://shop.example"})
-BEACON = body_of({"anyOf": [_ONE, _MANY, _BATCH]}, [EXAMPLE], kinds=("text/plain", "application/json"))
+CREATE = request_body(_ONE, EXAMPLE)
+BATCH = request_body(_BATCH, {"interactions": [EXAMPLE]})
+TOKEN = request_body(TokenRequest.model_json_schema(), {"origin": "https://shop.example"})
+BEACON = request_body({"anyOf": [_ONE, _MANY, _BATCH]}, [EXAMPLE], kinds=("text/plain", "application/json"))

@@ -1,4 +1,4 @@
-"""From what somebody sends to records for the topic. Pure: the validator decides, this words it for HTTP."""
+"""Conversion of request bodies to records. It has no I/O; the validator decides, and this module words HTTP errors."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,44 +10,42 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-from kernels.scan_event import text_at
-from kernels.scan_shape import commas_of
-from kernels.scanner import scan
-from producers.topic import Outgoing
+from kernels.boundary import count_commas, read_text, scan
+from producers.topic import OutgoingRecord
 from runtime import traces
-from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem
-from runtime.http.turns import Turns
+from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
+from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import mint_id
-from schemas.interaction import MAX_OBJECT_BYTES
+from schemas.interaction import MAX_OBJECT_BYTES, OBJECT_FIELDS
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.rejection import Reason, Rejection
 from schemas.validator import first_of, validate_request
-from schemas.wire import OBJECT_FIELDS, ValidEvent, encode_headers, partition_key
+from schemas.wire import ValidEvent, encode_headers, partition_key
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
 """Errors answered with 400; every other validation error is a 422."""
 
 
-USUAL_COMMAS = 50
-"""Largest number of an event's members. A batch with more is counted first."""
+USUAL_COMMAS_PER_EVENT = 50
+"""Commas of the largest usual event. A batch with more commas has its events counted before they are parsed."""
 LARGE_BYTES = 256 * 1024
-"""A batch from this size on is counted and scanned in a thread, where compiled code does not hold the event loop."""
-MOST_AS_WRITTEN_BYTES = 16 * 1024
+"""Size from which a batch is counted and scanned in a thread, where compiled code does not block the event loop."""
+MAX_VERBATIM_BYTES = 16 * 1024
 WHITESPACE = b" \t\r\n"
 _ID_KEY = b'"interaction_id"'
 _BATCH_KEY = b'"interactions"'
 
-Given = TypeVar("Given")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
 
 
-class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+class _BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     interactions: list[Raw]
 
 
 class AcceptedEvent(NamedTuple):
-    """An event that may be put on the topic: its JSON text, which has no id yet, and what it is grouped by."""
+    """Valid event: its JSON text, still without an id, and the fields that form its key."""
 
     text: bytes
     feature_id: str
@@ -57,14 +55,14 @@ class AcceptedEvent(NamedTuple):
 
     @classmethod
     def validated(cls, validated: ValidEvent) -> "AcceptedEvent":
-        """One that the validator let pass."""
+        """Return the accepted form of an event that the validator has checked."""
         event = validated.event
         grouping = event.feature_id, event.execution_id, event.session_id, event.user_id
         return cls(msgspec.json.encode(event), *grouping)
 
 
 class RequestValidator:
-    """Validation of requests: by the validator, within bounds that settings may draw narrower."""
+    """Validation of requests: by the validator, and within the bounds of the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._event_bytes = settings.http_event_bytes
@@ -72,10 +70,10 @@ class RequestValidator:
         self._depth = settings.http_depth
         self._most_items = settings.http_batch_items
         self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
-        self._turns = Turns()
+        self._turns = TurnQueue()
 
     async def validate(self, value: bytes | Raw) -> ValidEvent | Sequence[Rejection]:
-        """One event: valid, or all that is wrong with it."""
+        """Validate one event. Return it, or its rejections."""
         return await self._turns.run(len(value), lambda: self._validate(bytes(value)))
 
     def _validate(self, value: bytes) -> ValidEvent | Sequence[Rejection]:
@@ -95,27 +93,27 @@ class RequestValidator:
         return validated
 
     async def validate_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
-        """Validate many, each by itself. Events that the scanner accepts are put on the topic as written."""
+        """Validate many events, each by itself. An event that the scanner accepts keeps its text."""
         found: list[AcceptedEvent | Sequence[Rejection] | None] = [None] * len(items)
         if not self._is_narrower:
-            found = await _apart(sum(map(len, items)), _scanned, items)
+            found = await _run_by_size(sum(map(len, items)), _scan_items, items)
         for index, item in enumerate(items):
             if found[index] is None:
                 validated = await self.validate(item)
                 found[index] = AcceptedEvent.validated(validated) if isinstance(validated, ValidEvent) else validated
-                await asyncio.sleep(0)  # validating takes 50 us; others wait
+                await asyncio.sleep(0)  # validating takes 50 us, and other requests wait
         return [each for each in found if each is not None]
 
     async def items(self, body: bytes) -> list[Raw]:
-        """The events of a batch, not validated yet. Raises ApiError when the body is none."""
+        """Return the events of a batch, not validated yet. Raises ApiError when the body is not a batch."""
         lists = 1
         if await self._turns.run(len(body), partial(self._is_unusual, body)):
-            # Counted before they are made: 10 MiB of numbers would become half a gigabyte of objects.
-            others, more_items = await _apart(len(body), commas_of, body)
+            # Counted before they are parsed: 10 MiB of numbers would become half a gigabyte of objects.
+            others, more_items = await _run_by_size(len(body), count_commas, body)
             self._check_count(1 + more_items)
             lists += others
         try:
-            items = await self._turns.run(len(body), lambda: msgspec.json.decode(body, type=_Batch).interactions)
+            items = await self._turns.run(len(body), lambda: msgspec.json.decode(body, type=_BatchRequest).interactions)
         except msgspec.ValidationError as error:
             raise invalid([problem("malformed_batch", ["body"], str(error))]) from None
         except RecursionError:
@@ -128,8 +126,8 @@ class RequestValidator:
         return items
 
     def _is_unusual(self, body: bytes) -> bool:
-        """Whether a body may hold too many events, or two lists of them."""
-        return body.count(b",") > USUAL_COMMAS * self._most_items or body.count(_BATCH_KEY) != 1
+        """Return whether a body may hold too many events, or two lists of events."""
+        return body.count(b",") > USUAL_COMMAS_PER_EVENT * self._most_items or body.count(_BATCH_KEY) != 1
 
     async def page_items(self, body: bytes) -> list[Raw]:
         """Read a page's body: one event, a list of them, or a batch. Raises ApiError."""
@@ -139,28 +137,28 @@ class RequestValidator:
         try:
             return await self.items(body)
         except ApiError:
-            return [Raw(body.strip(WHITESPACE))]  # the validator says what is wrong with it, or that nothing is
+            return [Raw(body.strip(WHITESPACE))]  # one event, for the validator
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self._most_items:
-            message = f"1 to {self._most_items} are allowed, these are {count}"
+            message = f"has {count} events, 1 to {self._most_items} are allowed"
             raise invalid([problem("too_many" if count else "too_few", ["body", "interactions"], message)])
 
 
 def refusal(rejections: Sequence[Rejection]) -> ApiError:
-    """The answer to an event that is not valid."""
+    """Return the error response for an invalid event."""
     status = 400 if rejections[0].reason in MALFORMED else 422
-    told = [_problem(each) for each in rejections[:MOST_PROBLEMS]]
-    return invalid(told, status=status, more=len(rejections) - len(told))
+    shown = [_problem(each) for each in rejections[:MAX_PROBLEMS]]
+    return invalid(shown, status=status, more=len(rejections) - len(shown))
 
 
 def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:
-    """The answer to several events, by their index, of which none is valid."""
+    """Return the error response for several invalid events, by index."""
     if len(refused) == 1:
         return refusal(next(iter(refused.values())))
     each_one = chain.from_iterable(((index, each) for each in rejections) for index, rejections in refused.items())
-    told = [_problem(each, index) for index, each in islice(each_one, MOST_PROBLEMS)]
-    return invalid(told, more=sum(map(len, refused.values())) - len(told))
+    shown = [_problem(each, index) for index, each in islice(each_one, MAX_PROBLEMS)]
+    return invalid(shown, more=sum(map(len, refused.values())) - len(shown))
 
 
 def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
@@ -169,54 +167,56 @@ def _problem(rejection: Rejection, *index: int) -> dict[str, Any]:
     return problem(rejection.reason, ["body", *index, *places], rejection.message)
 
 
-def worded(index: int, rejections: Sequence[Rejection]) -> str:
-    """The error of one event of a batch."""
+def error_of_item(index: int, rejections: Sequence[Rejection]) -> str:
+    """Return the error message for one event of a batch."""
     first = first_of(rejections)
     return f"{index}: {first.field}{': ' if first.field else ''}{first.message}"
 
 
 def record_of(
     namespace: str, event: AcceptedEvent, *, idempotency_key: str | None = None, deduplicate: bool = True
-) -> Outgoing:
-    """The record of an event, under a new id. An event with an execution is named by that, and by no key."""
+) -> OutgoingRecord:
+    """Return the record of an event with a new id. The key identifies only events without an execution."""
     interaction_id = mint_id()
     token = None if event.execution_id else idempotency_key
-    return Outgoing(
+    return OutgoingRecord(
         interaction_id,
         partition_key(namespace, event, token),
         b'{"interaction_id":"%b",%b' % (interaction_id.encode(), event.text[1:]),
-        encode_headers(namespace, idempotency_key=token, deduplicate=deduplicate, traceparent=traces.header()),
+        encode_headers(
+            namespace, idempotency_key=token, deduplicate=deduplicate, traceparent=traces.current_traceparent()
+        ),
     )
 
 
 def precompile() -> None:
-    """Compile what is compiled at first use, so that no request waits for it."""
-    _scanned([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
-    commas_of(b"[]")
+    """Compile functions that numba compiles at first use, so that no request waits for it."""
+    _scan_items([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
+    count_commas(b"[]")
 
 
-async def _apart(size: int, work: Callable[[Given], Result], given: Given) -> Result:
-    """Run what is mostly compiled, and so lets the event loop continue: in a thread when its input is large."""
+async def _run_by_size(size: int, work: Callable[[Input], Result], given: Input) -> Result:
+    """Run compiled work, in a thread when its input is large."""
     return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)
 
 
-def _scanned(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
-    """Events that the scanner accepts; None for the others, for large ones, and for those that may bring an id.
+def _scan_items(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
+    """Return events that the scanner accepts. None stands for all others, large ones, and those that may have an id.
 
-    Whatever is put on the topic as it was written is small: blanks cost nothing to send, and much to read.
+    Only a small event keeps its text: blanks cost the client nothing, and every reader much.
     """
-    return list(_sure([bytes(item) if len(item) <= MOST_AS_WRITTEN_BYTES else b"" for item in items]))
+    return list(_events_scanned([bytes(item) if len(item) <= MAX_VERBATIM_BYTES else b"" for item in items]))
 
 
-def _sure(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
+def _events_scanned(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
     ends = np.cumsum([len(each) for each in texts])
     joined = np.frombuffer(b"".join(texts), np.uint8)
     firsts = ends - np.array([len(each) for each in texts])
     columns, sure = scan(joined, firsts, ends)
     for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
         if is_sure and text[:1] == b"{" and _ID_KEY not in text:
-            execution, session, user = (text_at(joined, columns, name, line) for name in _GROUPING)
-            yield AcceptedEvent(text, text_at(joined, columns, "feature_id", line) or "", execution, session, user)
+            execution, session, user = (read_text(joined, columns, name, line) for name in _GROUPING)
+            yield AcceptedEvent(text, read_text(joined, columns, "feature_id", line) or "", execution, session, user)
         else:
             yield None
 

@@ -1,4 +1,4 @@
-"""Taking events in: read, validate, put on the topic, wait for Kafka's acknowledgement, answer."""
+"""Intake of events: read, validate, put on the topic, wait for Kafka's acknowledgement, respond."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -8,16 +8,23 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from fastapi import Request, Response
 
-from producers.collector.budget import Budget, Reservation
+from producers.collector.budget import InFlightBudget, Reservation
 from producers.collector.documents import TokenRequest
-from producers.collector.events import AcceptedEvent, RequestValidator, record_of, refusal, refusal_of_all, worded
-from producers.collector.hints import Hints
-from producers.topic import Outgoing, RecordMetadata, Topic
-from runtime.errors import RefusedByBroker, TallyError, Unavailable
-from runtime.http.best_effort import BestEffort
+from producers.collector.events import (
+    AcceptedEvent,
+    RequestValidator,
+    error_of_item,
+    record_of,
+    refusal,
+    refusal_of_all,
+)
+from producers.collector.hints import DuplicateHints
+from producers.topic import OutgoingRecord, RecordMetadata, TopicWriter
+from runtime.errors import RecordRefused, TallyError, Unavailable
+from runtime.http.best_effort import BestEffortRedis
 from runtime.http.body import json_response, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
-from runtime.http.prefer import applied
+from runtime.http.prefer import preference_applied
 from runtime.metrics import ACCEPTED, REFUSED
 from runtime.settings import Settings
 from schemas.outcome import DuplicateOf, Outcome, RejectedFor
@@ -26,55 +33,55 @@ from schemas.rejection import Rejection
 from schemas.wire import ValidEvent
 
 WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
-"""Gives the outcome of (namespace, id), or None when it is not final within this many seconds."""
+"""Function that returns the outcome of (namespace, id), or None when it is not final within the seconds given."""
 
 NOT_ACKNOWLEDGED = (
-    "Kafka has not acknowledged it in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the same "
-    "execution_id or Idempotency-Key"
+    "Kafka did not acknowledge the event in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the "
+    "same execution_id or Idempotency-Key"
 )
 
 
-class _Sending(NamedTuple):
-    """Valid events of a batch, and the errors of the others, by index."""
+class _ValidatedItems(NamedTuple):
+    """Records of valid events of a batch, and rejections of the others, by index."""
 
-    records: dict[int, Outgoing]
+    records: dict[int, OutgoingRecord]
     refused: dict[int, Sequence[Rejection]]
 
 
 class Collector:
-    """One process's way from requests to the topic."""
+    """Collector of one process: from requests to the topic."""
 
     def __init__(
-        self, settings: Settings, client: AIOKafkaProducer, redis: BestEffort, wait_for: WaitFor | None
+        self, settings: Settings, client: AIOKafkaProducer, redis: BestEffortRedis, wait_for: WaitFor | None
     ) -> None:
         self._settings = settings
-        self.topic = Topic(client, settings.topic, settings.collector_ack_ms, settings.max_record_bytes)
-        self._budget = Budget(settings)
-        self._door = RequestValidator(settings)
-        self._hints = Hints(settings, redis)
+        self.topic = TopicWriter(client, settings.topic, settings.collector_ack_ms, settings.max_record_bytes)
+        self._budget = InFlightBudget(settings)
+        self._validator = RequestValidator(settings)
+        self._hints = DuplicateHints(settings, redis)
         self._wait_for = wait_for
 
     async def close(self) -> None:
-        """End background work."""
+        """Stop background tasks."""
         await self._hints.close()
 
     async def create(
         self, request: Request, namespace: str, idempotency_key: str | None, seconds: float | None
     ) -> Response:
-        """Take one event in."""
-        with self._budget.share() as share:
-            body = await self._read(request, self._settings.http_body_bytes, share)
-            validated = await self._door.validate(body)
+        """Accept one event."""
+        with self._budget.reserve() as reservation:
+            body = await self._read(request, self._settings.http_body_bytes, reservation)
+            validated = await self._validator.validate(body)
             if not isinstance(validated, ValidEvent):
                 REFUSED.labels("create", validated[0].reason).inc()
                 raise refusal(validated)
-            share.take_events(1)
+            reservation.take_events(1)
             record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
-            landed = await self._put(record)
+            metadata = await self._put(record)
         ACCEPTED.labels("create").inc()
         final = waited = None
         if seconds is not None and self._wait_for is not None:
-            # Kafka has it: whatever keeps the outcome from being known, it must not be sent again.
+            # Kafka has the event: an error of the wait must not make the client send it again.
             with suppress(TallyError):
                 final, waited = await self._wait_for(namespace, record.interaction_id, seconds), seconds
         first = (
@@ -82,10 +89,10 @@ class Collector:
             if final is None
             else _owner(final)
         )
-        return _created(validated, record.interaction_id, landed.append_ms, first, applied(waited))
+        return _created(validated, record.interaction_id, metadata.append_ms, first, preference_applied(waited))
 
     async def _first(self, namespace: str, validated: ValidEvent, key: str | None, interaction_id: str) -> str | None:
-        """A hint at what the event repeats. What carries its own time is a backfill, which no hint knows of."""
+        """Return a hint at the event that this one repeats. An event with its own time is a backfill without hints."""
         if validated.occurred_ms is not None:
             return None
         return await self._hints.first(namespace, validated.event, key, interaction_id)
@@ -93,45 +100,45 @@ class Collector:
     async def batch(
         self, request: Request, namespace: str, idempotency_key: str | None, *, deduplicate: bool
     ) -> Response:
-        """Take many in, each by itself. Item i of a batch with a key has the key KEY#i."""
-        with self._budget.share() as share:
-            body = await self._read(request, self._settings.http_batch_bytes, share)
-            items = await self._door.items(body)
+        """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
+        with self._budget.reserve() as reservation:
+            body = await self._read(request, self._settings.http_batch_bytes, reservation)
+            items = await self._validator.items(body)
 
-            def record(index: int, event: AcceptedEvent) -> Outgoing:
+            def record(index: int, event: AcceptedEvent) -> OutgoingRecord:
                 own = idempotency_key and f"{idempotency_key}#{index}"
                 return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
 
             sending = await self._validated(items, record, "batch")
-            response, _ = await self._send_all(sending, len(items), share, "batch")
+            response, _ = await self._send_all(sending, len(items), reservation, "batch")
         return response
 
     async def token_request(self, request: Request) -> TokenRequest:
         """Read a request for a page token."""
-        with self._budget.share() as share:
-            return read_model(TokenRequest, await self._read(request, self._settings.http_list_bytes, share))
+        with self._budget.reserve() as reservation:
+            return read_model(TokenRequest, await self._read(request, self._settings.http_list_bytes, reservation))
 
     async def page(self, request: Request, namespace: str) -> Response:
-        """Take in what a page sends: 204, or what failed when some did, or 422 when none is valid."""
-        with self._budget.share() as share:
-            body = await self._read(request, self._settings.http_body_bytes, share)
-            items = await self._door.page_items(body)
+        """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
+        with self._budget.reserve() as reservation:
+            body = await self._read(request, self._settings.http_body_bytes, reservation)
+            items = await self._validator.page_items(body)
             sending = await self._validated(items, lambda _index, event: record_of(namespace, event), "beacon")
             if not sending.records:
                 raise refusal_of_all(sending.refused)
-            response, not_taken = await self._send_all(sending, len(items), share, "beacon")
-        if not_taken is not None:  # a page looks at the status only, and sends all of it again
-            raise _not_taken(not_taken)
+            response, send_error = await self._send_all(sending, len(items), reservation, "beacon")
+        if send_error is not None:  # a page sees the status only, and sends all events again
+            raise _not_acknowledged(send_error)
         return response if sending.refused else Response(status_code=204)
 
-    async def _read(self, request: Request, limit_bytes: int, share: Reservation) -> bytes:
-        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, share.take_bytes)
+    async def _read(self, request: Request, limit_bytes: int, reservation: Reservation) -> bytes:
+        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, reservation.take_bytes)
 
     async def _validated(
-        self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], Outgoing], route: str
-    ) -> _Sending:
-        sending = _Sending({}, {})
-        for index, validated in enumerate(await self._door.validate_all(items)):
+        self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], OutgoingRecord], route: str
+    ) -> _ValidatedItems:
+        sending = _ValidatedItems({}, {})
+        for index, validated in enumerate(await self._validator.validate_all(items)):
             if isinstance(validated, AcceptedEvent):
                 sending.records[index] = record(index, validated)
             else:
@@ -140,20 +147,20 @@ class Collector:
         return sending
 
     async def _send_all(
-        self, sending: _Sending, count: int, share: Reservation, route: str
+        self, sending: _ValidatedItems, count: int, reservation: Reservation, route: str
     ) -> tuple[Response, TallyError | None]:
-        """Send valid events; also return the error that kept some from the topic. Raises 503 when none was sent."""
+        """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
         records = sending.records
-        failed = {index: worded(index, why) for index, why in sending.refused.items()}
-        share.take_events(len(records))
-        not_taken: TallyError | None = None
+        failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
+        reservation.take_events(len(records))
+        send_error: TallyError | None = None
         for index, error in zip(records, await self.topic.put_all(list(records.values())), strict=True):
             if error is not None:
-                not_taken = error
+                send_error = error
                 failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(error, Unavailable) else error}"
         ACCEPTED.labels(route).inc(count - len(failed))
-        if not_taken is not None and len(failed) == count:
-            raise _not_taken(not_taken)
+        if send_error is not None and len(failed) == count:
+            raise _not_acknowledged(send_error)
         results = [
             {"index": index, "interaction_id": "", "status": "failed"}
             if index in failed
@@ -162,23 +169,23 @@ class Collector:
         ]
         errors = [failed[index] for index in sorted(failed)] or None
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
-        return json_response(answer), not_taken
+        return json_response(answer), send_error
 
-    async def _put(self, record: Outgoing) -> RecordMetadata:
+    async def _put(self, record: OutgoingRecord) -> RecordMetadata:
         try:
             return await self.topic.put(record)
         except TallyError as error:
-            raise _not_taken(error) from error
+            raise _not_acknowledged(error) from error
 
 
-def _not_taken(error: Exception) -> ApiError:
-    if isinstance(error, RefusedByBroker):
+def _not_acknowledged(error: Exception) -> ApiError:
+    if isinstance(error, RecordRefused):
         return ApiError(422, str(error), code="refused_by_broker")
     return unavailable(NOT_ACKNOWLEDGED)
 
 
 def _owner(final: Outcome) -> str | None:
-    """The owner of a duplicate, once it is final. Raises 422 for an event that was rejected."""
+    """Return the owner of a duplicate. Raises ApiError 422 for a rejected event."""
     if isinstance(final, RejectedFor):
         raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
     return final.interaction_id if isinstance(final, DuplicateOf) else None

@@ -1,4 +1,4 @@
-"""The collector's endpoints."""
+"""Endpoints of the collector."""
 
 import asyncio
 import logging
@@ -9,47 +9,49 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
-from producers.clients import Clients
+from producers.clients import ProducerClients
 from producers.collector import documents
 from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
-from producers.topic import Topic
+from producers.topic import TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError
 from runtime.http import openapi, paths
 from runtime.http.access import Caller
-from runtime.http.admission import admit, admitted
-from runtime.http.middleware import FURTHER_HEADERS
+from runtime.http.admission import apply_rate_limit, require_scope
+from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, Check, Stores
 from runtime.tasks import running
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
 
-MEND_EVERY_S = 0.5
+CLIENT_CHECK_S = 0.5
 
 log = logging.getLogger("tally.api")
 
+_ITEM_SUFFIX_BYTES = 12
+"""Largest suffix that an item's index in its batch adds to a key."""
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
-        max_length=MAX_IDEMPOTENCY_BYTES - 12,  # an item's place in its batch is put after it
+        max_length=MAX_IDEMPOTENCY_BYTES - _ITEM_SUFFIX_BYTES,
         pattern="^[!-~]+$",
-        description="For events without an execution: the same key again, within the window, is the same event",
+        description="For events without an execution: the same key within the window is the same event",
     ),
 ]
 
 
 class TokenResponse(BaseModel):
-    """A token for `beacon?token=`."""
+    """Page token for `beacon?token=`, and its lifetime."""
 
     token: str
     expires_in_s: int
 
 
-class CollectorPart:
-    """The collector, as a part of an API. With `wait_for` it can wait for outcomes: where a reader is at hand."""
+class CollectorModule:
+    """API module of the collector. `wait_for` lets requests wait for outcomes, in a process with a reader."""
 
     def __init__(self, wait_for: WaitFor | None = None) -> None:
         self._wait_for = wait_for
@@ -57,37 +59,39 @@ class CollectorPart:
 
     @asynccontextmanager
     async def opened(self, base: AppContext, _stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
-        """Connect to Kafka; leaving waits for what is unsent."""
+        """Connect to Kafka. On exit wait for unsent records."""
         await asyncio.to_thread(precompile)
         await kafka.require_topic(base.settings)
-        async with Clients(base.settings) as clients:
-            self._collector = Collector(base.settings, await clients.another(), base.redis, self._wait_for)
-            async with running(_mend(self._collector.topic, clients), "replacing a failed Kafka producer"):
+        async with ProducerClients(base.settings) as clients:
+            self._collector = Collector(base.settings, await clients.open_next(), base.redis, self._wait_for)
+            async with running(
+                _replace_failed_client(self._collector.topic, clients), "replacing a failed Kafka producer"
+            ):
                 try:
                     yield {"kafka": Check(self._collector.topic.check)}
                 finally:
                     await self._collector.close()
 
     def routes(self, base: AppContext) -> APIRouter:
-        """Create, batch, beacon, and tokens for pages."""
+        """Return the endpoints: create, batch, beacon and page tokens."""
         router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
-        writer = admitted(base, "write")
+        writer = require_scope(base, "write")
 
         @router.post(
             "",
-            responses=openapi.answers(408, 413, 415, ok=InteractionRecord),
+            responses=openapi.error_responses(408, 413, 415, ok=InteractionRecord),
             openapi_extra=documents.CREATE,
         )
         async def create_interaction(
             request: Request, caller: Annotated[Caller, Depends(writer)], idempotency_key: IdempotencyKey = None
         ) -> Response:
-            """Record one interaction. 200 once Kafka has it; `Prefer: wait=2` answers when its outcome is final."""
+            """Record one interaction. 200 once Kafka has it; with `Prefer: wait=2` once its outcome is final."""
             seconds = wait_s(request, base.settings.prefer_wait_ms)
             return await self._collector.create(request, caller.namespace, idempotency_key, seconds)
 
         @router.post(
             "/batch",
-            responses=openapi.answers(408, 413, 415, ok=documents.BulkResponse),
+            responses=openapi.error_responses(408, 413, 415, ok=documents.BulkResponse),
             openapi_extra=documents.BATCH,
         )
         async def create_interactions_batch(
@@ -96,45 +100,45 @@ class CollectorPart:
             idempotency_key: IdempotencyKey = None,
             deduplicate: Annotated[bool, Query(description="false: store them even if they repeat others")] = True,
         ) -> Response:
-            """Record up to 1,000 interactions, each validated by itself. 200 once Kafka has those that are valid."""
+            """Record up to 1,000 interactions, each validated by itself. 200 once Kafka has the valid ones."""
             return await self._collector.batch(request, caller.namespace, idempotency_key, deduplicate=deduplicate)
 
         @router.post(
             "/beacon",
             status_code=204,
             response_class=Response,
-            responses=openapi.answers(408, 413, 415, ok=documents.BulkResponse),
+            responses=openapi.error_responses(408, 413, 415, ok=documents.BulkResponse),
             openapi_extra=documents.BEACON,
         )
         async def beacon(request: Request, token: Annotated[str, Query(max_length=2_048)]) -> Response:
-            """Record a page's interactions: one, a list, or a batch. 204; 200 lists those that were not valid."""
-            # So that the page can tell whether to send it again. It is the token that says who may write.
-            request.scope[FURTHER_HEADERS] = {"Access-Control-Allow-Origin": "*"}
-            caller = await admit(base, request, base.access.page(request, token))
+            """Record a page's interactions: one, a list, or a batch. 204; 200 lists the invalid ones."""
+            # Any page may read the response, to decide whether to repeat; the token decides who may write.
+            request.scope[EXTRA_HEADERS] = {"Access-Control-Allow-Origin": "*"}
+            caller = await apply_rate_limit(base, request, base.access.page(request, token))
             return await self._collector.page(request, caller.namespace)
 
         @router.post(
             "/beacon-token",
             response_model=TokenResponse,
-            responses=openapi.answers(408, 413, 415),
+            responses=openapi.error_responses(408, 413, 415),
             openapi_extra=documents.TOKEN,
         )
         async def beacon_token(request: Request, caller: Annotated[Caller, Depends(writer)]) -> dict[str, Any]:
-            """A token that lets pages of one origin write into this namespace, and nothing else, for a while."""
+            """Return a token that lets pages of one origin write into this namespace for a limited time."""
             wanted = await self._collector.token_request(request)
-            token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
+            token = base.access.new_page_token(caller, wanted.origin, wanted.expires_in_s)
             return {"token": base.access.signed(token), "expires_in_s": wanted.expires_in_s}
 
         return router
 
 
-async def _mend(topic: Topic, clients: Clients) -> None:
-    """Put a new client in the place of one that is beyond repair."""
+async def _replace_failed_client(topic: TopicWriter, clients: ProducerClients) -> None:
+    """Replace a failed client, whenever there is one."""
     while True:
-        await asyncio.sleep(MEND_EVERY_S)
+        await asyncio.sleep(CLIENT_CHECK_S)
         if topic.broken is not None:
             log.warning("Kafka producer failed fatally; recreating it")
             try:
-                topic.use(await clients.another())
+                topic.use_client(await clients.open_next())
             except TallyError as error:
-                log.warning("no other Kafka client yet: %s", error)
+                log.warning("recreating the Kafka producer failed, retrying in %.1f s: %s", CLIENT_CHECK_S, error)

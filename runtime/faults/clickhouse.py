@@ -2,7 +2,7 @@
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runtime.errors import Fatal, RowsRefused, StatementRefused, TallyError, TookTooLong, Unavailable
+from runtime.errors import Fatal, RowsRefused, StatementRefused, StatementTimeout, TallyError, Unavailable
 from runtime.faults.network import network_reason, untrusted
 
 CLICKHOUSE_POISON = {
@@ -48,12 +48,12 @@ CLICKHOUSE_FATAL = {
     427: "CANNOT_COMPILE_REGEXP",
     457: "BAD_QUERY_PARAMETER",
 }
-"""Our statement or their table is wrong. Every other code is tried again: 252 too many parts, 241 memory, 159 timeout,
-a quota, a deadlock, a disk; a code nobody thought of must not stop a whole deployment."""
+"""Codes of a wrong statement or table. Every other code is retried: 252 too many parts, 241 memory, 159 timeout, a
+quota, a deadlock, a disk. An unknown code must not stop a whole deployment."""
 
 
 def error_code(error: BaseException) -> int:
-    """ClickHouse's code of an error, 0 when it has none: the network's, or that of something in between."""
+    """Return ClickHouse's code of an error; 0 for an error of the network or a proxy."""
     return getattr(error, "code", None) or 0
 
 
@@ -65,11 +65,11 @@ def clickhouse_fault(error: ClickHouseError) -> TallyError:
     if code in CLICKHOUSE_CREDENTIALS:
         return Fatal("ClickHouse refused the credentials in TALLY_CLICKHOUSE")
     if code in CLICKHOUSE_MISSING:
-        return Fatal(f"ClickHouse lacks what Tally needs (`tally init` creates it; TALLY_DATABASE): {error}")
+        return Fatal(f"ClickHouse lacks Tally's tables (`tally init` creates them; TALLY_DATABASE): {error}")
     if code in CLICKHOUSE_POISON or code in CLICKHOUSE_FATAL:
         refused = RowsRefused if code in CLICKHOUSE_POISON else StatementRefused
         return refused(code, f"ClickHouse refused a statement: {error}")
     if why := network_reason(error):
         return Unavailable(f"ClickHouse (TALLY_CLICKHOUSE) does not answer: {why}", kind="clickhouse network")
-    fault = TookTooLong if code == CLICKHOUSE_TIMEOUT else Unavailable
+    fault = StatementTimeout if code == CLICKHOUSE_TIMEOUT else Unavailable
     return fault(f"ClickHouse (TALLY_CLICKHOUSE) cannot answer now: {error}", kind=f"clickhouse {code or 'network'}")

@@ -31,15 +31,15 @@ KAFKA_FATAL = (
     UnsupportedVersionError,
 )
 KAFKA_RESTART = (ProducerFenced, OutOfOrderSequenceNumber, DuplicateSequenceNumber, UnknownProducerId)
-"""Errors after which only a new client can continue. Every other error of Kafka is retried: brokers come back,
-leaders and coordinators move."""
+"""Errors after which only a new client can continue. Every other error of Kafka is retried: brokers return, leaders
+and coordinators move."""
 
 
 def kafka_fault(error: KafkaError, what: str) -> TallyError:
     """Translate an error of Kafka; `what` names the attempt."""
     why = reason_of(error)
     if isinstance(error, KAFKA_FATAL):
-        return Fatal(f"{what}: Kafka (TALLY_KAFKA) refuses it: {why}")
+        return Fatal(f"{what}: refused by Kafka (TALLY_KAFKA): {why}")
     if isinstance(error, KAFKA_RESTART):
         return Restart(f"{what}: {why}")
     return Unavailable(f"{what}: Kafka (TALLY_KAFKA): {why}", kind=f"kafka {type(error).__name__}")

@@ -30,10 +30,10 @@ REDIS_RETRY = (
     NoScriptError,
 )
 REDIS_RETRY_TEXTS = ("MISCONF", "BUSY", "NOREPLICAS", "UNBLOCKED")
-"""How further errors begin that waiting may repair. Every other one of Redis's is fatal."""
+"""Beginnings of other errors that waiting may repair. Every further error of Redis is fatal."""
 
 REDIS_FAILED = (RedisError, RedisClusterException)
-"""All that a call to Redis may raise."""
+"""All errors that a call to Redis may raise."""
 
 
 def redis_fault(error: Exception) -> TallyError:
@@ -44,9 +44,7 @@ def redis_fault(error: Exception) -> TallyError:
     if isinstance(error, AuthenticationError):
         return Fatal(f"Redis refused the credentials in TALLY_REDIS: {why}")
     if isinstance(error, NoPermissionError):
-        return Fatal(
-            f"Redis does not let the user in TALLY_REDIS do what Tally needs (deploy/access/valkey.acl): {why}"
-        )
+        return Fatal(f"the user in TALLY_REDIS lacks permissions that Tally needs (deploy/access/valkey.acl): {why}")
     if isinstance(error, REDIS_RETRY) or str(error).startswith(REDIS_RETRY_TEXTS):
         return Unavailable(f"Redis (TALLY_REDIS): {why}", kind=f"redis {type(error).__name__}")
-    return Fatal(f"Redis (TALLY_REDIS) cannot do what claims need: {why}")
+    return Fatal(f"Redis (TALLY_REDIS) does not support an operation of claims: {why}")

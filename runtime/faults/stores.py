@@ -1,4 +1,4 @@
-"""Errors of all stores together."""
+"""Union of the errors of all stores."""
 
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -8,4 +8,4 @@ from runtime.errors import TallyError
 from runtime.faults.redis import REDIS_FAILED
 
 STORE_FAILED = (TallyError, KafkaError, *REDIS_FAILED, ClickHouseError, HTTPError, OSError)
-"""Errors of stores and of the way to them: they say nothing about the record that was being processed."""
+"""Errors of stores and connections, which say nothing about the processed record."""

@@ -1,1 +1,1 @@
-"""Code shared by all API modules: callers, rate limits, sizes, and the shape of errors."""
+"""Code shared by all API modules: callers, rate limits, size limits, and the format of errors."""

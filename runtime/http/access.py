@@ -1,4 +1,4 @@
-"""Access: API keys, their scopes and namespaces. Every endpoint takes its namespace from here, and only here."""
+"""Access control: API keys, their scopes and namespaces. It is the only source of a request's namespace."""
 
 import asyncio
 import logging
@@ -20,14 +20,15 @@ from runtime.http.middleware import CALLER
 from runtime.settings import Settings
 from runtime.tasks import running
 
-STALE_S = 10.0
-FIRST_LOOK_S = 5.0
+MAX_KEYS_AGE_S = 10.0
+MISSED_REFRESHES = 10
+FIRST_READ_TIMEOUT_S = 5.0
 
 log = logging.getLogger("tally.api")
 
 
 class Caller(NamedTuple):
-    """The caller of a request. `namespace` is the only one that the request can reach."""
+    """Authenticated caller of a request. `namespace` is the only one that the request can access."""
 
     key_id: str
     namespace: str
@@ -36,7 +37,7 @@ class Caller(NamedTuple):
 
 
 class Access:
-    """The keys that count. Those of the table are looked at every TALLY_KEYS_REFRESH_MS, so a revocation acts then."""
+    """Valid API keys. The key table is read every TALLY_KEYS_REFRESH_MS; a revocation takes effect then."""
 
     def __init__(self, settings: Settings) -> None:
         self._refresh_s = settings.keys_refresh_ms / 1000
@@ -46,90 +47,90 @@ class Access:
         self._keys = self._root
         self._stamp: object = None
         self._read_at = -math.inf
-        self.is_known = False
-        """Whether the table has been read. Until then only the settings' key counts."""
+        self.is_loaded = False
+        """Whether the key table has been read. Until then only TALLY_API_KEY is valid."""
 
     @asynccontextmanager
-    async def kept_fresh(self, database: ClickHouse) -> AsyncIterator[None]:
-        """Look at the table until left. While ClickHouse is away, the keys that were known continue to count."""
+    async def refreshed(self, database: ClickHouse) -> AsyncIterator[None]:
+        """Refresh keys until the block ends. While ClickHouse is unavailable, known keys stay valid."""
         store = KeyStore(database)
-        # A process that is started again knows its keys before its first request, if ClickHouse answers at all.
+        # A restarted process knows its keys before its first request, if ClickHouse answers.
         with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOOK_S):
-                await self._look(store)
-        async with running(self._keep_fresh(store), "refreshing API keys"):
+            async with asyncio.timeout(FIRST_READ_TIMEOUT_S):
+                await self._refresh(store)
+        async with running(self._refresh_periodically(store), "refreshing API keys"):
             yield
 
-    async def _keep_fresh(self, store: KeyStore) -> None:
+    async def _refresh_periodically(self, store: KeyStore) -> None:
         while True:
             await asyncio.sleep(self._refresh_s)
-            await self._look(store)
+            await self._refresh(store)
 
-    async def _look(self, store: KeyStore) -> None:
+    async def _refresh(self, store: KeyStore) -> None:
         try:
-            stamp = await store.stamp()
+            stamp = await store.version()
             if stamp != self._stamp:
-                self._keys = await store.valid() | self._root
-                self._stamp, self.is_known = stamp, True
+                self._keys = await store.valid_keys() | self._root
+                self._stamp, self.is_loaded = stamp, True
             self._read_at = time.monotonic()
-        except Exception as error:  # whatever it is: without these looks what is revoked would count for ever
+        except Exception as error:  # any error: without this loop revoked keys would stay valid for ever
             log.warning("failed to refresh API keys: %s", reason_of(error))
 
     def caller(self, request: Request, scope: Scope) -> Caller:
-        """Authenticate a request. Raises 401 without a valid key, 403 without the scope."""
+        """Authenticate a request. Raises ApiError: 401 without a valid key, 403 without the scope."""
         given, _, token = request.headers.get("authorization", "").partition(" ")
         if given.lower() != "bearer" or not token:
             raise unauthorized("send your key as `Authorization: Bearer <key>`")
         token = token.strip()
         key = self._keys.get(key_id_of(token)) or self._root.get(ROOT)
         if key is None or not key.is_of(token):
-            raise self._unknown("the key is not known")
+            raise self._unknown("the key is unknown")
         if scope not in key.scopes:
             raise forbidden(f"the key lacks the scope {scope!r}")
-        return _noted(request, key, namespace_named(request.headers.get("x-namespace"), key))
+        return _note_caller(request, key, select_namespace(request.headers.get("x-namespace"), key))
 
-    def page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
-        """The page token of an origin, signed with the caller's key."""
+    def new_page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
+        """Return a page token of an origin, to be signed with the caller's key."""
         return PageToken.until(caller.key_id, caller.namespace, origin, life_s)
 
     def signed(self, token: PageToken) -> str:
-        """The token, as the page sends it. Raises 401 when its key has just been revoked."""
+        """Return the signed token as text. Raises ApiError 401 when its key was just revoked."""
         key = self._keys.get(token.key_id)
         if key is None:
-            raise unauthorized("the key is not known")
+            raise unauthorized("the key is unknown")
         return token.signed(key.hashed)
 
     def _unknown(self, message: str) -> ApiError:
-        """401, which is final; while the keys have not been read yet nothing is."""
-        return unauthorized(message) if self.is_known else unavailable("the keys are not known yet: again in a moment")
+        """Return 401, or 503 while the keys have not been read yet: a 401 is final."""
+        return unauthorized(message) if self.is_loaded else unavailable("API keys are not loaded yet: retry shortly")
 
     async def check(self) -> None:
-        """Raise Unavailable when API keys could not be refreshed lately: what was revoked since continues to count."""
-        if time.monotonic() - self._read_at > max(STALE_S, 10 * self._refresh_s):
+        """Raise Unavailable when the last refresh is too old, so that keys revoked since are still valid."""
+        if time.monotonic() - self._read_at > max(MAX_KEYS_AGE_S, MISSED_REFRESHES * self._refresh_s):
             raise Unavailable("API keys could not be refreshed lately")
 
     def page(self, request: Request, token: str) -> Caller:
-        """Authenticate a page's request. Raises 401 or 403."""
+        """Authenticate a page's request by its token. Raises ApiError 401 or 403."""
         read = PageToken.read(token)
         if read is None:
-            raise unauthorized("send the page's token as ?token=")
+            raise unauthorized("send the page token as ?token=")
         claims, signature = read
         key = self._keys.get(claims.key_id)
         if key is None or not claims.is_signed(token, signature, key.hashed):
-            raise self._unknown("the token is not known")
+            raise self._unknown("the token is unknown")
         if not claims.is_current():
-            raise unauthorized(f"the token has expired, begins later, or lasts longer than {MAX_TOKEN_LIFE_S} s")
+            raise unauthorized(f"the token has expired, is not valid yet, or lasts longer than {MAX_TOKEN_LIFE_S} s")
         if "write" not in key.scopes or claims.namespace not in key.namespaces:
             raise forbidden("the token's key may not write into this namespace")
         if not claims.is_for(request.headers.get("origin", "")):
             raise forbidden("the token is for pages of another origin")
-        return _noted(request, key, claims.namespace)
+        return _note_caller(request, key, claims.namespace)
 
 
-def namespace_named(header: str | None, key: ApiKey) -> str:
-    """The one of a key's namespaces that X-Namespace names, without it the first. Raises 403.
+def select_namespace(header: str | None, key: ApiKey) -> str:
+    """Return the key's namespace that X-Namespace names, or its first without that header. Raises ApiError 403.
 
-    The name is percent-encoded UTF-8, or plain UTF-8, or plain Latin-1, which is what Python's HTTP client writes.
+    The name is percent-encoded UTF-8, plain UTF-8, or plain Latin-1, which Python's HTTP client writes.
     """
     if header is None:
         return key.namespaces[0]
@@ -140,6 +141,6 @@ def namespace_named(header: str | None, key: ApiKey) -> str:
     raise forbidden("the key is not bound to this namespace")
 
 
-def _noted(request: Request, key: ApiKey, namespace: str) -> Caller:
+def _note_caller(request: Request, key: ApiKey, namespace: str) -> Caller:
     caller = request.scope[CALLER] = Caller(key.key_id, namespace, key.scopes, key.rate_per_s)
     return caller

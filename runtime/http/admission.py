@@ -1,4 +1,4 @@
-"""Admission: a caller with a scope, within its rate limit."""
+"""Admission control: scope and rate limit of a caller."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,20 +6,20 @@ from fastapi import Request
 
 from runtime.http.access import Caller
 from runtime.http.keys import Scope
-from runtime.http.middleware import FURTHER_HEADERS
+from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.service import AppContext
 
 
-def admitted(base: AppContext, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, who has this scope and has not asked too often. Raises 401, 403, 429."""
+def require_scope(base: AppContext, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    """Return a dependency that authenticates a caller with this scope. It raises ApiError 401, 403 or 429."""
 
     async def caller(request: Request) -> Caller:
-        return await admit(base, request, base.access.caller(request, scope))
+        return await apply_rate_limit(base, request, base.access.caller(request, scope))
 
     return caller
 
 
-async def admit(base: AppContext, request: Request, caller: Caller) -> Caller:
-    """Count a request of a known caller. Raises 429."""
-    request.scope.setdefault(FURTHER_HEADERS, {}).update(await base.limits.spend(caller))
+async def apply_rate_limit(base: AppContext, request: Request, caller: Caller) -> Caller:
+    """Spend a token of the caller's rate limit. Raises ApiError 429."""
+    request.scope.setdefault(EXTRA_HEADERS, {}).update(await base.limits.spend(caller))
     return caller

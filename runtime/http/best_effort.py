@@ -1,4 +1,4 @@
-"""Best-effort calls of Redis: while it is down or slow, requests continue without it, and are counted."""
+"""Best-effort calls of Redis: while it is down or slow, requests proceed without it, and are counted."""
 
 import asyncio
 import logging
@@ -14,16 +14,16 @@ from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait, start
 
-PAUSE_S = 1.0
-"""After a failure nobody waits for Redis for so long."""
+RETRY_PAUSE_S = 1.0
+"""Time after a failure during which no call waits for Redis."""
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 log = logging.getLogger("tally.api")
 
 
-class BestEffort:
-    """A connection that is opened when it is needed, and again after a failure."""
+class BestEffortRedis:
+    """Redis connection that is opened on demand, and reopened after a failure."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings.model_copy(update={"connect_timeout_ms": max(100, settings.redis_patience_ms)})
@@ -34,8 +34,8 @@ class BestEffort:
         self._not_before = 0.0
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator["BestEffort"]:
-        """Use it; leaving closes the connection."""
+    async def opened(self) -> AsyncIterator["BestEffortRedis"]:
+        """Start to connect; close the connection when the block ends."""
         self._connect()
         try:
             yield self
@@ -43,8 +43,8 @@ class BestEffort:
             await cancel_and_wait(self._connecting)
             await self._open.aclose()
 
-    async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Answer]]) -> Answer | None:
-        """Call Redis; None when it does not answer within TALLY_REDIS_PATIENCE_MS, or did not a moment ago."""
+    async def ask(self, purpose: str, question: Callable[[Redis], Awaitable[Result]]) -> Result | None:
+        """Call Redis. Return None when it misses TALLY_REDIS_PATIENCE_MS, or failed within RETRY_PAUSE_S."""
         if self._redis is None or time.monotonic() < self._not_before:
             self._connect()
             REDIS_BYPASSED.labels(purpose).inc()
@@ -53,15 +53,10 @@ class BestEffort:
             async with asyncio.timeout(self._patience_s):
                 return await question(self._redis)
         except (*REDIS_FAILED, OSError, TimeoutError) as error:
-            self._not_before = time.monotonic() + PAUSE_S
-            log.warning("%s: going on without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
+            self._not_before = time.monotonic() + RETRY_PAUSE_S
+            log.warning("%s: proceeding without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
             REDIS_BYPASSED.labels(purpose).inc()
             return None
-
-    @property
-    def answers(self) -> bool:
-        """Whether it did when it was last asked."""
-        return self._redis is not None and time.monotonic() >= self._not_before
 
     def _connect(self) -> None:
         if self._redis is None and self._connecting is None and time.monotonic() >= self._not_before:
@@ -71,7 +66,7 @@ class BestEffort:
         try:
             self._redis = await self._open.enter_async_context(connect_redis(self._settings))
         except TallyError as error:
-            log.warning("going on without Redis: %s", error)
-            self._not_before = time.monotonic() + PAUSE_S
+            log.warning("proceeding without Redis (TALLY_REDIS): %s", error)
+            self._not_before = time.monotonic() + RETRY_PAUSE_S
         finally:
             self._connecting = None

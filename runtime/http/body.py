@@ -1,4 +1,4 @@
-"""Request bodies: read whole, within a bound, whether their size is announced, chunked or compressed."""
+"""Request bodies: read whole and bounded, with announced size, chunked or compressed."""
 
 import asyncio
 import codecs
@@ -11,23 +11,23 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
-from runtime.http.content_encoding import codings_of, decoded
+from runtime.http.content_encoding import codings_of, decompress
 from runtime.http.errors import ApiError, invalid, problem, too_large
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
 MAX_KEYS = 200
-"""Largest number of keys in an object of a request that is no event: twice a filter's conditions."""
+"""Maximum keys of an object in a request other than an event: twice the conditions of a filter."""
 _PIECE_BYTES = 256 * 1024
 _SMALL_BYTES = 2 * 1024
-"""Compressed; a thousand times as much at most when it is not."""
+"""Largest compressed body that is decompressed on the event loop; at most a thousand times larger uncompressed."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: Callable[[int], None]) -> bytes:
-    """The body, uncompressed, without a byte order mark. `take` is told of every byte that is kept, and may raise.
+    """Read the body, uncompressed, without a byte order mark. `take` receives the sizes read, and may raise.
 
-    Raises ApiError: 413 when it is larger, 408 when it comes too slowly, 400, 415.
+    Raises ApiError: 413 when the body is too large, 408 when it is too slow, 400, 415.
     """
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced) > limit_bytes:
@@ -39,17 +39,17 @@ async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: C
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {timeout_ms} ms") from None
     if codings:
-        # What is larger holds the event loop for long: zlib works without the interpreter's lock.
+        # A larger body would block the event loop; zlib releases the interpreter lock.
         if len(body) > _SMALL_BYTES or len(codings) > 1:
-            body = await asyncio.to_thread(decoded, body, codings, limit_bytes)
+            body = await asyncio.to_thread(decompress, body, codings, limit_bytes)
         else:
-            body = decoded(body, codings, limit_bytes)
+            body = decompress(body, codings, limit_bytes)
         take(len(body))
     return _as_utf8(body)
 
 
 async def _read(request: Request, limit_bytes: int, take: Callable[[int], None]) -> bytes:
-    body = bytearray()  # and no list of chunks: a million of one byte would take fifty times as much
+    body = bytearray()  # a list of a million one-byte chunks would take fifty times the memory
     async for chunk in request.stream():
         if len(body) + len(chunk) > limit_bytes:
             raise too_large(limit_bytes)
@@ -59,14 +59,14 @@ async def _read(request: Request, limit_bytes: int, take: Callable[[int], None])
 
 
 def _as_utf8(body: bytes) -> bytes:
-    """The body without a byte order mark, which RFC 8259 lets readers ignore. Raises ApiError for UTF-16 and UTF-32."""
+    """Return the body without its byte order mark (RFC 8259, section 8.1). Raises ApiError for UTF-16 and UTF-32."""
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:4]:
         raise invalid([problem("not_utf8", ["body"], "is UTF-16 or UTF-32: send UTF-8")], status=400)
     return body.removeprefix(codecs.BOM_UTF8)
 
 
 def read_json(body: bytes) -> Any:
-    """The JSON value of a body; None for an empty one. Raises ApiError: 400 when it is no JSON, 422 beyond a bound."""
+    """Return the JSON value of a body, None for an empty one. Raises ApiError: 400 for no JSON, 422 for a bound."""
     try:
         text = body.decode()
         if not text.strip():
@@ -77,12 +77,12 @@ def read_json(body: bytes) -> Any:
         return json.loads(text, object_pairs_hook=_small_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise invalid([problem("not_utf8", ["body"], f"invalid UTF-8 at byte {error.start}")], status=400) from None
-    except ValueError as error:  # also an integer of more digits than the interpreter reads
+    except ValueError as error:  # also an integer with more digits than the interpreter parses
         raise invalid([problem("not_json", ["body"], str(error)[:200])], status=400) from None
 
 
 def _small_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a request that is no event. Each key that a model does not know would become an error."""
+    """Return an object with a bounded number of keys, because each unknown key would become an error."""
     if len(pairs) > MAX_KEYS:
         raise invalid(
             [problem("too_many", ["body"], f"an object has {len(pairs)} keys, at most {MAX_KEYS} are allowed")]
@@ -91,7 +91,7 @@ def _small_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_model(model: type[Model], body: bytes) -> Model:
-    """A body as a model, strictly, whatever content type it claims; an empty one is `{}`. Raises ApiError."""
+    """Validate a body as a model, regardless of its content type; an empty body is `{}`. Raises ApiError."""
     try:
         value = read_json(body)
         return model.model_validate({} if value is None else value)
@@ -101,12 +101,12 @@ def read_model(model: type[Model], body: bytes) -> Model:
 
 
 def json_response(value: Any, headers: dict[str, str] | None = None) -> Response:
-    """A 200 with a value as JSON; objects stay the text they were."""
+    """Return a 200 with a value as JSON. Raw objects keep their text."""
     return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
 
 
-class PartsResponse(Response):
-    """A 200 with JSON that is sent piece by piece, as fast as the client reads: the connection buffers little of it."""
+class ChunkedJsonResponse(Response):
+    """Response 200 with JSON in pieces, sent as fast as the client reads, so that little of it is buffered."""
 
     media_type = "application/json"
 
@@ -116,7 +116,7 @@ class PartsResponse(Response):
         self._parts = parts
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         for part in self._parts if self._size > _PIECE_BYTES else [b"".join(self._parts)]:
             for start in range(0, len(part), _PIECE_BYTES):

@@ -1,7 +1,7 @@
-"""HTTP connections within bounds: heads, headers, framing, requests sent ahead, and time for each of them.
+"""HTTP connections with bounds on heads, headers, framing, pipelined requests, and the time for each of them.
 
-uvicorn's own protocol on httptools has none of these bounds. A refusal is an answer in the published shape, after the
-answers to the requests before it; then the connection closes.
+uvicorn's own protocol on httptools has none of these bounds. A refusal is a response in the published format. It is
+sent after the responses to earlier requests; then the connection closes.
 """
 
 import asyncio
@@ -17,33 +17,35 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from runtime.http.connection_limits import SURPLUS_CONNECTIONS, Limits
+from runtime.http.connection_limits import SURPLUS_CONNECTIONS, ConnectionLimits
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.middleware import REQUEST_ID, SURPLUS
-from runtime.http.turns import Starts
+from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS_REFUSED
 
 LINGER_S = 2.0
-"""Time for a client that has been refused to read why: closing at once would reset what it has not read."""
+"""Time for a refused client to read its response: closing at once would discard unread bytes."""
 SURPLUS_WAIT_S = 1.0
-"""Time for a head on such a connection; none is kept alive."""
+"""Time for a head on a surplus connection; none is kept alive."""
 PROGRESS_BYTES = 64 * 1024
+BODY_PER_FRAMING_BYTE = 4
+HEADER_OVERHEAD_BYTES = len(": \r\n")
 _VERSIONS = ("1.0", "1.1")
 
 log = logging.getLogger("tally.api")
 
 
-class _Stopped(Exception):
-    """Ends parsing. Out of a callback the parser makes an error of its own of it."""
+class _ParsingStopped(Exception):
+    """End of parsing, raised in a parser callback; the parser converts it to an error of its own."""
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """One connection. The server calls `check` a few times a second; nothing here needs a timer of its own."""
+    """Connection with bounds. The server calls `check` a few times a second, so no timers are needed."""
 
     def __init__(
         self,
-        limits: Limits,
-        starts: Starts,
+        limits: ConnectionLimits,
+        starts: StartQueue,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -51,24 +53,24 @@ class BoundedConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
-        self._starts = starts
+        self._start_queue = starts
         self._is_surplus = False
         self._deadline = math.inf
-        """When something has to have happened: a head, the rest of a body, a next request, an end."""
+        """Time at which the awaited event is overdue: a head, the rest of a body, the next request, an end."""
         self._in_head = True
-        """Whether what comes next belongs to a head; else to the body of the newest request."""
+        """Whether the next byte belongs to a head; otherwise it belongs to the body of the newest request."""
         self._head_bytes = 0
-        """Of a head that is not complete."""
+        """Bytes of an incomplete head."""
         self._chunk_bytes = 0
         self._has_ended_message = False
         self._body_bytes = 0
         self._framing_bytes = 0
-        """What came with the body and is not it: sizes and extensions of chunks, trailers."""
+        """Bytes around the body: sizes and extensions of chunks, trailers."""
         self._refusal: ApiError | None = None
-        """The last answer, which waits for those before it."""
+        """Last response, which waits for the earlier ones."""
         self._is_refused = False
         self._body_left = 0
-        """Of a request that asked for an upgrade: the parser does not know of its body."""
+        """Remaining body bytes of a request for an upgrade, which the parser does not handle."""
         self._unsent_bytes = 0
         self._unsent_until = math.inf
 
@@ -78,7 +80,7 @@ class BoundedConnection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or refuse it when there are too many."""
+        """Accept the connection, or refuse it when too many are open."""
         super().connection_made(transport)
         count = len(self.connections)
         if count > self._limits.connections:
@@ -87,11 +89,11 @@ class BoundedConnection(HttpToolsProtocol):
             self._limits = self._limits._replace(head_timeout_s=wait_s, keep_alive_s=0)
         self._deadline = self.loop.time() + self._limits.head_timeout_s
         if count > self._limits.connections + SURPLUS_CONNECTIONS:
-            self._answer(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
+            self._respond(unavailable(f"{self._limits.connections} connections are open (TALLY_HTTP_CONNECTIONS)"))
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived."""
+        """Parse received bytes."""
         if self._is_refused:
             return
         begun_in_head = self._in_head
@@ -100,10 +102,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._chunk_bytes, self._has_ended_message = len(data), False
         try:
             self._feed(data)
-        except (httptools.HttpParserError, _Stopped):
+        except (httptools.HttpParserError, _ParsingStopped):
             self._refuse(self._refusal or ApiError(400, "the request is not well-formed HTTP/1.1"))
         else:
-            self._bound(begun_in_head)
+            self._check_bounds(begun_in_head)
 
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -117,73 +119,64 @@ class BoundedConnection(HttpToolsProtocol):
                 continue
             try:
                 self.parser.feed_data(rest)
+                return
             except httptools.HttpParserUpgrade as upgrade:
                 rest = memoryview(rest)[upgrade.args[0] :]
-                self._go_on_without_upgrade()
-            else:
-                return
+                self._ignore_upgrade()
 
-    def _go_on_without_upgrade(self) -> None:
-        """Answer a request that asks for another protocol as if it had not asked.
+    def _ignore_upgrade(self) -> None:
+        """Serve a request for a protocol upgrade as an ordinary one.
 
-        The parser takes it for one without a body; then its body would be parsed as the next request.
+        The parser assumes that it has no body, and would parse the body as the next request.
         """
         headers = dict(self.scope["headers"])
         if b"transfer-encoding" in headers:
-            self._stop_with(ApiError(400, "a chunked body cannot come with an upgrade to another protocol"))
+            self._stop_parsing(ApiError(400, "a request for a protocol upgrade cannot have a chunked body"))
         self._body_left = int(headers.get(b"content-length", b"0"))
         if self._body_left:
             self.cycle.more_body, self._in_head, self._has_ended_message = True, False, False
 
-    def _bound(self, begun_in_head: bool) -> None:
-        """Refuse what has no end: a head that continues, a body that is mostly framing."""
+    def _check_bounds(self, begun_in_head: bool) -> None:
+        """Refuse a head that never ends, and a body that is mostly framing."""
         if self._in_head:
-            self._head_bytes = (
-                self._head_bytes + self._chunk_bytes if begun_in_head and not self._has_ended_message else 0
-            )
+            continues = begun_in_head and not self._has_ended_message
+            self._head_bytes = self._head_bytes + self._chunk_bytes if continues else 0
             if self._head_bytes > self._limits.head_bytes:
                 self._refuse(self._head_too_large())
         elif begun_in_head:
             self._framing_bytes = 0
         else:
             self._framing_bytes += self._chunk_bytes
-            if self._framing_bytes > self._limits.head_bytes + self._body_bytes // 4:
-                self._refuse(ApiError(400, "the body comes in chunks that are too small, or with too much around them"))
+            if self._framing_bytes > self._limits.head_bytes + self._body_bytes // BODY_PER_FRAMING_BYTE:
+                self._refuse(ApiError(400, "the body's chunks are too small, or have too long extensions or trailers"))
             elif self._is_idle and self._body_bytes > self._limits.rest_bytes:
-                self._hang_up()
+                self._half_close()
 
     def on_headers_complete(self) -> None:
-        """Begin to answer a request, unless its head is beyond a bound."""
+        """Begin to serve a request, unless its head exceeds a bound."""
         if self._head_bytes + self._chunk_bytes > self._limits.head_bytes:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            size = len(self.url) + sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in self.headers)
             if size > self._limits.head_bytes:
-                self._stop_with(self._head_too_large())
+                self._stop_parsing(self._head_too_large())
         if self.parser.get_http_version() not in _VERSIONS:
-            self._stop_with(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
+            self._stop_parsing(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
         if len(self.headers) > self._limits.headers:
-            self._stop_with(
-                ApiError(
-                    431, f"{len(self.headers)} headers, at most {self._limits.headers} are read (TALLY_HTTP_HEADERS)"
-                )
-            )
+            limit = f"at most {self._limits.headers} are allowed (TALLY_HTTP_HEADERS)"
+            self._stop_parsing(ApiError(431, f"{len(self.headers)} headers, {limit}"))
         if len(self.pipeline) >= self._limits.pipelined:
-            self._stop_with(
-                unavailable(
-                    f"{self._limits.pipelined} requests were sent ahead of their answers (TALLY_HTTP_PIPELINED)"
-                )
-            )
+            self._stop_parsing(unavailable(f"{self._limits.pipelined} pipelined requests (TALLY_HTTP_PIPELINED)"))
         if self._is_surplus:
             self.scope[SURPLUS] = self._limits.connections  # type: ignore[literal-required]
         super().on_headers_complete()
-        self.headers = []  # trailers go here, and nowhere
+        self.headers = []  # collects trailers, which are ignored
         self._in_head, self._head_bytes, self._body_bytes, self._framing_bytes = False, 0, 0, 0
         self._deadline = math.inf
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._starts.start(self.loop, partial(super()._start_asgi_task, cycle, app))
+        self._start_queue.start(self.loop, partial(super()._start_asgi_task, cycle, app))
 
     def on_body(self, body: bytes) -> None:
-        """Hand a piece of a body on."""
+        """Pass on a piece of a body."""
         self._body_bytes += len(body)
         self._framing_bytes -= len(body)
         super().on_body(body)
@@ -196,7 +189,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._deadline = self.loop.time() + self._limits.keep_alive_s
 
     def on_response_complete(self) -> None:
-        """Answer the next request that was sent ahead, or wait for one."""
+        """Start the next pipelined request, or wait for one."""
         self.server_state.total_requests += 1
         now = self.loop.time()
         if self.transport.is_closing():
@@ -207,33 +200,32 @@ class BoundedConnection(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._refusal is not None:
-            self._answer(self._refusal)
+            self._respond(self._refusal)
         elif not self._in_head:
             self._deadline = now + self._limits.body_timeout_s
         else:
-            wait_s = self._limits.head_timeout_s if self._head_bytes else self._limits.keep_alive_s
-            self._deadline = now + wait_s
+            self._deadline = now + (self._limits.head_timeout_s if self._head_bytes else self._limits.keep_alive_s)
 
     def resume_writing(self) -> None:
-        """Go on writing: the client reads."""
+        """Resume writing, because the client reads again."""
         super().resume_writing()
         self._unsent_bytes, self._unsent_until = 0, math.inf
 
     def shutdown(self) -> None:
-        """End as soon as what was taken in is answered."""
+        """Close the connection once accepted requests are answered."""
         if self._is_refused and self._refusal is None:
             self.transport.abort()
         else:
             super().shutdown()
 
     def check(self, now: float) -> None:
-        """End what has taken too long."""
+        """Close a connection that exceeds a time limit."""
         if self.flow.write_paused:
             unsent = self.transport.get_write_buffer_size()
             if not self._unsent_bytes or unsent <= self._unsent_bytes - PROGRESS_BYTES:
                 self._unsent_bytes, self._unsent_until = unsent, now + self._limits.write_timeout_s
             elif now >= self._unsent_until:
-                self._cut("its client does not read its answer (TALLY_HTTP_WRITE_TIMEOUT_MS)", "unread")
+                self._abort("the client does not read its response (TALLY_HTTP_WRITE_TIMEOUT_MS)", "unread")
         elif now >= self._deadline:
             self._expire(now)
 
@@ -253,35 +245,35 @@ class BoundedConnection(HttpToolsProtocol):
             return ApiError(414, f"the URL with its headers is {limit}")
         return ApiError(431, f"the headers are {limit}")
 
-    def _stop_with(self, refusal: ApiError) -> None:
-        """End parsing, from inside of it: `data_received` refuses."""
+    def _stop_parsing(self, refusal: ApiError) -> None:
+        """End parsing from a callback; `data_received` sends the refusal."""
         self._refusal = refusal
-        raise _Stopped
+        raise _ParsingStopped
 
     def _refuse(self, error: ApiError) -> None:
-        """Read no more; answer with an error once all before it is answered, and close."""
+        """Stop reading, send an error after all earlier responses, and close."""
         self._is_refused, self._refusal = True, error
         cycle = self.cycle
         if self._is_idle and not self._in_head:
-            self._hang_up()  # its request is answered already
+            self._half_close()  # the request is answered already
         elif self._is_idle:
-            self._answer(error)
+            self._respond(error)
         elif not cycle.more_body:
-            pass  # it belongs to a later request, and waits for those before it
+            pass  # the refusal is of a later request, and waits for the earlier ones
         elif self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
         else:
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:
-                self._cut("its body is malformed", "malformed")
+                self._abort("the body is malformed", "malformed")
             else:
-                self._answer(error)
+                self._respond(error)
 
-    def _answer(self, error: ApiError) -> None:
-        """Write the last answer of a connection, and close it for writing."""
+    def _respond(self, error: ApiError) -> None:
+        """Write the last response of a connection, and close it for writing."""
         CONNECTIONS_REFUSED.labels(str(error.status)).inc()
-        log.info("refused a request at its connection: %d %s", error.status, error.message)
+        log.info("refused a request before routing: %d %s", error.status, error.message)
         response = error.response()
         headers = [
             *self.server_state.default_headers,
@@ -291,17 +283,17 @@ class BoundedConnection(HttpToolsProtocol):
         ]
         head = b"".join(b"%b: %b\r\n" % each for each in headers)
         self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
-        self._hang_up()
+        self._half_close()
 
-    def _hang_up(self) -> None:
-        """Say no more, and read without parsing until the client closes as well, or for a moment."""
+    def _half_close(self) -> None:
+        """Close for writing, and discard input until the client closes, or for LINGER_S."""
         self._is_refused, self._refusal = True, None
         self.transport.write_eof()
         self._deadline = self.loop.time() + LINGER_S
 
-    def _cut(self, why: str, label: str) -> None:
+    def _abort(self, why: str, label: str) -> None:
         CONNECTIONS_REFUSED.labels(label).inc()
-        log.info("cut a connection: %s", why)
+        log.info("aborted a connection: %s", why)
         self.transport.abort()
 
     def _should_upgrade(self) -> bool:

@@ -1,4 +1,4 @@
-"""Bounds of HTTP connections: what each may bring and how long it may take, and how many there may be."""
+"""Bounds of HTTP connections: sizes, times and their number."""
 
 import logging
 import resource
@@ -7,26 +7,26 @@ from typing import NamedTuple, Self
 from runtime.settings import Settings
 
 SURPLUS_CONNECTIONS = 64
-"""Further connections on which health, readiness and metrics answer, and everything else is 503."""
+"""Connections beyond the limit on which health, readiness and metrics are served, and all else is 503."""
 ACCEPTED_TOGETHER = 16
-"""Connections that are accepted in one round of the event loop."""
+"""Maximum connections that are accepted in one iteration of the event loop."""
 ROUNDS_UNTIL_CLOSED = 8
-"""From the round that accepts a connection to the one that has closed it again, at most."""
+"""Maximum iterations from accepting a connection until it is closed again."""
 OTHER_DESCRIPTORS = 256
-"""Descriptors for files, and for connections to the stores."""
+"""Descriptors reserved for files, and for connections to the stores."""
 
 log = logging.getLogger("tally.api")
 
 
-class Limits(NamedTuple):
-    """Bounds of one connection, and how many there may be."""
+class ConnectionLimits(NamedTuple):
+    """Bounds of one connection, and the maximum number of connections."""
 
     connections: int
     head_bytes: int
     headers: int
     pipelined: int
     rest_bytes: int
-    """Bytes of a body that is no longer needed, read so that the client sees its answer."""
+    """Bytes of an unneeded body that are read, so that the client sees its response."""
     head_timeout_s: float
     body_timeout_s: float
     keep_alive_s: float
@@ -34,7 +34,7 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The limits that settings draw."""
+        """Return the limits of these settings."""
         return cls(
             connections=settings.http_connections,
             head_bytes=settings.http_head_bytes,
@@ -48,8 +48,8 @@ class Limits(NamedTuple):
         )
 
 
-def within_descriptors(limits: Limits) -> Limits:
-    """The limits, with no more connections than the process may open files; its soft limit is raised as needed."""
+def within_descriptors(limits: ConnectionLimits) -> ConnectionLimits:
+    """Limit connections to the files that the process may open. The soft limit is raised as needed."""
     others = SURPLUS_CONNECTIONS + ACCEPTED_TOGETHER * ROUNDS_UNTIL_CLOSED + OTHER_DESCRIPTORS
     needed = limits.connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -64,8 +64,8 @@ def within_descriptors(limits: Limits) -> Limits:
         return limits
     connections = max(1, allowed - others)
     log.warning(
-        "this process may open %d files: it serves %d connections instead of %d. Raise the limit (ulimit -n), or lower "
-        "TALLY_HTTP_CONNECTIONS",
+        "this process may open %d files, so it serves %d connections instead of %d. Raise the limit (ulimit -n), or "
+        "lower TALLY_HTTP_CONNECTIONS",
         allowed,
         connections,
         limits.connections,

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from runtime.http.errors import ApiError, too_large
 
 MAX_CODINGS = 3
-"""Codings on top of one another."""
+"""Maximum codings applied to one body."""
 MAX_MEMBERS = 1_000
-"""Members of one gzip body (RFC 1952). An empty one is 20 bytes, so the size alone bounds them too little."""
+"""Maximum members of a gzip body (RFC 1952). An empty one is only 20 bytes, so the body's size is no bound."""
 _PIECE_BYTES = 64 * 1024
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-"""zlib's `wbits`: 16 more is gzip's frame, negative is none."""
+"""zlib's `wbits`: 16 more for gzip's frame, negative for none."""
+_METHOD_MASK, _CHECK_DIVISOR = 0x0F, 31
 _WBITS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
 def codings_of(headers: Sequence[str]) -> Sequence[str]:
-    """The codings that Content-Encoding headers list, in the order they were applied. Raises ApiError 415."""
+    """Return the codings of Content-Encoding headers, in order of application. Raises ApiError 415."""
     named = [name.strip().lower() for header in headers for name in header.split(",")]
     codings = [name for name in named if name not in ("", "identity")]
     accepts = {"Accept-Encoding": "gzip, deflate"}
@@ -27,20 +28,21 @@ def codings_of(headers: Sequence[str]) -> Sequence[str]:
     return codings
 
 
-def decoded(body: bytes, codings: Sequence[str], limit_bytes: int) -> bytes:
-    """The body without its codings. Raises ApiError: 413 when it expands too far, 400 when it is not coded so."""
+def decompress(body: bytes, codings: Sequence[str], limit_bytes: int) -> bytes:
+    """Undo the codings of a body. Raises ApiError: 413 when it becomes too large, 400 when it does not match them."""
     for coding in reversed(codings):
         body = _inflated(body, _RAW if coding == "deflate" and not _is_zlib(body) else _WBITS[coding], limit_bytes)
     return body
 
 
 def _is_zlib(body: bytes) -> bool:
-    """Whether a deflate body has zlib's header (RFC 1950), as it should. Some clients send the raw stream."""
-    return body[:1] != b"" and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
+    """Return whether a deflate body has zlib's header (RFC 1950), as it should. Some clients send the raw stream."""
+    has_method = body[:1] != b"" and body[0] & _METHOD_MASK == zlib.DEFLATED
+    return has_method and int.from_bytes(body[:2]) % _CHECK_DIVISOR == 0
 
 
 def _inflated(body: bytes, wbits: int, limit_bytes: int) -> bytes:
-    # In pieces: what is left behind one member is copied, and there may be many.
+    # In pieces: the rest after a member is copied, and there may be many members.
     rest, parts, room = memoryview(body), list[bytes](), limit_bytes + 1
     for _ in range(MAX_MEMBERS if wbits == _GZIP else 1):
         stream = zlib.decompressobj(wbits)
@@ -51,7 +53,7 @@ def _inflated(body: bytes, wbits: int, limit_bytes: int) -> bytes:
             try:
                 parts.append(stream.decompress(piece, room))
             except zlib.error:
-                raise ApiError(400, "the body, or part of it, is not compressed as its Content-Encoding says") from None
+                raise ApiError(400, "the body does not match its Content-Encoding") from None
             room -= len(parts[-1])
             if not room:
                 raise too_large(limit_bytes)

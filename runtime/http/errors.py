@@ -1,4 +1,4 @@
-"""Errors of the API, in the published shape."""
+"""Errors of the API, in the published format."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import Response
 
-KINDS = {
+ERROR_TYPES = {
     400: "BadRequestError",
     401: "UnauthorizedError",
     403: "ForbiddenError",
@@ -22,17 +22,17 @@ KINDS = {
     500: "InternalServerError",
     503: "ServiceUnavailableError",
 }
-MOST_PROBLEMS = 20
-"""Problems of one request that its answer names; further ones are counted."""
-MOST_MESSAGE_CHARACTERS = 1_000
-MOST_NAME_CHARACTERS = 1_000
+RETRY_AFTER_S = "1"
+MAX_PROBLEMS = 20
+"""Maximum problems that an error response names; further ones are counted."""
+MAX_MESSAGE_CHARACTERS = 1_000
+MAX_NAME_CHARACTERS = 1_000
 """Largest length of a key in an error's location."""
-MOST_PLACES = 64
-"""In a location."""
+MAX_LOCATION_PARTS = 64
 
 
 class ApiError(Exception):
-    """Ends a request with a status and the published error body."""
+    """Error response: a status and the published error body."""
 
     def __init__(
         self,
@@ -51,64 +51,66 @@ class ApiError(Exception):
         self.headers = headers or {}
 
     def response(self) -> Response:
-        """The response that says this error."""
-        kind = KINDS.get(self.status, "Error")
+        """Return the HTTP response of this error."""
+        kind = ERROR_TYPES.get(self.status, "Error")
         error = {"message": self.message, "type": kind, "code": self.code, "details": self.details}
         body = {"success": False, "status": self.status, "error": error}
-        text = json.dumps(body, ensure_ascii=False).encode(errors="replace")  # half a surrogate may be quoted
+        text = json.dumps(body, ensure_ascii=False).encode(errors="replace")  # a quoted text may hold a lone surrogate
         return Response(text, self.status, self.headers, "application/json")
 
 
 def problem(kind: str, location: Sequence[str | int], message: str) -> dict[str, Any]:
-    """One entry of `validation_errors`: a machine's name for it, where, and a sentence. What it quotes is cut."""
-    places = [cut(each, MOST_NAME_CHARACTERS) if isinstance(each, str) else each for each in location[:MOST_PLACES]]
-    return {"type": kind, "location": places, "message": cut(message, MOST_MESSAGE_CHARACTERS)}
+    """Return an entry of `validation_errors`: machine-readable type, location and message, each truncated."""
+    places = [
+        truncate(each, MAX_NAME_CHARACTERS) if isinstance(each, str) else each for each in location[:MAX_LOCATION_PARTS]
+    ]
+    return {"type": kind, "location": places, "message": truncate(message, MAX_MESSAGE_CHARACTERS)}
 
 
-def cut(text: str, most: int) -> str:
-    """A text of at most this many characters; a longer one ends with an ellipsis."""
+def truncate(text: str, most: int) -> str:
+    """Shorten a text to at most `most` characters, the last one an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def invalid(
     problems: Sequence[dict[str, Any]], *, status: int = 422, code: str | None = None, more: int = 0
 ) -> ApiError:
-    """A request that cannot be valid, with the first of its problems. `more` counts those that are not among them."""
+    """Return an error for an invalid request that names its first problems. `more` counts the omitted ones."""
     first = problems[0]
     where = ".".join(str(part) for part in first["location"])
     message = f"{where}: {first['message']}" if where else first["message"]
     if others := len(problems) - 1 + more:
         message += f" (and {others} more errors)"
-    return ApiError(status, message, code=code, details={"validation_errors": list(problems[:MOST_PROBLEMS])})
+    return ApiError(status, message, code=code, details={"validation_errors": list(problems[:MAX_PROBLEMS])})
 
 
 _NOT_FOUND = {
     "unknown": "no interaction {}",
-    "in_flight": "interaction {} is not stored yet, if it was accepted: ask again in a moment",
+    "in_flight": "interaction {} is not stored yet, if it was accepted: retry shortly",
     "deleted": "interaction {} is deleted",
 }
 
 
 def not_found(interaction_id: str, code: str = "unknown", headers: dict[str, str] | None = None) -> ApiError:
-    """No record of this id can be answered; `code` says why, and the message says the same."""
+    """Return 404 for an id without a record; `code` is unknown, in_flight or deleted."""
     return ApiError(404, _NOT_FOUND[code].format(repr(interaction_id[:64])), code=code, headers=headers)
 
 
 def too_large(limit_bytes: int) -> ApiError:
-    """A body, or what it expands to, of more bytes than allowed."""
+    """Return 413 for a body that is too large, compressed or uncompressed."""
     return ApiError(413, f"the body is larger than {limit_bytes} bytes")
 
 
 def unauthorized(message: str) -> ApiError:
-    """No key, or an unknown one."""
+    """Return 401 for a missing or unknown key."""
     return ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
 
 
 def forbidden(message: str) -> ApiError:
-    """A known key that may not do this."""
+    """Return 403 for a known key without the permission."""
     return ApiError(403, message)
 
 
-def unavailable(message: str, retry_after_s: int = 1) -> ApiError:
-    """A dependency cannot answer now."""
-    return ApiError(503, message, headers={"Retry-After": str(retry_after_s)})
+def unavailable(message: str) -> ApiError:
+    """Return 503 for a dependency that cannot answer now."""
+    return ApiError(503, message, headers={"Retry-After": RETRY_AFTER_S})

@@ -1,4 +1,4 @@
-"""Where keys are kept: a table of ClickHouse. Only hashes of them."""
+"""Table of API keys in ClickHouse, which holds only their hashes."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ FROM (SELECT * FROM {API_KEYS} FINAL WHERE key_id = {{key_id:String}} AND revoke
 
 
 class ListedKey(NamedTuple):
-    """A key, as people see it."""
+    """API key without its hash, as listed for people."""
 
     key_id: str
     name: str
@@ -38,7 +38,7 @@ class ListedKey(NamedTuple):
 
 
 class KeyStore:
-    """The keys of one database. Every method raises Unavailable when ClickHouse does not answer."""
+    """API keys of one database. Every method raises Unavailable when ClickHouse does not answer."""
 
     def __init__(self, database: ClickHouse) -> None:
         self._database = database
@@ -46,7 +46,7 @@ class KeyStore:
     async def create(
         self, name: str, scopes: Sequence[Scope], namespaces: Sequence[str], rate_per_s: int = 0
     ) -> tuple[str, str]:
-        """Make a key; returns its name and the key, which cannot be had again."""
+        """Create a key. Return its id and the key, which cannot be read again."""
         key_id, key = new_key()
         values = {
             "key_id": key_id,
@@ -60,25 +60,25 @@ class KeyStore:
         return key_id, key
 
     async def list(self) -> Sequence[ListedKey]:
-        """All keys, revoked ones too, oldest first."""
+        """Return all keys, including revoked ones, oldest first."""
         return [ListedKey(*row) for row in await self._database.rows(_LIST)]
 
     async def revoke(self, key_id: str) -> None:
-        """Make a key worthless, and the tokens that it has signed. Raises TallyError for a name that no key has."""
+        """Revoke a key and the tokens that it has signed. Raises TallyError for an unknown id."""
         known = [key for key in await self.list() if key.key_id == key_id]
         if not known:
-            raise TallyError(f"no key {key_id!r}; `tally keys list` shows them")
+            raise TallyError(f"no key {key_id!r}; `tally keys list` shows the keys")
         await self._database.command(_REVOKE, {"key_id": key_id})
 
-    async def valid(self) -> dict[str, ApiKey]:
-        """The keys that count, by name."""
+    async def valid_keys(self) -> dict[str, ApiKey]:
+        """Return the keys that are not revoked, by id."""
         rows = await self._database.rows(_VALID)
         return {
             key_id: ApiKey(key_id, bytes.fromhex(hashed), tuple(scopes), tuple(namespaces), rate)
             for key_id, hashed, scopes, namespaces, rate in rows
         }
 
-    async def stamp(self) -> Sequence[int]:
-        """Another one whenever a key was made or revoked."""
+    async def version(self) -> Sequence[int]:
+        """Return a value that changes whenever a key is created or revoked."""
         ((count, versions),) = await self._database.rows(_CHANGED)
         return count, versions

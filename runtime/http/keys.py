@@ -1,8 +1,8 @@
-"""API keys: how one is made, what is kept of it, and the tokens that it signs for pages.
+"""API keys, their stored hashes, and the page tokens that they sign.
 
-A key is `tk_`, eight characters that name it, `_` and 256 random bits. Kept is the SHA-256 of the whole: with that
-much chance in it a slow hash adds nothing. A page's token is a claim about namespace, origin and times, signed
-(HMAC-SHA256, RFC 2104) with that hash: whoever has the key can make one without asking, and it dies with the key.
+A key is `tk_`, its id of eight characters, `_` and 256 random bits. Only its SHA-256 is stored: against that much
+entropy a slow hash adds nothing. A page token states namespace, origin and times, and is signed (HMAC-SHA256, RFC 2104)
+with that hash. So a holder of the key can make tokens without a request, and revoking the key revokes them.
 """
 
 import base64
@@ -17,20 +17,20 @@ from runtime.http.origins import serialized_origin
 
 Scope = Literal["write", "read", "delete", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""admin is not all of them: it is for outcomes of records that belong to no namespace."""
+"""Scopes of a key. admin includes no other scope: it is for outcomes of records without a namespace."""
 
 KEY_PREFIX = "tk_"
 TOKEN_PREFIX = "tb_"  # noqa: S105  (no secret)
 ROOT = "root"
-"""Names the key of the settings."""
-LONGEST_TOKEN_BYTES = 2_048
+"""Id of TALLY_API_KEY."""
+MAX_TOKEN_BYTES = 2_048
 MAX_TOKEN_LIFE_S = 86_400
 TOKEN_CLOCK_SKEW_S = 60
-"""How far the clock of a backend that signs tokens may be ahead of the API's."""
+"""Largest lead, in seconds, of the clock of a backend that signs tokens over the API's."""
 
 
 class ApiKey(NamedTuple):
-    """A stored API key. `hashed` is 32 bytes; `rate_per_s` is 0 for the setting's."""
+    """Stored API key. `hashed` is 32 bytes; `rate_per_s` is 0 for TALLY_RATE_LIMIT_PER_S."""
 
     key_id: str
     hashed: bytes
@@ -39,29 +39,29 @@ class ApiKey(NamedTuple):
     rate_per_s: int = 0
 
     def is_of(self, key: str) -> bool:
-        """Whether this is kept of `key`; takes the same time wherever they differ."""
+        """Return whether this is the stored form of `key`, in constant time."""
         return hmac.compare_digest(hash_of(key), self.hashed)
 
 
 def new_key() -> tuple[str, str]:
-    """A key's name, and the key."""
+    """Return a new key's id, and the key."""
     key_id = secrets.token_hex(4)
     return key_id, f"{KEY_PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def key_id_of(key: str) -> str:
-    """The name in a key; that of the settings for one of another form."""
-    parts = key.split("_", 2)
-    return parts[1] if len(parts) == 3 and key.startswith(KEY_PREFIX) else ROOT
+    """Return the id in a key; ROOT for a key of another form."""
+    key_id, separator, _ = key.removeprefix(KEY_PREFIX).partition("_")
+    return key_id if separator and key.startswith(KEY_PREFIX) else ROOT
 
 
 def hash_of(key: str) -> bytes:
-    """The hash that is stored of a key."""
+    """Return the stored hash of a key."""
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 
 class PageToken(NamedTuple):
-    """Right of a page to write into one namespace, from one origin, between two times (seconds since 1970)."""
+    """Permission of pages of one origin to write into one namespace, between two times in seconds since 1970."""
 
     key_id: str
     namespace: str
@@ -70,46 +70,46 @@ class PageToken(NamedTuple):
     expires_s: int
 
     def signed(self, hashed: bytes) -> str:
-        """The token, signed with what is kept of its key."""
+        """Return the token as text, signed with its key's hash."""
         body = _encode(json.dumps(list(self), ensure_ascii=False).encode())
         return f"{TOKEN_PREFIX}{body}.{_encode(_signature(body, hashed))}"
 
     @classmethod
     def until(cls, key_id: str, namespace: str, origin: str, life_s: int) -> Self:
-        """The page token of an origin, valid for this many seconds. Raises ValueError when it is no origin."""
+        """Return a page token that is valid for `life_s` seconds. Raises ValueError for an invalid origin."""
         now_s = int(time.time())
         return cls(key_id, namespace, serialized_origin(origin), now_s, now_s + life_s)
 
     @classmethod
     def read(cls, token: str) -> tuple[Self, str] | None:
-        """A token's content and its signature, not checked yet; None for malformed tokens."""
+        """Parse a token into its content and unchecked signature; None for a malformed token."""
         body, _, signature = token[len(TOKEN_PREFIX) :].partition(".")
-        if not token.startswith(TOKEN_PREFIX) or len(token) > LONGEST_TOKEN_BYTES:
+        if not token.startswith(TOKEN_PREFIX) or len(token) > MAX_TOKEN_BYTES:
             return None
         try:
-            key_id, namespace, origin, *times = json.loads(_decode(body))
+            key_id, namespace, origin, issued_s, expires_s = json.loads(_decode(body))
         except (ValueError, TypeError, RecursionError):
             return None
         if not all(isinstance(each, str) for each in (key_id, namespace, origin)):
             return None
-        if len(times) != 2 or not all(type(each) is int for each in times):
+        if not all(type(each) is int for each in (issued_s, expires_s)):
             return None
-        return cls(key_id, namespace, origin, *times), signature
+        return cls(key_id, namespace, origin, issued_s, expires_s), signature
 
     def is_signed(self, token: str, signature: str, hashed: bytes) -> bool:
-        """Whether its key has signed it."""
+        """Return whether the token's key has signed it."""
         body = token[len(TOKEN_PREFIX) :].partition(".")[0]
         wanted = _encode(_signature(body, hashed))
         return hmac.compare_digest(wanted.encode(), signature.encode(errors="replace"))
 
     def is_current(self) -> bool:
-        """Whether its time has begun, is not up, and is no longer than any token's may be, whoever has signed it."""
+        """Return whether the token is valid now, and not longer than MAX_TOKEN_LIFE_S."""
         now_s = time.time()
         has_begun = self.issued_s <= now_s + TOKEN_CLOCK_SKEW_S
         return has_begun and now_s < self.expires_s <= self.issued_s + MAX_TOKEN_LIFE_S
 
     def is_for(self, origin: str) -> bool:
-        """Whether it is for pages of an origin, however either is spelled."""
+        """Return whether the token is for an origin, in any spelling."""
         try:
             return serialized_origin(self.origin) == serialized_origin(origin)
         except ValueError:

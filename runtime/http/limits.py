@@ -1,6 +1,7 @@
-"""Rate limits: a token bucket per key, in Redis, so that all processes share it.
+"""Rate limits: a token bucket per key in Redis, shared by all processes.
 
-A process takes tokens in small lots, so most requests ask nobody. While Redis is away requests pass, and are counted.
+A process takes tokens in small lots, so most requests need no call. While Redis is unavailable requests pass, and are
+counted.
 """
 
 import asyncio
@@ -10,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runtime.http.access import Caller
-from runtime.http.best_effort import BestEffort
+from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError
 from runtime.redis import Redis
 from runtime.settings import Settings
 
 LOTS_PER_BURST = 100
 
-# KEYS[1] the bucket: tokens and when they were counted. ARGV: tokens a second, at most, wanted. Answers the tokens
-# given, those left, and the milliseconds until the next one and until it is full.
+# KEYS[1] the bucket: tokens and the time of their count. ARGV: tokens per second, maximum, wanted. Returns the tokens
+# given, those left, and the milliseconds until the next token and until the bucket is full.
 _TAKE = """
 local rate, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call("TIME")
@@ -37,10 +38,10 @@ return { given, math.floor(tokens), math.ceil(math.max(0, 1 - tokens) * 1000 / r
 
 @dataclass
 class _Bucket:
-    """A key's token bucket as this process knows it."""
+    """Token bucket of a key, as known to this process."""
 
     tokens: int = 0
-    """Taken and not spent."""
+    """Tokens taken from Redis and not spent yet."""
     left: int = 0
     full_at_s: float = 0.0
     empty_until: float = 0.0
@@ -48,9 +49,9 @@ class _Bucket:
 
 
 class RateLimits:
-    """Counts requests by key. Without a limit (0) nobody is asked."""
+    """Rate limits by key. Without a limit (0) Redis is not called."""
 
-    def __init__(self, settings: Settings, redis: BestEffort) -> None:
+    def __init__(self, settings: Settings, redis: BestEffortRedis) -> None:
         self._rate = settings.rate_limit_per_s
         self._burst_s = settings.rate_limit_burst_ms / 1000
         self._prefix = f"{settings.key_prefix}:rate:"
@@ -58,7 +59,7 @@ class RateLimits:
         self._buckets: dict[str, _Bucket] = {}
 
     async def spend(self, caller: Caller) -> dict[str, str]:
-        """Spend a token of the caller's key; returns headers that say how things stand. Raises 429."""
+        """Spend a token of the caller's key. Return the X-RateLimit headers. Raises ApiError 429."""
         rate = caller.rate_per_s or self._rate
         if not rate:
             return {}
@@ -72,7 +73,7 @@ class RateLimits:
         return _headers(burst, bucket)
 
     async def _take(self, key_id: str, bucket: _Bucket, rate: int, burst: int) -> bool:
-        """Whether Redis has said anything. Raises 429 when it has nothing to give."""
+        """Take a lot of tokens. Return whether Redis answered. Raises ApiError 429 when the bucket is empty."""
         if time.monotonic() < bucket.empty_until:
             raise _too_many(burst, bucket)
 
@@ -103,4 +104,4 @@ def _headers(burst: int, bucket: _Bucket) -> dict[str, str]:
 def _too_many(burst: int, bucket: _Bucket) -> ApiError:
     wait_s = max(1, math.ceil(bucket.empty_until - time.monotonic()))
     headers = _headers(burst, bucket) | {"Retry-After": str(wait_s)}
-    return ApiError(429, f"too many requests with this key: again in {wait_s} s", headers=headers)
+    return ApiError(429, f"too many requests with this key: retry in {wait_s} s", headers=headers)

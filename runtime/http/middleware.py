@@ -1,4 +1,4 @@
-"""Around every request: an id, an access log, a bound on how many are in flight, and no stack trace for anybody."""
+"""Middleware of every request: id, access log, metrics, bound on requests in flight, and error response."""
 
 import logging
 import re
@@ -19,79 +19,80 @@ from schemas.wire import TRACE_HEADER
 
 REQUEST_ID = "X-Request-Id"
 CALLER = "tally.caller"
-"""Where in the scope the one who asks stands, once it is known."""
-FURTHER_HEADERS = "tally.headers"
-"""Where in the scope headers stand that the answer is to have, whatever it is."""
-AT_END = "tally.at_end"
-"""Where in the scope a list of functions stands that are called once the answer is sent, or cannot be."""
+"""Scope key of the authenticated caller."""
+EXTRA_HEADERS = "tally.headers"
+"""Scope key of headers for the response, whatever its status."""
+ON_COMPLETE = "tally.on_complete"
+"""Scope key of a list of functions that are called once the response is sent, or has failed."""
 SURPLUS = "tally.surplus"
-"""Where in the scope the bound on connections stands, on a connection beyond it."""
+"""Scope key of the connection limit, on a connection beyond it."""
 
 _ACCESS = "%(request_id)s %(method)s %(path)s %(status)d %(ms)s ms %(bytes)d bytes %(key_id)s %(namespace)r"
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CLIENT_LEFT = 499
+_MAX_PATH_CHARACTERS = 200
 
 log = logging.getLogger("tally.api")
 access_log = logging.getLogger(ACCESS)
 
 
 class RequestMiddleware:
-    """The outermost part of the application. `most_in_flight` requests are worked on; further ones are answered 503."""
+    """Outermost middleware. It serves at most `max_in_flight` requests at a time, and responds 503 to further ones."""
 
-    def __init__(self, app: ASGIApp, *, most_in_flight: int, access_log: bool, traces: Traces) -> None:
+    def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: bool, traces: Traces) -> None:
         self._app = app
-        self._most_in_flight = most_in_flight
+        self._max_in_flight = max_in_flight
         self._logs = access_log
         self._traces = traces
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request."""
+        """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        observed = _Request(scope, send)
+        record = _RequestRecord(scope, send)
         self._in_flight += 1
         REQUESTS_IN_FLIGHT.set(self._in_flight)
         try:
             with self._traces.request(scope["method"], _header_of(scope, TRACE_HEADER.encode())) as span:
-                await self._serve(scope, receive, observed)
+                await self._serve(scope, receive, record)
                 if span is not None:
                     span.update_name(f"{scope['method']} {_route_of(scope)}")
-                    span.set_attribute("http.response.status_code", observed.status)
-                    span.set_attribute("tally.request_id", observed.id)
+                    span.set_attribute("http.response.status_code", record.status)
+                    span.set_attribute("tally.request_id", record.id)
         finally:
             self._in_flight -= 1
             REQUESTS_IN_FLIGHT.set(self._in_flight)
-            for release in scope.get(AT_END, ()):
+            for release in scope.get(ON_COMPLETE, ()):
                 release()
-            observed.note(access=self._logs)
+            record.note(access=self._logs)
 
-    async def _serve(self, scope: Scope, receive: Receive, observed: "_Request") -> None:
+    async def _serve(self, scope: Scope, receive: Receive, record: "_RequestRecord") -> None:
         try:
-            # Who is taken for dead under load is killed, and with it what it has taken in.
+            # Probes are always served: an orchestrator kills a process without them, and its accepted events with it.
             is_free = scope["path"] in paths.OPERATIONS
-            if self._in_flight > self._most_in_flight and not is_free:
-                error = unavailable(f"{self._most_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
-                await error.response()(scope, receive, observed.send)
+            if self._in_flight > self._max_in_flight and not is_free:
+                error = unavailable(f"{self._max_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
+                await error.response()(scope, receive, record.send)
             elif SURPLUS in scope and not is_free:
                 error = unavailable(f"{scope[SURPLUS]} connections are open (TALLY_HTTP_CONNECTIONS)")
                 error.headers["Connection"] = "close"
-                await error.response()(scope, receive, observed.send)
+                await error.response()(scope, receive, record.send)
             else:
-                await self._app(scope, receive, observed.send)
+                await self._app(scope, receive, record.send)
         except ClientDisconnect:
-            observed.status = _CLIENT_LEFT
+            record.status = _CLIENT_LEFT
         except Exception:
-            # The last resort: the client gets an id, the trace stays in the log.
-            log.exception("request %s failed", observed.id)
-            if observed.begun:
+            # The client gets the request id; the stack trace stays in the log.
+            log.exception("request %s failed", record.id)
+            if record.begun:
                 raise
-            message = f"an unexpected error; quote request {observed.id} to whoever runs this service"
-            await ApiError(500, message).response()(scope, receive, observed.send)
+            message = f"unexpected error; report request id {record.id} to the operator of this service"
+            await ApiError(500, message).response()(scope, receive, record.send)
 
 
-class _Request:
+class _RequestRecord:
     def __init__(self, scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
         self._scope = scope
         self._send = send
@@ -104,7 +105,7 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
-            further = {REQUEST_ID: self.id} | self._scope.get(FURTHER_HEADERS, {})
+            further = {REQUEST_ID: self.id} | self._scope.get(EXTRA_HEADERS, {})
             given = message.get("headers", ())
             headers = ((name.lower().encode(), value.encode()) for name, value in further.items())
             message["headers"] = [*given, *(each for each in headers if each[0] not in dict(given))]
@@ -119,22 +120,22 @@ class _Request:
         REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
         if access:
             caller: Any = scope.get(CALLER)
-            # Without the query: a token may stand in it.
-            told = {
+            # Without the query string: it may hold a token.
+            fields = {
                 "request_id": self.id,
                 "method": scope["method"],
-                "path": scope["path"][:200].encode("unicode_escape").decode(),
+                "path": scope["path"][:_MAX_PATH_CHARACTERS].encode("unicode_escape").decode(),
                 "status": self.status,
                 "ms": round(seconds * 1000, 1),
                 "bytes": self._bytes,
                 "key_id": caller.key_id if caller else "-",
                 "namespace": caller.namespace if caller else "-",
             }
-            access_log.info(_ACCESS, told, extra=told)
+            access_log.info(_ACCESS, fields, extra=fields)
 
 
 def _route_of(scope: Scope) -> str:
-    """Never the path as it was sent: anybody can make up as many of those as he likes."""
+    """Return the route's template, not the raw path: that would have unbounded label cardinality."""
     return str(getattr(scope.get("route"), "path", "none"))
 
 

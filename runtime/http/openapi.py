@@ -8,14 +8,6 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 
-class ValidationProblem(BaseModel):
-    """One thing that is wrong with a request."""
-
-    type: str = Field(examples=["wrong_type"])
-    location: list[str | int] = Field(examples=[["body", "position"]])
-    message: str = Field(examples=["Input should be a valid integer"])
-
-
 class ErrorDetail(BaseModel):
     """An error's code, message and fields."""
 
@@ -28,34 +20,34 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Every error has this body."""
+    """Body of every error."""
 
     success: Literal[False] = False
     status: int = Field(examples=[422])
     error: ErrorDetail
 
 
-class Health(BaseModel):
-    """The process lives."""
+class HealthResponse(BaseModel):
+    """Liveness of the process."""
 
     status: Literal["ok"]
 
 
-class Ready(BaseModel):
-    """Each dependency: ok; away; missing, when requests continue without it; degraded, when `problems` says why."""
+class ReadinessResponse(BaseModel):
+    """State of each dependency: ok, away, missing (requests proceed without it), or degraded (see `problems`)."""
 
     ready: bool
     dependencies: dict[str, Literal["ok", "away", "missing", "degraded"]]
     problems: list[str]
 
 
-def answers(*statuses: int, ok: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint that may answer these errors, besides those that any may; `ok` is its 200."""
+def error_responses(*statuses: int, ok: type[BaseModel] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of an endpoint: these statuses and those of any endpoint; `ok` is the model of its 200."""
     good: dict[int | str, dict[str, Any]] = {} if ok is None else {200: {"model": ok}}
-    return good | {status: {"model": ErrorResponse} for status in (*statuses, *_ANY)}
+    return good | {status: {"model": ErrorResponse} for status in (*statuses, *_ANY_ENDPOINT)}
 
 
-_ANY = (400, 401, 403, 422, 429, 500, 503)
+_ANY_ENDPOINT = (400, 401, 403, 422, 429, 500, 503)
 
 
 _SECURITY = {
@@ -69,10 +61,10 @@ _SECURITY = {
 }
 
 
-def document(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[str, Any]]:
-    """The application's document, with what every path but the open ones needs: a key, and perhaps a namespace.
+def document_generator(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[str, Any]]:
+    """Return a generator of the OpenAPI document that adds the security schemes of all paths but the open ones.
 
-    FastAPI would say so by itself for dependencies of its own kind, which cost each request a tenth of its time.
+    FastAPI adds them itself for its own security dependencies, but these cost a tenth of each request's time.
     """
     generated = app.openapi
 
@@ -87,9 +79,9 @@ def document(app: FastAPI, *, open_paths: Sequence[str]) -> Callable[[], dict[st
     return completed
 
 
-def methods_of(document: dict[str, Any], path: str) -> set[str]:
-    """Methods of a path in the document; a literal path is not another's parameter."""
-    paths = document["paths"]
+def methods_of(document_generator: dict[str, Any], path: str) -> set[str]:
+    """Return the methods of a path in the document; a literal path takes precedence over a parameter."""
+    paths = document_generator["paths"]
     fitting = (
         [path] if path in paths else [each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), path)]
     )
@@ -98,7 +90,7 @@ def methods_of(document: dict[str, Any], path: str) -> set[str]:
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
-    """A schema that stands by itself: each reference to one of its definitions replaced by that."""
+    """Return a schema with each reference replaced by its definition."""
     if isinstance(schema, list):
         return [_inlined(each, definitions) for each in schema]
     if not isinstance(schema, dict):
@@ -108,8 +100,10 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
     return {name: _inlined(value, definitions) for name, value in schema.items() if name != "$defs"}
 
 
-def body_of(schema: dict[str, Any], example: Any, *, kinds: tuple[str, ...] = ("application/json",)) -> dict[str, Any]:
-    """The `openapi_extra` of an endpoint that reads its body itself."""
+def request_body(
+    schema: dict[str, Any], example: Any, *, kinds: tuple[str, ...] = ("application/json",)
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of an endpoint that reads its body itself."""
     plain = _inlined(schema, schema.get("$defs", {}))
     content = {kind: {"schema": plain, "example": example} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,4 +1,4 @@
-"""Origins of web pages (RFC 6454), in the one spelling that browsers send."""
+"""Origins of web pages (RFC 6454) in the spelling of browsers."""
 
 import ipaddress
 import re
@@ -15,14 +15,14 @@ _MAX_CHARACTERS = 512
 
 
 def serialized_origin(text: str) -> str:
-    """An origin as browsers send it: lower case, ASCII, without a default port, trailing dot or slash.
+    """Normalize an origin as browsers send it: lower case, ASCII, no default port, trailing dot or slash.
 
-    Raises ValueError, worded for whoever wrote it, when this is no origin that a browser sends.
+    Raises ValueError, with a message for the author of the text, when no browser sends such an origin.
     """
     if len(text) > _MAX_CHARACTERS:
         raise ValueError(f"an origin has at most {_MAX_CHARACTERS} characters")
     try:
-        parts = urlsplit("" if _BLANK.search(text) else text)  # it would leave some of them out
+        parts = urlsplit("" if _BLANK.search(text) else text)  # urlsplit drops some blanks silently
         port = parts.port
     except ValueError:
         raise ValueError(f"{text!r} is not an origin: write https://host or https://host:port") from None
@@ -38,15 +38,15 @@ def serialized_origin(text: str) -> str:
 def _host(host: str, text: str) -> str:
     if ":" in host:
         try:
-            return f"[{ipaddress.IPv6Address(host.replace('%', ' '))}]"  # a zone is part of no origin
+            return f"[{ipaddress.IPv6Address(host.replace('%', ' '))}]"  # an origin has no zone id
         except ValueError:
-            raise ValueError(f"{text!r} is not an origin: [{host}] is no IPv6 address") from None
+            raise ValueError(f"{text!r} is not an origin: [{host}] is not an IPv6 address") from None
     try:
-        # As browsers map names (UTS 46). They send what IDNA 2008 would refuse, too, such as emoji.
+        # Browsers map names by UTS 46, and also send names that IDNA 2008 refuses, such as emoji.
         labels = idna.uts46_remap(host, std3_rules=False).removesuffix(".").split(".")
         found = ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
     except (UnicodeError, idna.IDNAError):
         found = ""
     if not _ASCII_HOST.fullmatch(found):
-        raise ValueError(f"{text!r} is not an origin: {host!r} is no host name")
+        raise ValueError(f"{text!r} is not an origin: {host!r} is not a host name")
     return found

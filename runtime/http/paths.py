@@ -1,4 +1,4 @@
-"""The API's paths that more than one part of it speaks of."""
+"""Paths that several modules of the API use."""
 
 INTERACTIONS = "/v1/retrievers/interactions"
 BEACON = f"{INTERACTIONS}/beacon"
@@ -8,4 +8,4 @@ METRICS = "/metrics"
 
 OPERATIONS = (HEALTH, READY, METRICS)
 WITHOUT_KEY = (*OPERATIONS, BEACON)
-"""A beacon brings a token."""
+"""Paths without an API key. A beacon has a page token instead."""

@@ -1,4 +1,4 @@
-"""The preference `Prefer: wait=2` (RFC 7240, section 4.3): answer when the outcome is final, or after that many."""
+"""Preference `Prefer: wait=2` (RFC 7240, section 4.3): respond when the outcome is final, or after two seconds."""
 
 import re
 
@@ -8,11 +8,11 @@ _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?([0-9]{1,4})\"?\s*(?:$|[,;])", r
 
 
 def wait_s(request: Request, most_ms: int) -> float | None:
-    """How long this request may wait; None when it does not say. What it asks beyond `most_ms` it does not get."""
+    """Return the seconds that a request wants to wait, at most `most_ms` milliseconds; None without a preference."""
     found = _WAIT.search(request.headers.get("prefer", ""))
     return min(int(found[1]), most_ms / 1000) if found else None
 
 
-def applied(seconds: float | None) -> dict[str, str]:
-    """The header that says that a preference was honoured."""
+def preference_applied(seconds: float | None) -> dict[str, str]:
+    """Return the header that confirms an applied preference."""
     return {} if seconds is None else {"Preference-Applied": f"wait={seconds:g}"}

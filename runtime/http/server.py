@@ -1,4 +1,4 @@
-"""uvicorn as a process of ours: it ends in order on SIGTERM and SIGINT, and the API's connections are bounded."""
+"""uvicorn servers: graceful stop on SIGTERM and SIGINT, and bounded connections for the API."""
 
 import asyncio
 import logging
@@ -12,8 +12,8 @@ from typing import Any
 import uvicorn
 
 from runtime.http.connection import BoundedConnection
-from runtime.http.connection_limits import ACCEPTED_TOGETHER, Limits, within_descriptors
-from runtime.http.turns import Starts
+from runtime.http.connection_limits import ACCEPTED_TOGETHER, ConnectionLimits, within_descriptors
+from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS
 from runtime.ports import BACKLOG
 from runtime.settings import Settings
@@ -21,32 +21,32 @@ from runtime.settings import Settings
 log = logging.getLogger("tally.api")
 
 
-class OrderlyServer(uvicorn.Server):
-    """Its own signal handling ends the process by the signal, before what is open around `serve` could be closed."""
+class GracefulServer(uvicorn.Server):
+    """Server with its own signal handling: uvicorn's re-raises the signal before the caller can close resources."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone."""
+        """Install no signal handlers."""
         yield
 
-    async def serve_until_told(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Serve until SIGTERM or SIGINT; requests in flight may end."""
+    async def serve_until_signal(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Serve until SIGTERM or SIGINT, then finish requests in flight."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         await self.serve(list(sockets) if sockets else None)
 
     def stop(self) -> None:
-        """Stop accepting, let running requests end, return from `serve`."""
+        """Stop accepting, finish running requests, and return from `serve`."""
         self.should_exit = True
 
 
-class ApiServer(OrderlyServer):
-    """Serves an application over bounded connections."""
+class ApiServer(GracefulServer):
+    """Server of an application with bounded connections."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
-        limits = within_descriptors(Limits.of(settings))
-        protocol: Any = partial(BoundedConnection, limits, Starts())
+        limits = within_descriptors(ConnectionLimits.of(settings))
+        protocol: Any = partial(BoundedConnection, limits, StartQueue())
         super().__init__(
             uvicorn.Config(
                 app,
@@ -64,14 +64,14 @@ class ApiServer(OrderlyServer):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept; `backlog` is also how many asyncio accepts at a time, and the kernel may keep more."""
-        asyncio.get_running_loop().set_exception_handler(_explained)
+        """Start to accept. asyncio accepts `backlog` connections at a time; the kernel may queue more."""
+        asyncio.get_running_loop().set_exception_handler(_log_loop_error)
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(BACKLOG)
 
     async def on_tick(self, counter: int) -> bool:
-        """End connections that have taken too long. uvicorn calls it ten times a second."""
+        """Close connections that exceed a time limit. uvicorn calls this ten times a second."""
         now = asyncio.get_running_loop().time()
         connections: list[Any] = list(self.server_state.connections)
         CONNECTIONS.set(len(connections))
@@ -80,12 +80,12 @@ class ApiServer(OrderlyServer):
         return await super().on_tick(counter)
 
 
-def _explained(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what the event loop could not do. A lack of descriptors is no fault of the code, and gets no stack trace."""
+def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error of the event loop, without a stack trace when file descriptors ran out."""
     if str(context.get("message")).startswith("socket.accept() out of system resource"):
         log.error(
-            "no connection can be accepted for a second: %s. Raise the process's limit of open files (ulimit -n), or "
-            "lower TALLY_HTTP_CONNECTIONS",
+            "accepting connections pauses for a second: %s. Raise the limit of open files (ulimit -n), or lower "
+            "TALLY_HTTP_CONNECTIONS",
             context.get("exception"),
         )
     else:

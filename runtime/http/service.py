@@ -1,4 +1,4 @@
-"""The application: parts (collector, reader) on one base of health, readiness, metrics, errors and limits."""
+"""API application: modules (collector, reader) with common health, readiness, metrics, errors and limits."""
 
 import asyncio
 import gc
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from http import HTTPStatus
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -20,8 +21,8 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Degraded, TallyError, Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access
-from runtime.http.best_effort import BestEffort
-from runtime.http.errors import MOST_PROBLEMS, ApiError, invalid, problem, unavailable
+from runtime.http.best_effort import BestEffortRedis
+from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, unavailable
 from runtime.http.head import HeadAsGet
 from runtime.http.hosts import AllowedHosts
 from runtime.http.limits import RateLimits
@@ -33,12 +34,12 @@ from runtime.traces import Traces
 
 log = logging.getLogger("tally.api")
 
-CHECK_S = 2.0
-"""A dependency that takes longer to say that it is there is not."""
-CHECKED_FOR_S = 0.5
+CHECK_TIMEOUT_S = 2.0
+"""Timeout of a readiness check, after which the dependency counts as unavailable."""
+READINESS_CACHE_S = 0.5
 """Readiness results are cached for this long."""
 
-EXPOSED = (
+EXPOSED_HEADERS = (
     REQUEST_ID,
     "X-Interaction-Id",
     "X-Duplicate-Of",
@@ -51,7 +52,7 @@ EXPOSED = (
 
 
 class Check(NamedTuple):
-    """How to tell whether a dependency is there; without one that is not `needed` requests continue."""
+    """Readiness check of a dependency. Requests proceed without one that is not `needed`."""
 
     ask: Callable[[], Awaitable[None]]
     needed: bool = True
@@ -63,34 +64,34 @@ class AppContext(NamedTuple):
     settings: Settings
     access: Access
     limits: RateLimits
-    redis: BestEffort
+    redis: BestEffortRedis
 
 
 class Stores(NamedTuple):
-    """Connections to ClickHouse, each with threads of its own: what takes long must not keep others waiting."""
+    """Connections to ClickHouse, each with its own threads, so that slow queries do not delay others."""
 
     lookups: ClickHouse
     lists: ClickHouse
-    watched: ClickHouse
-    """For keys and readiness."""
+    monitoring: ClickHouse
+    """Connection for keys and readiness."""
 
 
 class ApiModule(Protocol):
-    """A part of the API."""
+    """Module of the API: endpoints and their connections."""
 
     def routes(self, base: AppContext) -> APIRouter:
-        """Its endpoints."""
+        """Return the module's endpoints."""
 
     def opened(self, base: AppContext, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
-        """Connect; gives what readiness looks at, by name. Leaving disconnects, after what was taken in is done."""
+        """Connect, and yield readiness checks by name. On exit finish accepted work, then disconnect."""
 
 
-def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
-    """The application; it connects when it starts and disconnects when it stops.
+def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
+    """Return the application, which connects at its start and disconnects at its stop.
 
-    `hosts` are the names that it answers to; none: to any.
+    `hosts` are the accepted host names; empty: any.
     """
-    redis = BestEffort(settings)
+    redis = BestEffortRedis(settings)
     base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
     readiness = _Readiness()
     traces = Traces(settings, "tally-api")
@@ -101,19 +102,19 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
             stack.enter_context(traces.exported())
             opened = [connect(settings, lazily=True, threads=threads) for threads in (4, 2, 2)]
             stores = Stores(*[await stack.enter_async_context(each) for each in opened])
-            await stack.enter_async_context(base.access.kept_fresh(stores.watched))
+            await stack.enter_async_context(base.access.refreshed(stores.monitoring))
             if settings.redis.get_secret_value():
                 await stack.enter_async_context(redis.opened())
             checks = {
-                "redis": Check(_redis_answers(redis), needed=False),
+                "redis": Check(_redis_check(redis), needed=False),
                 "keys": Check(base.access.check, needed=False),
             }
-            for part in parts:
-                checks |= await stack.enter_async_context(part.opened(base, stores))
-            app.openapi()  # kept from now on; making it takes as long as a hundred requests
-            BUILD.labels(metadata.version("tally")).set(1)
+            for module in modules:
+                checks |= await stack.enter_async_context(module.opened(base, stores))
+            app.openapi()  # cached; generating it takes as long as a hundred requests
+            BUILD.labels(metadata.version("tally-server")).set(1)
             readiness.checks = checks
-            # What is there by now stays: looking through all of it again and again takes 100 ms of some requests.
+            # Existing objects are permanent: without the freeze each full collection stops requests for 100 ms.
             gc.collect()
             gc.freeze()
             yield
@@ -121,48 +122,55 @@ def create_app(settings: Settings, parts: Sequence[ApiModule], hosts: Collection
 
     app = FastAPI(
         title="Tally",
-        version=metadata.version("tally"),
+        version=metadata.version("tally-server"),
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.add_exception_handler(ApiError, _answer_api_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_exception_handler(Unavailable, _answer_unavailable)
-    for part in parts:
-        app.include_router(part.routes(base))
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(Unavailable, _on_unavailable)
+    for module in modules:
+        app.include_router(module.routes(base))
     app.include_router(_operations(readiness))
-    app.openapi = openapi.document(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
+    app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
+    _add_middleware(app, settings, hosts, traces)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, hosts: Collection[str], traces: Traces) -> None:
+    """Add the middleware, the innermost first."""
     if settings.cors_origins:
         app.add_middleware(
             _Cors,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Namespace", REQUEST_ID],
-            expose_headers=EXPOSED,
+            expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(HeadAsGet)
     if hosts:
         app.add_middleware(AllowedHosts, names=hosts)
     app.add_middleware(
-        RequestMiddleware, most_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
+        RequestMiddleware, max_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
     )
-    return app
 
 
 def _operations(readiness: "_Readiness") -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get(paths.HEALTH, response_model=openapi.Health)
+    @router.get(paths.HEALTH, response_model=openapi.HealthResponse)
     async def health() -> dict[str, str]:
-        """The process lives; it says nothing of what it depends on."""
+        """Liveness of the process, independent of its dependencies."""
         return {"status": "ok"}
 
-    @router.get(paths.READY, response_model=openapi.Ready, responses={503: {"model": openapi.Ready}})
+    @router.get(
+        paths.READY, response_model=openapi.ReadinessResponse, responses={503: {"model": openapi.ReadinessResponse}}
+    )
     async def ready() -> JSONResponse:
-        """Whether requests can be answered now, and the state of each: ok, away, missing (not needed), or degraded."""
-        answer = await readiness.look()
+        """Readiness, and the state of each dependency: ok, away, missing (not needed), or degraded."""
+        answer = await readiness.check()
         return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
 
     @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -174,10 +182,10 @@ def _operations(readiness: "_Readiness") -> APIRouter:
 
 
 class _Cors(CORSMiddleware):
-    """Lets pages of the origins in TALLY_CORS_ORIGINS call, however they are spelled."""
+    """Middleware that allows pages of TALLY_CORS_ORIGINS, in any spelling of the origin."""
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Whether pages of this origin may call."""
+        """Return whether pages of this origin may call the API."""
         with suppress(ValueError):
             origin = serialized_origin(origin)
         return super().is_allowed_origin(origin)
@@ -190,21 +198,21 @@ class _Readiness:
         self._answer: dict[str, Any] = {}
         self._until = 0.0
 
-    async def look(self) -> dict[str, Any]:
+    async def check(self) -> dict[str, Any]:
         async with self._lock:
             if time.monotonic() >= self._until:
                 states = await asyncio.gather(*map(_state, self.checks.values()))
                 named = {name: state for name, (state, _) in zip(self.checks, states, strict=True)}
                 problems = [problem for _, problem in states if problem]
                 self._answer = {"ready": "away" not in named.values(), "dependencies": named, "problems": problems}
-                self._until = time.monotonic() + CHECKED_FOR_S
+                self._until = time.monotonic() + READINESS_CACHE_S
             return self._answer
 
 
 async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degraded"], str]:
-    """A dependency's state, and what somebody has to look at."""
+    """Return a dependency's state, and the problem of a degraded one."""
     try:
-        async with asyncio.timeout(CHECK_S):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check.ask()
     except Degraded as error:
         return "degraded", str(error)
@@ -213,7 +221,7 @@ async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degrad
     return "ok", ""
 
 
-def _redis_answers(redis: BestEffort) -> Callable[[], Awaitable[None]]:
+def _redis_check(redis: BestEffortRedis) -> Callable[[], Awaitable[None]]:
     async def ask() -> None:
         if await redis.ask("readiness", lambda connected: connected.ping()) is None:
             raise Unavailable("Redis does not answer")
@@ -229,27 +237,29 @@ async def _stopping() -> None:
     raise Unavailable("the process is stopping")
 
 
-async def _answer_api_error(_request: Request, error: Exception) -> Response:
+async def _on_api_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101  (FastAPI calls it for nothing else)
     return error.response()
 
 
-async def _answer_http_error(request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     headers = dict(error.headers or {})
-    if error.status_code == 405 and (methods := openapi.methods_of(request.app.openapi(), request.scope["path"])):
-        headers["Allow"] = ", ".join(sorted(methods))  # the router itself names those of one of its endpoints only
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
+        methods := openapi.methods_of(request.app.openapi(), request.scope["path"])
+    ):
+        headers["Allow"] = ", ".join(sorted(methods))  # the router itself names the methods of one endpoint only
     return ApiError(error.status_code, str(error.detail), headers=headers).response()
 
 
-async def _answer_invalid(_request: Request, error: Exception) -> Response:
+async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     problems = error.errors()
-    told = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MOST_PROBLEMS]]
-    return invalid(told, more=len(problems) - len(told)).response()
+    problems_shown = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MAX_PROBLEMS]]
+    return invalid(problems_shown, more=len(problems) - len(problems_shown)).response()
 
 
-async def _answer_unavailable(_request: Request, error: Exception) -> Response:
-    # Not its text: addresses stand in it.
+async def _on_unavailable(_request: Request, error: Exception) -> Response:
+    # The response omits the error's text, which holds addresses.
     log.warning("%s", error)
-    return unavailable("a store behind this service does not answer, try again").response()
+    return unavailable("a store of this service does not answer: retry shortly").response()

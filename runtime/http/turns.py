@@ -1,4 +1,4 @@
-"""Turns: how much the event loop does between two looks at its sockets."""
+"""Queues that bound the work of one event-loop iteration, so that sockets are polled in between."""
 
 import asyncio
 from collections import deque
@@ -6,43 +6,43 @@ from collections.abc import Callable
 from typing import TypeVar
 
 SMALL_BYTES = 2 * 1024
-"""Work on an input of up to this size takes well under a millisecond, and needs no turn."""
+"""Inputs up to this size take well under a millisecond, and are not queued."""
 
 STARTED_TOGETHER = 32
-"""Requests of which each begins with some tenths of a millisecond of work."""
+"""Maximum requests started in one iteration; each starts with some tenths of a millisecond of work."""
 
 Result = TypeVar("Result")
 
 
-class Turns:
-    """A queue for pieces of work, of which the event loop runs at most one between two looks at its sockets.
+class TurnQueue:
+    """Queue of work of which the event loop runs one piece per iteration.
 
-    Without it a hundred requests that arrive together would hold the loop for a hundred pieces in a row.
+    Without it a hundred simultaneous requests would block the loop for a hundred pieces in a row.
     """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def run(self, size: int, work: Callable[[], Result]) -> Result:
-        """Run `work`, whose input has `size` bytes, and return what it returns."""
+        """Run `work` on an input of `size` bytes, and return its result."""
         if size <= SMALL_BYTES:
             return work()
         async with self._lock:
             try:
                 return work()
             finally:
-                await asyncio.sleep(0)  # with the lock held: whoever waits comes after all that is ready now
+                await asyncio.sleep(0)  # with the lock held: the next piece runs after all ready callbacks
 
 
-class Starts:
-    """Starts requests, STARTED_TOGETHER of them at most in one round of the event loop; further ones in the next."""
+class StartQueue:
+    """Queue that starts at most STARTED_TOGETHER requests per event-loop iteration."""
 
     def __init__(self) -> None:
         self._left = STARTED_TOGETHER
         self._waiting: deque[Callable[[], None]] = deque()
 
     def start(self, loop: asyncio.AbstractEventLoop, begin: Callable[[], None]) -> None:
-        """Call `begin`, now or in one of the next rounds, in order."""
+        """Call `begin` now or in a later iteration, in order."""
         if self._left == STARTED_TOGETHER:
             loop.call_soon(self._next_round, loop)
         if self._left and not self._waiting:

@@ -1,4 +1,4 @@
-"""Processes that this process starts, watches and stops, and that never outlive it."""
+"""Child processes that never outlive this process."""
 
 import os
 import signal
@@ -12,29 +12,30 @@ from pathlib import Path
 from runtime.errors import TallyError
 from runtime.process import guard, launch
 
+TAIL_BYTES = 64 * 1024
 TAIL_LINES = 15
 KILL_WAIT_S = 5.0
-CLOSE_PACE_S = 0.02
+CLOSE_POLL_S = 0.02
 
-_BARE_PYTHON = (sys.executable, "-I", "-S")
-"""For the guard and the launch: neither site-packages nor the working directory nor PYTHON* variables."""
+_ISOLATED_PYTHON = (sys.executable, "-I", "-S")
+"""Interpreter of the guard and the launcher: no site-packages, working directory or PYTHON* variables."""
 
 
 def module_command(name: str, *arguments: str) -> list[str]:
-    """The command that runs a module with this interpreter.
+    """Return the command that runs a module with this interpreter.
 
-    With -P: without it a folder `schemas/` in the working directory would be imported instead of Tally's own.
+    Without -P a folder `schemas/` in the working directory would be imported instead of Tally's own.
     """
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
 class ChildFailed(TallyError):
-    """A child process ended, or did not get ready. The message ends with the last lines of its log."""
+    """Child process that ended or did not become ready. The message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """One running process and its log."""
+    """Child process and its log."""
 
     name: str
     process: "subprocess.Popen[bytes]"
@@ -42,21 +43,21 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id: of the command itself, not of a wrapper."""
+        """Process id of the command itself, not of a wrapper."""
         return self.process.pid
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it."""
+        """Exit code; None while the process runs, negative when a signal ended it."""
         return self.process.poll()
 
     def failure(self, what: str) -> ChildFailed:
-        """The error that says `what` of this child, with the last lines of its log."""
+        """Return the error that says `what` about this child, with the last lines of its log."""
         if self.log_path is None:
             return ChildFailed(f"{self.name} {what}")
         try:
             with self.log_path.open("rb") as file:
-                file.seek(max(0, self.log_path.stat().st_size - 64 * 1024))
+                file.seek(max(0, self.log_path.stat().st_size - TAIL_BYTES))
                 lines = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
         except OSError:
             lines = []
@@ -64,7 +65,7 @@ class Child:
         return ChildFailed(f"{self.name} {what}; the end of {self.log_path}:{tail}")
 
     def describe_exit(self) -> str:
-        """How it ended, for people."""
+        """Describe how the process ended."""
         code = self.exit_code
         if code is None:
             return "runs"
@@ -72,13 +73,13 @@ class Child:
 
 
 class Children:
-    """Starts processes under one guard. Not safe for use from several threads."""
+    """Child processes under one guard. Not thread-safe."""
 
     def __init__(self) -> None:
         self._unreaped: dict[int, Child] = {}
         reading, self._writing = os.pipe()
         self._guard = subprocess.Popen(
-            [*_BARE_PYTHON, guard.__file__],
+            [*_ISOLATED_PYTHON, guard.__file__],
             stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -96,11 +97,10 @@ class Children:
         working_dir: Path | None = None,
         input_path: Path | None = None,
     ) -> Child:
-        """Start a command. Its output goes to `log_path`, or with None to this process's own outputs.
+        """Start a command with `input_path`, or nothing, as its standard input.
 
-        It reads `input_path`, or nothing.
-
-        It gets a session of its own, so Ctrl-C reaches only this process, which then stops it in order.
+        Its output goes to `log_path`, or with None to this process's own outputs. It gets a session of its own, so
+        Ctrl-C reaches only this process, which then stops its children in order.
         """
         log = None
         if log_path is not None:
@@ -109,7 +109,7 @@ class Children:
         given = (input_path or Path(os.devnull)).open("rb")
         try:
             process = subprocess.Popen(
-                [*_BARE_PYTHON, launch.__file__, str(self._writing), *command],
+                [*_ISOLATED_PYTHON, launch.__file__, str(self._writing), *command],
                 stdin=given,
                 stdout=log,
                 stderr=log,
@@ -126,11 +126,11 @@ class Children:
         return child
 
     def stop(self, child: Child, timeout_s: float) -> int:
-        """End a child: SIGTERM, and SIGKILL when it takes longer than `timeout_s`. Returns its exit code."""
+        """Stop a child by SIGTERM, and by SIGKILL after `timeout_s`. Return its exit code."""
         return self.stop_all([child], timeout_s)[0]
 
     def stop_all(self, children: Sequence[Child], timeout_s: float) -> list[int]:
-        """The same for several children at once."""
+        """Stop several children at once like `stop`. Return their exit codes."""
         for child in children:
             if child.exit_code is None:
                 child.process.send_signal(signal.SIGTERM)
@@ -141,20 +141,20 @@ class Children:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait(KILL_WAIT_S)
-            self.reaped(child)
+            self.mark_reaped(child)
         return [child.process.returncode for child in children]
 
-    def reaped(self, child: Child) -> None:
-        """Tell the guard that a child has ended, so that it will never signal a stranger with the same id."""
+    def mark_reaped(self, child: Child) -> None:
+        """Tell the guard that a child has ended, so that it never signals another process with the same id."""
         os.write(self._writing, b"-%d\n" % child.pid)
         self._unreaped.pop(child.pid, None)
 
     def close(self) -> None:
-        """Let the guard go; it stops whatever was not stopped. Returns when it has."""
+        """Release the guard, which stops the remaining children, and wait for it."""
         os.close(self._writing)
         deadline = time.monotonic() + 2 * guard.STOP_S + KILL_WAIT_S
         while self._guard.poll() is None and time.monotonic() < deadline:
             for child in self._unreaped.values():
-                child.process.poll()  # until then it is a zombie, which the guard waits for
-            time.sleep(CLOSE_PACE_S)
+                child.process.poll()  # reaps it: the guard waits for zombies, too
+            time.sleep(CLOSE_POLL_S)
         self._guard.wait(0)

@@ -1,7 +1,7 @@
-"""The guard: a process that outlives its parent just long enough to stop what the parent started.
+"""Guard process that outlives its parent just long enough to stop the parent's children.
 
-It reads `+pid` and `-pid` lines from standard input. When the last writer is gone (the parent left, crashed or
-was killed) it stops the processes that are left, last started first.
+It reads `+pid` and `-pid` lines from standard input. When the last writer is gone (the parent ended, crashed or was
+killed) it stops the remaining processes, last started first.
 """
 
 import os
@@ -10,10 +10,11 @@ import sys
 import time
 
 STOP_S = 15.0
+POLL_S = 0.05
 
 
 def main() -> None:
-    """Read until end of file, then stop what is left."""
+    """Read until end of file, then stop the remaining processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pids: dict[int, None] = {}
     for line in sys.stdin.buffer:
@@ -27,7 +28,7 @@ def main() -> None:
         left = [pid for pid in left if _signal(pid, sent)]
         deadline = time.monotonic() + STOP_S
         while left and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(POLL_S)
             left = [pid for pid in left if _signal(pid, 0)]
 
 

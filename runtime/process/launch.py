@@ -1,7 +1,7 @@
-"""Registers this process with the guard, then becomes the command: `launch.py FD COMMAND [ARG ...]`.
+"""Launcher that registers this process with the guard, then becomes the command: `launch.py FD COMMAND [ARG ...]`.
 
-The child registers itself, before it is anything else, so there is no moment at which a crash of the parent
-could leave it unknown to the guard. Run by path, without site-packages: it costs 15 ms.
+The child registers itself first, so a crash of the parent never leaves it unknown to the guard. It runs by path,
+without site-packages, which takes 15 ms.
 """
 
 import os
@@ -10,10 +10,11 @@ import sys
 
 def main() -> None:
     """Register, then become the command."""
-    guard = int(sys.argv[1])
+    descriptor, *command = sys.argv[1:]
+    guard = int(descriptor)
     os.write(guard, b"+%d\n" % os.getpid())
-    os.close(guard)  # the guard waits for its last writer to go, which must not be the command
-    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606
+    os.close(guard)  # the guard waits for its last writer, which must not be the command
+    os.execvp(command[0], command)  # noqa: S606
 
 
 if __name__ == "__main__":

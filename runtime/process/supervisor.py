@@ -1,4 +1,4 @@
-"""The supervisor: keeps a number of processes running."""
+"""Supervisor that keeps a number of processes running."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +11,15 @@ from runtime.process.children import Child, Children
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 STABLE_AFTER_S = 30.0
-"""A process that ran this long and died is restarted at once again."""
+"""Run time after which a process's failures no longer delay its restart."""
 
-FOR_GOOD = frozenset({each.exit_code for each in (Fatal, SettingsError)})
-"""How a process ends that starting again cannot repair."""
+PERMANENT_EXIT_CODES = frozenset({each.exit_code for each in (Fatal, SettingsError)})
+"""Exit codes of errors that a restart cannot repair."""
 
 
 @dataclass
 class _Slot:
-    """One process's place: who fills it, and when it may be filled again."""
+    """Slot of one process: its current child, and the time of its next start."""
 
     name: str
     command: Sequence[str]
@@ -31,7 +31,7 @@ class _Slot:
 
 
 class Supervisor:
-    """Starts processes, restarts what dies, and stops them all. Drive it by calling `poll` often."""
+    """Supervisor of processes: starts, restarts and stops them. Call `poll` often."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Supervisor:
         log_dir: Path | None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        """`commands` by the names of their processes."""
+        """Take `commands` by process name; `say` receives one line per restart."""
         self._children = children
         self._environment = environment
         self._stop_timeout_s = stop_timeout_s
@@ -62,9 +62,9 @@ class Supervisor:
         slot.started_at = time.monotonic()
 
     def poll(self) -> bool:
-        """Look after every process; returns whether any is still to run.
+        """Restart ended processes, and return whether any is still to run.
 
-        Raises ChildFailed when one ended in a way that starting it again cannot repair.
+        Raises ChildFailed when a process ended with an error that a restart cannot repair.
         """
         now = time.monotonic()
         for slot in self._slots:
@@ -75,12 +75,12 @@ class Supervisor:
         return not all(slot.done for slot in self._slots)
 
     def _ended(self, slot: _Slot, child: Child, now: float) -> None:
-        self._children.reaped(child)
+        self._children.mark_reaped(child)
         slot.child = None
         if child.exit_code == 0:
             slot.done = True
             return
-        if child.exit_code is not None and child.exit_code in FOR_GOOD:
+        if child.exit_code is not None and child.exit_code in PERMANENT_EXIT_CODES:
             failure = child.failure(f"{child.describe_exit()} and will not be restarted")
             failure.exit_code = child.exit_code
             raise failure
@@ -95,10 +95,7 @@ class Supervisor:
         return [slot.child.pid for slot in self._slots if slot.child is not None]
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Let every process finish what it is at. Safe to call twice.
-
-        What takes longer than `timeout_s` (default: the stop timeout and a little more) is killed.
-        """
+        """Stop every process, and kill it after `timeout_s` (default: the stop timeout). Safe to call twice."""
         running = [slot.child for slot in self._slots if slot.child is not None]
         self._children.stop_all(running, timeout_s or self._stop_timeout_s)
         for slot in self._slots:

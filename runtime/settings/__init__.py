@@ -1,5 +1,5 @@
-"""Every setting, in one place. `TALLY_<NAME>` in the environment overrides what a running stack offers, which
-overrides the default here."""
+"""All settings. `TALLY_<NAME>` in the environment overrides the value of a running stack, which overrides the
+default."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.log import LogFormat
-from runtime.masking import hide
+from runtime.masking import register_secrets
 from runtime.settings.clickhouse import ClickHouseSettings
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
@@ -20,7 +20,7 @@ from runtime.settings.kafka import KafkaSettings
 from runtime.settings.redis import RedisSettings
 from runtime.settings.retention import RetentionSettings
 from runtime.sizes import MIB
-from runtime.stack_file import Phase, StackFile
+from runtime.stack_file import StackFile, StackPhase
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
@@ -75,7 +75,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
     @classmethod
     def _without_braces(cls, value: str) -> str:
         if "{" in value or "}" in value:
-            raise ValueError("must not contain { or }: Redis Cluster places keys by what stands between them")
+            raise ValueError("must not contain { or }: Redis Cluster hashes only the text between them")
         return value
 
     @field_validator("namespace")
@@ -98,12 +98,12 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
 
     @classmethod
     def load(cls, data_dir: Path | None = None, **overrides: Any) -> Self:
-        """The settings of this process: overrides, then the environment, then a running stack, then defaults.
+        """Load the settings of this process: overrides, then the environment, then a running stack, then defaults.
 
-        Raises SettingsError naming each variable that cannot be read.
+        Raises SettingsError that names each invalid variable.
         """
         if unknown := sorted(set(overrides) - set(cls.model_fields)):
-            raise SettingsError(f"no such setting: {', '.join(unknown)}")
+            raise SettingsError(f"unknown settings: {', '.join(unknown)}")
         chosen = data_dir or Path(os.environ.get("TALLY_DATA_DIR") or DEFAULT_DATA_DIR)
         stack = StackFile.of_running_stack(chosen)
         offered = stack.as_settings() if stack else {}
@@ -113,11 +113,11 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         except ValidationError as error:
             wrong = "; ".join(map(_in_words, error.errors(include_input=False)))
             raise SettingsError(wrong) from None
-        hide(loaded.secrets())
+        register_secrets(loaded.secrets())
         return loaded
 
     def secrets(self) -> list[str]:
-        """The keys and passwords in these settings, those in addresses included."""
+        """Return the keys and passwords in these settings, also those in URLs."""
         found = []
         for name in type(self).model_fields:
             if isinstance(value := getattr(self, name), SecretStr):
@@ -134,20 +134,20 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         return self
 
     def _missing(self, variable: str) -> str:
-        """The error for a setting that neither the environment nor a stack has."""
-        phase = Phase.of(self.data_dir)
-        if phase and phase.doing != "running":
+        """Return the error for a setting that neither the environment nor a stack provides."""
+        phase = StackPhase.of(self.data_dir)
+        if phase and phase.state != "running":
             return (
-                f"{variable} is not set, and the stack in {self.data_dir} is {phase.doing} (pid {phase.pid}): "
-                f"wait until it has, or set {variable}"
+                f"{variable} is not set, and the stack in {self.data_dir} is {phase.state} (pid {phase.pid}): "
+                f"wait until that is done, or set {variable}"
             )
         return (
             f"{variable} is not set and no stack runs in {self.data_dir}: "
-            f"start one with `tally up`, name its folder with --data-dir, or set {variable}"
+            f"start one with `tally up`, give its folder as --data-dir, or set {variable}"
         )
 
     def as_environment(self) -> dict[str, str]:
-        """Environment variables from which a child process loads the same settings."""
+        """Return environment variables from which a child process loads the same settings."""
         plain: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -160,24 +160,24 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
 
 
 def _in_words(error: ErrorDetails) -> str:
-    """An error of one setting with its name; an error of several names them by itself."""
+    """Describe an error with its setting's name; an error of several settings names them itself."""
     text = error["msg"].removeprefix("Value error, ")
     return f"TALLY_{str(error['loc'][0]).upper()}: {text}" if error["loc"] else text
 
 
 def with_user(url: str, user: str, password: str) -> str:
-    """The same address for another user."""
+    """Return the URL for another user."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}").geturl()
 
 
 def password_of(url: str) -> str:
-    """The password in a URL, as it stands there."""
+    """Return the password in a URL, still percent-encoded."""
     return urlsplit(url).netloc.rpartition("@")[0].partition(":")[2]
 
 
 def without_password(url: str) -> str:
-    """A URL that may be shown."""
+    """Return the URL without its user and password, for logs and output."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 
 class ClickHouseSettings(BaseSettings):
-    """ClickHouse: the address, the database and its cluster."""
+    """Settings of ClickHouse: the address, the database and its cluster."""
 
     clickhouse: SecretStr = Field(SecretStr(""), description="ClickHouse URL: http[s]://[user:password@]host:port.")
     clickhouse_cluster: str = Field(

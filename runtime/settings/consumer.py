@@ -1,4 +1,4 @@
-"""Settings of Workers: their group, batches and reject fuses."""
+"""Settings of workers: their group, batches and reject fuses."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from runtime.sizes import MIB
 
 
 class ConsumerSettings(BaseSettings):
-    """Workers: their group, batches and reject fuses."""
+    """Settings of workers: their group, batches and reject fuses."""
 
     group: str = Field(
         "tally", description="Consumer group id. Changing it restarts consumption from the earliest offset."

@@ -1,4 +1,4 @@
-"""The settings of the HTTP API: what it takes in, how it answers, and the bounds of both."""
+"""Settings of the HTTP API: bounds of requests, connections, lists and lookups."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from schemas.json_bounds import MAX_DEPTH
 
 
 class HttpSettings(BaseSettings):
-    """Settings of API processes, a part of `Settings`."""
+    """Settings of API processes."""
 
     lookup_in_flight: int = Field(
         2_000, ge=1, description="Maximum lookups in flight in a reader. Further ones are answered 503."

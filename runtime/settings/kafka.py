@@ -1,4 +1,4 @@
-"""Settings of Kafka: brokers, topics and how long they keep records."""
+"""Settings of Kafka: brokers, topics and producers."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from schemas.letter import MOST_LETTER_BYTES
 
 
 class KafkaSettings(BaseSettings):
-    """Kafka: brokers, topics and how long they keep records."""
+    """Settings of Kafka: brokers, topics and producers."""
 
     kafka: str = Field("", description="Kafka bootstrap servers: host:port[,host:port].")
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -52,15 +52,15 @@ class KafkaSettings(BaseSettings):
             host, _, port = server.strip().rpartition(":")
             is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
             if not host or not port.isascii() or not port.isdigit() or is_bare_ipv6:
-                raise ValueError("write host:port[,host:port], an address of IPv6 in brackets: [::1]:9092")
+                raise ValueError("write host:port[,host:port], with IPv6 addresses in brackets: [::1]:9092")
         return value
 
     @property
     def dead_letter_topic_name(self) -> str:
-        """The dead-letter topic's name."""
+        """Name of the dead-letter topic."""
         return self.dead_letter_topic or f"{self.topic}.dead-letters"
 
     @property
     def max_dead_letter_bytes(self) -> int:
-        """A letter is its record and the headers that say why."""
+        """Largest dead letter in bytes: a record and the headers that give the reason."""
         return self.max_record_bytes + MOST_LETTER_BYTES

@@ -1,13 +1,18 @@
-"""Settings of Redis: the address, and the claims that are kept there."""
+"""Settings of Redis: the address, and the lifetime of claims."""
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from schemas.dedup import DEFAULT_WINDOW_MS
+from schemas.dedup import APPEND_WINDOWS, DEFAULT_WINDOW_MS
+
+CLAIM_AGE_STEPS = 16
+"""Steps of a claim's lifetime in which its age is known."""
+
+_DAY_MS = 86_400_000
 
 
 class RedisSettings(BaseSettings):
-    """Redis: the address, and the claims that are kept there."""
+    """Settings of Redis: the address, and the lifetime of claims."""
 
     redis: SecretStr = Field(
         SecretStr(""), description="Redis URL: redis[s]://[user:password@]host:port/db. rediss:// uses TLS."
@@ -16,19 +21,19 @@ class RedisSettings(BaseSettings):
     dedup_window_ms: int = Field(
         DEFAULT_WINDOW_MS,
         ge=1,
-        le=7 * 86_400_000,
+        le=7 * _DAY_MS,
         description="Deduplication window (W) in milliseconds: a repeat within it is a duplicate.",
     )
     claim_slack_ms: int = Field(
         300_000,
         ge=0,
-        le=7 * 86_400_000,
+        le=7 * _DAY_MS,
         description="Milliseconds that claims outlive 2W. A worker that lags behind by more within 2W rebuilds them.",
     )
     clock_skew_ms: int = Field(
         60_000,
         ge=0,
-        le=86_400_000,
+        le=_DAY_MS,
         description=(
             "Largest backward step of append times in milliseconds, as when a broker's clock is set or a leader moves."
         ),
@@ -36,13 +41,14 @@ class RedisSettings(BaseSettings):
 
     @property
     def reach_back_ms(self) -> int:
-        """How long before an event's append time an owner of it may have been appended."""
-        return 2 * self.dedup_window_ms + self.clock_skew_ms
+        """Largest difference in append time, in milliseconds, between an event and an earlier owner."""
+        return APPEND_WINDOWS * self.dedup_window_ms + self.clock_skew_ms
 
     @property
     def claim_ttl_ms(self) -> int:
-        """How long Redis keeps a claim: the rule looks back 2W; the slack is for a worker whose lag grows.
+        """Lifetime of a claim in Redis, in milliseconds: 2W for the rule, and slack for a worker whose lag grows.
 
-        The age of claims is known in steps of a 16th of this, so that much is added.
+        The age of claims is known in CLAIM_AGE_STEPS steps of the lifetime, so one step is added.
         """
-        return (self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms) * 16 // 15
+        needed_ms = self.reach_back_ms + self.clock_skew_ms + self.claim_slack_ms
+        return needed_ms * CLAIM_AGE_STEPS // (CLAIM_AGE_STEPS - 1)

@@ -1,11 +1,11 @@
-"""Settings of Retention: how long events, outcomes, records and dead letters are kept."""
+"""Settings of retention: lifetimes of events, outcomes, records and dead letters."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 
 class RetentionSettings(BaseSettings):
-    """Retention: how long events, outcomes, records and dead letters are kept."""
+    """Settings of retention: lifetimes of events, outcomes, records and dead letters."""
 
     outcomes_days: int = Field(
         400,

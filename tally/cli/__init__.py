@@ -5,22 +5,24 @@ import sys
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
+_STANDARD_ERROR = 2
+"""Highest descriptor of a standard stream."""
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ends (128 + SIGINT)."""
 
 
 def main() -> None:
-    """Run a command; errors that a person can act on are one line and an exit code."""
+    """Run a command. A TallyError becomes one line and an exit code."""
     _occupy_standard_descriptors()
     try:
-        # Importing takes a second or two, in which Ctrl-C must be clean too.
-        from runtime import log  # noqa: PLC0415
-        from runtime.errors import TallyError  # noqa: PLC0415
-        from tally.cli.app import app  # noqa: PLC0415
-        from tally.cli.output import Guarded, answers, say  # noqa: PLC0415
-        from tally.invoked import invoked  # noqa: PLC0415
+        # Imported here: Ctrl-C must be clean during the imports too.
+        from runtime import log
+        from runtime.errors import TallyError
+        from tally.cli.app import app
+        from tally.cli.output import Guarded, answers, say
+        from tally.invoked import invoked
 
-        log.quieten_libraries()
+        log.silence_libraries()
         try:
             with redirect_stdout(cast(TextIO, Guarded(sys.stdout))):
                 try:
@@ -35,7 +37,7 @@ def main() -> None:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Open the null device where a standard stream is closed: a socket that got its number would be printed to."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    """Open the null device in place of a closed standard stream: else a socket could get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""All commands, gathered."""
+"""All commands. Importing them loads no store's client and nothing compiled: each command imports what it uses."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -18,7 +18,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        out.print(f"tally {version('tally')}", highlight=False)
+        out.print(f"tally {version('tally-server')}", highlight=False)
         raise typer.Exit
 
 
@@ -35,7 +35,7 @@ for run_command in (run.up, run.init, run.consume, run.serve):
     app.command(rich_help_panel="Run")(run_command)
 app.command("emit", rich_help_panel="Produce")(feed.emit)
 app.command("simulate", rich_help_panel="Produce")(feed.simulate)
-imports = typer.Typer(help="Import logs that others have published.", no_args_is_help=True)
+imports = typer.Typer(help="Import published logs.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):

@@ -1,31 +1,31 @@
-"""Commands that answer."""
+"""Commands that answer questions about events."""
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
-from readers.lookup import Lookups
-from readers.reports import REPORTS, Report, run_report
-from readers.tail import Skipped, TailEvent, TailFilter
-from readers.tail import tail as follow
-from runtime import clickhouse
+from readers.reports import REPORTS
 from runtime.errors import TallyError
-from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
-from schemas.record import record_from_row
-from tally.answering import asked, check_stores
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, load_settings
 from tally.cli.output import answers, cell, out, say, table
-from tally.in_flight import may_be_in_flight
+
+if TYPE_CHECKING:
+    from readers.reports import Report
+    from tally.tail import TailEvent
+
+VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
 
 
+@needs("worker")
 def lookup(
     interaction_id: Annotated[str, typer.Argument(help="Interaction id: int_ and 32 hex digits.")],
     namespace: Namespace = None,
@@ -38,12 +38,14 @@ def lookup(
 
     Example: tally lookup int_0198b2c0a1b27c3d8e4f5061728394a5
     """
-    settings = Settings.load(data_dir)
+    from tally.lookup import look_up
+
+    settings = load_settings(data_dir)
     if not is_interaction_id(interaction_id):
-        raise TallyError(f"{interaction_id!r} is no interaction id: int_ and the 32 hex digits of a UUIDv7")
+        raise TallyError(f"{interaction_id!r} is not an interaction id: int_ and the 32 hex digits of a UUIDv7")
 
     space = namespace or settings.namespace
-    outcome, in_flight = asked(settings, ["clickhouse"], lambda: _look_up(settings, space, interaction_id))
+    outcome, in_flight = look_up(settings, space, interaction_id)
     answer = _describe(outcome)
     if answer is None and in_flight:
         raise TallyError(
@@ -58,24 +60,10 @@ def lookup(
         out.print_json(json.dumps(answer))
 
 
-async def _look_up(settings: Settings, namespace: str, interaction_id: str) -> tuple[Outcome | None, bool]:
-    """The outcome if there is one, and if not whether one may come."""
-    async with clickhouse.connect(settings) as database:
-        lookups = Lookups(database, 1)
-        outcome = await lookups.get(namespace, interaction_id)
-        if outcome is not None or not settings.kafka:
-            return outcome, False
-        await check_stores(settings, "kafka")
-        if await may_be_in_flight(settings, interaction_id):
-            return None, True
-        return await lookups.get(namespace, interaction_id), False
-
-
 def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
     match outcome:
         case Stored(row):
-            record = json.loads(msgspec.json.encode(record_from_row(row)))
-            return {"outcome": "stored", "record": record}
+            return {"outcome": "stored", "record": _as_json(row)}
         case DuplicateOf(owner_id):
             return {"outcome": "duplicate", "duplicate_of": owner_id}
         case RejectedFor() as rejected:
@@ -87,6 +75,15 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
     return None
 
 
+def _as_json(row: Mapping[str, Any]) -> Any:
+    import msgspec
+
+    from schemas.record import record_from_row
+
+    return json.loads(msgspec.json.encode(record_from_row(row)))
+
+
+@needs("worker")
 def report(
     name: Annotated[str, typer.Argument(help=f"Report name, one of: {', '.join(REPORTS)}.")],
     hours: Annotated[float, typer.Option(help="Hours before now, by time of recording.", min=0.01, max=300_000)] = 24,
@@ -95,26 +92,18 @@ def report(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Analytics over what was recorded lately.
+    """Show an analytics report over the events of the last hours.
 
     Examples: tally report positions --plot positions.png; tally report verdicts --hours 1 --json
     """
     if name not in REPORTS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(REPORTS)}", param_hint="NAME")
-    settings = Settings.load(data_dir)
-    until = datetime.now(UTC) + timedelta(minutes=1)  # a broker's clock may be ahead of ours
+    from tally.report import report as run
 
-    async def ask() -> Report:
-        async with clickhouse.connect(settings) as database:
-            since = until - timedelta(hours=hours)
-            return await run_report(database, name, namespace or settings.namespace, since, until)
-
-    found = asked(settings, ["clickhouse"], ask)
+    settings = load_settings(data_dir)
+    found = run(settings, name, namespace or settings.namespace, hours)
     if plot:
-        from tally.plot import draw  # noqa: PLC0415  (matplotlib is a group of its own)
-
-        draw(found, plot)
-        say(f"drawn into {plot}")
+        _draw(found, plot)
     if as_json:
         answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
         return
@@ -122,6 +111,14 @@ def report(
     for row in found.rows:
         shown.add_row(*map(_written, row))
     out.print(shown)
+
+
+@needs("plot")
+def _draw(found: "Report", path: Path) -> None:
+    from tally.plot import draw
+
+    draw(found, path)
+    say(f"chart written to {path}")
 
 
 def _written(value: object) -> str:
@@ -132,6 +129,7 @@ def _written(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
 
 
+@needs("worker")
 def tail(
     namespace: Annotated[
         str | None, typer.Option(help="Only events of this namespace.", callback=checked_namespace)
@@ -146,13 +144,18 @@ def tail(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Events as they come in, each with what became of it, until Ctrl-C.
+    """Show events as they come in, each with its outcome, until Ctrl-C.
 
     Examples: tally tail --type purchase; tally tail --verdict rejected --json
     """
-    if verdict not in (None, "stored", "duplicate", "rejected", "deleted", "moved"):
-        raise typer.BadParameter(f"{verdict!r}: stored, duplicate, rejected, deleted or moved", param_hint="--verdict")
-    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    if verdict not in (None, *VERDICTS):
+        raise typer.BadParameter(f"{verdict!r} is not one of {', '.join(VERDICTS)}", param_hint="--verdict")
+    from runtime import clickhouse
+    from tally.answering import asked
+    from tally.tail import Skipped, TailFilter
+    from tally.tail import tail as follow
+
+    settings = load_settings(data_dir, "kafka", "clickhouse")
     wanted = TailFilter(namespace, kind, user, execution, verdict)
 
     async def show() -> None:
@@ -174,7 +177,7 @@ def tail(
         asked(settings, ["kafka", "clickhouse"], show)
 
 
-def _line(seen: TailEvent) -> str:
+def _line(seen: "TailEvent") -> str:
     what = f"{seen.verdict or 'in flight':<9} {seen.interaction_id or f'{seen.partition}/{seen.offset}'}"
     told = [
         ",".join(seen.interaction_type),

@@ -1,45 +1,49 @@
 """`tally audit`."""
 
-from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from readers.audit import PartitionAudit
-from readers.audit import audit as run_audit
-from readers.deep_audit import DeepAudit, deep_audit
-from runtime import clickhouse
-from runtime.settings import Settings
-from tally.answering import asked
-from tally.cli.options import AsJson, DataDir, answer_json, parse_range
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, parse_range
 from tally.cli.output import cell, out, say, table
+
+if TYPE_CHECKING:
+    from readers.audit import PartitionAudit
+    from readers.deep_audit import DeepAudit
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
 _SELDOM = ("deleted", "moved", "expired_unread", "expired_outcomes")
 
 
+@needs("worker")
 def audit(
-    since: Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")] = None,
+    since: Since = None,
+    until: Until = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Also check every id, every owner and a sample of lookups.")
     ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Prove from offsets what became of every event.
+    """Prove from offsets that every accepted event has an outcome or is in flight.
 
     accepted = stored + duplicates + rejected + deleted + moved + in flight
 
-    Exits 1 and names the offsets when it does not balance.
+    Exits 1 and names the offsets when the two sides differ.
 
     Examples: tally audit --json; tally audit --deep; tally audit --from 2026-11-22T14:00:00Z --to 2026-11-22T15:00:00Z
     """
-    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    from tally.audit import audit as run
+
+    settings = load_settings(data_dir, "kafka", "clickhouse")
     begin, end = parse_range(since, until)
-    partitions, found = asked(
-        settings, ["kafka", "clickhouse"], lambda: _run(settings, begin, end, deep=deep, quiet=as_json)
-    )
+
+    def report(partition: "PartitionAudit") -> None:
+        if not as_json:
+            say(f"partition {partition.partition}: {'balances' if partition.balances else 'DOES NOT BALANCE'}")
+
+    partitions, found = run(settings, begin, end, deep=deep, report=report)
     balances = all(partition.balances for partition in partitions) and (found is None or found.balances)
     totals = {name: sum(getattr(partition, name) for partition in partitions) for name in (*_COUNTS, *_SELDOM)}
     if as_json:
@@ -54,19 +58,7 @@ def audit(
         raise typer.Exit(1)
 
 
-async def _run(
-    settings: Settings, since: datetime | None, until: datetime | None, *, deep: bool, quiet: bool
-) -> tuple[list[PartitionAudit], DeepAudit | None]:
-    async with clickhouse.connect(settings) as database:
-        partitions = []
-        async for partition in run_audit(settings, database, since, until):
-            partitions.append(partition)
-            if not quiet:
-                say(f"partition {partition.partition}: {'balances' if partition.balances else 'DOES NOT BALANCE'}")
-        return partitions, await deep_audit(settings, database, since, until) if deep else None
-
-
-def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int]) -> None:
+def _print(topic: str, partitions: "list[PartitionAudit]", totals: dict[str, int]) -> None:
     shown = [*_COUNTS[:-1], *(name for name in _SELDOM if totals[name]), _COUNTS[-1]]
     accounts = table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
     for partition in partitions:
@@ -83,7 +75,7 @@ def _print(topic: str, partitions: list[PartitionAudit], totals: dict[str, int])
                 out.print(f"partition {partition.partition}, {what}: offsets {', '.join(map(str, offsets))}")
 
 
-def _print_deep(found: DeepAudit) -> None:
+def _print_deep(found: "DeepAudit") -> None:
     for what, wrong in (
         ("ids stored twice", found.ids_twice),
         ("events stored on two partitions", found.stored_apart),

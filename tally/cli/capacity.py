@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from runtime.settings import Settings
 from tally.capacity import EVENT_BYTES, Load, need_of
-from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings
 from tally.cli.output import out, table
 
 
@@ -26,10 +25,10 @@ def capacity(
 
     Examples: tally capacity 10000; tally capacity 200 --days 3650 --json
     """
-    settings = Settings.load(data_dir)
+    settings = load_settings(data_dir)
     need = need_of(Load(events_per_s, peak=peak, days=days, event_bytes=event_bytes), settings)
     if as_json:
-        answer_json(need.model_dump())
+        answer_json(need._asdict())
         return
     title = f"{events_per_s:,.0f} events/s, {events_per_s * peak:,.0f} at the peak, {days} days"
     needed = table("part", "needs", title=title, right=True)

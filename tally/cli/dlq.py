@@ -1,25 +1,25 @@
-"""`tally dlq`: what is in the dead-letter topic, and putting it back."""
+"""`tally dlq`: list, show and replay dead letters."""
 
 import base64
 import json
 from collections import Counter
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from runtime import clickhouse
 from runtime.errors import TallyError
-from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
-from tally.answering import asked
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, parse_range
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, parse_range
 from tally.cli.output import cell, err, out, table
-from tally.dead_letters import Replayed, Selection, read_letters, replay
+
+if TYPE_CHECKING:
+    from tally.dead_letter_replay import ReplayProgress
 
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
 
@@ -34,7 +34,9 @@ def _origin(text: str) -> Origin:
     try:
         return Origin.parse(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no origin: write topic/partition/offset, as `dlq list` does") from None
+        raise typer.BadParameter(
+            f"{text!r} is not an origin: write topic/partition/offset, as `dlq list` does"
+        ) from None
 
 
 ByReason = Annotated[str | None, typer.Option("--reason", help="Only dead letters of this reason.", callback=_reason)]
@@ -49,6 +51,7 @@ Until = Annotated[str | None, typer.Option("--until", help="Only records appende
 
 
 @app.command("list")
+@needs("worker")
 def list_letters(
     reason: ByReason = None,
     field: ByField = None,
@@ -59,11 +62,14 @@ def list_letters(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """The letters that match, and how many there are for each reason.
+    """List the matching dead letters, and count them by reason.
 
     Examples: tally dlq list --reason wrong_type --since 2026-11-22; tally dlq list --json --limit 100000
     """
-    settings = Settings.load(data_dir).need("kafka")
+    from tally.answering import asked
+    from tally.dead_letters import Selection, read_letters
+
+    settings = load_settings(data_dir, "kafka")
     selection = Selection(reason, field, namespace, *parse_range(since, until))
     letters = table(
         "origin", "appended", "namespace", "reason", "field", "message", title=settings.dead_letter_topic_name
@@ -91,7 +97,7 @@ def list_letters(
 
 
 def describe(letter: Letter) -> dict[str, Any]:
-    """A letter as JSON; bytes that are no UTF-8 in base64 under another name."""
+    """Describe a letter as JSON; a part that is not UTF-8 is in base64 under `<name>_base64`."""
     return {
         "origin": str(letter.origin),
         "appended_at": iso_ms(from_epoch_ms(letter.append_ms)),
@@ -119,15 +125,19 @@ def _bytes(name: str, raw: bytes | None) -> dict[str, str | None]:
 
 
 @app.command()
+@needs("worker")
 def show(
     origin: Annotated[str, typer.Argument(help="topic/partition/offset of the rejected record.")],
     data_dir: DataDir = None,
 ) -> None:
-    """One letter whole, as JSON: why it was rejected, and its key, value and headers.
+    """Show one dead letter as JSON: reason of its rejection, key, value and headers.
 
     Example: tally dlq show interactions/3/1042
     """
-    settings = Settings.load(data_dir).need("kafka")
+    from tally.answering import asked
+    from tally.dead_letters import Selection, read_letters
+
+    settings = load_settings(data_dir, "kafka")
     wanted = _origin(origin)
 
     async def find() -> Letter | None:
@@ -141,6 +151,7 @@ def show(
 
 
 @app.command("replay")
+@needs("worker")
 def replay_letters(
     reason: ByReason = None,
     field: ByField = None,
@@ -159,25 +170,28 @@ def replay_letters(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Put letters that are valid by now, or with the patch, on the topic again. Replaying twice stores once.
+    """Put dead letters on the topic again if they are valid now, or with the patch. Replaying twice stores once.
 
-    Each keeps the time of its origin as event time, and gets an id of its own; its rejection says `replayed_as`.
+    Each keeps its event time and gets a new id, which the outcome of the rejection names as `replayed_as`.
 
     Examples: tally dlq replay --reason wrong_type --patch '{"position": 0}' --dry-run;
     tally dlq replay --origin interactions/3/1042 --patch @fix.json
     """
-    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    from runtime import clickhouse
+    from tally.answering import asked
+    from tally.dead_letter_replay import ReplayProgress, replay
+    from tally.dead_letters import Selection
+
+    settings = load_settings(data_dir, "kafka", "clickhouse")
     origins = frozenset(map(_origin, origin or ()))
     selection = Selection(reason, field, namespace, *parse_range(since, until), origins)
     change = _patch(patch)
 
     if as_namespace and namespace is None and not origins:
-        raise typer.BadParameter(
-            "say with --namespace or --origin which letters it is for", param_hint="--as-namespace"
-        )
+        raise typer.BadParameter("needs --namespace or --origin, to select the letters", param_hint="--as-namespace")
 
-    async def run() -> Replayed:
-        done = Replayed()
+    async def run() -> ReplayProgress:
+        done = ReplayProgress()
         with err.status("reading letters") as progress:
             async with clickhouse.connect(settings) as database:
                 steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
@@ -201,13 +215,13 @@ def _patch(text: str | None) -> dict[str, Any] | None:
     except OSError as error:
         raise TallyError(f"cannot read {text[1:]}: {error.strerror}") from error
     except ValueError as error:
-        raise typer.BadParameter(f"is no JSON: {error}", param_hint="--patch") from None
+        raise typer.BadParameter(f"is not JSON: {error}", param_hint="--patch") from None
     if not isinstance(found, dict):
-        raise typer.BadParameter('is no JSON object, such as {"position": 0}', param_hint="--patch")
+        raise typer.BadParameter('is not a JSON object, such as {"position": 0}', param_hint="--patch")
     return found
 
 
-def _report(done: Replayed, *, dry_run: bool, as_json: bool) -> None:
+def _report(done: "ReplayProgress", *, dry_run: bool, as_json: bool) -> None:
     failing = done.failing.total()
     if as_json:
         passed = "would_pass" if dry_run else "replayed"

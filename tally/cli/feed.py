@@ -2,31 +2,24 @@
 
 import asyncio
 import itertools
-import os
-import signal
-import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from producers.lines import read_lines
-from producers.open_bandit import Campaign, Policy, read_log
-from producers.producer import NotAccepted, Producer
-from producers.simulator import Simulator
-from readers.overview import VerdictCounts
-from runtime import clickhouse
 from runtime.errors import TallyError
-from runtime.settings import Settings
-from schemas.interaction import Interaction
 from schemas.rejection import Rejection
-from tally.background import read_in_background
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings
 from tally.cli.output import err, out, say
-from tally.feed import EmitSummary, Pace, Source, at_rate, feed, paced, until, wait_for_verdicts
+
+if TYPE_CHECKING:
+    from producers.producer import NotAccepted, Receipt
+    from readers.overview import VerdictCounts
+    from runtime.settings import Settings
+    from tally.feed import EmitSummary
+    from tally.pace import Source
 
 Wait = Annotated[float, typer.Option(help="Seconds to wait for outcomes; 0 does not wait.", min=0)]
 
@@ -49,52 +42,33 @@ def emit(
 
     Example: echo '{"feature_id": "doc-1", "interaction_type": ["click"], "position": 0}' | tally emit -
     """
-    settings = Settings.load(data_dir)
-    refused: list[tuple[int, Rejection]] = []
+    from producers.producer import NotAccepted
+    from tally.emit import emit_lines
 
-    def valid_lines() -> Iterator[Interaction]:
-        with _open(file) as stream:
-            for number, content in read_lines(stream):
-                if isinstance(content, Rejection):
-                    refused.append((number, content))
-                    say(f"line {number}: {content.reason} {content.field}: {content.message}")
-                else:
-                    yield content
+    failures = 0
 
-    async def valid() -> AsyncIterator[Interaction]:
-        pace = Pace(rate)
-        async for interaction in read_in_background(valid_lines()):
-            await pace.wait()
-            yield interaction
+    def refused(number: int, rejection: Rejection) -> None:
+        nonlocal failures
+        failures += 1
+        say(f"line {number}: {rejection.reason} {rejection.field}: {rejection.message}")
 
-    async def run() -> int:
-        failed = 0
-        async with Producer(settings) as producer:
-            async for result in producer.emit_many(valid(), namespace=namespace):
-                if isinstance(result, NotAccepted):
-                    failed += 1
-                    say(f"not accepted: {result.error}")
-                elif as_json:
-                    answer_json(result._asdict())
-                else:
-                    out.print(f"{result.interaction_id}  {result.partition}/{result.offset}", highlight=False)
-        return failed
+    def emitted(result: "Receipt | NotAccepted") -> None:
+        nonlocal failures
+        if isinstance(result, NotAccepted):
+            failures += 1
+            say(f"not accepted: {result.error}")
+        elif as_json:
+            answer_json(result._asdict())
+        else:
+            out.print(f"{result.interaction_id}  {result.partition}/{result.offset}", highlight=False)
 
-    if asyncio.run(run()) or refused:
+    settings = load_settings(data_dir)
+    asyncio.run(emit_lines(settings, file, namespace=namespace, rate=rate, refused=refused, emitted=emitted))
+    if failures:
         raise typer.Exit(1)
 
 
-def _open(file: str) -> BinaryIO:
-    """Open a file; - is standard input."""
-    if file == "-" and sys.stdin is None:
-        raise TallyError("cannot read from standard input: it is closed")
-    try:
-        # A descriptor of its own: at its exit the interpreter waits for a thread that reads from sys.stdin.
-        return os.fdopen(os.dup(0), "rb") if file == "-" else Path(file).open("rb")
-    except OSError as error:
-        raise TallyError(f"cannot read {file}: {error.strerror}") from error
-
-
+@needs("worker")
 def open_bandit(
     policy: Annotated[str, typer.Option(help="Logging policy: random or bts.")] = "random",
     campaign: Annotated[str, typer.Option(help="Campaign: all, men or women.")] = "all",
@@ -109,25 +83,25 @@ def open_bandit(
 
     Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
     """
-    chosen_policy, chosen_campaign = (
-        _one_of(policy, Policy, "--policy"),
-        _one_of(campaign, Campaign, "--campaign"),
-    )
-    settings = Settings.load(data_dir)
+    from producers.open_bandit import Campaign, LoggingPolicy, read_log
+    from tally.pace import at_rate
+
+    chosen_policy: LoggingPolicy = _one_of(policy, get_args(LoggingPolicy), "--policy")
+    chosen_campaign: Campaign = _one_of(campaign, get_args(Campaign), "--campaign")
+    settings = load_settings(data_dir)
     space = namespace or settings.namespace
-    rows = itertools.islice(read_log(chosen_policy, chosen_campaign, space), limit)  # type: ignore[arg-type]
-    source = at_rate(rows, rate)
+    source = at_rate(itertools.islice(read_log(chosen_policy, chosen_campaign, space), limit), rate)
     fed, verdicts = asyncio.run(_feed_and_wait(settings, source, space, wait, total=limit or 10_000))
     _report(f"open-bandit {policy}/{campaign}", fed, verdicts, as_json=as_json)
 
 
-def _one_of(value: str, choices: object, option: str) -> str:
-    allowed: tuple[str, ...] = choices.__args__  # type: ignore[attr-defined]
+def _one_of(value: str, allowed: tuple[str, ...], option: str) -> Any:
     if value not in allowed:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}", param_hint=option)
     return value
 
 
+@needs("worker")
 def simulate(
     rate: Annotated[float, typer.Option(help="Events per second; 0 = unlimited.", min=0, max=1_000_000)] = 200,
     seconds: Annotated[float | None, typer.Option("--for", help="Seconds to run.", min=0, max=10_000_000)] = None,
@@ -146,50 +120,41 @@ def simulate(
 
     Example: tally simulate --rate 500 --for 60 --duplicates 0.1
     """
-    settings = Settings.load(data_dir)
-    endless = iter(Simulator(time.time_ns() if seed is None else seed, duplicates=duplicates, late=late))
-    source: Source = itertools.islice(endless, events)
+    from producers.simulator import Simulator
+    from tally.pace import for_seconds, paced
+
+    settings = load_settings(data_dir)
+    simulator = Simulator(time.time_ns() if seed is None else seed, duplicates=duplicates, late=late)
+    simulated = itertools.islice(simulator, events)
+    source: Source = simulated
     if rate:
-        source = paced(itertools.islice(endless, events), rate=rate, seconds=seconds)
+        source = paced(simulated, rate=rate, seconds=seconds)
     elif seconds is not None:
-        source = _for_seconds(itertools.islice(endless, events), seconds)
+        source = for_seconds(simulated, seconds)
     total = events or (int(rate * seconds) if rate and seconds else None)
     fed, verdicts = asyncio.run(_feed_and_wait(settings, source, namespace or settings.namespace, wait, total=total))
     _report("simulated", fed, verdicts, as_json=as_json)
 
 
-async def _for_seconds(source: Iterator[Interaction], seconds: float) -> AsyncIterable[Interaction]:
-    deadline = asyncio.get_running_loop().time() + seconds
-    for interaction in source:
-        if asyncio.get_running_loop().time() >= deadline:
-            return
-        yield interaction
-
-
 async def _feed_and_wait(
-    settings: Settings, source: Source, namespace: str, wait_s: float, *, total: int | None
-) -> tuple[EmitSummary, VerdictCounts | None]:
+    settings: "Settings", source: "Source", namespace: str, wait_s: float, *, total: int | None
+) -> "tuple[EmitSummary, VerdictCounts | None]":
+    from tally.feed import feed_and_wait
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task("accepted by Kafka", total=total)
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-        async with Producer(settings) as producer:
-            fed = await feed(
-                producer,
-                until(stop, source),
-                namespace=namespace,
-                keep_offsets=bool(wait_s),
-                progress=lambda accepted: progress.update(task, completed=accepted),
-            )
-        if not wait_s:
-            return fed, None
-        progress.update(task, description="waiting for verdicts")
-        async with clickhouse.connect(settings) as database:
-            return fed, await wait_for_verdicts(settings, database, fed, wait_s)
+        return await feed_and_wait(
+            settings,
+            source,
+            namespace=namespace,
+            wait_s=wait_s,
+            progress=lambda accepted: progress.update(task, completed=accepted),
+            waiting=lambda: progress.update(task, description="waiting for outcomes"),
+        )
 
 
-def _report(what: str, fed: EmitSummary, verdicts: VerdictCounts | None, *, as_json: bool) -> None:
+def _report(what: str, fed: "EmitSummary", verdicts: "VerdictCounts | None", *, as_json: bool) -> None:
     pending = fed.accepted - verdicts.total if verdicts else None
     if as_json:
         counts = verdicts.model_dump() if verdicts else {}
@@ -199,7 +164,7 @@ def _report(what: str, fed: EmitSummary, verdicts: VerdictCounts | None, *, as_j
         if verdicts:
             line += f"; {verdicts.stored:,} stored, {verdicts.duplicates:,} duplicates, {verdicts.rejected:,} rejected"
         if pending:
-            line += f"; {pending:,} without a verdict yet (is a consumer running?)"
+            line += f"; {pending:,} pending (is a worker running?)"
         out.print(line, highlight=False)
     if fed.failed:
         raise TallyError(f"{len(fed.failed)} were not accepted, first: {fed.failed[0].error}")

@@ -1,19 +1,19 @@
 """`tally keys`."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from runtime import clickhouse
 from runtime.errors import TallyError
-from runtime.http.key_store import KeyStore
 from runtime.http.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
-from runtime.settings import Settings
-from schemas.wire import check_namespace
-from tally.answering import asked
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings
 from tally.cli.output import cell, out, say, table
+
+if TYPE_CHECKING:
+    from runtime.http.key_store import KeyStore
 
 Answer = TypeVar("Answer")
 
@@ -29,21 +29,30 @@ def _scopes(text: str) -> list[Scope]:
 
 
 def _namespaces(text: str) -> list[str]:
+    from schemas.wire import check_namespace
+
     try:
         return [check_namespace(each.strip()) for each in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--namespaces") from None
 
 
-def _with_store(settings: Settings, ask: Callable[[KeyStore], Awaitable[Answer]]) -> Answer:
+def _with_store(data_dir: Path | None, ask: "Callable[[KeyStore], Awaitable[Answer]]") -> Answer:
+    from runtime import clickhouse
+    from runtime.http.key_store import KeyStore
+    from tally.answering import asked
+
+    settings = load_settings(data_dir, "clickhouse")
+
     async def run() -> Answer:
         async with clickhouse.connect(settings) as database:
             return await ask(KeyStore(database))
 
-    return asked(settings.need("clickhouse"), ["clickhouse"], run)
+    return asked(settings, ["clickhouse"], run)
 
 
 @app.command()
+@needs("worker")
 def create(
     name: Annotated[str, typer.Argument(help="Name that tells people who uses the key.")],
     scopes: Annotated[str, typer.Option(help="Scopes, separated by commas: write, read, delete.")] = "write,read",
@@ -56,13 +65,12 @@ def create(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key. It is shown once; only its hash is kept.
+    """Create a key. It is shown once; only its hash is stored.
 
     Examples: tally keys create shop-backend --namespaces shop; tally keys create analyst --scopes read --json
     """
     chosen, spaces = _scopes(scopes), _namespaces(namespaces)
-    settings = Settings.load(data_dir)
-    key_id, key = _with_store(settings, lambda store: store.create(name, chosen, spaces, rate))
+    key_id, key = _with_store(data_dir, lambda store: store.create(name, chosen, spaces, rate))
     if as_json:
         answer_json({"key_id": key_id, "key": key, "scopes": chosen, "namespaces": spaces})
         return
@@ -71,12 +79,13 @@ def create(
 
 
 @app.command("list")
+@needs("worker")
 def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """All keys, revoked ones too; never the keys themselves.
+    """List all keys, revoked ones included, without their secrets.
 
     Example: tally keys list --json
     """
-    found = _with_store(Settings.load(data_dir), lambda store: store.list())
+    found = _with_store(data_dir, lambda store: store.list())
     if as_json:
         answer_json([each._asdict() for each in found])
         return
@@ -96,14 +105,15 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
 
 @app.command()
+@needs("worker")
 def revoke(
     key_id: Annotated[str, typer.Argument(help="Key id: the eight characters after tk_.")], data_dir: DataDir = None
 ) -> None:
-    """Make a key worthless, and the page tokens it has signed. Acts within TALLY_KEYS_REFRESH_MS.
+    """Revoke a key and the page tokens that it signed, within TALLY_KEYS_REFRESH_MS.
 
     Example: tally keys revoke 1f2e3d4c
     """
-    _with_store(Settings.load(data_dir), lambda store: store.revoke(key_id))
+    _with_store(data_dir, lambda store: store.revoke(key_id))
     say(f"key {key_id} is revoked")
 
 
@@ -122,11 +132,11 @@ def token(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """A token with which pages of one origin may write, and nothing else. It needs no connection to anything.
+    """Sign a token with which pages of one origin may write, and nothing else. Needs no connection.
 
     Example: TALLY_KEY=tk_... tally keys token https://shop.example --namespace shop --for 900
     """
-    key = key or Settings.load(data_dir).api_key.get_secret_value()
+    key = key or load_settings(data_dir).api_key.get_secret_value()
     if not key:
         raise TallyError("name the key that signs it: --key, or TALLY_KEY")
     try:

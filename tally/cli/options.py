@@ -1,21 +1,32 @@
-"""Options that several commands share, and how they answer."""
+"""Options that several commands share, and the JSON form of answers."""
 
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from schemas.event_time import iso_ms, parse_time_or_day
-from schemas.wire import check_namespace
 from tally.cli.output import answers
+
+if TYPE_CHECKING:
+    from runtime.settings import Settings
 
 DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Data directory of the embedded stack. Default: TALLY_DATA_DIR, else .tally"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Since = Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")]
+Until = Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")]
+
+
+def load_settings(data_dir: Path | None, *needed: str) -> "Settings":
+    """Load the settings of a command. Raises SettingsError when one of `needed` has no value."""
+    from runtime.settings import Settings
+
+    return Settings.load(data_dir).need(*needed)
 
 
 def answer_json(value: Any) -> None:
@@ -28,7 +39,7 @@ def _plain(value: object) -> str:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A time option: ISO 8601; without an offset UTC, a date alone is its midnight."""
+    """Parse a time option: ISO 8601; UTC without an offset, midnight without a time."""
     if text is None:
         return None
     try:
@@ -38,7 +49,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def parse_range(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
-    """Two time options that name a range; the end is not part of it."""
+    """Parse two time options that name a range without its end."""
     begin, end = parse_time(since), parse_time(until)
     if begin is not None and end is not None and begin >= end:
         raise typer.BadParameter(f"the range ends at {until}, before it begins at {since}")
@@ -46,7 +57,9 @@ def parse_range(since: str | None, until: str | None) -> tuple[datetime | None, 
 
 
 def checked_namespace(value: str | None) -> str | None:
-    """A namespace option, as records may carry it."""
+    """Check a namespace option by the rule for records."""
+    from schemas.wire import check_namespace
+
     try:
         return value if value is None else check_namespace(value)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Standard output and standard error of commands: whatever is printed there, and whoever reads it or stops reading."""
+"""Standard output and standard error of commands, on terminals, in files and in pipes."""
 
 import io
 import os
@@ -26,7 +26,7 @@ from runtime.text import printable
 from tally.invoked import as_invoked
 
 _WIDE = 100_000
-"""Columns of what no terminal shows."""
+"""Columns of output that goes to no terminal."""
 
 BROKEN_PIPE = 141
 """Exit code of a program that SIGPIPE ends, which is how other commands in a pipeline end (128 + 13)."""
@@ -42,7 +42,7 @@ class OutputFailed(TallyError):
 
 
 class _Stream(io.TextIOBase):
-    """A standard stream, looked up at each write: tests and programs replace it."""
+    """Standard stream, looked up at each write: tests and programs replace it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,7 +50,7 @@ class _Stream(io.TextIOBase):
     @property
     def _found(self) -> TextIO | None:
         found: TextIO | None = getattr(sys, self._name)
-        # A live display puts a stand-in there, which prints to a console: to this one it would do so without end.
+        # A live display replaces the stream by one that prints to this console, which would recurse.
         return getattr(found, "rich_proxied_file", found)
 
     @property
@@ -59,11 +59,11 @@ class _Stream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The stream's encoding."""
+        """Encoding of the stream."""
         return self._stream.encoding or "utf-8"
 
     def isatty(self) -> bool:
-        """Tell whether a terminal shows it."""
+        """Tell whether it is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
@@ -86,7 +86,7 @@ class _Answers(_Stream):
             raise OutputFailed(error) from None
 
     def flush(self) -> None:
-        """Hand everything to the reader."""
+        """Flush. Raises OutputFailed."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -95,7 +95,7 @@ class _Answers(_Stream):
 
 
 class Guarded(_Answers):
-    """A standard output for libraries that print by themselves, as help is printed: they fail as our own answers do."""
+    """Standard output for libraries that print by themselves, such as help. Raises OutputFailed too."""
 
     errors = "backslashreplace"
 
@@ -109,17 +109,17 @@ class Guarded(_Answers):
 
 
 class _Remarks(_Stream):
-    """Standard error. Nobody may be reading it, which is no reason to stop."""
+    """Standard error. A failed write is ignored."""
 
     def write(self, text: str) -> int:
-        """Write text, if that is possible."""
+        """Write text if possible."""
         try:
             return self._stream.write(text)
         except OSError:
             return len(text)
 
     def flush(self) -> None:
-        """Hand everything to the reader, if there is one."""
+        """Flush if possible."""
         try:
             self._stream.flush()
         except OSError:
@@ -127,7 +127,7 @@ class _Remarks(_Stream):
 
 
 def _give_up(stream: TextIO) -> None:
-    """Send what is still buffered nowhere: else the interpreter reports it once more when it ends."""
+    """Send buffered text to the null device: else the interpreter reports the error again when it ends."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
@@ -138,13 +138,13 @@ def _give_up(stream: TextIO) -> None:
 
 
 class _Escaped:
-    """A renderable whose text cannot act on the terminal."""
+    """Renderable whose control characters are escaped."""
 
     def __init__(self, content: ConsoleRenderable) -> None:
         self._content = content
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render with control characters escaped, but for those of the console itself."""
+        """Render with control characters escaped, except those of the console itself."""
         for segment in console.render(self._content, options):
             yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
 
@@ -156,11 +156,11 @@ class _EscapeAll(RenderHook):
 
 
 class _Console(Console):
-    """A console that is as wide as what it prints, unless a terminal shows it."""
+    """Console as wide as its text, unless it is a terminal."""
 
     @property
     def size(self) -> ConsoleDimensions:
-        """Columns and lines. Whoever reads a file or a pipe reads whole values, and a program whole lines."""
+        """Columns and lines. Files and pipes get whole values and whole lines."""
         found = super().size
         return found if self.file.isatty() else ConsoleDimensions(_WIDE, found.height)
 
@@ -180,12 +180,12 @@ out, err = _console(answers), _console(_Remarks("stderr"))
 
 
 def cell(value: object) -> Text:
-    """A value in a table: never markup, and its control characters escaped before the column's width is chosen."""
+    """Make a table cell: no markup, with control characters escaped before the column width is chosen."""
     return Text(printable(str(value)))
 
 
-class Rows:
-    """A table that breaks no word. Where it does not fit a terminal, each row is a few lines, a value on each."""
+class WholeWordTable:
+    """Table that breaks no word. If it does not fit the terminal, each value is on a line of its own."""
 
     def __init__(self, columns: Sequence[str], title: str | None, caption: str | None, *, right: bool) -> None:
         self._columns = [Text(column) for column in columns]
@@ -195,7 +195,7 @@ class Rows:
         self._last_is_total = False
 
     def add_row(self, *values: object) -> None:
-        """Add a row, each value as `cell` has it."""
+        """Add a row; each value becomes a `cell`."""
         self._rows.append([cell(value) for value in values])
 
     def add_total(self, *values: object) -> None:
@@ -237,7 +237,7 @@ def _longest_word(text: Text) -> int:
 
 
 def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int]:
-    """Widths between what is needed and what is wanted; what room is left goes to who wants least first."""
+    """Choose widths between the needed and the wanted ones; spare columns go to the smallest requests first."""
     widths, spare = list(needed), room - sum(needed)
     by_want = sorted(range(len(needed)), key=lambda number: wanted[number] - needed[number])
     for place, number in enumerate(by_want):
@@ -247,11 +247,11 @@ def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int
     return widths
 
 
-def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> Rows:
-    """A table that cuts nothing off; `right`: all but the first column are numbers."""
-    return Rows(columns, title, caption, right=right)
+def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> WholeWordTable:
+    """Make a table; `right`: all columns but the first are numbers."""
+    return WholeWordTable(columns, title, caption, right=right)
 
 
 def say(line: str, style: str | None = None) -> None:
-    """Print a line for the person who watches; never part of an answer. Commands in backticks can be typed as shown."""
+    """Print a line to standard error. Commands in backticks are shown as they can be typed."""
     err.print(as_invoked(line), style=style, highlight=False, markup=False, soft_wrap=True)

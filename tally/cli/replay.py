@@ -8,36 +8,40 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
-from tally.answering import asked
-from tally.cli.options import AsJson, DataDir, answer_json, parse_range
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, parse_range
 from tally.cli.output import cell, err, out, say
 
 if TYPE_CHECKING:
-    from tally.replay import Comparison, Replay
+    from runtime.settings import Settings
+    from tally.comparison import Comparison
+    from tally.replay import Replay
 
 POLL_S = 0.25
 
 
+@needs("worker")
 def replay(
     into: Annotated[str, typer.Option(help="Target database; created, or resumed if it holds this replay.")],
-    since: Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")] = None,
+    since: Since = None,
+    until: Until = None,
     swap: Annotated[bool, typer.Option("--swap", help="Replace the live tables with the result.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay the log again into another database, under a group and claims of its own, and compare.
+    """Replay the log into another database, with a group and claims of its own, and compare the outcomes.
 
-    What lies outside the range is copied, so that the database is whole. Exits 1 when an outcome differs, unless
-    --swap was asked for; that needs the workers stopped, and keeps the old tables in the other database.
+    Rows outside the range are copied. Exits 1 when an outcome differs, unless --swap is given. --swap needs the
+    workers stopped; the other database keeps the old tables.
 
     Examples: tally replay --into tally_again; tally replay --into repaired --from 2026-11-22T14:00:00Z --swap
     """
-    settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
-    begin, end = parse_range(since, until)
+    from tally.answering import asked
+
     stores = ["kafka", "redis", "clickhouse"]
+    settings = load_settings(data_dir, *stores)
+    begin, end = parse_range(since, until)
     found = asked(settings, stores, lambda: _run(settings, into, begin, end, swap=swap))
     _report(found, into, swapped=swap, as_json=as_json)
     if found.changed and not swap:
@@ -45,12 +49,12 @@ def replay(
 
 
 async def _run(
-    settings: Settings, into: str, since: datetime | None, until: datetime | None, *, swap: bool
+    settings: "Settings", into: str, since: datetime | None, until: datetime | None, *, swap: bool
 ) -> "Comparison":
-    from tally.replay import opened  # noqa: PLC0415  (the decide takes half a second, which no other command needs)
+    from tally.replay import opened
 
     async with opened(settings, into) as work:
-        say("copying what lies outside the range")
+        say("copying the rows outside the range")
         await work.prepare(since, until)
         await _decide(work)
         say("comparing")
@@ -61,7 +65,7 @@ async def _run(
 
 
 async def _decide(work: "Replay") -> None:
-    """Decide, with progress; Ctrl-C lets the batch in flight end, and the same command continues from there."""
+    """Decide, with progress. Ctrl-C ends after the batch in flight; the same command continues from there."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     deciding = asyncio.create_task(work.decide())
     stopped = asyncio.Event()
@@ -92,4 +96,4 @@ def _report(found: "Comparison", into: str, *, swapped: bool, as_json: bool) -> 
     for each in found.first:
         out.print(cell(f"  {each.partition}/{each.offset}: {each.before or 'nothing'} -> {each.now or 'nothing'}"))
     if swapped:
-        out.print(f"swapped: the old tables are in database {into}; DROP DATABASE {into} when you need them no more")
+        out.print(f"swapped: the old tables are in database {into}; DROP DATABASE {into} removes them")

@@ -1,36 +1,22 @@
 """Commands that run parts of Tally."""
 
 import asyncio
-import logging
-import os
-import signal
-import socket
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
 from rich.table import Table
 
-from consumers.supervised import supervised_workers
-from readers.overview import Overview, read_overview
-from runtime import clickhouse, log
-from runtime.errors import TallyError
-from runtime.kafka import create_topics
-from runtime.migrate import migrate
-from runtime.ports import is_free
-from runtime.process.children import Children
-from runtime.process.supervisor import Supervisor
-from runtime.settings import Settings
-from schemas.tables import LATEST_VERSION
-from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings
 from tally.cli.output import err, out, say
 
-POLL_S = 0.1
+if TYPE_CHECKING:
+    from readers.overview import Overview
 
-logger = logging.getLogger("tally.supervisor")
 
-
+@needs("embedded")
 def up(
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 2,
     port: Annotated[
@@ -47,16 +33,12 @@ def up(
 
     Examples: tally up; tally up --for 30; tally up --no-demo --data-dir /srv/tally --workers 4
     """
-    try:
-        from tally import up as everything  # noqa: PLC0415  (the embedded parts are a group of their own)
-    except ImportError as error:
-        raise TallyError(
-            f"`tally up` needs the embedded parts ({error.name}): pip install 'tally[embedded]'"
-        ) from error
-    settings = Settings.load(data_dir)
-    options = everything.Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo)
+    from tally.up import Options, run
+
+    options = Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo)
+    settings = load_settings(data_dir)
     with _Screen() as screen:
-        everything.run(settings, options, say, screen.show)
+        run(settings, options, say, screen.show)
 
 
 class _Screen:
@@ -76,8 +58,8 @@ class _Screen:
         if self._live:
             self._live.stop()
 
-    def show(self, overview: Overview, workers: int) -> None:
-        """Show how things stand."""
+    def show(self, overview: "Overview", workers: int) -> None:
+        """Show counts, lag and rate."""
         counts, now = overview.verdicts, time.monotonic()
         before_at, before = self._last or (now, counts.total)
         rate = (counts.total - before) / (now - before_at) if now > before_at else 0.0
@@ -93,35 +75,26 @@ class _Screen:
         self._live.update(table, refresh=True)
 
 
+@needs("worker")
 def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Create the topics and tables, or bring them to this version. Safe to repeat.
 
     Example: TALLY_KAFKA=127.0.0.1:9092 TALLY_CLICKHOUSE=http://127.0.0.1:8123 tally init
     """
-    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    from schemas.tables import LATEST_VERSION
+    from tally.initialize import initialize
 
-    async def run() -> list[int]:
-        await create_topics(settings)
-        return await migrate(settings)
-
-    applied = asyncio.run(run())
+    settings = load_settings(data_dir, "kafka", "clickhouse")
+    applied = asyncio.run(initialize(settings))
     if as_json:
-        answer_json(
-            {
-                "topic": settings.topic,
-                "database": settings.database,
-                "schema": LATEST_VERSION,
-                "applied": applied,
-            }
-        )
+        places = {"topic": settings.topic, "database": settings.database}
+        answer_json({**places, "schema": LATEST_VERSION, "applied": applied})
         return
     what = f"migrations applied: {', '.join(map(str, applied))}" if applied else "nothing to do"
-    out.print(
-        f"topic {settings.topic}, database {settings.database}, schema {LATEST_VERSION}: {what}",
-        highlight=False,
-    )
+    out.print(f"topic {settings.topic}, database {settings.database}, schema {LATEST_VERSION}: {what}", highlight=False)
 
 
+@needs("worker")
 def consume(
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 1,
     until_caught_up: Annotated[
@@ -136,46 +109,21 @@ def consume(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Consume: validate, deduplicate and store what is on the topic, until Ctrl-C or, if asked to, caught up.
+    """Consume the topic: validate, deduplicate and store events, until Ctrl-C or --until-caught-up ends it.
 
     Examples: tally consume --workers 4 --name host-1; tally consume --until-caught-up --json
     """
-    settings = Settings.load(data_dir).need("kafka", "redis", "clickhouse")
-    log.configure(settings.log_format)
-    children = Children()
-    supervisor = supervised_workers(
-        children,
-        settings,
-        workers=workers,
-        # A drain leaves the group when it ends; a static member would hold its partitions until its session ends.
-        instance_prefix=None if until_caught_up else name or f"{socket.gethostname()}-{os.getpid()}",
-        log_dir=None,
-        until_caught_up=until_caught_up,
-        say=logger.warning,
-    )
-    try:
-        _run_until_told(supervisor)
-    finally:
-        children.close()
-    _print_counts(settings, as_json=as_json)
+    from tally.consume import consume as run
 
-
-def _print_counts(settings: Settings, *, as_json: bool) -> None:
-    async def ask() -> Overview:
-        async with clickhouse.connect(settings) as database:
-            return await read_overview(settings, database)
-
-    overview = asyncio.run(ask())
-    counts = overview.verdicts
+    settings = load_settings(data_dir, "kafka", "redis", "clickhouse")
+    overview = run(settings, workers=workers, name=name, until_caught_up=until_caught_up)
     if as_json:
-        answer_json({**counts.model_dump(), "lag": overview.lag})
+        answer_json({**overview.verdicts.model_dump(), "lag": overview.lag})
     else:
-        out.print(
-            f"topic {settings.topic}: {counts.as_text}, lag {overview.lag:,}",
-            highlight=False,
-        )
+        out.print(f"topic {settings.topic}: {overview.verdicts.as_text}, lag {overview.lag:,}", highlight=False)
 
 
+@needs("api")
 def serve(
     role: Annotated[
         str, typer.Argument(help="Role of the processes: collector (writes), reader (reads), or all.")
@@ -185,37 +133,12 @@ def serve(
     workers: Annotated[int, typer.Option(help="API processes that share the port.", min=1, max=64)] = 1,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve the HTTP API: all of it, or only the part that takes in or the part that answers.
+    """Serve the HTTP API, or only the collector or the reader of it.
 
     Examples: tally serve; tally serve collector --port 8081 --workers 2; TALLY_API_KEY=... tally serve --host 0.0.0.0
     """
-    try:
-        from tally import serve as api  # noqa: PLC0415  (FastAPI is a group of its own)
-    except ImportError as error:
-        raise TallyError(f"`tally serve` needs the API's parts ({error.name}): pip install 'tally[api]'") from error
-    if role not in api.ROLES:
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(api.ROLES)}", param_hint="ROLE")
-    settings = Settings.load(data_dir)
-    api.check(settings, role)
-    if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
-        raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
-    log.configure(settings.log_format)
-    children = Children()
-    try:
-        _run_until_told(
-            api.supervised(children, settings, role, host, port, processes=workers, log_dir=None, say=logger.warning)
-        )
-    finally:
-        children.close()
+    from tally.serve import ROLES, serve_in_foreground
 
-
-def _run_until_told(supervisor: Supervisor) -> None:
-    stopping: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: stopping.append(received))
-    try:
-        supervisor.start()
-        while not stopping and supervisor.poll():
-            time.sleep(POLL_S)
-    finally:
-        supervisor.stop()
+    if role not in ROLES:
+        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}", param_hint="ROLE")
+    serve_in_foreground(load_settings(data_dir), role, host, port, processes=workers)

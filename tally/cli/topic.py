@@ -5,20 +5,20 @@ from typing import Annotated
 
 import typer
 
-from runtime.settings import Settings
-from tally.cli.options import AsJson, DataDir, answer_json
+from tally.cli.extras import needs
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings
 from tally.cli.output import out, say
-from tally.expand import Expand
 
 app = typer.Typer(help="Change a live topic.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """A group, though it has one command."""
+    """Keep `expand` a subcommand: typer promotes the only command of a group."""
 
 
 @app.command()
+@needs("worker")
 def expand(
     partitions: Annotated[int, typer.Option(help="New partition count; must be a multiple of the current one.", min=2)],
     drain_timeout: Annotated[
@@ -27,14 +27,16 @@ def expand(
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Give the topic more partitions. Events continue to be recognised as duplicates of earlier ones.
+    """Add partitions to the topic. Duplicates of earlier events are still found.
 
-    Producers are held meanwhile: the API answers 503 and `emit` raises Unavailable, for as long as the workers need to
-    drain the topic, and then for TALLY_DELIVERY_TIMEOUT_MS and 5 s more. Interrupted or failed, run it again.
+    Producers are held meanwhile: the API answers 503 and `emit` raises Unavailable until the workers have drained the
+    topic, and for TALLY_DELIVERY_TIMEOUT_MS and 5 s more. After an interruption or a failure, run it again.
 
     Example: tally topic expand --partitions 16
     """
-    settings = Settings.load(data_dir).need("kafka", "clickhouse")
+    from tally.expand import Expand
+
+    settings = load_settings(data_dir, "kafka", "clickhouse")
     before = asyncio.run(Expand(settings, partitions, drain_timeout_s=drain_timeout, say=say).run())
     if as_json:
         answer_json({"topic": settings.topic, "partitions_before": before, "partitions": partitions})

@@ -1,1 +1,1 @@
-"""What needs a browser: `make test-browser`."""
+"""Tests that need a browser: `make test-browser`."""

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, that stops at a failpoint and does there what it was told."""
+"""Worker in a separate process that stops at a failpoint and executes its orders there."""
 
 import asyncio
 import io
@@ -18,11 +18,11 @@ from runtime.errors import TallyError
 from runtime.settings import Settings
 from tests.chaos import controls
 
-MET, CRASH, KILL, STOP, TELL = "met", "crash", "kill", "stop", "tell"
+MET, TELL = "met", "tell"
 
 
 class Orders(NamedTuple):
-    """What a worker is to do."""
+    """Orders of a worker."""
 
     settings: Settings
     log_path: str
@@ -30,7 +30,7 @@ class Orders(NamedTuple):
     """Broker port -> the proxy to use instead: clients take ports from the broker itself."""
     failpoint: str | None = None
     passes: int = 1
-    """At the how manieth time that it comes there."""
+    """Act at the n-th pass of the failpoint."""
     action: str = TELL
     """crash: an exception; kill, stop: a signal to itself; tell: tell the campaign, and wait for its word."""
     control: str | None = None
@@ -77,7 +77,7 @@ def _log_where_it_waits() -> None:
 
 
 def _listen(line: Connection, told: threading.Event) -> None:
-    """Whatever happens to the campaign, its workers do not outlive it."""
+    """End with the campaign, however that ends."""
     try:
         while True:
             line.recv()

@@ -12,7 +12,7 @@ POLL_S = 0.04
 
 
 class Claims:
-    """What Redis holds under a run's key prefix."""
+    """Content of Redis under a run's key prefix."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.redis.get_secret_value()

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-import consumers.claims.client
+import consumers.claims.script
 import consumers.sink
 from consumers.claims.owners import DuplicateResolver
-from consumers.group import Group
+from consumers.group import BatchGroup
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
 from runtime.faults import clickhouse as faults
@@ -27,8 +27,8 @@ def _claims_without_owner() -> None:
 def _commit_before_insert() -> None:
     store = Pipeline._store
 
-    async def commit_first(self: Pipeline, group: Group) -> Group:
-        await self._source.commit(group.next_offsets)
+    async def commit_first(self: Pipeline, group: BatchGroup) -> BatchGroup:
+        await self._steps.commit(group.next_offsets)
         return await store(self, group)
 
     Pipeline._store = commit_first  # type: ignore[method-assign]
@@ -63,10 +63,10 @@ def _claims_that_forget() -> None:
     """Lost claims are taken for empty ones."""
     for text, broken in (
         ('return { "lost", space, 0, 0, 0 }', 'return { "held", space, 0, 0, 0 }'),
-        ("if head.count ~= count and", "if false and"),
+        ("if state.count ~= count and", "if false and"),
     ):
-        assert text in consumers.claims.client._SCRIPT
-        consumers.claims.client._SCRIPT = consumers.claims.client._SCRIPT.replace(text, broken)
+        assert text in consumers.claims.script.SCRIPT
+        consumers.claims.script.SCRIPT = consumers.claims.script.SCRIPT.replace(text, broken)
 
 
 CONTROLS: dict[str, Callable[[], None]] = {

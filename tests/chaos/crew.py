@@ -20,7 +20,7 @@ STOP_S = 20.0
 
 
 class Member:
-    """One worker process."""
+    """Worker process."""
 
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
@@ -30,7 +30,7 @@ class Member:
         far_end.close()
 
     async def met(self, timeout_s: float) -> bool:
-        """Whether it came to its failpoint within the time."""
+        """Return whether it reached its failpoint within the time."""
         return await asyncio.to_thread(_poll, self._line, timeout_s)
 
     def go_on(self) -> None:
@@ -45,7 +45,7 @@ class Member:
                 os.kill(self.process.pid, number)
 
     async def ended(self, timeout_s: float) -> bool:
-        """Whether it has ended within the time."""
+        """Return whether it ended within the time."""
         await asyncio.to_thread(self.process.join, timeout_s)
         return self.process.exitcode is not None
 
@@ -115,6 +115,6 @@ class Crew:
         return problems
 
     def close(self) -> None:
-        """Nothing is left behind."""
+        """Stop all workers."""
         for member in self._members:
             member.close()

@@ -1,4 +1,4 @@
-"""What each fault does, while a worker waits at its failpoint or has just died there."""
+"""Faults, injected while a worker waits at its failpoint or has just died there."""
 
 import asyncio
 import signal
@@ -75,7 +75,7 @@ async def late_answers(run: "Run", member: Member) -> None:
 
 
 async def late_requests(run: "Run", member: Member) -> None:
-    """What it sent last arrives between another worker's look at what is stored and its own, larger insert."""
+    """Let the last request arrive between another worker's lookup of stored rows and its own, larger insert."""
     proxy = run.proxies["clickhouse"]
     held = proxy.hold_requests()
     member.go_on()
@@ -93,7 +93,7 @@ async def late_requests(run: "Run", member: Member) -> None:
 
 
 async def error_codes(run: "Run", member: Member) -> None:
-    """One of each, or too many parts for as long as that lasts, which only inserts hear of."""
+    """Return each error code once, or too many parts for inserts during the fault."""
     kinds, proxy = list(_REFUSALS), run.proxies["clickhouse"]
     lasting = run.random.random() < 0.5
     codes = [252] * 500 if lasting else run.random.sample(kinds, len(kinds))

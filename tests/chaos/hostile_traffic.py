@@ -8,13 +8,13 @@ from typing import NamedTuple
 import cramjam
 from aiokafka.codec import lz4_encode
 
-from runtime.batch_reader import MOST_HEADERS
+from consumers.record_limits import MOST_HEADERS
 from runtime.settings import MIB
 from tests.chaos.traffic import PARTITIONS, Traffic
-from tests.hostile.raw_producer import RawProducer, RawRecord, Refused, batch_of, encode_batch, encode_records
+from tests.hostile.raw_producer import BatchRefused, RawProducer, RawRecord, batch_of, encode_batch, encode_records
 
 UNCOMPRESSED_BYTES = MIB
-"""What the workers of a run accept as one batch: small, so that a batch past it is made fast."""
+"""Bound of a batch in the workers of a run: small, so that a larger batch is made fast."""
 _GZIP, _LZ4, _ZSTD = 1, 3, 4
 
 
@@ -81,7 +81,7 @@ class HostileTraffic:
         return batch_of(marked), [None] * len(records)
 
     def _many_headers(self) -> tuple[bytes, list[str | None]]:
-        """One record with more headers than are read, among others."""
+        """Return records of which one has more headers than are read."""
         records = self._records()
         at = self._random.randrange(len(records))
         records[at] = records[at]._replace(headers=[(b"n", None)] * (MOST_HEADERS + 1))
@@ -99,7 +99,7 @@ async def send_hostile(address: str, topic: str, batch: HostileBatch) -> dict[tu
             first = await producer.send(topic, batch.partition, batch.raw)
     except (OSError, EOFError):
         return {}
-    except Refused as refused:
+    except BatchRefused as refused:
         if not refused.error.retriable:
             raise
         return {}

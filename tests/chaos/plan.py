@@ -1,4 +1,4 @@
-"""Which fault meets which failpoint in which run: a function of the run's number and the campaign's seed alone."""
+"""Plan of a run, its fault and failpoint, as a function of the run's number and the campaign's seed."""
 
 from random import Random
 from typing import NamedTuple
@@ -21,7 +21,7 @@ FAULTS = (
     "slow",  # one store takes its time
 )
 FOR_CONTROLS = ("crash", "kill", "stop", "flush", "lost-answers", "late-requests", "error-codes")
-"""Of these each control should be caught by at least one."""
+"""Runs of which at least one should catch each control."""
 RESTART = "restart"  # one part of the stack is killed and started again
 RUNS_PER_RESTART = 20
 SELDOM = ("taken", "restored", "refused")
@@ -30,7 +30,7 @@ STORES = ("kafka", "redis", "clickhouse")
 
 
 class Plan(NamedTuple):
-    """One run."""
+    """Plan of one run."""
 
     number: int
     seed: int

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of one store, that can be told to misbehave."""
+"""TCP proxy in front of one store. It delays, cuts and loses connections on request."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Passes connections on to a store on this machine. What it is told applies to what comes next."""
+    """Proxy of a store on this machine. Changes apply to later requests."""
 
     def __init__(self, port: int) -> None:
         self._store_port = port
@@ -29,9 +29,9 @@ class Proxy:
         self.canned_for = b""
         """To requests alone that have these bytes in them."""
         self.renamed = (b"", b"")
-        """Bytes of answers, and what comes in their place: as many."""
+        """Bytes of responses, and their replacements of the same length."""
         self.delay_s = 0.0
-        """Every chunk waits so long."""
+        """Delay of every chunk."""
 
     def cut(self) -> None:
         """Reset every connection that is open."""
@@ -48,7 +48,7 @@ class Proxy:
         self._answers.set()
 
     def hold_requests(self) -> asyncio.Event:
-        """From now on requests wait; setting the event lets go those that waited, whoever sent them and is gone."""
+        """Hold later requests until the event is set, even if their sender has died."""
         self._hold = asyncio.Event()
         return self._hold
 
@@ -64,7 +64,7 @@ class Proxy:
         self.pass_requests()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve a connection."""
         if self.refusing:
             writer.transport.abort()
             return

@@ -1,4 +1,4 @@
-"""`make recovery`: how long coming back takes, and what waiting costs, measured on a stack of its own.
+"""`make recovery`: time of recovery, and memory during an outage, measured on a separate stack.
 
 takeover   a worker is killed under load: until the first new row of its partitions
 outage     a store is gone for a minute: until the lag is gone, and whether anything was lost
@@ -36,7 +36,8 @@ from runtime.migrate import migrate
 from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
-from tally.feed import feed, paced
+from tally.feed import feed
+from tally.pace import paced
 
 POLL_S = 0.02
 RATE = 500.0
@@ -64,7 +65,7 @@ class Site:
         return supervisor
 
     def partitions_of(self, worker: str) -> list[int]:
-        """What a worker was given last, from its log."""
+        """Return the partitions that a worker was last assigned, from its log."""
         path = self.log_dir / f"{worker}.log"
         lines = [line for line in path.read_text().splitlines() if " partitions " in line] if path.exists() else []
         numbers = lines[-1].rpartition("partitions ")[2] if lines else ""
@@ -173,7 +174,7 @@ async def outage(stack: Stack, seconds: float) -> None:
 
 
 async def lag(stack: Stack, few: int, many: int) -> None:
-    """The same worker behind a stopped ClickHouse with few and with many events waiting; then the many are drained."""
+    """Measure a worker's memory with few and with many events waiting for a stopped ClickHouse; then drain them."""
     peaks = []
     for events in (few, many):
         async with site(stack, f"lag{events}") as where:

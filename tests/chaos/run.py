@@ -1,4 +1,4 @@
-"""One run: traffic, workers, one fault at one failpoint, and then the accounts."""
+"""Run of a campaign: traffic, workers, one fault at one failpoint, and the verification."""
 
 import asyncio
 import signal
@@ -42,11 +42,11 @@ CATCH_UP_S = 120.0
 POLL_S = 0.04
 UNDISTURBED_EVERY = 10
 PATIENT = {"query_timeout_ms": 30_000, "connect_timeout_ms": 30_000, "session_timeout_ms": 30_000}
-"""Of the campaign itself, and of undisturbed workers: a slow machine is not what they are about."""
+"""Timeouts of the campaign and of undisturbed workers, generous for slow machines."""
 
 
 class Result(NamedTuple):
-    """What came of a run."""
+    """Result of a run."""
 
     number: int
     seed: int
@@ -170,7 +170,7 @@ class Run:
         brokers = {ports["kafka"]: self.proxies["kafka"].port}
         self.crew = Crew(Orders(self.through, str(self.log_path), brokers, control=self._control))
         self._admin = await opened.enter_async_context(kafka.admin(settings))
-        self._producer = await opened.enter_async_context(kafka.producer(settings, letters=True))
+        self._producer = await opened.enter_async_context(kafka.producer(settings, dead_letters=True))
         self._log = await opened.enter_async_context(kafka.offset_reader(settings))
         self._database = await opened.enter_async_context(connect(settings.model_copy(update=PATIENT)))
         if self._narrowed:
@@ -256,7 +256,7 @@ class Run:
         return await problems_of(self.settings, self._database, narrowed=self._narrowed, must_reject=self._must_reject)
 
     async def is_caught_up(self) -> bool:
-        """Whether everything on the topic is committed; dead workers are replaced on the way.
+        """Return whether everything on the topic is committed; dead workers are replaced meanwhile.
 
         Also the copies that workers have put there: the ends are asked for last.
         """
@@ -270,7 +270,7 @@ class Run:
         return all(done.get(place.partition, 0) >= ends[place] for place in places)
 
     async def until(self, condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
-        """Whether a condition came true within the time."""
+        """Return whether a condition became true within the time."""
         deadline = time.monotonic() + timeout_s
         while not await condition():
             if time.monotonic() >= deadline or self._problems:
@@ -301,7 +301,7 @@ class Run:
                 await database.command(NARROWED)
             await self._drain(settings)
             undisturbed, _ = await recorded_outcomes(database, settings.topic)
-            # It moves events once more, into a log that was longer already for the others' copies.
+            # The worker moves events again, into a log that the others' copies have lengthened.
             known = {place: outcome for place, outcome in undisturbed.items() if place[1] < ends.get(place[0], 0)}
             self._problems += compared(known, disturbed)
             await database.command(f"DROP DATABASE {again}")

@@ -13,7 +13,7 @@ from tests.lab import as_json, click
 
 WINDOW_MS = 40
 PARTITIONS = 3
-"""A topic has as many at least."""
+"""Minimum partitions of a topic."""
 LONG = {"longer": "than the narrowed table takes"}
 """Metadata that `NARROWED` refuses."""
 NARROWED_BYTES = 16
@@ -24,7 +24,7 @@ _EPOCH_MS = 1_790_000_000_000
 
 
 class Raw(NamedTuple):
-    """One record to put on the topic."""
+    """Record to put on the topic."""
 
     key: bytes | None
     value: bytes | None

@@ -1,30 +1,30 @@
-"""What must be true after a run, however it went."""
+"""Invariants after every run."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from consumers.batch import Batch
 from consumers.events import Event
+from consumers.record_limits import event_limits
+from consumers.records import Records
 from consumers.validation import Validation
-from kernels.scan_event import SPAN_AT
+from kernels.boundary import SPAN_AT
 from readers.audit import audit
 from readers.deep_audit import deep_audit
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
-from runtime.records import Records
 from runtime.settings import Settings
 from schemas import letter
 from tests.chaos.traffic import NARROWED_BYTES
 from tests.lab import read_topic, reading
-from tests.reference import REFUSED, Logged, owners_by_the_rule
+from tests.reference import REFUSED, LoggedEvent, owners_by_the_rule
 
 Place = tuple[int, int]
 
 
 def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -> dict[Place, str]:
-    """By place: `stored ID`, `duplicate of ID`, `rejected REASON` or `moved to PARTITION`, from the log alone.
+    """Return by place: `stored ID`, `duplicate of ID`, `rejected REASON` or `moved to PARTITION`, from the log alone.
 
-    The copies of moved events are in the log, and validated as they lie there: the same holds however often a crash has
+    The copies of moved events are in the log, and validated there: the same holds however often a crash has
     repeated them.
     """
     events: list[Event] = []
@@ -50,7 +50,7 @@ def expected_outcomes(settings: Settings, records: Records, *, narrowed: bool) -
                 if narrowed
             }
     log = [
-        Logged(
+        LoggedEvent(
             event.partition,
             event.offset,
             event.append_ms,
@@ -105,7 +105,7 @@ async def problems_of(
     `must_reject` has the reasons that the makers of hostile batches know, so that the reader of batches is not its own
     reference.
     """
-    records = await read_topic(settings, settings.topic, Limits.of_events(settings))
+    records = await read_topic(settings, settings.topic, event_limits(settings))
     expected = expected_outcomes(settings, records, narrowed=narrowed)
     recorded, problems = await recorded_outcomes(database, settings.topic)
     problems += compared(expected, recorded)

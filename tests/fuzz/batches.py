@@ -10,8 +10,6 @@ import cramjam
 from runtime.whole_batches import WholeBatch
 from tests.hostile.raw_producer import RawRecord, encode_batch, encode_records, varint
 
-HEADER_BYTES = 61
-"""Of a batch. The client hands out none that is shorter."""
 _LOG_APPEND_TIME = 0x08
 _FIELDS = {"attributes": (21, ">h"), "last_delta": (23, ">i"), "first_ms": (27, ">q"), "highest_ms": (35, ">q"),
            "count": (57, ">i"), "base": (0, ">q")}  # fmt: skip

@@ -19,7 +19,7 @@ _STATE = struct.Struct("<qqqd")
 
 
 class Progress(NamedTuple):
-    """How far a process has come: also readable when it has died."""
+    """Progress of a process, readable also after its death."""
 
     example: int
     """The number of the one that runs."""
@@ -30,7 +30,7 @@ class Progress(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> "Progress":
-        """What a process has written."""
+        """Read the progress of a process."""
         return cls(*_STATE.unpack(path.read_bytes()))
 
     def write(self, into: mmap.mmap) -> None:

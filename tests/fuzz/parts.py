@@ -7,12 +7,35 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from consumers import columns as consumers_columns
+from consumers import records
 from consumers.precompile import precompile
-from kernels import record_format, scan_event, scan_keys, scan_scores, scan_shape, scanner
-from kernels.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE, runs_of_headers
+from consumers.record_flaws import headers_and_flaw
+from kernels import (
+    native_texts,
+    record_batches,
+    record_format,
+    scan_event,
+    scan_keys,
+    scan_partitions,
+    scan_scores,
+    scan_shape,
+    scan_texts,
+    scanner,
+)
+from kernels.boundary import (
+    APPEND_MS,
+    FLAW_SHIFT,
+    HEADERS,
+    KEY,
+    OFFSET,
+    SIZE,
+    UNREAD,
+    VALUE,
+    ReadLimits,
+    RecordBatches,
+    read_batches,
+)
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
-from runtime import batch_reader, records
-from runtime.batch_reader import Limits, Reading, read_batches
 from tests.agreement import assert_agreement
 from tests.fuzz.batches import Batches, Made
 from tests.fuzz.guard import Region, numpy_guarded_in
@@ -25,11 +48,11 @@ MAX_VALUE_BYTES, MAX_TEXT_BYTES = 1 << 19, 1 << 23
 READINGS = 8
 """Readings of some batches, at most: one that is not readable may state millions of offsets."""
 BATCHES_PER_EXAMPLE = 24
-_LIMITS = Limits(1 << 18, 1 << 16, 1_000, 1 << 20, 256, 100_000)
+_LIMITS = ReadLimits(1 << 18, 1 << 16, 1_000, 1 << 20, 256, 100_000)
 
 
 class Counts(NamedTuple):
-    """What was tried."""
+    """Numbers of tried values."""
 
     values: int = 0
     batches: int = 0
@@ -82,7 +105,8 @@ class _Scanning:
 def _rows() -> Part:
     """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
     precompile()
-    modules = scan_event, scan_keys, scan_scores, scan_shape, scanner, consumers_columns, records
+    of_kernels = native_texts, scan_event, scan_keys, scan_partitions, scan_scores, scan_shape, scan_texts, scanner
+    modules = *of_kernels, consumers_columns, records
 
     def run(random: Random) -> Counts:
         source = Values(random)
@@ -91,7 +115,7 @@ def _rows() -> Part:
             values[random.randrange(len(values))] = random.choice((None, b""))
         with numpy_guarded_in(*modules):
             at = 0
-            while at < len(values):  # batches of all sizes: in small ones columns lie close to one another
+            while at < len(values):  # batches of all sizes: in small ones columns are close to one another
                 some = values[at : at + random.choice((1, 2, 3, 5, 12, 48))]
                 at += len(some)
                 try:
@@ -129,21 +153,21 @@ def _batches() -> Part:
     def read(made: Sequence[Made]) -> None:
         regions = [Region(len(each.batch.raw)) for each in made]
         left = [
-            each.batch._replace(raw=memoryview(region.text(each.batch.raw.tobytes())))  # type: ignore[arg-type]
+            (memoryview(region.text(each.batch.raw.tobytes())), each.batch.offset)  # type: ignore[arg-type]
             for each, region in zip(made, regions, strict=True)
         ]
         found: dict[int, list[tuple[Any, ...]]] = {}
-        with numpy_guarded_in(batch_reader, record_format):
+        with numpy_guarded_in(record_batches, record_format):
             for _ in range(READINGS):
                 if not left:
                     break
                 reading = read_batches(left, _LIMITS)
-                _check(reading, [each.offset for each in left])
+                _check(reading, [wanted for _, wanted in left])
                 first = len(made) - len(left)
-                for number, line in _lines_of(reading):
-                    found.setdefault(first + number, []).append(line)
-                assert len(reading.lines) or len(reading.rest) < len(left), "no progress"
-                left = list(reading.rest)
+                for number, row in _rows_of(reading):
+                    found.setdefault(first + number, []).append(row)
+                assert len(reading.rows) or len(reading.unread) < len(left), "no progress"
+                left = [(left[number][0], wanted) for number, wanted in reading.unread]
         for number, each in enumerate(made):
             if each.records is not None and number < len(made) - len(left):
                 assert found.get(number, []) == _expected(each), f"batch {number}: {each.batch.raw.tobytes().hex()}"
@@ -151,32 +175,32 @@ def _batches() -> Part:
     return run
 
 
-def _check(reading: Reading, wanted: Sequence[int]) -> None:
-    """Every place of every line is within the text, and the offsets of each batch rise from the one wanted."""
-    lines, batch_of, end = reading.lines, reading.batch_of, len(reading.text)
-    assert len(lines) == len(batch_of)
+def _check(reading: RecordBatches, wanted: Sequence[int]) -> None:
+    """Every position of every row is within the text, and offsets of each batch rise from the one wanted."""
+    rows, batch_of, end = reading.rows, reading.batch_of, len(reading.text)
+    assert len(rows) == len(batch_of)
     assert (np.diff(batch_of) >= 0).all()
-    assert (lines[:, OFFSET] >= np.array(wanted, np.int64)[batch_of]).all()
-    rising = np.diff(lines[:, OFFSET]) > 0
+    assert (rows[:, OFFSET] >= np.array(wanted, np.int64)[batch_of]).all()
+    rising = np.diff(rows[:, OFFSET]) > 0
     assert (rising | (np.diff(batch_of) > 0)).all()
-    is_read = lines[:, HEADERS + 1] >> FLAW_SHIFT != UNREAD
-    sizes = lines[:, [KEY + 1, VALUE + 1, HEADERS + 1]] & np.array([-1, -1, SIZE])
-    places = lines[:, [KEY, VALUE, HEADERS]]
+    is_read = rows[:, HEADERS + 1] >> FLAW_SHIFT != UNREAD
+    sizes = rows[:, [KEY + 1, VALUE + 1, HEADERS + 1]] & np.array([-1, -1, SIZE])
+    places = rows[:, [KEY, VALUE, HEADERS]]
     assert (sizes >= -1).all()
     assert (places >= 0)[is_read].all()
     assert (places + np.maximum(sizes, 0) <= end)[is_read].all()
-    runs_of_headers(reading.text, lines, np.empty(len(lines), np.int32))
+    reading.number_header_runs()
 
 
-def _lines_of(reading: Reading) -> list[tuple[int, tuple[Any, ...]]]:
+def _rows_of(reading: RecordBatches) -> list[tuple[int, tuple[Any, ...]]]:
     def part(place: int, size: int) -> bytes | None:
         return None if size < 0 else reading.text[place : place + size].tobytes()
 
     found = []
-    for number, line in zip(reading.batch_of.tolist(), reading.lines.tolist(), strict=True):
-        headers, flaw = reading.headers_of(line[HEADERS], line[HEADERS + 1])
-        value, key = part(line[VALUE], line[VALUE + 1]), part(line[KEY], line[KEY + 1])
-        found.append((number, (line[OFFSET], line[APPEND_MS], value, key, headers, flaw)))
+    for number, row in zip(reading.batch_of.tolist(), reading.rows.tolist(), strict=True):
+        headers, flaw = headers_and_flaw(reading, row[HEADERS], row[HEADERS + 1])
+        value, key = part(row[VALUE], row[VALUE + 1]), part(row[KEY], row[KEY + 1])
+        found.append((number, (row[OFFSET], row[APPEND_MS], value, key, headers, flaw)))
     return found
 
 

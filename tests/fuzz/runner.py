@@ -40,12 +40,12 @@ JOBS = (
     Job("batches", "batches"),
     Job("batches-checked", "batches", {"NUMBA_BOUNDSCHECK": "1"}),
 )
-"""Those that are checked have compiled functions look at each index themselves, and raise IndexError."""
+"""Jobs with bounds checks: compiled functions check each index, and raise IndexError."""
 
 
 @dataclass
 class Result:
-    """What a job has done, and where it would continue."""
+    """Result of a job, and its resume position."""
 
     next_example: int
     values: int = 0

@@ -6,11 +6,11 @@ from datetime import timedelta, timezone
 from random import Random
 
 from schemas.event_time import END_MS, from_epoch_ms
-from schemas.interaction import INTERACTION_TYPES, MAX_TYPES
+from schemas.fields import FieldKind
+from schemas.interaction import FIELDS, INTERACTION_TYPES, MAX_TYPES
 from tests.bounds import INVALID_UTF_8, OF_FIELDS
 
-_REQUIRED = ("feature_id", "interaction_type", "position")
-_TEXT_FIELDS = ("feature_id", "user_id", "session_id", "execution_id", "retriever_id", "feature_uri", "document_id")
+_REQUIRED = [field.name for field in FIELDS if field.required]
 _SPACES = ("", "", "", " ", "\n", "\t ", "\r\n", " " * 40)
 _PIECES = (
     "a", "Z", "0", " ", "/", "é", "ß", "€", "中", "😀", "\x7f", "\u2028", "\ufeff", "\U0010ffff", '\\"', "\\\\", "\\/",
@@ -36,7 +36,7 @@ class Values:
         self.whole = b"{}"
         """The last value before it was damaged."""
         self._oddness = 0.0
-        """How likely each part of the value being made is one that the validator may refuse."""
+        """Probability that a part of the value is one that the validator may refuse."""
 
     def value(self) -> bytes:
         """The next one."""
@@ -69,9 +69,7 @@ class Values:
                 return text
         if self._is_odd():
             return random.choice(("null", "true", "{}", "[]", '""', "0", self._number(), self._text(), self._object(2)))
-        if name in _TEXT_FIELDS:
-            return self._text()
-        return _OF_KIND[name](self)
+        return _OF_FIELD[name](self)
 
     def _is_odd(self) -> bool:
         return self._random.random() < self._oddness
@@ -160,16 +158,16 @@ class Values:
         return random.choice(("true", "false", "null", self._number(), self._text(), json.dumps(random.random())))
 
 
-_OF_KIND: dict[str, Callable[[Values], str]] = {
-    "position": Values._integer,
-    "result_set_size": Values._integer,
-    "document_score": Values._number,
-    "metadata": Values._object,
-    "query_snapshot": Values._object,
-    "occurred_at": Values._time,
-    "interaction_type": Values._types,
-    "interaction_id": Values._id,
+_OF_KIND: dict[FieldKind, Callable[[Values], str]] = {
+    "text": Values._text,
+    "types": Values._types,
+    "integer": Values._integer,
+    "float": Values._number,
+    "object": Values._object,
+    "time": Values._time,
 }
+_OF_FIELD = {field.name: _OF_KIND[field.kind] for field in FIELDS}
+_OF_FIELD |= {"document_id": Values._text, "interaction_id": Values._id}
 
 
 def _place(value: bytes, random: Random) -> int:

@@ -57,7 +57,7 @@ SUITES: dict[str, Suite] = {"log": _log_suite, "http": _http_suite}
 
 @dataclass
 class Totals:
-    """What was done, and found."""
+    """Totals of attacks and findings."""
 
     cases: int = 0
     tries: int = 0

@@ -15,8 +15,8 @@ DUPLICATE = "same_key"
 """The only reason that is no rejection."""
 
 
-class Attacked:
-    """One topic, where hostile batches lie among those of a neighbour on the same partition."""
+class AttackedTopic:
+    """Topic with hostile batches among those of a neighbour on the same partition."""
 
     PARTITION = 0
 
@@ -25,7 +25,7 @@ class Attacked:
         self._raw = raw
         self._events = 0
         self.records = 0
-        """How many were put on the topic."""
+        """Number of events put on the topic."""
         self.stored: set[Place] = set()
         """Where events are that must be stored."""
         self.others: dict[Place, str] = {}
@@ -75,10 +75,10 @@ class Attacked:
 
 
 @asynccontextmanager
-async def attacked(lab: Lab) -> AsyncIterator[Attacked]:
+async def attacked(lab: Lab) -> AsyncIterator[AttackedTopic]:
     """The lab's topic, with a connection to attack it through."""
     async with RawProducer(lab.settings.kafka) as raw:
-        yield Attacked(lab, raw)
+        yield AttackedTopic(lab, raw)
 
 
 async def balances(lab: Lab, records: int) -> None:

@@ -77,7 +77,7 @@ def refused(answer: Answer, *statuses: int) -> None:
 
 
 async def events_alone(target: Target) -> None:
-    """Of an event that is dear to read nothing is accepted, alone or from a page."""
+    """An event that is expensive to parse is refused, alone or from a page."""
     for size in (200 * KIB, 900 * KIB):
         for body in hostile_events(size).values():
             refused(await target.post("", body), 400, 422)
@@ -269,7 +269,7 @@ async def deletes_with_bodies(target: Target) -> None:
 
 
 async def pages_with_hostile_bodies(target: Target) -> None:
-    """What a page sends is validated like any event, and refused in few words when none of it is valid."""
+    """Events of a page are validated like any other, and refused in few words when none is valid."""
     token = (await target.post("/beacon-token", b'{"origin":"https://a.example"}')).json["token"]
     for body in (
         *hostile_events(250 * KIB).values(),

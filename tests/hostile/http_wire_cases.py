@@ -50,7 +50,7 @@ async def bodies_in_small_chunks(target: Target) -> None:
 
 
 async def trailers_are_no_headers(target: Target) -> None:
-    """What comes after a chunked body neither names a namespace nor brings a key."""
+    """Trailers after a chunked body neither name a namespace nor provide a key."""
     for trailer in (b"X-Namespace: elsewhere", b"Authorization: Bearer wrong", b"Idempotency-Key: " + b"x" * 600):
         async with target.wire() as wire:
             await wire.send(CHUNKED + chunk(BODY) + b"0\r\n" + trailer + b"\r\n\r\n")
@@ -148,7 +148,7 @@ async def upgrades_are_not_made(target: Target) -> None:
 
 
 async def what_is_no_http(target: Target) -> None:
-    """What is no HTTP/1.0 or 1.1 is 400 and a closed connection."""
+    """Requests other than HTTP/1.0 and 1.1 get 400 and a closed connection."""
     for raw in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

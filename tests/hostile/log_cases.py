@@ -9,12 +9,12 @@ import cramjam
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.codec import lz4_encode
 
+from consumers.record_limits import MOST_HEADERS
 from consumers.worker import Worker
 from runtime import kafka
-from runtime.batch_reader import MOST_HEADERS
 from tally.dead_letters import Selection, read_letters
-from tests.hostile.accounts import DUPLICATE, Attacked, attacked, balances
-from tests.hostile.raw_producer import RawRecord, Refused, batch_of, encode_batch, encode_records, varint
+from tests.hostile.accounts import DUPLICATE, AttackedTopic, attacked, balances
+from tests.hostile.raw_producer import BatchRefused, RawRecord, batch_of, encode_batch, encode_records, varint
 from tests.hostile.suite import Attack, named
 from tests.hostile.worker_memory import drained
 from tests.lab import Lab, as_json, execution_on
@@ -23,12 +23,12 @@ from tests.waiting import eventually_async
 MIB = 1024 * 1024
 GZIP, LZ4, ZSTD = 1, 3, 4
 MOST_WORKER_MIB = 700
-"""What a worker may take with the default settings, whatever is on the topic."""
+"""Memory bound of a worker with the default settings, whatever is on the topic."""
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
 
 
 async def gaps_in_offsets(lab: Lab, random: Random) -> Attack:
-    """Events of others are stored that lie where a record of an earlier batch claims to be."""
+    """Events of others are stored at offsets that a record of an earlier batch claims."""
     async with attacked(lab) as log:
         await log.neighbours()
         for gap in (1, 40, 1_000, 2**31 - 2, random.randrange(1, 2**31 - 2)):
@@ -87,14 +87,14 @@ async def beginning_within_a_batch(lab: Lab, random: Random) -> Attack:
         for end in sorted(random.sample(range(1, 60), 3)):
             others = dict.fromkeys(range(1, lab.settings.partitions), 0)
             await Worker(
-                lab.settings, instance=None, until_caught_up=True, ends={Attacked.PARTITION: end, **others}
+                lab.settings, instance=None, until_caught_up=True, ends={AttackedTopic.PARTITION: end, **others}
             ).run()
         await log.drain()
         return Attack(log.records)
 
 
 async def reading_again(lab: Lab, random: Random) -> Attack:
-    """What is read once more, because the table refused a row, gets the same outcomes."""
+    """Records that are read again, because the table refused a row, get the same outcomes."""
     async with attacked(lab) as log:
         await lab.database.command(NARROWED)
         refused = RawRecord(as_json(execution=execution_on(0, "refused"), metadata={"longer": "than the column"}))
@@ -110,7 +110,7 @@ async def reading_again(lab: Lab, random: Random) -> Attack:
 async def transactions_given_up(lab: Lab, random: Random) -> Attack:
     """The audit takes every offset of a hostile batch for a record, and no marker of a transaction."""
     async with attacked(lab) as log:
-        place: Any = {"topic": lab.settings.topic, "partition": Attacked.PARTITION}
+        place: Any = {"topic": lab.settings.topic, "partition": AttackedTopic.PARTITION}
         options = {"bootstrap_servers": lab.settings.kafka, "transactional_id": lab.settings.topic}
         async with AIOKafkaProducer(**options) as producer:
             for _ in range(3):
@@ -231,7 +231,7 @@ async def decompression_bombs(lab: Lab, random: Random) -> Attack:
         return await _by_a_process(log)
 
 
-async def _by_a_process(log: Attacked) -> Attack:
+async def _by_a_process(log: AttackedTopic) -> Attack:
     """Let a worker of its own come to the end of the topic, and look at its memory."""
     ended = await drained(log.lab.settings)
     assert ended.exit_code == 0, ended.output
@@ -252,7 +252,7 @@ async def very_many_tiny_records(lab: Lab, random: Random) -> Attack:
 
 
 async def batches_damaged_at_random(lab: Lab, random: Random) -> Attack:
-    """Whatever a broker takes is accounted for, and the events of others are stored."""
+    """Every batch that a broker accepts is accounted for, and the events of others are stored."""
     async with attacked(lab) as log:
         taken = 0
         for _ in range(100):
@@ -262,7 +262,7 @@ async def batches_damaged_at_random(lab: Lab, random: Random) -> Attack:
                 body[random.randrange(len(body))] = random.randrange(256)
             attributes = random.choice((0, 0, 0, 0, random.randrange(2**15)))
             batch = encode_batch(bytes(body), len(records), attributes=attributes, first_ms=random.getrandbits(62))
-            with suppress(Refused):
+            with suppress(BatchRefused):
                 await log.send(batch, [""] * len(records))
                 taken += 1
             if random.random() < 0.1:
@@ -298,7 +298,7 @@ async def batches_that_brokers_refuse(lab: Lab, random: Random) -> Attack:
     """The broker takes no batch whose header contradicts its records; `test_hostile_batches` reads such a one."""
     async with attacked(lab) as log:
         for what in random.sample(sorted(REFUSED), len(REFUSED)):
-            with suppress(Refused):
+            with suppress(BatchRefused):
                 await log.send(REFUSED[what], ["bad_batch"])
                 raise AssertionError(f"the broker took a batch with {what}")
         await log.neighbours()

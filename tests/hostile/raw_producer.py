@@ -20,17 +20,17 @@ _PRODUCE, _PRODUCE_VERSION, _ALL_REPLICAS = 0, 7, -1
 _TIMEOUT_MS = 120_000
 
 NULL = -1
-"""The size that stands for null."""
+"""Size that encodes null."""
 
 
 class RawRecord(NamedTuple):
-    """One record; what is None is what a client would write."""
+    """Raw record; None stands for the value of a regular client."""
 
     value: bytes | None = b"{}"
     key: bytes | None = b"k"
     headers: Sequence[tuple[bytes | None, bytes | None]] = ()
     delta: int | None = None
-    """Its offset in the batch."""
+    """Offset in the batch."""
     ahead_ms: int = 0
     header_count: int | None = None
     size: int | None = None
@@ -96,7 +96,7 @@ def whole(raw: bytes, wanted: int = 0) -> WholeBatch:
     return WholeBatch(memoryview(raw), wanted, max(base + last_delta, base) + 1)
 
 
-class Refused(Exception):
+class BatchRefused(Exception):
     """The broker did not take a batch."""
 
     def __init__(self, error: type[KafkaError]) -> None:
@@ -105,7 +105,7 @@ class Refused(Exception):
 
 
 class RawProducer:
-    """One connection to a broker that leads every partition."""
+    """Connection to a broker that leads every partition."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -135,5 +135,5 @@ class RawProducer:
         answer = await self._reader.readexactly(size)
         code, offset = struct.unpack_from(">hq", answer, 4 + 4 + 2 + len(name) + 4 + 4)
         if code:
-            raise Refused(for_code(code))
+            raise BatchRefused(for_code(code))
         return int(offset)

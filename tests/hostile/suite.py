@@ -8,12 +8,12 @@ from tests.lab import Lab
 
 
 class Attack(NamedTuple):
-    """What a case has done."""
+    """Actions of a case."""
 
     tries: int
     """Records, or requests."""
     note: str = ""
-    """What it measured."""
+    """Measurements."""
 
 
 Case = Callable[[Lab, Random], Awaitable[Attack]]

@@ -18,7 +18,7 @@ class Answer(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """Its body as JSON."""
+        """Body as JSON."""
         return json.loads(self.body)
 
     @property
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class Wire:
-    """One connection."""
+    """Raw connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from runtime.settings import Settings
 
-# What the parent learns of a child that has ended may be the parent's own size from before the child's program began.
+# The peak of an ended child may be the parent's own size from before the child's program started.
 _PROGRAM = """
 from pathlib import Path
 from consumers.worker import main
@@ -17,8 +17,8 @@ print(*(line for line in Path("/proc/self/status").read_text().splitlines() if l
 """
 
 
-class Ended(NamedTuple):
-    """How a worker ended."""
+class WorkerEnd(NamedTuple):
+    """End of a worker: exit code and peak memory."""
 
     exit_code: int
     peak_mib: float
@@ -26,7 +26,7 @@ class Ended(NamedTuple):
     output: str
 
 
-async def drained(settings: Settings) -> Ended:
+async def drained(settings: Settings) -> WorkerEnd:
     """Run a worker until it has caught up."""
     environment = {**os.environ, **settings.as_environment()}
     ran = await asyncio.to_thread(
@@ -38,4 +38,4 @@ async def drained(settings: Settings) -> Ended:
         check=False,
     )
     peak_kib = int(ran.stdout.split()[1]) if ran.returncode == 0 else 0
-    return Ended(ran.returncode, peak_kib / 1024, ran.stderr)
+    return WorkerEnd(ran.returncode, peak_kib / 1024, ran.stderr)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def rendered(folder: str) -> list[dict[str, Any]]:
-    """What `kubectl apply --kustomize` would send."""
+    """Return the manifests that `kubectl apply --kustomize` would send."""
     command = [str(ROOT / ".tally" / "bin" / "kustomize"), "build", str(ROOT / folder)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -36,7 +36,7 @@ def test_the_whole() -> None:
 
 
 def test_scaling_by_keda() -> None:
-    """Its own kinds have no published schema here; that they render, and whom they scale, is all that is checked."""
+    """KEDA's kinds have no published schema here; only their rendering and targets are checked."""
     objects = rendered("deploy/k8s/keda")
     (scaled,) = [each for each in objects if each["kind"] == "ScaledObject"]
     assert scaled["spec"]["scaleTargetRef"] == {"kind": "StatefulSet", "name": "consumer"}

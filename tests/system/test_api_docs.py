@@ -1,4 +1,4 @@
-"""Every call that docs/api.md shows, as curl and as Python, run as it stands there."""
+"""Every call that docs/api.md shows, as curl and as Python, works verbatim."""
 
 import asyncio
 import json

@@ -8,7 +8,7 @@ from runtime.process.children import module_command
 
 
 async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path) -> None:
-    """As `make bench QUICK=1`, without the peers that need an environment of their own."""
+    """Run `make bench QUICK=1` without the peers that need separate environments."""
     command = module_command("benchmarks.throughput", "--quick", "--only", "1", "5", "--folder", str(tmp_path))
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said = (await running.communicate())[0].decode()
@@ -21,7 +21,7 @@ async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path
 
 
 async def test_claims_are_measured_as_chunks_and_as_plain_keys(tmp_path: Path) -> None:
-    """It checks how many duplicates each way finds."""
+    """The benchmark checks the number of duplicates that each method finds."""
     options = ["--claims", "60000", "--batches", "2", "--folder", str(tmp_path)]
     command = module_command("benchmarks.claims", *options)
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

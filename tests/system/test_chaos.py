@@ -33,7 +33,7 @@ async def test_a_fault_at_a_seam_changes_nothing(
 
 
 async def test_a_worker_that_commits_before_it_inserts_is_caught(stack: Stack, tmp_path: Path) -> None:
-    """It has to be killed while a batch is on its way, which not every run brings about."""
+    """The worker must be killed while a batch is in flight, which not every run achieves."""
     for seed in range(4711, 4721):
         planned = Plan(1, seed, "resumed", "kill", 3, "kafka")
         result = await Run(planned, stack, tmp_path, control="commit-before-insert").execute()

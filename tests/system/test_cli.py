@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from runtime.errors import Fatal, SettingsError
-from runtime.ports import free_port, http_answers
-from runtime.stack_file import Phase
+from runtime.ports import free_port, responds_to_http
+from runtime.stack_file import StackPhase
 from tally.cli import INTERRUPTED
 from tests.cli_lab import CLEAN, TALLY, Running, command, is_running
 from tests.waiting import eventually
@@ -21,7 +21,7 @@ from tests.waiting import eventually
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One `tally up --no-demo` for the tests of this file; ends with Ctrl-C and must leave nothing."""
+    """Run `tally up --no-demo` for the tests of this file; it ends with Ctrl-C and must leave nothing."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -183,7 +183,7 @@ def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
     assert "Click-through by position" in done.stdout
-    assert f"drawn into {tmp_path / 'p.png'}\n" in done.stderr
+    assert f"chart written to {tmp_path / 'p.png'}\n" in done.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert up.json("report", "verdicts")[0]["stored"] > 0
     wrong = up.tally("report", "nothing")
@@ -241,13 +241,13 @@ def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Runn
         return {pid for pid, name in names.items() if "tally.serve" in name}
 
     with subprocess.Popen(command, env=CLEAN, stderr=subprocess.PIPE, text=True) as serving:
-        eventually(lambda: http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        eventually(lambda: responds_to_http(f"http://127.0.0.1:{port}/v1/ready"))
         first = children()
         assert len(first) == 2
         again = subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=False, timeout=60)
         assert (again.returncode, "is taken" in again.stderr) == (1, True)
         os.kill(min(first), signal.SIGKILL)
-        eventually(lambda: len(children() | first) == 3 and http_answers(f"http://127.0.0.1:{port}/v1/ready"))
+        eventually(lambda: len(children() | first) == 3 and responds_to_http(f"http://127.0.0.1:{port}/v1/ready"))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=key) as api:
             made = api.post("/v1/retrievers/interactions", json=event)
             assert api.get(f"/v1/retrievers/interactions/{made.json()['interaction_id']}").json() == made.json()
@@ -276,12 +276,12 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
 
     def says(doing: str) -> None:
         """Held at that point, it is found there by others."""
-        eventually(lambda: Phase.of(running.data_dir) == (pid, doing))
+        eventually(lambda: StackPhase.of(running.data_dir) == (pid, doing))
         os.kill(pid, signal.SIGSTOP)
         done, again = running.tally("status"), running.as_process("up", "--no-demo")
         assert f"is {doing} (pid {pid})" in done.stderr + done.stdout, done
         assert done.returncode in (1, SettingsError.exit_code)
-        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until it has" in again.stderr
+        assert f"a stack is {doing} in {running.data_dir} (pid {pid}): wait until that is done" in again.stderr
         assert again.returncode == 1
         os.kill(pid, signal.SIGCONT)
 
@@ -303,7 +303,7 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     said = running.said()
     assert "imported 10,000 Open Bandit rows: 10,000 stored, 0 duplicates" in said
     assert "simulated 300 events in 3 s: " in said
-    assert " 0 without a verdict" in said
+    assert " 0 pending" in said
     assert said.count("Bearer ") == 1
     assert "curl -H 'Authorization: Bearer root_" in said
     assert "lag 0" in said

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.embedded import jars
-from deploy.embedded.services import HOST, kafka_part, wait_until
+from deploy.embedded.services import HOST, kafka_service, wait_until
 from runtime import kafka
 from runtime.errors import Fatal, TallyError
 from runtime.ports import free_port
@@ -18,7 +18,7 @@ from tests.cluster_lab import running_children
 from tests.test_compose import SERVICES
 
 IMAGES_OWN = {"NODE_ID", "PROCESS_ROLES", "CONTROLLER_QUORUM_VOTERS", "LOG_DIRS"}
-"""What the embedded broker has of its own."""
+"""Settings of the embedded broker only."""
 
 
 def properties_of(ports: dict[str, int]) -> dict[str, str]:
@@ -42,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_children() as children:
         folder_of_jars = jars.fetch(Settings().cache_dir, lambda _line: None)
         properties = properties_of(ports)
-        part = kafka_part(folder, folder_of_jars, ports["BROKER"], ports["CONTROLLER"], properties=properties)
+        part = kafka_service(folder, folder_of_jars, ports["BROKER"], ports["CONTROLLER"], properties=properties)
         child = part.start(children, folder / "kafka.log")
         assert wait_until(part.answers, lambda: child.exit_code is None, part.start_timeout_s), child.failure("failed")
         yield f"{HOST}:{ports['CLIENT']}"

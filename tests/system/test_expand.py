@@ -24,7 +24,8 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from schemas.interaction import Interaction
 from tally import expand
-from tally.dead_letters import Selection, replay
+from tally.dead_letter_replay import replay
+from tally.dead_letters import Selection
 from tally.expand import Expand
 from tests.cluster_lab import running_children
 from tests.lab import Lab, as_json, click
@@ -60,14 +61,14 @@ async def workers(settings: Settings, folder: Path) -> AsyncIterator[None]:
             running.stop()
 
 
-class Emitted(NamedTuple):
-    """How many events were accepted, and how often one was not, at first."""
+class EmitCounts(NamedTuple):
+    """Numbers of accepted events and of first refusals."""
 
     accepted: int
     held: int
 
 
-async def emitted(settings: Settings, events: Iterable[Interaction], until: asyncio.Event | None = None) -> Emitted:
+async def emitted(settings: Settings, events: Iterable[Interaction], until: asyncio.Event | None = None) -> EmitCounts:
     """Emit one after another, each until it is accepted."""
     accepted = held = 0
     async with Producer(settings) as producer:
@@ -82,7 +83,7 @@ async def emitted(settings: Settings, events: Iterable[Interaction], until: asyn
                 except Unavailable:
                     held += 1
                     await asyncio.sleep(0.05)
-    return Emitted(accepted, held)
+    return EmitCounts(accepted, held)
 
 
 async def until_settled(lab: Lab) -> None:
@@ -161,7 +162,7 @@ async def test_what_cannot_be_is_refused(lab: Lab) -> None:
         with pytest.raises(SettingsError, match="--partitions: the topic has 4, so 8 or another multiple"):
             await to(lab.settings, wrong).run()
     await to(lab.settings, 8).run()
-    with pytest.raises(TallyError, match="expanded a moment ago"):
+    with pytest.raises(TallyError, match="expanded recently"):
         await to(lab.settings, 16).run()
 
 

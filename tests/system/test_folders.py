@@ -11,7 +11,7 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 NAME = "Käse, été #1 100% a:b::c\\d {e,f} [g] *? &h=i;j 'k' \"l\" $m ~ 数据"
-"""Whatever a comma-separated list, a properties file, a class path, a URL, a shell or a pattern reads as its own."""
+"""Characters with a meaning in comma-separated lists, properties files, class paths, URLs, shells or patterns."""
 EVENT = '{"feature_id": "d", "interaction_type": ["click"], "position": 0}'
 
 
@@ -28,7 +28,7 @@ def poisoned(folder: Path) -> Path:
 
 
 def all_found(running: Running, ids: list[str]) -> bool:
-    """Whether each of these events is stored."""
+    """Return whether each of these events is stored."""
     return all(running.as_process("lookup", each).returncode == 0 for each in ids)
 
 

@@ -10,6 +10,6 @@ from tests.lab import Lab
 
 @pytest.mark.parametrize("name", CASES)
 async def test_an_attack_through_the_log(lab: Lab, name: str) -> None:
-    """What the case's own docstring says still holds."""
+    """The statement in the case's docstring holds."""
     attack = await CASES[name](lab, Random(name))
     assert attack.tries

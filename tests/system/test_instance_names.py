@@ -35,19 +35,19 @@ class Consume:
             )
 
     def said(self, what: str) -> bool:
-        """Whether it has printed this; fails the test when it has ended without."""
+        """Return whether it has printed this; fail the test when it has ended without."""
         text = self.log.read_text()
         assert what in text or self.process.poll() is None, text
         return what in text
 
     def has_partitions(self, times: int = 1) -> bool:
-        """Whether its workers were given partitions this many times."""
+        """Return whether its workers were assigned partitions this many times."""
         return self.said("partitions 0, 1, 2, 3") and self.log.read_text().count("partitions 0, 1, 2, 3") >= times
 
 
 @contextmanager
 def consume(settings: Settings, log: Path) -> Iterator[Consume]:
-    """It runs, and is stopped in the end."""
+    """Run a consumer, and stop it at the end."""
     running = Consume(settings, log)
     try:
         yield running

@@ -52,7 +52,7 @@ async def test_a_mix_of_calls_and_a_broker_that_stops(stack: Stack, settings: Se
 
 @pytest.mark.parametrize("wrong", [500, 502, 503, 0])
 def test_a_wrong_answer_is_a_problem(wrong: int) -> None:
-    seen = mix.Seen()
+    seen = mix.Responses()
     seen.statuses["create", 200] += 5
     assert not seen.wrong({200})
     seen.statuses["create", wrong] += 1

@@ -1,4 +1,4 @@
-"""What commands print, whoever reads it, whoever stops reading, and whatever events hold."""
+"""Output of commands, for any reader, a reader that stops, and any content of events."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What is compiled is compiled before a worker joins its group, and nothing later, when heartbeats would be missed."""
+"""All code is compiled before a worker joins its group, because later it would miss heartbeats."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ from consumers.precompile import precompile
 from kernels import (
     blake2b,
     claim_index,
+    native_texts,
     record_format,
     scan_event,
     scan_fields,
@@ -21,7 +22,7 @@ from tests.validating import validated
 from tests.test_records import batch_of
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
-from runtime.records import Records
+from consumers.records import Records
 from consumers.validation import Validation
 from consumers.claims.client import Lease
 from consumers.claims.owners import make_rows
@@ -29,7 +30,8 @@ import numpy as np
 
 def compiled():
     modules = (
-        blake2b, claim_index, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_scores, scan_texts
+        blake2b, claim_index, native_texts, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_scores,
+        scan_texts,
     )
     found = {value for module in modules for value in vars(module).values() if hasattr(value, "signatures")}
     return {(each.__name__, str(signature)) for each in found for signature in each.signatures}

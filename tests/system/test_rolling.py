@@ -51,7 +51,7 @@ class Fleet:
         child = self._running[name]
         child.process.terminate()
         assert await asyncio.to_thread(child.process.wait, STOP_S) == 0, (self._folder / f"{name}.log").read_text()
-        self._children.reaped(child)
+        self._children.mark_reaped(child)
         await self.start(name)
 
 

@@ -32,7 +32,7 @@ async def conforms(url: str, folder: Path, *options: str) -> None:
 
 async def test_the_schema_says_what_is_answered(address: str, tmp_path: Path) -> None:
     """Nothing but what is documented is answered, what the schema forbids is refused, and never a 500."""
-    # Of these a schema cannot say everything: which text is a cursor or a time, which fields contradict one another;
+    # A schema cannot express everything: which text is a cursor or a time, which fields contradict one another;
     # and to it 78.0 is an integer.
     more_than_a_schema = (PATH, f"{PATH}/beacon", f"{PATH}/beacon-token", f"{PATH}/list", "/v1/outcomes")
     others = [option for path in more_than_a_schema for option in ("--exclude-path", path)]

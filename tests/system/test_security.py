@@ -1,4 +1,4 @@
-"""Stores that want to know who asks: events pass through, and who is wrong is told which setting is."""
+"""Stores with authentication: events pass, and an error names the wrong setting."""
 
 import asyncio
 import subprocess
@@ -20,7 +20,7 @@ from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.errors import Fatal, SettingsError, TallyError
 from runtime.http.key_store import KeyStore
-from runtime.kafka_connection import connection
+from runtime.kafka_connection import connection_options
 from runtime.migrate import migrate
 from runtime.ports import free_port
 from runtime.redis import connect_redis
@@ -122,7 +122,7 @@ async def test_a_role_may_do_nothing_else_in_kafka(secure: Secure) -> None:
 
 
 def wrong(secure: Secure) -> dict[str, dict[str, object]]:
-    """What may be wrong, by the setting that the error must name."""
+    """Wrong values, by the setting that the error must name."""
     return {
         "TALLY_KAFKA_PASSWORD": {"kafka_password": SecretStr("wrong")},
         "TALLY_KAFKA_SASL_MECHANISM": {"kafka_sasl_mechanism": "SCRAM-SHA-256"},
@@ -156,11 +156,11 @@ async def test_a_certificate_that_is_not_trusted_is_fatal_for_each_store(secure:
 async def test_half_of_the_settings_is_refused(secure: Secure, tmp_path: Path) -> None:
     without = secure.settings.model_copy(update={"kafka_password": SecretStr("")})
     with pytest.raises(SettingsError, match="TALLY_KAFKA_PASSWORD"):
-        connection(without)
+        connection_options(without)
     (tmp_path / "empty").write_text("no certificate")
     for path in ("/nowhere", str(tmp_path / "empty")):
         with pytest.raises(SettingsError, match="TALLY_TLS_CA_FILE"):
-            connection(secure.settings.model_copy(update={"tls_ca_file": path}))
+            connection_options(secure.settings.model_copy(update={"tls_ca_file": path}))
 
 
 @pytest.mark.parametrize("name", ["TALLY_KAFKA_PASSWORD", "TALLY_REDIS"])

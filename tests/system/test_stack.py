@@ -1,4 +1,4 @@
-"""The embedded stack: it starts, says what is wrong, survives a restart and leaves nothing behind."""
+"""The embedded stack starts, reports its errors, survives a restart and leaves no processes."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ from tests.waiting import eventually
 
 
 def failure_of(stack: Stack) -> str:
-    """What the stack says of a part that has died; empty while all run."""
+    """Return the stack's error for a dead service; empty while all run."""
     try:
         stack.check()
     except ChildFailed as failure:

@@ -64,7 +64,7 @@ def test_a_table_on_a_terminal_breaks_no_word(columns: int) -> None:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One stack for the commands of this file."""
+    """Run one stack for the commands of this file."""
     running = Running(tmp_path_factory.mktemp("terminal") / "data", "--no-demo", "--workers", "1")
     try:
         eventually(running.is_ready)

@@ -1,4 +1,4 @@
-"""Serve the engine: `python -P -m deploy.embedded.clickhouse_http --path DIR --port PORT`."""
+"""Server of the engine: `python -P -m deploy.embedded.clickhouse_http --path DIR --port PORT`."""
 
 import argparse
 import asyncio
@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-# The engine takes its time zone from the environment, and a table's text must not depend on the machine's.
+# The engine's time zone comes from the environment, and the text of times must not depend on the machine.
 os.environ["TZ"] = "UTC"
 
 import uvicorn
 
 from deploy.embedded.clickhouse_http.users import User, read_users
 from runtime import log, masking
-from runtime.http.server import OrderlyServer
+from runtime.http.server import GracefulServer
 
 KEEP_ALIVE_S = 60
 STOP_S = 10
@@ -21,8 +21,8 @@ LOOPBACK = "127.0.0.1"
 
 
 async def serve(name: str, users: Sequence[User], host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; running statements get STOP_S seconds to end."""
-    # Not before the working directory is ours: the engine reads a config.xml in it as soon as it is imported.
+    """Serve until SIGTERM or SIGINT; running statements have STOP_S seconds to end."""
+    # After the change of working directory: at its import the engine reads a config.xml there.
     from deploy.embedded.clickhouse_http.app import Front  # noqa: PLC0415
     from deploy.embedded.clickhouse_http.engine import Engine  # noqa: PLC0415
 
@@ -39,13 +39,13 @@ async def serve(name: str, users: Sequence[User], host: str, port: int) -> None:
         timeout_graceful_shutdown=STOP_S,
     )
     try:
-        await OrderlyServer(config).serve_until_told()
+        await GracefulServer(config).serve_until_signal()
     finally:
         front.close()
 
 
 def _user_of_environment() -> User:
-    """As the official image has it: everybody may read the arguments of a process, but not its environment."""
+    """Return the user of the environment, like the official image: arguments of a process are readable by all."""
     return User(os.environ.get("CLICKHOUSE_USER", User().name), os.environ.get("CLICKHOUSE_PASSWORD", ""))
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     log.configure()
     users = read_users(options.users) if options.users else [_user_of_environment()]
-    masking.hide(user.password for user in users)
+    masking.register_secrets(user.password for user in users)
     path = options.path.absolute()
     path.mkdir(parents=True, exist_ok=True)
     os.chdir(path.parent)

@@ -1,4 +1,4 @@
-"""The ASGI application: a request in, a statement run in a thread, its result or error out."""
+"""ASGI application that runs each request's statement in a thread."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from deploy.embedded.clickhouse_http.body import ClientGone, Receive, decoded, read_form, read_statement
+from deploy.embedded.clickhouse_http.body import ClientDisconnected, Receive, decoded, read_form, read_statement
 from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
 from deploy.embedded.clickhouse_http.engine import Engine, summary
 from deploy.embedded.clickhouse_http.errors import (
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Front:
-    """Speaks ClickHouse's HTTP interface for one engine."""
+    """ClickHouse's HTTP interface of one engine."""
 
     def __init__(self, engine: Engine, users: Sequence[User], *, only_local: bool) -> None:
         self._engine = engine
@@ -52,10 +52,10 @@ class Front:
         self._waiting = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
+        """Serve one HTTP request."""
         if scope["type"] != "http":
             return
-        answer = Answer(send)
+        answer = FrontResponse(send)
         try:
             check_origin(headers_of(scope), only_local=self._only_local)
             if scope["path"] in {"/ping", "/replicas_status"} or _is_greeting(scope):
@@ -64,13 +64,13 @@ class Front:
                 raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
             else:
                 await self._serve(read_request(scope, self._users), receive, answer)
-        except ClientGone:
-            log.info("client gone")
+        except ClientDisconnected:
+            log.info("client disconnected before its response")
         except ClickHouseError as failed:
             await answer.failed(failed)
         except Exception:
-            log.exception("request failed")
-            await answer.failed(error(UNKNOWN_EXCEPTION, "The front failed; its log has the trace"))
+            log.exception("request failed unexpectedly")
+            await answer.failed(error(UNKNOWN_EXCEPTION, "The front failed; its log has the stack trace"))
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -89,7 +89,7 @@ class Front:
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
-    async def _serve(self, request: Request, receive: Receive, answer: "Answer") -> None:
+    async def _serve(self, request: Request, receive: Receive, answer: "FrontResponse") -> None:
         body = decoded(receive, request.content_encoding)
         if request.form_type:
             request = request.with_fields(await read_form(body, request.form_type))
@@ -105,10 +105,10 @@ class Front:
         body: AsyncIterator[bytes],
         request: Request,
         receive: Receive,
-        answer: "Answer",
+        answer: "FrontResponse",
     ) -> None:
         if statement.kind != "stream_in":
-            async with self._killed_when_gone(request.caller.mark, statement, receive, answer):
+            async with self._kill_on_disconnect(request.caller.mark, statement, receive, answer):
                 await self._read(statement, request, answer)
             return
         await self._call(self._engine.check, request.caller, statement)
@@ -117,7 +117,7 @@ class Front:
             pending = statement.data
             async for piece in body:
                 pending += piece
-                if len(pending) >= PIECE_BYTES:  # a thread hop costs as much as parsing 100 KB
+                if len(pending) >= PIECE_BYTES:  # a switch of threads costs as much as parsing 100 KB
                     await self._call(insert.append, pending)
                     pending = b""
             written_rows = await self._call(insert.finish, pending)
@@ -126,14 +126,14 @@ class Front:
             raise
         await answer.whole(200, b"", _headers(request, statement) | {"x-clickhouse-summary": summary(written_rows)})
 
-    async def _read(self, statement: Statement, request: Request, answer: "Answer") -> None:
+    async def _read(self, statement: Statement, request: Request, answer: "FrontResponse") -> None:
         encoding, encoder = compressor(request.accept_encoding)
         answer.encoder = encoder
         headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
         result = self._engine.result(request.caller, statement, request.params)
         is_last = False
         try:
-            # Headers leave with the first piece, so an error before it still gets its own status.
+            # Headers are sent with the first piece, so an error before it has its own status.
             piece, is_last = await self._call(_next_piece, result)
             if is_last:
                 packed = encoder.feed(piece) + encoder.finish() if piece or statement.kind == "stream_out" else b""
@@ -148,10 +148,10 @@ class Front:
                 await self._call(result.close)
 
     @asynccontextmanager
-    async def _killed_when_gone(
-        self, mark: str, statement: Statement, receive: Receive, answer: "Answer"
+    async def _kill_on_disconnect(
+        self, mark: str, statement: Statement, receive: Receive, answer: "FrontResponse"
     ) -> AsyncIterator[None]:
-        """Watch the connection while a reading statement runs, and end the query when the client leaves."""
+        """Watch the connection while a read-only statement runs, and kill the query when the client disconnects."""
         if not is_reading(statement.sql):
             yield
             return
@@ -159,7 +159,7 @@ class Front:
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            if not answer.is_complete:  # a client that has its answer counts as gone, too
+            if not answer.is_complete:  # the end of a complete response is reported as a disconnect, too
                 await asyncio.get_running_loop().run_in_executor(self._killers, partial(self._engine.kill, mark))
 
         watcher = asyncio.create_task(watch())
@@ -171,30 +171,30 @@ class Front:
                 await watcher
 
     def close(self) -> None:
-        """Wait for what runs and shut the engine down."""
+        """Wait for running statements and shut the engine down."""
         self._threads.shutdown()
         self._killers.shutdown()
         self._engine.close()
 
 
-class Answer:
-    """One HTTP response: its status and headers leave with the first byte."""
+class FrontResponse:
+    """HTTP response, whose status and headers are sent with the first byte."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._started = False
         self.is_complete = False
-        """Its last byte is on its way."""
+        """Whether the last byte has been sent."""
         self._tag = secrets.token_hex(8)
         self.encoder = IDENTITY
-        """What the pieces are encoded with; an error that comes late must be encoded alike."""
+        """Encoder of the pieces, also of a late error."""
 
     async def whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        """Answer at once."""
+        """Send a whole response."""
         await self.last_piece(status, body, headers | {"content-length": str(len(body))})
 
     async def piece(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        """Send one piece; more follow."""
+        """Send a piece that others follow."""
         await self._start(status, headers)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
@@ -205,11 +205,11 @@ class Answer:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def failed(self, failed: ClickHouseError) -> None:
-        """Send an error. After the first byte it is the result's last text, and the connection breaks."""
+        """Send an error. After the first byte it ends the result's text, and the connection is broken off."""
         text = failed.text.encode() + b"\n"
         if self._started:
-            # In the form of ClickHouse 25.11 and later; and the response is never completed, so the server breaks
-            # the connection: no client takes the result for whole, whether it knows the tag or not.
+            # In the format of ClickHouse 25.11 and later. The response is never completed, so the server closes the
+            # connection, and no client mistakes the result for complete, even if it does not know the tag.
             tag = self._tag.encode()
             marked = b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n" % (tag, text, len(text), tag)
             text = self.encoder.feed(marked) + self.encoder.finish()
@@ -230,7 +230,7 @@ class Answer:
 
 
 def _next_piece(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
-    """Blocks of up to PIECE_BYTES together, or more of a single one; and whether they are the last."""
+    """Join blocks up to PIECE_BYTES, or one larger block. Also return whether they are the last."""
     piece = b""
     for block in blocks:
         piece += block
@@ -240,7 +240,7 @@ def _next_piece(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
 
 
 def _is_greeting(scope: Any) -> bool:
-    """`curl http://host:port/` without anything to run."""
+    """Return whether a request is `curl http://host:port/` without a statement."""
     return bool(
         scope["path"] == "/"
         and scope["method"] in {"GET", "HEAD"}

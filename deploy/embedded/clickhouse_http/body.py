@@ -1,4 +1,4 @@
-"""The bytes of a request, decoded as they arrive and never held whole."""
+"""Streaming decoder of request bodies, which never holds a whole body."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,15 +21,15 @@ from deploy.embedded.clickhouse_http.statement import Statement, decode_sql, is_
 Receive = Callable[[], Awaitable[Any]]
 
 RECEIVE_TIMEOUT_S = 30.0
-"""As ClickHouse's http_receive_timeout: an upload that stands still must not keep its place."""
+"""Like ClickHouse's http_receive_timeout: a stalled upload must not keep its slot."""
 
 MAX_FORM_BYTES = 16 * 1024 * 1024
 MAX_QUERY_BYTES = 1024 * 1024
-"""The longest statement, its streamed rows not counted. ClickHouse's own max_query_size is a quarter of it."""
+"""Largest statement without streamed rows. ClickHouse's own max_query_size is a quarter of it."""
 
 
-class ClientGone(Exception):
-    """The client closed its connection before the request was answered."""
+class ClientDisconnected(Exception):
+    """Disconnect of the client before its response."""
 
 
 async def decoded(receive: Receive, encoding: str) -> AsyncIterator[bytes]:
@@ -43,7 +43,7 @@ async def decoded(receive: Receive, encoding: str) -> AsyncIterator[bytes]:
         except TimeoutError:
             raise error(SOCKET_TIMEOUT, f"The client sent nothing for {RECEIVE_TIMEOUT_S:.0f} s") from None
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnected
         more = message.get("more_body", False)
         if message.get("body"):
             empty = False
@@ -54,12 +54,12 @@ async def decoded(receive: Receive, encoding: str) -> AsyncIterator[bytes]:
 
 
 async def read_form(body: AsyncIterator[bytes], content_type: str) -> dict[str, str]:
-    """The text fields of a multipart form: how clickhouse-connect sends parameters too long for a URL."""
+    """Read the text fields of a multipart form, by which clickhouse-connect sends parameters too long for a URL."""
     whole = b""
     async for chunk in body:
         whole += chunk
         if len(whole) > MAX_FORM_BYTES:
-            raise error(BAD_ARGUMENTS, f"A form may have {MAX_FORM_BYTES} bytes")
+            raise error(BAD_ARGUMENTS, f"The form is larger than {MAX_FORM_BYTES} bytes")
     fields: dict[str, str] = {}
 
     def keep(field: Any) -> None:
@@ -78,8 +78,8 @@ async def read_form(body: AsyncIterator[bytes], content_type: str) -> dict[str, 
 async def read_statement(query: str, body: AsyncIterator[bytes], default_format: str | None) -> Statement:
     """Read as much of the request as its statement needs.
 
-    ClickHouse takes the URL's query and the body as one text, and so does this: what is left in `body` after a
-    streamed INSERT's head are its rows; any other statement is read to its end.
+    Like in ClickHouse, the URL's query and the body are one text. The rest of `body` after the head of a streamed
+    INSERT are its rows; any other statement is read to its end.
     """
     text = query.encode() + b"\n" if query else b""
     async for chunk in body:

@@ -1,4 +1,4 @@
-"""Compressed bodies: the encodings that clickhouse-connect and curl use, a chunk at a time."""
+"""Compressed bodies in the encodings of clickhouse-connect and curl, chunk by chunk."""
 
 import sys
 import zlib
@@ -18,11 +18,11 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 PIECE_BYTES = 1024 * 1024
-"""The most that one step of decompression may produce: a small body can hold gigabytes of zeros."""
+"""Largest output of one decompression step: a small body can expand to gigabytes of zeros."""
 
 
 class Encoder(NamedTuple):
-    """Two functions over successive chunks; `finish` returns what the compressor still holds."""
+    """Encoder of successive chunks; `finish` returns the compressor's remaining bytes."""
 
     feed: Callable[[bytes], bytes]
     finish: Callable[[], bytes]
@@ -32,16 +32,16 @@ IDENTITY = Encoder(lambda chunk: chunk, bytes)
 
 
 class Decoder:
-    """Decodes a request body of one or several frames, in pieces of at most PIECE_BYTES."""
+    """Decoder of a request body of one or several frames, in pieces of at most PIECE_BYTES."""
 
     def __init__(self, encoding: str) -> None:
         if encoding and encoding not in _FRAMES:
-            raise error(NOT_IMPLEMENTED, f"Content-Encoding {encoding[:40]!r}; spoken are {', '.join(_FRAMES)}")
+            raise error(NOT_IMPLEMENTED, f"Content-Encoding {encoding[:40]!r}; supported are {', '.join(_FRAMES)}")
         self._encoding = encoding
         self._frame = _FRAMES[encoding]() if encoding else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` decodes to."""
+        """Yield the decoded pieces of `data`."""
         if self._frame is None:
             yield data
             return
@@ -65,7 +65,7 @@ class Decoder:
 
 
 class _Inflate:
-    """zlib's decompressor with the interface that the lz4 and zstd ones share."""
+    """Adapter of zlib's decompressor to the interface of those of lz4 and zstd."""
 
     def __init__(self, wbits: int) -> None:
         self._inflate = zlib.decompressobj(wbits)
@@ -95,7 +95,7 @@ _FRAMES: dict[str, Callable[[], Any]] = {
 
 
 def compressor(accept_encoding: str) -> tuple[str, Encoder]:
-    """The best encoding a client accepts, and its encoder; `""` and the identity for none."""
+    """Return the best encoding that a client accepts, and its encoder; `""` and the identity for none."""
     accepted = {part.split(";")[0].strip() for part in accept_encoding.split(",")}
     if "lz4" in accepted:
         frame = lz4.frame.LZ4FrameCompressor()

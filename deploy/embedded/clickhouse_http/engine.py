@@ -1,4 +1,4 @@
-"""The engine: every request gets a session of its own, so that settings cannot leak from one to the next.
+"""Engine with one session per request, so that settings cannot leak between requests.
 
 A session costs about 0.4 ms. Its methods block; `app.py` calls them from threads.
 """
@@ -16,13 +16,13 @@ from typing import IO
 import chdb
 
 from deploy.embedded.clickhouse_http.errors import ACCESS_DENIED, BAD_ARGUMENTS, error, from_engine
-from deploy.embedded.clickhouse_http.policy import INFILE, Policy, Refused
+from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
 from deploy.embedded.clickhouse_http.statement import Statement, split_settings
-from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, Caller, User, engine_config, engine_users
+from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, StatementCaller, User, engine_config, engine_users
 from runtime.private_file import write_private
 
 _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
-"""One thread merges: on the few cores of an embedded engine more of them would keep inserts and queries waiting."""
+"""A single merge thread: on the few cores of an embedded engine more threads would delay inserts and queries."""
 
 _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
@@ -30,29 +30,29 @@ _MEMORY = {"max_memory_usage": str(4 * 1024**3)}
 """Memory limit of one query, its formatted result included."""
 
 RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
-"""For a result that cannot be streamed; the engine names the setting when it refuses one."""
+"""Bounds of a result that cannot be streamed; the engine's error names the setting."""
 
 CHECKED_STATEMENTS = 1_024
 CHECKED_STATEMENT_CHARS = 8_192
-"""Checks that are remembered, and the longest statement of one: a check costs as much as a small query."""
+"""Cached checks, and the longest cached statement: a check costs as much as a small query."""
 
 _FAILED = (chdb.ChdbError, RuntimeError)
 
 
 class Session:
-    """One request's view of the engine. Without a caller it is the front's own, and may do everything."""
+    """Engine session of one request. Without a caller it is the front's own session, with all rights."""
 
     def __init__(
         self,
         connection: str,
         mark: str,
-        caller: Caller | None = None,
+        caller: StatementCaller | None = None,
         bounds: Mapping[str, str] | None = None,
         *,
         backup: bool = False,
     ) -> None:
         self._connection = chdb.connect(connection)
-        # `mark` is what `kill` finds the query by: an embedded engine chooses query ids itself.
+        # `kill` finds the query by `mark`, because an embedded engine chooses query ids itself.
         own, marked = {**_MEMORY, **(bounds or {})}, {"log_comment": mark}
         try:
             if caller is None:
@@ -63,7 +63,7 @@ class Session:
             else:
                 self._set({**own, **caller.settings, **marked})
             if caller is not None:
-                if caller.database:  # before the role: to name a database needs no right, to read its tables does
+                if caller.database:  # before the role: choosing a database needs no right, reading its tables does
                     self._run(f"USE {_identifier(caller.database)}")
                 self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
         except BaseException:
@@ -88,7 +88,7 @@ class Session:
             raise from_engine(failed) from failed
 
     def write(self, sql: str) -> int:
-        """Run a statement that writes, and return how many rows it wrote."""
+        """Run a statement that writes, and return the number of rows written."""
         try:
             return int(self._connection.query(sql).rows_written())
         except _FAILED as failed:
@@ -114,10 +114,10 @@ class Session:
 
 
 class Insert:
-    """An INSERT whose rows gather in a file, which the engine then reads in one statement.
+    """INSERT that collects its rows in a file, which the engine then reads in one statement.
 
-    The engine's own streaming insert says nothing of errors that come up while it writes: too many parts, a violated
-    constraint. A statement does.
+    The engine's own streaming insert does not report errors of the write, such as too many parts or a violated
+    constraint.
     """
 
     def __init__(self, open_session: Callable[[], Session], statement: Statement, spool: Path) -> None:
@@ -127,7 +127,7 @@ class Insert:
         self._file: IO[bytes] | None = None
 
     def append(self, chunk: bytes) -> None:
-        """Take the next bytes."""
+        """Append bytes."""
         self._spooled().write(chunk)
 
     def _spooled(self) -> IO[bytes]:
@@ -136,35 +136,35 @@ class Insert:
         return self._file
 
     def finish(self, last: bytes) -> int:
-        """Take the last bytes, write the rows and return their number."""
+        """Append the last bytes, insert the rows and return their number."""
         session = self._open_session()
         try:
             file = self._spooled()
             file.write(last)
             file.seek(0)
-            # By its descriptor: the engine would take braces and stars in a path for a pattern.
+            # By its descriptor, because the engine treats braces and stars in a path as a pattern.
             return session.write(_from_file(self._statement, f"/dev/fd/{file.fileno()}"))
         finally:
             session.close()
             self.cancel()
 
     def cancel(self) -> None:
-        """Forget what was appended. Safe after `finish`."""
+        """Discard appended bytes. Safe after `finish`."""
         if self._file is not None:
             self._file.close()
 
 
 def _from_file(insert: Statement, path: str) -> str:
-    """The INSERT that reads its rows from a file."""
+    """Return the INSERT that reads its rows from a file."""
     head, settings = split_settings(insert.sql)
     return f"{head} FROM INFILE {_literal(path)} COMPRESSION 'none' {settings} FORMAT {insert.format}"
 
 
 class Engine:
-    """Opens sessions on one data directory and ends queries nobody waits for."""
+    """Engine on one data directory: opens sessions, and kills queries of disconnected clients."""
 
     def __init__(self, name: str, users: Sequence[User]) -> None:
-        """`name` is a folder of the working directory; what goes with it is beside it.
+        """Open the data directory `name` in the working directory, with its other folders beside it.
 
         Raises ClickHouseError for a name that would need quoting in the engine's address.
         """
@@ -172,23 +172,20 @@ class Engine:
             raise error(BAD_ARGUMENTS, f"The last part of --path is {name!r}: it must be a plain name")
         self._address = f"{name}?{_MERGES}&config-file={_write_config(name, users)}"
         self._spool = Path(f"{name}-spool")
-        shutil.rmtree(self._spool, ignore_errors=True)  # what a crash left
+        shutil.rmtree(self._spool, ignore_errors=True)  # files of a crashed process
         self._spool.mkdir(parents=True)
         self._keep_open = chdb.connect(self._address)  # the engine stays up between requests
-        self._policy = Policy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
+        self._policy = StatementPolicy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
         self._check_short = lru_cache(CHECKED_STATEMENTS)(self._check)
 
-    def insert(self, caller: Caller, statement: Statement) -> Insert:
-        """Begin an INSERT whose rows are appended as bytes of its format.
-
-        `check` is to be called first.
-        """
+    def insert(self, caller: StatementCaller, statement: Statement) -> Insert:
+        """Begin an INSERT whose rows are appended as bytes of its format. Call `check` first."""
         return Insert(lambda: Session(self._address, caller.mark, caller), statement, self._spool)
 
-    def check(self, caller: Caller, statement: Statement) -> bool:
-        """Whether a statement needs the right to backup files.
+    def check(self, caller: StatementCaller, statement: Statement) -> bool:
+        """Return whether a statement needs the right to backup files.
 
-        Raises ClickHouseError for one that cannot be parsed, or that the caller's user may not run.
+        Raises ClickHouseError for a statement that cannot be parsed, or that the caller's user may not run.
         """
         streamed = statement.kind == "stream_in"
         sql = _from_file(statement, INFILE) if streamed else statement.sql
@@ -196,25 +193,27 @@ class Engine:
         return check(sql, caller.user, streamed=streamed)
 
     def _check(self, sql: str, user: User, *, streamed: bool) -> bool:
-        encoded = b64encode(sql.encode()).decode()  # a parameter would have its backslashes read
+        encoded = b64encode(sql.encode()).decode()  # the engine unescapes backslashes in a parameter
         canonical = self._ask("SELECT formatQuerySingleLine(base64Decode({sql:String}))", {"sql": encoded})
         try:
             return self._policy.check(canonical.decode(), user, streamed=streamed)
-        except Refused as refused:
+        except StatementNotAllowed as refused:
             raise error(ACCESS_DENIED, f"{user.name}: Not allowed here: {refused}") from None
 
     def _ask(self, sql: str, params: Mapping[str, str]) -> bytes:
-        """Run a statement of the front's own."""
+        """Run a statement of the front itself."""
         session = Session(self._address, "front")
         try:
             return session.query(sql, "TSVRaw", params)
         finally:
             session.close()
 
-    def result(self, caller: Caller, statement: Statement, params: Mapping[str, str]) -> Generator[bytes, None, None]:
-        """Run a statement in a session of its own and yield its result: block by block, or at once.
+    def result(
+        self, caller: StatementCaller, statement: Statement, params: Mapping[str, str]
+    ) -> Generator[bytes, None, None]:
+        """Run a statement in its own session and yield its result, block by block or at once.
 
-        All of it happens in the thread that asks for the first block, and closing the iterator ends it.
+        Everything runs in the thread that requests the first block. Closing the iterator ends the statement.
         """
         backup = self.check(caller, statement)
         at_once = statement.kind == "at_once"
@@ -228,7 +227,7 @@ class Engine:
             session.close()
 
     def kill(self, mark: str) -> None:
-        """End a query whose client has gone; does nothing when it has ended by itself."""
+        """Kill the query of a disconnected client, if it still runs."""
         self._ask("KILL QUERY WHERE Settings['log_comment'] = {mark:String} ASYNC", {"mark": mark})
 
     def close(self) -> None:
@@ -237,7 +236,7 @@ class Engine:
 
 
 def _write_config(name: str, users: Sequence[User]) -> str:
-    """Write the engine's configuration; returns its file's name."""
+    """Write the engine's configuration, and return its file name."""
     folder = Path(f"{name}-config")
     folder.mkdir(exist_ok=True)
     users_file = folder / "users.xml"
@@ -256,5 +255,5 @@ def _identifier(name: str) -> str:
 
 
 def summary(written_rows: int) -> str:
-    """The X-ClickHouse-Summary header of a finished statement."""
+    """Return the X-ClickHouse-Summary header of a finished statement."""
     return json.dumps({"read_rows": "0", "written_rows": str(written_rows), "result_rows": "0"})

@@ -1,4 +1,4 @@
-"""Errors as ClickHouse words them: a code, a name and a message, in a header and in the body."""
+"""Errors in ClickHouse's format: a code, a name and a message, in a header and in the body."""
 
 import re
 
@@ -54,7 +54,7 @@ _ENGINE_MESSAGE = re.compile(r"Code: (\d+)\. (?:DB::)?Exception: .*", re.DOTALL)
 
 
 class ClickHouseError(Exception):
-    """An error with ClickHouse's code; `text` is the body a client gets."""
+    """Error with ClickHouse's code; `text` is the body of its response."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -63,17 +63,17 @@ class ClickHouseError(Exception):
 
     @property
     def http_status(self) -> int:
-        """The status ClickHouse answers for this code."""
+        """HTTP status of ClickHouse for this code."""
         return _HTTP_STATUS.get(self.code, 500)
 
 
 def error(code: int, message: str) -> ClickHouseError:
-    """An error of the front itself, worded like the engine's."""
+    """Return an error of the front, worded like one of the engine."""
     return ClickHouseError(code, f"Code: {code}. DB::Exception: {message}. ({_NAMES.get(code, 'ERROR')})")
 
 
 def from_engine(raised: BaseException) -> ClickHouseError:
-    """The engine's own error; its wrappers' prefixes are cut off."""
+    """Return the engine's error without the prefixes of its wrappers."""
     found = _ENGINE_MESSAGE.search(str(raised))
     if found:
         return ClickHouseError(int(found.group(1)), found.group(0).strip())

@@ -1,8 +1,8 @@
 """Restrictions of statements beyond the grants of their user's role.
 
-The engine is made for one person's own machine: some ways to files, other machines and Python objects need no right.
-They are found in the engine's own canonical text of the statement (`formatQuery`), so nothing that it parses otherwise
-than it looks can hide one: there are no comments, heredocs or escaped names left, and only one statement.
+The engine is made for a personal machine: some access to files, other machines and Python objects needs no right. It is
+found in the engine's canonical text of the statement (`formatQuery`). That has a single statement without comments,
+heredocs and escaped names, so no unusual syntax can hide such access.
 """
 
 import re
@@ -23,14 +23,14 @@ TABLE_FUNCTIONS = frozenset(
     {"numbers", "numbers_mt", "zeros", "zeros_mt", "primes", "generate_series", "generateseries", "generaterandom"}
     | {"values", "sqlstandardvalues", "null", "format", "view"}
 )
-"""Table functions that make rows of nothing but their arguments, in lower case. All others are refused."""
+"""Table functions, in lower case, that make rows from their arguments only. All others are refused."""
 
-FUNCTIONS_BEYOND = frozenset(
+REFUSED_FUNCTIONS = frozenset(
     {"file"}
     | {f"{prefix}{name}" for prefix in ("ai", "AI") for name in ("Generate", "Extract", "Classify", "Translate")}
     | {f"{prefix}{name}" for prefix in ("ai", "AI") for name in ("Filter", "Redact", "Embed", "Similarity")}
 )
-"""Functions that read files or ask other machines. Refused wherever the name stands: APPLY and arrayMap take names."""
+"""Functions that read files or call other machines. The name is refused anywhere: APPLY and arrayMap take names."""
 
 ENGINES = re.compile(
     r"(Replacing|Summing|Aggregating|Collapsing|VersionedCollapsing|Coalescing|Graphite)?MergeTree"
@@ -42,10 +42,10 @@ SYSTEM_TABLES = frozenset(
     | {"table_engines", "table_functions", "data_type_families", "collations", "time_zones", "build_options"}
     | {"parts", "licenses", "contributors", "current_roles", "enabled_roles"}
 )
-"""Tables of the database `system` that tell nothing of what others ask: `processes` shows their statements."""
+"""Tables of the database `system` without data of other users, unlike `processes`, which shows their statements."""
 
 INFILE = "rows"
-"""The file of a streamed INSERT, as it is called while its statement is checked."""
+"""Name of a streamed INSERT's file while its statement is checked."""
 
 _TOKEN = re.compile(
     r"""(?P<string>'(?:[^'\\]|\\.)*')|`(?P<quoted>(?:[^`\\]|\\.)*)`|(?P<word>[A-Za-z_]\w*)|(?P<other>[^\s\w])|\d\w*|\s+""",
@@ -53,41 +53,41 @@ _TOKEN = re.compile(
 )
 
 
-class Refused(Exception):
-    """The statement may not run; the message says which part of it is the reason."""
+class StatementNotAllowed(Exception):
+    """Statement that may not run; the message names the part that is refused."""
 
 
 class _Token(NamedTuple):
     text: str
     kind: str
-    """string, quoted, word or other."""
+    """One of string, quoted, word and other."""
 
     @property
     def is_name(self) -> bool:
         return self.kind in {"word", "quoted"}
 
 
-class Policy:
-    """Reads canonical statements for one engine."""
+class StatementPolicy:
+    """Checker of canonical statements of one engine."""
 
     def __init__(self, table_functions: Iterable[str]) -> None:
-        """`table_functions` are the names of all that the engine has."""
+        """Take the names of all table functions of the engine."""
         self._refused_calls = {name.lower() for name in table_functions} - TABLE_FUNCTIONS | {"disk"}
 
     def check(self, canonical: str, user: User, *, streamed: bool = False) -> bool:
-        """Whether the statement needs the right to backup files. Raises Refused.
+        """Return whether the statement needs the right to backup files. Raises StatementNotAllowed.
 
-        A `streamed` one is an INSERT of the front's own making, whose rows are in the file INFILE.
+        A `streamed` statement is an INSERT made by the front, with its rows in the file INFILE.
         """
         tokens = _tokens(canonical)
         first = next((token.text for token in tokens if token.text != "("), "")
         is_backup = first in BACKUPS
         if first not in READING and (user.only_reads or first not in WRITING | BACKUPS):
-            raise Refused(f"{first} statements are not for the user {user.name}")
+            raise StatementNotAllowed(f"{first} statements are not for the user {user.name}")
         self._check_files(tokens, 1 if streamed else 0)
         self._check_calls(tokens, is_backup=is_backup)
         if first == "INSERT" and not streamed and _has(tokens, "FORMAT"):
-            raise Refused("rows must follow an INSERT at once, in one format")
+            raise StatementNotAllowed("rows must follow an INSERT directly, in one format")
         if first in {"CREATE", "ATTACH"}:
             _check_engines(tokens)
         if user.only_reads:
@@ -98,49 +98,51 @@ class Policy:
         words = [token.text if token.kind == "word" else "" for token in tokens]
         pairs = list(pairwise(words))
         if ("INTO", "OUTFILE") in pairs:
-            raise Refused("INTO OUTFILE writes a file")
+            raise StatementNotAllowed("INTO OUTFILE writes a file")
         infiles = [at for at, pair in enumerate(pairs) if pair == ("FROM", "INFILE")]
         if len(infiles) != expected_infiles or any(tokens[at + 2].text != f"'{INFILE}'" for at in infiles):
-            raise Refused("FROM INFILE reads a file")
+            raise StatementNotAllowed("FROM INFILE reads a file")
         if ("PARALLEL", "WITH") in pairs:
-            raise Refused("PARALLEL WITH is several statements")
+            raise StatementNotAllowed("PARALLEL WITH is several statements")
 
     def _check_calls(self, tokens: list[_Token], *, is_backup: bool) -> None:
         for token, following in zip(tokens, [*tokens[1:], _Token("", "other")], strict=True):
             if not token.is_name:
                 continue
-            if token.text in FUNCTIONS_BEYOND:
-                raise Refused(f"the name {token.text} is that of a function that reaches files or other machines")
+            if token.text in REFUSED_FUNCTIONS:
+                raise StatementNotAllowed(f"the function {token.text} reaches files or other machines")
             if following != _Token("(", "other"):
                 continue
             if is_backup and token.text != "File":
-                raise Refused(f"a backup goes to File('a plain name'), not to {token.text}")
+                raise StatementNotAllowed(f"a backup goes to File('a plain name'), not to {token.text}")
             if not is_backup and token.text.lower() in self._refused_calls:
-                raise Refused(f"{token.text} reaches files, other machines or more than the tables that it names")
+                raise StatementNotAllowed(
+                    f"{token.text} reaches files, other machines or more than the tables that it names"
+                )
 
 
 def _check_engines(tokens: list[_Token]) -> None:
     for word, equals, name in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if word == _Token("ENGINE", "word") and equals.text == "=" and not ENGINES.fullmatch(name.text):
-            raise Refused(f"the engine {name.text} reaches files or other machines")
+            raise StatementNotAllowed(f"the engine {name.text} reaches files or other machines")
 
 
 def _check_reading(tokens: list[_Token]) -> None:
-    """Check a read-only user's statement: other people's statements, with keys and data, must stay hidden."""
+    """Check a read-only user's statement, which must not show other users' statements with their keys and data."""
     if [token.text for token in tokens[:2]] == ["SHOW", "PROCESSLIST"]:
-        raise Refused("SHOW PROCESSLIST shows other people's statements")
+        raise StatementNotAllowed("SHOW PROCESSLIST shows other people's statements")
     ends = [*tokens[1:], _Token("", "other"), _Token("", "other")]
     for at, token in enumerate(tokens):
         if token.kind == "word" and token.text == "Identifier":
-            raise Refused("a parameter of the type Identifier may name any table: write the name")
+            raise StatementNotAllowed("a parameter of the type Identifier may name any table: write the name")
         if token.is_name and token.text == "system":
             dot, table = ends[at], ends[at + 1]
             if dot.text != "." or table.text not in SYSTEM_TABLES:
-                raise Refused(f"system.{table.text} may show other people's statements")
+                raise StatementNotAllowed(f"system.{table.text} may show other people's statements")
 
 
 def _has(tokens: list[_Token], word: str) -> bool:
-    """Whether a keyword stands there, and no function of that name is called."""
+    """Return whether a keyword occurs, other than as a function call."""
     return any(token == _Token(word, "word") and following.is_name for token, following in pairwise(tokens))
 
 
@@ -150,7 +152,7 @@ def _tokens(canonical: str) -> list[_Token]:
     while at < len(canonical):
         match = _TOKEN.match(canonical, at)
         if match is None:
-            raise Refused(f"the statement cannot be read at {canonical[at : at + 20]!r}")
+            raise StatementNotAllowed(f"the statement cannot be read at {canonical[at : at + 20]!r}")
         if kind := match.lastgroup:
             found.append(_Token(match[kind], kind))
         at = match.end()

@@ -1,4 +1,4 @@
-"""A client's request, read from the request line and headers."""
+"""Request of a client, parsed from the request line and headers."""
 
 import base64
 import re
@@ -15,10 +15,10 @@ from deploy.embedded.clickhouse_http.errors import (
     NOT_IMPLEMENTED,
     error,
 )
-from deploy.embedded.clickhouse_http.users import Caller, User
+from deploy.embedded.clickhouse_http.users import StatementCaller, User
 from runtime.http.hosts import LOCAL_NAMES, host_name
 
-# Parameters that steer the transport; everything else in the URL is a setting, as in ClickHouse.
+# Parameters of the transport; all others in the URL are settings, as in ClickHouse.
 _TRANSPORT = frozenset(
     {
         "query",
@@ -51,29 +51,29 @@ _PARAM = "param_"
 
 
 class Request(NamedTuple):
-    """One request, apart from its body. `params` are as the client wrote them."""
+    """Request without its body. `params` are unparsed."""
 
     query: str
-    caller: Caller
+    caller: StatementCaller
     default_format: str | None
     params: dict[str, str]
     content_encoding: str
     accept_encoding: str
     only_reads: bool
-    """A GET: following a link must not change data."""
+    """Whether it is a GET or HEAD: following a link must not change data."""
     form_type: str
-    """The Content-Type of a body that is a form, else empty."""
+    """Content-Type of a form body, otherwise empty."""
 
     def with_fields(self, fields: Mapping[str, str]) -> Self:
-        """The same request with a form's fields in the place of URL parameters."""
+        """Return the request with a form's fields in place of URL parameters."""
         params = {name.removeprefix(_PARAM): value for name, value in fields.items() if name.startswith(_PARAM)}
         return self._replace(query=self.query or fields.get("query", ""), params={**self.params, **params})
 
 
 def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request:
-    """Read an ASGI scope. Raises ClickHouseError for what the front does not speak, and for an unknown user."""
+    """Parse an ASGI scope. Raises ClickHouseError for an unsupported request, and for an unknown user."""
     if scope["method"] not in {"GET", "HEAD", "POST"}:
-        raise error(NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; spoken are GET, HEAD and POST")
+        raise error(NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; supported are GET, HEAD and POST")
     headers = headers_of(scope)
     url = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     user = _user_of(users, url, headers)
@@ -96,7 +96,7 @@ def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request
     wants_compression = url.get("enable_http_compression", "0") == "1"
     return Request(
         query=url.get("query", ""),
-        caller=Caller(user, url.get("query_id") or str(uuid.uuid4()), database, settings),
+        caller=StatementCaller(user, url.get("query_id") or str(uuid.uuid4()), database, settings),
         default_format=url.get("default_format") or headers.get("x-clickhouse-format"),
         params=params,
         content_encoding=headers.get("content-encoding", "").strip().lower(),
@@ -107,14 +107,14 @@ def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request
 
 
 def headers_of(scope: Mapping[str, Any]) -> dict[str, str]:
-    """The headers by lower-case name."""
+    """Return the headers by lower-case name."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def check_origin(headers: Mapping[str, str], *, only_local: bool) -> None:
-    """Refuse what a web page sends, its own name pointed at this machine (DNS rebinding) included.
+    """Refuse requests of web pages, also those with DNS rebinding to this machine. Raises ClickHouseError.
 
-    Raises ClickHouseError. `only_local`: the front listens on the loopback address, so no other name can be meant.
+    `only_local`: the front listens on the loopback address, so the Host header must name it.
     """
     host = headers.get("host", "")
     if only_local and host_name(host) not in LOCAL_NAMES:

@@ -1,15 +1,15 @@
-"""How a statement must be run, told from its text without parsing SQL: quotes and comments are stepped over,
-and the first word that decides wins."""
+"""Mode of running a statement, derived from its text without an SQL parser: quotes and comments are skipped, and the
+first deciding keyword counts."""
 
 import re
 from typing import Literal, NamedTuple
 
 from deploy.embedded.clickhouse_http.errors import SYNTAX_ERROR, error
 
-Kind = Literal["stream_out", "stream_in", "at_once"]
+StatementKind = Literal["stream_out", "stream_in", "at_once"]
 
-# A stream is the concatenation of independently formatted blocks, so only formats without a frame around the
-# whole result can be streamed. The others are formatted at once, under a bound on their size.
+# A stream is the concatenation of independently formatted blocks, so only formats without a frame around the whole
+# result can be streamed. Results in other formats are formatted at once, and bounded in size.
 STREAMABLE_OUTPUT = frozenset(
     {
         "native",
@@ -26,8 +26,8 @@ STREAMABLE_OUTPUT = frozenset(
 )
 DEFAULT_FORMAT = "TabSeparated"
 
-# Possessive: a text of many comments is read once, not once for every way to split it. What stands inside a possessive
-# group takes nothing before it fails: until Python 3.11.5 such a group keeps what it took.
+# Possessive quantifiers: a text of many comments is scanned once, without backtracking. The content of a possessive
+# group consumes nothing before it fails, because until Python 3.11.5 such a group does not restore consumed text.
 _COMMENT = r"(?=--)--[^\n]*+|(?=/\*)/\*[\s\S]*?(?:\*/|\Z)"
 _SKIP = rf"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|`(?:[^`\\]|\\.)*+`|{_COMMENT}"""
 _FIRST_WORD = re.compile(rf"(?:\s|;|\(|{_COMMENT})*+([A-Za-z]+)")
@@ -42,16 +42,16 @@ _READING = frozenset({"select", "with", "show", "describe", "desc", "explain", "
 
 
 class Statement(NamedTuple):
-    """A statement ready to run; `data` is what stood after an INSERT's format clause in the same text."""
+    """Statement ready to run; `data` is the text after an INSERT's format clause."""
 
-    kind: Kind
+    kind: StatementKind
     sql: str
     format: str
     data: bytes = b""
 
 
 def decode_sql(text: bytes) -> str:
-    """A statement's text. Raises ClickHouseError when it is not UTF-8."""
+    """Return a statement's text. Raises ClickHouseError when it is not UTF-8."""
     try:
         return text.decode().strip()
     except UnicodeDecodeError:
@@ -59,18 +59,18 @@ def decode_sql(text: bytes) -> str:
 
 
 def first_word(text: str) -> str:
-    """The statement's first keyword, lower-case; empty when there is none."""
+    """Return the statement's first keyword in lower case; empty when there is none."""
     found = _FIRST_WORD.match(text)
     return found.group(1).lower() if found else ""
 
 
 def is_insert(head: bytes) -> bool:
-    """Whether the statement that begins with `head` is an INSERT."""
+    """Return whether the statement that begins with `head` is an INSERT."""
     return first_word(head.decode(errors="replace")) == "insert"
 
 
 def split_settings(insert: str) -> tuple[str, str]:
-    """An INSERT's text without its format, cut before its SETTINGS clause, which may be empty."""
+    """Split an INSERT without its format before its SETTINGS clause, which may be missing."""
     for found in _SETTINGS.finditer(insert):
         if found.group("word"):
             return insert[: found.start()], insert[found.start() :]
@@ -78,9 +78,9 @@ def split_settings(insert: str) -> tuple[str, str]:
 
 
 def split_insert(head: bytes) -> Statement | None:
-    """Cut an INSERT at its source of rows; None while `head` does not yet reach that far.
+    """Split an INSERT at the source of its rows; None while `head` does not reach it.
 
-    An INSERT that brings its rows, in a format or as VALUES, is streamed in; INSERT ... SELECT runs at once.
+    An INSERT with rows, in a format or as VALUES, is streamed in; INSERT ... SELECT runs at once.
     """
     # latin-1 keeps one character per byte, so positions in the text are positions in the bytes.
     for found in _INSERT_SOURCE.finditer(head.decode("latin-1")):
@@ -98,7 +98,7 @@ def split_insert(head: bytes) -> Statement | None:
 
 
 def plan(sql: str, default_format: str | None) -> Statement:
-    """How to run a whole statement that is no streamed INSERT."""
+    """Return how to run a whole statement, other than a streamed INSERT."""
     formats = [
         found.group(1)
         for found in _FORMAT.finditer(sql)
@@ -110,5 +110,5 @@ def plan(sql: str, default_format: str | None) -> Statement:
 
 
 def is_reading(sql: str) -> bool:
-    """Whether the statement only reads, so that it may be cancelled when its client has gone."""
+    """Return whether the statement only reads, so that it may be cancelled when its client disconnects."""
     return first_word(sql) in _READING

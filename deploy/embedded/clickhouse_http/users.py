@@ -1,7 +1,7 @@
-"""Users of the front, and what the engine lets each of them do.
+"""Users of the front, and their rights in the engine.
 
-The engine runs everything as one user of its own. Each user of the front is a role of that one, and a session takes its
-user's role before it runs anything: the engine itself refuses what the role was not granted.
+The engine runs everything as a single user. Each user of the front is a role of that user, and a session assumes its
+user's role before it runs a statement. So the engine itself refuses what the role was not granted.
 """
 
 import json
@@ -15,19 +15,19 @@ OWNER_GRANTS = (
     "GRANT SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, CREATE TEMPORARY TABLE, DROP, "
     "UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, KILL QUERY, BACKUP ON *.*",
 )
-"""Everything with tables; nothing that reaches files, the network, users or the server's configuration."""
+"""All rights on tables, and none on files, the network, users or the server's configuration."""
 
 BACKUP_ROLE = "backup_files"
-"""For BACKUP and RESTORE alone. The engine keeps both to one folder, but wants the right to any file first."""
+"""Role for BACKUP and RESTORE only. The engine confines both to one folder, but requires the right to any file."""
 
 _OWN_ROLES = {
     BACKUP_ROLE: ("GRANT FILE ON *.*",),
     "front": ("GRANT SHOW, KILL QUERY ON *.*",),
 }
-"""Rights of the front itself: it chooses a session's database, and ends the queries of clients that have left."""
+"""Rights of the front itself: it chooses a session's database, and kills queries of disconnected clients."""
 
 LOCKED_SETTINGS = (
-    # Another dialect would be parsed otherwise than the statement was checked.
+    # In another dialect a statement would be parsed differently than it was checked.
     *("dialect", "polyglot_dialect", "promql_database", "promql_table"),
     # Expressions that become part of a statement, but are not in its text.
     *("select", "filter", "order", "sort", "additional_result_filter", "additional_table_filters"),
@@ -40,26 +40,26 @@ LOCKED_SETTINGS = (
     *("format_avro_schema_registry_url", "url_base", "s3_base", "cluster_for_parallel_replicas"),
     *("ai_function_text_default_credentials", "ai_function_embedding_default_credentials"),
 )
-"""Settings that nobody may change: neither in a URL, nor in a statement, nor in a table's definition."""
+"""Settings that no user may change: neither in a URL, nor in a statement, nor in a table's definition."""
 
 
 class User(NamedTuple):
-    """A user of the front. By itself one without a password: only for an engine that listens on no other address."""
+    """User of the front. The default has no password, for an engine that listens on the loopback address only."""
 
     name: str = "default"
     password: str = ""
     grants: tuple[str, ...] = OWNER_GRANTS
-    """GRANT and REVOKE statements, without the part that says to whom."""
+    """GRANT and REVOKE statements without their grantee."""
     only_reads: bool = False
 
     @property
     def role(self) -> str:
-        """The name of the engine's role."""
+        """Name of the engine's role."""
         return f"user_{self.name}"
 
 
-class Caller(NamedTuple):
-    """The caller of a statement, with its settings as the client wrote them."""
+class StatementCaller(NamedTuple):
+    """Caller of a statement, with its unparsed settings."""
 
     user: User
     query_id: str
@@ -68,30 +68,30 @@ class Caller(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """The mark of a running query. It has the user's name: nobody may end another one's."""
+        """Mark of a running query. It includes the user's name, so that no user can kill another's query."""
         return f"{self.user.name} {self.query_id}"
 
 
 def analyst(name: str, password: str, database: str, hidden_tables: Iterable[str]) -> User:
-    """A user who reads the tables and views of one database, but for `hidden_tables`."""
+    """Return a user who may read the tables and views of one database, except `hidden_tables`."""
     of = _identifier(database)
     hidden = (f"REVOKE SELECT ON {of}.{_identifier(table)}" for table in hidden_tables)
     return User(name, password, (f"GRANT SELECT ON {of}.*", *hidden), only_reads=True)
 
 
 def as_json(users: Sequence[User]) -> str:
-    """The file of users."""
+    """Return the file of users as JSON."""
     return json.dumps([user._asdict() for user in users], indent=2)
 
 
 def read_users(path: Path) -> list[User]:
-    """The users of a file that `as_json` has written."""
+    """Read the users of a file written by `as_json`."""
     entries: list[dict[str, Any]] = json.loads(path.read_text())
     return [User(**{**entry, "grants": tuple(entry["grants"])}) for entry in entries]
 
 
 def engine_config(backups: Path, users_file: str) -> str:
-    """The engine's configuration file."""
+    """Return the engine's configuration file."""
     return (
         "<clickhouse>\n"
         f"    <user_directories><users_xml><path>{escape(users_file)}</path></users_xml></user_directories>\n"
@@ -101,7 +101,7 @@ def engine_config(backups: Path, users_file: str) -> str:
 
 
 def engine_users(users: Iterable[User]) -> str:
-    """The engine's file of users: one user, and a role for each of ours."""
+    """Return the engine's file of users: one user, and a role for each user of the front."""
     roles = {user.role: user.grants for user in users} | _OWN_ROLES
     locked = "".join(f"<{name}><readonly/></{name}>" for name in LOCKED_SETTINGS)
     granted = ", ".join(map(_identifier, roles))
@@ -109,15 +109,11 @@ def engine_users(users: Iterable[User]) -> str:
         "<clickhouse>\n"
         f"<profiles><default><constraints>{locked}</constraints></default></profiles>\n"
         "<quotas><default></default></quotas>\n"
-        "<roles>\n" + "".join(_role(*role) for role in roles.items()) + "</roles>\n"
+        "<roles>\n" + "".join(f"<{name}>{_grants(each)}</{name}>\n" for name, each in roles.items()) + "</roles>\n"
         "<users><default><no_password/><networks><ip>::/0</ip></networks><profile>default</profile>"
         f"<quota>default</quota>{_grants([f'GRANT {granted}'])}</default></users>\n"
         "</clickhouse>\n"
     )
-
-
-def _role(name: str, grants: Sequence[str]) -> str:
-    return f"<{name}>{_grants(grants)}</{name}>\n"
 
 
 def _grants(statements: Iterable[str]) -> str:

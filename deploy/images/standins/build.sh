@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build local stand-ins for the images that docker-compose.yml and the container tests name, where no registry of images can
-# be reached: the embedded parts' binaries on Debian. Needs root, Docker, debootstrap, and `make test` run once
-# (for .venv and Kafka's jars). What they do not prove stands in docs/operations.md, "Containers".
+# be reached: the embedded stores' binaries on Debian. Needs root, Docker, debootstrap, and `make test` run once
+# (for .venv and Kafka's jars). Their limits: docs/operations.md, "Containers".
 #   deploy/images/standins/build.sh [PREFIX]      images PREFIX/python, PREFIX/kafka, PREFIX/valkey, PREFIX/clickhouse, PREFIX/tally
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -22,7 +22,7 @@ if ! docker image inspect "$prefix/python" >/dev/null 2>&1; then
         || { tail -5 "$work/log"; exit 1; }
     ln -s python3 "$work/root/usr/bin/python"
     rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,man,locale}
-    # Who has to trust a proxy's certificate here has to inside, too.
+    # A proxy's certificate that this machine trusts has to be trusted inside as well.
     cat /etc/ssl/certs/ca-certificates.crt >"$work/root/etc/ssl/certs/ca-certificates.crt"
     tar -C "$work/root" -c . | docker import \
         --change 'ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \

@@ -8,7 +8,7 @@ COPY . /opt/clickhouse/app
 USER 101:101
 WORKDIR /opt/clickhouse/app
 EXPOSE 8123
-# The user is in CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, as with the official image.
+# User and password come from CLICKHOUSE_USER and CLICKHOUSE_PASSWORD, as with the official image.
 ENV PYTHONPATH=/opt/clickhouse/app
 CMD ["/opt/clickhouse/bin/python", "-P", "-m", "deploy.embedded.clickhouse_http", "--host", "0.0.0.0", "--port", "8123", \
     "--path", "/var/lib/clickhouse/data"]

@@ -1,4 +1,4 @@
-"""Records of a topic as lines over one text, so that nothing is made of a record that is not needed."""
+"""Columnar view of records: rows over one text. A record becomes an object only when it is needed alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kernels.record_format import (
+from consumers.record_flaws import headers_and_flaw
+from consumers.record_limits import DEFAULT_LIMITS
+from kernels.boundary import (
     APPEND_MS,
     HEADERS,
     KEY,
@@ -18,21 +20,18 @@ from kernels.record_format import (
     WIDTH,
     Bytes,
     Headers,
-    Lines,
-    runs_of_headers,
+    Integers,
+    ReadLimits,
+    read_batches,
 )
-from runtime.batch_reader import Limits, read_batches
 from runtime.kafka import Record
+from runtime.log_reader import Items
 from runtime.whole_batches import WholeBatch
 from schemas.rejection import Rejection
 
-Items = Sequence[WholeBatch | Record]
-
-_LIMITS = Limits()
-
 
 class PlainRecord(NamedTuple):
-    """One record by itself."""
+    """Single record."""
 
     offset: int
     timestamp: int
@@ -43,24 +42,26 @@ class PlainRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """Records of some partitions: those of one after those of another, in offset order."""
+    """Records of some partitions, grouped by partition and in offset order there."""
 
     text: Bytes
-    lines: Lines
-    """One each, as in `kernels.record_format`."""
+    rows: Integers
+    """One row per record, in the columns of `kernels.record_format`."""
     partitions: npt.NDArray[np.uint32]
     headers: Sequence[Headers]
     flaws: Sequence[Rejection | None]
-    """One for each of `headers`: why a record with them cannot be an event, as far as the log says."""
+    """For each of `headers`, the reason why records with them cannot be events, or None."""
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
-    def read(cls, fetched: Mapping[int, Items], limits: Limits = _LIMITS) -> "tuple[Records, dict[int, Items]]":
-        """Read what a poll brought, by partition, as far as the limits allow; returns the rest, too."""
-        placed: Any = [(partition, item) for partition, items in fetched.items() for item in items]
+    def read(
+        cls, fetched: Mapping[int, Items], limits: ReadLimits = DEFAULT_LIMITS
+    ) -> "tuple[Records, dict[int, Items]]":
+        """Read fetched items by partition as far as the limits allow; also return the unread rest."""
+        every: Any = [(partition, item) for partition, items in fetched.items() for item in items]
         parts: list[Records] = []
         rest: list[tuple[int, Any]] = []
-        for is_whole, run in groupby(placed, lambda each: isinstance(each[1], WholeBatch)):
+        for is_whole, run in groupby(every, lambda each: isinstance(each[1], WholeBatch)):
             if rest:
                 rest += run
             elif is_whole:
@@ -75,7 +76,7 @@ class Records:
 
     @classmethod
     def read_all(cls, fetched: Mapping[int, Items]) -> "Records":
-        """Read all that a poll brought, however much it is."""
+        """Read all fetched items, whatever their size."""
         parts: list[Records] = []
         while fetched:
             records, fetched = cls.read(fetched)
@@ -88,89 +89,89 @@ class Records:
         parts = [part for part in parts if len(part)]  # an empty one has no extent of text
         if len(parts) == 1:
             return parts[0]
-        known = _Numbers()
-        texts, lines, headers_of, end = [], [np.empty((0, WIDTH), np.int64)], [np.empty(0, np.int32)], 0
+        known = _HeaderNumbers()
+        texts, rows, headers_of, end = [], [np.empty((0, WIDTH), np.int64)], [np.empty(0, np.int32)], 0
         for part in parts:
             first, after = part._extent()
             texts.append(part.text[first:after])
-            moved = part.lines.copy()
+            moved = part.rows.copy()
             moved[:, [VALUE, KEY]] += end - first
             end += after - first
-            lines.append(moved)
+            rows.append(moved)
             numbers = np.zeros(len(part.headers), np.int32)
             for number in np.flatnonzero(np.bincount(part.headers_of)).tolist():
                 numbers[number] = known(part.headers[number], part.flaws[number])
             headers_of.append(numbers[part.headers_of])
         text = np.frombuffer(b"".join(texts), np.uint8)  # type: ignore[arg-type]
         partitions = np.concatenate([np.empty(0, np.uint32), *(part.partitions for part in parts)])
-        together = cls(text, np.concatenate(lines), partitions, known.headers, known.flaws, np.concatenate(headers_of))
+        together = cls(text, np.concatenate(rows), partitions, known.headers, known.flaws, np.concatenate(headers_of))
         return together._by_partition()
 
     def _extent(self) -> tuple[int, int]:
-        """Where in the text its first byte is, and after its last; headers are read already."""
-        firsts, sizes = self.lines[:, [VALUE, KEY]], np.maximum(self.lines[:, [VALUE + 1, KEY + 1]], 0)
+        """Return the range of the text that its keys and values take; headers are read already."""
+        firsts, sizes = self.rows[:, [VALUE, KEY]], np.maximum(self.rows[:, [VALUE + 1, KEY + 1]], 0)
         return int(firsts.min(initial=len(self.text))), int((firsts + sizes).max(initial=0))
 
     def _by_partition(self) -> "Records":
-        """Each partition's records together, that which came first in front: so none is left behind for ever."""
+        """Group the records by partition, in order of first appearance: so every partition has its turn."""
         if np.count_nonzero(np.diff(self.partitions)) < len(np.unique(self.partitions)):
             return self
         _, firsts, which = np.unique(self.partitions, return_index=True, return_inverse=True)
         return self[np.argsort(firsts[which], kind="stable")]
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.rows)
 
-    def __getitem__(self, lines: slice | npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Records":
-        headers_of = self.headers_of[lines]
-        return Records(self.text, self.lines[lines], self.partitions[lines], self.headers, self.flaws, headers_of)
+    def __getitem__(self, rows: slice | npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Records":
+        headers_of = self.headers_of[rows]
+        return Records(self.text, self.rows[rows], self.partitions[rows], self.headers, self.flaws, headers_of)
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """Their offsets; in each partition they rise."""
-        return self.lines[:, OFFSET]
+        """Offsets, ascending in each partition."""
+        return self.rows[:, OFFSET]
 
     @property
     def append_ms(self) -> npt.NDArray[np.int64]:
-        """When each was appended, in ms since 1970."""
-        return self.lines[:, APPEND_MS]
+        """Append times in milliseconds since 1970."""
+        return self.rows[:, APPEND_MS]
 
     @property
-    def values(self) -> Lines:
-        """Where each value begins in the text, and its size; -1 for null."""
-        return self.lines[:, VALUE : VALUE + 2]
+    def values(self) -> Integers:
+        """Start of each value in the text, and its size in bytes; -1 for null."""
+        return self.rows[:, VALUE : VALUE + 2]
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys, values and headers."""
-        sizes = np.maximum(self.lines[:, [KEY + 1, VALUE + 1]], 0).sum() + (self.lines[:, HEADERS + 1] & SIZE).sum()
+        sizes = np.maximum(self.rows[:, [KEY + 1, VALUE + 1]], 0).sum() + (self.rows[:, HEADERS + 1] & SIZE).sum()
         return int(sizes)
 
-    def flaw_at(self, line: int) -> Rejection | None:
-        """Why a record cannot be an event, as far as the log says."""
-        return self.flaws[int(self.headers_of[line])]
+    def flaw_at(self, row: int) -> Rejection | None:
+        """Return the reason why a record cannot be an event, if its log shows one."""
+        return self.flaws[int(self.headers_of[row])]
 
     @property
     def flawed(self) -> dict[int, Rejection]:
-        """By line, what is wrong with those records that have a flaw."""
+        """Flaws by row, of the records that have one."""
         numbers = [number for number, flaw in enumerate(self.flaws) if flaw]
-        lines = np.flatnonzero(np.isin(self.headers_of, numbers)).tolist() if numbers else []
-        return {line: flaw for line in lines if (flaw := self.flaw_at(line))}
+        rows = np.flatnonzero(np.isin(self.headers_of, numbers)).tolist() if numbers else []
+        return {row: flaw for row in rows if (flaw := self.flaw_at(row))}
 
-    def at(self, line: int) -> PlainRecord:
-        """One by itself."""
-        offset, append_ms, value, value_size, key, key_size, *_ = self.lines[line].tolist()
+    def at(self, row: int) -> PlainRecord:
+        """Return a single record."""
+        offset, append_ms, value, value_size, key, key_size, *_ = self.rows[row].tolist()
         return PlainRecord(
             offset,
             append_ms,
             None if key_size < 0 else self.text[key : key + key_size].tobytes(),
             None if value_size < 0 else self.text[value : value + value_size].tobytes(),
-            self.headers[self.headers_of[line]],
+            self.headers[self.headers_of[row]],
         )
 
 
-class _Numbers:
-    """Numbers different headers."""
+class _HeaderNumbers:
+    """Numbering of distinct pairs of headers and flaw."""
 
     def __init__(self) -> None:
         self.headers: list[Headers] = []
@@ -186,41 +187,39 @@ class _Numbers:
 
 
 def _of_batches(
-    placed: Sequence[tuple[int, WholeBatch]], limits: Limits
+    fetched: Sequence[tuple[int, WholeBatch]], limits: ReadLimits
 ) -> tuple[Records, list[tuple[int, WholeBatch]]]:
-    """Records of batches and their partitions, and the batches that there was no room for."""
-    reading = read_batches([batch for _, batch in placed], limits)
-    text, lines = reading.text, reading.lines
-    partitions = np.array([partition for partition, _ in placed], np.uint32)
-    run_of = np.empty(len(lines), np.int32)
-    runs_of_headers(text, lines, run_of)
+    """Read batches with their partitions; also return the batches, or their rests, for which there was no room."""
+    batches = read_batches([(batch.raw, batch.offset) for _, batch in fetched], limits)
+    text, rows = batches.text, batches.rows
+    partitions = np.array([partition for partition, _ in fetched], np.uint32)
+    run_of = batches.number_header_runs()
     firsts = np.flatnonzero(np.diff(run_of, prepend=-1))
-    known, sections = _Numbers(), dict[tuple[bytes | int, int], int]()
+    known, sections = _HeaderNumbers(), dict[tuple[bytes | int, int], int]()
     numbers = np.empty(len(firsts), np.int32)
-    for run, (place, coded) in enumerate(lines[firsts, HEADERS:].tolist()):
-        section = text[place : place + coded].tobytes() if coded <= SIZE else place, coded
+    for run, (start, coded) in enumerate(rows[firsts, HEADERS:].tolist()):
+        section = text[start : start + coded].tobytes() if coded <= SIZE else start, coded
         if section not in sections:
-            sections[section] = known(*reading.headers_of(place, coded))
+            sections[section] = known(*headers_and_flaw(batches, start, coded))
         numbers[run] = sections[section]
-    records = Records(text, lines, partitions[reading.batch_of], known.headers, known.flaws, numbers[run_of])
-    unread = zip(partitions[len(placed) - len(reading.rest) :].tolist(), reading.rest, strict=True)
-    return records, list(unread)
+    records = Records(text, rows, partitions[batches.batch_of], known.headers, known.flaws, numbers[run_of])
+    return records, [(fetched[i][0], fetched[i][1]._replace(offset=offset)) for i, offset in batches.unread]
 
 
-def _of_records(placed: Sequence[tuple[int, Record]]) -> Records:
+def _of_records(fetched: Sequence[tuple[int, Record]]) -> Records:
     """Read records and their partitions."""
-    known, records = _Numbers(), [record for _, record in placed]
-    lines = np.zeros((len(records), WIDTH), np.int64)
-    lines[:, OFFSET] = [record.offset for record in records]
-    lines[:, APPEND_MS] = [record.timestamp for record in records]
+    known, records = _HeaderNumbers(), [record for _, record in fetched]
+    rows = np.zeros((len(records), WIDTH), np.int64)
+    rows[:, OFFSET] = [record.offset for record in records]
+    rows[:, APPEND_MS] = [record.timestamp for record in records]
     values, keys = [record.value for record in records], [record.key for record in records]
-    begin = 0
+    start = 0
     for column, texts in ((VALUE, values), (KEY, keys)):
         sizes = np.array([-1 if text is None else len(text) for text in texts], np.int64)
-        ends = begin + np.cumsum(np.maximum(sizes, 0))
-        lines[:, column], lines[:, column + 1] = ends - np.maximum(sizes, 0), sizes
-        begin = int(ends[-1]) if len(ends) else begin
+        ends = start + np.cumsum(np.maximum(sizes, 0))
+        rows[:, column], rows[:, column + 1] = ends - np.maximum(sizes, 0), sizes
+        start = int(ends[-1]) if len(ends) else start
     text = np.frombuffer(b"".join(text or b"" for text in (*values, *keys)), np.uint8)
-    partitions = np.array([partition for partition, _ in placed], np.uint32)
+    partitions = np.array([partition for partition, _ in fetched], np.uint32)
     headers_of = np.array([known(tuple(record.headers), None) for record in records], np.int32)
-    return Records(text, lines, partitions, known.headers, known.flaws, headers_of)
+    return Records(text, rows, partitions, known.headers, known.flaws, headers_of)

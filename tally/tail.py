@@ -1,4 +1,4 @@
-"""The tail: events as they come in, each with what becomes of it."""
+"""Tail: events as they are appended, each with its outcome."""
 
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -8,11 +8,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
+from consumers.record_limits import event_limits
+from consumers.records import PlainRecord, Records
 from runtime import kafka
-from runtime.batch_reader import Limits
 from runtime.clickhouse import ClickHouse
 from runtime.faults.kafka import kafka_fault
-from runtime.records import PlainRecord, Records
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.tables import INTERACTIONS, OUTCOMES
@@ -21,9 +21,9 @@ from schemas.wire import NAMESPACE_HEADER, ValidEvent
 
 LOOK_EVERY_MS = 200
 MOST_PENDING = 2_000
-"""Events that wait for their outcome, at most; what comes beside them is counted and not shown."""
+"""Upper bound of events that wait for their outcome; others are counted and not shown."""
 WAIT_S = 30.0
-"""Then an event is shown without its outcome."""
+"""Wait after which an event is shown without its outcome."""
 
 _SINCE = "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC')"
 _VERDICTS = (
@@ -36,7 +36,7 @@ _VERDICTS = (
 
 
 class TailEvent(BaseModel):
-    """One event, and what became of it: `verdict` is null when that took too long to wait for."""
+    """One event with its outcome. `verdict` is null when the outcome took longer than WAIT_S."""
 
     timestamp: str
     partition: int
@@ -53,7 +53,7 @@ class TailEvent(BaseModel):
 
 
 class TailFilter(NamedTuple):
-    """Which events are shown: each that is given must fit."""
+    """Filter of the events to show: every field that is given must match."""
 
     namespace: str | None = None
     interaction_type: str | None = None
@@ -61,8 +61,8 @@ class TailFilter(NamedTuple):
     execution_id: str | None = None
     verdict: str | None = None
 
-    def may_be(self, seen: TailEvent) -> bool:
-        """Whether an event fits, its verdict aside."""
+    def may_match(self, seen: TailEvent) -> bool:
+        """Return whether an event matches, its verdict aside."""
         return (
             self.namespace in (None, seen.namespace)
             and (self.interaction_type is None or self.interaction_type in seen.interaction_type)
@@ -80,13 +80,13 @@ class Skipped(NamedTuple):
 async def tail(
     settings: Settings, database: ClickHouse, wanted: TailFilter
 ) -> AsyncGenerator[TailEvent | Skipped, None]:
-    """Events appended from now on, without end. Raises Unavailable when a store does not answer."""
+    """Yield events appended from now on, without end. Raises Unavailable when a store does not answer."""
     async with kafka.admin(settings) as admin, kafka.record_reader(settings) as log:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         places = [TopicPartition(settings.topic, number) for number in numbers]
         log.assign(places)
         await log.seek_to_end(*places)
-        pending, limits = _Pending(settings, database), Limits.of_events(settings)
+        pending, limits = _Pending(settings, database), event_limits(settings)
         while True:
             try:
                 found: Any = await log.getmany(timeout_ms=LOOK_EVERY_MS)
@@ -100,7 +100,7 @@ async def tail(
                     if records.flaw_at(line):
                         record = record._replace(value=None)
                     seen = _seen(partition, record, settings.namespace)
-                    skipped += wanted.may_be(seen) and not pending.add(record.timestamp, seen)
+                    skipped += wanted.may_match(seen) and not pending.add(record.timestamp, seen)
             if skipped:
                 yield Skipped(skipped)
             for seen in await pending.settled():
@@ -115,7 +115,7 @@ class _Waiting(NamedTuple):
 
 
 class _Pending:
-    """Events that were seen and have no outcome yet."""
+    """Events that were read and have no outcome yet."""
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._topic = settings.topic
@@ -123,14 +123,14 @@ class _Pending:
         self._events: dict[tuple[int, int], _Waiting] = {}
 
     def add(self, append_ms: int, seen: TailEvent) -> bool:
-        """Wait for this one, too; False when there are too many."""
+        """Add an event to wait for; return False when there are too many."""
         if len(self._events) >= MOST_PENDING:
             return False
         self._events[seen.partition, seen.offset] = _Waiting(time.monotonic(), append_ms, seen)
         return True
 
     async def settled(self) -> list[TailEvent]:
-        """Events whose wait is over, in the order in which they came."""
+        """Return the events whose wait is over, in the order of their arrival."""
         if not self._events:
             return []
         where = {

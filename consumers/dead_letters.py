@@ -1,4 +1,4 @@
-"""Dead letters: a rejected record, byte for byte, with why and where from in its headers."""
+"""Dead letters: rejected records, byte for byte, with the reason and the origin in their headers."""
 
 import logging
 from collections import Counter
@@ -8,44 +8,44 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
-from consumers.batch import Rejected
+from consumers.batch import RejectedRecord
 from runtime.errors import Fatal, TallyError
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
-from runtime.metrics import LETTERS
+from runtime.metrics import DEAD_LETTERS
 from runtime.retry import retrying
-from runtime.tasks import all_of
+from runtime.settings import Settings
+from runtime.tasks import gather_or_cancel
 from schemas.letter import Letter, Origin, write_headers
 
 MAX_MESSAGE_CHARACTERS = 1_000
 LETTERS_IN_FLIGHT = 500
 BYTES_IN_FLIGHT = 16 * 1024 * 1024
-"""Bytes of letters that are written together, at most; one alone may have more."""
+"""Maximum bytes of letters written together; a single letter may be larger."""
 
 log = logging.getLogger("tally.worker")
 
 
-class Letters:
-    """Writes to the dead-letter topic."""
+class DeadLetters:
+    """Writer of the dead-letter topic."""
 
-    def __init__(self, source: str, topic: str, producer: AIOKafkaProducer, max_record_bytes: int) -> None:
-        """Letters of records of the topic `source`, to `topic`, which takes every record of `max_record_bytes`."""
-        self._source = source
-        self._topic = topic
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer) -> None:
+        self._source = settings.topic
+        self._topic = settings.dead_letter_topic_name
         self._producer = producer
-        self._max_record_bytes = max_record_bytes
+        self._max_record_bytes = settings.max_record_bytes
 
-    async def send(self, rejected: Sequence[Rejected]) -> None:
-        """Write a letter for each; acknowledged by Kafka on return.
+    async def send(self, rejected: Sequence[RejectedRecord]) -> None:
+        """Write a dead letter for each record; acknowledged by Kafka on return. Raises Fatal.
 
-        A crash may write a letter twice: its origin (topic, partition, offset) makes the two one.
+        A crash may write a letter twice: readers take letters of one origin (topic, partition, offset) for one.
         """
         for some in _portions(rejected):
-            await all_of(retrying("writing a dead letter", partial(self._send, item)) for item in some)
+            await gather_or_cancel(retrying("writing a dead letter", partial(self._send, item)) for item in some)
             for reason, count in Counter(item.rejection.reason for item in some).items():
-                LETTERS.labels(reason).inc(count)
+                DEAD_LETTERS.labels(reason).inc(count)
 
-    async def _send(self, item: Rejected) -> None:
+    async def _send(self, item: RejectedRecord) -> None:
         letter = letter_of(self._source, item)
         try:
             await self._put(letter)
@@ -53,9 +53,12 @@ class Letters:
             size = nbytes_of(item.record)
             if size <= self._max_record_bytes:
                 raise self._fault(letter.origin, error) from error
-            # It was compressed better than it can be here: no limit of the topic makes sure that its letter fits.
+            # The record was compressed better than it can be here: no limit of the topic makes its letter fit.
             log.warning(
-                "%s has %d bytes, too many for %s: its letter has none of them", letter.origin, size, self._topic
+                "record %s has %d bytes, too many for %s: its dead letter is written without them",
+                letter.origin,
+                size,
+                self._topic,
             )
             message = f"{letter.message} ({size} bytes: too large for a dead letter, left at its place)"
             await self._put(letter._replace(message=message, key=None, value=None, headers=()))
@@ -77,8 +80,8 @@ class Letters:
         return fault
 
 
-def letter_of(topic: str, item: Rejected) -> Letter:
-    """The letter of a rejected record of `topic`."""
+def letter_of(topic: str, item: RejectedRecord) -> Letter:
+    """Make the dead letter of a rejected record of `topic`."""
     record, rejection = item.record, item.rejection
     return Letter(
         origin=Origin(topic, item.partition, record.offset),
@@ -95,14 +98,14 @@ def letter_of(topic: str, item: Rejected) -> Letter:
 
 
 def nbytes_of(record: Record) -> int:
-    """Bytes of a record's key, value and headers."""
+    """Count the bytes of a record's key, value and headers."""
     headers = sum(len(name) + len(raw or b"") for name, raw in record.headers)
     return len(record.key or b"") + len(record.value or b"") + headers
 
 
-def _portions(rejected: Sequence[Rejected]) -> Iterator[list[Rejected]]:
-    """Portions of dead letters that are written together."""
-    some: list[Rejected] = []
+def _portions(rejected: Sequence[RejectedRecord]) -> Iterator[list[RejectedRecord]]:
+    """Split records into portions whose letters are written together."""
+    some: list[RejectedRecord] = []
     total = 0
     for item in rejected:
         size = nbytes_of(item.record)

@@ -1,0 +1,152 @@
+"""Loop of a worker: reads batches, decides about them, and flushes them in groups."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer
+
+from consumers.assignment import Assignment
+from consumers.batch import Batch
+from consumers.claims.leases import Leases
+from consumers.instance_lock import InstanceLock
+from consumers.intake import Intake
+from consumers.narrowing import Narrowing
+from consumers.pipeline import Pipeline
+from consumers.resume import Resume
+from consumers.retention import Housekeeping
+from consumers.stopping import Stopping
+from consumers.topic_watch import TopicWatch
+from runtime.errors import TallyError, Unavailable
+from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait
+
+
+@dataclass(frozen=True)
+class WorkerParts:
+    """Parts of one worker that its loop and its rebalance listener share."""
+
+    consumer: AIOKafkaConsumer
+    intake: Intake
+    assignment: Assignment
+    resume: Resume
+    leases: Leases
+    pipeline: Pipeline
+    topic_watch: TopicWatch
+    housekeeping: Housekeeping
+    instance_lock: InstanceLock | None
+
+
+class WorkerLoop:
+    """Takes the records of a worker's partitions through the pipeline until the worker stops or has caught up."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        parts: WorkerParts,
+        stop: Stopping,
+        *,
+        until_caught_up: bool,
+        ends: Mapping[int, int],
+    ) -> None:
+        """`ends` (offset per partition) are the first offsets not to take."""
+        self.parts = parts
+        self._stop_timeout_s = settings.stop_timeout_ms / 1000
+        self._topic = settings.topic
+        self._stop = stop
+        self._until_caught_up = until_caught_up
+        self._ends = ends
+        self._busy = asyncio.Lock()
+        """Held while a batch is being decided about: a rebalance waits for it."""
+        self._flush: asyncio.Task[None] | None = None
+        """Flush of the group in flight."""
+
+    async def run(self) -> None:
+        """Work until stopped, or with `until_caught_up` until nothing is left to read."""
+        try:
+            await self._work()
+        except TallyError:
+            # The group in flight is independent of the error: it may end, within the deadline.
+            await self._wait_or_cancel(self._stop_timeout_s)
+            raise
+        finally:
+            await self._wait_or_cancel(0)
+            await self.parts.housekeeping.close()
+
+    async def _work(self) -> None:
+        parts, stop = self.parts, self._stop
+        while not stop.event.is_set():
+            if parts.assignment.was_received:
+                parts.housekeeping.begin_if_due(events_too=parts.assignment.has(0))
+            with parts.pipeline.stages.of("read"):
+                await parts.intake.fill(stop.event)
+            self._check()
+            async with self._busy:
+                batch = parts.intake.take().before(self._ends)
+                await stop.within_deadline("the last batch was not stored", self._process(batch))
+            if not batch.slices and self._until_caught_up:
+                caught_up = parts.assignment.has_caught_up()
+                if await stop.within_deadline("the log's ends were not read", caught_up):
+                    break
+        await stop.within_deadline("the last batch was not stored", self._flush_and_wait())
+        if self._until_caught_up:
+            with suppress(Unavailable):
+                await stop.within_deadline("retention run did not end", parts.housekeeping.ended())
+            parts.assignment.check_held()
+
+    def _check(self) -> None:
+        """Raise when this worker must not continue, before the batch that was read is decided about."""
+        parts = self.parts
+        parts.assignment.check_partitions()
+        parts.topic_watch.check()
+        if parts.instance_lock is not None:
+            parts.instance_lock.check()
+        starts = parts.topic_watch.take_starts()
+        if starts and not self._ends:
+            parts.resume.check_expired(starts, parts.intake.partitions)
+
+    async def _process(self, batch: Batch) -> None:
+        """Decide about a batch while earlier ones are flushed, and start its own group's flush when that is due."""
+        parts = self.parts
+        if len(batch):
+            await Narrowing(self._topic, parts.pipeline, self._flush_and_wait).process(batch)
+            if parts.pipeline.gathered.is_full or not parts.intake.more_waits():
+                await self._start_flush()
+        else:
+            await parts.resume.prepare(place.partition for place in parts.consumer.assignment())
+            await self._flush_and_wait()
+
+    async def _start_flush(self) -> None:
+        """Start the flush of the gathered group, once the group before is flushed."""
+        pipeline = self.parts.pipeline
+        if len(pipeline.gathered):
+            with pipeline.stages.of("wait for the group before"):
+                await self._wait_flushed()
+            self._flush = await pipeline.start_flush()
+
+    async def _flush_and_wait(self) -> None:
+        await self._start_flush()
+        await self._wait_flushed()
+
+    async def _wait_flushed(self) -> None:
+        """Wait until nothing is in flight. Raises the flush's error."""
+        if self._flush is not None:
+            try:
+                await self._flush
+            finally:
+                self._flush = None
+
+    async def _wait_or_cancel(self, timeout_s: float) -> None:
+        """Wait for the flush in flight, at most for `timeout_s`, and then cancel it. Raises none of its errors."""
+        flush, self._flush = self._flush, None
+        if flush is not None:
+            await asyncio.wait((flush,), timeout=timeout_s)
+            await cancel_and_wait(flush)
+            await asyncio.gather(flush, return_exceptions=True)
+
+    async def wait_idle(self) -> None:
+        """Wait until no batch is being decided about and no group is in flight. Raises none of their errors."""
+        async with self._busy:
+            if self._flush is not None:
+                await asyncio.wait((self._flush,))

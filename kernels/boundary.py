@@ -1,0 +1,113 @@
+"""Boundary of the compiled code: the only module of `kernels` that other packages import.
+
+Each function takes a text and positions in it, and returns new arrays. Its docstring is its contract, on top of these
+rules for all of them:
+
+- **Text.** A contiguous, read-only array of bytes (uint8), such as `np.frombuffer(some_bytes, np.uint8)` returns. For
+  any other kind of array the functions are compiled again, which takes seconds. Positions and sizes are int64 bytes.
+- **Slack.** No input needs bytes after its end. Up to 32 bytes at a time are read, but none outside the array.
+- **Ownership.** Inputs are neither changed nor kept. Results belong to the caller, and share no memory with inputs
+  unless the docstring says so.
+- **Trust.** Bytes of texts and of record batches may be anything. Positions, sizes and row numbers must be within
+  their arrays: compiled code checks no bounds.
+- **Threads.** Compiled loops release the interpreter's lock and share nothing. A `ClaimIndex` belongs to one thread.
+- **First call.** It compiles, for seconds, unless the machine code is on disk (`kernels.compiled`).
+
+| area | functions | types and constants |
+|---|---|---|
+| record batches | `read_batches`, `read_headers` | `RecordBatches`, `BatchFault`, `ReadLimits`, columns, codes |
+| events | `scan`, `scan_or_validate`, `select`, `read_text` | `Columns`, `Scanned`, `SPAN_AT`, `NUMBER_AT` |
+| keys | `hash_dedup_keys`, `hash_partition_keys` | |
+| request bodies | `count_commas` | |
+| Native columns | `encode_texts`, `encode_ids`, `read_scores` | `TextColumn` |
+| claims | | `ClaimIndex`, `Fingerprints`, `SLICE_BITS`, `SLICE_MASK` |
+| machine code | `remove_outdated` | |
+"""
+
+from kernels.claim_index import SLICE_BITS, SLICE_MASK, ClaimIndex, Fingerprints
+from kernels.compiled import remove_outdated
+from kernels.native_texts import TextColumn, encode_ids, encode_texts
+from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_batches
+from kernels.record_format import (
+    APPEND_MS,
+    BAD_TIME,
+    DISORDERED,
+    FLAW_SHIFT,
+    HEADERS,
+    KEY,
+    LARGE,
+    LEFT_OVER,
+    MALFORMED,
+    MANY_HEADERS,
+    MISCOUNTED,
+    MISPLACED,
+    OFFSET,
+    OVERSIZED,
+    SIZE,
+    UNDECODABLE,
+    UNREAD,
+    VALUE,
+    WIDTH,
+    Bytes,
+    Headers,
+    Integers,
+    MalformedHeaders,
+    read_headers,
+)
+from kernels.scan_event import NUMBER_AT, SPAN_AT, Columns, read_text, select
+from kernels.scan_keys import hash_dedup_keys
+from kernels.scan_partitions import hash_partition_keys
+from kernels.scan_scores import read_scores
+from kernels.scan_shape import count_commas
+from kernels.scanner import Scanned, scan, scan_or_validate
+
+__all__ = [
+    "APPEND_MS",
+    "BAD_TIME",
+    "DISORDERED",
+    "FLAW_SHIFT",
+    "HEADERS",
+    "KEY",
+    "LARGE",
+    "LEFT_OVER",
+    "MALFORMED",
+    "MANY_HEADERS",
+    "MISCOUNTED",
+    "MISPLACED",
+    "NUMBER_AT",
+    "OFFSET",
+    "OVERSIZED",
+    "SIZE",
+    "SLICE_BITS",
+    "SLICE_MASK",
+    "SPAN_AT",
+    "UNDECODABLE",
+    "UNREAD",
+    "VALUE",
+    "WIDTH",
+    "BatchFault",
+    "Bytes",
+    "ClaimIndex",
+    "Columns",
+    "Fingerprints",
+    "Headers",
+    "Integers",
+    "MalformedHeaders",
+    "ReadLimits",
+    "RecordBatches",
+    "Scanned",
+    "TextColumn",
+    "count_commas",
+    "encode_ids",
+    "encode_texts",
+    "hash_dedup_keys",
+    "hash_partition_keys",
+    "read_batches",
+    "read_headers",
+    "read_scores",
+    "read_text",
+    "remove_outdated",
+    "scan",
+    "scan_or_validate",
+    "select",
+]

@@ -1,0 +1,67 @@
+"""Examples of the documents, run as processes as they stand there."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.http_lab import KEY, consuming, served, with_key
+from tests.lab import Lab
+from tests.test_docs import ROOT, blocks
+
+
+def run(command: list[str], lab: Lab, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a person would who has the environment's commands on the path."""
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, **lab.settings.as_environment(), "PATH": f"{scripts}:{os.environ['PATH']}"}
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, cwd=folder, timeout=300
+    )
+
+
+async def test_the_python_example_emits_an_event(lab: Lab) -> None:
+    (example,) = blocks("README.md", "python")
+    done = await asyncio.to_thread(run, [sys.executable, "-c", example], lab, ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("int_")
+    await lab.drain()
+    assert await lab.rows("SELECT feature_id, user_id FROM interactions") == [("doc-17", "ada")]
+
+
+async def test_the_example_of_another_client_puts_an_event_where_it_belongs(lab: Lab) -> None:
+    (example,) = blocks("docs/wire.md", "python")
+    done = await asyncio.to_thread(run, [sys.executable, "-c", example], lab, ROOT)
+    assert done.returncode == 0, done.stderr
+    counts = await lab.drain()
+    assert (counts.stored, counts.moved) == (1, 0)
+
+
+async def test_the_first_tasks_of_the_readme_run(lab: Lab, tmp_path: Path) -> None:
+    (tasks,) = blocks("README.md", "bash")
+    settings = with_key(lab.settings, read_wait_ms=60_000, delivery_timeout_ms=60_000, api_namespaces=("default",))
+    async with served(settings) as url, consuming(lab.settings):
+        here = (
+            tasks.replace("http://127.0.0.1:8080", url).replace("your-key", KEY).replace("curl -s", "curl -sS --fail")
+        )
+        done = await asyncio.to_thread(run, ["/bin/sh", "-c", f"set -e\n{here}"], lab, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"feature_id":"doc-17"') == 3, "once by id, twice in the list (results, items)"
+    assert "Click-through by position" in done.stdout
+    assert "Audit of" in done.stdout
+
+
+async def test_the_tour_of_commands_runs(lab: Lab, tmp_path: Path) -> None:
+    (tour,) = blocks("docs/commands.md", "bash")
+    # Nothing consumes while the first commands run, so none of them may wait for verdicts.
+    script = "set -e\n" + re.sub(r"^(tally (?:import|simulate) .*)$", r"\1 --wait 0", tour, flags=re.MULTILINE)
+    done = await asyncio.to_thread(run, ["/bin/sh", "-c", script], lab, tmp_path)
+    await lab.database.command("DROP DATABASE IF EXISTS tally_again")
+    assert done.returncode == 0, done.stderr
+    assert "outcomes are the same, 0 are not" in done.stdout
+    assert "open-bandit bts/women: 10,000 accepted" in done.stdout
+    assert "simulated: 2,500 accepted" in done.stdout
+    assert "Click-through by position" in done.stdout
+    assert (tmp_path / "positions.png").exists()
+    assert await lab.count("interactions") > 10_000
