@@ -115,7 +115,7 @@ def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[s
 
 
 def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without IPv6 can be told to listen on :: nevertheless."""
+    """A machine without IPv6 still listens for ::."""
     real = socket.socket
 
     def without_ipv6(family: int = socket.AF_INET, *rest: Any) -> socket.socket:

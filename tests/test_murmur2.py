@@ -1,4 +1,4 @@
-"""Our murmur2 is Kafka's, and the hash of a scanned event is that of its partition key."""
+"""The compiled murmur2 equals Kafka's, and the hash of a scanned event is that of its partition key."""
 
 import msgspec
 import numpy as np

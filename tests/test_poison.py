@@ -15,7 +15,7 @@ from schemas.identity import mint_id
 from tests.lab import Lab, as_json, click, executions_on
 
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
-"""Somebody's change to the table, by which it refuses what the model allows."""
+"""Constraint that refuses rows which the model allows, as if added by an operator."""
 LONG = {"longer": "than that"}
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of one store, that can be told to misbehave."""
+"""TCP proxy in front of one store that misbehaves on request."""
 
 import asyncio
 import contextlib

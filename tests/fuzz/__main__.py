@@ -25,7 +25,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--examples", type=int, help="Number of examples of each part, instead of minutes.")
     parser.add_argument("--seed", type=int, help="What every example depends on; 1 unless resumed.")
     parser.add_argument("--first", type=int, default=0, help="Number of the first example.")
-    parser.add_argument("--resume", action="store_true", help="Go on after the last example of the state file.")
+    parser.add_argument("--resume", action="store_true", help="Continue after the last example of the state file.")
     parser.add_argument("--state", type=Path, default=STATE, help="The state file.")
     parser.add_argument("--only", choices=names, action="append", help="Only this part; may be repeated.")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="Processes at a time.")
