@@ -43,7 +43,7 @@ class TopicWatch:
         self._starts: dict[int, int] = {}
         self._warned_at = -math.inf
         self.partitions = StuckPartitionTracker(settings)
-        """Partitions of this worker, and the stuck ones among them."""
+        """Partitions of this worker, and which of them are stuck."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -94,7 +94,7 @@ INTERNAL_ERRORS = Counter(
 )
 WHOLE_BATCHES = Gauge(
     "tally_worker_whole_batches",
-    "Kafka's record batches are read whole (1), or as single records by an unknown version of aiokafka (0).",
+    "1 when Kafka's record batches are returned whole, 0 when an unknown version of aiokafka returns single records.",
 )
 PARTITIONS_HELD = Gauge("tally_worker_partitions_held", "Partitions paused at a record of a newer schema.")
 

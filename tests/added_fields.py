@@ -39,7 +39,7 @@ def check_scanner() -> None:
 
 
 async def check_storing(lab: Lab) -> None:
-    """Emitted fields are in the columns, whether the scanner or the validator has read them."""
+    """Emitted fields are in their columns, read by the scanner or by the validator."""
     await lab.emit(interaction("a", "spring", 3), interaction("b", None, None))
     unusual = as_json("c", None, campaign_id="autumn", shelf=0, occurred_at=UNUSUAL_TIME)
     assert is_sure(unusual) == [False]

@@ -267,7 +267,7 @@ async def run(stack: Stack, settings: Settings, options: argparse.Namespace) -> 
             await stopping
             print(told(f"half of that, Kafka stopped for {options.stopped:g} s", seen, options.seconds), flush=True)
             if not any(status == 503 for _, status in seen.statuses):
-                problems.append("Kafka was stopped, and no request failed")
+                problems.append("Kafka was stopped, and no client got a 503")
             problems += await problems_of(patient, database, seen, kafka_stopped=True)
     return problems
 

@@ -115,7 +115,7 @@ def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[s
 
 
 def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without IPv6 still listens for ::."""
+    """On a machine without IPv6, the address :: listens on IPv4."""
     real = socket.socket
 
     def without_ipv6(family: int = socket.AF_INET, *rest: Any) -> socket.socket:

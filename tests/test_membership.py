@@ -52,7 +52,7 @@ async def test_a_commit_in_flight_cannot_undo_a_rewind_once_the_group_has_expell
 
 @pytest.mark.parametrize("version", ["0.13.0", "0.15.1"])
 def test_an_unknown_client_is_left_as_it_is(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Private parts of an unknown version may differ, so nothing is replaced."""
+    """Nothing of a client is replaced whose private parts may differ."""
     from runtime import membership
 
     client: Any = object()

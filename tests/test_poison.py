@@ -15,7 +15,7 @@ from schemas.identity import mint_id
 from tests.lab import Lab, as_json, click, executions_on
 
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
-"""Constraint that refuses rows which the model allows, as if added by an operator."""
+"""Change of the table by an operator: it then refuses rows that the model allows."""
 LONG = {"longer": "than that"}
 
 

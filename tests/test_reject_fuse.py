@@ -137,7 +137,7 @@ async def test_a_fuse_closes_by_itself(lab: Lab, caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(lab: Lab) -> None:
-    """The run died before anything was stored. A repeat of the held event is not a duplicate of it."""
+    """A run ends before anything is stored: a repeat of the held event is not its duplicate."""
 
     class Crashed(BaseException):
         pass

@@ -1,4 +1,4 @@
-"""TCP proxy in front of one store that misbehaves on request."""
+"""TCP proxy in front of one store. It delays, cuts and loses connections on request."""
 
 import asyncio
 import contextlib
