@@ -33,7 +33,7 @@ class RebalanceListener(ConsumerRebalanceListener):
                 await self._loop.wait_idle()
         except TimeoutError:
             log.warning(
-                "batch in flight did not finish before the rebalance deadline (TALLY_STOP_TIMEOUT_MS); "
+                "in-flight batch did not finish before the rebalance deadline (TALLY_STOP_TIMEOUT_MS); "
                 "partitions are revoked without it, and their next worker stores it"
             )
         parts, gone = self._loop.parts, list(revoked)

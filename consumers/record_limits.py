@@ -1,7 +1,8 @@
 """Bounds of memory and of size within which records of a topic are read."""
 
 from kernels.boundary import ReadLimits
-from runtime.settings import MIB, Settings
+from runtime.settings import Settings
+from runtime.sizes import MIB
 from schemas.letter import MOST_LETTER_BYTES, MOST_LETTER_HEADERS
 
 EVENT_BYTES = 2 * MIB

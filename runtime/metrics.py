@@ -99,7 +99,7 @@ WHOLE_BATCHES = Gauge(
 PARTITIONS_HELD = Gauge("tally_worker_partitions_held", "Partitions paused at a record of a newer schema.")
 
 # All processes.
-RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store and kind of error.", ["what", "kind."])
+RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store and kind of error.", ["what", "kind"])
 
 Metric = Counter | Gauge | Histogram
 

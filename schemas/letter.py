@@ -21,7 +21,7 @@ MOST_LETTER_HEADERS = 16
 MOST_LETTER_BYTES = 64 * 1024
 """Largest number of bytes that a letter adds to its record."""
 
-Headers = Sequence[tuple[str, bytes | None]]
+DeadLetterHeaders = Sequence[tuple[str, bytes | None]]
 
 
 def _number(text: str, end: int) -> int:
@@ -62,7 +62,7 @@ class Letter(NamedTuple):
     interaction_id: str
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: DeadLetterHeaders
 
 
 def write_name(name: str) -> str:
@@ -100,7 +100,7 @@ def write_headers(letter: Letter) -> list[tuple[str, bytes | None]]:
     return headers
 
 
-def read_letter(key: bytes | None, value: bytes | None, headers: Headers) -> Letter:
+def read_letter(key: bytes | None, value: bytes | None, headers: DeadLetterHeaders) -> Letter:
     """Read a record of the dead-letter topic. Raises ValueError for a record that is no dead letter."""
     names = [name for name, _ in headers]
     if REASON not in names:

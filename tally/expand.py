@@ -49,7 +49,7 @@ _NOT_MOVED = (
 )
 _COUNT = f"INSERT INTO {TOPICS} (topic, partitions) SELECT {{topic:String}}, {{after:UInt32}}"
 
-Say = Callable[[str], None]
+ReportStep = Callable[[str], None]
 
 
 class _Start(NamedTuple):
@@ -63,7 +63,7 @@ class _Start(NamedTuple):
 class Expand:
     """Expansion of one topic to `partitions`."""
 
-    def __init__(self, settings: Settings, partitions: int, *, drain_timeout_s: float, say: Say) -> None:
+    def __init__(self, settings: Settings, partitions: int, *, drain_timeout_s: float, say: ReportStep) -> None:
         self._settings = settings
         self._partitions = partitions
         self._drain_timeout_s = drain_timeout_s

@@ -56,11 +56,11 @@ class Options:
     demo: bool = True
 
 
-Say = Callable[[str], None]
+ReportLine = Callable[[str], None]
 Show = Callable[[Overview, int], None]
 
 
-def run(settings: Settings, options: Options, say: Say, show: Show) -> None:
+def run(settings: Settings, options: Options, say: ReportLine, show: Show) -> None:
     """Start everything, serve until SIGINT, SIGTERM or `options.seconds`, and leave no process running.
 
     `say` takes lines for the terminal, `show` the counts and the number of workers every few seconds. Raises
@@ -103,7 +103,7 @@ def _signals_interrupt() -> Iterator[None]:
 class Up:
     """Stack with workers and the API."""
 
-    def __init__(self, stack: Stack, settings: Settings, options: Options, say: Say, show: Show) -> None:
+    def __init__(self, stack: Stack, settings: Settings, options: Options, say: ReportLine, show: Show) -> None:
         self._stack = stack
         self._settings = settings
         self._options = options

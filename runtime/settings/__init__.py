@@ -19,12 +19,11 @@ from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
 from runtime.settings.redis import RedisSettings
 from runtime.settings.retention import RetentionSettings
-from runtime.sizes import MIB
 from runtime.stack_file import StackFile, StackPhase
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
-__all__ = ["DEFAULT_DATA_DIR", "MIB", "Settings", "with_user", "without_password"]
+__all__ = ["DEFAULT_DATA_DIR", "Settings", "with_user", "without_password"]
 
 
 class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSettings, RetentionSettings, HttpSettings):

@@ -46,8 +46,8 @@ ByField = Annotated[
 ByNamespace = Annotated[
     str | None, typer.Option("--namespace", help="Only dead letters of this namespace; '' for those of none.")
 ]
-Since = Annotated[str | None, typer.Option("--since", help="Only records appended at this time or later.")]
-Until = Annotated[str | None, typer.Option("--until", help="Only records appended before this time.")]
+AppendedSince = Annotated[str | None, typer.Option("--since", help="Only records appended at this time or later.")]
+AppendedUntil = Annotated[str | None, typer.Option("--until", help="Only records appended before this time.")]
 
 
 @app.command("list")
@@ -56,8 +56,8 @@ def list_letters(
     reason: ByReason = None,
     field: ByField = None,
     namespace: ByNamespace = None,
-    since: Since = None,
-    until: Until = None,
+    since: AppendedSince = None,
+    until: AppendedUntil = None,
     limit: Annotated[int, typer.Option(help="Maximum dead letters shown; all are counted.", min=0)] = 50,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -156,8 +156,8 @@ def replay_letters(
     reason: ByReason = None,
     field: ByField = None,
     namespace: ByNamespace = None,
-    since: Since = None,
-    until: Until = None,
+    since: AppendedSince = None,
+    until: AppendedUntil = None,
     origin: Annotated[list[str] | None, typer.Option(help="Only the dead letter of this origin; repeatable.")] = None,
     patch: Annotated[
         str | None, typer.Option(help="JSON merge patch (RFC 7396) applied to each value, or @file.")

@@ -9,7 +9,7 @@ import cramjam
 from aiokafka.codec import lz4_encode
 
 from consumers.record_limits import MOST_HEADERS
-from runtime.settings import MIB
+from runtime.sizes import MIB
 from tests.chaos.traffic import PARTITIONS, Traffic
 from tests.hostile.raw_producer import BatchRefused, RawProducer, RawRecord, batch_of, encode_batch, encode_records
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from random import Random
 
 from deploy.embedded.stack import Stack
-from runtime.settings import MIB, Settings
+from runtime.settings import Settings
+from runtime.sizes import MIB
 from tests.hostile.http_cases import CASES as HTTP_CASES
 from tests.hostile.http_target import Case as HttpCase
 from tests.hostile.http_target import Target, http_target, run_case
