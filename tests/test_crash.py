@@ -24,7 +24,7 @@ from tests.crashes import at_failpoint, crash_at
 from tests.lab import Lab, as_json, click
 from tests.test_backup import rewind
 from tests.validating import events_at
-from tests.waiting import eventually_async
+from tests.waiting import DEADLINE_S, eventually_async
 
 
 class State(NamedTuple):
@@ -161,7 +161,7 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
         worker._parts.consumer.seek(place, 10)  # the client may have fetched ahead: then nothing would be lost
         go_on.set()
         with pytest.raises(Fatal, match="expired unread"):
-            await running
+            await asyncio.wait_for(running, DEADLINE_S)
     assert await lab.count("interactions") == 10, "those before the gap, and none after it"
 
 
