@@ -103,7 +103,7 @@ async def test_what_was_moved_can_be_listed(lab: Lab, api: httpx.AsyncClient) ->
     assert (await api.get("/v1/outcomes")).json()["results"] == []
     (only,) = (await api.get("/v1/outcomes", params={"verdict": "moved", "user_id": "ada"})).json()["results"]
     assert (only["interaction_id"], only["moved_to"]) == (minted, f"{HOME}/0")
-    assert "another partition" in only["explanation"]
+    assert "wrong partition" in only["explanation"]
     assert only["duplicate_of"] is only["message"] is None
 
 
