@@ -112,7 +112,7 @@ def test_a_jar_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch
     forged = tmp_path / "lock.txt"
     forged.write_text(f"org.slf4j:slf4j-api:1.7.36 {'0' * 64}\n")
     monkeypatch.setattr(jars, "LOCK_FILE", forged)
-    with pytest.raises(TallyError, match="pinned is 0000"):
+    with pytest.raises(TallyError, match="instead of the pinned 0000"):
         jars.fetch(tmp_path / "cache", lambda _line: None)
     assert not list((tmp_path / "cache").rglob("*.jar"))
 
