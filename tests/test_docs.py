@@ -24,8 +24,6 @@ MAX_DECISION_LINES = 60
 
 HISTORY = "CHANGELOG.md"
 """The one page that names files, settings and metrics which are gone."""
-NOT_YET = ("schemas/fields.py",)
-"""Names that other changes of the same release bring: files and targets that may be missing until then."""
 FOLDERS = "schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|requirements"
 NOT_SETTINGS = {"TALLY_TEST_STANDINS", "TALLY_IMAGE"}
 
@@ -77,14 +75,14 @@ def test_every_link_leads_somewhere(page: str) -> None:
 def test_every_name_exists(page: str) -> None:
     text = text_of(page)
     files = re.findall(rf"`((?:{FOLDERS})/[\w./*-]*)`", text)
-    assert not [name for name in files if name not in NOT_YET and not list(ROOT.glob(name.rstrip("/")))]
+    assert not [name for name in files if not list(ROOT.glob(name.rstrip("/")))]
     settings = {f"TALLY_{name.upper()}" for name in Settings.model_fields} | NOT_SETTINGS
     assert set(re.findall(r"\bTALLY_[A-Z_]+\b", text)) <= settings
     known = {metrics.name_of(metric) for metric in metrics.every_metric()}
     assert set(re.findall(r"`(tally_(?:http|worker|lag|partition|collector|retries)_\w+)`", text)) <= known
     targets = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
     named = {f"make {name}" for name in re.findall(r"`make ([\w-]+)", text)}
-    assert not [name for name in named if name not in NOT_YET and name.removeprefix("make ") not in targets]
+    assert not [name for name in named if name.removeprefix("make ") not in targets]
 
 
 def test_architecture_is_a_map_and_not_a_book() -> None:
