@@ -1,4 +1,7 @@
-"""Partition hashes of many events at once, of the keys that `schemas.wire.partition_key` makes one by one."""
+"""Partition hashes of many events at once, of the keys that `schemas.wire.partition_key` makes one by one.
+
+The hash is murmur2, by which Kafka's own clients choose a partition.
+"""
 
 from collections.abc import Sequence
 
@@ -6,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from kernels.compiled import compiled
-from kernels.murmur2 import Words, murmur2
 from kernels.scan_event import SPAN_AT, Columns, Integers
 from kernels.scan_json import Bytes
 from kernels.scan_texts import Texts, copy_span, copy_text, join_texts
 from kernels.wide import WIDE
 
+Words = npt.NDArray[np.uint32]
+
+_SEED = np.uint64(0x9747B28C)
+_FACTOR = np.uint64(0x5BD1E995)
+_LOW_32 = np.uint64(0xFFFFFFFF)
 _GROUPINGS = np.array([SPAN_AT[name] for name in ("execution_id", "session_id", "user_id", "feature_id")])
 """Candidate fields of a key: the first that is not empty. The idempotency key comes second among them."""
 _WITHOUT_SIGN = 0x7FFFFFFF
@@ -61,3 +68,22 @@ def _hash_all(
                     at = copy_span(text, spans[row, field], into, at)
                     break
         hashes[row] = murmur2(words, at) & _WITHOUT_SIGN
+
+
+@compiled
+def murmur2(words: Words, size: int) -> int:
+    """Hash the first `size` bytes of `words`, as `org.apache.kafka.common.utils.Utils.murmur2` does, unsigned.
+
+    A last word that is only partly in the text is read whole.
+    """
+    hashed = _SEED ^ np.uint64(size)
+    whole, rest = size // 4, size % 4
+    for i in range(whole):
+        word = np.uint64(words[i]) * _FACTOR & _LOW_32
+        word = (word ^ word >> np.uint64(24)) * _FACTOR & _LOW_32
+        hashed = hashed * _FACTOR & _LOW_32 ^ word
+    if rest:
+        counted = (np.uint64(1) << np.uint64(8 * rest)) - np.uint64(1)
+        hashed = (hashed ^ np.uint64(words[whole]) & counted) * _FACTOR & _LOW_32
+    hashed = (hashed ^ hashed >> np.uint64(13)) * _FACTOR & _LOW_32
+    return int(hashed ^ hashed >> np.uint64(15))

@@ -11,14 +11,13 @@ from consumers import records
 from consumers.precompile import precompile
 from consumers.record_flaws import headers_and_flaw
 from kernels import (
-    native_texts,
+    native_columns,
     record_batches,
     record_format,
     scan_event,
+    scan_json,
     scan_keys,
     scan_partitions,
-    scan_scores,
-    scan_shape,
     scan_texts,
     scanner,
 )
@@ -105,7 +104,7 @@ class _Scanning:
 def _rows() -> Part:
     """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
     precompile()
-    of_kernels = native_texts, scan_event, scan_keys, scan_partitions, scan_scores, scan_shape, scan_texts, scanner
+    of_kernels = native_columns, scan_event, scan_json, scan_keys, scan_partitions, scan_texts, scanner
     modules = *of_kernels, consumers_columns, records
 
     def run(random: Random) -> Counts:

@@ -9,13 +9,12 @@ from consumers.precompile import precompile
 from kernels import (
     blake2b,
     claim_index,
-    native_texts,
+    native_columns,
     record_format,
     scan_event,
     scan_fields,
     scan_json,
     scan_keys,
-    scan_scores,
     scan_texts,
 )
 from tests.validating import validated
@@ -30,8 +29,7 @@ import numpy as np
 
 def compiled():
     modules = (
-        blake2b, claim_index, native_texts, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_scores,
-        scan_texts,
+        blake2b, claim_index, native_columns, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_texts,
     )
     found = {value for module in modules for value in vars(module).values() if hasattr(value, "signatures")}
     return {(each.__name__, str(signature)) for each in found for signature in each.signatures}
