@@ -9,7 +9,7 @@ import numpy as np
 from consumers import columns as consumers_columns
 from consumers import records
 from consumers.precompile import precompile
-from consumers.record_flaws import headers_and_flaw
+from consumers.records import headers_and_flaw
 from kernels import (
     native_columns,
     record_batches,
@@ -21,19 +21,8 @@ from kernels import (
     scan_texts,
     scanner,
 )
-from kernels.boundary import (
-    APPEND_MS,
-    FLAW_SHIFT,
-    HEADERS,
-    KEY,
-    OFFSET,
-    SIZE,
-    UNREAD,
-    VALUE,
-    ReadLimits,
-    RecordBatches,
-    read_batches,
-)
+from kernels.boundary import ReadLimits, RecordBatches, read_batches
+from kernels.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
 from tests.agreement import assert_agreement
 from tests.fuzz.batches import Batches, Made
