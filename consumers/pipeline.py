@@ -29,8 +29,7 @@ from consumers.recorded_moves import ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.sink import InsertRows, Sink, encode_outcomes
-from consumers.stages import Stages
-from consumers.telemetry import Telemetry
+from consumers.telemetry import Stages, Telemetry
 from consumers.validation import Validation
 from runtime.errors import RowsRefused
 from runtime.retry import retrying

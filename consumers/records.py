@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.record_limits import DEFAULT_LIMITS, MOST_HEADERS
+from consumers.record_limits import MOST_HEADERS
 from kernels.boundary import (
     BatchFault,
     Bytes,
@@ -67,9 +67,7 @@ class Records:
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
-    def read(
-        cls, fetched: Mapping[int, Items], limits: ReadLimits = DEFAULT_LIMITS
-    ) -> "tuple[Records, dict[int, Items]]":
+    def read(cls, fetched: Mapping[int, Items], limits: ReadLimits) -> "tuple[Records, dict[int, Items]]":
         """Read fetched items by partition as far as the limits allow; also return the unread rest."""
         every: Any = [(partition, item) for partition, items in fetched.items() for item in items]
         parts: list[Records] = []
@@ -86,15 +84,6 @@ class Records:
         for partition, item in rest:
             unread.setdefault(partition, []).append(item)
         return cls.joined(parts), {**unread}
-
-    @classmethod
-    def read_all(cls, fetched: Mapping[int, Items]) -> "Records":
-        """Read all fetched items, whatever their size."""
-        parts: list[Records] = []
-        while fetched:
-            records, fetched = cls.read(fetched)
-            parts.append(records)
-        return cls.joined(parts)
 
     @classmethod
     def joined(cls, parts: "Sequence[Records]") -> "Records":

@@ -23,20 +23,17 @@ from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
-from consumers.loop import WorkerLoop, WorkerParts
+from consumers.loop import RebalanceListener, Stopping, WorkerLoop, WorkerParts
 from consumers.memory import limit_malloc_arenas, periodic_gc
 from consumers.moves import Mover
-from consumers.offsets import Offsets
 from consumers.pipeline import Pipeline, PipelineSteps
 from consumers.precompile import precompile
-from consumers.rebalance import RebalanceListener
+from consumers.record_ranges import read_again
 from consumers.recorded_moves import ReplayMover
 from consumers.reject_fuse import RejectFuses
-from consumers.rereading import read_again
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
 from consumers.sink import Sink
-from consumers.stopping import Stopping
 from consumers.telemetry import Telemetry
 from consumers.topic_watch import TopicWatch
 from consumers.validation import Validation
@@ -126,11 +123,11 @@ class Worker:
         mover: Mover | ReplayMover = Mover(settings, stack)
         if self._live is not None:
             mover = ReplayMover(self._live, await stack.enter_async_context(connect(self._live)))
-        assignment = Assignment(consumer, offset_reader, topic, partitions, self._ends)
-        intake, offsets = Intake(consumer, settings), Offsets(consumer, settings)
+        assignment = Assignment(consumer, offset_reader, settings, partitions, self._ends)
+        intake = Intake(consumer, settings)
         resume, claims = Resume(topic, database, consumer, offset_reader), Claims(redis, settings)
         rebuild = Rebuild(settings, claims, database, expansions)
-        leases = Leases(claims, resume, rebuild, offsets.confirm, may_hold=settings.reject_policy == "hold")
+        leases = Leases(claims, resume, rebuild, assignment.confirm, may_hold=settings.reject_policy == "hold")
 
         def hold(next_offsets: Mapping[int, int]) -> None:
             assignment.hold(next_offsets)
@@ -147,7 +144,7 @@ class Worker:
             dead_letters=DeadLetters(settings, letters),
             telemetry=Telemetry(self._traces),
             read_again=partial(read_again, settings),
-            commit=offsets.commit,
+            commit=assignment.commit,
             hold=hold,
         )
         pipeline, watch = Pipeline(settings, steps), TopicWatch(settings, admin, consumer, offset_reader)
