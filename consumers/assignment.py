@@ -73,7 +73,7 @@ class Assignment:
     def check_held(self) -> None:
         """Raise Fatal when records are left that this version cannot validate."""
         if self._held:
-            raise Fatal(f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this worker")
+            raise Fatal(self.describe_held())
 
     def hold(self, offsets: Mapping[int, int]) -> None:
         """Read partitions no further than these offsets, which a newer version will take. Raises Fenced."""
@@ -84,12 +84,6 @@ class Assignment:
             self._consumer.pause(place)
             self._consumer.seek(place, offset)
             self._held[partition] = offset
-            log.warning(
-                "%s/%d waits at offset %d, a record of a newer schema: upgrade this worker",
-                self._topic,
-                partition,
-                offset,
-            )
         metrics.PARTITIONS_HELD.set(len(self._held))
 
     async def has_caught_up(self) -> bool:

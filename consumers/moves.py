@@ -54,7 +54,7 @@ class Mover:
         self._client: AIOKafkaProducer | None = None
 
     async def set_apart(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Turn misplaced events into moves. Misplaced events that an earlier version stored are left as they are."""
+        """Turn misplaced events into moves, except for events that have a row."""
         misplaced = validated.events.misplaced & ~validated.done
         if misplaced.any():
             validated.moves = moves_of(batch, validated.events[misplaced])

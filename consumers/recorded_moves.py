@@ -1,7 +1,7 @@
 """Moves of a replay: events that the live workers moved count as moved, and nothing is written to the topic.
 
-The copies are in the log already. A misplaced event that was stored, by a version that did not move events, has no
-copy: it is decided about where it is. The live tables tell the two cases apart.
+The copies are in the log already. A misplaced event with another outcome has no copy: it is decided about where it is.
+The live tables tell the two cases apart.
 """
 
 from collections import defaultdict

@@ -12,7 +12,6 @@ import numpy as np
 from consumers.claims import script
 from consumers.claims.owners import (
     OWNER_BYTES,
-    Claim,
     DuplicateResolver,
     Int64Array,
     Owner,
@@ -22,7 +21,6 @@ from consumers.claims.owners import (
     last_append_ms,
     last_offset,
     rows_from,
-    rows_of_claims,
     rows_with_repeated_key,
 )
 from consumers.claims.script import EPOCH_BYTES, LAYOUT_BYTES, PLACE, SPACE_BYTES
@@ -244,14 +242,11 @@ class Claims:
         await self._call("finish", lease, [], last_offset, append_ms, reach_ms)
         lease.whole = True
 
-    async def release(self, lease: Lease, owner: Claim) -> None:
-        """Release the claim of an event that will not be stored."""
-        rows = rows_of_claims([owner])
+    async def release(self, lease: Lease, rows: OwnerRows) -> None:
+        """Release the claims of events that will not be stored."""
         _, known = self._candidates(lease, rows)
-        raw = await self._read(lease, known)
-        found = [raw[at : at + OWNER_BYTES] for at in range(0, len(raw), OWNER_BYTES)]
-        own = rows.tobytes()
-        places = [lease.place(number) for number, each in zip(known, found, strict=True) if each == own]
+        found, own = rows_from(await self._read(lease, known)), {row.tobytes() for row in rows}
+        places = [lease.place(number) for number, row in zip(known, found, strict=True) if row.tobytes() in own]
         keys = [self._chunk_key(lease, chunk) for chunk, _ in places]
         await self._call("release", lease, keys, *(where for _, where in places))
 

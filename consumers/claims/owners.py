@@ -37,16 +37,6 @@ _SECRET = np.uint64(secrets.randbits(64) | 1)
 """Seed of this process: without it a sender could choose event times that all collide in the index."""
 
 
-class Claim(NamedTuple):
-    """Request of one event for its key. Times in milliseconds since 1970."""
-
-    key: bytes
-    offset: int
-    event_ms: int
-    append_ms: int
-    interaction_id: str
-
-
 class Owner(NamedTuple):
     """Stored event that another one is a duplicate of."""
 
@@ -117,18 +107,6 @@ def id_of(row: Int64Array) -> str:
 def key_of(row: Int64Array) -> bytes:
     """Return the key in one row."""
     return row[:2].tobytes()
-
-
-def claim_of(row: Int64Array) -> Claim:
-    """Return the claim in one row."""
-    offset, event_ms, append_ms = row[_OFFSET : _APPEND_MS + 1].tolist()
-    return Claim(key_of(row), offset, event_ms, append_ms, id_of(row))
-
-
-def rows_of_claims(claims: Sequence[Claim]) -> OwnerRows:
-    """Make rows from single claims."""
-    keys, offsets, event_ms, append_ms, ids = zip(*claims, strict=True) if claims else [()] * 5
-    return rows_of(keys, offsets, event_ms, append_ms, ids)
 
 
 def rows_from(raw: bytes) -> OwnerRows:

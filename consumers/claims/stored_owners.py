@@ -35,10 +35,6 @@ _SAME_ID = (
     f"AND (_topic != {{topic:String}} OR _partition = {{partition:UInt32}} OR {_INHERITED}) "
     "GROUP BY namespace, interaction_id, _topic"
 )
-_MISPLACED = (
-    f"SELECT namespace, interaction_id, _topic, _partition, _offset FROM {INTERACTIONS} WHERE {_THESE} "
-    "AND _topic = {topic:String}"
-)
 _NEAR = (
     "SELECT namespace, execution_id, feature_id, interaction_type, _idempotency_key, "
     f"toInt64(_offset) + {_SHIFT} AS at, _event_time_ms, interaction_id "
@@ -77,18 +73,6 @@ class StoredOwners:
                 at = offsets[namespace, interaction_id]
                 if topic != self._topic or offset < at:
                     repeated.add(at)
-        return repeated
-
-    async def stored_misplaced(self, events: Iterable[Event]) -> set[int]:
-        """Return the offsets of copies whose originals are stored: by a version that did not move misplaced events."""
-        repeated = set()
-        for group in lookup_groups(event for event in events if event.moved_from is not None):
-            stored = {tuple(row) for row in await self._rows("looking up ids", _MISPLACED, group)}
-            repeated |= {
-                event.offset
-                for event in group
-                if (event.namespace, event.interaction_id, *(event.moved_from or ())) in stored
-            }
         return repeated
 
     async def of_replayed(self, events: Iterable[Event]) -> dict[int, Owner]:
