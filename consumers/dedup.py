@@ -14,7 +14,7 @@ from consumers import failpoints
 from consumers.batch import Batch, Duplicates, Range, Slice, ValidatedBatch, Verdicts
 from consumers.claims.client import ClaimsLost
 from consumers.claims.leases import Leases, Unsettled, span_of
-from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Owner, append_ms_of, last_offset
+from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Owner
 from consumers.claims.stored_owners import StoredOwners
 from consumers.events import Events, LineFlags
 from schemas.dedup import DuplicateReason
@@ -98,8 +98,7 @@ class Deduplication:
         repeated, owners = await self._look_up(events, done, stored)
         span = span_of(part)
         if not is_last:
-            highest_ms = int(append_ms_of(events.rows).max())
-            span = span._replace(last_offset=last_offset(events.rows), last_append_ms=highest_ms)
+            span = span.up_to(events.rows)
         asking = np.flatnonzero(events.keyed).tolist()
         flags = _flags(asking, events, {*owners, *repeated}, done)
         rows = events.rows if len(asking) == len(events) else events.rows[asking]

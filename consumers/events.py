@@ -7,15 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.claims.owners import (
-    OwnerRows,
-    append_ms_of,
-    event_ms_of,
-    id_of,
-    key_of,
-    offsets_of,
-    raw_ids_of,
-)
+from consumers.claims.owners import OwnerRows, append_ms_of, event_ms_of, id_of, key_of, offsets_of, raw_ids_of
 from consumers.record_headers import RecordHeaders
 from kernels.boundary import Bytes, Columns, read_text, select
 

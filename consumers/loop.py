@@ -85,13 +85,7 @@ class WorkerLoop:
     """Takes the records of a worker's partitions through the pipeline until the worker stops or has caught up."""
 
     def __init__(
-        self,
-        settings: Settings,
-        parts: WorkerParts,
-        stop: Stopping,
-        *,
-        until_caught_up: bool,
-        ends: Mapping[int, int],
+        self, settings: Settings, parts: WorkerParts, stop: Stopping, *, until_caught_up: bool, ends: Mapping[int, int]
     ) -> None:
         """`ends` (offset per partition) are the first offsets not to take."""
         self.parts = parts

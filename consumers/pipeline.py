@@ -24,8 +24,7 @@ from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.events import Events
 from consumers.group import BatchGroup
-from consumers.moves import Mover
-from consumers.recorded_moves import ReplayMover
+from consumers.moves import Mover, ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.sink import InsertRows, Sink, encode_outcomes

@@ -6,8 +6,7 @@ from functools import cache
 
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
-from consumers.record_limits import DEFAULT_LIMITS
-from consumers.records import PlainRecord, Records
+from consumers.records import DEFAULT_LIMITS, PlainRecord, Records
 from consumers.validation import Validation
 from kernels.boundary import ClaimIndex, read_batches, read_headers
 from schemas.identity import derive_foreign_id

@@ -6,8 +6,7 @@ from contextlib import aclosing
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.batch import Batch, Range
-from consumers.record_limits import event_limits
-from consumers.records import Records
+from consumers.records import Records, event_limits
 from kernels.boundary import ReadLimits
 from runtime import kafka
 from runtime.log_reader import read_items

@@ -1,4 +1,7 @@
-"""Columnar view of records: rows over one text. A record becomes an object only when it is needed alone."""
+"""Columnar view of records: rows over one text, read within bounds of memory and of size.
+
+A record becomes an object only when it is needed alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.record_limits import MOST_HEADERS
 from kernels.boundary import (
     BatchFault,
     Bytes,
@@ -23,8 +25,25 @@ from kernels.boundary import (
 from kernels.boundary import record_format as form
 from runtime.kafka import Record
 from runtime.log_reader import Items
+from runtime.settings import Settings
+from runtime.sizes import MIB
 from runtime.whole_batches import WholeBatch
+from schemas.letter import MOST_LETTER_BYTES, MOST_LETTER_HEADERS
 from schemas.rejection import Reason, Rejection
+
+EVENT_BYTES = 2 * MIB
+"""Least bound of an event's size in bytes; a larger TALLY_MAX_RECORD_BYTES raises it."""
+MOST_HEADERS = 1_000
+"""Maximum headers of a record: each takes two bytes in a record batch, and a hundred in memory."""
+
+DEFAULT_LIMITS = ReadLimits(
+    batch_bytes=64 * MIB,
+    record_bytes=EVENT_BYTES,
+    record_headers=MOST_HEADERS,
+    total_bytes=16 * MIB,
+    rows=65_536,
+    headers=524_288,
+)
 
 _FLAWS = {
     form.MISPLACED: Rejection("bad_record", "offset", "names another offset than its position in its batch"),
@@ -41,6 +60,21 @@ _FAULTS = {
     form.UNDECODABLE: "it cannot be decompressed",
     form.OVERSIZED: "uncompressed it is larger than TALLY_BATCH_UNCOMPRESSED_BYTES",
 }
+
+
+def event_limits(settings: Settings) -> ReadLimits:
+    """Return the limits for the topic of events."""
+    return DEFAULT_LIMITS._replace(
+        batch_bytes=settings.batch_uncompressed_bytes, record_bytes=max(EVENT_BYTES, settings.max_record_bytes)
+    )
+
+
+def letter_limits(settings: Settings) -> ReadLimits:
+    """Return the limits for the dead-letter topic: a letter has a whole record of that size, and the reason."""
+    most_bytes = settings.batch_uncompressed_bytes + MOST_LETTER_BYTES
+    return DEFAULT_LIMITS._replace(
+        batch_bytes=most_bytes, record_bytes=most_bytes, record_headers=MOST_HEADERS + MOST_LETTER_HEADERS
+    )
 
 
 class PlainRecord(NamedTuple):

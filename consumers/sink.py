@@ -104,9 +104,7 @@ class Sink:
 
     async def insert(self, rows: InsertRows) -> None:
         """Insert rows into `interactions`; durable on return. Raises RowsRefused."""
-        if len(rows):
-            encoded = rows.encoded()
-            await retrying("storing events", lambda: self._database.insert(INTERACTIONS, encoded))
+        await self._insert("storing events", INTERACTIONS, rows)
 
     async def store(self, events: Events) -> None:
         """Insert events into `interactions`; durable on return. Raises RowsRefused."""
@@ -133,9 +131,12 @@ class Sink:
 
     async def record(self, rows: InsertRows) -> None:
         """Insert rows into `outcomes`; durable on return."""
+        await self._insert("recording outcomes", OUTCOMES, rows)
+
+    async def _insert(self, what: str, table: str, rows: InsertRows) -> None:
         if len(rows):
             encoded = rows.encoded()
-            await retrying("recording outcomes", lambda: self._database.insert(OUTCOMES, encoded))
+            await retrying(what, lambda: self._database.insert(table, encoded))
 
 
 def insert_token(topic: str, inserted: Sequence[Places]) -> str:

@@ -25,11 +25,10 @@ from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
 from consumers.loop import RebalanceListener, Stopping, WorkerLoop, WorkerParts
 from consumers.memory import limit_malloc_arenas, periodic_gc
-from consumers.moves import Mover
+from consumers.moves import Mover, ReplayMover
 from consumers.pipeline import Pipeline, PipelineSteps
 from consumers.precompile import precompile
 from consumers.record_ranges import read_again
-from consumers.recorded_moves import ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
@@ -47,6 +46,7 @@ from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from runtime.stuck import describe
+from runtime.tasks import running
 from runtime.traces import Traces
 
 logger = logging.getLogger("tally.worker")
@@ -94,7 +94,7 @@ class Worker:
             stack.enter_context(self._traces.exported())
             parts = self._parts = await self._assemble(stack)
             self.counts = parts.pipeline.counts
-            await stack.enter_async_context(parts.topic_watch.running())
+            await stack.enter_async_context(running(parts.topic_watch.run(), "watching the topic"))
             loop = WorkerLoop(settings, parts, self._stop, until_caught_up=self._until_caught_up, ends=self._ends)
             parts.consumer.subscribe([settings.topic], listener=RebalanceListener(loop, settings.stop_timeout_ms))
             await loop.run()

@@ -34,6 +34,5 @@ from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_b
 from kernels.record_format import Bytes, Headers, Integers, MalformedHeaders, read_headers
 from kernels.scan_event import NUMBER_AT, SPAN_AT, Columns, read_text, select
 from kernels.scan_json import count_commas
-from kernels.scan_keys import hash_dedup_keys
-from kernels.scan_partitions import hash_partition_keys
+from kernels.scan_keys import hash_dedup_keys, hash_partition_keys
 from kernels.scanner import Scanned, scan, scan_or_validate

@@ -15,8 +15,7 @@ from aiokafka.consumer import fetcher
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.record_limits import DEFAULT_LIMITS, MOST_HEADERS
-from consumers.records import PlainRecord, Records
+from consumers.records import DEFAULT_LIMITS, MOST_HEADERS, PlainRecord, Records
 from kernels.boundary import ReadLimits, read_batches
 from runtime import whole_batches
 from runtime.log_reader import Items

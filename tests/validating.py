@@ -9,8 +9,7 @@ from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.owners import rows_of
 from consumers.events import Events
 from consumers.record_headers import RecordHeaders
-from consumers.record_limits import DEFAULT_LIMITS
-from consumers.records import PlainRecord, Records
+from consumers.records import DEFAULT_LIMITS, PlainRecord, Records
 from consumers.validation import Validation
 from kernels.scan_event import Columns
 from kernels.scanner import scan

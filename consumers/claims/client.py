@@ -16,10 +16,10 @@ from consumers.claims.owners import (
     Int64Array,
     Owner,
     OwnerRows,
+    append_ms_of,
     fingerprints,
     fingerprints_near,
-    last_append_ms,
-    last_offset,
+    offsets_of,
     rows_from,
     rows_with_repeated_key,
 )
@@ -58,6 +58,10 @@ class Span(NamedTuple):
     last_offset: int
     last_append_ms: int
 
+    def up_to(self, rows: OwnerRows) -> "Span":
+        """Return the part that ends with the last of some events."""
+        return self._replace(last_offset=int(offsets_of(rows)[-1]), last_append_ms=int(append_ms_of(rows).max()))
+
 
 class _Chunk(NamedTuple):
     number: int
@@ -93,7 +97,7 @@ class Lease:
         """Add the owners of a chunk to the index."""
         numbers = np.arange(self.next_claim, self.next_claim + len(rows), dtype=np.uint32)
         self.index.add(fingerprints(rows, window_ms), numbers)
-        self.chunks.append(_Chunk(chunk, self.next_claim, last_append_ms(rows)))
+        self.chunks.append(_Chunk(chunk, self.next_claim, int(append_ms_of(rows).max())))
         self.next_claim += len(rows)
 
     def forget_before(self, reach_ms: int) -> None:
@@ -178,10 +182,7 @@ class Claims:
         # Without any event there is still a call: it advances the last claimed offset.
         for start in range(0, max(1, len(rows)), CHUNK_OWNERS):
             some = rows[start : start + CHUNK_OWNERS]
-            if start + CHUNK_OWNERS < len(rows):
-                span_of_some = span._replace(last_offset=last_offset(some), last_append_ms=last_append_ms(some))
-            else:
-                span_of_some = span
+            span_of_some = span.up_to(some) if start + CHUNK_OWNERS < len(rows) else span
             flags_of_some = {at - start: flag for at, flag in flags.items() if start <= at < start + CHUNK_OWNERS}
             found = await self._claim(lease, span_of_some, some, flags_of_some, reach_ms)
             duplicates.update((start + at, owner) for at, owner in found.items())

@@ -45,7 +45,7 @@ class Owner(NamedTuple):
 
 
 class KnownOwner(NamedTuple):
-    """Owner that was read from Redis, or that has just claimed its key: then it has no number yet."""
+    """Owner that was read from a store, or has just claimed its key. `number` is its claim's in Redis, if known."""
 
     offset: int
     event_ms: int
@@ -141,16 +141,6 @@ def _fingerprints(rows: OwnerRows, slices: Int64Array) -> Fingerprints:
     of_slice = (slices & SLICE_MASK).astype(np.uint32)
     made: Fingerprints = np.maximum(hashed << np.uint32(SLICE_BITS) | of_slice, 1)
     return made
-
-
-def last_offset(rows: OwnerRows) -> int:
-    """Return the last offset of rows in offset order."""
-    return int(rows[-1, _OFFSET])
-
-
-def last_append_ms(rows: OwnerRows) -> int:
-    """Return the highest append time."""
-    return int(rows[:, _APPEND_MS].max())
 
 
 def rows_with_repeated_key(rows: OwnerRows) -> Int64Array:

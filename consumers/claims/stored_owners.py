@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from consumers.claims.owners import Owner
+from consumers.claims.owners import KnownOwner, Owner
 from consumers.events import Event
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key, is_duplicate_of
+from schemas.identity import id_bytes, id_from_bytes
 from schemas.tables import INTERACTIONS
 
 EVENTS_PER_LOOKUP = 2_000
@@ -46,15 +47,6 @@ _NEAR = (
 )
 
 
-class _StoredEvent(NamedTuple):
-    """Stored event that a replayed one may be a duplicate of."""
-
-    offset: int
-    interaction_id: str
-    event_ms: int
-    append_ms: int
-
-
 class StoredOwners:
     """Looks up stored owners of events."""
 
@@ -86,13 +78,13 @@ class StoredOwners:
                 "executions": [event.execution_id for event in group if event.execution_id],
                 "keys": [event.idempotency_key for event in group if event.idempotency_key],
             }
-            stored: dict[bytes | None, list[_StoredEvent]] = defaultdict(list)
+            stored: dict[bytes | None, list[KnownOwner]] = defaultdict(list)
             for *parts, offset, event_ms, interaction_id in await self._rows("looking up owners", _NEAR, group, **more):
-                stored[dedup_key(*parts)].append(_StoredEvent(offset, interaction_id, event_ms, 0))
+                stored[dedup_key(*parts)].append(KnownOwner(offset, event_ms, 0, id_bytes(interaction_id), None))
             for event in group:
                 for each in stored.get(event.key, ()):
                     if is_duplicate_of(event, each, self._window_ms, replayed=True):
-                        owners[event.offset] = Owner(each.offset, each.interaction_id)
+                        owners[event.offset] = Owner(each.offset, id_from_bytes(each.raw_id))
                         break
         return owners
 

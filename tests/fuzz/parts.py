@@ -17,7 +17,6 @@ from kernels import (
     scan_event,
     scan_json,
     scan_keys,
-    scan_partitions,
     scan_texts,
     scanner,
 )
@@ -93,7 +92,7 @@ class _Scanning:
 def _rows() -> Part:
     """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
     precompile()
-    of_kernels = native_columns, scan_event, scan_json, scan_keys, scan_partitions, scan_texts, scanner
+    of_kernels = native_columns, scan_event, scan_json, scan_keys, scan_texts, scanner
     modules = *of_kernels, consumers_columns, records
 
     def run(random: Random) -> Counts:
