@@ -202,7 +202,7 @@ async def test_not_into_itself(lab: Lab) -> None:
 async def test_misplaced_events_that_were_not_moved_are_decided_about_where_they_are(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They have no copies: they are stored on their own partition again."""
+    """Misplaced events without copies are stored on their own partition again."""
 
     async def nothing(*_args: Any) -> None:
         return None
