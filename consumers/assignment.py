@@ -1,17 +1,21 @@
-"""Assignment of a worker: its partitions, offsets that it waits at, and whether it has read all there is."""
+"""Assignment of a worker: its partitions, their commits, offsets that it waits at, and whether it has read all."""
 
+import asyncio
 import logging
 import math
 from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from consumers.claims.client import Fenced
 from runtime import kafka, metrics
-from runtime.errors import Fatal, Restart
+from runtime.errors import Fatal, Restart, Unavailable, reason_of
+from runtime.faults.kafka import kafka_fault
 from runtime.migrate import partition_count_changed
 from runtime.retry import retrying
+from runtime.settings import Settings
 
 log = logging.getLogger("tally.worker")
 
@@ -23,14 +27,15 @@ class Assignment:
         self,
         consumer: AIOKafkaConsumer,
         offset_reader: AIOKafkaConsumer,
-        topic: str,
+        settings: Settings,
         partitions: int,
         ends: Mapping[int, int],
     ) -> None:
         """`partitions` is the number of the whole topic; `ends` (offset per partition) may be below the log's own."""
         self._consumer = consumer
         self._offset_reader = offset_reader
-        self._topic = topic
+        self._topic = settings.topic
+        self._commit_timeout_s = settings.query_timeout_ms / 1000
         self._partitions = partitions
         self._ends = ends
         self.was_received = False
@@ -68,7 +73,7 @@ class Assignment:
     def check_held(self) -> None:
         """Raise Fatal when records are left that this version cannot validate."""
         if self._held:
-            raise Fatal(f"waiting at records of a newer schema (partition: offset): {self._held}; upgrade this worker")
+            raise Fatal(self.describe_held())
 
     def hold(self, offsets: Mapping[int, int]) -> None:
         """Read partitions no further than these offsets, which a newer version will take. Raises Fenced."""
@@ -79,12 +84,6 @@ class Assignment:
             self._consumer.pause(place)
             self._consumer.seek(place, offset)
             self._held[partition] = offset
-            log.warning(
-                "%s/%d waits at offset %d, a record of a newer schema: upgrade this worker",
-                self._topic,
-                partition,
-                offset,
-            )
         metrics.PARTITIONS_HELD.set(len(self._held))
 
     async def has_caught_up(self) -> bool:
@@ -101,3 +100,34 @@ class Assignment:
         except (IllegalStateError, KafkaError):
             return False  # a rebalance came in between: the next call looks again
         return True
+
+    async def commit(self, next_offsets: dict[int, int]) -> None:
+        """Commit flushed batches, except those of revoked partitions: the next worker finds their rows."""
+        try:
+            await self.confirm(next_offsets)
+        except Fenced as error:
+            log.warning("offsets not committed: %s; the next worker finds the rows and skips them", error)
+
+    async def confirm(self, next_offsets: dict[int, int]) -> None:
+        """Commit offsets. Raises Fenced when the group has given a partition to another worker."""
+        offsets = {
+            TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "")
+            for partition, offset in next_offsets.items()
+        }
+
+        async def attempt() -> None:
+            try:
+                # With its own deadline: the client looks for a coordinator for ever, and logs nothing.
+                async with asyncio.timeout(self._commit_timeout_s):
+                    await self._consumer.commit(offsets)
+            except TimeoutError as error:
+                raise Unavailable("Kafka (TALLY_KAFKA) takes no commit") from error
+            except (CommitFailedError, IllegalStateError) as error:
+                raise Fenced(
+                    f"the group has given partitions {sorted(next_offsets)} to other workers: {reason_of(error)}"
+                ) from error
+            except KafkaError as error:
+                raise kafka_fault(error, "committing") from error
+
+        if offsets:
+            await retrying("committing", attempt)

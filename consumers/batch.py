@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from consumers.events import Events, LineFlags
@@ -59,20 +58,16 @@ class Batch:
 
     records: Records
 
-    @property
-    def partitions(self) -> npt.NDArray[np.uint32]:
-        """Partition of each record."""
-        return self.records.partitions
-
     def __len__(self) -> int:
         return len(self.records)
 
     @cached_property
     def slices(self) -> tuple[Slice, ...]:
         """Records of the batch by partition."""
-        firsts = np.flatnonzero(np.diff(self.partitions.astype(np.int64), prepend=-1)).tolist()
+        partitions = self.records.partitions
+        firsts = np.flatnonzero(np.diff(partitions.astype(np.int64), prepend=-1)).tolist()
         return tuple(
-            Slice(int(self.partitions[first]), self.records[first:end])
+            Slice(int(partitions[first]), self.records[first:end])
             for first, end in pairwise([*firsts, len(self.records)])
         )
 
@@ -87,7 +82,7 @@ class Batch:
         """Return the part below these offsets (by partition; all of a partition without one)."""
         keep = np.ones(len(self), np.bool_)
         for partition, end in ends.items():
-            keep &= (self.partitions != partition) | (self.records.offsets < end)
+            keep &= (self.records.partitions != partition) | (self.records.offsets < end)
         return self if keep.all() else Batch(self.records[keep])
 
     @property
@@ -105,7 +100,7 @@ class Batch:
 
     def record(self, partition: int, offset: int) -> PlainRecord:
         """Return the record at a place of this batch."""
-        (line,) = np.flatnonzero((self.partitions == partition) & (self.records.offsets == offset))
+        (line,) = np.flatnonzero((self.records.partitions == partition) & (self.records.offsets == offset))
         return self.records.at(int(line))
 
 

@@ -70,35 +70,25 @@ def _erased(events: Events, deleted: LineFlags) -> Events:
     return replace(events, columns=events.columns._replace(spans=spans, numbers=found))
 
 
+def _field(name: str, column: Column, absent: LineFlags) -> Column:
+    return nullable(column, absent) if name in _NULLABLE else column
+
+
 def _texts(events: Events, names: Sequence[str]) -> dict[str, Column]:
     """Make text columns: texts without their escapes or null, objects as they were sent or empty."""
-    fields = [SPAN_AT[name] for name in names]
-    columns: dict[str, Column] = {}
-    for name, (encoded, absent) in zip(names, encode_texts(events.text, events.columns.spans, fields), strict=True):
-        columns[name] = Column(TEXT, [encoded])
-        if name in _NULLABLE:
-            columns[name] = nullable(columns[name], absent)
-    return columns
+    found = encode_texts(events.text, events.columns.spans, [SPAN_AT[name] for name in names])
+    columns = zip(names, found, strict=True)
+    return {name: _field(name, Column(TEXT, [encoded]), absent) for name, (encoded, absent) in columns}
 
 
 def _integers(events: Events) -> dict[str, Column]:
-    columns: dict[str, Column] = {}
-    for name in _INTEGERS:
-        found = events.columns.numbers[:, NUMBER_AT[name]]
-        columns[name] = numbers(found.astype(np.uint32))
-        if name in _NULLABLE:
-            columns[name] = nullable(columns[name], found < 0)
-    return columns
+    columns = ((name, events.columns.numbers[:, NUMBER_AT[name]]) for name in _INTEGERS)
+    return {name: _field(name, numbers(found.astype(np.uint32)), found < 0) for name, found in columns}
 
 
 def _floats(events: Events) -> dict[str, Column]:
-    columns: dict[str, Column] = {}
-    for name in _FLOATS:
-        spans = np.ascontiguousarray(events.columns.spans[:, SPAN_AT[name]])
-        columns[name] = numbers(read_scores(events.text, spans))
-        if name in _NULLABLE:
-            columns[name] = nullable(columns[name], spans[:, 2] < 0)
-    return columns
+    columns = ((name, np.ascontiguousarray(events.columns.spans[:, SPAN_AT[name]])) for name in _FLOATS)
+    return {name: _field(name, numbers(read_scores(events.text, spans)), spans[:, 2] < 0) for name, spans in columns}
 
 
 def _ids(events: Events) -> Column:

@@ -4,7 +4,7 @@ The rule itself is in `schemas/dedup.py`. Here its inputs are gathered: claims, 
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from consumers import failpoints
 from consumers.batch import Batch, Duplicates, Range, Slice, ValidatedBatch, Verdicts
 from consumers.claims.client import ClaimsLost
 from consumers.claims.leases import Leases, Unsettled, span_of
-from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Claim, Owner, append_ms_of, last_offset
+from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Owner
 from consumers.claims.stored_owners import StoredOwners
 from consumers.events import Events, LineFlags
 from schemas.dedup import DuplicateReason
@@ -95,13 +95,12 @@ class Deduplication:
         before: Sequence[Range],
     ) -> _Found:
         """Decide about events among which no id occurs twice unless it is among `stored`."""
-        known, owners = await self._look_up(events, done, stored)
+        repeated, owners = await self._look_up(events, done, stored)
         span = span_of(part)
         if not is_last:
-            highest_ms = int(append_ms_of(events.rows).max())
-            span = span._replace(last_offset=last_offset(events.rows), last_append_ms=highest_ms)
+            span = span.up_to(events.rows)
         asking = np.flatnonzero(events.keyed).tolist()
-        flags = _flags(asking, events, owners, known, done)
+        flags = _flags(asking, events, {*owners, *repeated}, done)
         rows = events.rows if len(asking) == len(events) else events.rows[asking]
         for at, owner in (await self._leases.claim(part, span, rows, flags, before)).items():
             line = asking[at]
@@ -111,12 +110,12 @@ class Deduplication:
             line: _DuplicateOwner(owner.interaction_id, "replayed" if replayed[line] else "same_key")
             for line, owner in owners.items()
         }
-        return found | {line: _DuplicateOwner(events.id_at(line), reason) for line, reason in known.items()}
+        return found | {line: _DuplicateOwner(events.id_at(line), "same_id") for line in repeated}
 
     async def _look_up(
         self, events: Events, done: LineFlags, stored: "set[_Identity]"
-    ) -> tuple[dict[int, DuplicateReason], dict[int, Owner]]:
-        """Look up events whose owner may be older than any claim: reasons of repeated ids, and other owners, by line.
+    ) -> tuple[set[int], dict[int, Owner]]:
+        """Look up events whose owner may be older than any claim: lines of repeated ids, and other owners by line.
 
         Only ids from outside, copies of misplaced events and replayed dead letters have such owners.
         """
@@ -127,19 +126,16 @@ class Deduplication:
         asked = {line: events.at(line) for line in lines if line not in repeated}
         line_of = {event.offset: line for line, event in asked.items()}
         repeated |= {line_of[offset] for offset in await self._owners.of_same_id(asked.values())}
-        known: dict[int, DuplicateReason] = dict.fromkeys(repeated, "same_id")
-        others = [event for line, event in asked.items() if line not in known]
-        misplaced = {line_of[offset] for offset in await self._owners.stored_misplaced(others)}
-        known |= dict.fromkeys(misplaced, "stored_misplaced")
-        others = [event for event in others if line_of[event.offset] not in known]
+        others = [event for line, event in asked.items() if line not in repeated]
         owners = {line_of[offset]: owner for offset, owner in (await self._owners.of_replayed(others)).items()}
-        return known, owners
+        return repeated, owners
 
-    async def release(self, part: Slice, claims: Iterable[Claim], before: Sequence[Range] = ()) -> None:
-        """Release the claims of events that will not be stored. Raises as `decide` does."""
-        for claim in claims:
+    async def release(self, part: Slice, events: Events, before: Sequence[Range] = ()) -> None:
+        """Release the claims of events of `part` that will not be stored. Raises as `decide` does."""
+        rows = events.rows[events.keyed]
+        if len(rows):
             with suppress(ClaimsLost):  # a claim that is lost needs no release
-                await self._leases.release(part, claim, before)
+                await self._leases.release(part, rows, before)
 
 
 _Identity = tuple[str, str]
@@ -167,15 +163,13 @@ def _cut_at_repeated_ids(events: Events, stored: set[_Identity]) -> Iterator[tup
     yield begin, len(events)
 
 
-def _flags(
-    asking: list[int], events: Events, owners: dict[int, Owner], known: Collection[int], done: LineFlags
-) -> dict[int, int]:
-    """LineFlags by position among the events that claim; events without flags are left out."""
+def _flags(asking: list[int], events: Events, decided: set[int], done: LineFlags) -> dict[int, int]:
+    """Return flags by position among the events that claim; events without flags are left out."""
     replayed = events.replayed
-    if not (owners or known or done.any() or replayed.any()):
+    if not (decided or done.any() or replayed.any()):
         return {}
     flags = {
-        at: ASKS_ONLY * (line in owners or line in known) + REPLAYED * bool(replayed[line]) + STORED * bool(done[line])
+        at: ASKS_ONLY * (line in decided) + REPLAYED * bool(replayed[line]) + STORED * bool(done[line])
         for at, line in enumerate(asking)
     }
     return {at: flag for at, flag in flags.items() if flag}

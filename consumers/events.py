@@ -7,20 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.claims.owners import (
-    Claim,
-    OwnerRows,
-    append_ms_of,
-    claim_of,
-    event_ms_of,
-    id_of,
-    key_of,
-    offsets_of,
-    raw_ids_of,
-)
+from consumers.claims.owners import OwnerRows, append_ms_of, event_ms_of, id_of, key_of, offsets_of, raw_ids_of
 from consumers.record_headers import RecordHeaders
 from kernels.boundary import Bytes, Columns, read_text, select
-from schemas.letter import Origin
 
 LineFlags = npt.NDArray[np.bool_]
 LineSelection = slice | npt.NDArray[np.int64] | LineFlags
@@ -50,14 +39,6 @@ class Event(NamedTuple):
     user_id: str | None
     session_id: str | None
     execution_id: str | None
-    moved_from: Origin | None
-
-    @property
-    def claims(self) -> list[Claim]:
-        """Claim of the event; empty if it has no key."""
-        if self.key is None:
-            return []
-        return [Claim(self.key, self.offset, self.event_ms, self.append_ms, self.interaction_id)]
 
 
 class Places(NamedTuple):
@@ -130,11 +111,6 @@ class Events:
         return offsets_of(self.rows)
 
     @property
-    def claims(self) -> list[Claim]:
-        """Claims of the events that have a key."""
-        return [claim_of(row) for row in self.rows[self.keyed]]
-
-    @property
     def misplaced(self) -> LineFlags:
         """Flags of events on another partition than their key's."""
         misplaced: LineFlags = self.homes != self.partitions
@@ -168,7 +144,6 @@ class Events:
             self.text_of("user_id", line),
             self.text_of("session_id", line),
             self.text_of("execution_id", line),
-            headers.moved_from,
         )
 
     def __iter__(self) -> Iterator[Event]:

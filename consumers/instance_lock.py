@@ -59,7 +59,6 @@ class InstanceLock:
         self._redis = redis
         self._instance = instance
         self._key = f"{settings.key_prefix}:instance:{settings.group}:{instance}"
-        self._refused_key = f"{self._key}:refused"
         self._timeout_s = settings.session_timeout_ms / 1000
         self._own = _Holder(socket.gethostname(), os.getpid(), secrets.token_hex(8))
         self._taken_by: _Holder | None = None
@@ -91,23 +90,18 @@ class InstanceLock:
                 await asyncio.sleep(self._timeout_s / LOOKS_PER_TIMEOUT)
                 now = await self._holder()
                 if now is not None and now != before:
-                    await self._refuse(now)
+                    raise SettingsError(
+                        f"another worker runs under the name {self._instance} ({now}): choose another --name "
+                        "(--instance), or stop that one first"
+                    )
                 before = now
             await self._write()
         except REDIS_FAILED as error:
             raise redis_fault(error) from error
 
-    async def _refuse(self, holder: _Holder) -> None:
-        await self._redis.set(self._refused_key, str(self._own), px=round(1000 * self._timeout_s))
-        raise SettingsError(
-            f"another worker runs under the name {self._instance} ({holder}): choose another --name (--instance), or "
-            "stop that one first"
-        )
-
     async def _beat(self) -> None:
         """Write the name periodically. Another holder that writes twice meanwhile has taken it."""
         other: _Holder | None = None
-        logged = ""
         while True:
             await asyncio.sleep(self._timeout_s / BEATS_PER_TIMEOUT)
             try:
@@ -121,20 +115,12 @@ class InstanceLock:
                     self._taken_by = found
                     log.error("another worker has taken the name %s (%s); this one ends", self._instance, found)
                     return
-                refused = await self._text(self._refused_key)
             except REDIS_FAILED as error:
                 log.warning("name %s not confirmed in Redis, trying again: %s", self._instance, reason_of(error))
-                continue
-            if refused and refused != logged:
-                log.warning("%s started under the name %s of this worker and was refused", refused, self._instance)
-            logged = refused
 
     async def _holder(self) -> _Holder | None:
-        return _Holder.parse(await self._text(self._key))
-
-    async def _text(self, key: str) -> str:
-        found: Any = await self._redis.get(key)
-        return bytes(found or b"").decode(errors="replace")
+        found: Any = await self._redis.get(self._key)
+        return _Holder.parse(bytes(found or b"").decode(errors="replace"))
 
     def _is_own(self, holder: _Holder | None) -> bool:
         return holder is not None and holder.nonce == self._own.nonce

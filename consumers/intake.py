@@ -18,8 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, __version__
 from aiokafka.errors import KafkaError
 
 from consumers.batch import Batch
-from consumers.record_limits import event_limits
-from consumers.records import Records
+from consumers.records import Records, event_limits
 from runtime.errors import Fatal
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record

@@ -1,11 +1,15 @@
-"""Loop of a worker: reads batches, decides about them, and flushes them in groups."""
+"""Loop of a worker: reads batches, decides about them, and flushes them in groups. Its stop and its rebalances."""
 
 import asyncio
-from collections.abc import Mapping
+import logging
+import math
+import time
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from consumers.assignment import Assignment
 from consumers.batch import Batch
@@ -16,11 +20,50 @@ from consumers.narrowing import Narrowing
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
-from consumers.stopping import Stopping
 from consumers.topic_watch import TopicWatch
+from runtime import metrics
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
+
+SHARE_OF_TIMEOUT = 0.7
+"""Part of TALLY_STOP_TIMEOUT_MS that a revocation may take: the group gives up members that are later than it."""
+
+log = logging.getLogger("tally.worker")
+
+T = TypeVar("T")
+
+
+class Stopping:
+    """Stop request of a worker, with a deadline."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        self._timeout_ms = timeout_ms
+        self._deadline = math.inf
+        self.event = asyncio.Event()
+        """Set once the worker is to stop."""
+
+    def begin(self) -> None:
+        """Stop within the timeout; a second call does not lengthen it."""
+        self._deadline = min(self._deadline, time.monotonic() + self._timeout_ms / 1000)
+        self.event.set()
+
+    async def within_deadline(self, failure: str, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`; once the worker is to stop, only until the deadline. Raises Unavailable with `failure`."""
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self.event.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            grace_s = max(0.0, self._deadline - time.monotonic()) if self.event.is_set() else None
+            await asyncio.wait((working,), timeout=grace_s)
+            if not working.done():
+                raise Unavailable(
+                    f"{failure} within TALLY_STOP_TIMEOUT_MS={self._timeout_ms}; "
+                    "nothing of it is committed, and the next run repeats it"
+                )
+            return working.result()
+        finally:
+            await cancel_and_wait(stopping, working)
 
 
 @dataclass(frozen=True)
@@ -42,13 +85,7 @@ class WorkerLoop:
     """Takes the records of a worker's partitions through the pipeline until the worker stops or has caught up."""
 
     def __init__(
-        self,
-        settings: Settings,
-        parts: WorkerParts,
-        stop: Stopping,
-        *,
-        until_caught_up: bool,
-        ends: Mapping[int, int],
+        self, settings: Settings, parts: WorkerParts, stop: Stopping, *, until_caught_up: bool, ends: Mapping[int, int]
     ) -> None:
         """`ends` (offset per partition) are the first offsets not to take."""
         self.parts = parts
@@ -150,3 +187,43 @@ class WorkerLoop:
         async with self._busy:
             if self._flush is not None:
                 await asyncio.wait((self._flush,))
+
+
+class RebalanceListener(ConsumerRebalanceListener):
+    """Settles a worker's batches before partitions are revoked, and forgets their state."""
+
+    def __init__(self, loop: WorkerLoop, stop_timeout_ms: int) -> None:
+        self._loop = loop
+        self._deadline_s = SHARE_OF_TIMEOUT * stop_timeout_ms / 1000
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Wait until the group in flight is committed, then forget records that were only read.
+
+        While a store is unavailable the group may outlast the deadline. Then the partitions are revoked without it:
+        their next worker comes to the same verdicts, and this one can neither claim nor commit any more.
+        """
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._loop.wait_idle()
+        except TimeoutError:
+            log.warning(
+                "in-flight batch did not finish before the rebalance deadline (TALLY_STOP_TIMEOUT_MS); "
+                "partitions are revoked without it, and their next worker stores it"
+            )
+        parts, gone = self._loop.parts, list(revoked)
+        numbers = [place.partition for place in gone]
+        parts.pipeline.forget_gathered()
+        parts.intake.forget(gone)
+        parts.resume.forget(numbers)
+        parts.leases.forget(numbers)
+        parts.assignment.revoke()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Note the new assignment; rows stored ahead of its commits are looked up with its first batch."""
+        parts, numbers = self._loop.parts, sorted(place.partition for place in assigned)
+        parts.assignment.receive()
+        # A batch that outlasted the last rebalance may have noted something since.
+        parts.resume.forget(numbers)
+        parts.leases.forget(numbers)
+        metrics.PARTITIONS.set(len(numbers))
+        log.info("assigned partitions %s", ", ".join(map(str, numbers)) or "none")

@@ -116,7 +116,7 @@ class Narrowing:
             await work()
 
     def _place_of(self, records: Batch) -> str:
-        return str(Origin(self._topic, int(records.partitions[0]), int(records.records.offsets[0])))
+        return str(Origin(self._topic, int(records.records.partitions[0]), int(records.records.offsets[0])))
 
 
 def _has_memory() -> bool:

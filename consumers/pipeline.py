@@ -22,15 +22,13 @@ from consumers.batch import Batch, Counts, DecidedBatch, Range, RejectedRecord, 
 from consumers.dead_letters import DeadLetters
 from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
-from consumers.events import Event
+from consumers.events import Events
 from consumers.group import BatchGroup
-from consumers.moves import Mover
-from consumers.recorded_moves import ReplayMover
+from consumers.moves import Mover, ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.sink import InsertRows, Sink, encode_outcomes
-from consumers.stages import Stages
-from consumers.telemetry import Telemetry
+from consumers.telemetry import Stages, Telemetry
 from consumers.validation import Validation
 from runtime.errors import RowsRefused
 from runtime.retry import retrying
@@ -129,8 +127,8 @@ class Pipeline:
         """Release claims of events of one partition that are not stored. Raises as `decide` does."""
         async with self._deciding:
             (part,) = batch.slices
-            claims = validated.events[~validated.done].claims
-            await self._steps.deduplication.release(part, claims, _ranges_of(self._uncommitted))
+            undecided = validated.events[~validated.done]
+            await self._steps.deduplication.release(part, undecided, _ranges_of(self._uncommitted))
 
     @property
     def _uncommitted(self) -> list[DecidedBatch]:
@@ -253,11 +251,12 @@ class Pipeline:
                 continue
             return verdicts
 
-    async def _reject(self, batch: Batch, event: Event, refused: RowsRefused) -> None:
-        """Reject a valid event that the table refuses.
+    async def _reject(self, batch: Batch, events: Events, refused: RowsRefused) -> None:
+        """Reject a valid event, of a selection of one, that the table refuses.
 
         Its claim is released first: once its outcome is recorded, no run decides about the event again.
         """
+        event = events.at(0)
         log.error(
             "ClickHouse refused the event at partition %d offset %d, which becomes a dead letter: %s",
             event.partition,
@@ -267,7 +266,7 @@ class Pipeline:
         rejection = Rejection("refused_by_table", "", str(refused))
         self._steps.fuses.refused(event.namespace, rejection)
         (part,) = (part for part in batch.slices if part.partition == event.partition)
-        await self._steps.deduplication.release(part, event.claims)
+        await self._steps.deduplication.release(part, events)
         await failpoints.reached("refused")
         record = batch.record(event.partition, event.offset)
         rejected = RejectedRecord(event.partition, record, event.namespace, event.interaction_id, rejection)

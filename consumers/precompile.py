@@ -6,8 +6,7 @@ from functools import cache
 
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
-from consumers.record_limits import DEFAULT_LIMITS
-from consumers.records import PlainRecord, Records
+from consumers.records import DEFAULT_LIMITS, PlainRecord, Records
 from consumers.validation import Validation
 from kernels.boundary import ClaimIndex, read_batches, read_headers
 from schemas.identity import derive_foreign_id
@@ -23,7 +22,7 @@ def precompile() -> None:
     begun = time.monotonic()
     value = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e","interaction_id":"%s"}'
     record = PlainRecord(0, 0, None, value % derive_foreign_id("", 0, 0, 0).encode(), ())
-    validated = Validation("", "default", 1).validate(Batch(Records.read_all({0: [record]})))
+    validated = Validation("", "default", 1).validate(Batch(Records.read({0: [record]}, DEFAULT_LIMITS)[0]))
     interaction_rows("", validated.events)
     read_batches([], DEFAULT_LIMITS).number_header_runs()
     read_headers(b"\0")

@@ -1,13 +1,16 @@
 """Reading of a range of offsets as workers read: within the same bounds, with the same result for each record."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from consumers.records import Records
+from consumers.batch import Batch, Range
+from consumers.records import Records, event_limits
 from kernels.boundary import ReadLimits
+from runtime import kafka
 from runtime.log_reader import read_items
+from runtime.settings import Settings
 
 
 async def read_range(
@@ -24,3 +27,19 @@ async def read_range(
             while unread:
                 records, unread = Records.read(unread, limits)
                 yield records[records.offsets < end]
+
+
+async def read_again(settings: Settings, ranges: Sequence[Range]) -> Batch:
+    """Read a decided batch again: its group has kept only rows. Raises Unavailable, and Fatal when records are gone."""
+    places = [TopicPartition(settings.topic, each.partition) for each in ranges]
+    limits, patience_ms = event_limits(settings), settings.query_timeout_ms
+    async with kafka.record_reader(settings) as client:
+        client.assign(places)
+        found = [
+            records
+            for place, each in zip(places, ranges, strict=True)
+            async for records in read_range(
+                client, place, each.first_offset, each.next_offset, limits, patience_ms=patience_ms
+            )
+        ]
+    return Batch(Records.joined(found))

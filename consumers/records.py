@@ -1,4 +1,7 @@
-"""Columnar view of records: rows over one text. A record becomes an object only when it is needed alone."""
+"""Columnar view of records: rows over one text, read within bounds of memory and of size.
+
+A record becomes an object only when it is needed alone.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,26 +11,70 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from consumers.record_flaws import headers_and_flaw
-from consumers.record_limits import DEFAULT_LIMITS
 from kernels.boundary import (
-    APPEND_MS,
-    HEADERS,
-    KEY,
-    OFFSET,
-    SIZE,
-    VALUE,
-    WIDTH,
+    BatchFault,
     Bytes,
     Headers,
     Integers,
+    MalformedHeaders,
     ReadLimits,
+    RecordBatches,
     read_batches,
+    read_headers,
 )
+from kernels.boundary import record_format as form
 from runtime.kafka import Record
 from runtime.log_reader import Items
+from runtime.settings import Settings
+from runtime.sizes import MIB
 from runtime.whole_batches import WholeBatch
-from schemas.rejection import Rejection
+from schemas.letter import MOST_LETTER_BYTES, MOST_LETTER_HEADERS
+from schemas.rejection import Reason, Rejection
+
+EVENT_BYTES = 2 * MIB
+"""Least bound of an event's size in bytes; a larger TALLY_MAX_RECORD_BYTES raises it."""
+MOST_HEADERS = 1_000
+"""Maximum headers of a record: each takes two bytes in a record batch, and a hundred in memory."""
+
+DEFAULT_LIMITS = ReadLimits(
+    batch_bytes=64 * MIB,
+    record_bytes=EVENT_BYTES,
+    record_headers=MOST_HEADERS,
+    total_bytes=16 * MIB,
+    rows=65_536,
+    headers=524_288,
+)
+
+_FLAWS = {
+    form.MISPLACED: Rejection("bad_record", "offset", "names another offset than its position in its batch"),
+    form.BAD_TIME: Rejection("bad_record", "timestamp", "lies outside 1970 to 2262"),
+    form.LARGE: Rejection("too_large", "", "is larger than any event, uncompressed (TALLY_MAX_RECORD_BYTES)"),
+    form.MANY_HEADERS: Rejection("bad_record", "headers", f"are more than {MOST_HEADERS:,}, and left out here"),
+}
+_BAD_HEADERS = Rejection("bad_record", "headers", "are not of Kafka's format, and left out here")
+_FAULTS = {
+    form.MALFORMED: "a record is not of Kafka's format",
+    form.LEFT_OVER: "bytes are left after its last record",
+    form.DISORDERED: "its records' offsets do not rise within the batch's own",
+    form.MISCOUNTED: "it cannot have as many records as it states",
+    form.UNDECODABLE: "it cannot be decompressed",
+    form.OVERSIZED: "uncompressed it is larger than TALLY_BATCH_UNCOMPRESSED_BYTES",
+}
+
+
+def event_limits(settings: Settings) -> ReadLimits:
+    """Return the limits for the topic of events."""
+    return DEFAULT_LIMITS._replace(
+        batch_bytes=settings.batch_uncompressed_bytes, record_bytes=max(EVENT_BYTES, settings.max_record_bytes)
+    )
+
+
+def letter_limits(settings: Settings) -> ReadLimits:
+    """Return the limits for the dead-letter topic: a letter has a whole record of that size, and the reason."""
+    most_bytes = settings.batch_uncompressed_bytes + MOST_LETTER_BYTES
+    return DEFAULT_LIMITS._replace(
+        batch_bytes=most_bytes, record_bytes=most_bytes, record_headers=MOST_HEADERS + MOST_LETTER_HEADERS
+    )
 
 
 class PlainRecord(NamedTuple):
@@ -54,9 +101,7 @@ class Records:
     headers_of: npt.NDArray[np.int32]
 
     @classmethod
-    def read(
-        cls, fetched: Mapping[int, Items], limits: ReadLimits = DEFAULT_LIMITS
-    ) -> "tuple[Records, dict[int, Items]]":
+    def read(cls, fetched: Mapping[int, Items], limits: ReadLimits) -> "tuple[Records, dict[int, Items]]":
         """Read fetched items by partition as far as the limits allow; also return the unread rest."""
         every: Any = [(partition, item) for partition, items in fetched.items() for item in items]
         parts: list[Records] = []
@@ -75,27 +120,18 @@ class Records:
         return cls.joined(parts), {**unread}
 
     @classmethod
-    def read_all(cls, fetched: Mapping[int, Items]) -> "Records":
-        """Read all fetched items, whatever their size."""
-        parts: list[Records] = []
-        while fetched:
-            records, fetched = cls.read(fetched)
-            parts.append(records)
-        return cls.joined(parts)
-
-    @classmethod
     def joined(cls, parts: "Sequence[Records]") -> "Records":
         """Join parts; of each partition, records of a later part come after those of an earlier one."""
         parts = [part for part in parts if len(part)]  # an empty one has no extent of text
         if len(parts) == 1:
             return parts[0]
         known = _HeaderNumbers()
-        texts, rows, headers_of, end = [], [np.empty((0, WIDTH), np.int64)], [np.empty(0, np.int32)], 0
+        texts, rows, headers_of, end = [], [np.empty((0, form.WIDTH), np.int64)], [np.empty(0, np.int32)], 0
         for part in parts:
             first, after = part._extent()
             texts.append(part.text[first:after])
             moved = part.rows.copy()
-            moved[:, [VALUE, KEY]] += end - first
+            moved[:, [form.VALUE, form.KEY]] += end - first
             end += after - first
             rows.append(moved)
             numbers = np.zeros(len(part.headers), np.int32)
@@ -109,8 +145,9 @@ class Records:
 
     def _extent(self) -> tuple[int, int]:
         """Return the range of the text that its keys and values take; headers are read already."""
-        firsts, sizes = self.rows[:, [VALUE, KEY]], np.maximum(self.rows[:, [VALUE + 1, KEY + 1]], 0)
-        return int(firsts.min(initial=len(self.text))), int((firsts + sizes).max(initial=0))
+        firsts = self.rows[:, [form.VALUE, form.KEY]]
+        ends = firsts + np.maximum(self.rows[:, [form.VALUE + 1, form.KEY + 1]], 0)
+        return int(firsts.min(initial=len(self.text))), int(ends.max(initial=0))
 
     def _by_partition(self) -> "Records":
         """Group the records by partition, in order of first appearance: so every partition has its turn."""
@@ -129,23 +166,23 @@ class Records:
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
         """Offsets, ascending in each partition."""
-        return self.rows[:, OFFSET]
+        return self.rows[:, form.OFFSET]
 
     @property
     def append_ms(self) -> npt.NDArray[np.int64]:
         """Append times in milliseconds since 1970."""
-        return self.rows[:, APPEND_MS]
+        return self.rows[:, form.APPEND_MS]
 
     @property
     def values(self) -> Integers:
         """Start of each value in the text, and its size in bytes; -1 for null."""
-        return self.rows[:, VALUE : VALUE + 2]
+        return self.rows[:, form.VALUE : form.VALUE + 2]
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys, values and headers."""
-        sizes = np.maximum(self.rows[:, [KEY + 1, VALUE + 1]], 0).sum() + (self.rows[:, HEADERS + 1] & SIZE).sum()
-        return int(sizes)
+        sizes = np.maximum(self.rows[:, [form.KEY + 1, form.VALUE + 1]], 0)
+        return int(sizes.sum() + (self.rows[:, form.HEADERS + 1] & form.SIZE).sum())
 
     def flaw_at(self, row: int) -> Rejection | None:
         """Return the reason why a record cannot be an event, if its log shows one."""
@@ -197,8 +234,8 @@ def _of_batches(
     firsts = np.flatnonzero(np.diff(run_of, prepend=-1))
     known, sections = _HeaderNumbers(), dict[tuple[bytes | int, int], int]()
     numbers = np.empty(len(firsts), np.int32)
-    for run, (start, coded) in enumerate(rows[firsts, HEADERS:].tolist()):
-        section = text[start : start + coded].tobytes() if coded <= SIZE else start, coded
+    for run, (start, coded) in enumerate(rows[firsts, form.HEADERS :].tolist()):
+        section = text[start : start + coded].tobytes() if coded <= form.SIZE else start, coded
         if section not in sections:
             sections[section] = known(*headers_and_flaw(batches, start, coded))
         numbers[run] = sections[section]
@@ -209,12 +246,12 @@ def _of_batches(
 def _of_records(fetched: Sequence[tuple[int, Record]]) -> Records:
     """Read records and their partitions."""
     known, records = _HeaderNumbers(), [record for _, record in fetched]
-    rows = np.zeros((len(records), WIDTH), np.int64)
-    rows[:, OFFSET] = [record.offset for record in records]
-    rows[:, APPEND_MS] = [record.timestamp for record in records]
+    rows = np.zeros((len(records), form.WIDTH), np.int64)
+    rows[:, form.OFFSET] = [record.offset for record in records]
+    rows[:, form.APPEND_MS] = [record.timestamp for record in records]
     values, keys = [record.value for record in records], [record.key for record in records]
     start = 0
-    for column, texts in ((VALUE, values), (KEY, keys)):
+    for column, texts in ((form.VALUE, values), (form.KEY, keys)):
         sizes = np.array([-1 if text is None else len(text) for text in texts], np.int64)
         ends = start + np.cumsum(np.maximum(sizes, 0))
         rows[:, column], rows[:, column + 1] = ends - np.maximum(sizes, 0), sizes
@@ -223,3 +260,24 @@ def _of_records(fetched: Sequence[tuple[int, Record]]) -> Records:
     partitions = np.array([partition for partition, _ in fetched], np.uint32)
     headers_of = np.array([known(tuple(record.headers), None) for record in records], np.int32)
     return Records(text, rows, partitions, known.headers, known.flaws, headers_of)
+
+
+def headers_and_flaw(batches: RecordBatches, start: int, coded: int) -> tuple[Headers, Rejection | None]:
+    """Decode the two header columns of a row: the record's headers, and why it cannot be an event."""
+    flaw = coded >> form.FLAW_SHIFT
+    if flaw == form.UNREAD:
+        return (), _rejection_of(batches.faults[start])
+    if flaw == form.MANY_HEADERS:
+        return (), _FLAWS[flaw]
+    try:
+        return read_headers(batches.text[start : start + (coded & form.SIZE)].tobytes()), _FLAWS.get(flaw)
+    except MalformedHeaders:
+        return (), _BAD_HEADERS
+
+
+def _rejection_of(fault: BatchFault) -> Rejection:
+    reason: Reason = "batch_too_large" if fault.code == form.OVERSIZED else "bad_batch"
+    why = f"{_FAULTS[fault.code]} ({fault.detail})" if fault.detail else _FAULTS[fault.code]
+    return Rejection(
+        reason, "", f"the batch of offsets {fault.first_offset} to {fault.last_offset} cannot be read: {why}"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from consumers.batch import Duplicates, Move, RejectedRecord
 from consumers.columns import duplicate_rows, interaction_rows, moved_rows, rejected_rows
-from consumers.events import Event, Events, LineFlags, Places
+from consumers.events import Events, LineFlags, Places
 from consumers.native_format import Block
 from runtime.clickhouse import ClickHouse, EncodedRows
 from runtime.errors import RowsRefused
@@ -54,16 +54,11 @@ class InsertRows:
         self._chunks.append(chunk)
         self.nbytes += len(chunk)
 
-    @property
-    def token(self) -> str:
-        """Deduplication token of the insert."""
-        return insert_token(self._topic, self._places)
-
-    def encoded(self, token: str) -> EncodedRows:
+    def encoded(self) -> EncodedRows:
         """Finish the rows, to which nothing may be added after this."""
         if self._count:
             self._keep(self._compressor.flush())
-        return EncodedRows(self._columns, self._chunks, token)
+        return EncodedRows(self._columns, self._chunks, insert_token(self._topic, self._places))
 
 
 class RowBlock(NamedTuple):
@@ -109,9 +104,7 @@ class Sink:
 
     async def insert(self, rows: InsertRows) -> None:
         """Insert rows into `interactions`; durable on return. Raises RowsRefused."""
-        if len(rows):
-            encoded = rows.encoded(rows.token)
-            await retrying("storing events", lambda: self._database.insert(INTERACTIONS, encoded))
+        await self._insert("storing events", INTERACTIONS, rows)
 
     async def store(self, events: Events) -> None:
         """Insert events into `interactions`; durable on return. Raises RowsRefused."""
@@ -119,8 +112,8 @@ class Sink:
         rows.add(*encode_events(self._topic, events))
         await self.insert(rows)
 
-    async def first_refused(self, events: Events) -> tuple[Event, RowsRefused] | None:
-        """Find the first of events that the table refuses, and store all before it; None when it takes all of them.
+    async def first_refused(self, events: Events) -> tuple[Events, RowsRefused] | None:
+        """Select the first of events that the table refuses, and store all before it; None when it takes all of them.
 
         No event after it is stored: a later one may be its duplicate, and has to be decided about again.
         """
@@ -130,7 +123,7 @@ class Sink:
                 await self.store(events[begin:end])
             except RowsRefused as refused:
                 if end - begin == 1:
-                    return events.at(begin), refused
+                    return events[begin:end], refused
                 end = begin + (end - begin) // 2
             else:
                 begin, end = end, min(len(events), end + max(1, end - begin))
@@ -138,9 +131,12 @@ class Sink:
 
     async def record(self, rows: InsertRows) -> None:
         """Insert rows into `outcomes`; durable on return."""
+        await self._insert("recording outcomes", OUTCOMES, rows)
+
+    async def _insert(self, what: str, table: str, rows: InsertRows) -> None:
         if len(rows):
-            encoded = rows.encoded(rows.token)
-            await retrying("recording outcomes", lambda: self._database.insert(OUTCOMES, encoded))
+            encoded = rows.encoded()
+            await retrying(what, lambda: self._database.insert(table, encoded))
 
 
 def insert_token(topic: str, inserted: Sequence[Places]) -> str:

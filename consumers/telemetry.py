@@ -1,7 +1,9 @@
-"""Telemetry of batches: metrics and traces of their validation and their commit."""
+"""Telemetry of batches: metrics and traces of their validation and their commit, and the time of each stage."""
 
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +96,28 @@ class Telemetry:
         for decided in group.decided:
             if decided.ranges:
                 metrics.FRESHNESS.observe(_seconds_since(min(each.first_append_ms for each in decided.ranges)))
+
+
+class Stages:
+    """Wall-clock seconds of a worker by stage; stages of neighbouring batches overlap."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Add the duration of the block to a stage."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - begun
+            self._seconds[name] += seconds
+            metrics.STAGE_SECONDS.labels(name).inc(seconds)
+
+    def as_text(self) -> str:
+        """Format the seconds as one line."""
+        return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in self._seconds.items())
 
 
 def _seconds_since(at_ms: int) -> float:

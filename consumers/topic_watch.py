@@ -4,8 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,7 +16,6 @@ from runtime.faults.kafka import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.settings import Settings
 from runtime.stuck import StuckPartitionTracker
-from runtime.tasks import running
 from runtime.topic_check import RETENTION_MS
 
 WARN_EVERY_S = 60.0
@@ -45,12 +43,6 @@ class TopicWatch:
         self.partitions = StuckPartitionTracker(settings)
         """Partitions of this worker, and which of them are stuck."""
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Check periodically while the block lasts."""
-        async with running(self._run(), "watching the topic"):
-            yield
-
     def check(self) -> None:
         """Raise Fatal when a setting of the topic was changed to one that loses or reorders events."""
         if self._fault is not None:
@@ -61,7 +53,8 @@ class TopicWatch:
         starts, self._starts = self._starts, {}
         return starts
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Check periodically, until `check` raises."""
         while self._fault is None:
             await asyncio.sleep(self._settings.topic_check_ms / 1000)
             try:

@@ -25,12 +25,10 @@ from consumers.records import PlainRecord, Records
 from kernels.boundary import NUMBER_AT, Scanned, hash_dedup_keys, hash_partition_keys, scan_or_validate
 from runtime.expansions import Expansions
 from schemas.dedup import dedup_key
-from schemas.identity import ID_LENGTH, derive_foreign_id, id_bytes, is_interaction_id
+from schemas.identity import derive_foreign_id, id_bytes, is_interaction_id
 from schemas.interaction import MAX_ID_BYTES
 from schemas.rejection import Reason, Rejection
-from schemas.wire import (
-    ORIGIN_HEADER,
-)
+from schemas.wire import ORIGIN_HEADER
 
 UNPARSEABLE: frozenset[Reason] = frozenset(
     {
@@ -90,7 +88,7 @@ class Validation:
         why = scanned.rejections | bad
         rejected = [
             self._rejected(
-                int(batch.partitions[line]), records.at(line), all_headers[records.headers_of[line]], why[line]
+                int(records.partitions[line]), records.at(line), all_headers[records.headers_of[line]], why[line]
             )
             for line in sorted(scanned.rejections)
         ]
@@ -99,7 +97,8 @@ class Validation:
 
     def refuse(self, batch: Batch, why: Rejection) -> ValidatedBatch:
         """Reject the one record of a batch without validating it: reading it or its headers may raise."""
-        records, partition, record = batch.records, int(batch.partitions[0]), batch.records.at(0)
+        records, record = batch.records, batch.records.at(0)
+        partition = int(records.partitions[0])
         nothing = Batch(Records(records.text, records.rows[:0], records.partitions[:0], (), (), records.headers_of[:0]))
         try:
             rejected = self._rejected(partition, record, decode_headers(record.headers, self._default_namespace), why)
@@ -111,7 +110,7 @@ class Validation:
     def _events(self, batch: Batch, found: list[DecodedHeaders], scanned: Scanned) -> Events:
         lines, columns = scanned.records, scanned.columns
         all_headers = [_NO_HEADERS if isinstance(each, InvalidHeaders) else each for each in found]
-        headers_of, partitions = batch.records.headers_of[lines], batch.partitions[lines]
+        headers_of, partitions = batch.records.headers_of[lines], batch.records.partitions[lines]
         offsets, append_ms = batch.records.offsets[lines], batch.records.append_ms[lines]
         origin_ms = _origins(all_headers)[headers_of]
         occurred_ms = columns.numbers[:, NUMBER_AT["occurred_at"]]
@@ -195,7 +194,7 @@ def _salvage(value: bytes | None) -> _SalvagedIds:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _SalvagedIds()
     interaction_id = found.interaction_id
-    is_id = isinstance(interaction_id, str) and len(interaction_id) == ID_LENGTH and is_interaction_id(interaction_id)
+    is_id = isinstance(interaction_id, str) and is_interaction_id(interaction_id)
     return _SalvagedIds(
         interaction_id if is_id else None, _within_bounds(found.user_id), _within_bounds(found.execution_id)
     )

@@ -23,20 +23,16 @@ from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
-from consumers.loop import WorkerLoop, WorkerParts
+from consumers.loop import RebalanceListener, Stopping, WorkerLoop, WorkerParts
 from consumers.memory import limit_malloc_arenas, periodic_gc
-from consumers.moves import Mover
-from consumers.offsets import Offsets
+from consumers.moves import Mover, ReplayMover
 from consumers.pipeline import Pipeline, PipelineSteps
 from consumers.precompile import precompile
-from consumers.rebalance import RebalanceListener
-from consumers.recorded_moves import ReplayMover
+from consumers.record_ranges import read_again
 from consumers.reject_fuse import RejectFuses
-from consumers.rereading import read_again
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
 from consumers.sink import Sink
-from consumers.stopping import Stopping
 from consumers.telemetry import Telemetry
 from consumers.topic_watch import TopicWatch
 from consumers.validation import Validation
@@ -50,6 +46,7 @@ from runtime.migrate import check_partition_count, check_schema
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from runtime.stuck import describe
+from runtime.tasks import running
 from runtime.traces import Traces
 
 logger = logging.getLogger("tally.worker")
@@ -97,7 +94,7 @@ class Worker:
             stack.enter_context(self._traces.exported())
             parts = self._parts = await self._assemble(stack)
             self.counts = parts.pipeline.counts
-            await stack.enter_async_context(parts.topic_watch.running())
+            await stack.enter_async_context(running(parts.topic_watch.run(), "watching the topic"))
             loop = WorkerLoop(settings, parts, self._stop, until_caught_up=self._until_caught_up, ends=self._ends)
             parts.consumer.subscribe([settings.topic], listener=RebalanceListener(loop, settings.stop_timeout_ms))
             await loop.run()
@@ -126,11 +123,11 @@ class Worker:
         mover: Mover | ReplayMover = Mover(settings, stack)
         if self._live is not None:
             mover = ReplayMover(self._live, await stack.enter_async_context(connect(self._live)))
-        assignment = Assignment(consumer, offset_reader, topic, partitions, self._ends)
-        intake, offsets = Intake(consumer, settings), Offsets(consumer, settings)
+        assignment = Assignment(consumer, offset_reader, settings, partitions, self._ends)
+        intake = Intake(consumer, settings)
         resume, claims = Resume(topic, database, consumer, offset_reader), Claims(redis, settings)
         rebuild = Rebuild(settings, claims, database, expansions)
-        leases = Leases(claims, resume, rebuild, offsets.confirm, may_hold=settings.reject_policy == "hold")
+        leases = Leases(claims, resume, rebuild, assignment.confirm, may_hold=settings.reject_policy == "hold")
 
         def hold(next_offsets: Mapping[int, int]) -> None:
             assignment.hold(next_offsets)
@@ -147,7 +144,7 @@ class Worker:
             dead_letters=DeadLetters(settings, letters),
             telemetry=Telemetry(self._traces),
             read_again=partial(read_again, settings),
-            commit=offsets.commit,
+            commit=assignment.commit,
             hold=hold,
         )
         pipeline, watch = Pipeline(settings, steps), TopicWatch(settings, admin, consumer, offset_reader)

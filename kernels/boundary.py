@@ -15,99 +15,24 @@ rules for all of them:
 
 | area | functions | types and constants |
 |---|---|---|
-| record batches | `read_batches`, `read_headers` | `RecordBatches`, `BatchFault`, `ReadLimits`, columns, codes |
+| record batches | `read_batches`, `read_headers` | `RecordBatches`, `BatchFault`, `ReadLimits`, `record_format` |
 | events | `scan`, `scan_or_validate`, `select`, `read_text` | `Columns`, `Scanned`, `SPAN_AT`, `NUMBER_AT` |
 | keys | `hash_dedup_keys`, `hash_partition_keys` | |
 | request bodies | `count_commas` | |
 | Native columns | `encode_texts`, `encode_ids`, `read_scores` | `TextColumn` |
 | claims | | `ClaimIndex`, `Fingerprints`, `SLICE_BITS`, `SLICE_MASK` |
 | machine code | `remove_outdated` | |
+
+Of `record_format` others use the constants: columns of rows, flaws of records, faults of batches.
 """
 
+from kernels import record_format
 from kernels.claim_index import SLICE_BITS, SLICE_MASK, ClaimIndex, Fingerprints
 from kernels.compiled import remove_outdated
-from kernels.native_texts import TextColumn, encode_ids, encode_texts
+from kernels.native_columns import TextColumn, encode_ids, encode_texts, read_scores
 from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_batches
-from kernels.record_format import (
-    APPEND_MS,
-    BAD_TIME,
-    DISORDERED,
-    FLAW_SHIFT,
-    HEADERS,
-    KEY,
-    LARGE,
-    LEFT_OVER,
-    MALFORMED,
-    MANY_HEADERS,
-    MISCOUNTED,
-    MISPLACED,
-    OFFSET,
-    OVERSIZED,
-    SIZE,
-    UNDECODABLE,
-    UNREAD,
-    VALUE,
-    WIDTH,
-    Bytes,
-    Headers,
-    Integers,
-    MalformedHeaders,
-    read_headers,
-)
+from kernels.record_format import Bytes, Headers, Integers, MalformedHeaders, read_headers
 from kernels.scan_event import NUMBER_AT, SPAN_AT, Columns, read_text, select
-from kernels.scan_keys import hash_dedup_keys
-from kernels.scan_partitions import hash_partition_keys
-from kernels.scan_scores import read_scores
-from kernels.scan_shape import count_commas
+from kernels.scan_json import count_commas
+from kernels.scan_keys import hash_dedup_keys, hash_partition_keys
 from kernels.scanner import Scanned, scan, scan_or_validate
-
-__all__ = [
-    "APPEND_MS",
-    "BAD_TIME",
-    "DISORDERED",
-    "FLAW_SHIFT",
-    "HEADERS",
-    "KEY",
-    "LARGE",
-    "LEFT_OVER",
-    "MALFORMED",
-    "MANY_HEADERS",
-    "MISCOUNTED",
-    "MISPLACED",
-    "NUMBER_AT",
-    "OFFSET",
-    "OVERSIZED",
-    "SIZE",
-    "SLICE_BITS",
-    "SLICE_MASK",
-    "SPAN_AT",
-    "UNDECODABLE",
-    "UNREAD",
-    "VALUE",
-    "WIDTH",
-    "BatchFault",
-    "Bytes",
-    "ClaimIndex",
-    "Columns",
-    "Fingerprints",
-    "Headers",
-    "Integers",
-    "MalformedHeaders",
-    "ReadLimits",
-    "RecordBatches",
-    "Scanned",
-    "TextColumn",
-    "count_commas",
-    "encode_ids",
-    "encode_texts",
-    "hash_dedup_keys",
-    "hash_partition_keys",
-    "read_batches",
-    "read_headers",
-    "read_scores",
-    "read_text",
-    "remove_outdated",
-    "scan",
-    "scan_or_validate",
-    "select",
-]

@@ -115,12 +115,7 @@ def _is_near(one: np.uint32, other: np.uint32) -> bool:
 
 @compiled
 def _find(
-    table: Fingerprints,
-    table_numbers: Numbers,
-    first: int,
-    wanted: Fingerprints,
-    indices: Indices,
-    numbers: Numbers,
+    table: Fingerprints, table_numbers: Numbers, first: int, wanted: Fingerprints, indices: Indices, numbers: Numbers
 ) -> int:
     """Return the count of all pairs; write as many of them as there is room for."""
     found = 0

@@ -129,7 +129,8 @@ def read_batches(batches: Sequence[tuple[memoryview, int]], limits: ReadLimits) 
     faults: dict[int, BatchFault] = {}
     if found:
         for number in np.flatnonzero(table[:, form.FAULT]).tolist():
-            faults[number] = _fault_of(table[number], details.get(number, ""))
+            code, base, following = table[number, [form.FAULT, form.BASE, form.FOLLOWING]].tolist()
+            faults[number] = BatchFault(code, base, following - 1, details.get(number, ""))
         text = _without_faulty(text, table, rows, batch_of)
     cut_short = np.flatnonzero(table[:, form.NEXT] >= 0)
     unread = [*zip(cut_short.tolist(), table[cut_short, form.NEXT].tolist(), strict=True)]
@@ -157,8 +158,3 @@ def _without_faulty(text: Bytes, table: Integers, rows: Integers, batch_of: Inte
         rows[is_read, column] -= before[is_read]
     kept = [text[start:end] for start, end, fault in table[:, [form.START, form.END, form.FAULT]].tolist() if not fault]
     return np.frombuffer(b"".join(kept), np.uint8)  # type: ignore[arg-type]
-
-
-def _fault_of(columns: Integers, detail: str) -> BatchFault:
-    code, first, last = int(columns[form.FAULT]), int(columns[form.BASE]), int(columns[form.FOLLOWING]) - 1
-    return BatchFault(code, first, last, detail)

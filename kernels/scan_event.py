@@ -115,12 +115,7 @@ def scan_events(text: Bytes, starts: Integers, ends: Integers, into: Columns) ->
 
 @compiled
 def _scan_events(
-    text: Bytes,
-    starts: Integers,
-    ends: Integers,
-    follows: Integers,
-    into: Columns,
-    valid: npt.NDArray[np.bool_],
+    text: Bytes, starts: Integers, ends: Integers, follows: Integers, into: Columns, valid: npt.NDArray[np.bool_]
 ) -> None:
     for row in range(len(starts)):
         types_start = into.type_ends[row]

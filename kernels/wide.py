@@ -6,12 +6,10 @@ None of them checks bounds: 32 bytes from each position must be within its array
 # ruff: noqa: ARG001  (the compiler takes the parameters from the making function)
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import extending, types
-
-_extending: Any = extending
 
 WIDE = 32
 
@@ -20,11 +18,8 @@ _MASK = ir.IntType(WIDE)
 _NUMBER = ir.IntType(64)
 _FIRST_PRINTABLE, _QUOTE, _BACKSLASH = 32, 34, 92
 
-
-def intrinsic(making: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a function for compiled ones; `making` returns its type, and the generator of its code."""
-    made: Callable[..., Any] = _extending.intrinsic(making)
-    return made
+intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = cast(Any, extending).intrinsic
+"""Decorator of a function that returns the type of a function for compiled ones, and the generator of its code."""
 
 
 @intrinsic

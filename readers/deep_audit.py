@@ -49,7 +49,7 @@ _WRONG_OWNER = f"""
 SELECT namespace, duplicate.interaction_id, duplicate_of,
     multiIf(
         owner.interaction_id = '', 'its owner is not stored',
-        owner._topic = duplicate._topic AND duplicate.reason != 'stored_misplaced' AND NOT (
+        owner._topic = duplicate._topic AND NOT (
             owner._partition = duplicate._partition AND owner._offset < duplicate._offset
             OR arrayExists(
                 (before, ends) -> duplicate._partition % before = owner._partition
@@ -57,9 +57,9 @@ SELECT namespace, duplicate.interaction_id, duplicate_of,
                 {{befores:Array(UInt32)}}, {{ends:Array(Array(UInt64))}}
             )
         ), 'its owner does not come before it',
-        duplicate.reason IN ('same_id', 'stored_misplaced') AND owner.interaction_id != duplicate.interaction_id,
+        duplicate.reason = 'same_id' AND owner.interaction_id != duplicate.interaction_id,
             'its owner has another id',
-        duplicate.reason NOT IN ('same_id', 'stored_misplaced')
+        duplicate.reason != 'same_id'
             AND abs(duplicate._event_time_ms - owner._event_time_ms) >= {{window_ms:Int64}},
             'their event times are not within the window',
         duplicate.reason = 'same_key'

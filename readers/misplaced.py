@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runtime.clickhouse import ClickHouse
-from schemas.tables import INTERACTIONS, KEPT_FROM, OUTCOMES
+from schemas.tables import HAS_KEY, INTERACTIONS, KEPT_FROM, OUTCOMES
 
 MAX_NAMED = 100
 """Maximum findings of one kind that are named per bucket."""
@@ -37,7 +37,7 @@ _KEY = (
     "if(ifNull(execution_id, '') != '', sipHash128(namespace, 'execution', assumeNotNull(execution_id), feature_id, "
     "arraySort(arrayDistinct(interaction_type))), sipHash128(namespace, 'token', _idempotency_key))"
 )
-_KEYED = f"{_OF_TOPIC} AND _keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '')"
+_KEYED = f"{_OF_TOPIC} AND {HAS_KEY}"
 _STORED_APART = f"""
 WITH apart AS (
     SELECT {_KEY} AS key, namespace, interaction_id, _partition, _offset, _event_time_ms AS event_ms,

@@ -21,7 +21,6 @@ DUPLICATE_REASONS: dict[DuplicateReason, str] = {
     "same_key": "the same execution, feature and types (or idempotency key) were recorded within the window",
     "same_id": "an event with this id is already stored",
     "replayed": "replayed from dead letters, or moved from another partition: a repeat of an event stored at that time",
-    "stored_misplaced": "the copy of an event that an earlier version stored on the wrong partition",
 }
 REJECTION_REASONS: dict[Reason, str] = {
     "empty": "the record has no bytes",

@@ -6,8 +6,7 @@ one with the lowest offset. After an expansion, events stored on the parent part
 (`runtime/expansions.py`). Only `is_duplicate_of` decides this: `consumers/claims/owners.py` applies it to claims,
 `consumers/claims/stored_owners.py` to rows of ClickHouse.
 
-A misplaced event is moved without a decision, and its copy is decided about (`consumers/moves.py`). The copy is also a
-duplicate of its own original, if an earlier version stored the original where it was.
+A misplaced event is moved without a decision, and its copy is decided about (`consumers/moves.py`).
 
 Two kinds of events are compared with older ones. An event with an id from outside is a duplicate of any stored event
 with the same id at a lower offset of its partition. A replayed dead letter is appended long after it happened, so only
@@ -30,7 +29,6 @@ DuplicateReason = Literal[
     "same_key",  # within the window, by event and append time
     "same_id",  # an id from outside that is stored already
     "replayed",  # a replayed dead letter: within the window by event time
-    "stored_misplaced",  # copy of a misplaced event that an earlier version stored where it was
 ]
 
 
@@ -38,16 +36,11 @@ class Occurrence(Protocol):
     """Attributes of an event that the rule compares, apart from its key. Times are in ms since 1970."""
 
     @property
-    def offset(self) -> int:
-        """Offset in the partition's log."""
-
+    def offset(self) -> int: ...
     @property
-    def event_ms(self) -> int:
-        """Event time."""
-
+    def event_ms(self) -> int: ...
     @property
-    def append_ms(self) -> int:
-        """Append time."""
+    def append_ms(self) -> int: ...
 
 
 def dedup_key(

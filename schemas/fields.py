@@ -18,15 +18,8 @@ FieldKind = Literal["text", "types", "integer", "float", "object", "time"]
 MAX_NAME_BYTES = 29
 """Longest name of a field: the scanner compares a name, its quotes and its colon in one step."""
 
-_ZEROS: Final[dict[FieldKind, str]] = {
-    "text": "''",
-    "types": "[]",
-    "integer": "0",
-    "float": "0",
-    "object": "''",
-    "time": "0",
-}
-"""SQL literals of values that say nothing."""
+_EMPTY: Final[dict[FieldKind, str]] = {"text": "''", "object": "''", "types": "[]"}
+"""SQL literals of values that say nothing, for the kinds that are not numbers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ class FieldSpec:
     @property
     def erased(self) -> str:
         """SQL literal that a tombstone has in its place, unless it is kept."""
-        return "NULL" if self.nullable else _ZEROS[self.kind]
+        return "NULL" if self.nullable else _EMPTY.get(self.kind, "0")
 
 
 def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:

@@ -8,15 +8,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.event_time import parse_occurred_at, to_epoch_ms
@@ -74,9 +66,7 @@ def _within(limit_bytes: int) -> AfterValidator:
             raise PydanticCustomError("not_utf8", "holds half of a surrogate pair") from error
         if size > limit_bytes:
             raise PydanticCustomError(
-                "too_large",
-                "is {size} bytes, at most {limit} are allowed",
-                {"size": size, "limit": limit_bytes},
+                "too_large", "is {size} bytes, at most {limit} are allowed", {"size": size, "limit": limit_bytes}
             )
         return text
 

@@ -2,14 +2,13 @@
 
 import json
 import sys
-from typing import Any
 
 from schemas.identity import ID_PATTERN
 from schemas.interaction import Interaction
 
 
-def record_value_schema() -> dict[str, Any]:
-    """Return the JSON Schema of record values (`schemas/wire.py`)."""
+def as_text() -> str:
+    """Return the text of `schemas/interaction.schema.json`: the JSON Schema of record values (`schemas/wire.py`)."""
     schema = Interaction.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "Tally record value"
@@ -19,12 +18,7 @@ def record_value_schema() -> dict[str, Any]:
         "description": "Minted where the event is accepted; a foreign producer leaves it out.",
         "title": "Interaction Id",
     }
-    return schema
-
-
-def as_text() -> str:
-    """Return the text of `schemas/interaction.schema.json`."""
-    return json.dumps(record_value_schema(), indent=2) + "\n"
+    return json.dumps(schema, indent=2) + "\n"
 
 
 if __name__ == "__main__":

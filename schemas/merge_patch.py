@@ -21,13 +21,8 @@ def merge_patch(target: bytes, patch: dict[str, Any]) -> bytes:
         if change is None:
             members.pop(name, None)
         elif isinstance(change, dict):
-            members[name] = Raw(merge_patch(_object_or_empty(members.get(name)), change))
+            before = bytes(members.get(name, b""))
+            members[name] = Raw(merge_patch(before if before.startswith(b"{") else b"{}", change))
         else:
             members[name] = Raw(msgspec.json.encode(change))
     return msgspec.json.encode(members)
-
-
-def _object_or_empty(member: Raw | None) -> bytes:
-    """RFC 7396: a patch that is an object replaces what is none."""
-    raw = b"" if member is None else bytes(member)
-    return raw if raw.startswith(b"{") else b"{}"

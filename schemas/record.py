@@ -29,7 +29,7 @@ def record_from_row(row: Mapping[str, Any], *, deduplicated: bool = False) -> di
     For a duplicate `row` is its owner's, which equals it in everything the rule compares.
     """
     record = {name: row[name] for name in FIELD_NAMES}
-    record |= {name: _object(row[name]) for name in OBJECT_FIELDS}
+    record |= {name: Raw(row[name].encode()) if row[name] else None for name in OBJECT_FIELDS}
     occurred_at = None if row["occurred_at"] is None else iso_ms(row["occurred_at"])
     return _completed(record, row["interaction_id"], occurred_at, iso_ms(row["timestamp"]), deduplicated=deduplicated)
 
@@ -56,7 +56,3 @@ def _completed(
         "deduplicated": deduplicated,
         "warning": warning_for(record["feature_uri"]),
     }
-
-
-def _object(text: str) -> Raw | None:
-    return Raw(text.encode()) if text else None

@@ -233,6 +233,9 @@ BOOTSTRAP = (
 )
 LATEST_VERSION = MIGRATIONS[-1].version
 
+HAS_KEY = "_keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '')"
+"""Condition of rows that have a deduplication key (`schemas.dedup.dedup_key`)."""
+
 KEPT_FROM = (
     f"toDateTime64(addMonths(toDate(toString((SELECT greatest(max(month), 197001) FROM {LEDGER} "
     "WHERE _topic = {topic:String} AND verdict IN ('stored', 'deleted'))) || '01'), 1), 3, 'UTC')"

@@ -133,11 +133,7 @@ def _parse(text: str) -> dict[str, Any]:
 
     try:
         fields = json.loads(
-            text,
-            object_pairs_hook=last_counts,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_integer,
+            text, object_pairs_hook=last_counts, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
         )
     except json.JSONDecodeError as error:
         raise _Refused.because("not_json", "", f"{error.msg} at character {error.pos}") from None

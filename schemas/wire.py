@@ -22,14 +22,7 @@ from msgspec import Raw
 
 from schemas.event_time import iso_ms
 from schemas.fields import FieldKind, FieldSpec
-from schemas.interaction import (
-    FIELDS,
-    MAX_NAMESPACE_BYTES,
-    OBJECT_FIELDS,
-    Interaction,
-    InteractionType,
-    encode_object,
-)
+from schemas.interaction import FIELDS, MAX_NAMESPACE_BYTES, OBJECT_FIELDS, Interaction, InteractionType, encode_object
 
 SCHEMA_VERSION = 2
 """Newest format version that this code reads. A record names the lowest version that suffices to read it: 2 if it must

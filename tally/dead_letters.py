@@ -8,8 +8,8 @@ from datetime import datetime
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from consumers.record_limits import letter_limits
 from consumers.record_ranges import read_range
+from consumers.records import letter_limits
 from kernels.boundary import ReadLimits
 from runtime import kafka
 from runtime.faults.kafka import kafka_fault

@@ -8,8 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
-from consumers.record_limits import event_limits
-from consumers.records import PlainRecord, Records
+from consumers.records import PlainRecord, Records, event_limits
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.faults.kafka import kafka_fault

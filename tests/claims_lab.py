@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from consumers.claims.client import Claims, Lease, Span
-from consumers.claims.owners import OWNER_BYTES, Claim, rows_of_claims
+from consumers.claims.owners import OWNER_BYTES, OwnerRows, rows_of
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
@@ -30,8 +30,14 @@ def logs(draw: st.DrawFn) -> list[LoggedEvent]:
     return log
 
 
-def claims_of(log: list[LoggedEvent]) -> list[Claim]:
-    return [Claim(each.key or b"", each.offset, each.event_ms, each.append_ms, each.identity[1]) for each in log]
+def claims_of(log: list[LoggedEvent]) -> OwnerRows:
+    return rows_of(
+        [each.key or b"" for each in log],
+        [each.offset for each in log],
+        [each.event_ms for each in log],
+        [each.append_ms for each in log],
+        [each.identity[1] for each in log],
+    )
 
 
 def span_of(log: list[LoggedEvent]) -> Span:
@@ -66,9 +72,9 @@ async def ask(claims: Claims, lease: Lease, log: list[LoggedEvent]) -> list[str 
 
 
 async def ask_with_flags(
-    claims: Claims, lease: Lease, span: Span, events: list[Claim], flags: dict[int, int]
+    claims: Claims, lease: Lease, span: Span, events: OwnerRows, flags: dict[int, int]
 ) -> list[str | None]:
-    owners = await claims.claim(lease, span, rows_of_claims(events), flags, span.first_append_ms)
+    owners = await claims.claim(lease, span, events, flags, span.first_append_ms)
     return [owners[at].interaction_id if at in owners else None for at in range(len(events))]
 
 

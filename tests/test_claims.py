@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.claims.client import CHUNK_OWNERS, Claims, Fenced
-from consumers.claims.owners import ASKS_ONLY, STORED, rows_of_claims
+from consumers.claims.owners import ASKS_ONLY, STORED
 from runtime.errors import Fatal, Unavailable
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
@@ -55,9 +55,9 @@ async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: R
     later = [log[0]._replace(offset=2, append_ms=9_000, event_ms=9_000)]
     for forbidden in (
         lambda: ask(claims, stale, later),
-        lambda: claims.restore(stale, rows_of_claims(claims_of(later))),
+        lambda: claims.restore(stale, claims_of(later)),
         lambda: claims.finish(stale, last_offset=7, append_ms=0, reach_ms=-10 * W),
-        lambda: claims.release(stale, claims_of(log)[0]),
+        lambda: claims.release(stale, claims_of(log)[:1]),
     ):
         with pytest.raises(Fenced):
             await forbidden()
@@ -67,7 +67,7 @@ async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: R
 async def test_a_released_claim_owns_nothing(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
-    await claims.release(lease, claims_of(log)[0])
+    await claims.release(lease, claims_of(log)[:1])
     assert await ask(claims, lease, log[6:]) == [None, log[1].identity[1], log[2].identity[1]]
 
 
@@ -75,8 +75,7 @@ async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, r
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     log = [LoggedEvent(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
-    first, second = claims_of(log)
-    assert await ask_with_flags(claims, lease, span_of(log), [first, second], {1: STORED}) == [None, None]
+    assert await ask_with_flags(claims, lease, span_of(log), claims_of(log), {1: STORED}) == [None, None]
     assert await owners_in(redis, narrow) == [KEYS[0]] * 2
 
 
@@ -84,8 +83,7 @@ async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> Non
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     log = [LoggedEvent(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
-    asks, claim = claims_of(log)
-    assert await ask_with_flags(claims, lease, span_of(log), [asks, claim], {0: ASKS_ONLY}) == [None, None]
+    assert await ask_with_flags(claims, lease, span_of(log), claims_of(log), {0: ASKS_ONLY}) == [None, None]
 
 
 async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, redis: Redis) -> None:

@@ -26,21 +26,19 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def key_in(tree: Path, package: str) -> str:
-    key: str = compiled.key_of.__wrapped__(package, tree)
+def key_in(tree: Path) -> str:
+    key: str = compiled.key_of.__wrapped__(tree)
     return key
 
 
 def test_the_key_is_of_every_source_that_can_be_compiled_in(tree: Path) -> None:
-    for package in compiled.PACKAGES:
-        assert key_in(tree, package) == key_in(ROOT, package), "the same wherever the sources are"
-    keys = {package: {key_in(tree, package)} for package in compiled.PACKAGES}
-    paths = [path for package in compiled.PACKAGES for path in sorted((tree / package).rglob("*.py"))]
-    for path in paths:
+    assert key_in(tree) == key_in(ROOT), "the same wherever the sources are"
+    keys = {key_in(tree)}
+    for path in [path for package in compiled.PACKAGES for path in sorted((tree / package).rglob("*.py"))]:
         path.write_text(f"{path.read_text()}\n# changed\n")
-        key = key_in(tree, "kernels")
-        assert key not in keys["kernels"], path
-        keys["kernels"].add(key)
+        key = key_in(tree)
+        assert key not in keys, path
+        keys.add(key)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +58,9 @@ def test_the_key_is_of_every_source_that_can_be_compiled_in(tree: Path) -> None:
 def test_the_key_is_of_the_compiler_and_the_processor(
     owner: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = key_in(ROOT, "kernels")
+    before = key_in(ROOT)
     monkeypatch.setattr(owner, name, value)
-    assert key_in(ROOT, "kernels") != before
+    assert key_in(ROOT) != before
 
 
 def test_compiled_functions_use_packages_of_the_key_only() -> None:
@@ -72,16 +70,15 @@ def test_compiled_functions_use_packages_of_the_key_only() -> None:
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"^@compiled$", path.read_text(), re.MULTILINE)
     }
-    assert with_functions
-    for package in with_functions:
-        used = {name for path in (ROOT / package).rglob("*.py") for name in imported_by(path)} & set(MAY_IMPORT)
-        assert used | {package} <= set(compiled.PACKAGES)
+    assert with_functions == {"kernels"}
+    used = {name for path in (ROOT / "kernels").rglob("*.py") for name in imported_by(path)} & set(MAY_IMPORT)
+    assert used | with_functions <= set(compiled.PACKAGES)
 
 
 def test_code_of_other_keys_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "kernels" / "__pycache__"
     (folder / "compiled-0123456789abcdef").mkdir(parents=True)
-    kept = folder / f"compiled-{key_in(tmp_path, 'kernels')}"
+    kept = folder / f"compiled-{key_in(tmp_path)}"
     kept.mkdir()
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "kernels" / "compiled.py"))
     compiled.remove_outdated()

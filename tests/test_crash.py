@@ -17,6 +17,7 @@ from consumers.worker import Worker
 from producers.simulator import Simulator
 from readers.overview import read_lag
 from runtime import kafka
+from runtime.clickhouse import EncodedRows
 from runtime.errors import Fatal, Unavailable
 from schemas import letter
 from schemas.identity import derive_foreign_id
@@ -248,5 +249,6 @@ async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
         columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}
         encoded = InsertRows("t")
         encoded.add(block(columns, count), events_at([]).places)
-        await lab.database.insert("interactions", encoded.encoded("partition 0 offset 0"))
+        rows = encoded.encoded()
+        await lab.database.insert("interactions", EncodedRows(rows.columns, rows.chunks, "partition 0 offset 0"))
     assert await lab.count("interactions") == 1

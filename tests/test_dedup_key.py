@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.claims.owners import Claim
+from consumers.claims.owners import KnownOwner
 from schemas.dedup import dedup_key, is_duplicate_of
 from schemas.interaction import INTERACTION_TYPES
 
@@ -40,10 +40,10 @@ def test_the_key_never_changes() -> None:
 
 
 def test_the_window_is_open_at_its_far_end() -> None:
-    owner = Claim(b"", offset=5, event_ms=1_000_000, append_ms=2_000_000, interaction_id="o")
+    owner = KnownOwner(offset=5, event_ms=1_000_000, append_ms=2_000_000, raw_id=b"", number=None)
 
     def repeats(offset: int, event_ms: int, append_ms: int) -> bool:
-        return is_duplicate_of(Claim(b"", offset, event_ms, append_ms, "e"), owner, W)
+        return is_duplicate_of(KnownOwner(offset, event_ms, append_ms, b"", None), owner, W)
 
     assert repeats(6, 1_000_000 + W - 1, 2_000_000)
     assert repeats(6, 1_000_000 - W + 1, 2_000_000)

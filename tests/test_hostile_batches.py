@@ -15,14 +15,14 @@ from aiokafka.consumer import fetcher
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.record_limits import DEFAULT_LIMITS, MOST_HEADERS
-from consumers.records import PlainRecord, Records
+from consumers.records import DEFAULT_LIMITS, MOST_HEADERS, PlainRecord, Records
 from kernels.boundary import ReadLimits, read_batches
 from runtime import whole_batches
 from runtime.log_reader import Items
 from schemas.event_time import END_MS
 from schemas.letter import read_name, write_name
 from tests.hostile.raw_producer import RawRecord, batch_of, encode_batch, encode_records, varint, whole
+from tests.validating import all_records
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 COMPRESS: dict[int, Callable[[bytes], bytes]] = {
@@ -234,7 +234,7 @@ def test_millions_of_records_are_read_in_pieces() -> None:
 
 
 def test_a_range_of_two_billion_offsets_is_lettered_in_pieces() -> None:
-    part, unread = Records.read({0: [whole(encode_batch(b"", 5, last_delta=2**31 - 1), 7)]})
+    part, unread = Records.read({0: [whole(encode_batch(b"", 5, last_delta=2**31 - 1), 7)]}, DEFAULT_LIMITS)
     assert (len(part), part.offsets[0]) == (DEFAULT_LIMITS.rows, 7)
     assert unread[0][0].offset == 7 + len(part)
 
@@ -303,7 +303,7 @@ def test_a_batch_that_ends_before_it_begins_does_not_set_the_client_back() -> No
     part = fetcher.PartitionRecords(place, fetched, [], 100, whole_batches.whole, None, True, fetcher.READ_COMMITTED)
     (batch,) = part
     assert (batch.offset, batch.next_offset, part.next_fetch_offset) == (100, 101, 101)
-    assert reasons(Records.read_all({0: [batch]})) == ["bad_batch"]
+    assert reasons(all_records({0: [batch]})) == ["bad_batch"]
 
 
 @given(st.lists(some_records, min_size=1, max_size=4), st.lists(st.integers(0, 8), max_size=8))

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from consumers.intake import Intake
-from consumers.record_limits import DEFAULT_LIMITS
+from consumers.records import DEFAULT_LIMITS
 from runtime import kafka
 from tests.lab import Lab, click
 

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.claims.client import Claims, ClaimsLost
-from consumers.claims.owners import rows_of_claims
 from runtime.redis import Redis
 from runtime.settings import Settings
 from schemas.identity import derive_foreign_id
@@ -33,7 +32,7 @@ async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(
     lease = await claims.take(
         0, needed=after[0].offset - 1, log_end=1_000_000, append_ms=after[0].append_ms, again=True
     )
-    await claims.restore(lease, rows_of_claims(claims_of(rows)))
+    await claims.restore(lease, claims_of(rows))
     await claims.finish(
         lease, last_offset=after[0].offset - 1, append_ms=max(each.append_ms for each in log), reach_ms=0
     )
@@ -74,12 +73,12 @@ async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settin
         for at in range(6)
     ]
     replica = await keys_of(redis, narrow)
-    await claims.restore(lease, rows_of_claims(claims_of(log[:3])))
+    await claims.restore(lease, claims_of(log[:3]))
     await redis.delete(*await keys_of(redis, narrow))
     for key, value in replica.items():
         await redis.set(key, value)
     with pytest.raises(ClaimsLost, match="changed"):
-        await claims.restore(lease, rows_of_claims(claims_of(log[3:])))
+        await claims.restore(lease, claims_of(log[3:]))
         await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
     with pytest.raises(ClaimsLost, match="changed"):
         await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
@@ -143,7 +142,7 @@ async def test_a_release_that_redis_lost_is_noticed(narrow: Settings, redis: Red
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
     replica = await keys_of(redis, narrow)
-    await claims.release(lease, claims_of(log)[0])
+    await claims.release(lease, claims_of(log)[:1])
     for key, value in replica.items():
         await redis.set(key, value)
     with pytest.raises(ClaimsLost, match="changed"):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.record_limits import EVENT_BYTES
+from consumers.records import EVENT_BYTES
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit

@@ -6,8 +6,7 @@ from aiokafka.partitioner import murmur2 as kafkas_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.murmur2 import murmur2
-from kernels.scan_partitions import hash_partition_keys
+from kernels.scan_keys import hash_partition_keys, murmur2
 from kernels.scanner import scan_or_validate
 from runtime.partitioner import partition_of
 from schemas.validator import validate

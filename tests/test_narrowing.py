@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from consumers import narrowing
+from consumers.assignment import Assignment
 from consumers.claims import client as claims
 from consumers.columns import interaction_rows
 from consumers.dedup import Deduplication
 from consumers.events import Events
-from consumers.offsets import Offsets
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime.errors import Fatal, Restart
@@ -145,7 +145,7 @@ async def test_a_recorded_verdict_is_final_when_a_commit_was_lost(
 
     poisoned = await put_traffic(lab)
     with monkeypatch.context() as losing:
-        losing.setattr(Offsets, "commit", lose)
+        losing.setattr(Assignment, "commit", lose)
         with monkeypatch.context() as patch:
             way(patch, repeat(ValueError))
             first = await lab.drain(batch_rows=50)

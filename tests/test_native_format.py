@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consumers.native_format import block, lists, nullable, numbers, texts, texts_by_number, times
-from kernels.scan_scores import read_scores
+from kernels.native_columns import read_scores
 from schemas.event_time import from_epoch_ms
 from tests.native import rows_of
 

@@ -26,7 +26,7 @@ async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab
     await lab.put(as_json("newer"), headers=[("tally-schema", b"3")], partition=0)
     for partition, (_, after) in enumerate(executions):
         await lab.put(as_json("after", after), partition=partition)
-    with pytest.raises(Fatal, match=r"newer schema .*{0: 1}; upgrade this worker"):
+    with pytest.raises(Fatal, match=r"newer schema wait: \S+/0 at offset 1; upgrade this worker"):
         await lab.drain()
     rows = await lab.rows("SELECT feature_id, _partition FROM interactions ORDER BY feature_id, _partition")
     assert rows == [("after", 1), ("before", 0), ("before", 1)]

@@ -14,6 +14,7 @@ from runtime import kafka, whole_batches
 from runtime.metrics import WHOLE_BATCHES
 from runtime.whole_batches import WholeBatch
 from tests.lab import Lab
+from tests.validating import all_records
 
 some_bytes = st.none() | st.binary(max_size=200)
 headers = st.lists(st.tuples(st.text(max_size=5), some_bytes), max_size=3)
@@ -35,7 +36,7 @@ def batch_of(records: Sequence[tuple[int, bytes | None, bytes | None, Any]], cod
 
 @given(st.lists(st.lists(record, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from(sorted(CODECS)))
 def test_what_is_written_is_read(batches: list[list[tuple[int, Any, Any, Any]]], codec: str) -> None:
-    read = Records.read_all({0: [batch_of(records, CODECS[codec]) for records in batches]})
+    read = all_records({0: [batch_of(records, CODECS[codec]) for records in batches]})
     assert plain(read) == [
         PlainRecord(offset, timestamp, key, value, tuple(named))
         for records in batches
@@ -51,7 +52,7 @@ async def read_all(client: AIOKafkaConsumer, place: TopicPartition, begin: int, 
     parts: list[Records] = []
     while sum(map(len, parts)) < count:
         items: Any = (await client.getmany(place, timeout_ms=5_000, max_records=2)).get(place, [])
-        parts += [Records.read_all({0: items})] if items else []
+        parts += [all_records({0: items})] if items else []
     return Records.joined(parts)
 
 
@@ -110,7 +111,7 @@ async def test_another_version_of_the_client_is_read_the_public_way(
         client.seek(place, 0)
         items: Any = (await client.getmany(place, timeout_ms=5_000))[place]
         assert not isinstance(items[0], WholeBatch)
-        assert len(Records.read_all({0: items})) == 1
+        assert len(all_records({0: items})) == 1
     assert (await lab.drain()).stored == 1
     assert WHOLE_BATCHES._value.get() == 0
     warned = [record.getMessage() for record in caplog.records if "not the version" in record.getMessage()]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from consumers import reject_fuse
 from consumers.batch import Batch, ValidatedBatch
-from consumers.records import PlainRecord, Records
+from consumers.records import PlainRecord
 from consumers.reject_fuse import MAX_NAMESPACES, PARTS, RejectFuses
 from consumers.validation import Validation
 from readers.audit import audit
@@ -25,7 +25,7 @@ from tally.cli.app import app
 from tests.crashes import crash_at
 from tests.lab import Lab, as_json
 from tests.test_validator import good_with
-from tests.validating import NAMESPACE, validated
+from tests.validating import NAMESPACE, all_records, validated
 
 GOOD, GARBAGE = good_with(), b"no JSON"
 HOLD = {"reject_policy": "hold", "reject_window": 20}
@@ -56,7 +56,7 @@ def event(number: int, **fields: Any) -> bytes:
 def validated_of(headers: Iterable[tuple[tuple[str, bytes | None], ...]], value: bytes) -> ValidatedBatch:
     """Validate one value under each of these headers."""
     records = [PlainRecord(at, 1_800_000_000_000, None, value, each) for at, each in enumerate(headers)]
-    return Validation("t", "default", 8).validate(Batch(Records.read_all({3: records})))
+    return Validation("t", "default", 8).validate(Batch(all_records({3: records})))
 
 
 def fuses(**settings: Any) -> RejectFuses:

@@ -19,7 +19,6 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
 from runtime.partitioner import partition_of
-from schemas.identity import mint_id
 from tally.comparison import Comparison
 from tally.dead_letter_replay import replay
 from tally.dead_letters import Selection
@@ -200,10 +199,10 @@ async def test_not_into_itself(lab: Lab) -> None:
             pass
 
 
-async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
+async def test_misplaced_events_that_were_not_moved_are_decided_about_where_they_are(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log's misplaced events have no copies: they are stored on their own partition again."""
+    """Misplaced events without copies are stored on their own partition again."""
 
     async def nothing(*_args: Any) -> None:
         return None
@@ -215,32 +214,6 @@ async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
     found = await replayed(lab)
     assert (found.same, found.changed) == (400, 0)
     assert await log_ends(lab) == before
-
-
-async def test_a_copy_of_what_an_earlier_version_stored_is_its_duplicate(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another group, with its own tables, reads a log from before events were moved."""
-
-    async def nothing(*_args: Any) -> None:
-        return None
-
-    await lab.put(as_json("a"), partition=(ITS_HOME + 1) % 4)
-    await lab.put(as_json("b", interaction_id=mint_id()), partition=(ITS_HOME + 2) % 4)
-    monkeypatch.setattr(Mover, "set_apart", nothing)
-    assert (await lab.drain()).stored == 2
-    monkeypatch.undo()
-    other = lab.settings.model_copy(
-        update={"database": into(lab), "group": f"{lab.settings.group}-2", "key_prefix": f"{lab.settings.key_prefix}-2"}
-    )
-    await migrate(other)
-    counts = await Worker(other, instance=None, until_caught_up=True).run()
-    assert (counts.moved, counts.stored) == (2, 2)
-    counts = await lab.drain()
-    assert (counts.stored, counts.duplicates, counts.moved) == (0, 2, 0)
-    rows = await lab.rows("SELECT interaction_id, duplicate_of, reason FROM outcomes FINAL")
-    assert all(own == owner and reason == "stored_misplaced" for own, owner, reason in rows)
-    assert (await deep_audit(lab.settings, lab.database)).balances
 
 
 async def test_moves_that_the_tables_have_lost_are_found_by_their_copies(lab: Lab) -> None:

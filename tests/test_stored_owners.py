@@ -14,7 +14,7 @@ from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
 from tests.lab import Lab, as_json, execution_on
 
 NAMESPACES = 500
-MADE = Event(0, 0, 0, 0, "", "", False, False, None, None, "", None, None, None, None)
+MADE = Event(0, 0, 0, 0, "", "", False, False, None, None, "", None, None, None)
 TEXTS = st.one_of(st.text(max_size=3), st.text("\0é\U0001f600", min_size=100, max_size=128))
 
 

@@ -1,6 +1,6 @@
 """Records and events without a topic, for tests of what is a function of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,21 +9,31 @@ from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.owners import rows_of
 from consumers.events import Events
 from consumers.record_headers import RecordHeaders
-from consumers.records import PlainRecord, Records
+from consumers.records import DEFAULT_LIMITS, PlainRecord, Records
 from consumers.validation import Validation
 from kernels.scan_event import Columns
 from kernels.scanner import scan
+from runtime.log_reader import Items
 from schemas.wire import encode_headers
 
 NAMESPACE = "tenänt"
 APPEND_MS = 1_800_000_000_000
 
 
+def all_records(fetched: Mapping[int, Items]) -> Records:
+    """Read all fetched items, whatever their size."""
+    parts: list[Records] = []
+    while fetched:
+        records, fetched = Records.read(fetched, DEFAULT_LIMITS)
+        parts.append(records)
+    return Records.joined(parts)
+
+
 def validated(values: Sequence[bytes | None], **more: Any) -> ValidatedBatch:
     """Validate values at the offsets from 0 of partition 3 of topic t; `more` is in the headers."""
     headers = tuple(encode_headers(NAMESPACE, **more))
     records = [PlainRecord(at, APPEND_MS, None, value, headers) for at, value in enumerate(values)]
-    return Validation("t", "default", 8).validate(Batch(Records.read_all({3: records})))
+    return Validation("t", "default", 8).validate(Batch(all_records({3: records})))
 
 
 def scanned(*values: bytes | None) -> tuple[Columns, list[bool]]:

@@ -12,17 +12,15 @@ import numpy as np
 from consumers.claims import script
 from consumers.claims.owners import (
     OWNER_BYTES,
-    Claim,
     DuplicateResolver,
     Int64Array,
     Owner,
     OwnerRows,
+    append_ms_of,
     fingerprints,
     fingerprints_near,
-    last_append_ms,
-    last_offset,
+    offsets_of,
     rows_from,
-    rows_of_claims,
     rows_with_repeated_key,
 )
 from consumers.claims.script import EPOCH_BYTES, LAYOUT_BYTES, PLACE, SPACE_BYTES
@@ -60,6 +58,10 @@ class Span(NamedTuple):
     last_offset: int
     last_append_ms: int
 
+    def up_to(self, rows: OwnerRows) -> "Span":
+        """Return the part that ends with the last of some events."""
+        return self._replace(last_offset=int(offsets_of(rows)[-1]), last_append_ms=int(append_ms_of(rows).max()))
+
 
 class _Chunk(NamedTuple):
     number: int
@@ -95,7 +97,7 @@ class Lease:
         """Add the owners of a chunk to the index."""
         numbers = np.arange(self.next_claim, self.next_claim + len(rows), dtype=np.uint32)
         self.index.add(fingerprints(rows, window_ms), numbers)
-        self.chunks.append(_Chunk(chunk, self.next_claim, last_append_ms(rows)))
+        self.chunks.append(_Chunk(chunk, self.next_claim, int(append_ms_of(rows).max())))
         self.next_claim += len(rows)
 
     def forget_before(self, reach_ms: int) -> None:
@@ -180,10 +182,7 @@ class Claims:
         # Without any event there is still a call: it advances the last claimed offset.
         for start in range(0, max(1, len(rows)), CHUNK_OWNERS):
             some = rows[start : start + CHUNK_OWNERS]
-            if start + CHUNK_OWNERS < len(rows):
-                span_of_some = span._replace(last_offset=last_offset(some), last_append_ms=last_append_ms(some))
-            else:
-                span_of_some = span
+            span_of_some = span.up_to(some) if start + CHUNK_OWNERS < len(rows) else span
             flags_of_some = {at - start: flag for at, flag in flags.items() if start <= at < start + CHUNK_OWNERS}
             found = await self._claim(lease, span_of_some, some, flags_of_some, reach_ms)
             duplicates.update((start + at, owner) for at, owner in found.items())
@@ -244,14 +243,11 @@ class Claims:
         await self._call("finish", lease, [], last_offset, append_ms, reach_ms)
         lease.whole = True
 
-    async def release(self, lease: Lease, owner: Claim) -> None:
-        """Release the claim of an event that will not be stored."""
-        rows = rows_of_claims([owner])
+    async def release(self, lease: Lease, rows: OwnerRows) -> None:
+        """Release the claims of events that will not be stored."""
         _, known = self._candidates(lease, rows)
-        raw = await self._read(lease, known)
-        found = [raw[at : at + OWNER_BYTES] for at in range(0, len(raw), OWNER_BYTES)]
-        own = rows.tobytes()
-        places = [lease.place(number) for number, each in zip(known, found, strict=True) if each == own]
+        found, own = rows_from(await self._read(lease, known)), {row.tobytes() for row in rows}
+        places = [lease.place(number) for number, row in zip(known, found, strict=True) if row.tobytes() in own]
         keys = [self._chunk_key(lease, chunk) for chunk, _ in places]
         await self._call("release", lease, keys, *(where for _, where in places))
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from consumers import failpoints
 from consumers.batch import Range, Slice
 from consumers.claims.client import Claims, ClaimsLost, Lease, Span
-from consumers.claims.owners import Claim, Owner, OwnerRows
+from consumers.claims.owners import Owner, OwnerRows
 from consumers.claims.rebuild import Rebuild
 from consumers.resume import Resume
 from runtime.metrics import CLAIMS
@@ -75,9 +75,9 @@ class Leases:
 
         return await self._under_lease("claiming", part, before, ask)
 
-    async def release(self, part: Slice, owner: Claim, before: Sequence[Range]) -> None:
-        """Release the claim of an event of `part` that will not be stored. Raises as `claim` does."""
-        await self._under_lease("releasing a claim", part, before, lambda lease: self._claims.release(lease, owner))
+    async def release(self, part: Slice, events: OwnerRows, before: Sequence[Range]) -> None:
+        """Release the claims of events of `part` that will not be stored. Raises as `claim` does."""
+        await self._under_lease("releasing claims", part, before, lambda lease: self._claims.release(lease, events))
 
     async def _under_lease(
         self, what: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[T]]

@@ -37,16 +37,6 @@ _SECRET = np.uint64(secrets.randbits(64) | 1)
 """Seed of this process: without it a sender could choose event times that all collide in the index."""
 
 
-class Claim(NamedTuple):
-    """Request of one event for its key. Times in milliseconds since 1970."""
-
-    key: bytes
-    offset: int
-    event_ms: int
-    append_ms: int
-    interaction_id: str
-
-
 class Owner(NamedTuple):
     """Stored event that another one is a duplicate of."""
 
@@ -55,7 +45,7 @@ class Owner(NamedTuple):
 
 
 class KnownOwner(NamedTuple):
-    """Owner that was read from Redis, or that has just claimed its key: then it has no number yet."""
+    """Owner that was read from a store, or has just claimed its key. `number` is its claim's in Redis, if known."""
 
     offset: int
     event_ms: int
@@ -119,18 +109,6 @@ def key_of(row: Int64Array) -> bytes:
     return row[:2].tobytes()
 
 
-def claim_of(row: Int64Array) -> Claim:
-    """Return the claim in one row."""
-    offset, event_ms, append_ms = row[_OFFSET : _APPEND_MS + 1].tolist()
-    return Claim(key_of(row), offset, event_ms, append_ms, id_of(row))
-
-
-def rows_of_claims(claims: Sequence[Claim]) -> OwnerRows:
-    """Make rows from single claims."""
-    keys, offsets, event_ms, append_ms, ids = zip(*claims, strict=True) if claims else [()] * 5
-    return rows_of(keys, offsets, event_ms, append_ms, ids)
-
-
 def rows_from(raw: bytes) -> OwnerRows:
     """View a chunk of Redis as rows."""
     return np.frombuffer(raw, np.int64).reshape(-1, _COLUMNS)
@@ -163,16 +141,6 @@ def _fingerprints(rows: OwnerRows, slices: Int64Array) -> Fingerprints:
     of_slice = (slices & SLICE_MASK).astype(np.uint32)
     made: Fingerprints = np.maximum(hashed << np.uint32(SLICE_BITS) | of_slice, 1)
     return made
-
-
-def last_offset(rows: OwnerRows) -> int:
-    """Return the last offset of rows in offset order."""
-    return int(rows[-1, _OFFSET])
-
-
-def last_append_ms(rows: OwnerRows) -> int:
-    """Return the highest append time."""
-    return int(rows[:, _APPEND_MS].max())
 
 
 def rows_with_repeated_key(rows: OwnerRows) -> Int64Array:

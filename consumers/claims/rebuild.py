@@ -15,7 +15,7 @@ from runtime.metrics import CLAIMS_REBUILT
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key
-from schemas.tables import INTERACTIONS, OUTCOMES
+from schemas.tables import HAS_KEY, INTERACTIONS, OUTCOMES
 
 OFFSETS_PER_QUERY = 50_000
 """Offsets whose rows are in memory at a time: about 40 MB."""
@@ -34,8 +34,7 @@ _OWNERS = (
     "SELECT namespace, execution_id, feature_id, interaction_type, _idempotency_key, _offset, _event_time_ms, "
     f"toUnixTimestamp64Milli(timestamp), interaction_id FROM {INTERACTIONS} "
     f"WHERE {_IN_REACH} AND _offset >= {{first:UInt64}} AND _offset < {{end:UInt64}} "
-    "AND _keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '') "
-    f"AND {_BELONGS_ON} ORDER BY _offset LIMIT 1 BY _offset"
+    f"AND {HAS_KEY} AND {_BELONGS_ON} ORDER BY _offset LIMIT 1 BY _offset"
 )
 
 _REFUSED = (

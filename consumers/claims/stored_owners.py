@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from consumers.claims.owners import Owner
+from consumers.claims.owners import KnownOwner, Owner
 from consumers.events import Event
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key, is_duplicate_of
+from schemas.identity import id_bytes, id_from_bytes
 from schemas.tables import INTERACTIONS
 
 EVENTS_PER_LOOKUP = 2_000
@@ -35,10 +36,6 @@ _SAME_ID = (
     f"AND (_topic != {{topic:String}} OR _partition = {{partition:UInt32}} OR {_INHERITED}) "
     "GROUP BY namespace, interaction_id, _topic"
 )
-_MISPLACED = (
-    f"SELECT namespace, interaction_id, _topic, _partition, _offset FROM {INTERACTIONS} WHERE {_THESE} "
-    "AND _topic = {topic:String}"
-)
 _NEAR = (
     "SELECT namespace, execution_id, feature_id, interaction_type, _idempotency_key, "
     f"toInt64(_offset) + {_SHIFT} AS at, _event_time_ms, interaction_id "
@@ -48,15 +45,6 @@ _NEAR = (
     "AND _keyed AND (execution_id IN {executions:Array(String)} OR _idempotency_key IN {keys:Array(String)}) "
     "ORDER BY at"
 )
-
-
-class _StoredEvent(NamedTuple):
-    """Stored event that a replayed one may be a duplicate of."""
-
-    offset: int
-    interaction_id: str
-    event_ms: int
-    append_ms: int
 
 
 class StoredOwners:
@@ -79,18 +67,6 @@ class StoredOwners:
                     repeated.add(at)
         return repeated
 
-    async def stored_misplaced(self, events: Iterable[Event]) -> set[int]:
-        """Return the offsets of copies whose originals are stored: by a version that did not move misplaced events."""
-        repeated = set()
-        for group in lookup_groups(event for event in events if event.moved_from is not None):
-            stored = {tuple(row) for row in await self._rows("looking up ids", _MISPLACED, group)}
-            repeated |= {
-                event.offset
-                for event in group
-                if (event.namespace, event.interaction_id, *(event.moved_from or ())) in stored
-            }
-        return repeated
-
     async def of_replayed(self, events: Iterable[Event]) -> dict[int, Owner]:
         """Return for events replayed from dead letters, by offset, the first stored event that each repeats."""
         owners: dict[int, Owner] = {}
@@ -102,13 +78,13 @@ class StoredOwners:
                 "executions": [event.execution_id for event in group if event.execution_id],
                 "keys": [event.idempotency_key for event in group if event.idempotency_key],
             }
-            stored: dict[bytes | None, list[_StoredEvent]] = defaultdict(list)
+            stored: dict[bytes | None, list[KnownOwner]] = defaultdict(list)
             for *parts, offset, event_ms, interaction_id in await self._rows("looking up owners", _NEAR, group, **more):
-                stored[dedup_key(*parts)].append(_StoredEvent(offset, interaction_id, event_ms, 0))
+                stored[dedup_key(*parts)].append(KnownOwner(offset, event_ms, 0, id_bytes(interaction_id), None))
             for event in group:
                 for each in stored.get(event.key, ()):
                     if is_duplicate_of(event, each, self._window_ms, replayed=True):
-                        owners[event.offset] = Owner(each.offset, each.interaction_id)
+                        owners[event.offset] = Owner(each.offset, id_from_bytes(each.raw_id))
                         break
         return owners
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cramjam
 from aiokafka.codec import lz4_encode
 
-from consumers.record_limits import MOST_HEADERS
+from consumers.records import MOST_HEADERS
 from runtime.sizes import MIB
 from tests.chaos.traffic import PARTITIONS, Traffic
 from tests.hostile.raw_producer import BatchRefused, RawProducer, RawRecord, batch_of, encode_batch, encode_records

@@ -5,8 +5,7 @@ from typing import Any
 
 from consumers.batch import Batch
 from consumers.events import Event
-from consumers.record_limits import event_limits
-from consumers.records import Records
+from consumers.records import Records, event_limits
 from consumers.validation import Validation
 from kernels.boundary import SPAN_AT
 from readers.audit import audit

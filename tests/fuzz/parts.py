@@ -9,32 +9,19 @@ import numpy as np
 from consumers import columns as consumers_columns
 from consumers import records
 from consumers.precompile import precompile
-from consumers.record_flaws import headers_and_flaw
+from consumers.records import headers_and_flaw
 from kernels import (
-    native_texts,
+    native_columns,
     record_batches,
     record_format,
     scan_event,
+    scan_json,
     scan_keys,
-    scan_partitions,
-    scan_scores,
-    scan_shape,
     scan_texts,
     scanner,
 )
-from kernels.boundary import (
-    APPEND_MS,
-    FLAW_SHIFT,
-    HEADERS,
-    KEY,
-    OFFSET,
-    SIZE,
-    UNREAD,
-    VALUE,
-    ReadLimits,
-    RecordBatches,
-    read_batches,
-)
+from kernels.boundary import ReadLimits, RecordBatches, read_batches
+from kernels.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
 from tests.agreement import assert_agreement
 from tests.fuzz.batches import Batches, Made
@@ -105,7 +92,7 @@ class _Scanning:
 def _rows() -> Part:
     """The scanner against the validator, to the row that would be stored, all arrays between guard pages."""
     precompile()
-    of_kernels = native_texts, scan_event, scan_keys, scan_partitions, scan_scores, scan_shape, scan_texts, scanner
+    of_kernels = native_columns, scan_event, scan_json, scan_keys, scan_texts, scanner
     modules = *of_kernels, consumers_columns, records
 
     def run(random: Random) -> Counts:

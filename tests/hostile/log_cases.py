@@ -9,7 +9,7 @@ import cramjam
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.codec import lz4_encode
 
-from consumers.record_limits import MOST_HEADERS
+from consumers.records import MOST_HEADERS
 from consumers.worker import Worker
 from runtime import kafka
 from tally.dead_letters import Selection, read_letters

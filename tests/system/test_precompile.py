@@ -9,20 +9,18 @@ from consumers.precompile import precompile
 from kernels import (
     blake2b,
     claim_index,
-    native_texts,
+    native_columns,
     record_format,
     scan_event,
     scan_fields,
     scan_json,
     scan_keys,
-    scan_scores,
     scan_texts,
 )
-from tests.validating import validated
+from tests.validating import all_records
 from tests.test_records import batch_of
 from consumers.batch import Batch
 from consumers.columns import interaction_rows
-from consumers.records import Records
 from consumers.validation import Validation
 from consumers.claims.client import Lease
 from consumers.claims.owners import make_rows
@@ -30,8 +28,7 @@ import numpy as np
 
 def compiled():
     modules = (
-        blake2b, claim_index, native_texts, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_scores,
-        scan_texts,
+        blake2b, claim_index, native_columns, record_format, scan_event, scan_fields, scan_json, scan_keys, scan_texts,
     )
     found = {value for module in modules for value in vars(module).values() if hasattr(value, "signatures")}
     return {(each.__name__, str(signature)) for each in found for signature in each.signatures}
@@ -42,7 +39,7 @@ rare = b'{"document_id":"\\\\u00e9","interaction_type":["view"],"position":0,"oc
 plain = b'{"feature_id":"f","interaction_type":["click","view"],"position":1,"metadata":{"a":1},"user_id":null}'
 values = [rare, plain, b"{}", None]
 batches = [batch_of([(1, b"k", value, [("a", b"1")]) for value in values], 3)]
-events = Validation("t", "default", 1).validate(Batch(Records.read_all({0: batches, 1: batches}))).events
+events = Validation("t", "default", 1).validate(Batch(all_records({0: batches, 1: batches}))).events
 assert len(events) == 4
 interaction_rows("t", events[np.array([True, False, True, True])])
 interaction_rows("t", events[1:3])
