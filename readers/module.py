@@ -50,7 +50,7 @@ class ReaderModule:
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
         """Return the outcome of an event, after a wait of at most `seconds`. Raises Unavailable."""
-        return await self._reader.outcome(namespace, interaction_id, seconds)
+        return (await self._reader.waiting.outcome(namespace, interaction_id, seconds)).outcome
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints: get, status, list, delete and outcomes."""

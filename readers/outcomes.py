@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from readers.parameters import BoundParameters
-from runtime.clickhouse import ClickHouse
+from runtime.clickhouse import BoundParameters, ClickHouse
 from schemas.dedup import DuplicateReason
 from schemas.event_time import iso_ms, parse_time_or_day
 from schemas.identity import ID_LENGTH, is_interaction_id
