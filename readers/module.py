@@ -13,7 +13,6 @@ from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from runtime.http import openapi
 from runtime.http.access import Caller
-from runtime.http.admission import require_scope
 from runtime.http.errors import forbidden
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
@@ -55,7 +54,7 @@ class ReaderModule:
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints: get, status, list, delete and outcomes."""
         router = APIRouter(tags=["interactions"])
-        reader, deleter = require_scope(base, "read"), require_scope(base, "delete")
+        reader, deleter = base.require_scope("read"), base.require_scope("delete")
 
         @router.post(
             f"{INTERACTIONS}/list",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernels.murmur2 import murmur2
 from kernels.scan_partitions import hash_partition_keys
 from kernels.scanner import scan_or_validate
-from runtime.partitioner import partition_of
+from producers.topic import partition_of
 from schemas.validator import validate
 from schemas.wire import ValidEvent, partition_key
 

@@ -12,12 +12,12 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.log import LogFormat
-from runtime.masking import register_secrets
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 from runtime.stack_file import StackFile, StackPhase
+from runtime.text import register_secrets
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
