@@ -7,7 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from consumers.records import Records
 from kernels.boundary import ReadLimits
-from runtime.log_reader import read_items
+from runtime.log_batches import read_items
 
 
 async def read_range(
@@ -16,7 +16,7 @@ async def read_range(
     """Yield the records of offsets from `first` up to, not including, `end`.
 
     The client is a `runtime.kafka.record_reader` that is assigned the partition. Raises as
-    `runtime.log_reader.read_items` does.
+    `runtime.log_batches.read_items` does.
     """
     async with aclosing(read_items(client, place, first, end, patience_ms=patience_ms)) as fetched:
         async for items in fetched:

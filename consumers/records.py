@@ -25,7 +25,7 @@ from kernels.boundary import (
     read_batches,
 )
 from runtime.kafka import Record
-from runtime.log_reader import Items
+from runtime.log_batches import Items
 from runtime.whole_batches import WholeBatch
 from schemas.rejection import Rejection
 

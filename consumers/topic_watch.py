@@ -18,7 +18,7 @@ from runtime.kafka import LogBounds
 from runtime.settings import Settings
 from runtime.stuck import StuckPartitionTracker
 from runtime.tasks import running
-from runtime.topic_check import RETENTION_MS
+from runtime.topic_settings import RETENTION_MS
 
 WARN_EVERY_S = 60.0
 

@@ -51,22 +51,6 @@ MISPLACED = "the event was on the wrong partition for its key: its copy there, w
 _EXPLANATIONS = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
 _EXPLANATIONS["misplaced"] = MISPLACED
 
-_COLUMNS = (
-    "interaction_id",
-    "verdict",
-    "duplicate_of",
-    "reason",
-    "field",
-    "message",
-    "replayed_as",
-    "moved_to",
-    "user_id",
-    "execution_id",
-    "timestamp",
-)
-_MOVED_TO = "if(verdict = 'moved', concat(toString(_copy_partition), '/', toString(_copy_offset)), '') AS moved_to"
-_SELECTED = ", ".join(_MOVED_TO if name == "moved_to" else name for name in _COLUMNS)
-
 
 class OutcomeRecord(BaseModel):
     """Outcome of an event that was not stored."""
@@ -84,6 +68,11 @@ class OutcomeRecord(BaseModel):
     user_id: str | None
     execution_id: str | None
     timestamp: datetime
+
+
+_COLUMNS = tuple(name for name in OutcomeRecord.model_fields if name != "explanation")
+_MOVED_TO = "if(verdict = 'moved', concat(toString(_copy_partition), '/', toString(_copy_offset)), '') AS moved_to"
+_SELECTED = ", ".join(_MOVED_TO if name == "moved_to" else name for name in _COLUMNS)
 
 
 class OutcomePage(BaseModel):

@@ -19,7 +19,7 @@ from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
 from runtime.expansions import Expansion, Expansions
-from runtime.topic_admin import change_topic_settings
+from runtime.topic_settings import change_topic_settings
 from schemas import letter
 from schemas.identity import derive_foreign_id, mint_id
 from schemas.interaction import Interaction

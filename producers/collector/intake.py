@@ -75,7 +75,7 @@ class Collector:
             if not isinstance(validated, ValidEvent):
                 REFUSED.labels("create", validated[0].reason).inc()
                 raise refusal(validated)
-            reservation.take_events(1)
+            reservation.take(events=1)
             record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
             metadata = await self._put(record)
         ACCEPTED.labels("create").inc()
@@ -132,7 +132,7 @@ class Collector:
         return response if sending.refused else Response(status_code=204)
 
     async def _read(self, request: Request, limit_bytes: int, reservation: Reservation) -> bytes:
-        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, reservation.take_bytes)
+        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, reservation.take)
 
     async def _validated(
         self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], OutgoingRecord], route: str
@@ -152,7 +152,7 @@ class Collector:
         """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
         records = sending.records
         failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
-        reservation.take_events(len(records))
+        reservation.take(events=len(records))
         send_error: TallyError | None = None
         for index, error in zip(records, await self.topic.put_all(list(records.values())), strict=True):
             if error is not None:

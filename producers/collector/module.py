@@ -124,8 +124,8 @@ class CollectorModule:
         async def beacon_token(request: Request, caller: Annotated[Caller, Depends(writer)]) -> dict[str, Any]:
             """Return a token that lets pages of one origin write into this namespace for a limited time."""
             wanted = await self._collector.token_request(request)
-            token = base.access.new_page_token(caller, wanted.origin, wanted.expires_in_s)
-            return {"token": base.access.signed(token), "expires_in_s": wanted.expires_in_s}
+            token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
+            return {"token": token, "expires_in_s": wanted.expires_in_s}
 
         return router
 

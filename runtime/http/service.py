@@ -119,7 +119,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
             if settings.redis.get_secret_value():
                 await stack.enter_async_context(redis.opened())
             checks = {
-                "redis": Check(_redis_check(redis), needed=False),
+                "redis": Check(redis.check, needed=False),
                 "keys": Check(base.access.check, needed=False),
             }
             for module in modules:
@@ -232,14 +232,6 @@ async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degrad
     except (TallyError, TimeoutError):
         return "away" if check.needed else "missing", ""
     return "ok", ""
-
-
-def _redis_check(redis: BestEffortRedis) -> Callable[[], Awaitable[None]]:
-    async def ask() -> None:
-        if await redis.ask("readiness", lambda connected: connected.ping()) is None:
-            raise Unavailable("Redis does not answer")
-
-    return ask
 
 
 async def _not_serving() -> None:
