@@ -7,8 +7,6 @@ from pydantic_settings import BaseSettings, NoDecode
 
 from runtime.http.origins import serialized_origin
 from runtime.sizes import MIB
-from schemas.interaction import MAX_OBJECT_BYTES
-from schemas.json_bounds import MAX_DEPTH
 
 
 class HttpSettings(BaseSettings):
@@ -43,10 +41,6 @@ class HttpSettings(BaseSettings):
     """Largest JSON text of one event in bytes, alone or in a batch. A larger one is refused with 422."""
     http_list_bytes: int = Field(256 * 1024, ge=1024, le=2 * MIB)
     """Largest body of a list or page-token request in bytes. A larger one is refused with 413."""
-    http_object_bytes: int = Field(MAX_OBJECT_BYTES, ge=2, le=MAX_OBJECT_BYTES)
-    """Largest metadata and largest query_snapshot, in bytes each. A larger one is refused with 422."""
-    http_depth: int = Field(MAX_DEPTH, ge=2, le=MAX_DEPTH)
-    """Maximum nesting depth of an event's JSON. Deeper events are refused with 422."""
     http_body_timeout_ms: int = Field(30_000, ge=100)
     """Milliseconds for a request body to arrive. Then 408."""
     http_connections: int = Field(4_096, ge=1, le=1_000_000)
