@@ -22,10 +22,10 @@ from consumers.records import Records, event_limits
 from runtime.errors import Fatal
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
-from runtime.log_reader import Items
+from runtime.log_batches import Items
 from runtime.metrics import RETRIES
 from runtime.settings import Settings
-from runtime.topic_check import LOG_APPEND_TIME, TIMESTAMP_TYPE
+from runtime.topic_settings import LOG_APPEND_TIME, TIMESTAMP_TYPE
 from runtime.whole_batches import WRITTEN_FOR, WholeBatch
 
 POLL_MS = 100

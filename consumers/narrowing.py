@@ -11,17 +11,24 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from aiokafka.errors import KafkaError
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from urllib3.exceptions import HTTPError
+
 from consumers.batch import Batch, ValidatedBatch
 from consumers.claims.leases import Unsettled
 from consumers.pipeline import Pipeline
-from runtime.errors import Restart
-from runtime.faults.stores import STORE_FAILED
+from runtime.errors import Restart, TallyError
+from runtime.faults.redis import REDIS_FAILED
 from runtime.metrics import INTERNAL_ERRORS
 from schemas.letter import Origin
 from schemas.rejection import Rejection
 
 SPARE_BYTES = 32 * 1024 * 1024
 """A process that cannot allocate this much is out of memory, whatever record it is at."""
+
+STORE_FAILED = (TallyError, KafkaError, *REDIS_FAILED, ClickHouseError, HTTPError, OSError)
+"""Errors of stores and connections, which say nothing about the processed record."""
 
 log = logging.getLogger("tally.worker")
 

@@ -9,7 +9,7 @@ from consumers.batch import Batch, Range
 from consumers.records import Records, event_limits
 from kernels.boundary import ReadLimits
 from runtime import kafka
-from runtime.log_reader import read_items
+from runtime.log_batches import read_items
 from runtime.settings import Settings
 
 
@@ -19,7 +19,7 @@ async def read_range(
     """Yield the records of offsets from `first` up to, not including, `end`.
 
     The client is a `runtime.kafka.record_reader` that is assigned the partition. Raises as
-    `runtime.log_reader.read_items` does.
+    `runtime.log_batches.read_items` does.
     """
     async with aclosing(read_items(client, place, first, end, patience_ms=patience_ms)) as fetched:
         async for items in fetched:

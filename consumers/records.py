@@ -24,7 +24,7 @@ from kernels.boundary import (
 )
 from kernels.boundary import record_format as form
 from runtime.kafka import Record
-from runtime.log_reader import Items
+from runtime.log_batches import Items
 from runtime.settings import Settings
 from runtime.sizes import MIB
 from runtime.whole_batches import WholeBatch

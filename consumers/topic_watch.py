@@ -16,7 +16,7 @@ from runtime.faults.kafka import kafka_fault
 from runtime.kafka import LogBounds
 from runtime.settings import Settings
 from runtime.stuck import StuckPartitionTracker
-from runtime.topic_check import RETENTION_MS
+from runtime.topic_settings import RETENTION_MS
 
 WARN_EVERY_S = 60.0
 

@@ -8,13 +8,12 @@ metadata. Each row is an execution of its own.
 
 import csv
 import hashlib
-import io
 import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from producers.producer import ImportedInteraction
 from runtime.errors import TallyError
@@ -24,8 +23,6 @@ from schemas.interaction import Interaction
 
 LoggingPolicy = Literal["random", "bts"]
 Campaign = Literal["all", "men", "women"]
-POLICIES: tuple[LoggingPolicy, ...] = get_args(LoggingPolicy)
-CAMPAIGNS: tuple[Campaign, ...] = get_args(Campaign)
 
 WHEEL = "obp-0.4.1-py3-none-any.whl"
 WHEEL_SHA256 = "87dec9caf4283c25ab13036532e0a24566f1c7bdcad1653a8ded43b2f5ef8208"
@@ -57,36 +54,23 @@ def read_log(policy: LoggingPolicy, campaign: Campaign, namespace: str) -> Itera
         header = next(csv.reader([file.readline().decode()]))
         for number, line in enumerate(file, 1):
             try:
-                yield _interaction_of(line, header, seen, policy, campaign, namespace, source)
+                row = dict(zip(header, next(csv.reader([line.decode()])), strict=True))
+                occurred_at = parse_occurred_at(row["timestamp"])
+                interaction_id = derive_import_id(namespace, source, line, seen[line], to_epoch_ms(occurred_at))
+                interaction = Interaction(
+                    feature_id=row["item_id"],
+                    interaction_type=["impression", "click"] if int(row["click"]) else ["impression"],
+                    position=int(row["position"]) - 1,
+                    execution_id=f"open-bandit-{interaction_id.removeprefix(PREFIX)}",
+                    retriever_id=policy,
+                    occurred_at=occurred_at,
+                    metadata={
+                        "campaign": campaign,
+                        "propensity": float(row["propensity_score"]),
+                        **{name: row[name] for name in _USER_FEATURES},
+                    },
+                )
             except (ValueError, KeyError, StopIteration) as error:
                 raise TallyError(f"{member}, row {number}: {type(error).__name__}: {error}") from error
             seen[line] += 1
-
-
-def _interaction_of(
-    line: bytes,
-    header: list[str],
-    seen: "Counter[bytes]",
-    policy: LoggingPolicy,
-    campaign: Campaign,
-    namespace: str,
-    source: str,
-) -> ImportedInteraction:
-    row = dict(zip(header, next(csv.reader(io.StringIO(line.decode()))), strict=True))
-    occurred_at = parse_occurred_at(row["timestamp"])
-    interaction_id = derive_import_id(namespace, source, line, seen[line], to_epoch_ms(occurred_at))
-    clicked = bool(int(row["click"]))
-    interaction = Interaction(
-        feature_id=row["item_id"],
-        interaction_type=["impression", "click"] if clicked else ["impression"],
-        position=int(row["position"]) - 1,
-        execution_id=f"open-bandit-{interaction_id.removeprefix(PREFIX)}",
-        retriever_id=policy,
-        occurred_at=occurred_at,
-        metadata={
-            "campaign": campaign,
-            "propensity": float(row["propensity_score"]),
-            **{name: row[name] for name in _USER_FEATURES},
-        },
-    )
-    return ImportedInteraction(interaction, interaction_id)
+            yield ImportedInteraction(interaction, interaction_id)

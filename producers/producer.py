@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from typing import Any, NamedTuple, Self
 
-from producers.clients import ProducerClients
-from producers.topic import OutgoingRecord, PendingRecord, TopicWriter
+from producers.topic import OutgoingRecord, PendingRecord, ProducerClients, TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings

@@ -3,8 +3,9 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -15,10 +16,13 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from runtime import kafka
 from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
-from runtime.partitioner import partition_of
+from runtime.settings import Settings
+from runtime.tasks import start
 
 _REFUSALS = (
     MessageSizeTooLargeError,
@@ -34,6 +38,11 @@ _SMALL_BYTES = 64 * 1024
 """Size that no topic refuses, unless it is being expanded and accepts no records (`tally topic expand`)."""
 _OVERHEAD_BYTES = 1_024
 """Largest overhead of a record in bytes: framing and headers."""
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Return a key's partition as Kafka's Java client does: its murmur2 without the sign bit, modulo `partitions`."""
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 class OutgoingRecord(NamedTuple):
@@ -78,6 +87,28 @@ class _PartitionBatch(NamedTuple):
         self.numbers.append(number)
         self.sizes.append(len(key) + len(value))
         return True
+
+
+class ProducerClients:
+    """Successive Kafka clients, one at a time. Closing waits for unsent records of the last one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._open.aclose()
+
+    async def open_next(self) -> AIOKafkaProducer:
+        """Open a client, and close the previous one in the background. Raises Unavailable and Fatal."""
+        fresh = AsyncExitStack()
+        client = await fresh.enter_async_context(kafka.producer(self._settings))
+        before, self._open = self._open, fresh
+        fresh.push_async_callback(asyncio.wait, [start(before.aclose(), "closing a Kafka producer")])
+        return client
 
 
 class TopicWriter:

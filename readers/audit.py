@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from aiokafka import TopicPartition
-from pydantic import BaseModel
+from pydantic import Field
 
 from readers.log_range import LogContents, LogRange, log_contents, range_of_times
+from readers.overview import VerdictCounts
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
@@ -41,11 +42,9 @@ _RECORDED = (
     f"AND timestamp >= {KEPT_FROM} GROUP BY _offset "
     f"UNION DISTINCT SELECT _offset, toString(verdict) FROM {OUTCOMES} WHERE {_IN_RANGE}"
 )
-_COUNTS = (
-    "SELECT countIf(verdict = 'stored'), countIf(verdict = 'duplicate'), countIf(verdict = 'rejected'), "
-    "countIf(verdict = 'deleted'), countIf(verdict = 'moved'), "
-    f"uniqExact(_offset) FROM ({_RECORDED})"
-)
+VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
+_COUNTED = ", ".join(f"countIf(verdict = '{each}')" for each in VERDICTS)
+_COUNTS = f"SELECT {_COUNTED}, uniqExact(_offset) FROM ({_RECORDED})"
 _TWICE = f"SELECT _offset FROM ({_RECORDED}) GROUP BY _offset HAVING count() > 1 ORDER BY _offset LIMIT {OFFSETS_NAMED}"
 _WITHOUT_OUTCOME = (
     "SELECT number FROM numbers({first:UInt64}, {length:UInt64}) "
@@ -57,27 +56,14 @@ _LEDGER = (
 )
 
 
-COUNTER_OF_VERDICT = {
-    "stored": "stored",
-    "duplicate": "duplicates",
-    "rejected": "rejected",
-    "deleted": "deleted",
-    "moved": "moved",
-}
-"""Field of `PartitionAudit` for each verdict of the ledger."""
+class PartitionAudit(VerdictCounts):
+    """Audit of one partition. `lost`, `holes` and `recorded_twice` name the first OFFSETS_NAMED offsets each.
 
-
-class PartitionAudit(BaseModel):
-    """Audit of one partition. `lost`, `holes` and `recorded_twice` name the first OFFSETS_NAMED offsets each."""
+    Moved events have copies on the partition of their key, where they are accepted and counted.
+    """
 
     partition: int
     accepted: int = 0
-    stored: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    deleted: int = 0
-    moved: int = 0
-    """Events moved to the partition of their key, where their copies are accepted and counted."""
     in_flight: int = 0
     expired_unread: int = 0
     """Events that retention, or a person, removed from the log before a worker read them."""
@@ -87,11 +73,11 @@ class PartitionAudit(BaseModel):
     """Offsets of transaction markers and aborted records. Not part of `accepted`."""
     difference: int = 0
     """Accepted events minus outcomes: 0, or the number of lost events (positive) or repeated outcomes (negative)."""
-    lost: list[int] = []
+    lost: list[int] = Field(default_factory=list)
     """Offsets of records without an outcome that the log still has, or that retention has removed."""
-    holes: list[int] = []
+    holes: list[int] = Field(default_factory=list)
     """Offsets of accepted events without an outcome that compaction has removed from the log."""
-    recorded_twice: list[int] = []
+    recorded_twice: list[int] = Field(default_factory=list)
 
     @property
     def balances(self) -> bool:
@@ -162,8 +148,7 @@ class _PartitionAuditor:
         for piece in self._asked.intersection(max(committed, bounds.start), bounds.end).pieces(OFFSETS_PER_QUERY):
             result.in_flight += len(piece) - await self._add_recorded(piece)
         result.accepted = len(self._asked) - result.not_records
-        recorded = result.stored + result.duplicates + result.rejected + result.deleted + result.moved
-        accounted = recorded + result.in_flight
+        accounted = result.total + result.in_flight
         result.difference = result.accepted - accounted - result.expired_unread - result.expired_outcomes
         return result
 
@@ -176,21 +161,14 @@ class _PartitionAuditor:
             self._asked.first <= first and end <= self._asked.end for _, first, end, _ in entries
         )
         if self._ledger_is_exact:
-            result = self._result
-            for verdict, _, _, events in entries:
-                field = COUNTER_OF_VERDICT[verdict]
-                setattr(result, field, getattr(result, field) + events)
+            self._result.add((verdict, events) for verdict, _, _, events in entries)
 
     async def _add_recorded(self, part: LogRange) -> int:
         """Add the outcomes that the tables have in a range, and return the number of their offsets."""
         result = self._result
-        ((stored, duplicates, rejected, deleted, moved, offsets),) = await self._rows(_COUNTS, part)
-        result.stored += stored
-        result.duplicates += duplicates
-        result.rejected += rejected
-        result.deleted += deleted
-        result.moved += moved
-        if stored + duplicates + rejected + deleted + moved > offsets:
+        ((*counts, offsets),) = await self._rows(_COUNTS, part)
+        result.add(zip(VERDICTS, counts, strict=True))
+        if sum(counts) > offsets:
             result.recorded_twice += [offset for (offset,) in await self._rows(_TWICE, part)]
             del result.recorded_twice[OFFSETS_NAMED:]
         return int(offsets)

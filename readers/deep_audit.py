@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from readers.lookup import Lookups
-from readers.misplaced import lost_moves, stored_apart
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import Expansions
@@ -22,22 +21,26 @@ from runtime.settings import Settings
 from runtime.tasks import gather_or_cancel
 from schemas.event_time import to_epoch_ms
 from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
-from schemas.tables import INTERACTIONS, OUTCOMES
+from schemas.tables import HAS_KEY, INTERACTIONS, KEPT_FROM, OUTCOMES
 
 IDS_PER_BUCKET = 2_000_000
 IDS_NAMED = 100
+"""Maximum errors of one kind that are named per bucket."""
 LOOKUPS = 10_000
 """Approximate number of sampled ids that are looked up; fewer for a range of time."""
 
-_MINE = (
-    "_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "
+_OF_TOPIC = "_topic = {topic:String}"
+_IN_RANGE = (
+    "timestamp >= fromUnixTimestamp64Milli({since_ms:Int64}, 'UTC') "
     "AND timestamp < fromUnixTimestamp64Milli({until_ms:Int64}, 'UTC')"
 )
+_MINE = f"{_OF_TOPIC} AND {_IN_RANGE}"
 _BUCKET = "cityHash64({id}) % {{buckets:UInt32}} = {{bucket:UInt32}}"
-_COUNT = f"SELECT count() FROM {INTERACTIONS} WHERE _topic = {{topic:String}}"
+_ID_BUCKET = _BUCKET.format(id="interaction_id")
+_COUNT = f"SELECT count() FROM {INTERACTIONS} WHERE {_OF_TOPIC}"
 _TWICE = f"""
 SELECT namespace, interaction_id, groupUniqArray(concat(toString(_partition), '/', toString(_offset))) AS places
-FROM {INTERACTIONS} WHERE _topic = {{topic:String}} AND {_BUCKET.format(id="interaction_id")}
+FROM {INTERACTIONS} WHERE {_OF_TOPIC} AND {_ID_BUCKET}
 GROUP BY namespace, interaction_id HAVING length(places) > 1 AND countIf({_MINE}) > 0 LIMIT {IDS_NAMED}
 """
 _DUPLICATES = f"FROM {OUTCOMES} WHERE {_MINE} AND verdict = 'duplicate' AND {_BUCKET.format(id='duplicate_of')}"
@@ -72,6 +75,49 @@ FROM (SELECT * {_DUPLICATES}) AS duplicate
 LEFT ANY JOIN ({_OWNERS}) AS owner
     ON owner.namespace = duplicate.namespace AND owner.interaction_id = duplicate.duplicate_of
 WHERE why != '' LIMIT {IDS_NAMED}
+"""
+# Rows expire by month of append time, and a copy is younger than its original. So it exists as long as the original.
+_LOST_MOVES = f"""
+SELECT namespace, interaction_id, concat(toString(_partition), '/', toString(_offset)),
+    concat(toString(_copy_partition), '/', toString(_copy_offset))
+FROM {OUTCOMES} FINAL
+WHERE {_MINE} AND timestamp >= {KEPT_FROM} AND verdict = 'moved' AND {_ID_BUCKET}
+    AND _copy_offset < {{committed:Array(UInt64)}}[_copy_partition + 1]
+    AND (namespace, interaction_id, _copy_partition, _copy_offset) NOT IN (
+        SELECT namespace, interaction_id, _partition, _offset FROM {INTERACTIONS} WHERE {_OF_TOPIC} AND {_ID_BUCKET}
+        UNION ALL
+        SELECT namespace, interaction_id, _partition, _offset FROM {OUTCOMES} WHERE {_OF_TOPIC} AND {_ID_BUCKET}
+    )
+LIMIT {IDS_NAMED}
+"""
+
+# Equal for equal deduplication keys (`schemas.dedup.dedup_key`), and computable in ClickHouse.
+_KEY = (
+    "if(ifNull(execution_id, '') != '', sipHash128(namespace, 'execution', assumeNotNull(execution_id), feature_id, "
+    "arraySort(arrayDistinct(interaction_type))), sipHash128(namespace, 'token', _idempotency_key))"
+)
+_KEYED = f"{_OF_TOPIC} AND {HAS_KEY}"
+_STORED_APART = f"""
+WITH apart AS (
+    SELECT {_KEY} AS key, namespace, interaction_id, _partition, _offset, _event_time_ms AS event_ms,
+        toUnixTimestamp64Milli(timestamp) AS append_ms, {_IN_RANGE} AS in_range,
+        intDiv(event_ms, {{window_ms:Int64}}) AS slice
+    FROM {INTERACTIONS} WHERE {_KEYED} AND key IN (
+        SELECT {_KEY} AS key FROM {INTERACTIONS}
+        WHERE {_KEYED} AND {_BUCKET.format(id="key")}
+        GROUP BY key HAVING uniqExact(_partition) > 1
+    )
+    LIMIT 1 BY _partition, _offset
+)
+SELECT one.namespace, one.interaction_id, concat(toString(one._partition), '/', toString(one._offset)),
+    other.interaction_id, concat(toString(other._partition), '/', toString(other._offset))
+FROM apart AS one
+INNER JOIN (SELECT *, arrayJoin([slice - 1, slice, slice + 1]) AS near FROM apart) AS other
+    ON one.key = other.key AND one.slice = other.near
+WHERE one._partition < other._partition AND (one.in_range OR other.in_range)
+    AND abs(one.event_ms - other.event_ms) < {{window_ms:Int64}}
+    AND abs(one.append_ms - other.append_ms) < 2 * {{window_ms:Int64}}
+LIMIT {IDS_NAMED}
 """
 _SAMPLED = f"{_MINE} AND cityHash64(interaction_id) % {{one_in:UInt64}} = 0"
 _SAMPLE = f"""
@@ -128,8 +174,10 @@ async def deep_audit(
             result.ids_twice.append(f"{namespace} {interaction_id} at {', '.join(sorted(places))}")
         for namespace, interaction_id, owner_id, why in await database.rows(_WRONG_OWNER, where):
             result.wrong_owners.append(f"{namespace} {interaction_id}, duplicate of {owner_id}: {why}")
-        result.lost_moves += await lost_moves(database, where)
-        result.stored_apart += await stored_apart(database, where)
+        for namespace, interaction_id, place, copy in await database.rows(_LOST_MOVES, where):
+            result.lost_moves.append(f"{namespace} {interaction_id} at {place}: its copy at {copy} has no outcome")
+        for namespace, one, one_at, other, other_at in await database.rows(_STORED_APART, where):
+            result.stored_apart.append(f"{namespace} {one} at {one_at} and {other} at {other_at}")
     await _look_up(database, where, result)
     return result
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from readers import json_sql
 from readers.filter_fields import FilterField
 from readers.filters import Condition, Filter, Group, Operator, Value, words_of
-from readers.parameters import BoundParameters
+from runtime.clickhouse import BoundParameters
 from schemas.event_time import to_epoch_ms
 
 TYPES = {"text": "String", "texts": "String", "number": "Float64", "time": "time"}

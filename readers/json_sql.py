@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from readers.filters import MAX_INTEGER_DIGITS, Operator, Value
-from readers.parameters import BoundParameters
+from runtime.clickhouse import BoundParameters
 
 Test = Callable[[str, str, Sequence[Value]], str]
 """Function that returns a test of an expression of a ClickHouse type against values."""

@@ -1,5 +1,6 @@
 """HTTP request of a list: body and query of the published service."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
@@ -9,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from readers.filter_fields import FilterError, field_named, is_plain
 from readers.filters import Condition, Filter, read_filters
-from readers.held_pages import HeldPages
 from readers.listing import Listing, ListPage, ListPosition, Order, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout
 from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
 from runtime.http.body import ChunkedJsonResponse, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
+from runtime.http.middleware import ON_COMPLETE
 from runtime.http.openapi import request_body
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
@@ -96,6 +97,41 @@ DESCRIPTION = request_body(ListRequest.model_json_schema(), _EXAMPLE)
 DESCRIPTION["requestBody"]["required"] = False
 
 
+class HeldPages:
+    """Bytes of the pages of one process, bounded for each page and for all together.
+
+    A page is held from reading its records until the client has received it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._page_bytes = settings.list_page_bytes
+        self._most_bytes = settings.lists_in_flight_bytes
+        self._bytes = 0
+
+    def page_of(self, request: Request) -> Callable[[int], None]:
+        """Return a function that reserves bytes of a request's page until the request ends.
+
+        It raises ApiError: 422 when the page is too large, 503 when all pages together are too large.
+        """
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if held + size > self._page_bytes:
+                message = f"its records are larger than {self._page_bytes} bytes (TALLY_LIST_PAGE_BYTES)"
+                raise invalid([problem("too_large", ["query", "limit"], f"{message}: request a smaller page")])
+            if self._bytes + size > self._most_bytes:
+                raise unavailable("too many large lists are being read (TALLY_LISTS_IN_FLIGHT_BYTES): retry shortly")
+            held += size
+            self._bytes += size
+
+        def give_back() -> None:
+            self._bytes -= held
+
+        request.scope.setdefault(ON_COMPLETE, []).append(give_back)
+        return take
+
+
 class _PageRequest(NamedTuple):
     size: int
     offset: int
@@ -142,7 +178,8 @@ def _read(body: bytes) -> tuple[list[Filter], Order]:
     """Read a list request. Raises ApiError."""
     body_model = read_model(ListRequest, body)
     try:
-        order = Order() if body_model.sort is None else _order(body_model.sort)
+        sort = body_model.sort
+        order = Order() if sort is None else Order.by(sort.field, descending=sort.direction != "asc")
         return _filters(body_model), order
     except FilterError as error:
         raise _refused(error) from None
@@ -150,10 +187,6 @@ def _read(body: bytes) -> tuple[list[Filter], Order]:
 
 def _refused(error: FilterError) -> ApiError:
     return invalid([problem("bad_filter", ["body", *error.where], str(error))])
-
-
-def _order(sort: Sort) -> Order:
-    return Order.by(sort.field, descending=sort.direction != "asc")
 
 
 def _filters(body_model: ListRequest) -> list[Filter]:

@@ -18,8 +18,7 @@ from readers.filter_fields import ALIASES, FILTER_FIELDS, FilterError, is_plain
 from readers.filter_sql import TYPES, where
 from readers.filters import Filter, Group
 from readers.lookup import read_stored, visible_ids
-from readers.parameters import BoundParameters
-from runtime.clickhouse import ClickHouse
+from runtime.clickhouse import BoundParameters, ClickHouse
 from runtime.errors import StatementTimeout
 from schemas.event_time import parse_occurred_at
 from schemas.identity import is_interaction_id

@@ -1,8 +1,8 @@
 """Range of a partition's log: its offsets, and their content."""
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -75,7 +75,7 @@ class LogContents(NamedTuple):
 
 
 async def log_contents(settings: Settings, place: TopicPartition, offsets: Sequence[int]) -> LogContents:
-    """Classify the content of offsets (ascending) by the headers of the log's batches.
+    """Classify the content of offsets (at least one, ascending) by the headers of the log's batches.
 
     A batch from which compaction has removed records counts as a hole at each offset, because its remaining records
     are not read. Raises Unavailable and Fatal.
@@ -84,9 +84,9 @@ async def log_contents(settings: Settings, place: TopicPartition, offsets: Seque
     async with batch_reader(settings) as committed, batch_reader(settings, everything=True) as everything:
         if not whole_batches.is_installed():
             raise TallyError("this version of aiokafka does not expose transaction markers: install 0.14")
-        for first, last in _clusters(offsets):
+        for cluster in _clusters(offsets):
+            first, last, missing = cluster[0], cluster[-1], set(cluster)
             visible = {each.first async for each in batches_in(committed, place, first, last + 1)}
-            missing = set(offsets[bisect_left(offsets, first) : bisect_right(offsets, last)])
             async for batch in batches_in(everything, place, first, last + 1):
                 inside = missing.intersection(range(max(first, batch.first), min(last + 1, batch.end)))
                 missing -= inside
@@ -96,16 +96,8 @@ async def log_contents(settings: Settings, place: TopicPartition, offsets: Seque
     return found
 
 
-def _clusters(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Group ascending offsets into ranges (first, last) without gaps larger than _MAX_GAP."""
-    first = last = None
-    for offset in offsets:
-        if first is None or last is None:
-            first = last = offset
-        elif offset - last <= _MAX_GAP:
-            last = offset
-        else:
-            yield first, last
-            first = last = offset
-    if first is not None and last is not None:
-        yield first, last
+def _clusters(offsets: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Split ascending offsets at gaps larger than _MAX_GAP."""
+    breaks = [number for number in range(1, len(offsets)) if offsets[number] - offsets[number - 1] > _MAX_GAP]
+    for begin, end in pairwise([0, *breaks, len(offsets)]):
+        yield offsets[begin:end]

@@ -13,7 +13,6 @@ from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from runtime.http import openapi
 from runtime.http.access import Caller
-from runtime.http.admission import require_scope
 from runtime.http.errors import forbidden
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
@@ -50,12 +49,12 @@ class ReaderModule:
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
         """Return the outcome of an event, after a wait of at most `seconds`. Raises Unavailable."""
-        return await self._reader.outcome(namespace, interaction_id, seconds)
+        return (await self._reader.waiting.outcome(namespace, interaction_id, seconds)).outcome
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints: get, status, list, delete and outcomes."""
         router = APIRouter(tags=["interactions"])
-        reader, deleter = require_scope(base, "read"), require_scope(base, "delete")
+        reader, deleter = base.require_scope("read"), base.require_scope("delete")
 
         @router.post(
             f"{INTERACTIONS}/list",

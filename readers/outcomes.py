@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from readers.parameters import BoundParameters
-from runtime.clickhouse import ClickHouse
+from runtime.clickhouse import BoundParameters, ClickHouse
 from schemas.dedup import DuplicateReason
 from schemas.event_time import iso_ms, parse_time_or_day
 from schemas.identity import ID_LENGTH, is_interaction_id
@@ -51,22 +50,6 @@ MISPLACED = "the event was on the wrong partition for its key: its copy there, w
 _EXPLANATIONS = {str(reason): words for reason, words in (*DUPLICATE_REASONS.items(), *REJECTION_REASONS.items())}
 _EXPLANATIONS["misplaced"] = MISPLACED
 
-_COLUMNS = (
-    "interaction_id",
-    "verdict",
-    "duplicate_of",
-    "reason",
-    "field",
-    "message",
-    "replayed_as",
-    "moved_to",
-    "user_id",
-    "execution_id",
-    "timestamp",
-)
-_MOVED_TO = "if(verdict = 'moved', concat(toString(_copy_partition), '/', toString(_copy_offset)), '') AS moved_to"
-_SELECTED = ", ".join(_MOVED_TO if name == "moved_to" else name for name in _COLUMNS)
-
 
 class OutcomeRecord(BaseModel):
     """Outcome of an event that was not stored."""
@@ -84,6 +67,11 @@ class OutcomeRecord(BaseModel):
     user_id: str | None
     execution_id: str | None
     timestamp: datetime
+
+
+_COLUMNS = tuple(name for name in OutcomeRecord.model_fields if name != "explanation")
+_MOVED_TO = "if(verdict = 'moved', concat(toString(_copy_partition), '/', toString(_copy_offset)), '') AS moved_to"
+_SELECTED = ", ".join(_MOVED_TO if name == "moved_to" else name for name in _COLUMNS)
 
 
 class OutcomePage(BaseModel):

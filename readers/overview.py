@@ -1,7 +1,8 @@
 """Overview of a topic: lag of the consumers, and counts of outcomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from aiokafka import TopicPartition
 from pydantic import BaseModel
@@ -15,30 +16,24 @@ from schemas.tables import INTERACTIONS, KEPT_FROM, LEDGER, OUTCOMES
 OFFSETS_PER_QUERY = 1_000
 
 _LIVE = f"_topic = {{topic:String}} AND timestamp >= {KEPT_FROM}"
-_STORED = f"SELECT count() FROM {INTERACTIONS} FINAL WHERE {_LIVE}"
-_DELETED = f"SELECT uniqExact(_partition, _offset) FROM {INTERACTIONS} WHERE {_LIVE} AND is_deleted"
-_OUTCOMES = (
-    f"SELECT countIf(verdict = 'duplicate'), countIf(verdict = 'rejected'), countIf(verdict = 'moved') "
-    f"FROM {OUTCOMES} FINAL "
-    "WHERE _topic = {topic:String}"
-)
-_LEDGER = (
-    "SELECT sumIf(events, verdict = 'stored'), sumIf(events, verdict = 'duplicate'), "
-    "sumIf(events, verdict = 'rejected'), sumIf(events, verdict = 'deleted'), sumIf(events, verdict = 'moved') "
-    f"FROM {LEDGER} FINAL "
-    "WHERE _topic = {topic:String}"
-)
+_COUNTS = f"""
+SELECT 'stored', count() FROM {INTERACTIONS} FINAL WHERE {_LIVE}
+UNION ALL SELECT 'deleted', uniqExact(_partition, _offset) FROM {INTERACTIONS} WHERE {_LIVE} AND is_deleted
+UNION ALL SELECT toString(verdict), count() FROM {OUTCOMES} FINAL WHERE _topic = {{topic:String}} GROUP BY verdict
+UNION ALL SELECT toString(verdict), sum(events) FROM {LEDGER} FINAL WHERE _topic = {{topic:String}} GROUP BY verdict
+"""
 _WITHHELD = (
     f"SELECT namespace, count() AS events FROM {OUTCOMES} FINAL WHERE _topic = {{topic:String}} "
     "AND reason = 'namespace_held' AND replayed_as = '' GROUP BY namespace ORDER BY events DESC, namespace LIMIT 20"
 )
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
-_STORED_AT = f"SELECT uniqExact(_offset), uniqExactIf(_offset, is_deleted) FROM {INTERACTIONS} WHERE {_AT_OFFSETS}"
-_OUTCOMES_AT = (
-    "SELECT uniqExactIf(_offset, verdict = 'duplicate'), uniqExactIf(_offset, verdict = 'rejected'), "
-    "uniqExactIf(_offset, verdict = 'moved') "
-    f"FROM {OUTCOMES} WHERE {_AT_OFFSETS}"
-)
+_COUNTS_AT = f"""
+SELECT verdict, uniqExact(_offset) FROM (
+    SELECT _offset, if(max(is_deleted), 'deleted', 'stored') AS verdict FROM {INTERACTIONS}
+    WHERE {_AT_OFFSETS} GROUP BY _offset
+    UNION ALL SELECT _offset, toString(verdict) FROM {OUTCOMES} WHERE {_AT_OFFSETS}
+) GROUP BY verdict
+"""
 
 
 class PartitionLag(BaseModel):
@@ -59,6 +54,12 @@ class VerdictCounts(BaseModel):
     deleted: int = 0
     moved: int = 0
     """Misplaced events; their copies are counted as well, by their own outcomes."""
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Add numbers of events, given as rows of a verdict and a number."""
+        for verdict, events in rows:
+            name = "duplicates" if verdict == "duplicate" else verdict
+            setattr(self, name, getattr(self, name) + int(events))
 
     @property
     def total(self) -> int:
@@ -106,18 +107,9 @@ async def read_lag(settings: Settings) -> list[PartitionLag]:
 
 async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCounts:
     """Count the outcomes of all events of the topic."""
-    ((stored,),) = await database.rows(_STORED, {"topic": settings.topic})
-    ((duplicates, rejected, moved),) = await database.rows(_OUTCOMES, {"topic": settings.topic})
-    ((*old, old_deleted, old_moved),) = await database.rows(_LEDGER, {"topic": settings.topic})
-    old_stored, old_duplicates, old_rejected = old
-    ((deleted,),) = await database.rows(_DELETED, {"topic": settings.topic})
-    return VerdictCounts(
-        stored=stored + old_stored,
-        duplicates=duplicates + old_duplicates,
-        rejected=rejected + old_rejected,
-        deleted=deleted + old_deleted,
-        moved=moved + old_moved,
-    )
+    counts = VerdictCounts()
+    counts.add(await database.rows(_COUNTS, {"topic": settings.topic}))
+    return counts
 
 
 async def count_withheld(settings: Settings, database: ClickHouse) -> dict[str, int]:
@@ -134,11 +126,5 @@ async def count_verdicts_at(
         for start in range(0, len(wanted), OFFSETS_PER_QUERY):
             some = list(wanted[start : start + OFFSETS_PER_QUERY])
             parameters = {"topic": settings.topic, "partition": partition, "offsets": some}
-            ((with_row, deleted),) = await database.rows(_STORED_AT, parameters)
-            ((duplicates, rejected, moved),) = await database.rows(_OUTCOMES_AT, parameters)
-            counts.stored += with_row - deleted
-            counts.deleted += deleted
-            counts.duplicates += duplicates
-            counts.rejected += rejected
-            counts.moved += moved
+            counts.add(await database.rows(_COUNTS_AT, parameters))
     return counts

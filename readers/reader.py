@@ -1,5 +1,7 @@
 """Requests of the reader: outcomes of single events, lists and deletions."""
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -7,13 +9,12 @@ from typing import Any, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel
 
-from readers.deletion import Deleter
-from readers.held_pages import HeldPages
-from readers.list_request import ListQuery, answer_list
+from readers.list_request import HeldPages, ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
 from readers.progress import ConsumerProgress
 from readers.waiting import LookupResult, OutcomeWaiter
+from runtime.deletions import Deletion, Deletions
 from runtime.errors import StatementTimeout
 from runtime.http.body import json_response
 from runtime.http.errors import ApiError, not_found, problem, unavailable
@@ -22,8 +23,10 @@ from runtime.http.service import Stores
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import is_interaction_id
-from schemas.outcome import Deleted, DuplicateOf, Outcome, RejectedFor, Stored
+from schemas.outcome import Deleted, DuplicateOf, RejectedFor, Stored
 from schemas.record import record_from_row
+
+DELETION_PAUSE_S = 0.05
 
 
 class DeleteResponse(BaseModel):
@@ -55,22 +58,19 @@ class Reader:
         self._turns = TurnQueue()
         self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
-        self._waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
-        self._deleting = Deleter(stores.lookups, progress, self._waiting, settings.read_wait_ms / 1000)
+        self.waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
+        self._progress = progress
+        self._deletions = Deletions(stores.lookups)
 
     async def close(self) -> None:
         """Stop background tasks."""
         await self._lookups.close()
 
-    async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> Outcome | None:
-        """Return the outcome of an event, after a wait of at most `seconds`."""
-        return (await self._waiting.outcome(namespace, interaction_id, seconds)).outcome
-
     async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
         """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them."""
         _check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
-        found, in_flight = await self._waiting.outcome(namespace, interaction_id, wait)
+        found, in_flight = await self.waiting.outcome(namespace, interaction_id, wait)
         headers = preference_applied(seconds)
         match found:
             case Stored(row):
@@ -93,12 +93,28 @@ class Reader:
     async def status(self, namespace: str, interaction_id: str) -> EventStatus:
         """Return the current status of an event."""
         _check_id(interaction_id)
-        return _status(interaction_id, await self._waiting.lookup(namespace, interaction_id))
+        return _status(interaction_id, await self.waiting.lookup(namespace, interaction_id))
 
     async def delete(self, namespace: str, interaction_id: str) -> DeleteResponse:
-        """Delete an event for good."""
+        """Delete an event from lookups, lists and views for good. Safe to repeat.
+
+        An event that is in flight for longer than TALLY_READ_WAIT_MS is stored as deleted. An event that is being
+        stored is erased here, although the consumer does so, too, because the consumer may crash in between.
+        """
         _check_id(interaction_id)
-        await self._deleting.delete(namespace, interaction_id)
+        deadline = time.monotonic() + self._settings.read_wait_ms / 1000
+        gone = Deletion(interaction_id, namespace)
+        await self._deletions.note(gone)
+        with self.waiting.slot() as has_slot:
+            while True:
+                # Read before the lookup, which so finds every outcome of an event that was not in flight.
+                in_flight = self._progress.may_be_in_flight(interaction_id)
+                if await self._deletions.is_recorded(gone):
+                    await self._deletions.erase([gone])
+                    break
+                if not (in_flight and has_slot and time.monotonic() < deadline):
+                    break
+                await asyncio.sleep(DELETION_PAUSE_S)
         return DeleteResponse(message=f"interaction {interaction_id} is deleted")
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from datetime import datetime
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -17,6 +18,7 @@ from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
 from runtime.tls import tls_context
+from schemas.event_time import to_epoch_ms
 
 Result = TypeVar("Result")
 
@@ -46,6 +48,21 @@ class EncodedRows(NamedTuple):
     """Native blocks as one LZ4 frame, in pieces."""
     token: str
     """Deduplication token: see `ClickHouse.insert`."""
+
+
+class BoundParameters:
+    """Bound parameters of one statement, numbered in order."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def bind(self, value: Any, kind: str) -> str:
+        """Bind a value of a ClickHouse type and return its placeholder. A time is bound as milliseconds."""
+        if isinstance(value, datetime):
+            return f"fromUnixTimestamp64Milli({self.bind(to_epoch_ms(value), 'Int64')}, 'UTC')"
+        name = f"p{len(self.values)}"
+        self.values[name] = value
+        return f"{{{name}:{kind}}}"
 
 
 class _SinglePassBody:

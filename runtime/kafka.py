@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -22,7 +22,7 @@ from runtime.kafka_connection import connection_error, connection_options, log_c
 from runtime.membership import commit_as_member_only
 from runtime.settings import Settings
 from runtime.sizes import MIB
-from runtime.topic_check import (
+from runtime.topic_settings import (
     CLEANUP_POLICY,
     DELETE,
     LOG_APPEND_TIME,
@@ -135,22 +135,18 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         yield client
 
 
-@asynccontextmanager
-async def offset_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+def offset_reader(settings: Settings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     """Open a client outside any group that reads offsets. For it a log ends at the high watermark.
 
     For a reader of committed records the log ends at the first open transaction. But records that were appended after
     that are accepted, and must not count as settled.
     """
-    async with log_client(settings, "read_uncommitted") as client:
-        yield client
+    return log_client(settings, "read_uncommitted")
 
 
-@asynccontextmanager
-async def record_reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a client outside any group that reads committed records at given offsets (`runtime.log_reader`)."""
-    async with log_client(settings, "read_committed") as client:
-        yield client
+def record_reader(settings: Settings) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """Open a client outside any group that reads committed records at given offsets (`runtime.log_batches`)."""
+    return log_client(settings, "read_committed")
 
 
 async def create_topics(settings: Settings) -> None:

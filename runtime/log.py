@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 
 from pythonjsonlogger.json import JsonFormatter
 
-from runtime.masking import mask_secrets
-from runtime.text import printable
+from runtime.text import mask_secrets, printable
 
 LogFormat = Literal["text", "json"]
 

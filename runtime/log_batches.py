@@ -1,21 +1,24 @@
-"""Headers of a partition's record batches: the content of offsets, without decompression.
+"""Ranges of a partition's log: its records as they are fetched, and the headers of its record batches.
+
+The headers tell the content of offsets, without decompression.
 
 Each batch covers a range of offsets. A producer's batch has a record at each of them; brokers refuse others. A control
 batch holds a transaction marker. Compaction removes records from batches, and whole batches.
 """
 
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from runtime import whole_batches
+from runtime.errors import Unavailable
 from runtime.faults.kafka import kafka_fault
+from runtime.kafka import Record
 from runtime.kafka_connection import log_client
-from runtime.log_reader import POLL_MS, read_items
 from runtime.settings import Settings
 from runtime.whole_batches import WholeBatch
 
@@ -24,6 +27,10 @@ _CONTROL = 0x20
 _FETCH_BYTES, _PARTITION_FETCH_BYTES = 1024 * 1024, 64 * 1024
 """Small fetches: only headers are needed, and a client prefetches."""
 _SILENCE_TIMEOUT_MS = 4_000
+POLL_MS = 500
+
+Items = Sequence[WholeBatch | Record]
+"""Fetched from one partition: whole batches, or records with another version of the client."""
 
 
 class LogBatch(NamedTuple):
@@ -49,17 +56,39 @@ def _parse_batch(item: Any) -> LogBatch:
     return LogBatch(first, first + max(last, 0) + 1, records, bool(attributes & _CONTROL), highest_ms)
 
 
-@asynccontextmanager
-async def batch_reader(settings: Settings, *, everything: bool = False) -> AsyncIterator[AIOKafkaConsumer]:
+def batch_reader(settings: Settings, *, everything: bool = False) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     """Open a client outside any group that returns whole batches: of committed records, or of `everything`."""
-    async with log_client(
+    return log_client(
         settings,
         "read_uncommitted" if everything else "read_committed",
         key_deserializer=whole_batches.every if everything else whole_batches.whole,
         fetch_max_bytes=_FETCH_BYTES,
         max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
-    ) as client:
-        yield client
+    )
+
+
+async def read_items(
+    client: AIOKafkaConsumer, place: TopicPartition, first: int, end: int, *, patience_ms: int
+) -> AsyncGenerator[Items, None]:
+    """Yield the batches or records with offsets from `first` up to, excluding, `end`, as they are fetched.
+
+    The client is assigned the partition. Raises Unavailable when nothing arrives for about `patience_ms`, because the
+    client itself waits without an error.
+    """
+    client.seek(place, first)
+    silent_ms = 0
+    try:
+        while await client.position(place) < end:
+            found: Any = (await client.getmany(place, timeout_ms=POLL_MS)).get(place, ())
+            silent_ms = 0 if found else silent_ms + POLL_MS
+            if silent_ms >= patience_ms:
+                raise Unavailable(
+                    f"Kafka (TALLY_KAFKA) returns no records of {place.topic}/{place.partition} from offset {first}"
+                )
+            if found:
+                yield found
+    except KafkaError as error:
+        raise kafka_fault(error, f"reading {place.topic}/{place.partition}") from error
 
 
 async def batches_in(

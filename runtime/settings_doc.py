@@ -1,18 +1,20 @@
 """Markdown page of the settings: `python -m runtime.settings_doc > docs/settings.md`."""
 
+import ast
+import inspect
 import sys
 from collections.abc import Iterable
+from functools import cache
+from itertools import pairwise
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from runtime.settings import Settings
-from runtime.settings.clickhouse import ClickHouseSettings
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
-from runtime.settings.redis import RedisSettings
-from runtime.settings.retention import RetentionSettings
+from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 
 _GROUPS: dict[str, type[BaseSettings]] = {
     "Kafka": KafkaSettings,
@@ -31,6 +33,20 @@ _TABLE = "| variable | default | meaning |\n|---|---|---|\n"
 _DEPENDS_ON_THE_MACHINE = {"cache_dir": "`$XDG_CACHE_HOME/tally`, else `~/.cache/tally`"}
 
 
+@cache
+def descriptions() -> dict[str, str]:
+    """Return the description of each setting: the text below its field, which pydantic would read at every start."""
+    found = {}
+    groups: list[type[BaseSettings]] = [Settings, *_GROUPS.values()]
+    for group in groups:
+        for tree in ast.parse(inspect.getsource(group)).body:
+            for field, below in pairwise(ast.iter_child_nodes(tree)):
+                match field, below:
+                    case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                        found[name] = " ".join(text.split())
+    return found
+
+
 def as_markdown() -> str:
     """Return the whole page: a table for all processes, then one for each group."""
     grouped = {name for group in _GROUPS.values() for name in group.model_fields}
@@ -41,16 +57,15 @@ def as_markdown() -> str:
 
 
 def _table(names: Iterable[str]) -> str:
-    rows = []
+    rows, meanings = [], descriptions()
     for name in names:
-        field = Settings.model_fields[name]
-        default = field.default
+        default = Settings.model_fields[name].default
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         if isinstance(default, tuple):
             default = ",".join(default)
         shown = _DEPENDS_ON_THE_MACHINE.get(name) or (f"`{default}`" if default != "" else "")
-        rows.append(f"| `TALLY_{name.upper()}` | {shown} | {field.description or ''} |\n")
+        rows.append(f"| `TALLY_{name.upper()}` | {shown} | {meanings[name]} |\n")
     return _TABLE + "".join(rows)
 
 

@@ -28,7 +28,7 @@ from runtime.expansions import Expansions
 from runtime.migrate import check_schema
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from runtime.topic_admin import MAX_MESSAGE_BYTES, add_partitions, change_topic_settings, topic_overrides
+from runtime.topic_settings import MAX_MESSAGE_BYTES, add_partitions, change_topic_settings, topic_overrides
 from schemas.event_time import from_epoch_ms
 from schemas.tables import EXPANSIONS, OUTCOMES, TOPICS
 

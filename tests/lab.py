@@ -19,10 +19,10 @@ from consumers.worker import Worker
 from deploy.embedded.stack import Stack
 from kernels.boundary import ReadLimits
 from producers.producer import ImportedInteraction, NotAccepted, Producer, Receipt
+from producers.topic import partition_of
 from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate
-from runtime.partitioner import partition_of
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.tables import MIGRATIONS_TABLE

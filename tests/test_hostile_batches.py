@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from consumers.records import DEFAULT_LIMITS, MOST_HEADERS, PlainRecord, Records
 from kernels.boundary import ReadLimits, read_batches
 from runtime import whole_batches
-from runtime.log_reader import Items
+from runtime.log_batches import Items
 from schemas.event_time import END_MS
 from schemas.letter import read_name, write_name
 from tests.hostile.raw_producer import RawRecord, batch_of, encode_batch, encode_records, varint, whole

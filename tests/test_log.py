@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import log, masking
+from runtime import log, text
 from runtime.errors import SettingsError
 from runtime.process.children import module_command
 from runtime.settings import Settings
@@ -42,7 +42,7 @@ def test_text_from_an_event_starts_no_line_of_a_text_log() -> None:
 def test_an_error_is_one_line() -> None:
     program = """
 import logging
-from runtime import log, masking
+from runtime import log, text
 log.configure("json")
 try:
     raise ValueError("two\\nlines")
@@ -140,19 +140,19 @@ SECRETS = ("sEcReT-0123456789", "s3c%2Fret", "pass:w0rd")
 )
 def test_keys_and_passwords_are_masked_wherever_they_stand(line: str, log_format: log.LogFormat) -> None:
     record = logging.LogRecord("tally", logging.ERROR, "x.py", 1, "%s", (line,), (ValueError, ValueError(line), None))
-    text = log.formatter(log_format).format(record)
-    assert not [secret for secret in SECRETS if secret in text], text
-    assert masking.MASK in text
+    line = log.formatter(log_format).format(record)
+    assert not [secret for secret in SECRETS if secret in line], line
+    assert text.MASK in line
 
 
 def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(masking, "_hidden", [])
+    monkeypatch.setattr(text, "_hidden", [])
     monkeypatch.setenv("TALLY_API_KEY", "a-key-of-my-own")
     monkeypatch.setenv("TALLY_KAFKA_PASSWORD", "kafkas-password")
     monkeypatch.setenv("TALLY_REDIS", "redis://:valkeys-password@r:1")
     Settings.load(tmp_path)
     for secret in ("a-key-of-my-own", "kafkas-password", "valkeys-password"):
-        assert masking.mask_secrets(f"refused: <{secret}>") == f"refused: <{masking.MASK}>"
+        assert text.mask_secrets(f"refused: <{secret}>") == f"refused: <{text.MASK}>"
 
 
 def test_ordinary_lines_are_left_alone() -> None:
@@ -161,4 +161,4 @@ def test_ordinary_lines_are_left_alone() -> None:
         "tally_worker_events_total, see http://127.0.0.1:8080/metrics?x=a@b",
         "user root_cause at kafka-1:9092: postgres://host/db",
     ):
-        assert masking.mask_secrets(line) == line
+        assert text.mask_secrets(line) == line

@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from readers.audit import PartitionAudit, audit
 from readers.log_range import log_contents
-from runtime import kafka, topic_admin
+from runtime import kafka, topic_settings
 from runtime.log_batches import LogBatch, batch_reader, batches_in, find_first_waiting
 from tests.cli_lab import command, environment
 from tests.lab import Lab, as_json, execution_on
@@ -47,7 +47,7 @@ async def compact(lab: Lab, gone: range) -> None:
     async with kafka.admin(lab.settings) as admin:
         broker = ConfigResource(ConfigResourceType.BROKER, "1", configs={"log.cleaner.backoff.ms": "100"})
         await admin.alter_configs([broker])
-        await topic_admin.change_topic_settings(
+        await topic_settings.change_topic_settings(
             admin,
             lab.settings.topic,
             cleanup_policy="compact",
@@ -63,7 +63,7 @@ async def compact(lab: Lab, gone: range) -> None:
             return not any(set(gone).intersection(range(each.first, each.end)) for each in found)
 
         await eventually_async(is_compacted)
-        await topic_admin.change_topic_settings(
+        await topic_settings.change_topic_settings(
             admin, lab.settings.topic, cleanup_policy="delete", segment_ms="604800000"
         )
 

@@ -15,8 +15,7 @@ from deploy.embedded.stack import Stack
 from readers.filter_fields import FilterError
 from readers.filter_sql import where
 from readers.filters import OPERATORS, TEXT_OPERATORS, Filter, read_filters
-from readers.parameters import BoundParameters
-from runtime.clickhouse import ClickHouse, connect
+from runtime.clickhouse import BoundParameters, ClickHouse, connect
 from tests.filter_reference import holds
 from tests.http_lab import PATH, api_of, assert_error, with_key
 from tests.lab import Lab

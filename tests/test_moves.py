@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from consumers.records import EVENT_BYTES
 from producers.simulator import Simulator
+from producers.topic import partition_of
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
 from runtime.expansions import Expansion, Expansions
-from runtime.partitioner import partition_of
-from runtime.topic_admin import change_topic_settings
+from runtime.topic_settings import change_topic_settings
 from schemas import letter
 from schemas.identity import derive_foreign_id, mint_id
 from schemas.interaction import Interaction

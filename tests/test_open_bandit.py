@@ -4,11 +4,11 @@ import csv
 import io
 import zipfile
 from collections import Counter
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from producers.open_bandit import CAMPAIGNS, POLICIES, Campaign, LoggingPolicy, find_wheel, read_log
+from producers.open_bandit import Campaign, LoggingPolicy, find_wheel, read_log
 from runtime.errors import TallyError
 from tests.lab import Lab
 
@@ -25,8 +25,8 @@ def expected(row: dict[str, str], policy: str) -> tuple[Any, ...]:
     return row["item_id"], int(row["position"]) - 1, types, whole_ms, policy, float(row["propensity_score"])
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("campaign", CAMPAIGNS)
+@pytest.mark.parametrize("policy", get_args(LoggingPolicy))
+@pytest.mark.parametrize("campaign", get_args(Campaign))
 async def test_a_log_is_stored_as_its_file_says(lab: Lab, policy: LoggingPolicy, campaign: Campaign) -> None:
     await lab.emit_all(read_log(policy, campaign, "default"))
     counts = await lab.drain()

@@ -12,13 +12,13 @@ from aiokafka import TopicPartition
 from consumers.moves import Mover
 from consumers.worker import Worker
 from producers.simulator import Simulator
+from producers.topic import partition_of
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
-from runtime.partitioner import partition_of
 from tally.comparison import Comparison
 from tally.dead_letter_replay import replay
 from tally.dead_letters import Selection

@@ -11,7 +11,7 @@ from aiokafka.admin import RecordsToDelete
 
 from consumers.worker import Worker
 from producers.producer import Producer
-from runtime import kafka, topic_admin, whole_batches
+from runtime import kafka, topic_settings, whole_batches
 from runtime.errors import Fatal
 from runtime.settings import Settings
 from tests.http_lab import api_of, with_key
@@ -30,7 +30,7 @@ WRONG = [
 
 async def set_on(lab: Lab, topic: str = "", **settings: str) -> None:
     async with kafka.admin(lab.settings) as admin:
-        await topic_admin.change_topic_settings(admin, topic or lab.settings.topic, **settings)
+        await topic_settings.change_topic_settings(admin, topic or lab.settings.topic, **settings)
 
 
 async def committed(lab: Lab) -> dict[int, int]:
@@ -59,7 +59,7 @@ async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
     """The broker's default does not matter."""
     async with kafka.admin(lab.settings) as admin:
         for topic in (lab.settings.topic, lab.settings.dead_letter_topic_name):
-            assert (await topic_admin.topic_overrides(admin, topic))["cleanup.policy"] == "delete"
+            assert (await topic_settings.topic_overrides(admin, topic))["cleanup.policy"] == "delete"
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG)

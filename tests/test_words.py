@@ -13,6 +13,7 @@ import pytest
 
 from runtime import metrics
 from runtime.settings import Settings
+from runtime.settings_doc import descriptions
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
@@ -134,7 +135,7 @@ def test_the_meaning_of_an_error_stands_alone(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_the_meaning_of_a_setting_stands_alone(name: str) -> None:
-    text = Settings.model_fields[name].description or ""
+    text = descriptions().get(name, "")
     assert stands_alone(text), f"{name}: {text}"
 
 

@@ -13,7 +13,7 @@ from consumers.records import DEFAULT_LIMITS, PlainRecord, Records
 from consumers.validation import Validation
 from kernels.scan_event import Columns
 from kernels.scanner import scan
-from runtime.log_reader import Items
+from runtime.log_batches import Items
 from schemas.wire import encode_headers
 
 NAMESPACE = "tenänt"

@@ -24,7 +24,7 @@ _IN_REACH = (
     "_topic = {topic:String} AND _partition = {partition:UInt32} "
     "AND timestamp >= fromUnixTimestamp64Milli({reach_ms:Int64}, 'UTC') AND _offset < {before:UInt64}"
 )
-# The partition of a row that has a deduplication key, as by `schemas.wire.partition_key` and `runtime.partitioner`.
+# The partition of a row that has a deduplication key, as by `schemas.wire.partition_key` and `partition_of`.
 _BELONGS_ON = (
     "kafkaMurmurHash(concat(namespace, ':', if(ifNull(execution_id, '') != '', assumeNotNull(execution_id), "
     "_idempotency_key))) % {partitions:UInt32} = {home:UInt32}"

@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 
 from consumers.claims.owners import OFFSET_AT, OWNER_BYTES, TOMBSTONE_OFFSET
-from runtime.settings.redis import CLAIM_AGE_STEPS
+from runtime.settings.stores import CLAIM_AGE_STEPS
 
 LAYOUT_BYTES, EPOCH_BYTES, SPACE_BYTES = 8, 16, 4
 PLACE = struct.Struct("<II")

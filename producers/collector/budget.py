@@ -46,12 +46,8 @@ class Reservation:
         self.bytes = 0
         self.events = 0
 
-    def take_bytes(self, size: int) -> None:
-        """Reserve bytes. Raises ApiError 503."""
-        self._budget.take(0, size)
+    def take(self, size: int = 0, *, events: int = 0) -> None:
+        """Reserve bytes, or capacity for events. Raises ApiError 503."""
+        self._budget.take(events, size)
         self.bytes += size
-
-    def take_events(self, count: int) -> None:
-        """Reserve capacity for events. Raises ApiError 503."""
-        self._budget.take(count, 0)
-        self.events += count
+        self.events += events

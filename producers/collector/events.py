@@ -17,8 +17,7 @@ from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import mint_id
-from schemas.interaction import MAX_OBJECT_BYTES, OBJECT_FIELDS
-from schemas.json_bounds import MAX_DEPTH, depth_of_text
+from schemas.json_bounds import MAX_DEPTH
 from schemas.rejection import Reason, Rejection
 from schemas.validator import first_of, validate_request
 from schemas.wire import ValidEvent, encode_headers, partition_key
@@ -66,10 +65,7 @@ class RequestValidator:
 
     def __init__(self, settings: Settings) -> None:
         self._event_bytes = settings.http_event_bytes
-        self._object_bytes = settings.http_object_bytes
-        self._depth = settings.http_depth
         self._most_items = settings.http_batch_items
-        self._is_narrower = self._depth < MAX_DEPTH or self._object_bytes < MAX_OBJECT_BYTES
         self._turns = TurnQueue()
 
     async def validate(self, value: bytes | Raw) -> ValidEvent | Sequence[Rejection]:
@@ -80,23 +76,11 @@ class RequestValidator:
         if len(value) > self._event_bytes:
             limit = f"the event is {len(value)} bytes of JSON, at most {self._event_bytes} are allowed here"
             return [Rejection("too_large", "", f"{limit} (TALLY_HTTP_EVENT_BYTES)")]
-        validated = validate_request(value)
-        if not self._is_narrower or not isinstance(validated, ValidEvent):
-            return validated
-        if (depth := depth_of_text(value.decode())) > self._depth:
-            return [Rejection("too_deep", "", f"nests {depth} levels, at most {self._depth} are allowed here")]
-        for name in OBJECT_FIELDS:
-            size = len(getattr(validated.event, name))
-            if size > self._object_bytes:
-                limit = f"is {size} bytes of JSON, at most {self._object_bytes} are allowed here"
-                return [Rejection("too_large", name, limit)]
-        return validated
+        return validate_request(value)
 
     async def validate_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
         """Validate many events, each by itself. An event that the scanner accepts keeps its text."""
-        found: list[AcceptedEvent | Sequence[Rejection] | None] = [None] * len(items)
-        if not self._is_narrower:
-            found = await _run_by_size(sum(map(len, items)), _scan_items, items)
+        found = await _run_by_size(sum(map(len, items)), _scan_items, items)
         for index, item in enumerate(items):
             if found[index] is None:
                 validated = await self.validate(item)

@@ -19,7 +19,7 @@ from producers.collector.events import (
     refusal_of_all,
 )
 from producers.collector.hints import DuplicateHints
-from producers.topic import OutgoingRecord, RecordMetadata, TopicWriter
+from producers.topic import OutgoingRecord, TopicWriter
 from runtime.errors import RecordRefused, TallyError, Unavailable
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.body import json_response, read_body, read_model
@@ -75,9 +75,12 @@ class Collector:
             if not isinstance(validated, ValidEvent):
                 REFUSED.labels("create", validated[0].reason).inc()
                 raise refusal(validated)
-            reservation.take_events(1)
+            reservation.take(events=1)
             record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
-            metadata = await self._put(record)
+            try:
+                metadata = await self.topic.put(record)
+            except TallyError as error:
+                raise _not_acknowledged(error) from error
         ACCEPTED.labels("create").inc()
         final = waited = None
         if seconds is not None and self._wait_for is not None:
@@ -89,7 +92,11 @@ class Collector:
             if final is None
             else _owner(final)
         )
-        return _created(validated, record.interaction_id, metadata.append_ms, first, preference_applied(waited))
+        headers = preference_applied(waited) | {"X-Interaction-Id": record.interaction_id}
+        if first is not None:
+            headers["X-Duplicate-Of"] = first
+        answer = record_from_event(validated, record.interaction_id, metadata.append_ms, deduplicated=first is not None)
+        return json_response(answer, headers)
 
     async def _first(self, namespace: str, validated: ValidEvent, key: str | None, interaction_id: str) -> str | None:
         """Return a hint at the event that this one repeats. An event with its own time is a backfill without hints."""
@@ -132,7 +139,7 @@ class Collector:
         return response if sending.refused else Response(status_code=204)
 
     async def _read(self, request: Request, limit_bytes: int, reservation: Reservation) -> bytes:
-        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, reservation.take_bytes)
+        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, reservation.take)
 
     async def _validated(
         self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], OutgoingRecord], route: str
@@ -152,7 +159,7 @@ class Collector:
         """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
         records = sending.records
         failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
-        reservation.take_events(len(records))
+        reservation.take(events=len(records))
         send_error: TallyError | None = None
         for index, error in zip(records, await self.topic.put_all(list(records.values())), strict=True):
             if error is not None:
@@ -171,12 +178,6 @@ class Collector:
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
         return json_response(answer), send_error
 
-    async def _put(self, record: OutgoingRecord) -> RecordMetadata:
-        try:
-            return await self.topic.put(record)
-        except TallyError as error:
-            raise _not_acknowledged(error) from error
-
 
 def _not_acknowledged(error: Exception) -> ApiError:
     if isinstance(error, RecordRefused):
@@ -189,13 +190,3 @@ def _owner(final: Outcome) -> str | None:
     if isinstance(final, RejectedFor):
         raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
     return final.interaction_id if isinstance(final, DuplicateOf) else None
-
-
-def _created(
-    validated: ValidEvent, interaction_id: str, append_ms: int, first: str | None, headers: dict[str, str]
-) -> Response:
-    record = record_from_event(validated, interaction_id, append_ms, deduplicated=first is not None)
-    headers |= {"X-Interaction-Id": interaction_id}
-    if first is not None:
-        headers |= {"X-Duplicate-Of": first}
-    return json_response(record, headers)

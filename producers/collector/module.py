@@ -9,16 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
-from producers.clients import ProducerClients
 from producers.collector import documents
 from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
-from producers.topic import TopicWriter
+from producers.topic import ProducerClients, TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError
 from runtime.http import openapi, paths
 from runtime.http.access import Caller
-from runtime.http.admission import apply_rate_limit, require_scope
 from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, Check, Stores
@@ -75,7 +73,7 @@ class CollectorModule:
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints: create, batch, beacon and page tokens."""
         router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
-        writer = require_scope(base, "write")
+        writer = base.require_scope("write")
 
         @router.post(
             "",
@@ -114,7 +112,7 @@ class CollectorModule:
             """Record a page's interactions: one, a list, or a batch. 204; 200 lists the invalid ones."""
             # Any page may read the response, to decide whether to repeat; the token decides who may write.
             request.scope[EXTRA_HEADERS] = {"Access-Control-Allow-Origin": "*"}
-            caller = await apply_rate_limit(base, request, base.access.page(request, token))
+            caller = await base.apply_rate_limit(request, base.access.page(request, token))
             return await self._collector.page(request, caller.namespace)
 
         @router.post(
@@ -126,8 +124,8 @@ class CollectorModule:
         async def beacon_token(request: Request, caller: Annotated[Caller, Depends(writer)]) -> dict[str, Any]:
             """Return a token that lets pages of one origin write into this namespace for a limited time."""
             wanted = await self._collector.token_request(request)
-            token = base.access.new_page_token(caller, wanted.origin, wanted.expires_in_s)
-            return {"token": base.access.signed(token), "expires_in_s": wanted.expires_in_s}
+            token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
+            return {"token": token, "expires_in_s": wanted.expires_in_s}
 
         return router
 

@@ -89,16 +89,12 @@ class Access:
             raise forbidden(f"the key lacks the scope {scope!r}")
         return _note_caller(request, key, select_namespace(request.headers.get("x-namespace"), key))
 
-    def new_page_token(self, caller: Caller, origin: str, life_s: int) -> PageToken:
-        """Return a page token of an origin, to be signed with the caller's key."""
-        return PageToken.until(caller.key_id, caller.namespace, origin, life_s)
-
-    def signed(self, token: PageToken) -> str:
-        """Return the signed token as text. Raises ApiError 401 when its key was just revoked."""
-        key = self._keys.get(token.key_id)
+    def page_token(self, caller: Caller, origin: str, life_s: int) -> str:
+        """Return a page token of an origin. Raises ApiError 401 when the caller's key was just revoked."""
+        key = self._keys.get(caller.key_id)
         if key is None:
             raise unauthorized("the key is unknown")
-        return token.signed(key.hashed)
+        return PageToken.until(caller.key_id, caller.namespace, origin, life_s).signed(key.hashed)
 
     def _unknown(self, message: str) -> ApiError:
         """Return 401, or 503 while the keys have not been read yet: a 401 is final."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
-from runtime.errors import TallyError, reason_of
+from runtime.errors import TallyError, Unavailable, reason_of
 from runtime.faults.redis import REDIS_FAILED
 from runtime.metrics import REDIS_BYPASSED
 from runtime.redis import Redis, connect_redis
@@ -57,6 +57,11 @@ class BestEffortRedis:
             log.warning("%s: proceeding without Redis (TALLY_REDIS): %s", purpose, reason_of(error))
             REDIS_BYPASSED.labels(purpose).inc()
             return None
+
+    async def check(self) -> None:
+        """Raise Unavailable unless Redis answers."""
+        if await self.ask("readiness", lambda connected: connected.ping()) is None:
+            raise Unavailable("Redis does not answer")
 
     def _connect(self) -> None:
         if self._redis is None and self._connecting is None and time.monotonic() >= self._not_before:

@@ -20,13 +20,13 @@ from starlette.exceptions import HTTPException
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Degraded, TallyError, Unavailable
 from runtime.http import openapi, paths
-from runtime.http.access import Access
+from runtime.http.access import Access, Caller
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, unavailable
-from runtime.http.head import HeadAsGet
 from runtime.http.hosts import AllowedHosts
+from runtime.http.keys import Scope
 from runtime.http.limits import RateLimits
-from runtime.http.middleware import REQUEST_ID, RequestMiddleware
+from runtime.http.middleware import EXTRA_HEADERS, REQUEST_ID, HeadAsGet, RequestMiddleware
 from runtime.http.origins import serialized_origin
 from runtime.metrics import BUILD
 from runtime.settings import Settings
@@ -59,12 +59,25 @@ class Check(NamedTuple):
 
 
 class AppContext(NamedTuple):
-    """Context shared by all API modules."""
+    """Context shared by all API modules, and their admission control."""
 
     settings: Settings
     access: Access
     limits: RateLimits
     redis: BestEffortRedis
+
+    def require_scope(self, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+        """Return a dependency that authenticates a caller with this scope. It raises ApiError 401, 403 or 429."""
+
+        async def caller(request: Request) -> Caller:
+            return await self.apply_rate_limit(request, self.access.caller(request, scope))
+
+        return caller
+
+    async def apply_rate_limit(self, request: Request, caller: Caller) -> Caller:
+        """Spend a token of the caller's rate limit. Raises ApiError 429."""
+        request.scope.setdefault(EXTRA_HEADERS, {}).update(await self.limits.spend(caller))
+        return caller
 
 
 class Stores(NamedTuple):
@@ -106,7 +119,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
             if settings.redis.get_secret_value():
                 await stack.enter_async_context(redis.opened())
             checks = {
-                "redis": Check(_redis_check(redis), needed=False),
+                "redis": Check(redis.check, needed=False),
                 "keys": Check(base.access.check, needed=False),
             }
             for module in modules:
@@ -118,7 +131,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
             gc.collect()
             gc.freeze()
             yield
-            readiness.checks = {"process": Check(_stopping)}
+            readiness.checks = {"process": Check(_not_serving)}
 
     app = FastAPI(
         title="Tally",
@@ -193,7 +206,7 @@ class _Cors(CORSMiddleware):
 
 class _Readiness:
     def __init__(self) -> None:
-        self.checks: Mapping[str, Check] = {"process": Check(_starting)}
+        self.checks: Mapping[str, Check] = {"process": Check(_not_serving)}
         self._lock = asyncio.Lock()
         self._answer: dict[str, Any] = {}
         self._until = 0.0
@@ -221,20 +234,8 @@ async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degrad
     return "ok", ""
 
 
-def _redis_check(redis: BestEffortRedis) -> Callable[[], Awaitable[None]]:
-    async def ask() -> None:
-        if await redis.ask("readiness", lambda connected: connected.ping()) is None:
-            raise Unavailable("Redis does not answer")
-
-    return ask
-
-
-async def _starting() -> None:
-    raise Unavailable("the process is starting")
-
-
-async def _stopping() -> None:
-    raise Unavailable("the process is stopping")
+async def _not_serving() -> None:
+    raise Unavailable("the process is starting or stopping")
 
 
 async def _on_api_error(_request: Request, error: Exception) -> Response:

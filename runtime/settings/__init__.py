@@ -12,14 +12,12 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from runtime.errors import SettingsError
 from runtime.log import LogFormat
-from runtime.masking import register_secrets
-from runtime.settings.clickhouse import ClickHouseSettings
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
-from runtime.settings.redis import RedisSettings
-from runtime.settings.retention import RetentionSettings
+from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 from runtime.stack_file import StackFile, StackPhase
+from runtime.text import register_secrets
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
@@ -31,44 +29,26 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
 
     model_config = SettingsConfigDict(env_prefix="TALLY_", frozen=True, extra="ignore")
 
-    data_dir: Path = Field(DEFAULT_DATA_DIR, description="Directory of the embedded stack's data, logs and stack.json.")
-    cache_dir: Path = Field(
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tally",
-        description="Directory of Kafka's jars, shared by all data directories.",
-    )
-    tls_ca_file: str = Field(
-        "", description="PEM file of the certificate authorities for Kafka, Redis and ClickHouse. Empty: the system's."
-    )
-    traces_endpoint: str = Field(
-        "",
-        description=(
-            "OTLP endpoint over HTTP that traces are sent to: http[s]://host:port/v1/traces. Empty: no traces."
-        ),
-    )
-    traces_ratio: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="Fraction of requests that are traced, besides those that the caller traces already.",
-    )
-    log_format: LogFormat = Field("text", description="Log format: text, or json with one object per line.")
-    namespace: str = Field(
-        "default", description="Default namespace, of records without a namespace header and of commands."
-    )
-    api_key: SecretStr = Field(
-        SecretStr(""),
-        description=(
-            "API key with all scopes, besides the keys of `tally keys`. Empty: none, but `tally up` generates one."
-        ),
-    )
-    api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("default",),
-        min_length=1,
-        description="Namespaces of TALLY_API_KEY, separated by commas. The first is the default of its requests.",
-    )
-    connect_timeout_ms: int = Field(
-        10_000, ge=100, description="Milliseconds until a store that does not answer is reported."
-    )
+    data_dir: Path = DEFAULT_DATA_DIR
+    """Directory of the embedded stack's data, logs and stack.json."""
+    cache_dir: Path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tally"
+    """Directory of Kafka's jars, shared by all data directories."""
+    tls_ca_file: str = ""
+    """PEM file of the certificate authorities for Kafka, Redis and ClickHouse. Empty: the system's."""
+    traces_endpoint: str = ""
+    """OTLP endpoint over HTTP that traces are sent to: http[s]://host:port/v1/traces. Empty: no traces."""
+    traces_ratio: float = Field(0.01, ge=0, le=1)
+    """Fraction of requests that are traced, besides those that the caller traces already."""
+    log_format: LogFormat = "text"
+    """Log format: text, or json with one object per line."""
+    namespace: str = "default"
+    """Default namespace, of records without a namespace header and of commands."""
+    api_key: SecretStr = SecretStr("")
+    """API key with all scopes, besides the keys of `tally keys`. Empty: none, but `tally up` generates one."""
+    api_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(("default",), min_length=1)
+    """Namespaces of TALLY_API_KEY, separated by commas. The first is the default of its requests."""
+    connect_timeout_ms: int = Field(10_000, ge=100)
+    """Milliseconds until a store that does not answer is reported."""
 
     @field_validator("key_prefix", "topic")
     @classmethod

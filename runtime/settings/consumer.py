@@ -11,63 +11,32 @@ from runtime.sizes import MIB
 class ConsumerSettings(BaseSettings):
     """Settings of workers: their group, batches and reject fuses."""
 
-    group: str = Field(
-        "tally", description="Consumer group id. Changing it restarts consumption from the earliest offset."
-    )
-    session_timeout_ms: int = Field(
-        10_000, ge=1_000, description="Milliseconds without a heartbeat until a worker loses its partitions."
-    )
-    stuck_ms: int = Field(
-        30_000,
-        ge=100,
-        description="Milliseconds without a commit, while records wait, after which a partition is reported as stuck.",
-    )
-    topic_check_ms: int = Field(
-        10_000,
-        ge=50,
-        description="Milliseconds between a worker's checks of the topic's settings and its partitions' progress.",
-    )
-    batch_rows: int = Field(150_000, ge=1, le=1_000_000, description="Maximum rows per insert.")
-    batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB, description="Maximum encoded bytes per insert.")
-    batch_uncompressed_bytes: int = Field(
-        64 * MIB,
-        ge=MIB,
-        le=1024 * MIB,
-        description=(
-            "Largest record batch that is read, in bytes, uncompressed. The offsets of a larger one are "
-            "rejected; reading one takes about four times as much memory."
-        ),
-    )
-    batch_age_ms: int = Field(
-        100,
-        ge=1,
-        le=60_000,
-        description=(
-            "Maximum batching delay in milliseconds, while fewer records wait at the broker than fill a batch."
-        ),
-    )
-    reject_window: int = Field(
-        10_000,
-        ge=1,
-        description=(
-            "Records of one namespace in one worker over which its reject fuse counts. It trips when at least "
-            "half were rejected, and closes when less than half are."
-        ),
-    )
-    reject_policy: Literal["drain", "hold"] = Field(
-        "drain",
-        description=(
-            "Treatment of valid events while their namespace's reject fuse has tripped: drain stores them, "
-            "hold makes them dead letters (namespace_held) to replay later."
-        ),
-    )
-    stop_timeout_ms: int = Field(30_000, ge=1_000, description="Milliseconds to finish batches in flight on shutdown.")
-    metrics_port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description=(
-            "Port of a worker's /metrics, /v1/health and /v1/ready; several workers count up from it. 0: none."
-        ),
-    )
-    metrics_host: str = Field("127.0.0.1", description="Address that a worker's metrics port listens on.")
+    group: str = "tally"
+    """Consumer group id. Changing it restarts consumption from the earliest offset."""
+    session_timeout_ms: int = Field(10_000, ge=1_000)
+    """Milliseconds without a heartbeat until a worker loses its partitions."""
+    stuck_ms: int = Field(30_000, ge=100)
+    """Milliseconds without a commit, while records wait, after which a partition is reported as stuck."""
+    topic_check_ms: int = Field(10_000, ge=50)
+    """Milliseconds between a worker's checks of the topic's settings and its partitions' progress."""
+    batch_rows: int = Field(150_000, ge=1, le=1_000_000)
+    """Maximum rows per insert."""
+    batch_bytes: int = Field(64 * MIB, ge=1, le=1024 * MIB)
+    """Maximum encoded bytes per insert."""
+    batch_uncompressed_bytes: int = Field(64 * MIB, ge=MIB, le=1024 * MIB)
+    """Largest record batch that is read, in bytes, uncompressed. The offsets of a larger one are rejected; reading one
+    takes about four times as much memory."""
+    batch_age_ms: int = Field(100, ge=1, le=60_000)
+    """Maximum batching delay in milliseconds, while fewer records wait at the broker than fill a batch."""
+    reject_window: int = Field(10_000, ge=1)
+    """Records of one namespace in one worker over which its reject fuse counts. It trips when at least half were
+    rejected, and closes when less than half are."""
+    reject_policy: Literal["drain", "hold"] = "drain"
+    """Treatment of valid events while their namespace's reject fuse has tripped: drain stores them, hold makes them
+    dead letters (namespace_held) to replay later."""
+    stop_timeout_ms: int = Field(30_000, ge=1_000)
+    """Milliseconds to finish batches in flight on shutdown."""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Port of a worker's /metrics, /v1/health and /v1/ready; several workers count up from it. 0: none."""
+    metrics_host: str = "127.0.0.1"
+    """Address that a worker's metrics port listens on."""

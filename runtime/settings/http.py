@@ -7,195 +7,86 @@ from pydantic_settings import BaseSettings, NoDecode
 
 from runtime.http.origins import serialized_origin
 from runtime.sizes import MIB
-from schemas.interaction import MAX_OBJECT_BYTES
-from schemas.json_bounds import MAX_DEPTH
 
 
 class HttpSettings(BaseSettings):
     """Settings of API processes."""
 
-    lookup_in_flight: int = Field(
-        2_000, ge=1, description="Maximum lookups in flight in a reader. Further ones are answered 503."
-    )
-    read_wait_ms: int = Field(
-        2_000,
-        ge=0,
-        le=60_000,
-        description="Milliseconds that a GET waits for an event in flight before it answers 404.",
-    )
-    prefer_wait_ms: int = Field(
-        10_000,
-        ge=0,
-        le=60_000,
-        description="Longest wait in milliseconds that a request may ask for with `Prefer: wait`.",
-    )
-    waiters: int = Field(
-        1_000, ge=1, description="Maximum requests that wait for an outcome. Further ones do not wait."
-    )
-    lists_in_flight: int = Field(
-        64, ge=1, description="Maximum list queries in flight in one API process. Further ones are answered 503."
-    )
-    list_page_bytes: int = Field(
-        16 * MIB,
-        ge=MIB,
-        le=1024 * MIB,
-        description=(
-            "Largest page of a list, in bytes of metadata and query_snapshot. A larger one is refused with 422."
-        ),
-    )
-    lists_in_flight_bytes: int = Field(
-        256 * MIB,
-        ge=MIB,
-        description="Maximum bytes of pages that one API process holds until clients have read them. Then 503.",
-    )
-    list_timeout_ms: int = Field(20_000, ge=100, description="Milliseconds until a list query is given up.")
+    lookup_in_flight: int = Field(2_000, ge=1)
+    """Maximum lookups in flight in a reader. Further ones are answered 503."""
+    read_wait_ms: int = Field(2_000, ge=0, le=60_000)
+    """Milliseconds that a GET waits for an event in flight before it answers 404."""
+    prefer_wait_ms: int = Field(10_000, ge=0, le=60_000)
+    """Longest wait in milliseconds that a request may ask for with `Prefer: wait`."""
+    waiters: int = Field(1_000, ge=1)
+    """Maximum requests that wait for an outcome. Further ones do not wait."""
+    lists_in_flight: int = Field(64, ge=1)
+    """Maximum list queries in flight in one API process. Further ones are answered 503."""
+    list_page_bytes: int = Field(16 * MIB, ge=MIB, le=1024 * MIB)
+    """Largest page of a list, in bytes of metadata and query_snapshot. A larger one is refused with 422."""
+    lists_in_flight_bytes: int = Field(256 * MIB, ge=MIB)
+    """Maximum bytes of pages that one API process holds until clients have read them. Then 503."""
+    list_timeout_ms: int = Field(20_000, ge=100)
+    """Milliseconds until a list query is given up."""
 
-    http_in_flight: int = Field(
-        2_000, ge=1, description="Maximum requests in flight in one API process. Further ones are answered 503."
-    )
-    http_body_bytes: int = Field(
-        MIB,
-        ge=1024,
-        le=64 * MIB,
-        description="Largest request body in bytes, uncompressed. A larger one is refused with 413.",
-    )
-    http_batch_bytes: int = Field(
-        10 * MIB,
-        ge=1024,
-        le=256 * MIB,
-        description="Largest body of a batch request in bytes, uncompressed. A larger one is refused with 413.",
-    )
-    http_batch_items: int = Field(
-        1_000, ge=1, le=10_000, description="Maximum events in a batch request. A larger batch is refused with 422."
-    )
-    http_event_bytes: int = Field(
-        256 * 1024,
-        ge=1024,
-        le=2 * MIB,
-        description="Largest JSON text of one event in bytes, alone or in a batch. A larger one is refused with 422.",
-    )
-    http_list_bytes: int = Field(
-        256 * 1024,
-        ge=1024,
-        le=2 * MIB,
-        description="Largest body of a list or page-token request in bytes. A larger one is refused with 413.",
-    )
-    http_object_bytes: int = Field(
-        MAX_OBJECT_BYTES,
-        ge=2,
-        le=MAX_OBJECT_BYTES,
-        description="Largest metadata and largest query_snapshot, in bytes each. A larger one is refused with 422.",
-    )
-    http_depth: int = Field(
-        MAX_DEPTH,
-        ge=2,
-        le=MAX_DEPTH,
-        description="Maximum nesting depth of an event's JSON. Deeper events are refused with 422.",
-    )
-    http_body_timeout_ms: int = Field(
-        30_000, ge=100, description="Milliseconds for a request body to arrive. Then 408."
-    )
-    http_connections: int = Field(
-        4_096,
-        ge=1,
-        le=1_000_000,
-        description=(
-            "Maximum connections that one API process serves. Requests on further ones are answered 503, "
-            "except health, readiness and metrics."
-        ),
-    )
-    http_head_bytes: int = Field(
-        32 * 1024,
-        ge=1024,
-        le=MIB,
-        description="Largest request line with its headers, in bytes. A larger one is refused with 431 or 414.",
-    )
-    http_headers: int = Field(
-        100, ge=16, le=10_000, description="Maximum headers of a request. A request with more is refused with 431."
-    )
-    http_head_timeout_ms: int = Field(
-        10_000,
-        ge=100,
-        description=(
-            "Milliseconds for a request's headers to arrive, and for a new connection to send anything. Then "
-            "408, or the connection is closed."
-        ),
-    )
-    http_keep_alive_ms: int = Field(
-        75_000,
-        ge=0,
-        description=(
-            "Milliseconds that an idle connection stays open. Set it above the idle timeout of a load "
-            "balancer in front, which otherwise sends requests into closing connections."
-        ),
-    )
-    http_write_timeout_ms: int = Field(
-        30_000,
-        ge=100,
-        description="Milliseconds for a client to read another 64 KiB of its answer. A slower connection is cut.",
-    )
-    http_pipelined: int = Field(
-        100,
-        ge=1,
-        le=10_000,
-        description="Maximum pipelined requests on one connection. The next one is refused with 503.",
-    )
-    http_log_repeats: int = Field(
-        10,
-        ge=1,
-        description=(
-            "Maximum log lines of one kind that an API process writes in 30 s, besides its access log. "
-            "Further ones are counted."
-        ),
-    )
-    http_access_log: bool = Field(True, description="Whether each request is logged, without its query string.")
-    http_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description=(
-            "Host names that the API answers to (Host header), separated by commas. Empty: any, but only this "
-            "machine's own while it listens on a loopback address."
-        ),
-    )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description=(
-            "Origins of pages that may call the API from a browser, such as https://app.example, separated by "
-            "commas. *: any."
-        ),
-    )
+    http_in_flight: int = Field(2_000, ge=1)
+    """Maximum requests in flight in one API process. Further ones are answered 503."""
+    http_body_bytes: int = Field(MIB, ge=1024, le=64 * MIB)
+    """Largest request body in bytes, uncompressed. A larger one is refused with 413."""
+    http_batch_bytes: int = Field(10 * MIB, ge=1024, le=256 * MIB)
+    """Largest body of a batch request in bytes, uncompressed. A larger one is refused with 413."""
+    http_batch_items: int = Field(1_000, ge=1, le=10_000)
+    """Maximum events in a batch request. A larger batch is refused with 422."""
+    http_event_bytes: int = Field(256 * 1024, ge=1024, le=2 * MIB)
+    """Largest JSON text of one event in bytes, alone or in a batch. A larger one is refused with 422."""
+    http_list_bytes: int = Field(256 * 1024, ge=1024, le=2 * MIB)
+    """Largest body of a list or page-token request in bytes. A larger one is refused with 413."""
+    http_body_timeout_ms: int = Field(30_000, ge=100)
+    """Milliseconds for a request body to arrive. Then 408."""
+    http_connections: int = Field(4_096, ge=1, le=1_000_000)
+    """Maximum connections that one API process serves. Requests on further ones are answered 503, except health,
+    readiness and metrics."""
+    http_head_bytes: int = Field(32 * 1024, ge=1024, le=MIB)
+    """Largest request line with its headers, in bytes. A larger one is refused with 431 or 414."""
+    http_headers: int = Field(100, ge=16, le=10_000)
+    """Maximum headers of a request. A request with more is refused with 431."""
+    http_head_timeout_ms: int = Field(10_000, ge=100)
+    """Milliseconds for a request's headers to arrive, and for a new connection to send anything. Then 408, or the
+    connection is closed."""
+    http_keep_alive_ms: int = Field(75_000, ge=0)
+    """Milliseconds that an idle connection stays open. Set it above the idle timeout of a load balancer in front, which
+    otherwise sends requests into closing connections."""
+    http_write_timeout_ms: int = Field(30_000, ge=100)
+    """Milliseconds for a client to read another 64 KiB of its answer. A slower connection is cut."""
+    http_pipelined: int = Field(100, ge=1, le=10_000)
+    """Maximum pipelined requests on one connection. The next one is refused with 503."""
+    http_log_repeats: int = Field(10, ge=1)
+    """Maximum log lines of one kind that an API process writes in 30 s, besides its access log. Further ones are
+    counted."""
+    http_access_log: bool = True
+    """Whether each request is logged, without its query string."""
+    http_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Host names that the API answers to (Host header), separated by commas. Empty: any, but only this machine's own
+    while it listens on a loopback address."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of pages that may call the API from a browser, such as https://app.example, separated by commas. *:
+    any."""
 
-    collector_in_flight: int = Field(
-        20_000,
-        ge=1,
-        description="Maximum events of a collector that Kafka has not acknowledged. Further ones are answered 503.",
-    )
-    collector_in_flight_bytes: int = Field(
-        64 * MIB,
-        ge=MIB,
-        description="Maximum bytes of events that Kafka has not acknowledged. Further ones are answered 503.",
-    )
-    collector_ack_ms: int = Field(
-        10_000,
-        ge=100,
-        description=(
-            "Milliseconds until an event that Kafka has not acknowledged is answered 503. It may still arrive."
-        ),
-    )
+    collector_in_flight: int = Field(20_000, ge=1)
+    """Maximum events of a collector that Kafka has not acknowledged. Further ones are answered 503."""
+    collector_in_flight_bytes: int = Field(64 * MIB, ge=MIB)
+    """Maximum bytes of events that Kafka has not acknowledged. Further ones are answered 503."""
+    collector_ack_ms: int = Field(10_000, ge=100)
+    """Milliseconds until an event that Kafka has not acknowledged is answered 503. It may still arrive."""
 
-    keys_refresh_ms: int = Field(
-        1_000, ge=50, description="Milliseconds until a created or revoked API key takes effect."
-    )
-    redis_patience_ms: int = Field(
-        200,
-        ge=1,
-        description="Milliseconds until the API proceeds without Redis, skipping rate limits and duplicate hints.",
-    )
-    rate_limit_per_s: int = Field(
-        2_000, ge=0, description="Requests per second allowed for an API key without a rate of its own. 0: unlimited."
-    )
-    rate_limit_burst_ms: int = Field(
-        2_000, ge=1, description="Milliseconds of the rate limit that may be used at once."
-    )
+    keys_refresh_ms: int = Field(1_000, ge=50)
+    """Milliseconds until a created or revoked API key takes effect."""
+    redis_patience_ms: int = Field(200, ge=1)
+    """Milliseconds until the API proceeds without Redis, skipping rate limits and duplicate hints."""
+    rate_limit_per_s: int = Field(2_000, ge=0)
+    """Requests per second allowed for an API key without a rate of its own. 0: unlimited."""
+    rate_limit_burst_ms: int = Field(2_000, ge=1)
+    """Milliseconds of the rate limit that may be used at once."""
 
     @field_validator("http_hosts", mode="before")
     @classmethod

@@ -12,38 +12,32 @@ from schemas.letter import MOST_LETTER_BYTES
 class KafkaSettings(BaseSettings):
     """Settings of Kafka: brokers, topics and producers."""
 
-    kafka: str = Field("", description="Kafka bootstrap servers: host:port[,host:port].")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Security protocol of broker connections: SSL encrypts, SASL authenticates."
-    )
-    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
-        "SCRAM-SHA-512",
-        description="SASL mechanism. PLAIN sends the password to the broker, the SCRAM mechanisms do not.",
-    )
-    kafka_username: str = Field("", description="User name for SASL.")
-    kafka_password: SecretStr = Field(SecretStr(""), description="Password for SASL.")
-    topic: str = Field("interactions", description="Topic of events.")
-    dead_letter_topic: str = Field(
-        "", description="Topic of dead letters. Empty: the topic of events with .dead-letters appended."
-    )
-    partitions: int = Field(8, ge=1, le=1000, description="Partitions of the topics that `tally init` creates.")
-    replication: int = Field(1, ge=1, le=10, description="Replication factor of the topics that `tally init` creates.")
-    min_insync: int = Field(
-        0,
-        ge=0,
-        le=10,
-        description="min.insync.replicas of the topics that `tally init` creates. 0: all replicas but one.",
-    )
-    max_record_bytes: int = Field(
-        2 * MIB,
-        ge=64 * 1024,
-        le=64 * MIB,
-        description="Largest record of the topic of events, in bytes (max.message.bytes).",
-    )
-    delivery_timeout_ms: int = Field(
-        30_000, ge=1_000, description="Milliseconds until a producer gives up a record that Kafka does not acknowledge."
-    )
-    emit_in_flight: int = Field(5_000, ge=1, description="Maximum unacknowledged records of a Python producer.")
+    kafka: str = ""
+    """Kafka bootstrap servers: host:port[,host:port]."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Security protocol of broker connections: SSL encrypts, SASL authenticates."""
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
+    """SASL mechanism. PLAIN sends the password to the broker, the SCRAM mechanisms do not."""
+    kafka_username: str = ""
+    """User name for SASL."""
+    kafka_password: SecretStr = SecretStr("")
+    """Password for SASL."""
+    topic: str = "interactions"
+    """Topic of events."""
+    dead_letter_topic: str = ""
+    """Topic of dead letters. Empty: the topic of events with .dead-letters appended."""
+    partitions: int = Field(8, ge=1, le=1000)
+    """Partitions of the topics that `tally init` creates."""
+    replication: int = Field(1, ge=1, le=10)
+    """Replication factor of the topics that `tally init` creates."""
+    min_insync: int = Field(0, ge=0, le=10)
+    """min.insync.replicas of the topics that `tally init` creates. 0: all replicas but one."""
+    max_record_bytes: int = Field(2 * MIB, ge=64 * 1024, le=64 * MIB)
+    """Largest record of the topic of events, in bytes (max.message.bytes)."""
+    delivery_timeout_ms: int = Field(30_000, ge=1_000)
+    """Milliseconds until a producer gives up a record that Kafka does not acknowledge."""
+    emit_in_flight: int = Field(5_000, ge=1)
+    """Maximum unacknowledged records of a Python producer."""
 
     @field_validator("kafka")
     @classmethod

@@ -13,12 +13,12 @@ from consumers.supervised import supervised_workers
 from producers.open_bandit import read_log
 from producers.producer import Producer
 from producers.simulator import Simulator
+from producers.topic import partition_of
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
 from runtime.errors import SettingsError, TallyError, Unavailable
 from runtime.expansions import Expansion, Expansions
-from runtime.partitioner import partition_of
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait

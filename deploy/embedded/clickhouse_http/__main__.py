@@ -12,7 +12,7 @@ os.environ["TZ"] = "UTC"
 import uvicorn
 
 from deploy.embedded.clickhouse_http.users import User, read_users
-from runtime import log, masking
+from runtime import log, text
 from runtime.http.server import GracefulServer
 
 KEEP_ALIVE_S = 60
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     log.configure()
     users = read_users(options.users) if options.users else [_user_of_environment()]
-    masking.register_secrets(user.password for user in users)
+    text.register_secrets(user.password for user in users)
     path = options.path.absolute()
     path.mkdir(parents=True, exist_ok=True)
     os.chdir(path.parent)

@@ -1,10 +1,10 @@
-"""Required settings of a topic, checked before it is used."""
+"""Settings and partition count of a topic: checked before it is used, and changed while it is live."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -22,6 +22,9 @@ LOG_APPEND_TIME = "LogAppendTime"
 CLEANUP_POLICY = "cleanup.policy"
 DELETE = "delete"
 RETENTION_MS = "retention.ms"
+MAX_MESSAGE_BYTES = "max.message.bytes"
+_SET_ON_THE_TOPIC = 1
+"""Kafka's number for the config source "dynamic topic config"."""
 
 REQUIRED: Mapping[str, str] = MappingProxyType({TIMESTAMP_TYPE: LOG_APPEND_TIME, CLEANUP_POLICY: DELETE})
 """Settings of the topic of events."""
@@ -38,9 +41,11 @@ class DescribeConfigsDenied(Fatal):
     """Refusal of DescribeConfigs: Kafka does not show this user a topic's settings."""
 
 
-async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, str]:
-    """Read the settings that Tally checks. Raises Fatal for a missing topic, and DescribeConfigsDenied."""
-    asked = dict.fromkeys((*REQUIRED, RETENTION_MS), "")
+async def _describe(client: AIOKafkaAdminClient, name: str, asked: Mapping[str, str] | None = None) -> list[Any]:
+    """Return the entries of a topic's settings: those asked for, or all.
+
+    Raises Unavailable, Fatal for a missing topic, and DescribeConfigsDenied.
+    """
     try:
         answers: Any = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=asked)])
     except KafkaError as error:
@@ -54,13 +59,43 @@ async def topic_settings(client: AIOKafkaAdminClient, name: str) -> dict[str, st
     if code:
         why = message or refusal.__name__
         raise Fatal(f"topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC): {why}; `tally init` creates it")
-    return {entry[0]: entry[1] for entry in entries}
+    return list(entries)
 
 
 async def check_topic(client: AIOKafkaAdminClient, name: str, required: Mapping[str, str] = REQUIRED) -> dict[str, str]:
     """Return the topic's settings. Raises Fatal when one differs from `required`."""
-    found = await topic_settings(client, name)
+    asked = dict.fromkeys((*REQUIRED, RETENTION_MS), "")
+    found = {entry[0]: entry[1] for entry in await _describe(client, name, asked)}
     for setting, wanted in required.items():
         if found.get(setting) != wanted:
             raise Fatal(f"topic {name} has {setting}={found.get(setting)}: set it to {wanted}, because {_WHY[setting]}")
     return found
+
+
+async def topic_overrides(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
+    """Return the settings that override the broker's defaults. Raises like `check_topic`."""
+    return {entry[0]: entry[1] for entry in await _describe(admin, topic) if entry[3] == _SET_ON_THE_TOPIC}
+
+
+async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
+    """Change settings of a topic (names with _ for dots). Raises Unavailable and Fatal."""
+    # The client has only the request that replaces all settings.
+    wanted = await topic_overrides(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
+    try:
+        answers: Any = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=wanted)])
+    except KafkaError as error:
+        raise kafka_fault(error, f"changing topic {topic}") from error
+    code, message = answers[0].resources[0][:2]
+    if code:
+        raise Fatal(f"topic {topic} could not be changed: {message or for_code(code).__name__}")
+
+
+async def add_partitions(admin: AIOKafkaAdminClient, topic: str, total: int) -> None:
+    """Increase a topic's partition count to `total`. Raises Unavailable and Fatal."""
+    try:
+        answer: Any = await admin.create_partitions({topic: NewPartitions(total)})
+    except KafkaError as error:
+        raise kafka_fault(error, f"adding partitions to topic {topic}") from error
+    for _, code, message in answer.topic_errors:
+        if code:
+            raise Fatal(f"cannot add partitions to topic {topic}: {message or for_code(code).__name__}")
