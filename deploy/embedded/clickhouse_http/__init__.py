@@ -2,7 +2,7 @@
 
     request.py   request of a client: query, database, settings, parameters
     statement.py mode of running a statement: streamed out, streamed in, or at once
-    codecs.py    compressed bodies, both ways
+    body.py      request body, decompressed as it arrives
     engine.py    one engine session per request
     app.py       ASGI application that joins them
 
