@@ -56,6 +56,18 @@ def asked(settings: Settings, stores: Sequence[str], ask: Callable[[], Awaitable
     return asyncio.run(run())
 
 
+def queried(
+    settings: Settings, ask: Callable[[clickhouse.ClickHouse], Awaitable[Answer]], *, others: Sequence[str] = ()
+) -> Answer:
+    """Run `ask` with a connection to ClickHouse, and return its answer. It needs the `others` too: see `asked`."""
+
+    async def run() -> Answer:
+        async with clickhouse.connect(settings) as database:
+            return await ask(database)
+
+    return asked(settings, [*others, "clickhouse"], run)
+
+
 async def _fault_of(settings: Settings, store: str) -> TallyError | None:
     name, ask = _ASK[store]
     patience_ms = settings.connect_timeout_ms

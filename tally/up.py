@@ -17,6 +17,8 @@ from readers.overview import Overview, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
+from runtime.kafka import create_topics
+from runtime.migrate import migrate
 from runtime.ports import is_free, responds_to_http
 from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
@@ -24,7 +26,6 @@ from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
 from tally.demo import Demo
-from tally.initialize import initialize
 from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
@@ -124,7 +125,8 @@ class Up:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         self._stack.note("starting")  # the stores run, workers and API do not yet
-        await initialize(self._settings)
+        await create_topics(self._settings)
+        await migrate(self._settings)
         self._start_workers()
         try:
             await self._start_api()

@@ -14,11 +14,11 @@ from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, parse_range
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, needs, parse_range
 from tally.cli.output import cell, err, out, table
 
 if TYPE_CHECKING:
+    from runtime.clickhouse import ClickHouse
     from tally.dead_letter_replay import ReplayProgress
 
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
@@ -177,8 +177,7 @@ def replay_letters(
     Examples: tally dlq replay --reason wrong_type --patch '{"position": 0}' --dry-run;
     tally dlq replay --origin interactions/3/1042 --patch @fix.json
     """
-    from runtime import clickhouse
-    from tally.answering import asked
+    from tally.answering import queried
     from tally.dead_letter_replay import ReplayProgress, replay
     from tally.dead_letters import Selection
 
@@ -190,17 +189,16 @@ def replay_letters(
     if as_namespace and namespace is None and not origins:
         raise typer.BadParameter("needs --namespace or --origin, to select the letters", param_hint="--as-namespace")
 
-    async def run() -> ReplayProgress:
+    async def run(database: "ClickHouse") -> ReplayProgress:
         done = ReplayProgress()
+        steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
         with err.status("reading letters") as progress:
-            async with clickhouse.connect(settings) as database:
-                steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
-                async with aclosing(steps):
-                    async for done in steps:
-                        progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
+            async with aclosing(steps):
+                async for done in steps:
+                    progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
         return done
 
-    _report(asked(settings, ["kafka", "clickhouse"], run), dry_run=dry_run, as_json=as_json)
+    _report(queried(settings, run, others=["kafka"]), dry_run=dry_run, as_json=as_json)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:

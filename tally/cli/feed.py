@@ -10,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runtime.errors import TallyError
 from schemas.rejection import Rejection
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
 from tally.cli.output import err, out, say
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.tasks import cancel_and_wait
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, parse_range
+from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, needs, parse_range
 from tally.cli.output import cell, err, out, say
 
 if TYPE_CHECKING:

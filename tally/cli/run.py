@@ -8,8 +8,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, load_settings
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings, needs
 from tally.cli.output import err, out, say
 
 if TYPE_CHECKING:
@@ -81,11 +80,13 @@ def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     Example: TALLY_KAFKA=127.0.0.1:9092 TALLY_CLICKHOUSE=http://127.0.0.1:8123 tally init
     """
+    from runtime.kafka import create_topics
+    from runtime.migrate import migrate
     from schemas.tables import LATEST_VERSION
-    from tally.initialize import initialize
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
-    applied = asyncio.run(initialize(settings))
+    asyncio.run(create_topics(settings))
+    applied = asyncio.run(migrate(settings))
     if as_json:
         places = {"topic": settings.topic, "database": settings.database}
         answer_json({**places, "schema": LATEST_VERSION, "applied": applied})

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, load_settings
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings, needs
 from tally.cli.output import out, say
 
 app = typer.Typer(help="Change a live topic.", no_args_is_help=True)
