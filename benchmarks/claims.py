@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from redis.asyncio import Redis as Server
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import command, topic
 from benchmarks.meter import usage
@@ -178,17 +176,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     found = asyncio.run(run(options))
-    table = Table("method", "batch", "bytes per claim", "Valkey us", "client us", "events/s")
-    for each in found:
-        table.add_row(
-            each.way,
-            each.kind,
-            f"{each.bytes_each:.0f}",
-            f"{each.valkey_us:.2f}",
-            f"{each.client_us:.2f}",
-            f"{each.per_s:,.0f}",
-        )
-    Console(width=120).print(table)
+    rows = [
+        (way, kind, f"{bytes_each:.0f}", f"{valkey_us:.2f}", f"{client_us:.2f}", f"{per_s:,.0f}")
+        for way, kind, bytes_each, valkey_us, client_us, per_s in found
+    ]
+    command.show(["method", "batch", "bytes per claim", "Valkey us", "client us", "events/s"], rows)
     command.save(options.folder, "claims", [each._asdict() for each in found])
     with command.plot(options.folder, "claims", "CPU of one claim, us") as axes:
         names = [f"{each.way}\n{each.kind}" for each in found]

@@ -14,6 +14,12 @@ from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, OUTCOMES
 
+PACKAGES = {
+    "engine": ("chdb==3.7.2",),
+    "quix": ("quixstreams==3.28.0", "clickhouse-connect>=1.12,<2"),
+}
+"""Packages of peers that must not enter the project's lock files: each has an environment of its own."""
+
 _ROWS = f"SELECT (SELECT count() FROM {INTERACTIONS}) + (SELECT count() FROM {OUTCOMES})"
 
 
@@ -142,3 +148,17 @@ class Peer(System):
         self._said.close()
         self._log_path.unlink()
         return ""
+
+
+def python_of(peer: str, folder: Path) -> Path:
+    """Return the interpreter of a peer's environment, which is created if missing."""
+    home = folder / peer
+    python = home / "bin" / "python"
+    ready = home / "ready"
+    if not ready.exists():
+        print(f"creating the environment of {peer} (once)", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        subprocess.run([*pip, *PACKAGES[peer]], check=True)
+        ready.touch()
+    return python
