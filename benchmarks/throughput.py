@@ -81,8 +81,8 @@ def _check(deadline: float, system: System, done: int) -> None:
 class Bench:
     """Stack with a filled topic."""
 
-    def __init__(self, stack: Stack, options: argparse.Namespace, environments: Path) -> None:
-        self._stack, self._options, self._environments = stack, options, environments
+    def __init__(self, stack: Stack, options: argparse.Namespace) -> None:
+        self._stack, self._options = stack, options
         self._settings = stack.settings().model_copy(update={"topic": "bench", "partitions": options.partitions})
         self._number = itertools.count()
         self._log_begin_ms = 0
@@ -127,7 +127,7 @@ class Bench:
             "group": table,
             "table": f"{PEER_DATABASE}.{table}",
         }
-        python = Path(sys.executable) if name == "naive" else python_of(name, self._environments)
+        python = Path(sys.executable) if name == "naive" else python_of(name, self._options.folder / "environments")
         system = Peer(label, python, PEERS / f"{name}.py", events, {**where, **options})
         async with connect(self._settings, database="default") as database, connect_redis(self._settings) as redis:
             await database.command(f"CREATE DATABASE IF NOT EXISTS {PEER_DATABASE}")
@@ -142,7 +142,7 @@ async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
     """Measure all rounds."""
     rounds = []
     with command.temporary_stack(options.folder) as stack:
-        bench = Bench(stack, options, options.folder / "environments")
+        bench = Bench(stack, options)
         await bench.fill()
         slice_ = min(options.events, options.slice)
         turns: list[Callable[[], AbstractAsyncContextManager[System]]] = [
