@@ -8,6 +8,7 @@ import re
 import shutil
 from base64 import b64encode
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,7 +18,14 @@ import chdb
 from deploy.embedded.clickhouse_http.errors import ErrorCode, error, from_engine
 from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
 from deploy.embedded.clickhouse_http.statement import Statement, split_settings
-from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, StatementCaller, User, engine_config, engine_users
+from deploy.embedded.clickhouse_http.users import (
+    BACKUP_ROLE,
+    StatementCaller,
+    User,
+    engine_config,
+    engine_users,
+    identifier,
+)
 from runtime.private_file import write_private
 
 _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
@@ -35,7 +43,14 @@ CHECKED_STATEMENTS = 1_024
 CHECKED_STATEMENT_CHARS = 8_192
 """Cached checks, and the longest cached statement: a check costs as much as a small query."""
 
-_FAILED = (chdb.ChdbError, RuntimeError)
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Raise the engine's errors as ClickHouseError."""
+    try:
+        yield
+    except (chdb.ChdbError, RuntimeError) as failed:
+        raise from_engine(failed) from failed
 
 
 class Session:
@@ -62,7 +77,7 @@ class Session:
                 self._set({**own, **caller.settings, **marked})
             if caller is not None:
                 if caller.database:  # before the role: choosing a database needs no right, reading its tables does
-                    self._run(f"USE {_identifier(caller.database)}")
+                    self._run(f"USE {identifier(caller.database)}")
                 self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
         except BaseException:
             self.close()
@@ -73,38 +88,24 @@ class Session:
             self._run("SET " + ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items()))
 
     def _run(self, sql: str) -> None:
-        try:
+        with _engine_errors():
             self._connection.query(sql)
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
 
     def query(self, sql: str, output_format: str, params: Mapping[str, str]) -> bytes:
         """Run a statement to its end and return its whole result."""
-        try:
+        with _engine_errors():
             return bytes(self._connection.query(sql, output_format, params=dict(params)).bytes())
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
 
     def write(self, sql: str) -> int:
         """Run a statement that writes, and return the number of rows written."""
-        try:
+        with _engine_errors():
             return int(self._connection.query(sql).rows_written())
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
 
     def stream(self, sql: str, output_format: str, params: Mapping[str, str]) -> Iterator[bytes]:
         """Yield a SELECT's result block by block; closing the iterator cancels the query."""
-        try:
-            result = self._connection.send_query(sql, output_format, params=dict(params))
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
-        try:
+        with _engine_errors(), closing(self._connection.send_query(sql, output_format, params=dict(params))) as result:
             for block in result:
                 yield bytes(block.bytes())
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
-        finally:
-            result.close()
 
     def close(self) -> None:
         """End the session. Safe to call twice."""
@@ -240,10 +241,6 @@ def _write_config(name: str, users: Sequence[User]) -> str:
 
 def _literal(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _identifier(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def summary(written_rows: int) -> str:
