@@ -25,7 +25,7 @@ from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.demo import Demo
+from tally.demo import run_demo
 from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
@@ -73,14 +73,10 @@ def run(settings: Settings, options: Options, say: ReportLine, show: Show) -> No
         try:
             asyncio.run(up.run(begun))
         finally:
-            _ignore_signals()  # the shutdown must not be interrupted
+            for number in (signal.SIGINT, signal.SIGTERM):  # the shutdown must not be interrupted
+                signal.signal(number, signal.SIG_IGN)
     if up.interrupted:
         raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -150,10 +146,6 @@ class Up:
         self.interrupted = True
         self._stop.set()
 
-    @property
-    def _key(self) -> str:
-        return self._settings.api_key.get_secret_value()
-
     def _data_dir_option(self) -> str:
         """The option with which other commands find this stack from any directory."""
         folder = self._settings.data_dir
@@ -201,7 +193,7 @@ class Up:
             self._api.pid,
             self._workers.pids,
         )
-        file.key, file.workers = self._key, self._options.workers
+        file.key, file.workers = self._settings.api_key.get_secret_value(), self._options.workers
         file.settings = {name: str(getattr(self._settings, name)) for name in SHARED_SETTINGS}
         if file != self._written:
             file.write(self._settings.data_dir)
@@ -226,8 +218,8 @@ class Up:
         async with running(self._report(database), "reporting"):
             if self._options.demo:
                 rate, seconds = self._options.rate, self._options.seconds
-                demo = Demo(self._settings, database, self._api_url, rate=rate, seconds=seconds, say=self._say)
-                await demo.run(self._stop)
+                where = self._settings, database, self._api_url
+                await run_demo(*where, self._stop, rate=rate, seconds=seconds, say=self._say)
             elif self._options.seconds is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)
