@@ -23,7 +23,7 @@ from schemas.identity import mint_id
 from tally.comparison import Comparison
 from tally.dead_letter_replay import replay
 from tally.dead_letters import Selection
-from tally.replay import opened
+from tally.replay import Replay
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click
@@ -53,13 +53,13 @@ async def log_ends(lab: Lab) -> list[int]:
 async def replayed(
     lab: Lab, since: datetime | None = None, until: datetime | None = None, *, swap: bool = False
 ) -> Comparison:
-    async with opened(lab.settings, into(lab)) as work:
-        await work.prepare(since, until)
-        await work.decide()
-        found = await work.compare()
-        if swap:
-            await work.swap()
-        return found
+    work = Replay(lab.settings, into(lab), lab.database)
+    await work.prepare(since, until)
+    await work.decide()
+    found = await work.compare()
+    if swap:
+        await work.swap()
+    return found
 
 
 def into(lab: Lab) -> str:
@@ -196,8 +196,7 @@ async def test_no_swap_while_workers_run(lab: Lab) -> None:
 
 async def test_not_into_itself(lab: Lab) -> None:
     with pytest.raises(SettingsError, match="--into"):
-        async with opened(lab.settings, lab.settings.database):
-            pass
+        Replay(lab.settings, lab.settings.database, lab.database)
 
 
 async def test_a_log_of_a_version_that_moved_nothing_is_judged_as_it_was(
