@@ -30,6 +30,11 @@ _ASK: Mapping[str, tuple[str, Callable[[Settings], Awaitable[None]]]] = {
 }
 
 
+def configured_stores(settings: Settings) -> list[str]:
+    """Return the stores whose address is set."""
+    return [store for store in _ASK if getattr(settings, store)]
+
+
 async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
     """Return the errors of these stores within `TALLY_CONNECT_TIMEOUT_MS`. All are asked at once."""
     faults = await gather_or_cancel(_fault_of(settings, store) for store in stores)

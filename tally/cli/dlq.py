@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
 
 
-def _reason(text: str | None) -> str | None:
-    if text is not None and text not in get_args(Reason):
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(Reason))}")
-    return text
-
-
 def _origin(text: str) -> Origin:
     try:
         return Origin.parse(text)
@@ -39,7 +33,7 @@ def _origin(text: str) -> Origin:
         ) from None
 
 
-ByReason = Annotated[str | None, typer.Option("--reason", help="Only dead letters of this reason.", callback=_reason)]
+ByReason = Annotated[Reason | None, typer.Option("--reason", help="Only dead letters of this reason.")]
 ByField = Annotated[
     str | None, typer.Option("--field", help="Only dead letters of this field, dotted as the list shows it.")
 ]
