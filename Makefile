@@ -134,7 +134,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python -P -m schemas.json_schema > schemas/interaction.schema.json
 	@$(BIN)/python -P -m runtime.settings_doc > docs/settings.md
 	@$(BIN)/python -P -m runtime.metrics_doc > docs/metrics.md
-	@page=$$($(BIN)/python -P -m tally.capacity_doc) && printf '%s\n' "$$page" > docs/capacity.md
+	@page=$$($(BIN)/python -P -m tally.capacity) && printf '%s\n' "$$page" > docs/capacity.md
 	@$(BIN)/python -P -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
 	@$(BIN)/python -P -m deploy.access.users_xml > deploy/access/clickhouse-users.xml
 

@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from redis.asyncio import Redis as Server
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import command, topic
 from benchmarks.meter import usage
@@ -74,32 +72,6 @@ class Log:
         return rows
 
 
-async def measure(
-    way: str,
-    kind: str,
-    pid: int,
-    bytes_each: float,
-    batches: list[OwnerRows],
-    ask: Callable[[OwnerRows], Awaitable[int]],
-    found: int,
-) -> Cost:
-    """Claim all batches, one after another."""
-    valkey, client, begun = usage(pid).cpu_s, usage(os.getpid()).cpu_s, time.monotonic()
-    duplicates = sum([await ask(batch) for batch in batches])
-    took = time.monotonic() - begun
-    if duplicates != found:
-        raise RuntimeError(f"{way}, {kind}: {duplicates} duplicates instead of {found}")
-    events = sum(map(len, batches))
-    return Cost(
-        way,
-        kind,
-        bytes_each,
-        (usage(pid).cpu_s - valkey) / events * 1e6,
-        (usage(os.getpid()).cpu_s - client) / events * 1e6,
-        events / took,
-    )
-
-
 async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
     """Measure claims in Tally's chunks."""
     settings = command.named(stack, "chunks")
@@ -120,7 +92,7 @@ async def chunks(stack: Stack, options: argparse.Namespace) -> list[Cost]:
         lease = await client.take(0, needed=int(rows[-1, 2]), log_end=2**40, append_ms=int(rows[-1, 4]))
         await client.load(lease)
         print(f"takeover of the partition: {len(rows):,} claims loaded in {time.monotonic() - begun:.1f} s")
-        return await _kinds("chunks", stack, log, each, ask, options)
+        return await measure("chunks", stack, log, each, ask, options)
 
 
 async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
@@ -143,10 +115,10 @@ async def plain_keys(stack: Stack, options: argparse.Namespace) -> list[Cost]:
         rows = log.window(options.claims // 10)
         await ask(rows)
         each = ((await redis.info("memory"))["used_memory"] - before) / len(rows)
-        return await _kinds("plain keys", stack, log, each, ask, options)
+        return await measure("plain keys", stack, log, each, ask, options)
 
 
-async def _kinds(
+async def measure(
     way: str,
     stack: Stack,
     log: Log,
@@ -154,12 +126,22 @@ async def _kinds(
     ask: Callable[[OwnerRows], Awaitable[int]],
     options: argparse.Namespace,
 ) -> list[Cost]:
+    """Claim batches of each kind, one after another."""
     window = options.claims if way == "chunks" else options.claims // 10
+    pid = stack.pid("redis")
     found = []
     for kind, reach in (("all new", None), ("5 % recent", min(RECENT, window)), ("5 % of all ages", window)):
         batches = [log.batch(reach) for _ in range(options.batches)]
-        duplicates = 0 if reach is None else int(BATCH * DUPLICATES) * options.batches
-        found.append(await measure(way, kind, stack.pid("redis"), each, batches, ask, duplicates))
+        expected = 0 if reach is None else int(BATCH * DUPLICATES) * options.batches
+        valkey, client, begun = usage(pid).cpu_s, usage(os.getpid()).cpu_s, time.monotonic()
+        duplicates = sum([await ask(batch) for batch in batches])
+        took = time.monotonic() - begun
+        if duplicates != expected:
+            raise RuntimeError(f"{way}, {kind}: {duplicates} duplicates instead of {expected}")
+        events = BATCH * options.batches
+        valkey_us = (usage(pid).cpu_s - valkey) / events * 1e6
+        client_us = (usage(os.getpid()).cpu_s - client) / events * 1e6
+        found.append(Cost(way, kind, each, valkey_us, client_us, events / took))
         print(found[-1], flush=True)
     return found
 
@@ -178,17 +160,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     found = asyncio.run(run(options))
-    table = Table("method", "batch", "bytes per claim", "Valkey us", "client us", "events/s")
-    for each in found:
-        table.add_row(
-            each.way,
-            each.kind,
-            f"{each.bytes_each:.0f}",
-            f"{each.valkey_us:.2f}",
-            f"{each.client_us:.2f}",
-            f"{each.per_s:,.0f}",
-        )
-    Console(width=120).print(table)
+    rows = [
+        (way, kind, f"{bytes_each:.0f}", f"{valkey_us:.2f}", f"{client_us:.2f}", f"{per_s:,.0f}")
+        for way, kind, bytes_each, valkey_us, client_us, per_s in found
+    ]
+    command.show(["method", "batch", "bytes per claim", "Valkey us", "client us", "events/s"], rows)
     command.save(options.folder, "claims", [each._asdict() for each in found])
     with command.plot(options.folder, "claims", "CPU of one claim, us") as axes:
         names = [f"{each.way}\n{each.kind}" for each in found]

@@ -1,19 +1,39 @@
-"""Common parts of the benchmark commands: options, a temporary stack, and results as JSON and PNG."""
+"""Common parts of the benchmark commands: options, a temporary stack, and results as table, JSON and PNG."""
 
 import argparse
 import json
+import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
 
 from deploy.embedded.stack import Stack
+from runtime.clickhouse import ClickHouse, connect
+from runtime.kafka import create_topics
+from runtime.migrate import migrate
 from runtime.settings import Settings
 
 FOLDER = Path(".tally/bench")
+
+
+class Percentiles(NamedTuple):
+    """Median and 99th percentile."""
+
+    p50: float
+    p99: float
+
+
+def percentiles_of(values: Iterable[float]) -> Percentiles:
+    """Return the percentiles of at least one value, in its unit."""
+    ordered = sorted(values)
+    return Percentiles(statistics.median(ordered), ordered[int(len(ordered) * 0.99)])
 
 
 def parser_of(name: str, description: str | None, example: str) -> argparse.ArgumentParser:
@@ -37,6 +57,26 @@ def named(stack: Stack, name: str, **others: object) -> Settings:
     """Return settings with their own group, database and claims, and their own topic unless in `others`."""
     own = {"topic": name, "group": name, "database": name, "key_prefix": name}
     return stack.settings().model_copy(update=own | others)
+
+
+@asynccontextmanager
+async def installed(settings: Settings) -> AsyncIterator[ClickHouse]:
+    """Create topics and tables, connect to the database, and drop it at the end."""
+    await create_topics(settings)
+    await migrate(settings)
+    async with connect(settings) as database:
+        try:
+            yield database
+        finally:
+            await database.command(f"DROP DATABASE {settings.database} SYNC")
+
+
+def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
 
 
 def save(folder: Path, name: str, found: object) -> None:

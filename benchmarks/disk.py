@@ -4,12 +4,8 @@ import argparse
 import asyncio
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks import command, filled_rows
-from runtime.clickhouse import ClickHouse, connect
-from runtime.migrate import migrate
+from runtime.clickhouse import ClickHouse
 
 _COLUMNS = """
 SELECT column, sum(column_data_compressed_bytes), sum(column_data_uncompressed_bytes), sum(column_marks_bytes)
@@ -43,8 +39,7 @@ async def run(options: argparse.Namespace) -> tuple[list[ColumnSize], float]:
     """Make rows, merge them, and measure."""
     with command.temporary_stack(options.folder) as stack:
         settings = command.named(stack, "disk")
-        await migrate(settings)
-        async with connect(settings) as database:
+        async with command.installed(settings) as database:
             await filled_rows.fill(database, 0, options.rows)
             await database.command("OPTIMIZE TABLE interactions FINAL")
             return await columns(database, settings.database)
@@ -56,11 +51,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     options = parser.parse_args()
     found, whole = asyncio.run(run(options))
-    table = Table("column", "bytes per event", "uncompressed", "marks")
-    for each in found:
-        table.add_row(each.name, f"{each.compressed:.2f}", f"{each.uncompressed:.1f}", f"{each.marks:.2f}")
-    table.add_row("all", f"{whole:.1f}", f"{sum(each.uncompressed for each in found):.0f}", "")
-    Console(width=120).print(table)
+    rows = [(each.name, f"{each.compressed:.2f}", f"{each.uncompressed:.1f}", f"{each.marks:.2f}") for each in found]
+    total = ("all", f"{whole:.1f}", f"{sum(each.uncompressed for each in found):.0f}", "")
+    command.show(["column", "bytes per event", "uncompressed", "marks"], [*rows, total])
     command.save(options.folder, "disk", {"bytes_an_event": whole, "columns": [each._asdict() for each in found]})
     with command.plot(options.folder, "disk", f"Bytes per event on disk: {whole:.1f}") as axes:
         axes.barh([each.name for each in reversed(found)], [each.compressed for each in reversed(found)])

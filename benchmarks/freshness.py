@@ -6,20 +6,14 @@ namespace, because a search among all events would cost more than storing them.
 
 import argparse
 import asyncio
-import statistics
 import time
 from typing import NamedTuple
-
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import command
 from benchmarks.load import SAMPLES, TICK_S, sender
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
-from runtime import kafka
-from runtime.clickhouse import ClickHouse, connect
-from runtime.migrate import migrate
+from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 
@@ -107,17 +101,9 @@ async def measure(
         if watch.waiting:
             raise RuntimeError(f"{watch.waiting} samples not seen within {LONGEST_S:.0f} s at {rate:,.0f} events/s")
         remark = await system.stop()
-    took = sorted(watch.took_s)
-    return Freshness(
-        rate,
-        sent_per_s,
-        len(took),
-        statistics.median(took),
-        took[int(len(took) * 0.99)],
-        took[-1],
-        watch.most_parts,
-        remark,
-    )
+    p50, p99 = command.percentiles_of(watch.took_s)
+    samples, most_s = len(watch.took_s), max(watch.took_s)
+    return Freshness(rate, sent_per_s, samples, p50, p99, most_s, watch.most_parts, remark)
 
 
 async def run(options: argparse.Namespace) -> list[Freshness]:
@@ -126,22 +112,19 @@ async def run(options: argparse.Namespace) -> list[Freshness]:
     with command.temporary_stack(options.folder) as stack:
         for rate in options.rates:
             settings = command.named(stack, f"fresh{int(rate)}")
-            await kafka.create_topics(settings)
-            await migrate(settings)
-            async with connect(settings) as database:
+            async with command.installed(settings) as database:
                 found.append(await measure(stack, database, settings, options, rate))
                 print(found[-1], flush=True)
-                await database.command(f"DROP DATABASE {settings.database} SYNC")
     return found
 
 
 def report(found: list[Freshness]) -> None:
     """Print the table."""
-    table = Table("events/s wanted", "sent", "samples", "p50 ms", "p99 ms", "max ms", "most parts")
+    rows = []
     for each in found:
         times = (f"{seconds * 1000:.0f}" for seconds in (each.p50_s, each.p99_s, each.max_s))
-        table.add_row(f"{each.rate:,.0f}", f"{each.sent_per_s:,.0f}", str(each.samples), *times, str(each.most_parts))
-    Console(width=120).print(table)
+        rows.append((f"{each.rate:,.0f}", f"{each.sent_per_s:,.0f}", str(each.samples), *times, str(each.most_parts)))
+    command.show(["events/s wanted", "sent", "samples", "p50 ms", "p99 ms", "max ms", "most parts"], rows)
 
 
 def main() -> None:

@@ -8,17 +8,11 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks import command, filled_rows, topic
 from benchmarks.http_load import LoadResult, get, load, post
 from deploy.embedded.services import wait_until
 from deploy.embedded.stack import Stack
 from runtime import ports
-from runtime.clickhouse import connect
-from runtime.kafka import create_topics
-from runtime.migrate import migrate
 from runtime.process.children import Child, module_command
 from runtime.settings import Settings
 
@@ -89,36 +83,34 @@ async def run(options: argparse.Namespace) -> list[Round]:
     """Measure all rounds."""
     with command.temporary_stack(options.folder) as stack:
         settings = command.named(stack, "http").model_copy(update={"rate_limit_per_s": 1_000_000})
-        await create_topics(settings)
-        await migrate(settings)
-        async with connect(settings) as database:
+        async with command.installed(settings) as database:
             await filled_rows.fill(database, 0, options.rows)
-        bare, bare_port = start_server(stack, "bare", settings, ["benchmarks.bare"], "/x")
-        api, api_port = start_server(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
-        rounds = []
-        for number in range(options.rounds):
-            found = {}
-            for turn in requests_of(options, settings, api_port, bare_port):
-                if options.only and not any(word in turn.name for word in options.only):
-                    continue
-                served = await load(turn.port, turn.request, connections=turn.connections, seconds=options.seconds)
-                found[turn.name] = served._replace(per_s=served.per_s * turn.events)
-                print(f"round {number + 1}: {turn.name}: {found[turn.name]}", flush=True)
-            rounds.append(found)
-        stack.children.stop_all([bare, api], READY_S)
+            bare, bare_port = start_server(stack, "bare", settings, ["benchmarks.bare"], "/x")
+            api, api_port = start_server(stack, "api", settings, ["tally.serve", "all", "--port"], "/v1/health")
+            rounds = []
+            for number in range(options.rounds):
+                found = {}
+                for turn in requests_of(options, settings, api_port, bare_port):
+                    if options.only and not any(word in turn.name for word in options.only):
+                        continue
+                    served = await load(turn.port, turn.request, connections=turn.connections, seconds=options.seconds)
+                    found[turn.name] = served._replace(per_s=served.per_s * turn.events)
+                    print(f"round {number + 1}: {turn.name}: {found[turn.name]}", flush=True)
+                rounds.append(found)
+            stack.children.stop_all([bare, api], READY_S)
     return rounds
 
 
 def report(rounds: list[Round]) -> None:
     """Print the table: medians of the rounds, and the median ratio to the bare endpoint's rate per round."""
-    table = Table("request", "per second", "p50 ms", "p99 ms", "of the bare endpoint's rate")
+    rows = []
     for name in rounds[0]:
         bare = "a bare GET" if "get" in name.lower() else "a bare POST"
         medians = [statistics.median(each[name][at] for each in rounds) for at in range(3)]
         shares = [each[name].per_s / each[bare].per_s for each in rounds if bare in each]
         share = f"{statistics.median(shares):.2f}" if shares else "-"
-        table.add_row(name, f"{medians[0]:,.0f}", f"{medians[1]:.1f}", f"{medians[2]:.1f}", share)
-    Console(width=120).print(table)
+        rows.append((name, f"{medians[0]:,.0f}", f"{medians[1]:.1f}", f"{medians[2]:.1f}", share))
+    command.show(["request", "per second", "p50 ms", "p99 ms", "of the bare endpoint's rate"], rows)
 
 
 def main() -> None:

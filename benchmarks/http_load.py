@@ -4,11 +4,12 @@ On two cores a full HTTP client would take more CPU than the server.
 """
 
 import asyncio
-import statistics
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
+
+from benchmarks.command import percentiles_of
 
 
 class LoadResult(NamedTuple):
@@ -25,8 +26,8 @@ async def load(port: int, make: Callable[[], bytes], *, connections: int, second
     begun = time.monotonic()
     await asyncio.gather(*(_keep_asking(port, make, begun + seconds, took) for _ in range(connections)))
     elapsed = time.monotonic() - begun
-    took.sort()
-    return LoadResult(len(took) / elapsed, statistics.median(took) * 1000, took[int(len(took) * 0.99)] * 1000)
+    p50, p99 = percentiles_of(took)
+    return LoadResult(len(took) / elapsed, p50 * 1000, p99 * 1000)
 
 
 async def _keep_asking(port: int, make: Callable[[], bytes], deadline: float, took: list[float]) -> None:

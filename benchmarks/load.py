@@ -41,7 +41,7 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
     """Build all batches for `seconds` at `rate` events per second."""
     chance, number = random.Random(seed), 0
     others, of_sample = encode_headers(topic.NAMESPACE), encode_headers(SAMPLES)
-    placed = topic.PartitionCache(settings.partitions)
+    placed = topic.partition_cache(settings.partitions)
     ticks = []
     due = 0.0
     for _ in range(int(seconds / TICK_S)):

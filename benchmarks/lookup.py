@@ -7,56 +7,42 @@ baseline.
 import argparse
 import asyncio
 import random
-import statistics
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks import command
+from benchmarks.command import Percentiles, percentiles_of
 from benchmarks.filled_rows import fill, id_of
 from benchmarks.load import sender
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
 from readers.lookup import Lookups
-from runtime import kafka
-from runtime.clickhouse import ClickHouse, connect
-from runtime.migrate import migrate
+from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from schemas.outcome import Stored
 
 
-class Times(NamedTuple):
-    """Latencies of one kind of request, in milliseconds."""
-
-    p50: float
-    p99: float
-
-
 class LookupTimes(NamedTuple):
-    """Latencies of lookups in a table of `rows`, alone or while events are written."""
+    """Latencies of lookups in a table of `rows`, in milliseconds, alone or while events are written."""
 
     rows: int
     writing_per_s: float
-    select_1: Times
-    lookup: Times
+    select_1: Percentiles
+    lookup: Percentiles
     per_s: float
     """Lookups per second with 64 in flight."""
 
 
-async def times(ask: Callable[[], Awaitable[object]], tries: int) -> Times:
-    """Measure sequential calls."""
+async def times(ask: Callable[[], Awaitable[object]], tries: int) -> Percentiles:
+    """Measure sequential calls, in milliseconds."""
     took = []
     for _ in range(tries):
         begun = time.perf_counter()
         await ask()
         took.append((time.perf_counter() - begun) * 1000)
-    took.sort()
-    return Times(statistics.median(took), took[int(len(took) * 0.99)])
+    return percentiles_of(took)
 
 
 async def measure(database: ClickHouse, rows: int, writing_per_s: float, tries: int) -> LookupTimes:
@@ -105,44 +91,32 @@ async def while_writing(
 async def run(options: argparse.Namespace) -> list[LookupTimes]:
     """Measure each table size, alone and while writing."""
     found: list[LookupTimes] = []
-    async with AsyncExitStack() as opened:
-        stack = opened.enter_context(command.temporary_stack(options.folder))
+    with command.temporary_stack(options.folder) as stack:
         settings = command.named(stack, "lookups")
-        await kafka.create_topics(settings)
-        await migrate(settings)
-        database = await opened.enter_async_context(connect(settings))
-        before = 0
-        for rows in options.rows:
-            begun = time.monotonic()
-            await fill(database, before, rows)
-            before = rows
-            print(f"{rows:,} rows after {time.monotonic() - begun:.0f} s", flush=True)
-            found.append(await measure(database, rows, 0, options.tries))
-            print(found[-1], flush=True)
-            if options.write:
-                found.append(await while_writing(stack, settings, database, rows, options))
+        async with command.installed(settings) as database:
+            before = 0
+            for rows in options.rows:
+                begun = time.monotonic()
+                await fill(database, before, rows)
+                before = rows
+                print(f"{rows:,} rows after {time.monotonic() - begun:.0f} s", flush=True)
+                found.append(await measure(database, rows, 0, options.tries))
                 print(found[-1], flush=True)
+                if options.write:
+                    found.append(await while_writing(stack, settings, database, rows, options))
+                    print(found[-1], flush=True)
     return found
 
 
 def report(found: list[LookupTimes]) -> None:
     """Print the table."""
-    table = Table(
-        "rows", "written/s", "SELECT 1 p50", "p99", "lookup p50", "p99", "p50 ratio", "p99 ratio", "lookups/s"
-    )
+    columns = ["rows", "written/s", "SELECT 1 p50", "p99", "lookup p50", "p99", "p50 ratio", "p99 ratio", "lookups/s"]
+    rows = []
     for each in found:
-        table.add_row(
-            f"{each.rows:,}",
-            f"{each.writing_per_s:,.0f}",
-            f"{each.select_1.p50:.1f}",
-            f"{each.select_1.p99:.1f}",
-            f"{each.lookup.p50:.1f}",
-            f"{each.lookup.p99:.1f}",
-            f"{each.lookup.p50 / each.select_1.p50:.1f}",
-            f"{each.lookup.p99 / each.select_1.p50:.1f}",
-            f"{each.per_s:,.0f}",
-        )
-    Console(width=120).print(table)
+        ratios = (each.lookup.p50 / each.select_1.p50, each.lookup.p99 / each.select_1.p50)
+        times = (f"{value:.1f}" for value in (*each.select_1, *each.lookup, *ratios))
+        rows.append((f"{each.rows:,}", f"{each.writing_per_s:,.0f}", *times, f"{each.per_s:,.0f}"))
+    command.show(columns, rows)
 
 
 def main() -> None:

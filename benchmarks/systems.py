@@ -1,10 +1,13 @@
-"""Compared systems: each reads the same topic into its own tables, and reports its progress."""
+"""Compared systems: each reads the same topic into its own tables, and reports its progress.
+
+`events` is the number of records to read, from the beginning of the topic; `done` counts those whose results can be
+queried. `stop` returns a remark on the result.
+"""
 
 import json
 import subprocess
 import sys
 import tempfile
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 from consumers.supervised import supervised_workers
@@ -14,35 +17,16 @@ from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, OUTCOMES
 
+PACKAGES = {
+    "engine": ("chdb==3.7.2",),
+    "quix": ("quixstreams==3.28.0", "clickhouse-connect>=1.12,<2"),
+}
+"""Packages of peers that must not enter the project's lock files: each has an environment of its own."""
+
 _ROWS = f"SELECT (SELECT count() FROM {INTERACTIONS}) + (SELECT count() FROM {OUTCOMES})"
 
 
-class System(ABC):
-    """System under test."""
-
-    name: str
-    events: int
-    """Number of records to read, from the beginning of the topic."""
-
-    @abstractmethod
-    def start(self) -> None:
-        """Start to read."""
-
-    @abstractmethod
-    async def done(self) -> int:
-        """Return the number of records whose results can be queried."""
-
-    @property
-    @abstractmethod
-    def worker_pids(self) -> list[int]:
-        """Ids of the worker processes."""
-
-    @abstractmethod
-    async def stop(self) -> str:
-        """Stop the system, and return a remark on its result."""
-
-
-class Tally(System):
+class Tally:
     """Tally's workers as `tally consume` runs them, with all features."""
 
     def __init__(
@@ -97,7 +81,7 @@ class Tally(System):
         return f"{total}, audit {balances}{''.join(said)}"
 
 
-class Peer(System):
+class Peer:
     """Other system: a script in its own process and environment.
 
     It reads its options from standard input as one JSON object, and prints its progress as JSON lines:
@@ -142,3 +126,20 @@ class Peer(System):
         self._said.close()
         self._log_path.unlink()
         return ""
+
+
+System = Tally | Peer
+
+
+def python_of(peer: str, folder: Path) -> Path:
+    """Return the interpreter of a peer's environment, which is created if missing."""
+    home = folder / peer
+    python = home / "bin" / "python"
+    ready = home / "ready"
+    if not ready.exists():
+        print(f"creating the environment of {peer} (once)", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        subprocess.run([*pip, *PACKAGES[peer]], check=True)
+        ready.touch()
+    return python

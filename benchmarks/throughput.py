@@ -15,17 +15,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from benchmarks import command, filled_rows, topic
-from benchmarks.environments import python_of
 from benchmarks.meter import Meter
-from benchmarks.systems import Peer, System, Tally
+from benchmarks.systems import Peer, System, Tally, python_of
 from deploy.embedded.stack import Stack
 from runtime import kafka
 from runtime.clickhouse import connect
-from runtime.migrate import migrate
 from runtime.redis import connect_redis
 
 POLL_S = 0.25
@@ -86,8 +81,8 @@ def _check(deadline: float, system: System, done: int) -> None:
 class Bench:
     """Stack with a filled topic."""
 
-    def __init__(self, stack: Stack, options: argparse.Namespace, environments: Path) -> None:
-        self._stack, self._options, self._environments = stack, options, environments
+    def __init__(self, stack: Stack, options: argparse.Namespace) -> None:
+        self._stack, self._options = stack, options
         self._settings = stack.settings().model_copy(update={"topic": "bench", "partitions": options.partitions})
         self._number = itertools.count()
         self._log_begin_ms = 0
@@ -104,8 +99,7 @@ class Bench:
         """Open Tally with its own database, group and claims."""
         name = f"bench{next(self._number)}"
         settings = command.named(self._stack, name, topic=self._settings.topic, partitions=self._settings.partitions)
-        await migrate(settings)
-        async with connect(settings) as database, connect_redis(settings) as redis:
+        async with command.installed(settings) as database, connect_redis(settings) as redis:
             begun = time.monotonic()
             if self._options.claims:
                 await topic.fill_claims(settings, redis, self._options.claims, self._options.seed, self._log_begin_ms)
@@ -120,7 +114,6 @@ class Bench:
                 )
             finally:
                 await redis.flushall()
-                await database.command(f"DROP DATABASE {name} SYNC")
 
     @asynccontextmanager
     async def peer(self, name: str, label: str, events: int, **options: object) -> AsyncIterator[System]:
@@ -134,7 +127,7 @@ class Bench:
             "group": table,
             "table": f"{PEER_DATABASE}.{table}",
         }
-        python = Path(sys.executable) if name == "naive" else python_of(name, self._environments)
+        python = Path(sys.executable) if name == "naive" else python_of(name, self._options.folder / "environments")
         system = Peer(label, python, PEERS / f"{name}.py", events, {**where, **options})
         async with connect(self._settings, database="default") as database, connect_redis(self._settings) as redis:
             await database.command(f"CREATE DATABASE IF NOT EXISTS {PEER_DATABASE}")
@@ -149,11 +142,11 @@ async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
     """Measure all rounds."""
     rounds = []
     with command.temporary_stack(options.folder) as stack:
-        bench = Bench(stack, options, options.folder / "environments")
+        bench = Bench(stack, options)
         await bench.fill()
         slice_ = min(options.events, options.slice)
         turns: list[Callable[[], AbstractAsyncContextManager[System]]] = [
-            lambda: bench.peer("engine", "clickhouse kafka engine", options.events, consumers=options.engine_consumers),
+            lambda: bench.peer("engine", "clickhouse kafka engine", options.events),
             lambda: bench.tally(2),
             lambda: bench.tally(1),
             lambda: bench.peer("quix", "quix, 1 process", slice_, processes=1),
@@ -179,21 +172,18 @@ async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
 
 def report(rounds: list[list[SystemRun]]) -> dict[str, float]:
     """Print the table, and return the median ratios of Tally with two workers to each peer, per round."""
-    table = Table("system", "events/s", "spread", "CPU us per event", "peak MiB")
+    rows = []
     by_system: dict[str, list[SystemRun]] = {}
     for reading in itertools.chain.from_iterable(rounds):
         by_system.setdefault(reading.system, []).append(reading)
     for name, readings in by_system.items():
         rates = [reading.rate for reading in readings]
         middle = sorted(readings, key=lambda each: each.rate)[len(readings) // 2]
-        table.add_row(
-            name,
-            f"{statistics.median(rates):,.0f}",
-            f"{min(rates):,.0f} - {max(rates):,.0f}",
-            " ".join(f"{part} {us:.1f}" for part, us in middle.cpu_us.items()),
-            " ".join(f"{part} {mib}" for part, mib in middle.peak_mib.items()),
-        )
-    Console(width=140).print(table)
+        cpu = " ".join(f"{part} {us:.1f}" for part, us in middle.cpu_us.items())
+        peak = " ".join(f"{part} {mib}" for part, mib in middle.peak_mib.items())
+        spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
+        rows.append((name, f"{statistics.median(rates):,.0f}", spread, cpu, peak))
+    command.show(["system", "events/s", "spread", "CPU us per event", "peak MiB"], rows)
     ratios = {}
     for word in ("engine", "naive", "quix"):
         pairs = []
@@ -223,7 +213,6 @@ def main() -> None:
     parser.add_argument(
         "--only", type=int, nargs="*", help="turns: 0 engine, 1 tally x2, 2 tally x1, 3-4 quix, 5 naive"
     )
-    parser.add_argument("--engine-consumers", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="only check that it works; the figures mean nothing")
     options = parser.parse_args()
     if options.quick:

@@ -6,7 +6,8 @@ record, so that a worker starts with a full window.
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -87,24 +88,14 @@ def record_key(execution_id: str) -> bytes:
     return f"{NAMESPACE}:{execution_id}".encode()
 
 
-class PartitionCache:
-    """Cache of executions' partitions: hashing is slow in Python, and an execution's events are consecutive."""
-
-    def __init__(self, partitions: int) -> None:
-        self._partitions = partitions
-        self._known: dict[str, int] = {}
-
-    def __call__(self, execution_id: str) -> int:
-        if execution_id not in self._known:
-            if len(self._known) > MAX_CACHED:
-                self._known.clear()
-            self._known[execution_id] = partition_of(record_key(execution_id), self._partitions)
-        return self._known[execution_id]
+def partition_cache(partitions: int) -> Callable[[str], int]:
+    """Return a function from executions to partitions. Hashing is slow, and an execution's events are consecutive."""
+    return lru_cache(MAX_CACHED)(lambda execution_id: partition_of(record_key(execution_id), partitions))
 
 
 async def fill(settings: Settings, events: int, seed: int) -> int:
     """Put the events on the topic, and return their mean size in bytes."""
-    chance, placed, total = random.Random(seed + 1), PartitionCache(settings.partitions), 0
+    chance, placed, total = random.Random(seed + 1), partition_cache(settings.partitions), 0
     headers = encode_headers(NAMESPACE)
     async with kafka.producer(settings) as producer:
         batches: dict[int, BatchBuilder] = {}
@@ -148,7 +139,7 @@ async def restore_claims(client: Claims, partition: int, rows: OwnerRows, append
 
 
 def _named_owners(settings: Settings, seed: int) -> list[list[bytes]]:
-    placed = PartitionCache(settings.partitions)
+    placed = partition_cache(settings.partitions)
     keys: list[list[bytes]] = [[] for _ in range(settings.partitions)]
     for number in range(-NAMED, 0):
         facts = key_fields_of(number, seed)

@@ -30,6 +30,11 @@ _ASK: Mapping[str, tuple[str, Callable[[Settings], Awaitable[None]]]] = {
 }
 
 
+def configured_stores(settings: Settings) -> list[str]:
+    """Return the stores whose address is set."""
+    return [store for store in _ASK if getattr(settings, store)]
+
+
 async def faults_of(settings: Settings, *stores: str) -> dict[str, TallyError]:
     """Return the errors of these stores within `TALLY_CONNECT_TIMEOUT_MS`. All are asked at once."""
     faults = await gather_or_cancel(_fault_of(settings, store) for store in stores)
@@ -54,6 +59,18 @@ def asked(settings: Settings, stores: Sequence[str], ask: Callable[[], Awaitable
         return await ask()
 
     return asyncio.run(run())
+
+
+def queried(
+    settings: Settings, ask: Callable[[clickhouse.ClickHouse], Awaitable[Answer]], *, others: Sequence[str] = ()
+) -> Answer:
+    """Run `ask` with a connection to ClickHouse, and return its answer. It needs the `others` too: see `asked`."""
+
+    async def run() -> Answer:
+        async with clickhouse.connect(settings) as database:
+            return await ask(database)
+
+    return asked(settings, [*others, "clickhouse"], run)
 
 
 async def _fault_of(settings: Settings, store: str) -> TallyError | None:

@@ -1,15 +1,23 @@
 """Capacity of a load, from the measured cost of an event (docs/performance.md).
 
 Everything is arithmetic on the constants below; docs/capacity.md says how they were measured, and their limits.
+`python -m tally.capacity` prints that page with the current table.
 """
 
 import math
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.sizes import MIB
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
+
+PAGE = Path(__file__).parent.parent / "docs" / "capacity.md"
+LOADS = (100, 1_000, 10_000, 100_000, 1_000_000)
+"""Events per second of the page's table."""
 
 EVENT_BYTES = 533
 """Size as JSON of the events that the other constants were measured with."""
@@ -60,7 +68,7 @@ def need_of(load: Load, settings: "Settings") -> Need:
     """Estimate processes, memory and disk of a load, with the window and retention of the settings."""
     peak = load.events_per_s * load.peak
     size = load.event_bytes / EVENT_BYTES
-    workers = max(2, _cores(peak, WORKER_US * size, UTILISATION))
+    workers = max(2, _cores(peak, WORKER_US * size))
     per_worker = -(-max(8, math.ceil(peak / EVENTS_PER_PARTITION)) // workers)
     claims = peak * settings.claim_ttl_ms / 1000
     kept_ms = settings.topic_retention_ms
@@ -70,15 +78,34 @@ def need_of(load: Load, settings: "Settings") -> Need:
         partitions=per_worker * workers,
         workers=workers,
         worker_memory_gib=round((WORKER_BASE_BYTES + claims / workers * INDEX_BYTES) / GIB, 1),
-        clickhouse_cores=_cores(peak, CLICKHOUSE_US * size, UTILISATION) * TABLE_REPLICAS,
+        clickhouse_cores=_cores(peak, CLICKHOUSE_US * size) * TABLE_REPLICAS,
         table_tib=round(rows * TABLE_BYTES * size * TABLE_REPLICAS / TIB, 2),
-        kafka_cores=_cores(peak, BROKER_US * size, UTILISATION) * TOPIC_REPLICAS,
+        kafka_cores=_cores(peak, BROKER_US * size) * TOPIC_REPLICAS,
         topic_tib=round(load.events_per_s * DAY_S * topic_days * TOPIC_BYTES * size * TOPIC_REPLICAS / TIB, 2),
-        redis_cores=_cores(peak, REDIS_US, UTILISATION),
+        redis_cores=_cores(peak, REDIS_US),
         redis_gib=round(claims * CLAIM_BYTES / GIB, 1),
         rows=rows,
     )
 
 
-def _cores(events_per_s: float, microseconds: float, use: float) -> int:
-    return max(1, math.ceil(events_per_s * microseconds / 1e6 / use))
+def _cores(events_per_s: float, microseconds: float) -> int:
+    return max(1, math.ceil(events_per_s * microseconds / 1e6 / UTILISATION))
+
+
+def page(settings: "Settings") -> str:
+    """Return the page with the current table in place of the old one."""
+    rows = []
+    for load in map(Load, LOADS):
+        need = need_of(load, settings)
+        rows.append(
+            f"| {load.events_per_s:,} | {load.events_per_s * load.peak:,.0f} | {need.partitions} | {need.workers} "
+            f"| {need.worker_memory_gib} GiB | {need.kafka_cores} | {need.topic_tib:,} TiB "
+            f"| {need.redis_cores} cores, {need.redis_gib:,} GiB | {need.clickhouse_cores} | {need.table_tib:,} TiB |"
+        )
+    return re.sub(r"\| 100 \| .*?(?=\n\n)", lambda _: "\n".join(rows), PAGE.read_text(), count=1, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    from runtime.settings import Settings
+
+    sys.stdout.write(page(Settings()))

@@ -10,7 +10,6 @@ from aiokafka.errors import KafkaError
 
 from consumers.record_ranges import read_range
 from consumers.records import letter_limits
-from kernels.boundary import ReadLimits
 from runtime import kafka
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
@@ -70,24 +69,22 @@ async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator
         numbers = await kafka.partition_numbers(admin, topic)
     async with kafka.record_reader(settings) as consumer:
         try:
-            for number in numbers:
-                async with aclosing(_partition(consumer, TopicPartition(topic, number), since, limits)) as records:
-                    async for record in records:
-                        yield record
+            for place in [TopicPartition(topic, number) for number in numbers]:
+                first, end = await _bounds(consumer, place, since)
+                async with aclosing(read_range(consumer, place, first, end, limits, patience_ms=_PATIENCE_MS)) as parts:
+                    async for records in parts:
+                        for record in map(records.at, range(len(records))):
+                            yield record
         except KafkaError as error:
             raise kafka_fault(error, f"reading {topic}") from error
 
 
-async def _partition(
-    consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None, limits: ReadLimits
-) -> AsyncGenerator[Record, None]:
+async def _bounds(consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None) -> tuple[int, int]:
+    """Assign a partition, and return its first offset since a time and its end."""
     consumer.assign([place])
     end = (await consumer.end_offsets([place]))[place]
     begin = (await consumer.beginning_offsets([place]))[place]
     if since is not None:  # a letter is never older than its record
         found = (await consumer.offsets_for_times({place: to_epoch_ms(since)}))[place]
         begin = end if found is None else max(begin, found.offset)
-    async with aclosing(read_range(consumer, place, begin, end, limits, patience_ms=_PATIENCE_MS)) as parts:
-        async for records in parts:
-            for record in map(records.at, range(len(records))):
-                yield record
+    return begin, end

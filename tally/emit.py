@@ -1,10 +1,14 @@
 """Emission of lines of JSON. It needs the core dependencies only."""
 
+import asyncio
 import os
+import queue
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from threading import Thread
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from producers.lines import read_lines
 from producers.producer import NotAccepted, Producer, Receipt
@@ -12,8 +16,12 @@ from runtime.errors import TallyError
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.rejection import Rejection
-from tally.background import read_in_background
-from tally.pace import Pace
+from tally.pace import at_rate
+
+Item = TypeVar("Item")
+
+_QUEUED_ITEMS = 1_000
+"""Maximum items that are read and not yet consumed."""
 
 
 async def emit_lines(
@@ -39,14 +47,9 @@ async def emit_lines(
                 else:
                     yield content
 
-    async def at_pace() -> AsyncIterator[Interaction]:
-        pace = Pace(rate)
-        async for interaction in read_in_background(valid_lines()):
-            await pace.wait()
-            yield interaction
-
     async with Producer(settings) as producer:
-        async for result in producer.emit_many(at_pace(), namespace=namespace):
+        lines = at_rate(read_in_background(valid_lines()), rate)
+        async for result in producer.emit_many(lines, namespace=namespace):
             emitted(result)
 
 
@@ -58,3 +61,46 @@ def _open(file: str) -> BinaryIO:
         return os.fdopen(os.dup(0), "rb") if file == "-" else Path(file).open("rb")
     except OSError as error:
         raise TallyError(f"cannot read {file}: {error.strerror}") from error
+
+
+class _End(NamedTuple):
+    """End of the items, with the error that ended them."""
+
+    error: BaseException | None
+
+
+async def read_in_background(items: Iterator[Item]) -> AsyncIterator[Item]:
+    """Yield from `items`, which a daemon thread reads. Raises the errors of `items`.
+
+    Neither Ctrl-C nor the end of the process waits for the thread, unlike one of `asyncio.to_thread`: it may be
+    reading from a terminal.
+    """
+    ready: queue.Queue[Item | _End] = queue.Queue(_QUEUED_ITEMS)
+    loop, has_items = asyncio.get_running_loop(), asyncio.Event()
+
+    def put(item: Item | _End) -> None:
+        ready.put(item)
+        if not has_items.is_set():
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(has_items.set)
+
+    def read() -> None:
+        ended_by = None
+        try:
+            for item in items:
+                put(item)
+        except Exception as error:
+            ended_by = error
+        put(_End(ended_by))
+
+    Thread(target=read, name="reading", daemon=True).start()
+    while True:
+        await has_items.wait()
+        has_items.clear()
+        while not ready.empty():
+            item = ready.get_nowait()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item

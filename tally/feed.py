@@ -1,7 +1,6 @@
 """Events put on the topic by commands, with progress and outcomes."""
 
 import asyncio
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -9,10 +8,9 @@ from dataclasses import dataclass, field
 
 from producers.producer import NotAccepted, Producer
 from readers.overview import VerdictCounts, count_verdicts_at
-from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
-from tally.pace import Source, until
+from tally.pace import Source
 
 POLL_S = 0.25
 
@@ -59,29 +57,3 @@ async def wait_for_verdicts(
         if counts.total >= fed.accepted or time.monotonic() >= deadline:
             return counts
         await asyncio.sleep(POLL_S)
-
-
-async def feed_and_wait(
-    settings: Settings,
-    source: Source,
-    *,
-    namespace: str,
-    wait_s: float,
-    progress: Callable[[int], None],
-    waiting: Callable[[], None],
-) -> tuple[EmitSummary, VerdictCounts | None]:
-    """Emit `source` until it ends or SIGINT arrives, then count the outcomes that appear within `wait_s` (0: None).
-
-    Calls `progress` with the number of accepted events, and `waiting` before it waits.
-    """
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    async with Producer(settings) as producer:
-        fed = await feed(
-            producer, until(stop, source), namespace=namespace, keep_offsets=bool(wait_s), progress=progress
-        )
-    if not wait_s:
-        return fed, None
-    waiting()
-    async with clickhouse.connect(settings) as database:
-        return fed, await wait_for_verdicts(settings, database, fed, wait_s)

@@ -5,8 +5,6 @@ its tables have their usual names, and every command works on it (`TALLY_DATABAS
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal
 
@@ -156,7 +154,10 @@ class Replay:
             for partition, replayed in self._state.ranges.items()
         }
         try:
-            async with _assigned(self._target, starts) as consumer:
+            # Without a subscription: it commits for the group, and is no member of it.
+            options = {**connection_options(self._target), "group_id": self._target.group, "enable_auto_commit": False}
+            async with AIOKafkaConsumer(**options) as consumer:
+                consumer.assign(list(starts))
                 await consumer.commit(starts)
         except KafkaError as error:
             raise kafka_fault(error, "committing the first offsets of the replay") from error
@@ -226,22 +227,3 @@ async def _refuse_members(admin: Any, group: str) -> None:
     for _error, name, state, *_rest in answer.groups:
         if state not in ("Empty", "Dead"):
             raise TallyError(f"consumer group {name} has members ({state}): stop the workers, and swap again")
-
-
-@asynccontextmanager
-async def _assigned(settings: Settings, places: Mapping[TopicPartition, object]) -> AsyncIterator[AIOKafkaConsumer]:
-    """Open a client that commits for the group without being a member of it."""
-    client = AIOKafkaConsumer(**connection_options(settings), group_id=settings.group, enable_auto_commit=False)
-    await client.start()
-    try:
-        client.assign(list(places))
-        yield client
-    finally:
-        await client.stop()
-
-
-@asynccontextmanager
-async def opened(settings: Settings, into: str) -> AsyncIterator[Replay]:
-    """Open a replay with its connection to ClickHouse."""
-    async with connect(settings) as database:
-        yield Replay(settings, into, database)

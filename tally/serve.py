@@ -3,18 +3,15 @@
 import argparse
 import asyncio
 import logging
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from typing import Literal, get_args
 
 from fastapi import FastAPI
 
 from producers.collector.module import CollectorModule
 from readers.module import ReaderModule
-from runtime import kafka, log
-from runtime.clickhouse import connect
+from runtime import log
 from runtime.errors import TallyError, Unavailable
 from runtime.http.hosts import allowed_names
 from runtime.http.server import ApiServer
@@ -23,13 +20,12 @@ from runtime.metrics_server import serve_metrics
 from runtime.ports import host_and_port, is_free, listening_sockets
 from runtime.process.children import Children, module_command
 from runtime.process.supervisor import Supervisor
-from runtime.redis import connect_redis
 from runtime.settings import Settings
+from tally.answering import configured_stores, faults_of
 from tally.foreground import logger as supervisor_log
 from tally.foreground import run_until_stopped
 
 Role = Literal["collector", "reader", "all"]
-ROLES: tuple[Role, ...] = get_args(Role)
 HOST = "127.0.0.1"
 
 logger = logging.getLogger("tally.api")
@@ -54,15 +50,10 @@ def check(settings: Settings, role: Role) -> None:
 async def refuse_wrong(settings: Settings) -> None:
     """Raise Fatal for faults that waiting cannot repair, such as a wrong password. An unreachable store is not one."""
     # The default database: that of the settings may not have been created yet.
-    stores: list[AbstractAsyncContextManager[object]] = [connect(settings, database="default")]
-    if settings.kafka:
-        stores.append(kafka.admin(settings))
-    if settings.redis.get_secret_value():
-        stores.append(connect_redis(settings))
-    for store in stores:
-        with suppress(Unavailable):
-            async with store:
-                pass
+    faults = await faults_of(settings.model_copy(update={"database": "default"}), *configured_stores(settings))
+    for fault in faults.values():
+        if not isinstance(fault, Unavailable):
+            raise fault
 
 
 def serve_in_foreground(settings: Settings, role: Role, host: str, port: int, *, processes: int) -> None:
@@ -70,25 +61,23 @@ def serve_in_foreground(settings: Settings, role: Role, host: str, port: int, *,
     check(settings, role)
     if not is_free(port, host):  # its processes share the port: so would another program's, and take half its requests
         raise TallyError(f"port {port} of {host} is taken: choose another one with --port")
-    log.configure(settings.log_format)
     command = module_command("tally.serve", role, "--host", host, "--port", str(port))
     commands = {"api" if processes == 1 else f"api-{number}": [*command] for number in range(processes)}
     if settings.metrics_port:
         for number, each in enumerate(commands.values()):
             each += ["--metrics-port", str(settings.metrics_port + number)]
-    children = Children()
-    supervisor = Supervisor(
-        children,
-        commands,
-        environment=settings.as_environment(),
-        stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
-        log_dir=None,
-        say=supervisor_log.warning,
-    )
-    try:
-        run_until_stopped(supervisor)
-    finally:
-        children.close()
+
+    def supervisor_of(children: Children) -> Supervisor:
+        return Supervisor(
+            children,
+            commands,
+            environment=settings.as_environment(),
+            stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
+            log_dir=None,
+            say=supervisor_log.warning,
+        )
+
+    run_until_stopped(settings, supervisor_of)
 
 
 async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
@@ -98,30 +87,22 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
     if not settings.api_key.get_secret_value():
         logger.info("TALLY_API_KEY is not set: only keys made by `tally keys create` are accepted")
     server = ApiServer(app_of(settings, role, host), settings)
-    with (
-        _listening(host, port) as sockets,
-        serve_metrics(settings, why_not_ready=lambda: "" if server.started else "starting"),
-    ):
-        await server.serve_until_signal(sockets)
-    if not server.started:
-        raise TallyError(f"the API could not start on {host_and_port(host, port)}; its log above says why")
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[list[socket.socket]]:
+    where = host_and_port(host, port)
     with ExitStack() as stack:
         try:
             sockets = stack.enter_context(listening_sockets(host, port, shared=True))
         except OSError as error:
-            where = host_and_port(host, port)
             raise TallyError(f"cannot listen on {where}: {error}; choose with --host and --port") from None
-        yield sockets
+        stack.enter_context(serve_metrics(settings, why_not_ready=lambda: "" if server.started else "starting"))
+        await server.serve_until_signal(sockets)
+    if not server.started:
+        raise TallyError(f"the API could not start on {where}; its log above says why")
 
 
 def main() -> None:
     """Run one API process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("role", choices=ROLES)
+    parser.add_argument("role", choices=get_args(Role))
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument(

@@ -1,7 +1,6 @@
 """Status of an installation: each store is asked for its part, and one that does not answer hides no other."""
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from readers.overview import PartitionLag, VerdictCounts, count_verdicts, count_withheld, read_lag
@@ -12,7 +11,7 @@ from runtime.ports import responds_to_http
 from runtime.settings import Settings
 from runtime.stack_file import StackFile, StackPhase, process_exists
 from runtime.stuck import StuckPartition
-from tally.answering import faults_of
+from tally.answering import configured_stores, faults_of
 
 
 @dataclass
@@ -42,14 +41,15 @@ class Status:
 async def read_status(settings: Settings) -> Status:
     """Ask the stores of these settings, and the processes of the stack if one runs in `settings.data_dir`."""
     status = Status(stack=StackFile.of_running_stack(settings.data_dir))
-    stores = ("kafka", "redis", "clickhouse") if settings.redis.get_secret_value() else ("kafka", "clickhouse")
-    faults = await faults_of(settings, *stores)
+    faults = await faults_of(settings, *configured_stores(settings))
     for fault in faults.values():
         status.add(fault)
-    if "kafka" not in faults:
-        await _note(status, _ask_log(settings, status))
-    if "clickhouse" not in faults:
-        await _note(status, _ask_tables(settings, status))
+    for store, ask in {"kafka": _ask_log, "clickhouse": _ask_tables}.items():
+        if store not in faults:
+            try:
+                await ask(settings, status)
+            except TallyError as error:
+                status.add(error)
     for each in status.stuck or ():
         status.add(str(each))
     if status.stack:
@@ -57,13 +57,6 @@ async def read_status(settings: Settings) -> Status:
         if (phase := StackPhase.of(settings.data_dir)) and phase.state == "stopping":
             status.add(f"the stack is stopping (pid {phase.pid})")
     return status
-
-
-async def _note(status: Status, question: Awaitable[None]) -> None:
-    try:
-        await question
-    except TallyError as error:
-        status.add(error)
 
 
 async def _ask_log(settings: Settings, status: Status) -> None:

@@ -1,7 +1,7 @@
 """Tail: events as they are appended, each with its outcome."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -141,19 +141,16 @@ class _Pending:
         now, done = time.monotonic(), []
         for place, waiting in list(self._events.items()):
             if place in verdicts:
-                done.append(_validated(waiting.seen, verdicts[place]))
+                interaction_id, name, duplicate_of, reason = verdicts[place]
+                found = {"interaction_id": interaction_id, "verdict": name}
+                found |= {"duplicate_of": duplicate_of or None, "reason": reason or None}
+                done.append(waiting.seen.model_copy(update=found))
             elif now - waiting.since >= WAIT_S:
                 done.append(waiting.seen)
             else:
                 continue
             del self._events[place]
         return done
-
-
-def _validated(seen: TailEvent, verdict: Sequence[Any]) -> TailEvent:
-    interaction_id, name, duplicate_of, reason = verdict
-    found = {"interaction_id": interaction_id, "verdict": name}
-    return seen.model_copy(update=found | {"duplicate_of": duplicate_of or None, "reason": reason or None})
 
 
 def _seen(partition: int, record: PlainRecord, default_namespace: str) -> TailEvent:

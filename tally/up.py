@@ -17,14 +17,15 @@ from readers.overview import Overview, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
+from runtime.kafka import create_topics
+from runtime.migrate import migrate
 from runtime.ports import is_free, responds_to_http
 from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.demo import Demo
-from tally.initialize import initialize
+from tally.demo import run_demo
 from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
@@ -72,14 +73,10 @@ def run(settings: Settings, options: Options, say: ReportLine, show: Show) -> No
         try:
             asyncio.run(up.run(begun))
         finally:
-            _ignore_signals()  # the shutdown must not be interrupted
+            for number in (signal.SIGINT, signal.SIGTERM):  # the shutdown must not be interrupted
+                signal.signal(number, signal.SIG_IGN)
     if up.interrupted:
         raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -124,7 +121,8 @@ class Up:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         self._stack.note("starting")  # the stores run, workers and API do not yet
-        await initialize(self._settings)
+        await create_topics(self._settings)
+        await migrate(self._settings)
         self._start_workers()
         try:
             await self._start_api()
@@ -147,10 +145,6 @@ class Up:
     def _interrupt(self) -> None:
         self.interrupted = True
         self._stop.set()
-
-    @property
-    def _key(self) -> str:
-        return self._settings.api_key.get_secret_value()
 
     def _data_dir_option(self) -> str:
         """The option with which other commands find this stack from any directory."""
@@ -199,7 +193,7 @@ class Up:
             self._api.pid,
             self._workers.pids,
         )
-        file.key, file.workers = self._key, self._options.workers
+        file.key, file.workers = self._settings.api_key.get_secret_value(), self._options.workers
         file.settings = {name: str(getattr(self._settings, name)) for name in SHARED_SETTINGS}
         if file != self._written:
             file.write(self._settings.data_dir)
@@ -224,8 +218,8 @@ class Up:
         async with running(self._report(database), "reporting"):
             if self._options.demo:
                 rate, seconds = self._options.rate, self._options.seconds
-                demo = Demo(self._settings, database, self._api_url, rate=rate, seconds=seconds, say=self._say)
-                await demo.run(self._stop)
+                where = self._settings, database, self._api_url
+                await run_demo(*where, self._stop, rate=rate, seconds=seconds, say=self._say)
             elif self._options.seconds is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)

@@ -2,6 +2,7 @@
 
 import itertools
 import uuid
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,7 +12,7 @@ from readers.audit import audit
 from readers.lookup import Lookups
 from runtime.kafka import create_topics
 from tally.feed import feed
-from tally.pace import Pace, at_rate
+from tally.pace import at_rate
 from tests.http_lab import consuming
 from tests.lab import Lab, click
 from tests.waiting import eventually_async
@@ -48,7 +49,7 @@ async def test_at_a_rate_everything_goes_out_one_behind_the_other(lab: Lab) -> N
     assert (fed.accepted, fed.failed) == (40, [])
 
 
-async def test_a_pace_spreads_what_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rate_spreads_what_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     now, slept = [100.0], []
 
     async def sleep(seconds: float) -> None:
@@ -57,10 +58,11 @@ async def test_a_pace_spreads_what_passes(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("tally.pace.time.monotonic", lambda: now[0])
     monkeypatch.setattr("tally.pace.asyncio.sleep", sleep)
-    pace = Pace(10)
-    for _ in range(3):
-        await pace.wait()
-    now[0] += 5
-    await pace.wait()
-    await pace.wait()
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(5):
+            now[0] += 5 * (number == 3)
+            yield number
+
+    assert [item async for item in at_rate(items(), 10)] == [0, 1, 2, 3, 4]
     assert slept == [0.1, 0.1, 0.1], "what was late is not caught up with"

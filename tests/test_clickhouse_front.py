@@ -76,7 +76,7 @@ def test_rows_columns_and_arrow_come_back_as_they_went_in(client: Client) -> Non
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "gzip", False])
-def test_inserts_and_results_may_be_compressed(settings: Settings, client: Client, compression: str | bool) -> None:
+def test_clients_that_compress_insert_and_read(settings: Settings, client: Client, compression: str | bool) -> None:
     make_table(client)
     packed = clickhouse_connect.get_client(
         dsn=settings.clickhouse.get_secret_value(), database=settings.database, compress=compression

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded.services import _property_value
 from deploy.embedded.stack import Stack
 from runtime.errors import TallyError
 from runtime.settings import Settings
@@ -18,20 +17,6 @@ def test_a_folder_that_cannot_be_used_is_refused_by_name(tmp_path: Path, name: s
     with pytest.raises(TallyError, match="control characters, or is not UTF-8") as raised:
         Stack(Settings(data_dir=tmp_path / name)).__enter__()
     assert ascii(name)[1:-1] in ascii(str(raised.value)).replace("\\\\", "\\")
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        ("/data", "/data"),
-        (" x ", "\\ x "),
-        ("a\\b", "a\\\\b"),
-        ("é\t", "\\u00e9\\u0009"),
-        ("数😀", "\\u6570\\ud83d\\ude00"),
-    ],
-)
-def test_a_value_is_written_as_java_reads_it(value: str, written: str) -> None:
-    assert _property_value(value) == written
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from runtime.migrate import migrate
 from tally.comparison import Comparison
 from tally.dead_letter_replay import replay
 from tally.dead_letters import Selection
-from tally.replay import opened
+from tally.replay import Replay
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click
@@ -52,13 +52,13 @@ async def log_ends(lab: Lab) -> list[int]:
 async def replayed(
     lab: Lab, since: datetime | None = None, until: datetime | None = None, *, swap: bool = False
 ) -> Comparison:
-    async with opened(lab.settings, into(lab)) as work:
-        await work.prepare(since, until)
-        await work.decide()
-        found = await work.compare()
-        if swap:
-            await work.swap()
-        return found
+    work = Replay(lab.settings, into(lab), lab.database)
+    await work.prepare(since, until)
+    await work.decide()
+    found = await work.compare()
+    if swap:
+        await work.swap()
+    return found
 
 
 def into(lab: Lab) -> str:
@@ -195,8 +195,7 @@ async def test_no_swap_while_workers_run(lab: Lab) -> None:
 
 async def test_not_into_itself(lab: Lab) -> None:
     with pytest.raises(SettingsError, match="--into"):
-        async with opened(lab.settings, lab.settings.database):
-            pass
+        Replay(lab.settings, lab.settings.database, lab.database)
 
 
 async def test_misplaced_events_that_were_not_moved_are_decided_about_where_they_are(

@@ -39,7 +39,7 @@ MESSAGE = """
 
 def main() -> None:
     options = json.load(sys.stdin)
-    with tempfile.TemporaryDirectory(dir=options.get("folder")) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         session = chdb.session.Session(folder)
         session.query("CREATE DATABASE IF NOT EXISTS bench ENGINE = Atomic")
         session.query(
@@ -49,12 +49,8 @@ def main() -> None:
         session.query(
             f"CREATE TABLE bench.queue ({MESSAGE}) ENGINE = Kafka SETTINGS kafka_broker_list = '{options['kafka']}', "
             f"kafka_topic_list = '{options['topic']}', kafka_group_name = '{options['group']}', "
-            "kafka_format = 'JSONEachRow', "
-            f"kafka_num_consumers = {options.get('consumers', 2)}, "
-            f"kafka_thread_per_consumer = {options.get('thread_per_consumer', 1)}, "
-            f"kafka_max_block_size = {options.get('block', 262144)}, "
-            f"kafka_poll_max_batch_size = {options.get('poll', 65536)}, "
-            f"kafka_flush_interval_ms = {options.get('flush_ms', 1000)}, "
+            "kafka_format = 'JSONEachRow', kafka_num_consumers = 2, kafka_thread_per_consumer = 1, "
+            "kafka_max_block_size = 262144, kafka_poll_max_batch_size = 65536, kafka_flush_interval_ms = 1000, "
             "input_format_json_read_objects_as_strings = 1"
         )
         session.query(

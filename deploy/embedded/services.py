@@ -33,7 +33,6 @@ CLAIMS_SAVE = "300 1"
 
 CLICKHOUSE_USER, ANALYST = "tally", "analyst"
 CLUSTER_ID_CHARACTERS = 22
-_PRINTABLE_ASCII = range(0x20, 0x7F)
 
 
 @dataclass(frozen=True)
@@ -90,12 +89,13 @@ def kafka_service(
 ) -> Service:
     """Return Apache Kafka, broker and KRaft controller in one process; a single node without other `properties`.
 
-    `properties` override those of the template. `cluster_id` and `format_options` apply to a new log directory only.
+    `properties`, in ASCII and without backslashes, override those of the template. `cluster_id` and `format_options`
+    apply to a new log directory only.
     """
     folder = data_dir / "kafka"
     folder.mkdir(parents=True, exist_ok=True)
     values = {"port": port, "controller_port": controller_port}
-    further = "".join(f"{name}={_property_value(str(value))}\n" for name, value in properties.items())
+    further = "".join(f"{name}={value}\n" for name, value in properties.items())
     (folder / "server.properties").write_text(_template("server.properties", values) + further, "ascii")
     shutil.copyfile(TEMPLATES / "log4j2.properties", folder / "log4j2.properties")
     _link(folder / "jars", jars)
@@ -114,14 +114,6 @@ def kafka_service(
         working_dir=folder,
         environment=KAFKA_ENVIRONMENT,
     )
-
-
-def _property_value(value: str) -> str:
-    """Escape a value for a Java .properties file, which is Latin-1."""
-    escaped = value.replace("\\", "\\\\").encode("utf-16-be", "surrogatepass")
-    units = (int.from_bytes(escaped[at : at + 2], "big") for at in range(0, len(escaped), 2))
-    text = "".join(chr(unit) if unit in _PRINTABLE_ASCII else f"\\u{unit:04x}" for unit in units)
-    return "\\" + text if text.startswith(" ") else text
 
 
 def _link(link: Path, target: Path) -> None:

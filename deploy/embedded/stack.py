@@ -174,11 +174,6 @@ class Stack:
         self._start(part)
         self._wait(part, self._running[name][1])
 
-    def crash(self, name: str) -> None:
-        """Kill a service, and restart it on the same port and data."""
-        self._running[name][1].process.kill()
-        self.restart(name)
-
     def stack_file(self) -> StackFile:
         """Return the stack file for other commands."""
         endpoints = {name: part.endpoint for name, (part, _child) in self._running.items()}

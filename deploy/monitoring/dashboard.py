@@ -6,7 +6,7 @@ A counter is shown as its rate, a histogram as its median and 99th percentile, a
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from prometheus_client import Counter, Histogram
 
@@ -35,17 +35,8 @@ _SEEN_BY_EACH = {metrics.LAG, metrics.LAG_SECONDS, metrics.STUCK_SECONDS, metric
 """Metrics that every reader exports with the same value: they are combined by max, not sum."""
 
 
-class Panel(NamedTuple):
-    """Panel of a metric, with its Prometheus queries by legend."""
-
-    title: str
-    description: str
-    unit: str
-    queries: dict[str, str]
-
-
-def panel_of(metric: Metric) -> Panel:
-    """Return the panel of a metric."""
+def queries_of(metric: Metric) -> dict[str, str]:
+    """Return the Prometheus queries of a metric's panel by legend."""
     name, labels = metrics.name_of(metric), ", ".join(metrics.labels_of(metric))
     by, legend = f" by ({labels})" if labels else "", " ".join(f"{{{{{each}}}}}" for each in metrics.labels_of(metric))
     queries = {}
@@ -60,22 +51,13 @@ def panel_of(metric: Metric) -> Panel:
         queries[legend] = f"time() - max{by} ({name})"
     else:
         queries[legend] = f"{'max' if metric in _SEEN_BY_EACH else 'sum'}{by} ({name})"
-    return Panel(name, metrics.help_of(metric), _unit(metric, name), queries)
+    return queries
 
 
 def _unit(metric: Metric, name: str) -> str:
     if "_seconds" in name:
         return "percentunit" if isinstance(metric, Counter) else "s"
     return "cps" if isinstance(metric, Counter) else "short"
-
-
-def rows() -> dict[str, list[Panel]]:
-    """Return all panels by the title of their row."""
-    found: dict[str, list[Panel]] = {title: [] for title in _ROWS}
-    for metric in metrics.every_metric():
-        title = next(title for title, begins in _ROWS.items() if metrics.name_of(metric).startswith(begins))
-        found[title].append(panel_of(metric))
-    return found
 
 
 def dashboard() -> dict[str, Any]:
@@ -93,31 +75,36 @@ def dashboard() -> dict[str, Any]:
 
 
 def _placed() -> Iterator[dict[str, Any]]:
+    rows: dict[str, list[Metric]] = {title: [] for title in _ROWS}
+    for metric in metrics.every_metric():
+        title = next(title for title, begins in _ROWS.items() if metrics.name_of(metric).startswith(begins))
+        rows[title].append(metric)
     top = number = 0
-    for title, panels in rows().items():
+    for title, panels in rows.items():
         number += 1
         place = {"h": 1, "w": _COLUMNS * _WIDTH, "x": 0, "y": top}
         yield {"id": number, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
         top += 1
-        for at, panel in enumerate(panels):
+        for at, metric in enumerate(panels):
             number += 1
             row, column = divmod(at, _COLUMNS)
             place = {"h": _HEIGHT, "w": _WIDTH, "x": column * _WIDTH, "y": top + row * _HEIGHT}
-            yield {"id": number, "gridPos": place, **_picture(panel)}
+            yield {"id": number, "gridPos": place, **_panel(metric)}
         top += -(-len(panels) // _COLUMNS) * _HEIGHT
 
 
-def _picture(panel: Panel) -> dict[str, Any]:
+def _panel(metric: Metric) -> dict[str, Any]:
     targets = [
         {"refId": chr(ord("A") + at), "expr": query, "legendFormat": legend, "datasource": _SOURCE}
-        for at, (legend, query) in enumerate(panel.queries.items())
+        for at, (legend, query) in enumerate(queries_of(metric).items())
     ]
+    name = metrics.name_of(metric)
     return {
         "type": "timeseries",
-        "title": panel.title,
-        "description": panel.description,
+        "title": name,
+        "description": metrics.help_of(metric),
         "datasource": _SOURCE,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {"defaults": {"unit": _unit(metric, name), "min": 0}, "overrides": []},
         "targets": targets,
     }
 

@@ -4,25 +4,24 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from readers.reports import REPORTS
+from readers.reports import REPORTS, Report, run_report
 from runtime.errors import TallyError
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, load_settings
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, load_settings, needs
 from tally.cli.output import answers, cell, out, say, table
 
 if TYPE_CHECKING:
-    from readers.reports import Report
+    from runtime.clickhouse import ClickHouse
     from tally.tail import TailEvent
 
-VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
+Verdict = Literal["stored", "duplicate", "rejected", "deleted", "moved"]
 
 
 @needs("worker")
@@ -38,6 +37,7 @@ def lookup(
 
     Example: tally lookup int_0198b2c0a1b27c3d8e4f5061728394a5
     """
+    from tally.answering import queried
     from tally.lookup import look_up
 
     settings = load_settings(data_dir)
@@ -45,7 +45,7 @@ def lookup(
         raise TallyError(f"{interaction_id!r} is not an interaction id: int_ and the 32 hex digits of a UUIDv7")
 
     space = namespace or settings.namespace
-    outcome, in_flight = look_up(settings, space, interaction_id)
+    outcome, in_flight = queried(settings, lambda database: look_up(settings, database, space, interaction_id))
     answer = _describe(outcome)
     if answer is None and in_flight:
         raise TallyError(
@@ -98,10 +98,13 @@ def report(
     """
     if name not in REPORTS:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(REPORTS)}", param_hint="NAME")
-    from tally.report import report as run
+    from tally.answering import queried
 
     settings = load_settings(data_dir)
-    found = run(settings, name, namespace or settings.namespace, hours)
+    space = namespace or settings.namespace
+    until = datetime.now(UTC) + timedelta(minutes=1)  # a broker's clock may be ahead of ours
+    since = until - timedelta(hours=hours)
+    found = queried(settings, lambda database: run_report(database, name, space, since, until))
     if plot:
         _draw(found, plot)
     if as_json:
@@ -114,7 +117,7 @@ def report(
 
 
 @needs("plot")
-def _draw(found: "Report", path: Path) -> None:
+def _draw(found: Report, path: Path) -> None:
     from tally.plot import draw
 
     draw(found, path)
@@ -137,9 +140,7 @@ def tail(
     kind: Annotated[str | None, typer.Option("--type", help="Only events of this interaction type.")] = None,
     user: Annotated[str | None, typer.Option(help="Only events of this user_id.")] = None,
     execution: Annotated[str | None, typer.Option(help="Only events of this execution_id.")] = None,
-    verdict: Annotated[
-        str | None, typer.Option(help="Only events with this outcome: stored, duplicate, rejected, deleted or moved.")
-    ] = None,
+    verdict: Annotated[Verdict | None, typer.Option(help="Only events with this outcome.")] = None,
     seconds: Annotated[float | None, typer.Option("--for", help="Stop after this many seconds.", min=0.1)] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -148,22 +149,15 @@ def tail(
 
     Examples: tally tail --type purchase; tally tail --verdict rejected --json
     """
-    if verdict not in (None, *VERDICTS):
-        raise typer.BadParameter(f"{verdict!r} is not one of {', '.join(VERDICTS)}", param_hint="--verdict")
-    from runtime import clickhouse
-    from tally.answering import asked
+    from tally.answering import queried
     from tally.tail import Skipped, TailFilter
     from tally.tail import tail as follow
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
     wanted = TailFilter(namespace, kind, user, execution, verdict)
 
-    async def show() -> None:
-        async with (
-            clickhouse.connect(settings) as database,
-            asyncio.timeout(seconds),
-            aclosing(follow(settings, database, wanted)) as events,
-        ):
+    async def show(database: "ClickHouse") -> None:
+        async with asyncio.timeout(seconds), aclosing(follow(settings, database, wanted)) as events:
             async for each in events:
                 if isinstance(each, Skipped):
                     say(f"{each.events:,} events came too fast to be shown: narrow what is shown")
@@ -174,7 +168,7 @@ def tail(
                     out.print(cell(_line(each)), soft_wrap=True)
 
     with suppress(TimeoutError):
-        asked(settings, ["kafka", "clickhouse"], show)
+        queried(settings, show, others=["kafka"])
 
 
 def _line(seen: "TailEvent") -> str:

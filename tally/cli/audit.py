@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, parse_range
+from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, needs, parse_range
 from tally.cli.output import cell, out, say, table
 
 if TYPE_CHECKING:
     from readers.audit import PartitionAudit
     from readers.deep_audit import DeepAudit
+    from runtime.clickhouse import ClickHouse
 
 _COUNTS = ("accepted", "stored", "duplicates", "rejected", "in_flight", "difference")
 _SELDOM = ("deleted", "moved", "expired_unread", "expired_outcomes")
@@ -34,16 +34,22 @@ def audit(
 
     Examples: tally audit --json; tally audit --deep; tally audit --from 2026-11-22T14:00:00Z --to 2026-11-22T15:00:00Z
     """
-    from tally.audit import audit as run
+    from readers.audit import audit as audit_partitions
+    from readers.deep_audit import deep_audit
+    from tally.answering import queried
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
     begin, end = parse_range(since, until)
 
-    def report(partition: "PartitionAudit") -> None:
-        if not as_json:
-            say(f"partition {partition.partition}: {'balances' if partition.balances else 'DOES NOT BALANCE'}")
+    async def run(database: "ClickHouse") -> "tuple[list[PartitionAudit], DeepAudit | None]":
+        partitions = []
+        async for partition in audit_partitions(settings, database, begin, end):
+            partitions.append(partition)
+            if not as_json:
+                say(f"partition {partition.partition}: {'balances' if partition.balances else 'DOES NOT BALANCE'}")
+        return partitions, await deep_audit(settings, database, begin, end) if deep else None
 
-    partitions, found = run(settings, begin, end, deep=deep, report=report)
+    partitions, found = queried(settings, run, others=["kafka"])
     balances = all(partition.balances for partition in partitions) and (found is None or found.balances)
     totals = {name: sum(getattr(partition, name) for partition in partitions) for name in (*_COUNTS, *_SELDOM)}
     if as_json:

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,20 +14,14 @@ from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, parse_range
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, needs, parse_range
 from tally.cli.output import cell, err, out, table
 
 if TYPE_CHECKING:
+    from runtime.clickhouse import ClickHouse
     from tally.dead_letter_replay import ReplayProgress
 
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
-
-
-def _reason(text: str | None) -> str | None:
-    if text is not None and text not in get_args(Reason):
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(get_args(Reason))}")
-    return text
 
 
 def _origin(text: str) -> Origin:
@@ -39,7 +33,7 @@ def _origin(text: str) -> Origin:
         ) from None
 
 
-ByReason = Annotated[str | None, typer.Option("--reason", help="Only dead letters of this reason.", callback=_reason)]
+ByReason = Annotated[Reason | None, typer.Option("--reason", help="Only dead letters of this reason.")]
 ByField = Annotated[
     str | None, typer.Option("--field", help="Only dead letters of this field, dotted as the list shows it.")
 ]
@@ -177,8 +171,7 @@ def replay_letters(
     Examples: tally dlq replay --reason wrong_type --patch '{"position": 0}' --dry-run;
     tally dlq replay --origin interactions/3/1042 --patch @fix.json
     """
-    from runtime import clickhouse
-    from tally.answering import asked
+    from tally.answering import queried
     from tally.dead_letter_replay import ReplayProgress, replay
     from tally.dead_letters import Selection
 
@@ -190,17 +183,16 @@ def replay_letters(
     if as_namespace and namespace is None and not origins:
         raise typer.BadParameter("needs --namespace or --origin, to select the letters", param_hint="--as-namespace")
 
-    async def run() -> ReplayProgress:
+    async def run(database: "ClickHouse") -> ReplayProgress:
         done = ReplayProgress()
+        steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
         with err.status("reading letters") as progress:
-            async with clickhouse.connect(settings) as database:
-                steps = replay(settings, database, selection, patch=change, as_namespace=as_namespace, dry_run=dry_run)
-                async with aclosing(steps):
-                    async for done in steps:
-                        progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
+            async with aclosing(steps):
+                async for done in steps:
+                    progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
         return done
 
-    _report(asked(settings, ["kafka", "clickhouse"], run), dry_run=dry_run, as_json=as_json)
+    _report(queried(settings, run, others=["kafka"]), dry_run=dry_run, as_json=as_json)
 
 
 def _patch(text: str | None) -> dict[str, Any] | None:

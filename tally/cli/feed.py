@@ -2,17 +2,16 @@
 
 import asyncio
 import itertools
+import signal
 import time
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.errors import TallyError
 from schemas.rejection import Rejection
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings
-from tally.cli.output import err, out, say
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
+from tally.cli.output import out, progress_bar, say
 
 if TYPE_CHECKING:
     from producers.producer import NotAccepted, Receipt
@@ -70,8 +69,8 @@ def emit(
 
 @needs("worker")
 def open_bandit(
-    policy: Annotated[str, typer.Option(help="Logging policy: random or bts.")] = "random",
-    campaign: Annotated[str, typer.Option(help="Campaign: all, men or women.")] = "all",
+    policy: Annotated[Literal["random", "bts"], typer.Option(help="Logging policy.")] = "random",
+    campaign: Annotated[Literal["all", "men", "women"], typer.Option(help="Campaign.")] = "all",
     limit: Annotated[int | None, typer.Option(help="Maximum rows to import.", min=1)] = None,
     rate: Rate = None,
     wait: Wait = 60,
@@ -83,22 +82,14 @@ def open_bandit(
 
     Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
     """
-    from producers.open_bandit import Campaign, LoggingPolicy, read_log
+    from producers.open_bandit import read_log
     from tally.pace import at_rate
 
-    chosen_policy: LoggingPolicy = _one_of(policy, get_args(LoggingPolicy), "--policy")
-    chosen_campaign: Campaign = _one_of(campaign, get_args(Campaign), "--campaign")
     settings = load_settings(data_dir)
     space = namespace or settings.namespace
-    source = at_rate(itertools.islice(read_log(chosen_policy, chosen_campaign, space), limit), rate)
+    source = at_rate(itertools.islice(read_log(policy, campaign, space), limit), rate)
     fed, verdicts = asyncio.run(_feed_and_wait(settings, source, space, wait, total=limit or 10_000))
     _report(f"open-bandit {policy}/{campaign}", fed, verdicts, as_json=as_json)
-
-
-def _one_of(value: str, allowed: tuple[str, ...], option: str) -> Any:
-    if value not in allowed:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(allowed)}", param_hint=option)
-    return value
 
 
 @needs("worker")
@@ -125,13 +116,14 @@ def simulate(
 
     settings = load_settings(data_dir)
     simulator = Simulator(time.time_ns() if seed is None else seed, duplicates=duplicates, late=late)
-    simulated = itertools.islice(simulator, events)
+    due = int(rate * seconds) if rate and seconds is not None else None
+    total = min((limit for limit in (events, due) if limit is not None), default=None)
+    simulated = itertools.islice(simulator, total)
     source: Source = simulated
     if rate:
-        source = paced(simulated, rate=rate, seconds=seconds)
+        source = paced(simulated, rate)
     elif seconds is not None:
         source = for_seconds(simulated, seconds)
-    total = events or (int(rate * seconds) if rate and seconds else None)
     fed, verdicts = asyncio.run(_feed_and_wait(settings, source, namespace or settings.namespace, wait, total=total))
     _report("simulated", fed, verdicts, as_json=as_json)
 
@@ -139,19 +131,29 @@ def simulate(
 async def _feed_and_wait(
     settings: "Settings", source: "Source", namespace: str, wait_s: float, *, total: int | None
 ) -> "tuple[EmitSummary, VerdictCounts | None]":
-    from tally.feed import feed_and_wait
+    """Emit `source` until it ends or SIGINT arrives, then count the outcomes that appear within `wait_s` (0: None)."""
+    from producers.producer import Producer
+    from runtime import clickhouse
+    from tally.feed import feed, wait_for_verdicts
+    from tally.pace import until
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task("accepted by Kafka", total=total)
-        return await feed_and_wait(
-            settings,
-            source,
-            namespace=namespace,
-            wait_s=wait_s,
-            progress=lambda accepted: progress.update(task, completed=accepted),
-            waiting=lambda: progress.update(task, description="waiting for outcomes"),
-        )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    with progress_bar() as bar:
+        task = bar.add_task("accepted by Kafka", total=total)
+        async with Producer(settings) as producer:
+            fed = await feed(
+                producer,
+                until(stop, source),
+                namespace=namespace,
+                keep_offsets=bool(wait_s),
+                progress=lambda accepted: bar.update(task, completed=accepted),
+            )
+        if not wait_s:
+            return fed, None
+        bar.update(task, description="waiting for outcomes")
+        async with clickhouse.connect(settings) as database:
+            return fed, await wait_for_verdicts(settings, database, fed, wait_s)
 
 
 def _report(what: str, fed: "EmitSummary", verdicts: "VerdictCounts | None", *, as_json: bool) -> None:

@@ -8,8 +8,7 @@ import typer
 
 from runtime.errors import TallyError
 from runtime.http.keys import MAX_TOKEN_LIFE_S, SCOPES, PageToken, Scope, hash_of, key_id_of
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings
+from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, needs
 from tally.cli.output import cell, out, say, table
 
 if TYPE_CHECKING:
@@ -38,17 +37,10 @@ def _namespaces(text: str) -> list[str]:
 
 
 def _with_store(data_dir: Path | None, ask: "Callable[[KeyStore], Awaitable[Answer]]") -> Answer:
-    from runtime import clickhouse
     from runtime.http.key_store import KeyStore
-    from tally.answering import asked
+    from tally.answering import queried
 
-    settings = load_settings(data_dir, "clickhouse")
-
-    async def run() -> Answer:
-        async with clickhouse.connect(settings) as database:
-            return await ask(KeyStore(database))
-
-    return asked(settings, ["clickhouse"], run)
+    return queried(load_settings(data_dir, "clickhouse"), lambda database: ask(KeyStore(database)))
 
 
 @app.command()

@@ -1,17 +1,24 @@
-"""Options that several commands share, and the JSON form of answers."""
+"""Common parts of commands: options, optional dependencies, and the JSON form of answers."""
 
 import json
+from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec
 
 import typer
 
+from runtime.errors import TallyError
 from schemas.event_time import iso_ms, parse_time_or_day
 from tally.cli.output import answers
 
 if TYPE_CHECKING:
     from runtime.settings import Settings
+
+Extra = Literal["worker", "api", "embedded", "plot"]
+Parameters = ParamSpec("Parameters")
 
 DataDir = Annotated[
     Path | None,
@@ -20,6 +27,33 @@ DataDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Since = Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")]
 Until = Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")]
+
+
+class MissingExtra(TallyError):
+    """A package of an optional dependency group is not installed. The message names the command that installs it."""
+
+    exit_code = 2
+
+
+def needs(extra: Extra) -> Callable[[Callable[Parameters, None]], Callable[Parameters, None]]:
+    """Decorate a command that needs an extra: raise MissingExtra where an import finds a package missing."""
+
+    def decorate(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+        @wraps(command)
+        def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+            try:
+                command(*args, **kwargs)
+            except ModuleNotFoundError as error:
+                package = (error.name or "").partition(".")[0]
+                if not package or find_spec(package):  # a module is missing in a package that is installed: a defect
+                    raise
+                raise MissingExtra(
+                    f'this command needs {package}, which is not installed: pip install "tally-server[{extra}]"'
+                ) from error
+
+        return run
+
+    return decorate
 
 
 def load_settings(data_dir: Path | None, *needed: str) -> "Settings":

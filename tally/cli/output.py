@@ -17,6 +17,7 @@ from rich.console import (
     RenderHook,
     RenderResult,
 )
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -250,6 +251,12 @@ def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int
 def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> WholeWordTable:
     """Make a table; `right`: all columns but the first are numbers."""
     return WholeWordTable(columns, title, caption, right=right)
+
+
+def progress_bar() -> Progress:
+    """Make a progress bar with counts, shown on a terminal only."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal)
 
 
 def say(line: str, style: str | None = None) -> None:

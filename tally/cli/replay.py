@@ -2,19 +2,16 @@
 
 import asyncio
 import signal
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from runtime.tasks import cancel_and_wait
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, parse_range
-from tally.cli.output import cell, err, out, say
+from tally.cli.options import AsJson, DataDir, Since, Until, answer_json, load_settings, needs, parse_range
+from tally.cli.output import cell, out, progress_bar, say
 
 if TYPE_CHECKING:
-    from runtime.settings import Settings
+    from runtime.clickhouse import ClickHouse
     from tally.comparison import Comparison
     from tally.replay import Replay
 
@@ -37,25 +34,16 @@ def replay(
 
     Examples: tally replay --into tally_again; tally replay --into repaired --from 2026-11-22T14:00:00Z --swap
     """
-    from tally.answering import asked
+    from tally.answering import queried
+    from tally.replay import Replay
 
-    stores = ["kafka", "redis", "clickhouse"]
-    settings = load_settings(data_dir, *stores)
+    settings = load_settings(data_dir, "kafka", "redis", "clickhouse")
     begin, end = parse_range(since, until)
-    found = asked(settings, stores, lambda: _run(settings, into, begin, end, swap=swap))
-    _report(found, into, swapped=swap, as_json=as_json)
-    if found.changed and not swap:
-        raise typer.Exit(1)
 
-
-async def _run(
-    settings: "Settings", into: str, since: datetime | None, until: datetime | None, *, swap: bool
-) -> "Comparison":
-    from tally.replay import opened
-
-    async with opened(settings, into) as work:
+    async def run(database: "ClickHouse") -> "Comparison":
+        work = Replay(settings, into, database)
         say("copying the rows outside the range")
-        await work.prepare(since, until)
+        await work.prepare(begin, end)
         await _decide(work)
         say("comparing")
         found = await work.compare()
@@ -63,15 +51,19 @@ async def _run(
             await work.swap()
         return found
 
+    found = queried(settings, run, others=["kafka", "redis"])
+    _report(found, into, swapped=swap, as_json=as_json)
+    if found.changed and not swap:
+        raise typer.Exit(1)
+
 
 async def _decide(work: "Replay") -> None:
     """Decide, with progress. Ctrl-C ends after the batch in flight; the same command continues from there."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     deciding = asyncio.create_task(work.decide())
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stopped.set)
     try:
-        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        with progress_bar() as progress:
             task = progress.add_task("deciding", total=work.records)
             while not deciding.done():
                 await asyncio.wait((deciding,), timeout=POLL_S)

@@ -1,16 +1,17 @@
-"""Commands that run parts of Tally."""
+"""Commands that plan, run and expand an installation."""
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Annotated
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.live import Live
 from rich.table import Table
 
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, load_settings
-from tally.cli.output import err, out, say
+from tally.capacity import EVENT_BYTES, Load, need_of
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings, needs
+from tally.cli.output import err, out, say, table
 
 if TYPE_CHECKING:
     from readers.overview import Overview
@@ -37,26 +38,17 @@ def up(
 
     options = Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo)
     settings = load_settings(data_dir)
-    with _Screen() as screen:
-        run(settings, options, say, screen.show)
+    redraws = err.is_terminal and not err.is_dumb_terminal
+    with Live(console=err, auto_refresh=False, transient=True) if redraws else nullcontext() as live:
+        run(settings, options, say, _Screen(live).show)
 
 
 class _Screen:
-    """A live table on a terminal that can redraw, plain lines elsewhere."""
+    """Counts as a live table on a terminal that can redraw, as plain lines elsewhere."""
 
-    def __init__(self) -> None:
-        redraws = err.is_terminal and not err.is_dumb_terminal
-        self._live = Live(console=err, auto_refresh=False, transient=True) if redraws else None
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
         self._last: tuple[float, int] | None = None
-
-    def __enter__(self) -> "_Screen":
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._live:
-            self._live.stop()
 
     def show(self, overview: "Overview", workers: int) -> None:
         """Show counts, lag and rate."""
@@ -67,12 +59,12 @@ class _Screen:
         if self._live is None:
             say(f"{counts.as_text}, lag {overview.lag:,}, {rate:,.0f} events/s, {workers} workers")
             return
-        table = Table(title="Tally", caption="Ctrl-C stops it")
+        counted = Table(title="Tally", caption="Ctrl-C stops it")
         for name in ("stored", "duplicates", "rejected", "lag", "events/s", "workers"):
-            table.add_column(name, justify="right")
+            counted.add_column(name, justify="right")
         shown = (counts.stored, counts.duplicates, counts.rejected, overview.lag, round(rate), workers)
-        table.add_row(*(f"{value:,}" for value in shown))
-        self._live.update(table, refresh=True)
+        counted.add_row(*(f"{value:,}" for value in shown))
+        self._live.update(counted, refresh=True)
 
 
 @needs("worker")
@@ -81,11 +73,13 @@ def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 
     Example: TALLY_KAFKA=127.0.0.1:9092 TALLY_CLICKHOUSE=http://127.0.0.1:8123 tally init
     """
+    from runtime.kafka import create_topics
+    from runtime.migrate import migrate
     from schemas.tables import LATEST_VERSION
-    from tally.initialize import initialize
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
-    applied = asyncio.run(initialize(settings))
+    asyncio.run(create_topics(settings))
+    applied = asyncio.run(migrate(settings))
     if as_json:
         places = {"topic": settings.topic, "database": settings.database}
         answer_json({**places, "schema": LATEST_VERSION, "applied": applied})
@@ -113,7 +107,7 @@ def consume(
 
     Examples: tally consume --workers 4 --name host-1; tally consume --until-caught-up --json
     """
-    from tally.consume import consume as run
+    from tally.foreground import consume as run
 
     settings = load_settings(data_dir, "kafka", "redis", "clickhouse")
     overview = run(settings, workers=workers, name=name, until_caught_up=until_caught_up)
@@ -126,7 +120,8 @@ def consume(
 @needs("api")
 def serve(
     role: Annotated[
-        str, typer.Argument(help="Role of the processes: collector (writes), reader (reads), or all.")
+        Literal["collector", "reader", "all"],
+        typer.Argument(help="Role of the processes: collector (writes), reader (reads), or all."),
     ] = "all",
     host: Annotated[str, typer.Option(help="Address to listen on; :: = all, IPv6 and IPv4.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
@@ -137,8 +132,76 @@ def serve(
 
     Examples: tally serve; tally serve collector --port 8081 --workers 2; TALLY_API_KEY=... tally serve --host 0.0.0.0
     """
-    from tally.serve import ROLES, serve_in_foreground
+    from tally.serve import serve_in_foreground
 
-    if role not in ROLES:
-        raise typer.BadParameter(f"{role!r} is not one of {', '.join(ROLES)}", param_hint="ROLE")
     serve_in_foreground(load_settings(data_dir), role, host, port, processes=workers)
+
+
+def capacity(
+    events_per_s: Annotated[float, typer.Argument(help="Average events per second.", min=0.01, max=100_000_000)],
+    peak: Annotated[float, typer.Option(help="Peak rate as a multiple of the average.", min=1, max=100)] = 3,
+    days: Annotated[int, typer.Option(help="Days that stored events are kept.", min=1, max=36_500)] = 365,
+    event_bytes: Annotated[
+        int, typer.Option(help="Average size of an event as JSON, in bytes.", min=50, max=2_000_000)
+    ] = EVENT_BYTES,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Estimate the partitions, workers, memory and disk of a load, from the measured cost of an event.
+
+    The window (TALLY_DEDUP_WINDOW_MS) and the topic's retention (TALLY_TOPIC_RETENTION_MS) are those of the settings.
+
+    Examples: tally capacity 10000; tally capacity 200 --days 3650 --json
+    """
+    settings = load_settings(data_dir)
+    need = need_of(Load(events_per_s, peak=peak, days=days, event_bytes=event_bytes), settings)
+    if as_json:
+        answer_json(need._asdict())
+        return
+    title = f"{events_per_s:,.0f} events/s, {events_per_s * peak:,.0f} at the peak, {days} days"
+    needed = table("part", "needs", title=title, right=True)
+    for part, amount in (
+        ("topic", f"{need.partitions} partitions"),
+        ("workers", f"{need.workers}, {need.worker_memory_gib} GiB each"),
+        ("Kafka, 3 copies", f"{need.kafka_cores} cores, {need.topic_tib} TiB"),
+        ("Redis", f"{need.redis_cores} cores, {need.redis_gib} GiB"),
+        ("ClickHouse, 2 copies", f"{need.clickhouse_cores} cores, {need.table_tib} TiB"),
+        ("rows", f"{need.rows:,.0f}"),
+    ):
+        needed.add_row(part, amount)
+    out.print(needed)
+
+
+topic = typer.Typer(help="Change a live topic.", no_args_is_help=True)
+
+
+@topic.callback()
+def _group() -> None:
+    """Keep `expand` a subcommand: typer promotes the only command of a group."""
+
+
+@topic.command()
+@needs("worker")
+def expand(
+    partitions: Annotated[int, typer.Option(help="New partition count; must be a multiple of the current one.", min=2)],
+    drain_timeout: Annotated[
+        float, typer.Option(help="Seconds to drain before giving up and releasing producers.", min=1, max=86_400)
+    ] = 300,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Add partitions to the topic. Duplicates of earlier events are still found.
+
+    Producers are held meanwhile: the API answers 503 and `emit` raises Unavailable until the workers have drained the
+    topic, and for TALLY_DELIVERY_TIMEOUT_MS and 5 s more. After an interruption or a failure, run it again.
+
+    Example: tally topic expand --partitions 16
+    """
+    from tally.expand import Expand
+
+    settings = load_settings(data_dir, "kafka", "clickhouse")
+    before = asyncio.run(Expand(settings, partitions, drain_timeout_s=drain_timeout, say=say).run())
+    if as_json:
+        answer_json({"topic": settings.topic, "partitions_before": before, "partitions": partitions})
+    else:
+        out.print(f"topic {settings.topic}: {before} partitions before, {partitions} now", highlight=False)

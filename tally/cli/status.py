@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.tables import INTERACTIONS
-from tally.cli.extras import needs
-from tally.cli.options import AsJson, DataDir, answer_json, load_settings
+from tally.cli.options import AsJson, DataDir, answer_json, load_settings, needs
 from tally.cli.output import cell, out, table
 from tally.invoked import as_invoked, invoked
 

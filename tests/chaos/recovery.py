@@ -37,7 +37,7 @@ from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from tally.feed import feed
-from tally.pace import paced
+from tally.pace import paced, until
 
 POLL_S = 0.02
 RATE = 500.0
@@ -110,7 +110,7 @@ async def load(where: Site) -> AsyncIterator[None]:
 
     async def emit() -> None:
         async with Producer(where.settings) as producer:
-            await feed(producer, paced(iter(Simulator(1)), rate=RATE, seconds=None, stop=stop), namespace="default")
+            await feed(producer, until(stop, paced(Simulator(1), RATE)), namespace="default")
 
     emitting = asyncio.create_task(emit())
     try:

@@ -1,6 +1,7 @@
 """Run of a campaign: traffic, workers, one fault at one failpoint, and the verification."""
 
 import asyncio
+import os
 import signal
 import time
 import uuid
@@ -284,7 +285,8 @@ class Run:
 
     async def restart_part(self) -> None:
         """Kill one part of the stack and start it again."""
-        await asyncio.to_thread(self._stack.crash, self.plan.store)
+        os.kill(self._stack.pid(self.plan.store), signal.SIGKILL)
+        await asyncio.to_thread(self._stack.restart, self.plan.store)
 
     async def _compare_with_undisturbed(self) -> None:
         """Drain the same log once more, undisturbed, into an empty store: what comes out must be the same."""

@@ -9,17 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from deploy.embedded.clickhouse_http.body import ClientDisconnected, Receive, decoded, read_form, read_statement
-from deploy.embedded.clickhouse_http.codecs import IDENTITY, PIECE_BYTES, compressor
-from deploy.embedded.clickhouse_http.engine import Engine, summary
-from deploy.embedded.clickhouse_http.errors import (
-    READONLY,
-    TOO_MANY_SIMULTANEOUS_QUERIES,
-    UNKNOWN_ACTION,
-    UNKNOWN_EXCEPTION,
-    ClickHouseError,
-    error,
+from deploy.embedded.clickhouse_http.body import (
+    PIECE_BYTES,
+    ClientDisconnected,
+    Receive,
+    decoded,
+    read_form,
+    read_statement,
 )
+from deploy.embedded.clickhouse_http.engine import Engine, summary
+from deploy.embedded.clickhouse_http.errors import ClickHouseError, ErrorCode, error
 from deploy.embedded.clickhouse_http.request import Request, check_origin, headers_of, read_request
 from deploy.embedded.clickhouse_http.statement import Statement, is_reading
 from deploy.embedded.clickhouse_http.users import User
@@ -58,10 +57,10 @@ class Front:
         answer = FrontResponse(send)
         try:
             check_origin(headers_of(scope), only_local=self._only_local)
-            if scope["path"] in {"/ping", "/replicas_status"} or _is_greeting(scope):
+            if scope["path"] == "/ping" or _is_greeting(scope):
                 await answer.whole(200, b"Ok.\n", {"content-type": "text/html; charset=UTF-8"})
             elif scope["path"] != "/":
-                raise ClickHouseError(UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
+                raise ClickHouseError(ErrorCode.UNKNOWN_ACTION, f"There is no handle {scope['path']}\n")
             else:
                 await self._serve(read_request(scope, self._users), receive, answer)
         except ClientDisconnected:
@@ -70,12 +69,14 @@ class Front:
             await answer.failed(failed)
         except Exception:
             log.exception("request failed unexpectedly")
-            await answer.failed(error(UNKNOWN_EXCEPTION, "The front failed; its log has the stack trace"))
+            await answer.failed(error(ErrorCode.UNKNOWN_EXCEPTION, "The front failed; its log has the stack trace"))
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
         if self._waiting >= MAX_WAITING:
-            raise error(TOO_MANY_SIMULTANEOUS_QUERIES, f"Too many simultaneous queries: {MAX_WAITING} are waiting")
+            raise error(
+                ErrorCode.TOO_MANY_SIMULTANEOUS_QUERIES, f"Too many simultaneous queries: {MAX_WAITING} are waiting"
+            )
         self._waiting += 1
         try:
             await self._places.acquire()
@@ -95,7 +96,7 @@ class Front:
             request = request.with_fields(await read_form(body, request.form_type))
         statement = await read_statement(request.query, body, request.default_format)
         if request.only_reads and not is_reading(statement.sql):
-            raise error(READONLY, "Cannot execute query in readonly mode: GET only reads, use POST")
+            raise error(ErrorCode.READONLY, "Cannot execute query in readonly mode: GET only reads, use POST")
         async with self._place():
             await self._run(statement, body, request, receive, answer)
 
@@ -111,8 +112,7 @@ class Front:
             async with self._kill_on_disconnect(request.caller.mark, statement, receive, answer):
                 await self._read(statement, request, answer)
             return
-        await self._call(self._engine.check, request.caller, statement)
-        insert = self._engine.insert(request.caller, statement)
+        insert = await self._call(self._engine.insert, request.caller, statement)
         try:
             pending = statement.data
             async for piece in body:
@@ -127,22 +127,19 @@ class Front:
         await answer.whole(200, b"", _headers(request, statement) | {"x-clickhouse-summary": summary(written_rows)})
 
     async def _read(self, statement: Statement, request: Request, answer: "FrontResponse") -> None:
-        encoding, encoder = compressor(request.accept_encoding)
-        answer.encoder = encoder
-        headers = _headers(request, statement) | ({"content-encoding": encoding} if encoding else {})
+        headers = _headers(request, statement)
         result = self._engine.result(request.caller, statement, request.params)
         is_last = False
         try:
             # Headers are sent with the first piece, so an error before it has its own status.
             piece, is_last = await self._call(_next_piece, result)
             if is_last:
-                packed = encoder.feed(piece) + encoder.finish() if piece or statement.kind == "stream_out" else b""
-                await answer.whole(200, packed, headers)
+                await answer.whole(200, piece, headers)
                 return
             while not is_last:
-                await answer.piece(200, encoder.feed(piece), headers)
+                await answer.piece(200, piece, headers)
                 piece, is_last = await self._call(_next_piece, result)
-            await answer.last_piece(200, encoder.feed(piece) + encoder.finish(), headers)
+            await answer.last_piece(200, piece, headers)
         finally:
             if not is_last:
                 await self._call(result.close)
@@ -186,8 +183,6 @@ class FrontResponse:
         self.is_complete = False
         """Whether the last byte has been sent."""
         self._tag = secrets.token_hex(8)
-        self.encoder = IDENTITY
-        """Encoder of the pieces, also of a late error."""
 
     async def whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         """Send a whole response."""
@@ -212,8 +207,7 @@ class FrontResponse:
             # connection, and no client mistakes the result for complete, even if it does not know the tag.
             tag = self._tag.encode()
             marked = b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n" % (tag, text, len(text), tag)
-            text = self.encoder.feed(marked) + self.encoder.finish()
-            await self._send({"type": "http.response.body", "body": text, "more_body": True})
+            await self._send({"type": "http.response.body", "body": marked, "more_body": True})
             return
         headers = {
             "content-type": "text/plain; charset=UTF-8",

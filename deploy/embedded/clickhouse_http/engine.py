@@ -7,18 +7,25 @@ import json
 import re
 import shutil
 from base64 import b64encode
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
 
 import chdb
 
-from deploy.embedded.clickhouse_http.errors import ACCESS_DENIED, BAD_ARGUMENTS, error, from_engine
+from deploy.embedded.clickhouse_http.errors import ErrorCode, error, from_engine
 from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
 from deploy.embedded.clickhouse_http.statement import Statement, split_settings
-from deploy.embedded.clickhouse_http.users import BACKUP_ROLE, StatementCaller, User, engine_config, engine_users
+from deploy.embedded.clickhouse_http.users import (
+    BACKUP_ROLE,
+    StatementCaller,
+    User,
+    engine_config,
+    engine_users,
+    identifier,
+)
 from runtime.private_file import write_private
 
 _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=shortest_task_first"
@@ -36,7 +43,14 @@ CHECKED_STATEMENTS = 1_024
 CHECKED_STATEMENT_CHARS = 8_192
 """Cached checks, and the longest cached statement: a check costs as much as a small query."""
 
-_FAILED = (chdb.ChdbError, RuntimeError)
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Raise the engine's errors as ClickHouseError."""
+    try:
+        yield
+    except (chdb.ChdbError, RuntimeError) as failed:
+        raise from_engine(failed) from failed
 
 
 class Session:
@@ -44,16 +58,15 @@ class Session:
 
     def __init__(
         self,
-        connection: str,
-        mark: str,
+        address: str,
         caller: StatementCaller | None = None,
         bounds: Mapping[str, str] | None = None,
         *,
         backup: bool = False,
     ) -> None:
-        self._connection = chdb.connect(connection)
-        # `kill` finds the query by `mark`, because an embedded engine chooses query ids itself.
-        own, marked = {**_MEMORY, **(bounds or {})}, {"log_comment": mark}
+        self._connection = chdb.connect(address)
+        # `kill` finds the query by its mark, because an embedded engine chooses query ids itself.
+        own, marked = {**_MEMORY, **(bounds or {})}, {"log_comment": caller.mark if caller else "front"}
         try:
             if caller is None:
                 self._set({**own, **marked})
@@ -64,7 +77,7 @@ class Session:
                 self._set({**own, **caller.settings, **marked})
             if caller is not None:
                 if caller.database:  # before the role: choosing a database needs no right, reading its tables does
-                    self._run(f"USE {_identifier(caller.database)}")
+                    self._run(f"USE {identifier(caller.database)}")
                 self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
         except BaseException:
             self.close()
@@ -75,38 +88,24 @@ class Session:
             self._run("SET " + ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items()))
 
     def _run(self, sql: str) -> None:
-        try:
+        with _engine_errors():
             self._connection.query(sql)
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
 
     def query(self, sql: str, output_format: str, params: Mapping[str, str]) -> bytes:
         """Run a statement to its end and return its whole result."""
-        try:
+        with _engine_errors():
             return bytes(self._connection.query(sql, output_format, params=dict(params)).bytes())
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
 
     def write(self, sql: str) -> int:
         """Run a statement that writes, and return the number of rows written."""
-        try:
+        with _engine_errors():
             return int(self._connection.query(sql).rows_written())
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
 
     def stream(self, sql: str, output_format: str, params: Mapping[str, str]) -> Iterator[bytes]:
         """Yield a SELECT's result block by block; closing the iterator cancels the query."""
-        try:
-            result = self._connection.send_query(sql, output_format, params=dict(params))
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
-        try:
+        with _engine_errors(), closing(self._connection.send_query(sql, output_format, params=dict(params))) as result:
             for block in result:
                 yield bytes(block.bytes())
-        except _FAILED as failed:
-            raise from_engine(failed) from failed
-        finally:
-            result.close()
 
     def close(self) -> None:
         """End the session. Safe to call twice."""
@@ -120,38 +119,31 @@ class Insert:
     constraint.
     """
 
-    def __init__(self, open_session: Callable[[], Session], statement: Statement, spool: Path) -> None:
-        self._open_session = open_session
+    def __init__(self, address: str, caller: StatementCaller, statement: Statement, spool: Path) -> None:
+        self._address = address
+        self._caller = caller
         self._statement = statement
-        self._spool = spool
-        self._file: IO[bytes] | None = None
+        self._file = TemporaryFile(dir=spool)  # noqa: SIM115  (closed by cancel)
 
     def append(self, chunk: bytes) -> None:
         """Append bytes."""
-        self._spooled().write(chunk)
-
-    def _spooled(self) -> IO[bytes]:
-        if self._file is None:
-            self._file = TemporaryFile(dir=self._spool)  # noqa: SIM115  (closed by cancel)
-        return self._file
+        self._file.write(chunk)
 
     def finish(self, last: bytes) -> int:
         """Append the last bytes, insert the rows and return their number."""
-        session = self._open_session()
+        session = Session(self._address, self._caller)
         try:
-            file = self._spooled()
-            file.write(last)
-            file.seek(0)
+            self._file.write(last)
+            self._file.seek(0)
             # By its descriptor, because the engine treats braces and stars in a path as a pattern.
-            return session.write(_from_file(self._statement, f"/dev/fd/{file.fileno()}"))
+            return session.write(_from_file(self._statement, f"/dev/fd/{self._file.fileno()}"))
         finally:
             session.close()
             self.cancel()
 
     def cancel(self) -> None:
         """Discard appended bytes. Safe after `finish`."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
 
 def _from_file(insert: Statement, path: str) -> str:
@@ -169,7 +161,7 @@ class Engine:
         Raises ClickHouseError for a name that would need quoting in the engine's address.
         """
         if not _PLAIN_NAME.fullmatch(name):
-            raise error(BAD_ARGUMENTS, f"The last part of --path is {name!r}: it must be a plain name")
+            raise error(ErrorCode.BAD_ARGUMENTS, f"The last part of --path is {name!r}: it must be a plain name")
         self._address = f"{name}?{_MERGES}&config-file={_write_config(name, users)}"
         self._spool = Path(f"{name}-spool")
         shutil.rmtree(self._spool, ignore_errors=True)  # files of a crashed process
@@ -179,10 +171,11 @@ class Engine:
         self._check_short = lru_cache(CHECKED_STATEMENTS)(self._check)
 
     def insert(self, caller: StatementCaller, statement: Statement) -> Insert:
-        """Begin an INSERT whose rows are appended as bytes of its format. Call `check` first."""
-        return Insert(lambda: Session(self._address, caller.mark, caller), statement, self._spool)
+        """Check an INSERT and begin it: its rows are appended as bytes of its format."""
+        self._needs_backup(caller, statement)
+        return Insert(self._address, caller, statement, self._spool)
 
-    def check(self, caller: StatementCaller, statement: Statement) -> bool:
+    def _needs_backup(self, caller: StatementCaller, statement: Statement) -> bool:
         """Return whether a statement needs the right to backup files.
 
         Raises ClickHouseError for a statement that cannot be parsed, or that the caller's user may not run.
@@ -198,11 +191,11 @@ class Engine:
         try:
             return self._policy.check(canonical.decode(), user, streamed=streamed)
         except StatementNotAllowed as refused:
-            raise error(ACCESS_DENIED, f"{user.name}: Not allowed here: {refused}") from None
+            raise error(ErrorCode.ACCESS_DENIED, f"{user.name}: Not allowed here: {refused}") from None
 
     def _ask(self, sql: str, params: Mapping[str, str]) -> bytes:
         """Run a statement of the front itself."""
-        session = Session(self._address, "front")
+        session = Session(self._address)
         try:
             return session.query(sql, "TSVRaw", params)
         finally:
@@ -215,9 +208,9 @@ class Engine:
 
         Everything runs in the thread that requests the first block. Closing the iterator ends the statement.
         """
-        backup = self.check(caller, statement)
+        backup = self._needs_backup(caller, statement)
         at_once = statement.kind == "at_once"
-        session = Session(self._address, caller.mark, caller, RESULT_BOUNDS if at_once else None, backup=backup)
+        session = Session(self._address, caller, RESULT_BOUNDS if at_once else None, backup=backup)
         try:
             if at_once:
                 yield session.query(statement.sql, statement.format, params)
@@ -248,10 +241,6 @@ def _write_config(name: str, users: Sequence[User]) -> str:
 
 def _literal(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _identifier(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def summary(written_rows: int) -> str:

@@ -1,53 +1,32 @@
 """Errors in ClickHouse's format: a code, a name and a message, in a header and in the body."""
 
 import re
+from enum import IntEnum
 
-UNKNOWN_EXCEPTION = 1002
-SYNTAX_ERROR = 62
-NOT_IMPLEMENTED = 48
-BAD_ARGUMENTS = 36
-CANNOT_DECOMPRESS = 354
-AUTHENTICATION_FAILED = 516
-ACCESS_DENIED = 497
-READONLY = 164
-SOCKET_TIMEOUT = 209
-TOO_MANY_SIMULTANEOUS_QUERIES = 202
-UNKNOWN_ACTION = 404
 
-_NAMES = {
-    UNKNOWN_EXCEPTION: "UNKNOWN_EXCEPTION",
-    SYNTAX_ERROR: "SYNTAX_ERROR",
-    NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
-    BAD_ARGUMENTS: "BAD_ARGUMENTS",
-    CANNOT_DECOMPRESS: "CANNOT_DECOMPRESS",
-    AUTHENTICATION_FAILED: "AUTHENTICATION_FAILED",
-    ACCESS_DENIED: "ACCESS_DENIED",
-    READONLY: "READONLY",
-    SOCKET_TIMEOUT: "SOCKET_TIMEOUT",
-    TOO_MANY_SIMULTANEOUS_QUERIES: "TOO_MANY_SIMULTANEOUS_QUERIES",
-}
+class ErrorCode(IntEnum):
+    """ClickHouse's codes of the errors that the front raises itself."""
+
+    BAD_ARGUMENTS = 36
+    NOT_IMPLEMENTED = 48
+    SYNTAX_ERROR = 62
+    READONLY = 164
+    TOO_MANY_SIMULTANEOUS_QUERIES = 202
+    SOCKET_TIMEOUT = 209
+    CANNOT_DECOMPRESS = 354
+    UNKNOWN_ACTION = 404
+    ACCESS_DENIED = 497
+    AUTHENTICATION_FAILED = 516
+    UNKNOWN_EXCEPTION = 1002
+
 
 # As ClickHouse's own HTTP handler maps them (exceptionCodeToHTTPStatus); everything else is 500.
-_HTTP_STATUS = {
-    AUTHENTICATION_FAILED: 403,
-    ACCESS_DENIED: 403,
-    NOT_IMPLEMENTED: 501,
-    SYNTAX_ERROR: 400,
-    BAD_ARGUMENTS: 400,
-    6: 400,
-    26: 400,
-    27: 400,
-    38: 400,
-    41: 400,
-    43: 400,
-    47: 404,
-    60: 404,
-    81: 404,
-    115: 404,
-    241: 500,
-    457: 400,
-    TOO_MANY_SIMULTANEOUS_QUERIES: 503,
-    UNKNOWN_ACTION: 404,
+_HTTP_STATUS: dict[int, int] = {
+    **dict.fromkeys((6, 26, 27, ErrorCode.BAD_ARGUMENTS, 38, 41, 43, ErrorCode.SYNTAX_ERROR, 457), 400),
+    **dict.fromkeys((ErrorCode.ACCESS_DENIED, ErrorCode.AUTHENTICATION_FAILED), 403),
+    **dict.fromkeys((47, 60, 81, 115, ErrorCode.UNKNOWN_ACTION), 404),
+    ErrorCode.NOT_IMPLEMENTED: 501,
+    ErrorCode.TOO_MANY_SIMULTANEOUS_QUERIES: 503,
 }
 
 _ENGINE_MESSAGE = re.compile(r"Code: (\d+)\. (?:DB::)?Exception: .*", re.DOTALL)
@@ -67,9 +46,9 @@ class ClickHouseError(Exception):
         return _HTTP_STATUS.get(self.code, 500)
 
 
-def error(code: int, message: str) -> ClickHouseError:
+def error(code: ErrorCode, message: str) -> ClickHouseError:
     """Return an error of the front, worded like one of the engine."""
-    return ClickHouseError(code, f"Code: {code}. DB::Exception: {message}. ({_NAMES.get(code, 'ERROR')})")
+    return ClickHouseError(code, f"Code: {code}. DB::Exception: {message}. ({code.name})")
 
 
 def from_engine(raised: BaseException) -> ClickHouseError:
@@ -77,4 +56,4 @@ def from_engine(raised: BaseException) -> ClickHouseError:
     found = _ENGINE_MESSAGE.search(str(raised))
     if found:
         return ClickHouseError(int(found.group(1)), found.group(0).strip())
-    return error(UNKNOWN_EXCEPTION, str(raised).strip().rstrip("."))
+    return error(ErrorCode.UNKNOWN_EXCEPTION, str(raised).strip().rstrip("."))

@@ -8,13 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qsl
 
-from deploy.embedded.clickhouse_http.errors import (
-    ACCESS_DENIED,
-    AUTHENTICATION_FAILED,
-    BAD_ARGUMENTS,
-    NOT_IMPLEMENTED,
-    error,
-)
+from deploy.embedded.clickhouse_http.errors import ErrorCode, error
 from deploy.embedded.clickhouse_http.users import StatementCaller, User
 from runtime.http.hosts import LOCAL_NAMES, host_name
 
@@ -58,7 +52,6 @@ class Request(NamedTuple):
     default_format: str | None
     params: dict[str, str]
     content_encoding: str
-    accept_encoding: str
     only_reads: bool
     """Whether it is a GET or HEAD: following a link must not change data."""
     form_type: str
@@ -73,16 +66,16 @@ class Request(NamedTuple):
 def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request:
     """Parse an ASGI scope. Raises ClickHouseError for an unsupported request, and for an unknown user."""
     if scope["method"] not in {"GET", "HEAD", "POST"}:
-        raise error(NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; supported are GET, HEAD and POST")
+        raise error(ErrorCode.NOT_IMPLEMENTED, f"Method {scope['method'][:20]}; supported are GET, HEAD and POST")
     headers = headers_of(scope)
     url = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     user = _user_of(users, url, headers)
     database = url.get("database") or headers.get("x-clickhouse-database")
     if user.only_reads and database == "system":
-        raise error(ACCESS_DENIED, f"{user.name}: The database system shows other people's statements")
+        raise error(ErrorCode.ACCESS_DENIED, f"{user.name}: The database system shows other people's statements")
     for name, what in _REFUSED.items():
         if url.get(name, "0") not in {"", "0"}:
-            raise error(NOT_IMPLEMENTED, f"Parameter {name} asks for {what}")
+            raise error(ErrorCode.NOT_IMPLEMENTED, f"Parameter {name} asks for {what}")
     content_type = headers.get("content-type", "")
     settings: dict[str, str] = {}
     params: dict[str, str] = {}
@@ -91,16 +84,14 @@ def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request
             params[name.removeprefix(_PARAM)] = value
         elif name not in _TRANSPORT and name not in _REFUSED:
             if not _SETTING_NAME.fullmatch(name):
-                raise error(BAD_ARGUMENTS, f"Not the name of a setting: {name[:80]!r}")
+                raise error(ErrorCode.BAD_ARGUMENTS, f"Not the name of a setting: {name[:80]!r}")
             settings[name] = value
-    wants_compression = url.get("enable_http_compression", "0") == "1"
     return Request(
         query=url.get("query", ""),
         caller=StatementCaller(user, url.get("query_id") or str(uuid.uuid4()), database, settings),
         default_format=url.get("default_format") or headers.get("x-clickhouse-format"),
         params=params,
         content_encoding=headers.get("content-encoding", "").strip().lower(),
-        accept_encoding=headers.get("accept-encoding", "") if wants_compression else "",
         only_reads=scope["method"] != "POST",
         form_type=content_type if content_type.startswith("multipart/") else "",
     )
@@ -118,10 +109,12 @@ def check_origin(headers: Mapping[str, str], *, only_local: bool) -> None:
     """
     host = headers.get("host", "")
     if only_local and host_name(host) not in LOCAL_NAMES:
-        raise error(ACCESS_DENIED, f"The Host header names {host[:80]!r}; it must name this machine: 127.0.0.1")
+        raise error(
+            ErrorCode.ACCESS_DENIED, f"The Host header names {host[:80]!r}; it must name this machine: 127.0.0.1"
+        )
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"http://{host}".lower():
-        raise error(ACCESS_DENIED, f"Pages of {origin[:80]!r} may not send requests here")
+        raise error(ErrorCode.ACCESS_DENIED, f"Pages of {origin[:80]!r} may not send requests here")
 
 
 def _user_of(users: Mapping[str, User], url: Mapping[str, str], headers: Mapping[str, str]) -> User:
@@ -138,6 +131,7 @@ def _user_of(users: Mapping[str, User], url: Mapping[str, str], headers: Mapping
     user = users.get(name)
     if user is None or not secrets.compare_digest(password.encode(), user.password.encode()):
         raise error(
-            AUTHENTICATION_FAILED, f"{name[:80]}: Authentication failed: password is incorrect, or no such user"
+            ErrorCode.AUTHENTICATION_FAILED,
+            f"{name[:80]}: Authentication failed: password is incorrect, or no such user",
         )
     return user

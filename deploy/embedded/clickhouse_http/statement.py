@@ -4,7 +4,7 @@ first deciding keyword counts."""
 import re
 from typing import Literal, NamedTuple
 
-from deploy.embedded.clickhouse_http.errors import SYNTAX_ERROR, error
+from deploy.embedded.clickhouse_http.errors import ErrorCode, error
 
 StatementKind = Literal["stream_out", "stream_in", "at_once"]
 
@@ -55,7 +55,7 @@ def decode_sql(text: bytes) -> str:
     try:
         return text.decode().strip()
     except UnicodeDecodeError:
-        raise error(SYNTAX_ERROR, "The query is not valid UTF-8") from None
+        raise error(ErrorCode.SYNTAX_ERROR, "The query is not valid UTF-8") from None
 
 
 def first_word(text: str) -> str:

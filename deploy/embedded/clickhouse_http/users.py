@@ -74,8 +74,8 @@ class StatementCaller(NamedTuple):
 
 def analyst(name: str, password: str, database: str, hidden_tables: Iterable[str]) -> User:
     """Return a user who may read the tables and views of one database, except `hidden_tables`."""
-    of = _identifier(database)
-    hidden = (f"REVOKE SELECT ON {of}.{_identifier(table)}" for table in hidden_tables)
+    of = identifier(database)
+    hidden = (f"REVOKE SELECT ON {of}.{identifier(table)}" for table in hidden_tables)
     return User(name, password, (f"GRANT SELECT ON {of}.*", *hidden), only_reads=True)
 
 
@@ -104,7 +104,7 @@ def engine_users(users: Iterable[User]) -> str:
     """Return the engine's file of users: one user, and a role for each user of the front."""
     roles = {user.role: user.grants for user in users} | _OWN_ROLES
     locked = "".join(f"<{name}><readonly/></{name}>" for name in LOCKED_SETTINGS)
-    granted = ", ".join(map(_identifier, roles))
+    granted = ", ".join(map(identifier, roles))
     return (
         "<clickhouse>\n"
         f"<profiles><default><constraints>{locked}</constraints></default></profiles>\n"
@@ -120,5 +120,6 @@ def _grants(statements: Iterable[str]) -> str:
     return "<grants>" + "".join(f"<query>{escape(each)}</query>" for each in statements) + "</grants>"
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """Quote a name for a statement."""
     return "`" + re.sub(r"([\\`])", r"\\\1", name) + "`"
