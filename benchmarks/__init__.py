@@ -1,0 +1,1 @@
+"""Measured cost: Tally beside other ways to do the same."""

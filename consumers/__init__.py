@@ -1,0 +1,1 @@
+"""The worker: records are validated, deduplicated and written to ClickHouse."""

@@ -11,10 +11,10 @@ FAILPOINTS = (
     "taken",  # the lease on a partition's claims is taken, and not confirmed by the group yet
     "restored",  # a part of lost claims was restored
     "claimed",  # a batch's keys are claimed
+    "refused",  # ClickHouse refused a row; its claim is released, its dead letter not written yet
     "stored",  # rows are in `interactions`
     "erased",  # rows of deleted events are erased
     "copied",  # copies of misplaced events are on the partitions of their keys
-    "refused",  # ClickHouse refused a row; its claim is released, its dead letter not written yet
     "lettered",  # dead letters are written, also those that go before the other events of their batch
     "recorded",  # rows are in `outcomes`
     "committed",  # offsets are committed

@@ -1,4 +1,4 @@
-"""Groups: batches that are decided about one by one and flushed together.
+"""Groups: batches that are decided one by one and flushed together.
 
 While a worker keeps up, each batch is a group of its own, so its events become visible soon. While more records wait at
 the broker, a group grows: ClickHouse then merges fewer parts, and merging is half of a row's cost there. A group keeps

@@ -1,14 +1,14 @@
 """Pipeline: the steps of a batch, in the order that makes a crash harmless.
 
 Batches pass step 1 one by one, and the other steps in groups. Neighbouring groups overlap: while one is flushed, the
-batches of the next are decided about.
+batches of the next are being decided.
 
-step                        a crash after it leaves            the next run
+step                        left by a crash after it           the next run
 1 claims taken              claims of events not stored yet    finds its own offsets as owners: same verdicts
-2 interactions inserted     rows without a commit              finds them stored, skips them, erases deleted ones
-3 copies of misplaced       copies without a commit            writes them again; their ids make them duplicates
-  events, dead letters      letters without a commit           writes them again; their origin makes them one
-4 outcomes inserted         outcomes without a commit          finds them recorded, skips them
+2 interactions inserted     rows, offsets not committed        finds them stored, skips them, erases deleted ones
+3 copies of misplaced       copies, offsets not committed      writes them again; their ids make them duplicates
+  events, dead letters      letters, offsets not committed     writes them again; readers take equal origins as one
+4 outcomes inserted         outcomes, offsets not committed    finds them recorded, skips them
 5 offsets committed         nothing                            starts at the next record
 """
 
@@ -40,7 +40,7 @@ log = logging.getLogger("tally.worker")
 
 @dataclass(frozen=True)
 class PipelineSteps:
-    """Steps of the pipeline in the order of a batch, and its operations on the log."""
+    """Steps of the pipeline in the order of a batch, and its callbacks to the consumer."""
 
     validation: Validation
     fuses: RejectFuses
@@ -69,7 +69,7 @@ class Pipeline:
         self._deciding = asyncio.Lock()
         """Held while claims are taken or released."""
         self._era = 0
-        """Number of refused events: each voids earlier decisions about later events."""
+        """Number of groups that the table refused. Batches that were decided in an earlier era are decided again."""
         self.gathered = BatchGroup(settings)
         """Decided batches that wait for their flush."""
         self._flushing: Sequence[DecidedBatch] = ()
@@ -78,11 +78,11 @@ class Pipeline:
     async def examine(
         self, records: Batch, unprocessable: Rejection | None = None, *, is_counted: bool = False
     ) -> tuple[Batch, ValidatedBatch]:
-        """Validate records; returns the batch below any held offset, and its validation.
+        """Validate records; return the part of the batch before the first held offset, and its validation.
 
-        With `unprocessable` the batch's one record is rejected for that reason, unread. `is_counted`: the batch was
-        examined before. A partition that has come to a record of a newer schema is handed to `hold` with that record's
-        offset. Raises Fenced or Fatal.
+        With `unprocessable` the batch's one record is rejected for that reason, without parsing it. `is_counted`: an
+        earlier examination has counted the records. A partition that has reached a record of a newer schema is handed
+        to `hold` with that record's offset. Raises Fenced or Fatal.
         """
         steps = self._steps
         with self.stages.of("validate"):
@@ -115,16 +115,16 @@ class Pipeline:
         await self._steps.mover.set_apart(batch, validated)
 
     async def decide(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Take a batch through step 1 and add it to the gathered group, while earlier groups may pass the other steps.
+        """Take a batch through step 1 and add it to the gathered group; the group before may be in steps 2 to 5 meanwhile.
 
-        Raises Fenced; and Unsettled when the batches before have to be committed first.
+        Raises Fenced, or Unsettled if earlier batches must be committed first.
         """
         async with self._deciding:
             await self._decide(batch, validated, self._uncommitted, self.gathered)
         self.counts.add(already_recorded=validated.recorded - len(validated.withheld))
 
     async def release(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Release claims of events of one partition that are not stored. Raises as `decide` does."""
+        """Release the claims of one partition's events before they are rejected instead of stored. Raises as `decide` does."""
         async with self._deciding:
             (part,) = batch.slices
             undecided = validated.events[~validated.done]
@@ -143,7 +143,7 @@ class Pipeline:
             deleted = await self._steps.erasure.deleted(verdicts.stored)
         with self.stages.of("encode"):
             add = into.encode(self._decided(batch, validated, verdicts), verdicts, validated, deleted=deleted)
-        # Before any row of the batch: another run may not hold these events, and must not contradict stored rows.
+        # Before any row of the batch: a later run might not withhold these events, and would contradict stored rows.
         if validated.withheld:
             await self._record_rejected(validated.withheld)
         add()
@@ -153,7 +153,7 @@ class Pipeline:
         return DecidedBatch(batch.ranges, stored, duplicates, validated.recorded, self._era, validated.unprocessable)
 
     def forget_gathered(self) -> None:
-        """Forget the gathered group: the partitions' next worker comes to the same outcomes."""
+        """Forget the gathered group: the next worker of the partitions reaches the same outcomes."""
         self.gathered = BatchGroup(self._settings)
         self._steps.telemetry.forget()
 
@@ -173,8 +173,8 @@ class Pipeline:
         return asyncio.create_task(self._flush(group))
 
     async def _validate_again(self, decided: DecidedBatch) -> tuple[Batch, ValidatedBatch]:
-        """Read and validate a decided batch again: its group has kept only rows."""
-        batch = await retrying("reading again", lambda: self._steps.read_again(decided.ranges))
+        """Read and validate a decided batch again: its group has kept only encoded rows."""
+        batch = await retrying("reading records again", lambda: self._steps.read_again(decided.ranges))
         validated = self._validate(batch, decided.unprocessable)
         self._steps.resume.expect_stored(batch)
         await self._drop_settled(batch, validated)
@@ -201,7 +201,7 @@ class Pipeline:
         with self.stages.of("commit"):
             await steps.commit(group.next_offsets)
         await failpoints.reached("committed")
-        # Only after success: when a flush failed, no later group may claim or commit.
+        # Only after success: if a flush fails, no later group may claim or commit.
         self._flushing = ()
         steps.telemetry.committed(group)
         self.counts.add(
@@ -213,17 +213,17 @@ class Pipeline:
         self.counts.inserts += 1
 
     async def _store(self, group: BatchGroup) -> BatchGroup:
-        """Insert the group's rows; when ClickHouse refuses one, decide about its batches again without that event."""
+        """Insert the group's rows; when ClickHouse refuses one, decide the batches again without that event."""
         try:
             await self._steps.sink.insert(group.rows)
         except RowsRefused:
             async with self._deciding:
                 self._era += 1
-                group = await self._store_one_by_one(group)
+                group = await self._store_by_batch(group)
         await failpoints.reached("stored")
         return group
 
-    async def _store_one_by_one(self, refused: BatchGroup) -> BatchGroup:
+    async def _store_by_batch(self, refused: BatchGroup) -> BatchGroup:
         group = BatchGroup(self._settings)
         for each in refused.decided:
             batch, validated = await self._validate_again(each)
@@ -231,14 +231,15 @@ class Pipeline:
             try:
                 await self._steps.sink.store(verdicts.stored)
             except RowsRefused:
-                verdicts = await self._store_without_refused(batch, validated, verdicts)
-            group.encode(self._decided(batch, validated, verdicts), verdicts, validated, is_stored=True)()
+                verdicts = await self._reject_refused_rows(batch, validated, verdicts)
+            add = group.encode(self._decided(batch, validated, verdicts), verdicts, validated, is_stored=True)
+            add()
         return group
 
-    async def _store_without_refused(self, batch: Batch, validated: ValidatedBatch, verdicts: Verdicts) -> Verdicts:
+    async def _reject_refused_rows(self, batch: Batch, validated: ValidatedBatch, verdicts: Verdicts) -> Verdicts:
         steps = self._steps
         while True:
-            refused = await steps.sink.first_refused(verdicts.stored)
+            refused = await steps.sink.store_until_refused(verdicts.stored)
             if refused is not None:
                 await self._reject(batch, *refused)
             steps.resume.expect_stored(batch)
@@ -252,7 +253,7 @@ class Pipeline:
             return verdicts
 
     async def _reject(self, batch: Batch, events: Events, refused: RowsRefused) -> None:
-        """Reject a valid event, of a selection of one, that the table refuses.
+        """Reject the single event in `events`: it is valid, but the table refuses it.
 
         Its claim is released first: once its outcome is recorded, no run decides about the event again.
         """
@@ -273,7 +274,7 @@ class Pipeline:
         await self._record_rejected([rejected])
 
     async def _record_rejected(self, rejected: Sequence[RejectedRecord]) -> None:
-        """Write dead letters and outcomes of events that are rejected before the others of their batch are stored."""
+        """Write dead letters and outcomes of events that are rejected before the rest of their batch is stored."""
         await self._steps.dead_letters.send(rejected)
         await failpoints.reached("lettered")
         outcomes = InsertRows(self._settings.topic)

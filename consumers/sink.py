@@ -112,7 +112,7 @@ class Sink:
         rows.add(*encode_events(self._topic, events))
         await self.insert(rows)
 
-    async def first_refused(self, events: Events) -> tuple[Events, RowsRefused] | None:
+    async def store_until_refused(self, events: Events) -> tuple[Events, RowsRefused] | None:
         """Select the first of events that the table refuses, and store all before it; None when it takes all of them.
 
         No event after it is stored: a later one may be its duplicate, and has to be decided about again.

@@ -1,0 +1,1 @@
+"""Ways to run Tally: embedded stack, images, Kubernetes, monitoring, access rights."""

@@ -1,0 +1,1 @@
+"""Compiled loops over bytes. Other packages import `kernels.boundary` only."""

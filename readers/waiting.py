@@ -15,34 +15,34 @@ LONGEST_PAUSE_S = 0.2
 
 
 class LookupResult(NamedTuple):
-    """Outcome of an event, or whether it may still be in flight. Never `Moved`, which counts as in flight."""
+    """Outcome of an event, or whether it may still be in flight. `Moved` is never returned: its copy has the outcome."""
 
     outcome: Outcome | None
     in_flight: bool
 
 
 class OutcomeWaiter:
-    """Waiter for outcomes by repeated lookups, for at most `most` requests at a time."""
+    """Polls for outcomes. At most `max_waiting` requests wait at a time."""
 
-    def __init__(self, lookups: Lookups, progress: ConsumerProgress, most: int) -> None:
+    def __init__(self, lookups: Lookups, progress: ConsumerProgress, max_waiting: int) -> None:
         self._lookups = lookups
         self._progress = progress
-        self._most = most
+        self._max_waiting = max_waiting
         self._waiters = 0
 
     async def lookup(self, namespace: str, interaction_id: str) -> LookupResult:
         """Return the current outcome. Raises Unavailable."""
-        # Read before the lookup, which so finds every outcome of an event that was not in flight.
+        # The progress is read first: the lookup then finds the outcome of every event that is no longer in flight.
         in_flight, committed = self._progress.may_be_in_flight(interaction_id), self._progress.committed
         outcome = await self._lookups.get(namespace, interaction_id)
-        if isinstance(outcome, Moved):  # the outcome of a copy below the committed offset has expired
+        if isinstance(outcome, Moved):  # without an outcome below the committed offset: it has expired
             return LookupResult(None, outcome.offset >= committed.get(outcome.partition, 0))
         return LookupResult(outcome, in_flight)
 
     async def outcome(self, namespace: str, interaction_id: str, seconds: float) -> LookupResult:
-        """Return the outcome, after a wait of at most `seconds` for an event in flight. Raises Unavailable.
+        """Return the outcome, waiting at most `seconds` for an event in flight. Raises Unavailable.
 
-        It does not wait when too many requests wait.
+        Returns at once if all slots are taken.
         """
         found = await self.lookup(namespace, interaction_id)
         if found.outcome is not None or not found.in_flight:
@@ -61,7 +61,7 @@ class OutcomeWaiter:
     @contextmanager
     def slot(self) -> Iterator[bool]:
         """Take a slot for a waiting request; yield whether one was free."""
-        has_slot = self._waiters < self._most
+        has_slot = self._waiters < self._max_waiting
         self._waiters += has_slot
         try:
             yield has_slot

@@ -1,0 +1,1 @@
+"""Infrastructure: connections, settings, errors, retry, logs, metrics, traces and the reading of the log."""

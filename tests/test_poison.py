@@ -1,4 +1,4 @@
-"""Records that cannot be stored, or not by this version, wait or leave with a reason, and affect no others."""
+"""Records that cannot be stored wait, or become dead letters with a reason. Other records are unaffected."""
 
 import asyncio
 import itertools
@@ -19,7 +19,7 @@ NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
 LONG = {"longer": "than that"}
 
 
-async def test_a_partition_waits_at_a_newer_schema_and_the_others_go_on(lab: Lab) -> None:
+async def test_a_partition_waits_at_a_newer_schema_and_the_others_continue(lab: Lab) -> None:
     executions = [list(itertools.islice(executions_on(partition), 2)) for partition in (0, 1)]
     for partition, (before, _) in enumerate(executions):
         await lab.put(as_json("before", before), partition=partition)
@@ -59,7 +59,7 @@ async def test_rows_that_the_table_refuses_become_letters_and_own_nothing(lab: L
     assert origins == {b"%d" % receipts[1].offset, b"%d" % receipts[54].offset}
 
 
-async def test_a_table_that_refuses_everything_trips_the_fuse_and_stops_nobody(
+async def test_a_table_that_refuses_everything_trips_the_fuse_and_stops_no_other_event(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
     await lab.database.command(NARROWED)
@@ -71,8 +71,11 @@ async def test_a_table_that_refuses_everything_trips_the_fuse_and_stops_nobody(
     assert "refused_by_table" in tripped
 
 
-async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: Lab) -> None:
-    """The event owned its key while the first event with its id was a duplicate of one that the table then refused."""
+async def test_a_repeated_id_no_longer_owns_a_key(lab: Lab) -> None:
+    """The repeated id owned a key at first: the first event with that id was a duplicate then.
+
+    Once the table refuses the owner of that duplicate, the first event is stored, and the repeated id is a duplicate.
+    """
     await lab.database.command(NARROWED)
     first, second = mint_id(), mint_id()
     one, other = itertools.islice(executions_on(0), 2)
@@ -92,8 +95,8 @@ async def test_an_event_that_becomes_a_repeated_id_owns_nothing_any_more(lab: La
     ]
 
 
-async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, redis: Redis) -> None:
-    """The next batch waits for its lost claims while this one fails: nothing after it may be committed."""
+async def test_batches_after_a_failed_batch_are_not_started(lab: Lab, redis: Redis) -> None:
+    """The next batch waits for its claims to be rebuilt while this one fails: nothing after it may be committed."""
     await lab.database.command(NARROWED)
     for number, execution in zip(range(20), executions_on(0), strict=False):
         metadata = LONG if number == 2 else None
@@ -109,9 +112,9 @@ async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, re
         if name == "refused":
             await redis.flushdb()
             is_refused.set()
-            for _ in range(100):  # the next batch comes to where it has to wait for this one
+            for _ in range(100):  # lets the next batch reach the point where it waits for this one
                 await asyncio.sleep(0)
-            raise Unavailable("as any error would")
+            raise Unavailable("any error")
 
     with at_failpoint(fail_when_refused), pytest.raises(Unavailable):
         await lab.drain(batch_rows=10)
@@ -121,7 +124,7 @@ async def test_what_is_behind_a_batch_that_failed_is_not_begun_with(lab: Lab, re
     assert await lab.count("interactions") == 19
 
 
-async def test_another_number_of_partitions_is_fatal(lab: Lab) -> None:
+async def test_a_changed_partition_count_is_fatal(lab: Lab) -> None:
     await lab.emit(click())
     await lab.drain()
     async with kafka.admin(lab.settings) as admin:

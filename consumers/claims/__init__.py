@@ -1,0 +1,1 @@
+"""Claims: owners of deduplication keys in Redis, their leases and their rebuild from ClickHouse."""

@@ -1,0 +1,1 @@
+"""The embedded stack: Kafka, Valkey and the ClickHouse engine from packages."""
