@@ -115,16 +115,16 @@ class Pipeline:
         await self._steps.mover.set_apart(batch, validated)
 
     async def decide(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Take a batch through step 1 and add it to the gathered group; the group before may be in steps 2 to 5 meanwhile.
+        """Take a batch through step 1 and add it to the gathered group.
 
-        Raises Fenced, or Unsettled if earlier batches must be committed first.
+        The group before may be in steps 2 to 5 meanwhile. Raises Fenced, or Unsettled if earlier batches must be committed first.
         """
         async with self._deciding:
             await self._decide(batch, validated, self._uncommitted, self.gathered)
         self.counts.add(already_recorded=validated.recorded - len(validated.withheld))
 
     async def release(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Release the claims of one partition's events before they are rejected instead of stored. Raises as `decide` does."""
+        """Release claims of one partition's events, which will be rejected instead of stored. Raises as `decide` does."""
         async with self._deciding:
             (part,) = batch.slices
             undecided = validated.events[~validated.done]

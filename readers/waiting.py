@@ -15,7 +15,7 @@ LONGEST_PAUSE_S = 0.2
 
 
 class LookupResult(NamedTuple):
-    """Outcome of an event, or whether it may still be in flight. `Moved` is never returned: its copy has the outcome."""
+    """Outcome of an event, or whether it may still be in flight. Never `Moved`: the copy has the outcome."""
 
     outcome: Outcome | None
     in_flight: bool
