@@ -109,7 +109,7 @@ def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tupl
         "sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.secure.scram-sha-512.sasl.jaas.config": module,
         "listener.name.secure.ssl.keystore.type": "PEM",
-        "listener.name.secure.ssl.keystore.location": keystore,
+        "listener.name.secure.ssl.keystore.location": f"../{keystore.name}",  # relative: the folder may have any name
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
     }
