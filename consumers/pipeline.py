@@ -117,14 +117,15 @@ class Pipeline:
     async def decide(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take a batch through step 1 and add it to the gathered group.
 
-        The group before may be in steps 2 to 5 meanwhile. Raises Fenced, or Unsettled if earlier batches must be committed first.
+        The group before may be in steps 2 to 5 meanwhile. Raises Fenced, or Unsettled if earlier batches must be
+        committed first.
         """
         async with self._deciding:
             await self._decide(batch, validated, self._uncommitted, self.gathered)
         self.counts.add(already_recorded=validated.recorded - len(validated.withheld))
 
     async def release(self, batch: Batch, validated: ValidatedBatch) -> None:
-        """Release claims of one partition's events, which will be rejected instead of stored. Raises as `decide` does."""
+        """Release claims of one partition's events, which will be rejected and not stored. Raises as `decide` does."""
         async with self._deciding:
             (part,) = batch.slices
             undecided = validated.events[~validated.done]
