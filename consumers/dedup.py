@@ -13,8 +13,8 @@ import numpy as np
 from consumers import failpoints
 from consumers.batch import Batch, Duplicates, Range, Slice, ValidatedBatch, Verdicts
 from consumers.claims.client import ClaimsLost
-from consumers.claims.leases import Leases, Unsettled, span_of
-from consumers.claims.owners import ASKS_ONLY, REPLAYED, STORED, Owner
+from consumers.claims.leases import FlushRequired, Leases, span_of
+from consumers.claims.owners import LOOKUP_ONLY, REPLAYED, STORED, Owner
 from consumers.claims.stored_owners import StoredOwners
 from consumers.events import Events, LineFlags
 from schemas.dedup import DuplicateReason
@@ -41,11 +41,11 @@ class Deduplication:
     async def decide(self, batch: Batch, validated: ValidatedBatch, before: Sequence[Range]) -> Verdicts:
         """Claim every event's key, also of events that have a row. `before`: ranges that are not committed yet.
 
-        Raises Fenced when another worker has a partition; and Unsettled when `before` has to be committed first.
+        Raises Fenced when another worker has a partition; and FlushRequired when `before` has to be committed first.
         """
         events, found = validated.events, _Found()
         if before and (events.may_repeat_id | events.replayed).any():
-            raise Unsettled  # owners of these events are looked up among stored rows
+            raise FlushRequired  # owners of these events are looked up among stored rows
         places = [events.lines_of(part.partition) for part in batch.slices]
         deciding = (
             self._decide_until_claimed(part, events[first:end], validated.done[first:end], before)
@@ -169,7 +169,7 @@ def _flags(asking: list[int], events: Events, decided: set[int], done: LineFlags
     if not (decided or done.any() or replayed.any()):
         return {}
     flags = {
-        at: ASKS_ONLY * (line in decided) + REPLAYED * bool(replayed[line]) + STORED * bool(done[line])
+        at: LOOKUP_ONLY * (line in decided) + REPLAYED * bool(replayed[line]) + STORED * bool(done[line])
         for at, line in enumerate(asking)
     }
     return {at: flag for at, flag in flags.items() if flag}

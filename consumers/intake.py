@@ -32,13 +32,13 @@ POLL_MS = 100
 """Longest wait of one poll, so that stop and revocation are noticed soon."""
 WITHOUT_ASSIGNMENT_S = 1.0
 """Wait beyond a poll's own timeout, for a client that waits for an assignment."""
-FRESH_MS = 20
+FILL_POLL_MS = 20
 """Longest wait for more records of a batch."""
 LAST_POLLS = 2
 """Polls once a batch is due: the client fetches ahead, so the first one returns an old answer."""
 MAX_RECORDS = 8_192
 """Records of a full batch: the size with the least time per record, by measurement."""
-SPILL = 1.125
+MAX_OVERFILL = 1.125
 """Largest batch as a multiple of a full one: the number of records in a record batch is known once it is read."""
 MAX_BYTES = 16 * 1024 * 1024
 _APPEND_TIME = 1
@@ -50,7 +50,7 @@ log = logging.getLogger("tally.worker")
 
 
 class Intake:
-    """Records that were read and not yet taken: at most one batch."""
+    """Records read and not yet taken. One poll may exceed a batch; the excess stays for the next."""
 
     def __init__(self, consumer: AIOKafkaConsumer, settings: Settings) -> None:
         self._consumer = consumer
@@ -75,12 +75,12 @@ class Intake:
             await self._read(POLL_MS)
         last_polls = 0
         while self._rows and not self._is_full and not stop.is_set():
-            if not self.more_waits():
+            if not self.has_full_batch():
                 if last_polls == LAST_POLLS:
                     return
                 await self._wait_until_due(stop)
                 last_polls += 1
-            if not await self._read(FRESH_MS) and last_polls:
+            if not await self._read(FILL_POLL_MS) and last_polls:
                 return
 
     async def _wait_until_due(self, stop: asyncio.Event) -> None:
@@ -96,7 +96,7 @@ class Intake:
         generation = self._generation
         found = await self._poll(wait_ms)
         if generation != self._generation:
-            self._give_back({partition: items[0].offset for partition, items in found.items()})
+            self._seek_back({partition: items[0].offset for partition, items in found.items()})
         elif found:
             self._add(found)
         else:
@@ -135,7 +135,7 @@ class Intake:
     def _is_full(self) -> bool:
         return self._rows >= self._max_rows or self._bytes >= self._max_bytes
 
-    def more_waits(self) -> bool:
+    def has_full_batch(self) -> bool:
         """Whether another full batch is here or at the broker, as of the last fetch."""
         return self._rows + sum(self._waiting.values()) >= self._max_rows
 
@@ -146,13 +146,13 @@ class Intake:
         self._rows_per_item = max(1, len(records)) / max(1, items_read)
         self._keep([*self._polled, records])
         rest = {partition: unread[partition.partition][0] for partition in found if partition.partition in unread}
-        self._give_back({partition: item.offset for partition, item in rest.items()})
+        self._seek_back({partition: item.offset for partition, item in rest.items()})
         for partition, items in found.items():
             if partition in self._consumer.assignment():  # it may have been revoked meanwhile
                 following = rest[partition].offset if partition in rest else _following(items[-1])
                 self._waiting[partition] = max(0, (self._consumer.highwater(partition) or 0) - following)
 
-    def _give_back(self, firsts: dict[TopicPartition, int]) -> None:
+    def _seek_back(self, firsts: dict[TopicPartition, int]) -> None:
         """Read again from these offsets, if the partitions are still assigned."""
         assigned = self._consumer.assignment()
         for partition, offset in firsts.items():
@@ -163,11 +163,11 @@ class Intake:
         """Return the batch of the records read so far; those past a full batch stay for the next one."""
         records = Records.joined(self._polled)
         # A small rest would be a separate batch, which costs nearly as much as a full one.
-        room = self._max_rows if len(records) > self._max_rows * SPILL else len(records)
-        self._keep([records[room:]])
-        if room:
+        count = self._max_rows if len(records) > self._max_rows * MAX_OVERFILL else len(records)
+        self._keep([records[count:]])
+        if count:
             self._taken_at = time.monotonic()
-        return Batch(records[:room])
+        return Batch(records[:count])
 
     @property
     def partitions(self) -> set[int]:

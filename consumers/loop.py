@@ -1,4 +1,4 @@
-"""Loop of a worker: reads batches, decides about them, and flushes them in groups. Its stop and its rebalances."""
+"""Loop of a worker: reads batches, decides them and flushes them in groups; also its stop and its rebalances."""
 
 import asyncio
 import logging
@@ -26,15 +26,15 @@ from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 
-SHARE_OF_TIMEOUT = 0.7
-"""Part of TALLY_STOP_TIMEOUT_MS that a revocation may take: the group gives up members that are later than it."""
+REVOCATION_FRACTION = 0.7
+"""Fraction of TALLY_STOP_TIMEOUT_MS that a revocation may take. The group removes members that exceed all of it."""
 
 log = logging.getLogger("tally.worker")
 
 T = TypeVar("T")
 
 
-class Stopping:
+class StopRequest:
     """Stop request of a worker, with a deadline."""
 
     def __init__(self, timeout_ms: int) -> None:
@@ -49,7 +49,7 @@ class Stopping:
         self.event.set()
 
     async def within_deadline(self, failure: str, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`; once the worker is to stop, only until the deadline. Raises Unavailable with `failure`."""
+        """Await `work`; after a stop request until the deadline at most, then raise Unavailable with `failure`."""
         working = asyncio.create_task(work)
         stopping = asyncio.create_task(self.event.wait())
         try:
@@ -59,7 +59,7 @@ class Stopping:
             if not working.done():
                 raise Unavailable(
                     f"{failure} within TALLY_STOP_TIMEOUT_MS={self._timeout_ms}; "
-                    "nothing of it is committed, and the next run repeats it"
+                    "the next run repeats what is not committed"
                 )
             return working.result()
         finally:
@@ -85,7 +85,13 @@ class WorkerLoop:
     """Takes the records of a worker's partitions through the pipeline until the worker stops or has caught up."""
 
     def __init__(
-        self, settings: Settings, parts: WorkerParts, stop: Stopping, *, until_caught_up: bool, ends: Mapping[int, int]
+        self,
+        settings: Settings,
+        parts: WorkerParts,
+        stop: StopRequest,
+        *,
+        until_caught_up: bool,
+        ends: Mapping[int, int],
     ) -> None:
         """`ends` (offset per partition) are the first offsets not to take."""
         self.parts = parts
@@ -121,12 +127,12 @@ class WorkerLoop:
             self._check()
             async with self._busy:
                 batch = parts.intake.take().before(self._ends)
-                await stop.within_deadline("the last batch was not stored", self._process(batch))
+                await stop.within_deadline("the current batch was not stored", self._process(batch))
             if not batch.slices and self._until_caught_up:
                 caught_up = parts.assignment.has_caught_up()
                 if await stop.within_deadline("the log's ends were not read", caught_up):
                     break
-        await stop.within_deadline("the last batch was not stored", self._flush_and_wait())
+        await stop.within_deadline("the current batch was not stored", self._flush_and_wait())
         if self._until_caught_up:
             with suppress(Unavailable):
                 await stop.within_deadline("retention run did not end", parts.housekeeping.ended())
@@ -148,7 +154,7 @@ class WorkerLoop:
         parts = self.parts
         if len(batch):
             await Narrowing(self._topic, parts.pipeline, self._flush_and_wait).process(batch)
-            if parts.pipeline.gathered.is_full or not parts.intake.more_waits():
+            if parts.pipeline.gathered.is_full or not parts.intake.has_full_batch():
                 await self._start_flush()
         else:
             await parts.resume.prepare(place.partition for place in parts.consumer.assignment())
@@ -158,7 +164,7 @@ class WorkerLoop:
         """Start the flush of the gathered group, once the group before is flushed."""
         pipeline = self.parts.pipeline
         if len(pipeline.gathered):
-            with pipeline.stages.of("wait for the group before"):
+            with pipeline.stages.of("wait"):
                 await self._wait_flushed()
             self._flush = await pipeline.start_flush()
 
@@ -194,7 +200,7 @@ class RebalanceListener(ConsumerRebalanceListener):
 
     def __init__(self, loop: WorkerLoop, stop_timeout_ms: int) -> None:
         self._loop = loop
-        self._deadline_s = SHARE_OF_TIMEOUT * stop_timeout_ms / 1000
+        self._deadline_s = REVOCATION_FRACTION * stop_timeout_ms / 1000
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Wait until the group in flight is committed, then forget records that were only read.

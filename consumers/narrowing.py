@@ -16,7 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
 from consumers.batch import Batch, ValidatedBatch
-from consumers.claims.leases import Unsettled
+from consumers.claims.leases import FlushRequired
 from consumers.pipeline import Pipeline
 from runtime.errors import Restart, TallyError
 from runtime.faults.redis import REDIS_FAILED
@@ -80,7 +80,7 @@ class Narrowing:
         while True:
             try:
                 await self._pipeline.decide(batch, validated)
-            except Unsettled:
+            except FlushRequired:
                 pass
             except STORE_FAILED:
                 raise
@@ -118,7 +118,7 @@ class Narrowing:
     async def _settled(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except Unsettled:
+        except FlushRequired:
             await self._settle()
             await work()
 

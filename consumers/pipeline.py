@@ -117,7 +117,7 @@ class Pipeline:
     async def decide(self, batch: Batch, validated: ValidatedBatch) -> None:
         """Take a batch through step 1 and add it to the gathered group.
 
-        The group before may be in steps 2 to 5 meanwhile. Raises Fenced, or Unsettled if earlier batches must be
+        The group before may be in steps 2 to 5 meanwhile. Raises Fenced, or FlushRequired if earlier batches must be
         committed first.
         """
         async with self._deciding:

@@ -32,7 +32,7 @@ from schemas.letter import MOST_LETTER_BYTES, MOST_LETTER_HEADERS
 from schemas.rejection import Reason, Rejection
 
 EVENT_BYTES = 2 * MIB
-"""Least bound of an event's size in bytes; a larger TALLY_MAX_RECORD_BYTES raises it."""
+"""Lower bound of the maximum event size; a larger TALLY_MAX_RECORD_BYTES raises it."""
 MOST_HEADERS = 1_000
 """Maximum headers of a record: each takes two bytes in a record batch, and a hundred in memory."""
 
@@ -47,15 +47,17 @@ DEFAULT_LIMITS = ReadLimits(
 
 _FLAWS = {
     form.MISPLACED: Rejection("bad_record", "offset", "names another offset than its position in its batch"),
-    form.BAD_TIME: Rejection("bad_record", "timestamp", "lies outside 1970 to 2262"),
-    form.LARGE: Rejection("too_large", "", "is larger than any event, uncompressed (TALLY_MAX_RECORD_BYTES)"),
-    form.MANY_HEADERS: Rejection("bad_record", "headers", f"are more than {MOST_HEADERS:,}, and left out here"),
+    form.BAD_TIME: Rejection("bad_record", "timestamp", "is outside 1970 to 2262"),
+    form.LARGE: Rejection("too_large", "", "is larger than any event, when decompressed (TALLY_MAX_RECORD_BYTES)"),
+    form.MANY_HEADERS: Rejection(
+        "bad_record", "headers", f"are more than {MOST_HEADERS:,}; this dead letter omits them"
+    ),
 }
-_BAD_HEADERS = Rejection("bad_record", "headers", "are not of Kafka's format, and left out here")
+_BAD_HEADERS = Rejection("bad_record", "headers", "are not in Kafka's format; this dead letter omits them")
 _FAULTS = {
     form.MALFORMED: "a record is not of Kafka's format",
     form.LEFT_OVER: "bytes are left after its last record",
-    form.DISORDERED: "its records' offsets do not rise within the batch's own",
+    form.DISORDERED: "its records' offsets are not ascending, or are outside the batch's range",
     form.MISCOUNTED: "it cannot have as many records as it states",
     form.UNDECODABLE: "it cannot be decompressed",
     form.OVERSIZED: "uncompressed it is larger than TALLY_BATCH_UNCOMPRESSED_BYTES",
@@ -70,7 +72,7 @@ def event_limits(settings: Settings) -> ReadLimits:
 
 
 def letter_limits(settings: Settings) -> ReadLimits:
-    """Return the limits for the dead-letter topic: a letter has a whole record of that size, and the reason."""
+    """Return the limits for the dead-letter topic: a dead letter holds a whole record, and the reason."""
     most_bytes = settings.batch_uncompressed_bytes + MOST_LETTER_BYTES
     return DEFAULT_LIMITS._replace(
         batch_bytes=most_bytes, record_bytes=most_bytes, record_headers=MOST_HEADERS + MOST_LETTER_HEADERS

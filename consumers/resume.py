@@ -64,7 +64,7 @@ class Resume:
         self._log_ends: dict[int, int] = {}
         self._next: dict[int, int] = {}
         """Partition -> offset that its next record should have; there may be a transaction marker instead."""
-        self._overtaken: dict[int, int] = {}
+        self._suspected: dict[int, int] = {}
         """Partition -> offset of its next record, when its log was seen to begin past that."""
         self._times_forgotten = 0
 
@@ -72,7 +72,7 @@ class Resume:
         """Forget partitions: their horizons are looked up again when they are assigned."""
         self._times_forgotten += 1
         for partition in partitions:
-            for known in (self._horizons, self._log_ends, self._next, self._overtaken):
+            for known in (self._horizons, self._log_ends, self._next, self._suspected):
                 known.pop(partition, None)
 
     def log_end(self, partition: int) -> int:
@@ -82,7 +82,7 @@ class Resume:
         return self._log_ends[partition]
 
     def expect_stored(self, batch: Batch) -> None:
-        """Raise the horizons past a batch of which a part may be stored by now. Raises Fenced."""
+        """Move the horizons past a batch that may be partly stored. Raises Fenced."""
         for part in batch.slices:
             self._horizons[part.partition] = max(self._horizon(part.partition), part.next_offset)
 
@@ -95,23 +95,23 @@ class Resume:
         for part in batch.slices:
             if part.first_offset > self._next.get(part.partition, part.first_offset):
                 bounds = (await self._log_bounds([part.partition]))[part.partition]
-                _check_log(f"{self._topic}/{part.partition}", bounds._replace(committed=self._next[part.partition]))
+                _check_expired(f"{self._topic}/{part.partition}", bounds.start, self._next[part.partition])
             self._next[part.partition] = part.next_offset
 
     def check_expired(self, starts: Mapping[int, int], polled: Container[int]) -> None:
         """Raise Fatal when a partition's log begins past its next record: the records between expired unread.
 
-        Partitions with `polled` records that are not taken yet are left out. The first sight of a later start raises
-        nothing, because the client may still return records that it fetched before they expired.
+        Partitions with `polled` records that are not taken yet are left out. It raises at the second check in
+        a row, because the client may still return records that it fetched before they expired.
         """
         for partition, start in starts.items():
             following = self._next.get(partition)
             if following is None or start <= following or partition in polled:
-                self._overtaken.pop(partition, None)
-            elif self._overtaken.get(partition) != following:
-                self._overtaken[partition] = following
+                self._suspected.pop(partition, None)
+            elif self._suspected.get(partition) != following:
+                self._suspected[partition] = following
             else:
-                _check_log(f"{self._topic}/{partition}", LogBounds(start, start, following))
+                _check_expired(f"{self._topic}/{partition}", start, following)
 
     async def prepare(self, partitions: Iterable[int]) -> None:
         """Look up the horizons of newly assigned partitions, and compare their logs with commits and tables.
@@ -144,9 +144,9 @@ class Resume:
         return await retrying("resuming", ask)
 
     async def drop_stored(self, batch: Batch, validated: ValidatedBatch) -> int:
-        """Remove recorded records from `validated`; returns their number.
+        """Remove records with an outcome from `validated`, flag events with a row as done, and return their number.
 
-        Events that have a row stay, flagged in `validated.done`. Raises Fenced for a partition that has been revoked.
+        Flagged events stay in `validated`. Raises Fenced for a partition that has been revoked.
         """
         recorded: dict[tuple[int, int, str], bool] = {}
         for part in batch.slices:
@@ -169,7 +169,7 @@ class Resume:
         return int(found)
 
     async def _highest_stored(self, firsts: dict[int, int]) -> dict[int, int]:
-        """Return by partition the highest stored offset from its first one on; none when nothing is stored."""
+        """Return each partition's highest stored offset, from `firsts` on; partitions without any are left out."""
         parameters = {
             "topic": self._topic,
             "partitions": list(firsts),
@@ -190,16 +190,21 @@ def _check_log(name: str, bounds: LogBounds) -> None:
     """Raise Fatal when the log does not hold the committed offset: the client would silently skip to its start."""
     if bounds.committed is None:
         return
-    if bounds.committed < bounds.start:
-        raise Fatal(
-            f"{name} is committed at offset {bounds.committed}, but its log begins at {bounds.start}: "
-            f"{bounds.start - bounds.committed} offsets expired unread. Keep the topic longer (retention.ms); "
-            "to continue without them use another TALLY_GROUP"
-        )
+    _check_expired(name, bounds.start, bounds.committed)
     if bounds.committed > bounds.end:
         raise Fatal(
-            f"{name} is committed at offset {bounds.committed}, but its log ends at {bounds.end}: the topic was cut or "
-            "created again. Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
+            f"{name} is committed at offset {bounds.committed}, but its log ends at {bounds.end}: the topic was "
+            "truncated or recreated. Use another TALLY_GROUP and TALLY_DATABASE, or another TALLY_TOPIC"
+        )
+
+
+def _check_expired(name: str, start: int, following: int) -> None:
+    """Raise Fatal when a partition's log begins past the next offset to read."""
+    if following < start:
+        raise Fatal(
+            f"{name}: the next record to read is at offset {following}, but its log begins at {start}: "
+            f"{start - following} offsets expired unread. Keep the topic longer (retention.ms); "
+            "to continue without them use another TALLY_GROUP"
         )
 
 
@@ -208,5 +213,5 @@ def _check_stored(topic: str, highest: dict[int, int], bounds: dict[int, LogBoun
         if offset >= bounds[partition].end:
             raise Fatal(
                 f"{topic}/{partition} ends at offset {bounds[partition].end}, but offset {offset} of it is stored: the "
-                "topic was cut or created again. Use another TALLY_TOPIC, or another TALLY_DATABASE for the new one"
+                "topic was truncated or recreated. Use another TALLY_TOPIC, or another TALLY_DATABASE for the new one"
             )

@@ -23,7 +23,7 @@ from consumers.dedup import Deduplication
 from consumers.erasure import Erasure
 from consumers.instance_lock import InstanceLock
 from consumers.intake import Intake
-from consumers.loop import RebalanceListener, Stopping, WorkerLoop, WorkerParts
+from consumers.loop import RebalanceListener, StopRequest, WorkerLoop, WorkerParts
 from consumers.memory import limit_malloc_arenas, periodic_gc
 from consumers.moves import Mover, ReplayMover
 from consumers.pipeline import Pipeline, PipelineSteps
@@ -73,7 +73,7 @@ class Worker:
         self.counts = Counts()
         """Outcomes since the start."""
         self._traces = Traces(settings, "tally-worker")
-        self._stop = Stopping(settings.stop_timeout_ms)
+        self._stop = StopRequest(settings.stop_timeout_ms)
         self._parts: WorkerParts | None = None
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CODEC, _LOG_APPEND_TIME = 0x07, 0x08
 _LEAST_RECORD_BYTES = 7
 _MOST_FAULTS = 8
-"""Batches in one call that cannot be decompressed: each may take as long as the largest one that can."""
+"""Maximum undecodable batches per call. Each may cost as much time as a batch of the maximum size."""
 
 
 class ReadLimits(NamedTuple):
@@ -96,9 +96,9 @@ def read_batches(batches: Sequence[tuple[memoryview, int]], limits: ReadLimits) 
     Decodes as many of them as the limits allow, and at least one row of the first. Each buffer holds one batch: its
     header of 61 bytes, then its payload. Shorter buffers raise struct.error; nothing else in them raises.
 
-    No slack: nothing outside the buffers is read. They are not kept. Besides the result, at most `limits.batch_bytes`
-    are allocated per thread. The checksum is not verified, and control batches are decoded like others: Kafka clients
-    do the one, and leave out the other.
+    Nothing outside the buffers is read, and no reference to them is kept. Besides the result, at most
+    `limits.batch_bytes` are allocated per thread. Checksums are not verified, and control batches are decoded like
+    others: Kafka clients verify checksums, and skip control batches.
     """
     table = np.empty((len(batches), form.BATCH_WIDTH), np.int64)
     details: dict[int, str] = {}

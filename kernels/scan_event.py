@@ -34,7 +34,7 @@ MAX_FLOAT_BYTES = 400
 """Longest number that the scanner takes for a field of kind `float`; the validator decides about longer ones."""
 
 SPAN_FIELDS = names_of("text", "float", "object")
-"""Fields of which the place in the text is noted."""
+"""Fields stored as a span of the text."""
 NUMBER_FIELDS = names_of("integer", "time")
 SPAN_AT = {name: number for number, name in enumerate(SPAN_FIELDS)}
 NUMBER_AT = {name: number for number, name in enumerate(NUMBER_FIELDS)}

@@ -32,12 +32,12 @@ _REFUSALS = (
 )
 
 
-_TRANSIENT = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
+_CLIENT_SURVIVES = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
 """Errors, besides retriable ones, after which the client still works: it refused a record before numbering it."""
 _SMALL_BYTES = 64 * 1024
 """Size that no topic refuses, unless it is being expanded and accepts no records (`tally topic expand`)."""
 _OVERHEAD_BYTES = 1_024
-"""Largest overhead of a record in bytes: framing and headers."""
+"""Bound of a record's framing and headers in bytes: names and values of Tally's headers are shorter."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
@@ -76,7 +76,7 @@ class _PartitionBatch(NamedTuple):
 
     partition: int
     builder: BatchBuilder
-    numbers: list[int]
+    indexes: list[int]
     sizes: list[int]
 
     def add(self, number: int, record: OutgoingRecord) -> bool:
@@ -84,13 +84,13 @@ class _PartitionBatch(NamedTuple):
         key, value, headers = record.key, record.value, list(record.headers)
         if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
             return False
-        self.numbers.append(number)
+        self.indexes.append(number)
         self.sizes.append(len(key) + len(value))
         return True
 
 
 class ProducerClients:
-    """Successive Kafka clients, one at a time. Closing waits for unsent records of the last one."""
+    """Kafka producers, each of which replaces the one before. Closing waits for unsent records of the last one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -149,20 +149,20 @@ class TopicWriter:
             return [self._fault(error)] * len(records)
         batches: list[_PartitionBatch] = []
         open_: dict[int, _PartitionBatch] = {}
-        placed = cache(partial(partition_of, partitions=partitions))
+        partition_for = cache(partial(partition_of, partitions=partitions))
         for number, record in enumerate(records):
             if len(record.value) + len(record.key) + _OVERHEAD_BYTES > self._max_bytes:
                 # The client checks single records only, and fails for good once a broker refuses a batch.
                 found[number] = RecordRefused(f"the record is larger than {self._max_bytes} bytes")
                 continue
-            partition = placed(record.key)
+            partition = partition_for(record.key)
             if partition not in open_ or not open_[partition].add(number, record):
                 open_[partition] = _PartitionBatch(partition, self._client.create_batch(), [], [])
                 open_[partition].add(number, record)
                 batches.append(open_[partition])
         faults = await asyncio.gather(*(self._put(batch, deadline) for batch in batches))
         for batch, fault in zip(batches, faults, strict=True):
-            for number in batch.numbers if fault else ():
+            for number in batch.indexes if fault else ():
                 found[number] = fault
         return found
 
@@ -188,8 +188,8 @@ class TopicWriter:
             return Unavailable(
                 f"topic {self._name} accepts no records: it is being expanded, or its max.message.bytes is far too low"
             )
-        passes = isinstance(error, _TRANSIENT) or getattr(error, "retriable", False)
-        if client is self._client and isinstance(error, KafkaError) and not passes:
+        survives = isinstance(error, _CLIENT_SURVIVES) or getattr(error, "retriable", False)
+        if client is self._client and isinstance(error, KafkaError) and not survives:
             self.broken = client
         if isinstance(error, _REFUSALS):
             return RecordRefused(f"Kafka refused the record: {reason_of(error)}")

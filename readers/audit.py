@@ -1,11 +1,12 @@
 """Audit of the outcome of every offset of the topic, from the log and the tables.
 
-    accepted = stored + duplicates + rejected + deleted + moved + in flight     and every offset is in one of them only
+    accepted = stored + duplicates + rejected + deleted + moved + in flight + expired unread + expired outcomes
 
-Accepted are all records ever appended: the offsets up to the log's end, except transaction markers and aborted records.
-In flight are offsets at or past the committed one without an outcome. Remaining offsets are lost, and offsets with two
-outcomes are recorded twice; the audit names them. A hole is an offset without an outcome where the log has neither
-record nor marker: an accepted event that compaction has removed. It counts as lost.
+Every offset is in one of them only. Every record ever appended is accepted: the offsets up to the log's end, except
+transaction markers and aborted records. Offsets at or past the committed one without an outcome are in flight.
+Remaining offsets are lost, and offsets with two outcomes are recorded twice; the audit names them. A hole is an offset
+without an outcome where the log has neither record nor marker: an accepted event that compaction has removed. It counts
+as lost.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -72,7 +73,7 @@ class PartitionAudit(VerdictCounts):
     not_records: int = 0
     """Offsets of transaction markers and aborted records. Not part of `accepted`."""
     difference: int = 0
-    """Accepted events minus outcomes: 0, or the number of lost events (positive) or repeated outcomes (negative)."""
+    """`accepted` minus the other terms: 0, or the number of lost events (positive) or repeated outcomes (negative)."""
     lost: list[int] = Field(default_factory=list)
     """Offsets of records without an outcome that the log still has, or that retention has removed."""
     holes: list[int] = Field(default_factory=list)

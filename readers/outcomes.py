@@ -100,8 +100,8 @@ class OutcomeQuery(BaseModel):
     reason: BoundedText = None
     user_id: BoundedText = None
     execution_id: BoundedText = None
-    since: Time | None = Field(None, description="earliest time of recording, ISO 8601")
-    until: Time | None = Field(None, description="end of the times of recording, excluded, ISO 8601")
+    since: Time | None = Field(None, description="earliest append time, inclusive, ISO 8601")
+    until: Time | None = Field(None, description="append time before which outcomes are listed, ISO 8601")
     limit: int = Field(100, ge=1, le=MAX_PAGE)
     cursor: Annotated[str, AfterValidator(_cursor)] | None = Field(None, max_length=ID_LENGTH)
     unattributed: bool = Field(False, description="records without a namespace; needs the scope admin")

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
     TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -52,15 +52,15 @@ class Record(Protocol):
 
 
 PRODUCER_BATCH_BYTES = 128 * 1024
-"""Far below the broker's bound, so that a full batch leaves room for the largest single record."""
+"""Target size of a record batch before compression. A larger single record is a batch of its own."""
 LINGER_MS = 5
 METADATA_MAX_AGE_MS = 5_000
 """Longest time that a client uses a topic's old partition count after an expansion."""
 FETCH_BYTES = 16 * MIB
 MIN_PARTITION_FETCH_BYTES = 4 * MIB
 MAX_DEAD_LETTER_BYTES = 256 * MIB
-"""The broker's limits count compressed bytes, the client's own limit uncompressed ones. A record that compresses well
-exceeds the client's count of its topic's limit, and its dead letter must still be sent."""
+"""The broker's limits count compressed bytes, the client's own limit uncompressed ones. A record may fit
+its topic compressed and exceed the client's limit uncompressed; its dead letter must still be sent."""
 MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 """While a store is down nothing is polled; leaving the group would only move the wait to another worker."""
 TOPIC_CREATION_TIMEOUT_S = 30
@@ -70,7 +70,7 @@ TOPIC_CREATION_TIMEOUT_S = 30
 async def producer(
     settings: Settings, *, dead_letters: bool = False, copies: bool = False
 ) -> AsyncIterator[AIOKafkaProducer]:
-    """Open a producer that acknowledges a record once it is on all in-sync replicas, exactly once.
+    """Open a producer with acks=all; it is idempotent unless `copies`.
 
     Closing waits for unsent records. `dead_letters` raises the client's size limit. `copies` of misplaced events turn
     idempotence off: an idempotent client cannot continue after a broker refused a record for its size, and
@@ -95,7 +95,10 @@ async def producer(
             async with asyncio.timeout(settings.delivery_timeout_ms / 1000):
                 await client.stop()
         except TimeoutError:
-            log.warning("unsent records lost: Kafka (TALLY_KAFKA) was silent for %d ms", settings.delivery_timeout_ms)
+            log.warning(
+                "the Kafka producer did not close within %d ms (TALLY_DELIVERY_TIMEOUT_MS); unsent records may be lost",
+                settings.delivery_timeout_ms,
+            )
 
 
 @asynccontextmanager
@@ -195,14 +198,16 @@ async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -
 
 
 async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]:
-    """Return a topic's partition numbers, sorted. Raises Fatal when the topic does not exist."""
+    """Return a topic's partition numbers, sorted. Raises Fatal when it does not exist, else as `kafka_fault` says."""
     try:
         (found,) = await client.describe_topics([name])
     except KafkaError as error:
         raise kafka_fault(error, f"asking for topic {name}") from error
     if found["error_code"]:
-        why = for_code(found["error_code"]).__name__
-        raise Fatal(f"topic {name} (TALLY_TOPIC): {why}; `tally init` creates it")
+        refusal = for_code(found["error_code"])
+        if refusal is UnknownTopicOrPartitionError:
+            raise Fatal(f"topic {name} (TALLY_TOPIC) does not exist; `tally init` creates it")
+        raise kafka_fault(refusal(), f"asking for topic {name} (TALLY_TOPIC)")
     return sorted(part["partition"] for part in found["partitions"])
 
 
@@ -224,7 +229,7 @@ async def check_topics(client: AIOKafkaAdminClient, settings: Settings) -> dict[
 
 
 async def end_offsets(client: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """Return the end offset of each partition. Raises Unavailable when no broker answers."""
+    """Return the end offset of each partition. Raises as `kafka_fault` says."""
     try:
         return dict(await client.end_offsets(list(partitions)))
     except KafkaError as error:
@@ -242,7 +247,7 @@ class LogBounds(NamedTuple):
 async def log_bounds(
     client: AIOKafkaConsumer, topic: str, partitions: Iterable[int], *, member: AIOKafkaConsumer | None = None
 ) -> dict[int, LogBounds]:
-    """Read partitions' offsets. Committed ones need a `member` of the group. Raises Unavailable.
+    """Read partitions' offsets. Committed ones need a `member` of the group. Raises as `kafka_fault` says.
 
     Use a client that fetches no records: a broker serves a connection's requests one by one, and a fetch waits for up
     to 100 ms. The end is read last, because another worker may commit newer records in the meantime.
@@ -260,13 +265,13 @@ async def log_bounds(
 async def committed_offsets(client: AIOKafkaAdminClient, group: str, topic: str) -> dict[int, int]:
     """Return a group's committed offsets by partition, without partitions that have no commit.
 
-    Raises Unavailable when no broker answers, such as while a new cluster elects the group's coordinator.
+    Raises as `kafka_fault` says: Unavailable while a new cluster elects the group's coordinator, for example.
     """
     try:
         found = await client.list_consumer_group_offsets(group)
     except KafkaError as error:
         raise kafka_fault(error, f"asking for the offsets of group {group}") from error
-    return {place.partition: each.offset for place, each in found.items() if place.topic == topic and each.offset >= 0}
+    return {tp.partition: each.offset for tp, each in found.items() if tp.topic == topic and each.offset >= 0}
 
 
 async def ping(settings: Settings) -> None:
@@ -274,5 +279,5 @@ async def ping(settings: Settings) -> None:
     try:
         async with admin(settings) as client:
             await client.describe_cluster()
-    except (KafkaError, KafkaConnectionError) as error:
+    except KafkaError as error:
         raise await connection_error(settings, error) from error

@@ -34,7 +34,7 @@ class StuckPartition(NamedTuple):
     """Seconds since the last commit, or since the record was appended."""
 
     def __str__(self) -> str:
-        return f"{self.topic}/{self.partition} is stuck at offset {self.offset} for {self.seconds:.0f} s"
+        return f"{self.topic}/{self.partition} has been stuck at offset {self.offset} for {self.seconds:.0f} s"
 
 
 def describe(stuck: Iterable[StuckPartition]) -> str:

@@ -56,7 +56,7 @@ def to_epoch_ms(moment: datetime) -> int:
     except OverflowError:
         epoch_ms = -1
     if not 0 <= epoch_ms < END_MS:
-        raise PydanticCustomError("bad_time", "lies outside 1970 to 2262")
+        raise PydanticCustomError("bad_time", "is outside 1970 to 2262")
     return epoch_ms
 
 

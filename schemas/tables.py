@@ -39,8 +39,8 @@ class Migration(NamedTuple):
     version: int
     statements: tuple[str, ...]
     oldest: int
-    """Oldest version of the tables whose processes still run on these. Tables are migrated first, then processes are
-    replaced one by one."""
+    """Oldest table version that a process may be built for and still run on these tables. Tables are migrated first,
+    then processes are replaced one by one."""
 
 
 _CREATE_MIGRATIONS = f"""

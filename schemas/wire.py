@@ -2,15 +2,16 @@
 
     key      namespace ":" execution_id (else idempotency key, session_id, user_id or feature_id), UTF-8
     value    the interaction as a JSON object, with `interaction_id` unless a foreign producer left it out
-    headers  tally-namespace, tally-schema (format version, decimal), tally-derived-id ("1" on imported rows),
-             tally-idempotency-key, tally-origin-ms (on a replayed dead letter: when it was first appended),
-             tally-deduplicate ("0": neither a duplicate of another event, nor another one a duplicate of it),
+    headers  tally-namespace, tally-schema (format version, decimal), tally-idempotency-key,
+             tally-derived-id ("1" on imported rows, replayed dead letters and copies of misplaced events),
+             tally-origin-ms (on replayed dead letters and copies: first append time, ms since 1970),
+             tally-deduplicate ("0": the event is never a duplicate and never an owner),
              tally-moved-from (on the copy of a misplaced event: topic/partition/offset of the original record),
-             traceparent (W3C Trace Context, on what is traced)
+             traceparent (W3C Trace Context, on records of traced requests)
 
-A record without headers comes from a foreign producer; its namespace is the consumer's default. Partitions are chosen
-by murmur2 of the key, as by Kafka's Java client. An event on another partition is misplaced: the consumer moves it
-(`consumers/moves.py`). docs/wire.md explains this contract.
+A record without `tally-schema` comes from a foreign producer. Without `tally-namespace` its namespace is the consumer's
+default. Partitions are chosen by murmur2 of the key, as by Kafka's Java client. An event on another partition is
+misplaced: the consumer moves it (`consumers/moves.py`). docs/wire.md explains this contract.
 """
 
 import re
@@ -48,7 +49,7 @@ NULL = Raw(b"null")
 _WHITESPACE = b" \t\r\n"
 
 
-class Grouped(Protocol):
+class PartitionKeyFields(Protocol):
     """Parts of a partition key."""
 
     @property
@@ -61,7 +62,7 @@ class Grouped(Protocol):
     def user_id(self) -> str | None: ...
 
 
-class WireEvent(Grouped, Protocol):
+class WireEvent(PartitionKeyFields, Protocol):
     """Valid record value, with the fields that Tally's rules read by name.
 
     `wire_event` makes it. It has every field of `schemas.interaction.FIELDS` and the id. Objects are JSON text as sent,
@@ -173,7 +174,7 @@ def decode_number(raw: bytes | None) -> int | None:
     return int(raw) if raw and raw.isdigit() and len(raw) <= _MAX_DIGITS else None
 
 
-def partition_key(namespace: str, event: Grouped, idempotency_key: str | None = None) -> bytes:
+def partition_key(namespace: str, event: PartitionKeyFields, idempotency_key: str | None = None) -> bytes:
     """Return the key that decides an event's partition; an event and its possible duplicates have the same."""
     grouping = event.execution_id or idempotency_key or event.session_id or event.user_id or event.feature_id
     return f"{namespace}:{grouping}".encode()

@@ -216,7 +216,7 @@ async def _put(
             await asyncio.gather(*sent)
     except (KafkaError, TimeoutError) as error:
         raise Unavailable(
-            f"Kafka (TALLY_KAFKA) did not take all of a batch: {reason_of(error)}; replay it again"
+            f"Kafka (TALLY_KAFKA) did not acknowledge a batch completely: {reason_of(error)}; run the replay again"
         ) from error
     by_partition: dict[int, list[ReplayRecord]] = defaultdict(list)
     for each in batch:

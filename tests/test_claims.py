@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.claims.client import CHUNK_OWNERS, Claims, Fenced
-from consumers.claims.owners import ASKS_ONLY, STORED
+from consumers.claims.owners import LOOKUP_ONLY, STORED
 from runtime.errors import Fatal, Unavailable
 from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
@@ -83,7 +83,7 @@ async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> Non
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     log = [LoggedEvent(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
-    assert await ask_with_flags(claims, lease, span_of(log), claims_of(log), {0: ASKS_ONLY}) == [None, None]
+    assert await ask_with_flags(claims, lease, span_of(log), claims_of(log), {0: LOOKUP_ONLY}) == [None, None]
 
 
 async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, redis: Redis) -> None:

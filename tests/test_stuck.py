@@ -60,7 +60,7 @@ def status(settings: Settings) -> tuple[int, Any]:
 
 async def is_named(settings: Settings, api: httpx.AsyncClient, partition: int, offset: int) -> None:
     """Return once everything that looks from outside names the place."""
-    place = f"{settings.topic}/{partition} is stuck at offset {offset}"
+    place = f"{settings.topic}/{partition} has been stuck at offset {offset}"
 
     async def ready_names_it() -> bool:
         answer = (await api.get("/v1/ready")).json()
@@ -106,7 +106,7 @@ async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
         ((topic, partition, offset, seconds),) = [tuple(each.values()) for each in described["stuck"]]
         assert (topic, partition, offset) == (quick.topic, 2, 1)
         assert seconds >= quick.stuck_ms / 1000
-        assert f"{topic}/2 is stuck at offset 1" in described["problems"][0]
+        assert f"{topic}/2 has been stuck at offset 1" in described["problems"][0]
     assert await lab.count("interactions") == 2
 
 
@@ -139,7 +139,7 @@ async def test_a_worker_without_its_store_says_where_it_is_stuck(lab: Lab, quick
                 return not worker.why_not_ready()
 
             async def is_stuck() -> bool:
-                return f"{quick.topic}/1 is stuck at offset 0" in worker.why_not_ready()
+                return f"{quick.topic}/1 has been stuck at offset 0" in worker.why_not_ready()
 
             await eventually_async(is_ready)
             proxy.refusing = True

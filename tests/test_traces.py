@@ -80,5 +80,5 @@ async def test_a_receiver_that_is_away_holds_nothing_up(lab: Lab) -> None:
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
     traces = Traces(Settings(traces_endpoint="http://127.0.0.1:1"), "t").exported()
-    with pytest.raises(SettingsError, match=r"tally\[traces\]"), traces:
+    with pytest.raises(SettingsError, match=r"tally-server\[traces\]"), traces:
         pass

@@ -197,7 +197,7 @@ class Claims:
         resolver = DuplicateResolver(self._window_ms)
         resolver.learn(await self._read(lease, known), known)
         resolution = resolver.resolve(rows, doubtful, flags)
-        owners = np.delete(rows, resolution.not_owners, axis=0)
+        owners = np.delete(rows, resolution.not_new_owners, axis=0)
         dead = [lease.place(number) for number in resolution.tombstoned]
         keys = [self._chunk_key(lease, number) for number in (lease.next_chunk, *(chunk for chunk, _ in dead))]
         wheres = [where for _, where in dead]

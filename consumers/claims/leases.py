@@ -26,12 +26,12 @@ T = TypeVar("T")
 log = logging.getLogger("tally.worker")
 
 
-class Unsettled(Exception):
-    """Error of a decision that needs the batches in flight to be stored and committed first."""
+class FlushRequired(Exception):
+    """Error of a decision that cannot be made before the batches in flight are stored and committed."""
 
 
 class Leases:
-    """Claims keys of a partition's records, once the partition's claims are whole and leased to this worker."""
+    """Leases of one worker, under which it claims keys. A lease is taken once a partition's claims are whole."""
 
     def __init__(
         self, claims: Claims, resume: Resume, rebuild: Rebuild, confirm: Confirm, *, may_hold: bool = False
@@ -42,7 +42,7 @@ class Leases:
         self._rebuild = rebuild
         self._confirm = confirm
         self._may_hold = may_hold
-        self._held: dict[int, Lease] = {}
+        self._leases: dict[int, Lease] = {}
         self._lost: set[int] = set()
         """Partitions whose claims are known to be incomplete, and have to be rebuilt."""
         self._taking = asyncio.Lock()
@@ -51,13 +51,13 @@ class Leases:
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget revoked partitions."""
         for partition in partitions:
-            self._held.pop(partition, None)
+            self._leases.pop(partition, None)
             self._lost.discard(partition)
         self.publish()
 
     def publish(self) -> None:
-        """Update the gauge of claims: the threads of the metrics server must not read what the event loop changes."""
-        CLAIMS.set(sum(lease.claims_held for lease in self._held.values()))
+        """Update the gauge of claims. Threads of the metrics server must not read objects that the loop changes."""
+        CLAIMS.set(sum(lease.claims_held for lease in self._leases.values()))
 
     async def claim(
         self, part: Slice, span: Span, events: OwnerRows, flags: Mapping[int, int], before: Sequence[Range]
@@ -65,7 +65,7 @@ class Leases:
         """Claim the keys of events of `part`, from its first record to the end of `span`.
 
         Returns the owners of duplicates, by position. Raises Fenced; ClaimsLost, after which all events of `part` must
-        be claimed again; and Unsettled when a lease has to be taken while the ranges in `before` are not stored.
+        be claimed again; and FlushRequired when a lease has to be taken while the ranges in `before` are not stored.
         """
         of_partition = (each.first_append_ms for each in before if each.partition == part.partition)
         uncommitted_ms = next(of_partition, span.first_append_ms)
@@ -80,25 +80,25 @@ class Leases:
         await self._under_lease("releasing claims", part, before, lambda lease: self._claims.release(lease, events))
 
     async def _under_lease(
-        self, what: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[T]]
+        self, operation: str, part: Slice, before: Sequence[Range], ask: Callable[[Lease], Awaitable[T]]
     ) -> T:
         lost = part.partition in self._lost
         try:
-            lease = self._held.get(part.partition)
+            lease = self._leases.get(part.partition)
             if lease is None:
                 if before:
-                    raise Unsettled
+                    raise FlushRequired
                 async with self._taking:
                     lease = await self._take(part, again=lost)
-            return await retrying(what, lambda: ask(lease))
+            return await retrying(operation, lambda: ask(lease))
         except ClaimsLost as why:
             log.warning("claims of partition %d are lost (%s); rebuilding them from ClickHouse", part.partition, why)
-            self._held.pop(part.partition, None)
+            self._leases.pop(part.partition, None)
             self._lost.add(part.partition)
             raise
 
     async def _take(self, part: Slice, *, again: bool) -> Lease:
-        """Take the lease: all before the part's first record is recorded, so claims need to reach no further back."""
+        """Take the lease. Every earlier record has its outcome, so claims must cover offsets up to that record only."""
         partition, before = part.partition, part.first_offset - 1
         log_end = max(self._resume.log_end(partition), part.next_offset)
         if self._may_hold:  # claims of later events are given up: one of them may be held now, and must own nothing
@@ -115,7 +115,7 @@ class Leases:
             await retrying("loading claims", partial(self._claims.load, lease))
         else:
             await self._rebuild.run(lease, first_offset=part.first_offset, append_ms=append_ms)
-        self._held[partition] = lease
+        self._leases[partition] = lease
         self._lost.discard(partition)
         return lease
 

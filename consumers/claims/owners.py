@@ -27,8 +27,8 @@ OFFSET_AT = 8 * _OFFSET
 TOMBSTONE_OFFSET = -1
 """Offset of an owner that owns nothing any more."""
 
-ASKS_ONLY, REPLAYED, STORED = 1, 2, 4
-"""Flags of an event. ASKS_ONLY: it will not be stored, and only its owner is looked up. REPLAYED: it is a replayed dead
+LOOKUP_ONLY, REPLAYED, STORED = 1, 2, 4
+"""Flags of an event. LOOKUP_ONLY: not stored, only its owner is looked up. REPLAYED: it is a replayed dead
 letter. STORED: it has a row, and owns its key in any case."""
 
 _OWNER = struct.Struct("<16sqqq16s")
@@ -119,13 +119,13 @@ def fingerprints(rows: OwnerRows, window_ms: int) -> Fingerprints:
 
     A slice is W long, so an owner's event time (`schemas/dedup.py`) is in the slice of its duplicate or in the next
     one. The slice's higher bits are part of the hash, so that a key that keeps returning (an import under one
-    execution) meets few owners.
+    execution) has few owners per fingerprint.
     """
     return _fingerprints(rows, rows[:, _EVENT_MS] // window_ms)
 
 
 def fingerprints_near(rows: OwnerRows, window_ms: int) -> tuple[Int64Array, Fingerprints]:
-    """Return the fingerprints under which the index finds all owners of events, and the event of each."""
+    """Return the row of an event for each fingerprint, and the fingerprints that find all its possible owners."""
     slices = rows[:, _EVENT_MS] // window_ms
     at = slices & SLICE_MASK
     before, after = np.flatnonzero(at == 0), np.flatnonzero(at == SLICE_MASK)
@@ -160,14 +160,14 @@ class Resolution:
     """Results for events that may have an owner, by position."""
 
     duplicates: dict[int, Owner] = field(default_factory=dict)
-    not_owners: list[int] = field(default_factory=list)
-    """Events that do not start to own their key now; they may own it already."""
+    not_new_owners: list[int] = field(default_factory=list)
+    """Events that take no new claim: duplicates, lookups, and events that own their key already."""
     tombstoned: list[int] = field(default_factory=list)
     """Numbers of claims that own nothing any more."""
 
 
 class DuplicateResolver:
-    """Applies the dedup rule to events in offset order, given the owners that they may have."""
+    """Resolver of duplicates: applies the dedup rule to events in offset order, given the owners that they may have."""
 
     def __init__(self, window_ms: int) -> None:
         self._window_ms = window_ms
@@ -197,18 +197,18 @@ class DuplicateResolver:
         owner = None if flags & STORED else self._owner_of(event, near, bool(flags & REPLAYED))
         if owner is not None:
             resolution.duplicates[at] = Owner(owner.offset, id_from_bytes(owner.raw_id))
-        owns_nothing = owner is not None or bool(flags & ASKS_ONLY)
+        owns_nothing = owner is not None or bool(flags & LOOKUP_ONLY)
         if owns_nothing and own is not None and own.number is not None:
-            # It was an owner until the table refused an event before it, and another event took that one's place.
+            # It owned its key until ClickHouse refused an earlier event; since then another event owns the key.
             resolution.tombstoned.append(own.number)
             self._owners[key, own.event_ms // self._window_ms].remove(own)
         if owns_nothing or own is not None:
-            resolution.not_owners.append(at)
+            resolution.not_new_owners.append(at)
         else:
             self._add(key, event)
 
     def _near(self, key: bytes, event: KnownOwner) -> list[KnownOwner]:
-        """Return a key's owners in the event's time slice and its neighbours: all that are less than W away."""
+        """Return a key's owners in the event's time slice and its neighbours, with all owners less than W away."""
         at = event.event_ms // self._window_ms
         return [each for number in (at - 1, at, at + 1) for each in self._owners.get((key, number), ())]
 

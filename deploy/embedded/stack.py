@@ -57,7 +57,7 @@ class Stack:
         _check_name(self._data_dir)
         self._umask_before = os.umask(_OWNER_ONLY)
         try:
-            self._take_folder()
+            self._prepare_data_dir()
             self.children = Children()
         except BaseException:
             os.umask(self._umask_before)
@@ -74,7 +74,7 @@ class Stack:
     def __exit__(self, *_error: object) -> None:
         self.stop()
 
-    def _take_folder(self) -> None:
+    def _prepare_data_dir(self) -> None:
         """Create or reuse the data directory, and restrict existing folders to their owner."""
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class Stack:
             except ChildFailed as failed:
                 if _PORT_TAKEN not in str(failed).lower():
                     raise
-                self._stop_parts()
+                self._stop_services()
             else:
                 return
         self._start_all()
@@ -198,14 +198,14 @@ class Stack:
         if self._lock_descriptor is None:
             return
         self.note("stopping")
-        self._stop_parts()
+        self._stop_services()
         self.children.close()
         os.ftruncate(self._lock_descriptor, 0)
         os.close(self._lock_descriptor)
         self._lock_descriptor = None
         os.umask(self._umask_before)
 
-    def _stop_parts(self) -> None:
+    def _stop_services(self) -> None:
         for part, child in reversed(self._running.values()):
             self.children.stop(child, part.stop_timeout_s)
         self._running.clear()

@@ -92,10 +92,10 @@ class Stores(NamedTuple):
 class ApiModule(Protocol):
     """Module of the API: endpoints and their connections."""
 
-    def routes(self, base: AppContext) -> APIRouter:
+    def routes(self, context: AppContext) -> APIRouter:
         """Return the module's endpoints."""
 
-    def opened(self, base: AppContext, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
+    def opened(self, context: AppContext, stores: Stores) -> AbstractAsyncContextManager[Mapping[str, Check]]:
         """Connect, and yield readiness checks by name. On exit finish accepted work, then disconnect."""
 
 
@@ -262,5 +262,5 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:
     # The response omits the error's text, which holds addresses.
-    log.warning("%s", error)
+    log.warning("store unavailable, responding 503: %s", error)
     return unavailable("a store of this service does not answer: retry shortly").response()
