@@ -81,8 +81,8 @@ class _Scratch(threading.local):
             self._buffer = np.empty(size, np.uint8)
         return self._buffer[:size]
 
-    def release(self, used: int) -> None:
-        """Keep the memory for the next call, unless more than KEPT_BYTES of it were used: that is rare."""
+    def trim(self, used: int) -> None:
+        """Drop the memory if more than KEPT_BYTES of it were used, which is rare; else keep it for the next call."""
         if used > self.KEPT_BYTES:
             self._buffer = np.empty(0, np.uint8)
 
@@ -121,7 +121,7 @@ def read_batches(batches: Sequence[tuple[memoryview, int]], limits: ReadLimits) 
         wanted += max(0, int(table[number, form.FOLLOWING] - table[number, form.WANTED]))
         taken = number + 1
     text = np.frombuffer(scratch[:end].tobytes(), np.uint8)
-    _scratch.release(len(scratch) if spent > end else end)
+    _scratch.trim(len(scratch) if spent > end else end)
     table = table[:taken]
     rows = np.empty((min(wanted, limits.rows) + 1, form.WIDTH), np.int64)  # one more, for records that are not wanted
     count, found = form.read_records(text, table, rows, (limits.record_bytes, limits.record_headers, limits.headers))

@@ -62,7 +62,7 @@ class StuckPartitionTracker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._partitions_progress: dict[int, _PartitionProgress] = {}
+        self._progress: dict[int, _PartitionProgress] = {}
 
     async def note(self, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
         """Update the log ends and committed offsets of these partitions; forget all others.
@@ -70,21 +70,21 @@ class StuckPartitionTracker:
         A committed offset may be followed by transaction markers only. So the log is read before a partition counts as
         stuck.
         """
-        for gone in self._partitions_progress.keys() - ends.keys():
-            del self._partitions_progress[gone]
+        for gone in self._progress.keys() - ends.keys():
+            del self._progress[gone]
             self._remove(STUCK_SECONDS, gone)
             self._remove(STUCK_OFFSET, gone)
         for partition, end in ends.items():
             self._note(partition, end, committed.get(partition, 0))
-        suspects = {number: each for number, each in self._partitions_progress.items() if self._is_suspect(each)}
+        suspects = {number: each for number, each in self._progress.items() if self._is_suspect(each)}
         if suspects:
-            await self._look(suspects)
+            await self._find_waiting(suspects)
         self._publish()
 
     @property
     def passed(self) -> dict[int, int]:
         """Committed offset by partition, or a later one when only transaction markers are between."""
-        return {number: each.passed for number, each in self._partitions_progress.items()}
+        return {number: each.passed for number, each in self._progress.items()}
 
     @property
     def stuck(self) -> list[StuckPartition]:
@@ -92,7 +92,7 @@ class StuckPartitionTracker:
         topic, now = self._settings.topic, time.monotonic()
         return [
             StuckPartition(topic, number, each.waits_at, now - each.since)
-            for number, each in sorted(self._partitions_progress.items())
+            for number, each in sorted(self._progress.items())
             if each.waits_at is not None
         ]
 
@@ -102,10 +102,10 @@ class StuckPartitionTracker:
             raise Degraded(describe(stuck))
 
     def _note(self, partition: int, end: int, committed: int) -> None:
-        before = self._partitions_progress.get(partition)
+        before = self._progress.get(partition)
         if before is None or before.committed != committed:
             passed = before.passed if before is not None and before.committed < committed else 0
-            before = self._partitions_progress[partition] = _PartitionProgress(
+            before = self._progress[partition] = _PartitionProgress(
                 committed, max(committed, passed), end, time.monotonic()
             )
         before.end = end
@@ -113,10 +113,10 @@ class StuckPartitionTracker:
             before.since, before.waits_at = time.monotonic(), None
 
     def _is_suspect(self, standing: _PartitionProgress) -> bool:
-        is_looked_at = standing.waits_at is not None or standing.end <= standing.passed
-        return not is_looked_at and 1000 * (time.monotonic() - standing.since) >= self._settings.stuck_ms
+        is_examined = standing.waits_at is not None or standing.end <= standing.passed
+        return not is_examined and 1000 * (time.monotonic() - standing.since) >= self._settings.stuck_ms
 
-    async def _look(self, suspects: Mapping[int, _PartitionProgress]) -> None:
+    async def _find_waiting(self, suspects: Mapping[int, _PartitionProgress]) -> None:
         asked = {number: (each.passed, each.end) for number, each in suspects.items()}
         found = dict[int, LogBatch | None]()
         with suppress(TallyError, TimeoutError):
@@ -131,7 +131,7 @@ class StuckPartitionTracker:
 
     def _publish(self) -> None:
         topic, stuck = self._settings.topic, {each.partition: each for each in self.stuck}
-        for number in self._partitions_progress:
+        for number in self._progress:
             if number in stuck:
                 STUCK_SECONDS.labels(topic, number).set(stuck[number].seconds)
                 STUCK_OFFSET.labels(topic, number).set(stuck[number].offset)

@@ -80,7 +80,7 @@ class ReplayProgress:
     """Letters skipped: stored by an earlier replay, or no longer rejected since a replay of the log."""
 
 
-def make_ready(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> ReplayRecord | Rejection:
+def replay_record(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> ReplayRecord | Rejection:
     """Build the record that replays a letter, with a patch merged into its value; or return why it is still rejected.
 
     The origin's time becomes the event time. The id is derived from the origin: replaying twice stores once.
@@ -152,11 +152,11 @@ async def replay(
         found = await opened.enter_async_context(aclosing(read_letters(settings, selection)))
         async for letters in _batches(found):
             done.read += len(letters)
-            open_letters = await _still_open(database, letters)
-            done.settled += len(letters) - len(open_letters)
+            remaining = await _not_yet_replayed(database, letters)
+            done.settled += len(letters) - len(remaining)
             batch = []
-            for letter in open_letters:
-                ready = make_ready(letter, patch, as_namespace)
+            for letter in remaining:
+                ready = replay_record(letter, patch, as_namespace)
                 if isinstance(ready, Rejection):
                     done.failing[f"{ready.reason} {ready.field}"] += 1
                 else:
@@ -179,7 +179,7 @@ async def _batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]
         yield batch
 
 
-async def _still_open(database: ClickHouse, letters: Sequence[Letter]) -> list[Letter]:
+async def _not_yet_replayed(database: ClickHouse, letters: Sequence[Letter]) -> list[Letter]:
     """Return the letters whose record is still rejected, and whose replay is not stored in any namespace."""
     where: dict[str, Any] = {
         "topic": letters[0].origin.topic,

@@ -69,7 +69,7 @@ def run(settings: Settings, options: Options, say: ReportLine, show: Show) -> No
     """
     begun = time.monotonic()
     with _signals_interrupt(), Stack(settings, say) as stack:
-        up = Up(stack, stack.settings(), options, say, show)
+        up = LocalDeployment(stack, stack.settings(), options, say, show)
         try:
             asyncio.run(up.run(begun))
         finally:
@@ -97,7 +97,7 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Up:
+class LocalDeployment:
     """Stack with workers and the API."""
 
     def __init__(self, stack: Stack, settings: Settings, options: Options, say: ReportLine, show: Show) -> None:

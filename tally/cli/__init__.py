@@ -19,12 +19,12 @@ def main() -> None:
         from runtime import log
         from runtime.errors import TallyError
         from tally.cli.app import app
-        from tally.cli.output import Guarded, answers, say
+        from tally.cli.output import GuardedOutput, answers, say
         from tally.invoked import invoked
 
         log.silence_libraries()
         try:
-            with redirect_stdout(cast(TextIO, Guarded(sys.stdout))):
+            with redirect_stdout(cast(TextIO, GuardedOutput(sys.stdout))):
                 try:
                     app(prog_name=invoked())
                 finally:

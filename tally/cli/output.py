@@ -64,15 +64,15 @@ class _Stream(io.TextIOBase):
         return self._stream.encoding or "utf-8"
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """The stream's descriptor."""
+        """Return the stream's file descriptor."""
         return self._stream.fileno()
 
 
-class _Answers(_Stream):
+class _StandardOutput(_Stream):
     """Standard output. Raises OutputFailed."""
 
     def write(self, text: str) -> int:
@@ -95,8 +95,8 @@ class _Answers(_Stream):
             raise OutputFailed(error) from None
 
 
-class Guarded(_Answers):
-    """Standard output for libraries that print by themselves, such as help. Raises OutputFailed too."""
+class GuardedOutput(_StandardOutput):
+    """Standard output for libraries that print by themselves, such as click in its help. Raises OutputFailed too."""
 
     errors = "backslashreplace"
 
@@ -109,7 +109,7 @@ class Guarded(_Answers):
         return self._guarded
 
 
-class _Remarks(_Stream):
+class _StandardError(_Stream):
     """Standard error. A failed write is ignored."""
 
     def write(self, text: str) -> int:
@@ -138,7 +138,7 @@ def _give_up(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-class _Escaped:
+class _EscapedRenderable:
     """Renderable whose control characters are escaped."""
 
     def __init__(self, content: ConsoleRenderable) -> None:
@@ -150,10 +150,10 @@ class _Escaped:
             yield segment if segment.control else Segment(printable(segment.text, keep="\n"), segment.style)
 
 
-class _EscapeAll(RenderHook):
+class _EscapeHook(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Escape everything that is printed."""
-        return [_Escaped(each) for each in renderables]
+        return [_EscapedRenderable(each) for each in renderables]
 
 
 class _Console(Console):
@@ -172,12 +172,12 @@ class _Console(Console):
 
 def _console(stream: _Stream) -> Console:
     console = _Console(file=cast(TextIO, stream), emoji=False)
-    console.push_render_hook(_EscapeAll())
+    console.push_render_hook(_EscapeHook())
     return console
 
 
-answers = _Answers("stdout")
-out, err = _console(answers), _console(_Remarks("stderr"))
+answers = _StandardOutput("stdout")
+out, err = _console(answers), _console(_StandardError("stderr"))
 
 
 def cell(value: object) -> Text:
