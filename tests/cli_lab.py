@@ -19,7 +19,7 @@ TALLY = str(Path(sys.executable).parent / "tally")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
 
 
-class Done(NamedTuple):
+class CommandResult(NamedTuple):
     """Exit code and output of a command that has ended."""
 
     returncode: int
@@ -32,7 +32,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return CLEAN | settings.as_environment()
 
 
-def command(*arguments: str, given: str = "", env: Mapping[str, str] = CLEAN) -> Done:
+def command(*arguments: str, given: str = "", env: Mapping[str, str] = CLEAN) -> CommandResult:
     """Run a command in this process, without the second that a new interpreter takes to import everything.
 
     From a coroutine, call it in a thread: a command has an event loop of its own.
@@ -48,7 +48,7 @@ def command(*arguments: str, given: str = "", env: Mapping[str, str] = CLEAN) ->
             main()
         except SystemExit as ended:
             assert isinstance(ended.code, int | None), ended.code
-            return Done(ended.code or 0, out.getvalue(), err.getvalue())
+            return CommandResult(ended.code or 0, out.getvalue(), err.getvalue())
     raise AssertionError("a command exits")
 
 
@@ -91,11 +91,11 @@ class Running:
                 cwd=working_dir,
             )
 
-    def tally(self, *arguments: str, given: str = "") -> Done:
+    def tally(self, *arguments: str, given: str = "") -> CommandResult:
         """Run another command against it, in this process."""
         return command(*arguments, "--data-dir", str(self.data_dir), given=given)
 
-    def as_process(self, *arguments: str, given: str = "") -> Done:
+    def as_process(self, *arguments: str, given: str = "") -> CommandResult:
         """Run another command against it as a process of its own, in the working directory of `tally up`."""
         done = subprocess.run(
             [TALLY, *arguments, "--data-dir", str(self.data_dir)],
@@ -107,7 +107,7 @@ class Running:
             cwd=self._working_dir,
             timeout=180,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def json(self, *arguments: str, given: str = "") -> Any:
         """Run a command that must succeed, and return its JSON answer."""
@@ -125,11 +125,11 @@ class Running:
 
     def is_ready(self) -> bool:
         """Whether `tally status` says that it is ready; fails the test when it has ended."""
-        assert self.process.poll() is None, self.said()
+        assert self.process.poll() is None, self.output()
         done = self.tally("status", "--json")
         return done.returncode == 0 and json.loads(done.stdout)["ready"]
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Everything that it has printed."""
         return self.log.read_text()
 

@@ -142,7 +142,7 @@ async def lab(
 
 
 @pytest.fixture(scope="session")
-async def common(
+async def shared_lab(
     stack: Stack,
     server: ClickHouse,
     raw_producer: AIOKafkaProducer,
@@ -150,7 +150,7 @@ async def common(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Lab]:
     """A topic and tables that tests share which look only at answers, or at what is new."""
-    settings = settings_of_its_own(stack, tmp_path_factory.mktemp("common"))
+    settings = settings_of_its_own(stack, tmp_path_factory.mktemp("shared"))
     await kafka.create_topics(settings)
     await tables.create_in(server, settings.database)
     async with connect(settings) as database:
@@ -158,11 +158,11 @@ async def common(
 
 
 @pytest.fixture(scope="session")
-async def common_api(common: Lab) -> AsyncIterator[httpx.AsyncClient]:
+async def shared_api(shared_lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
     """The API on what tests share."""
     from tests.http_lab import api_of, with_key
 
-    async with api_of(with_key(common.settings)) as client:
+    async with api_of(with_key(shared_lab.settings)) as client:
         yield client
 
 

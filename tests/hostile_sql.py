@@ -98,7 +98,7 @@ DROP TABLE IF EXISTS tally.never PARALLEL WITH DROP TABLE IF EXISTS tally.never2
 ]
 """For nobody: they reach files or other machines."""
 
-READING_TOO_MUCH = """
+FORBIDDEN_READS = """
 INSERT INTO tally.topics (topic) SELECT 'x'
 ALTER TABLE tally.interactions DELETE WHERE 1
 ALTER TABLE tally.interactions UPDATE feature_id = 'x' WHERE 1

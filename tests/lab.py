@@ -29,7 +29,7 @@ from schemas.tables import MIGRATIONS_TABLE
 from schemas.validator import validate
 from schemas.wire import IDEMPOTENCY_HEADER, NAMESPACE_HEADER, ValidEvent, partition_key
 
-ITS_OWN = b"the key that an event should have"
+KEY_OF_EVENT = b"the key that an event should have"
 
 ReadRecord = ConsumerRecord[bytes | None, bytes | None]
 
@@ -117,13 +117,13 @@ class Lab:
         self,
         value: bytes | None,
         *,
-        key: bytes | None = ITS_OWN,
+        key: bytes | None = KEY_OF_EVENT,
         headers: Sequence[tuple[str, bytes | None]] = (),
         partition: int | None = None,
         topic: str | None = None,
     ) -> Place:
         """Put a record on a topic as a foreign producer would; by default with the key that an event should have."""
-        if key is ITS_OWN:
+        if key is KEY_OF_EVENT:
             key = key_of(value, headers)
         landed = await self._raw.send_and_wait(
             topic or self.settings.topic, value=value, key=key, headers=list(headers), partition=partition

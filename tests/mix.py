@@ -228,7 +228,7 @@ async def stopped_for(pid: int, after_s: float, seconds: float) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def told(name: str, seen: Responses, seconds: float) -> str:
+def summary(name: str, seen: Responses, seconds: float) -> str:
     """Return one line about the responses."""
     seen.took_s.sort()
     by_status = Counter[int]()
@@ -255,17 +255,17 @@ async def run(stack: Stack, settings: Settings, options: argparse.Namespace) -> 
             print(f"POST, then GET: {options.tries:,} times, p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms", flush=True)
             problems += [f"a GET after its POST: {body.decode()}" for body in wrong[:5]]
             full = await clients(port, key, options.clients, options.measure, 0, seed=1)
-            print(told("as fast as it goes", full, options.measure), flush=True)
+            print(summary("as fast as it goes", full, options.measure), flush=True)
             half = full.requests / options.measure / 2
             seen = await clients(port, key, options.clients, options.seconds, half, seed=2)
-            print(told("half of that", seen, options.seconds), flush=True)
+            print(summary("half of that", seen, options.seconds), flush=True)
             problems += await problems_of(settings, database, seen, kafka_stopped=False)
         patient = settings.model_copy(update={"collector_ack_ms": STOPPED_ACK_MS})
         async with running(stack, patient, "api-stopped") as (_, port):
             stopping = asyncio.create_task(stopped_for(kafka_pid, options.seconds / 3, options.stopped))
             seen = await clients(port, key, options.clients, options.seconds, half, seed=3)
             await stopping
-            print(told(f"half of that, Kafka stopped for {options.stopped:g} s", seen, options.seconds), flush=True)
+            print(summary(f"half of that, Kafka stopped for {options.stopped:g} s", seen, options.seconds), flush=True)
             if not any(status == 503 for _, status in seen.statuses):
                 problems.append("Kafka was stopped, and no client got a 503")
             problems += await problems_of(patient, database, seen, kafka_stopped=True)

@@ -17,7 +17,7 @@ from tests.lab import Lab
 from tests.waiting import eventually_async, until_it_answers
 
 
-class Monitoring(NamedTuple):
+class ProcessUrls(NamedTuple):
     """Where the two are looked at."""
 
     worker: str
@@ -25,7 +25,7 @@ class Monitoring(NamedTuple):
 
 
 @asynccontextmanager
-async def watched(lab: Lab, folder: Path) -> AsyncIterator[Monitoring]:
+async def running_processes(lab: Lab, folder: Path) -> AsyncIterator[ProcessUrls]:
     """Both run, and have stored, found duplicate, rejected and refused something."""
     settings = with_key(lab.settings, metrics_port=free_port())
     port = free_port()
@@ -41,13 +41,13 @@ async def watched(lab: Lab, folder: Path) -> AsyncIterator[Monitoring]:
                 log_path=folder / f"{name}.log",
                 environment=settings.as_environment(),
             )
-        eyes = Monitoring(f"http://127.0.0.1:{settings.metrics_port}", f"http://127.0.0.1:{port}")
+        urls = ProcessUrls(f"http://127.0.0.1:{settings.metrics_port}", f"http://127.0.0.1:{port}")
         async with httpx.AsyncClient(headers=BEARER) as client:
-            for url in eyes:
+            for url in urls:
                 await until_it_answers(f"{url}/v1/ready")
-            await send_all_kinds(lab, client, eyes.api)
-            await eventually_async(lambda: _is_stored(lab.settings, client, eyes))
-        yield eyes
+            await send_all_kinds(lab, client, urls.api)
+            await eventually_async(lambda: _is_stored(lab.settings, client, urls))
+        yield urls
 
 
 async def send_all_kinds(lab: Lab, client: httpx.AsyncClient, api: str) -> None:
@@ -57,9 +57,9 @@ async def send_all_kinds(lab: Lab, client: httpx.AsyncClient, api: str) -> None:
     await lab.put(b"no JSON")
 
 
-async def _is_stored(settings: Settings, client: httpx.AsyncClient, eyes: Monitoring) -> bool:
-    by_partition = await samples(client, eyes.api, "tally_lag_records")
-    outcomes = await samples(client, eyes.worker, "tally_worker_events_total")
+async def _is_stored(settings: Settings, client: httpx.AsyncClient, urls: ProcessUrls) -> bool:
+    by_partition = await samples(client, urls.api, "tally_lag_records")
+    outcomes = await samples(client, urls.worker, "tally_worker_events_total")
     return sum(outcomes.values()) >= 4 and len(by_partition) == settings.partitions and not sum(by_partition.values())
 
 

@@ -50,14 +50,14 @@ class Terminal:
         os.write(self._ours, keys)
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """Return the output so far, without escape sequences."""
         return _CONTROL.sub("", self._received.decode(errors="replace")).replace("\r\n", "\n")
 
     def until(self, text: str) -> None:
         """Return once a text was shown."""
-        while text not in self.said:
-            assert self._read(), f"ended without {text!r}: {self.said}"
+        while text not in self.output:
+            assert self._read(), f"ended without {text!r}: {self.output}"
 
     def end(self) -> int:
         """The exit code, once everything was shown."""
@@ -69,7 +69,7 @@ class Terminal:
         """Take in what is shown next; False at the end. Fails the test when the deadline is over."""
         left_s = self._deadline - time.monotonic()
         readable, _, _ = select.select([self._ours], [], [], max(0, left_s))
-        assert readable, f"neither an end nor a word before the deadline: {self.said[-2000:]}"
+        assert readable, f"neither an end nor a word before the deadline: {self.output[-2000:]}"
         try:
             read = os.read(self._ours, 65_536)
         except OSError:  # nobody has the other side open any more

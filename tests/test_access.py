@@ -91,22 +91,22 @@ async def test_every_call_needs_a_key(api: httpx.AsyncClient) -> None:
             assert_error(await api.request(method, path, json=body, headers=header), 401, "UnauthorizedError")
 
 
-async def test_a_revoked_key_is_worthless_and_so_are_its_tokens(api: httpx.AsyncClient, store: KeyStore) -> None:
+async def test_a_revoked_key_and_its_tokens_are_refused(api: httpx.AsyncClient, store: KeyStore) -> None:
     header = await key_with(api, store, ("write", "read"))
     token = (await api.post(f"{PATH}/beacon-token", json={"origin": SHOP}, headers=header)).json()["token"]
     assert await beacon(api, token, SHOP) == 204
     await store.revoke(key_id_of(header["Authorization"].removeprefix("Bearer ")))
 
-    async def is_worthless() -> bool:
+    async def is_refused() -> bool:
         return (await api.post(PATH, json=EVENT, headers=header)).status_code == 401
 
-    await eventually_async(is_worthless)
+    await eventually_async(is_refused)
     assert await beacon(api, token, SHOP) == 401
     with pytest.raises(TallyError, match="tally keys list"):
         await store.revoke("nothing")
 
 
-async def test_only_hashes_are_kept(lab: Lab, store: KeyStore) -> None:
+async def test_only_hashes_of_keys_are_stored(lab: Lab, store: KeyStore) -> None:
     key_id, key = await store.create("one", ("read",), ("default",), 7)
     rows = str(await lab.rows("SELECT * FROM api_keys"))
     assert key not in rows
@@ -116,7 +116,7 @@ async def test_only_hashes_are_kept(lab: Lab, store: KeyStore) -> None:
     assert (await store.valid_keys())[key_id].is_of(key)
 
 
-async def test_keys_that_were_known_count_while_the_table_cannot_be_read(
+async def test_known_keys_are_accepted_while_the_table_cannot_be_read(
     api: httpx.AsyncClient, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header = await key_with(api, store, ("write",))
@@ -131,13 +131,13 @@ async def test_keys_that_were_known_count_while_the_table_cannot_be_read(
     assert (await api.post(PATH, json=EVENT, headers=header)).status_code == 200
 
 
-async def test_a_key_made_before_the_start_counts_from_the_first_request(lab: Lab, store: KeyStore) -> None:
+async def test_a_key_created_before_the_start_is_accepted_from_the_first_request(lab: Lab, store: KeyStore) -> None:
     _, key = await store.create("a test's", ("write",), ("default",))
     async with api_of(with_key(lab.settings, keys_refresh_ms=60_000)) as api:
         assert (await api.post(PATH, json=EVENT, headers={"Authorization": f"Bearer {key}"})).status_code == 200
 
 
-async def test_while_the_keys_cannot_be_read_none_is_refused_for_good(lab: Lab) -> None:
+async def test_unknown_keys_are_a_503_while_the_table_cannot_be_read(lab: Lab) -> None:
     """A client takes a 401 as final, and gives up its events."""
     nowhere = with_key(lab.settings, clickhouse=SecretStr("http://127.0.0.1:1"), connect_timeout_ms=100)
     async with api_of(nowhere) as api:
@@ -148,7 +148,7 @@ async def test_while_the_keys_cannot_be_read_none_is_refused_for_good(lab: Lab) 
         assert (await api.post(PATH, json=EVENT)).status_code == 200
 
 
-async def test_without_a_key_in_the_settings_only_those_of_the_table_count(lab: Lab, store: KeyStore) -> None:
+async def test_without_a_key_in_the_settings_only_keys_in_the_table_are_accepted(lab: Lab, store: KeyStore) -> None:
     async with api_of(with_key(lab.settings, api_key=SecretStr(""))) as api:
         header = await key_with(api, store, ("write",))
         assert (await api.post(PATH, json=EVENT, headers=header)).status_code == 200
@@ -164,7 +164,7 @@ async def beacon(api: httpx.AsyncClient, token: str, origin: str | None, content
     return answer.status_code
 
 
-async def test_a_pages_token_writes_from_its_origin_into_its_namespace_for_a_while(
+async def test_a_page_token_is_limited_to_its_origin_namespace_and_lifetime(
     lab: Lab, api: httpx.AsyncClient, store: KeyStore
 ) -> None:
     header = await key_with(api, store, ("write",), "shop")
@@ -190,7 +190,7 @@ async def test_a_pages_token_writes_from_its_origin_into_its_namespace_for_a_whi
     assert await lab.rows("SELECT namespace FROM interactions") == [("shop",)]
 
 
-async def test_a_reading_key_signs_no_token_that_writes(api: httpx.AsyncClient, store: KeyStore) -> None:
+async def test_a_read_key_cannot_sign_a_page_token(api: httpx.AsyncClient, store: KeyStore) -> None:
     header = await key_with(api, store, ("read",))
     key = header["Authorization"].removeprefix("Bearer ")
     token = PageToken.until(key_id_of(key), "default", SHOP, 60).signed(hash_of(key))
@@ -212,7 +212,7 @@ async def test_a_reading_key_signs_no_token_that_writes(api: httpx.AsyncClient, 
         ('[{"²": 1}]'.encode(), 422),
     ],
 )
-async def test_a_page_sends_one_or_many(api: httpx.AsyncClient, content: bytes, status: int) -> None:
+async def test_a_page_sends_one_event_or_a_list(api: httpx.AsyncClient, content: bytes, status: int) -> None:
     token = PageToken.until(ROOT, "default", SHOP, 60).signed(hash_of("a-secret-key"))
     event = json.dumps(EVENT).encode()
     assert await beacon(api, token, SHOP, content % ((event,) * content.count(b"%s"))) == status
@@ -222,14 +222,14 @@ DEEP = f"tb_{base64.urlsafe_b64encode(b'[' * 1_500).decode()}.x"
 
 
 @given(st.text(max_size=80), st.binary(max_size=40))
-def test_no_text_is_a_token_but_a_signed_one(text: str, hashed: bytes) -> None:
+def test_only_signed_text_is_a_token(text: str, hashed: bytes) -> None:
     for candidate in (text, f"tb_{text}", f"tb_{text}.{text}", DEEP):
         read = PageToken.read(candidate)
         assert read is None or not read[0].is_signed(candidate, read[1], hashed)
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_a_token_says_what_was_signed(namespace: str, origin: str) -> None:
+def test_a_token_contains_its_signed_claims(namespace: str, origin: str) -> None:
     key_id, key = new_key()
     claims = PageToken(key_id, namespace, origin, 0, 60)
     token = claims.signed(hash_of(key))
@@ -240,7 +240,9 @@ def test_a_token_says_what_was_signed(namespace: str, origin: str) -> None:
     assert not claims.is_signed(token, read[1], hash_of(key + "x"))
 
 
-async def test_nothing_of_one_namespace_is_told_to_another(lab: Lab, api: httpx.AsyncClient, store: KeyStore) -> None:
+async def test_a_key_of_one_namespace_reads_nothing_of_another(
+    lab: Lab, api: httpx.AsyncClient, store: KeyStore
+) -> None:
     """A key of one namespace, against every endpoint, with the ids, cursors, filters and keys of another."""
     await store.create("theirs", ("read",), ("theirs",))
     mine = await key_with(api, store, ("write", "read", "delete"), "mine")
@@ -291,8 +293,8 @@ async def test_nothing_of_one_namespace_is_told_to_another(lab: Lab, api: httpx.
         for answer in answers:
             assert answer.status_code in (200, 403, 404), answer.text
             asked = answer.request.url.path + (answer.request.content or b"").decode()
-            for told in ("their-user", "their-secret", "their-session"):
-                assert told not in answer.text or told in asked, answer.text
+            for secret_text in ("their-user", "their-secret", "their-session"):
+                assert secret_text not in answer.text or secret_text in asked, answer.text
             if answer.status_code == 200 and answer.request.url.path.endswith("/list"):
                 assert answer.json()["results"] == []
                 assert answer.json()["pagination"]["total"] in (0, None)
@@ -305,7 +307,7 @@ async def test_nothing_of_one_namespace_is_told_to_another(lab: Lab, api: httpx.
             assert (await theirs.get(f"{PATH}/{interaction_id}")).status_code == 200, "and nothing was deleted"
 
 
-async def test_a_client_in_another_namespace_may_not_say_so(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_another_namespace_in_the_header_is_forbidden(lab: Lab, api: httpx.AsyncClient) -> None:
     (receipt,) = await lab.emit(click())
     await lab.drain()
     for namespace in ("", " ", "default ", "DEFAULT", "default,shop", "theirs", "\u00e9"):
@@ -328,7 +330,7 @@ async def mine(lab: Lab, api: httpx.AsyncClient, store: KeyStore) -> dict[str, s
 @given(groups())
 @example({"AND": [{"field": "session_id", "operator": "exists", "value": True}]})
 @example({"OR": [{"field": "session_id", "operator": "eq", "value": "theirs"}]})
-async def test_no_filter_reaches_into_another_namespace(
+async def test_no_filter_reads_another_namespace(
     api: httpx.AsyncClient, mine: dict[str, str], filters: dict[str, Any]
 ) -> None:
     """The law: whatever is asked, a list answers records of the key's own namespace only, and counts no others."""

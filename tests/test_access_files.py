@@ -10,7 +10,7 @@ from tests.access_lab import ACCESS, Right, kafka_rights
 from tests.lab import Lab
 
 
-async def test_clickhouse_understands_each_statement(lab: Lab) -> None:
+async def test_clickhouse_parses_each_statement(lab: Lab) -> None:
     lines = [line for line in SQL.read_text().splitlines() if not line.startswith("--")]
     statements = [each.strip() for each in "\n".join(lines).split(";") if each.strip()]
     assert len(statements) > 10
@@ -33,7 +33,7 @@ def test_compose_has_the_users_of_valkey() -> None:
     assert re.sub(r">\$\{([A-Z]+)_PASSWORD\}", r"#\1", content) == (ACCESS / "valkey.acl").read_text()
 
 
-def test_the_rights_in_kafka_are_read() -> None:
+def test_kafka_rights_are_read_from_the_file() -> None:
     rights = kafka_rights("t", "t.letters", "g")
     assert Right("tally_collector", "Write", "topic", "t") in rights
     assert not [right for right in rights if right.user == "tally_reader" and right.operation == "Write"]

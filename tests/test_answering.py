@@ -37,7 +37,7 @@ async def with_hanging(settings: Settings, store: str, *arguments: str) -> tuple
 
 
 @pytest.mark.parametrize("store", list(NAMES))
-async def test_status_tells_what_the_others_know_of_a_store_that_hangs(lab: Lab, store: str) -> None:
+async def test_status_reports_the_other_stores_when_one_hangs(lab: Lab, store: str) -> None:
     await lab.emit(click())
     await lab.drain()
     code, answer, remarks = await with_hanging(lab.settings, store, "status", "--json")
@@ -50,7 +50,7 @@ async def test_status_tells_what_the_others_know_of_a_store_that_hangs(lab: Lab,
     assert counted == ((None, None, None, None) if store == "clickhouse" else (1, 0, 0, {}))
 
 
-async def test_status_prints_no_zeros_for_what_is_not_known(lab: Lab) -> None:
+async def test_status_does_not_print_unknown_counts_as_zero(lab: Lab) -> None:
     code, answer, _ = await with_hanging(lab.settings, "clickhouse", "status")
     assert code == Unavailable.exit_code
     assert "\nlag 0\n" in answer
@@ -72,7 +72,7 @@ async def test_status_prints_no_zeros_for_what_is_not_known(lab: Lab) -> None:
         ("redis", "replay --into again"),
     ],
 )
-async def test_an_answer_that_needs_a_store_that_hangs_is_one_line(lab: Lab, store: str, command: str) -> None:
+async def test_a_hanging_store_is_an_error_of_one_line(lab: Lab, store: str, command: str) -> None:
     assert await with_hanging(lab.settings, store, *command.split()) == (
         Unavailable.exit_code,
         "",
@@ -80,7 +80,7 @@ async def test_an_answer_that_needs_a_store_that_hangs_is_one_line(lab: Lab, sto
     )
 
 
-async def test_lookup_tells_what_is_in_flight_from_what_never_was(lab: Lab) -> None:
+async def test_lookup_distinguishes_events_in_flight_from_unknown_ids(lab: Lab) -> None:
     settings = lab.settings.model_copy(update={"delivery_timeout_ms": 1_000, "clock_skew_ms": 0})
 
     async def looked_up(interaction_id: str) -> tuple[int, str, str]:
@@ -104,7 +104,7 @@ async def test_lookup_tells_what_is_in_flight_from_what_never_was(lab: Lab) -> N
     assert (code, json.loads(answer)) == (0, {"outcome": "deleted"})
 
 
-async def test_status_says_when_held_events_may_be_put_back(lab: Lab) -> None:
+async def test_status_names_namespaces_whose_held_events_can_be_replayed(lab: Lab) -> None:
     headers = [(NAMESPACE_HEADER, b"shop")]
     for number in range(40):
         await lab.put(b"no JSON", key=b"k", headers=headers, partition=number % 4)

@@ -34,7 +34,7 @@ def total(found: dict[int, PartitionAudit], name: str) -> int:
     return sum(getattr(each, name) for each in found.values())
 
 
-async def test_every_event_is_in_one_place(lab: Lab) -> None:
+async def test_every_event_is_counted_once(lab: Lab) -> None:
     await traffic(lab)
     await lab.emit_all(itertools.islice(iter(Simulator(12)), 50))
     found = await accounts(lab)
@@ -93,14 +93,14 @@ async def transactions(lab: Lab, count: int) -> None:
     await lab.drain()
 
 
-async def test_transaction_markers_are_no_events(lab: Lab) -> None:
+async def test_transaction_markers_are_not_events(lab: Lab) -> None:
     await transactions(lab, 3)
     found = await accounts(lab)
     assert found[0].balances, found[0]
     assert (found[0].accepted, found[0].stored, found[0].not_records) == (4, 4, 3)
 
 
-async def test_what_the_log_forgot_after_it_was_read_still_balances(lab: Lab) -> None:
+async def test_records_deleted_from_the_log_after_reading_still_balance(lab: Lab) -> None:
     await traffic(lab)
     async with kafka.admin(lab.settings) as admin:
         await admin.delete_records({TopicPartition(lab.settings.topic, 0): RecordsToDelete(before_offset=20)})
@@ -125,7 +125,7 @@ async def test_an_empty_topic_balances(lab: Lab) -> None:
     assert total(await accounts(lab), "in_flight") == 1
 
 
-async def test_a_range_of_time_is_audited_alone(lab: Lab) -> None:
+async def test_an_audit_can_be_limited_to_a_time_range(lab: Lab) -> None:
     await traffic(lab)
     ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
     ((newest,),) = await lab.rows(
@@ -146,7 +146,7 @@ async def test_a_range_of_time_is_audited_alone(lab: Lab) -> None:
     assert total(dict(enumerate(later)), "accepted") == 0
 
 
-async def test_many_markers_are_told_from_loss(lab: Lab) -> None:
+async def test_many_markers_are_distinguished_from_loss(lab: Lab) -> None:
     """Read in one go, and among them is one record that is lost."""
     await transactions(lab, 150)
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset = 200 SETTINGS mutations_sync = 2")
@@ -155,7 +155,7 @@ async def test_many_markers_are_told_from_loss(lab: Lab) -> None:
     assert (found.difference, found.lost) == (1, [200])
 
 
-async def test_records_that_expired_unread_are_told_from_loss(lab: Lab) -> None:
+async def test_records_that_expired_unread_are_distinguished_from_lost_ones(lab: Lab) -> None:
     receipts = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
     await lab.drain()
     await lab.emit(*(click(f"doc-{number}") for number in range(10, 20)))
@@ -166,7 +166,7 @@ async def test_records_that_expired_unread_are_told_from_loss(lab: Lab) -> None:
     assert (found.expired_unread, found.in_flight, found.difference) == (5, 5, 0)
 
 
-async def test_part_of_the_ledger_is_counted_without_a_verdict(lab: Lab) -> None:
+async def test_part_of_a_ledger_month_is_counted_without_verdicts(lab: Lab) -> None:
     await traffic(lab)
     ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
     assert await expire_outcomes(lab.database, keep_days=1, now=datetime(2100, 1, 1, tzinfo=UTC))
@@ -175,7 +175,7 @@ async def test_part_of_the_ledger_is_counted_without_a_verdict(lab: Lab) -> None
     assert total(found, "expired_outcomes") > 0
 
 
-async def test_the_deep_audit_finds_nothing_where_all_is_right(lab: Lab) -> None:
+async def test_the_deep_audit_of_correct_outcomes_finds_nothing(lab: Lab) -> None:
     await traffic(lab)
     found = await deep_audit(lab.settings, lab.database)
     assert found.balances, found
@@ -198,7 +198,7 @@ async def test_the_deep_audit_finds_a_wrong_owner(lab: Lab, change: str, what: s
     assert any(what in each for each in found.wrong_owners), found
 
 
-async def test_the_deep_audit_finds_an_id_twice(lab: Lab) -> None:
+async def test_the_deep_audit_finds_a_repeated_id(lab: Lab) -> None:
     minted = mint_id()
     for feature in ("a", "b"):
         await lab.put(encode_value(click(feature), minted), key=b"default:exec-1", headers=encode_headers("default"))

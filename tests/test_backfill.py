@@ -18,7 +18,7 @@ from tests.lab import Lab, click
 from tests.waiting import eventually_async
 
 
-async def test_a_backfill_on_its_own_topic_delays_nobody(lab: Lab) -> None:
+async def test_a_backfill_on_its_own_topic_does_not_delay_live_events(lab: Lab) -> None:
     """Ten times as much waits there, and nobody reads it yet; live events are stored all the same. Then both are."""
     live = lab.settings
     backfill = live.model_copy(update={"topic": f"{live.topic}-backfill", "group": f"{live.group}-backfill"})
@@ -42,14 +42,14 @@ async def test_a_backfill_on_its_own_topic_delays_nobody(lab: Lab) -> None:
         assert await lookups.get(live.namespace, receipt.interaction_id) is not None, "both are read from one table"
 
 
-async def test_at_a_rate_everything_goes_out_one_behind_the_other(lab: Lab) -> None:
+async def test_a_rate_limited_feed_sends_every_event(lab: Lab) -> None:
     events = [click(f"doc-{number}", uuid.uuid4().hex) for number in range(40)]
     async with Producer(lab.settings) as producer:
         fed = await feed(producer, at_rate(events, 1_000), namespace=lab.settings.namespace)
     assert (fed.accepted, fed.failed) == (40, [])
 
 
-async def test_a_rate_spreads_what_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rate_limit_spreads_items_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now, slept = [100.0], []
 
     async def sleep(seconds: float) -> None:

@@ -35,7 +35,7 @@ async def rewind(settings: Settings, offsets: dict[int, int]) -> None:
         await client.stop()
 
 
-async def test_what_came_after_the_backup_is_read_again(lab: Lab) -> None:
+async def test_events_after_the_backup_are_read_again(lab: Lab) -> None:
     settings, traffic = lab.settings, iter(Simulator(41, duplicates=0.3))
     await lab.emit_all(itertools.islice(traffic, 600))
     await lab.drain()

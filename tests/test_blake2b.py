@@ -12,7 +12,7 @@ EDGES = st.sampled_from([0, 1, 127, 128, 129, 255, 256, 257])
 
 
 @given(st.data(), EDGES | st.integers(0, 700), st.sampled_from([16, 64]))
-def test_it_gives_what_hashlib_gives(data: st.DataObject, size: int, digest_bytes: int) -> None:
+def test_digests_equal_those_of_hashlib(data: st.DataObject, size: int, digest_bytes: int) -> None:
     text = data.draw(st.binary(min_size=size, max_size=size))
     padded = text.ljust((size // BLOCK_BYTES + 1) * BLOCK_BYTES, b"\0") + b"something else".ljust(BLOCK_BYTES)
     state = np.empty(8, np.uint64)

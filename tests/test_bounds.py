@@ -34,16 +34,16 @@ near_bounds_ms = (
 
 
 @pytest.mark.parametrize("field", OF_FIELDS)
-def test_each_bound_of_a_field_is_where_the_validator_has_it(field: str) -> None:
+def test_scanner_and_validator_agree_at_each_bound_of_a_field(field: str) -> None:
     assert_agreement([base(**{field: text}) for text in OF_FIELDS[field]])
 
 
 @given(st.lists(at_bounds.map(lambda fields: base(**fields)), max_size=8))
-def test_fields_at_their_bounds_together(values: list[bytes]) -> None:
+def test_scanner_and_validator_agree_on_several_fields_at_their_bounds(values: list[bytes]) -> None:
     assert_agreement(values)
 
 
-def test_the_edges_of_utf_8() -> None:
+def test_scanner_and_validator_agree_on_invalid_utf_8() -> None:
     for field in ("feature_id", "feature_uri", "metadata", "interaction_type"):
         texts = {"metadata": '{"a":"?"}', "interaction_type": '["?"]'}
         value = base(**{field: texts.get(field, '"?"')})
@@ -55,7 +55,7 @@ def test_the_edges_of_utf_8() -> None:
 @example(0)
 @example(END_MS - 1)
 @example(END_MS)
-def test_the_scanner_is_sure_of_every_time_that_can_be_stored(time_ms: int) -> None:
+def test_the_scanner_accepts_every_time_that_can_be_stored(time_ms: int) -> None:
     text = iso_ms(from_epoch_ms(time_ms))
     columns, (sure,) = scanned(base(occurred_at=f'"{text}"'))
     can_be_stored = 0 <= time_ms < END_MS
@@ -68,7 +68,7 @@ def test_the_scanner_is_sure_of_every_time_that_can_be_stored(time_ms: int) -> N
 @example(from_epoch_ms(-1))
 @example(from_epoch_ms(END_MS - 1))
 @example(from_epoch_ms(END_MS))
-def test_a_producer_may_send_what_can_be_stored_and_nothing_else(moment: datetime) -> None:
+def test_a_producer_accepts_exactly_the_times_that_can_be_stored(moment: datetime) -> None:
     verdict = validate(base(occurred_at=json.dumps(moment.isoformat())))
     try:
         value = encode_value(click(occurred_at=moment), MINTED)
@@ -82,20 +82,20 @@ def test_a_producer_may_send_what_can_be_stored_and_nothing_else(moment: datetim
 
 
 @pytest.mark.parametrize(("position", "sure"), [(0, True), (MAX_INT32, True), (MAX_INT32 + 1, False)])
-def test_the_scanner_is_sure_of_every_position_that_can_be_stored(position: int, sure: bool) -> None:
+def test_the_scanner_accepts_every_position_that_can_be_stored(position: int, sure: bool) -> None:
     assert is_sure(base(position=str(position))) == [sure]
 
 
 @given(st.lists(at_bounds.map(lambda fields: base(**fields)), max_size=8), st.data())
-def test_whatever_the_scanner_leaves_to_the_validator_is_stored_alike(values: list[bytes], data: st.DataObject) -> None:
+def test_an_unsure_scanner_changes_no_stored_row(values: list[bytes], data: st.DataObject) -> None:
     """A scanner that is unsure about any of its events at random changes no row and no verdict."""
 
-    def doubting(text: Bytes, firsts: Integers, ends: Integers, into: Columns) -> npt.NDArray[np.bool_]:
+    def unsure_scan(text: Bytes, firsts: Integers, ends: Integers, into: Columns) -> npt.NDArray[np.bool_]:
         sure = scan_events(text, firsts, ends, into)
         for line in range(len(sure)):
             sure[line] &= data.draw(st.booleans())
         return sure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kernels.scanner.scan_events", doubting)
+        patch.setattr("kernels.scanner.scan_events", unsure_scan)
         assert_agreement(values)

@@ -18,7 +18,7 @@ def test_the_table_and_the_claims_are_rows_times_bytes() -> None:
 
 
 @given(st.floats(1, 1e6), st.floats(1, 10), st.integers(1, 1000), st.floats(1.1, 4))
-def test_more_needs_no_less(rate: float, peak: float, days: int, more: float) -> None:
+def test_a_larger_load_never_needs_less(rate: float, peak: float, days: int, more: float) -> None:
     settings = Settings()
     need = need_of(Load(rate, peak=peak, days=days), settings)
     for larger in (Load(rate * more, peak=peak, days=days), Load(rate, peak=peak * more, days=days)):

@@ -19,7 +19,7 @@ def tiny_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(steps)
-def test_it_finds_what_a_list_finds(steps: list[tuple[list[int], float, bool]]) -> None:
+def test_the_index_finds_the_claims_that_a_list_finds(steps: list[tuple[list[int], float, bool]]) -> None:
     index = ClaimIndex()
     known: list[int] = []
     first = 0
@@ -42,7 +42,7 @@ def test_it_finds_what_a_list_finds(steps: list[tuple[list[int], float, bool]]) 
         ]
 
 
-def test_what_is_forgotten_makes_room() -> None:
+def test_dropped_claims_free_their_space() -> None:
     index = ClaimIndex()
     for start in range(0, 100_000, 100):
         numbers = np.arange(start, start + 100, dtype=np.uint32)

@@ -29,7 +29,7 @@ from tests.reference import LoggedEvent, owners_by_the_rule
 
 
 @given(logs(), st.integers(1, 9), st.lists(st.booleans(), min_size=3, max_size=3))
-async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(
+async def test_claims_follow_the_rule_for_repeated_batches(
     narrow: Settings, redis: Redis, log: list[LoggedEvent], size: int, again: list[bool]
 ) -> None:
     """Batches are claimed as in the pipeline: split anywhere, and possibly repeated, possibly by another worker."""
@@ -45,7 +45,7 @@ async def test_claims_follow_the_rule_however_often_a_batch_is_asked_again(
                 assert lease.whole
 
 
-async def test_who_lost_the_partition_changes_nothing(narrow: Settings, redis: Redis) -> None:
+async def test_a_fenced_worker_changes_nothing(narrow: Settings, redis: Redis) -> None:
     log = [LoggedEvent(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])]
     claims = Claims(redis, narrow)
     stale = await taken(claims)
@@ -71,7 +71,7 @@ async def test_a_released_claim_owns_nothing(narrow: Settings, redis: Redis) -> 
     assert await ask(claims, lease, log[6:]) == [None, log[1].identity[1], log[2].identity[1]]
 
 
-async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, redis: Redis) -> None:
+async def test_a_stored_event_owns_its_key_beside_other_owners(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     log = [LoggedEvent(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
@@ -79,14 +79,14 @@ async def test_what_is_stored_owns_its_key_whatever_it_finds(narrow: Settings, r
     assert await owners_in(redis, narrow) == [KEYS[0]] * 2
 
 
-async def test_who_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> None:
+async def test_an_event_that_only_asks_owns_nothing(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     log = [LoggedEvent(0, at, 1000, 1000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     assert await ask_with_flags(claims, lease, span_of(log), claims_of(log), {0: LOOKUP_ONLY}) == [None, None]
 
 
-async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, redis: Redis) -> None:
+async def test_an_event_claims_its_key_once_in_repeated_requests(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     for _ in range(3):
@@ -94,7 +94,7 @@ async def test_an_event_asked_about_again_owns_its_key_once(narrow: Settings, re
     assert await owners_in(redis, narrow) == [KEYS[0]]
 
 
-async def test_a_worker_that_goes_on_for_ever_knows_and_marks_little(narrow: Settings, redis: Redis) -> None:
+async def test_the_state_of_a_long_running_worker_is_bounded(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease = await taken(claims)
     for number in range(200):
@@ -122,7 +122,7 @@ async def test_a_key_with_many_owners_is_found_among_them(narrow: Settings, redi
     assert await ask(claims, lease, again) == [each.identity[1] for each in again]
 
 
-async def test_partitions_do_not_know_each_other(narrow: Settings, redis: Redis) -> None:
+async def test_partitions_have_separate_claims(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     one = LoggedEvent(0, 1, 1000, 1000, ("n", derive_foreign_id("t", 0, 1, 1000)), KEYS[0])
     other = one._replace(offset=2, identity=("n", derive_foreign_id("t", 1, 2, 1000)))
@@ -152,7 +152,7 @@ async def test_a_redis_that_evicts_is_refused(narrow: Settings, redis: Redis) ->
         await redis.config_set("maxmemory-policy", "noeviction")
 
 
-async def test_a_redis_that_is_not_there_is_named() -> None:
+async def test_an_unreachable_redis_is_named() -> None:
     with pytest.raises(Unavailable, match="TALLY_REDIS"):
         async with connect_redis(Settings(redis="redis://127.0.0.1:1/0")):
             pass

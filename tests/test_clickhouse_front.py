@@ -62,7 +62,7 @@ WHEN = dt.datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=dt.UTC)
 ROWS = [(1, "x", ["p", "q"], WHEN), (2, None, [], WHEN)]
 
 
-def test_rows_columns_and_arrow_come_back_as_they_went_in(client: Client) -> None:
+def test_rows_columns_and_arrow_are_read_back_unchanged(client: Client) -> None:
     make_table(client)
     names = ["a", "s", "l", "d"]
     client.insert("t", ROWS, column_names=names)
@@ -76,7 +76,7 @@ def test_rows_columns_and_arrow_come_back_as_they_went_in(client: Client) -> Non
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "gzip", False])
-def test_clients_that_compress_insert_and_read(settings: Settings, client: Client, compression: str | bool) -> None:
+def test_compressing_clients_insert_and_read(settings: Settings, client: Client, compression: str | bool) -> None:
     make_table(client)
     packed = clickhouse_connect.get_client(
         dsn=settings.clickhouse.get_secret_value(), database=settings.database, compress=compression
@@ -87,7 +87,7 @@ def test_clients_that_compress_insert_and_read(settings: Settings, client: Clien
     assert len(packed.query("SELECT * FROM t").result_rows) == 50_000
 
 
-def test_scalars_and_arrays_are_bound_whatever_is_in_them(client: Client) -> None:
+def test_scalars_and_arrays_of_any_content_are_bound(client: Client) -> None:
     nasty = ["a'b", "tab\there", "back\\slash", "line\nbreak", "{x:String}", "", "ü"]
     sql = "SELECT {s:String}, {l:Array(String)}, {n:Array(UInt64)}, {d:DateTime64(3)}, {i:Int8}"
     for text in nasty:
@@ -111,7 +111,7 @@ def test_settings_hold_for_one_request(client: Client) -> None:
     assert client.query(read).result_rows == before
 
 
-def test_a_token_makes_a_repeated_insert_nothing(client: Client) -> None:
+def test_a_repeated_insert_with_the_same_token_is_ignored(client: Client) -> None:
     make_table(client)
     for token, expected in (("one", 2), ("one", 2), ("two", 4)):
         client.insert("t", ROWS, column_names=["a", "s", "l", "d"], settings={"insert_deduplication_token": token})
@@ -142,7 +142,7 @@ def test_errors_keep_the_engines_code(client: Client, sql: str, code: int) -> No
         (", CONSTRAINT small CHECK a < 5) ENGINE = MergeTree ORDER BY (a", 469),
     ],
 )
-def test_an_insert_that_fails_while_it_is_written_says_so(client: Client, refusing: str, code: int) -> None:
+def test_an_insert_that_fails_while_it_is_written_is_an_error(client: Client, refusing: str, code: int) -> None:
     columns = "(a UInt32" if "CHECK" in refusing else "(a UInt32) "
     closing = ")" if "CHECK" in refusing else ""
     client.command(f"CREATE TABLE refusing {columns}{refusing}{closing}")
@@ -181,7 +181,7 @@ def test_unknown_settings_databases_and_paths_are_named(http: httpx.Client) -> N
         assert (answer.status_code, answer.headers["x-clickhouse-exception-code"]) == (status, code), answer.text
 
 
-def test_curl_speaks_to_it_as_to_a_server(http: httpx.Client) -> None:
+def test_curl_gets_the_answers_of_a_clickhouse_server(http: httpx.Client) -> None:
     assert http.get("/ping").text == "Ok.\n"
     assert http.get("/").text == "Ok.\n"
     assert http.get("/", params={"query": "SELECT 1, 'a'"}).text == "1\ta\n"
@@ -237,14 +237,14 @@ def test_an_insert_without_rows_stores_none(http: httpx.Client, client: Client, 
     assert client.command("SELECT count() FROM t") == 0
 
 
-def test_a_clients_own_bounds_hold(http: httpx.Client) -> None:
+def test_limits_set_by_a_client_apply(http: httpx.Client) -> None:
     numbers = "SELECT number FROM numbers(100000) FORMAT JSON"
     cut = http.post("/", params={"max_result_rows": "1", "result_overflow_mode": "break"}, content=numbers)
     assert cut.json()["rows"] < 100_000
     assert http.post("/", params={"readonly": "1"}, content="SELECT 1 FORMAT JSON").json()["rows"] == 1
 
 
-async def test_idle_uploads_do_not_take_the_places_of_queries(settings: Settings) -> None:
+async def test_idle_uploads_do_not_block_queries(settings: Settings) -> None:
     url = urlsplit(settings.clickhouse.get_secret_value())
     head = raw_head(settings, "/", 100) + b"SELECT"
     idle = []
@@ -270,7 +270,7 @@ async def test_queries_run_side_by_side(settings: Settings) -> None:
         assert (await endless).headers["x-clickhouse-exception-code"] == "159"
 
 
-def test_a_client_that_leaves_ends_its_query(settings: Settings, client: Client) -> None:
+def test_a_client_that_disconnects_ends_its_query(settings: Settings, client: Client) -> None:
     url = urlsplit(settings.clickhouse.get_secret_value())
     mark = f"'{settings.database}'"
 
@@ -287,7 +287,7 @@ def test_a_client_that_leaves_ends_its_query(settings: Settings, client: Client)
     eventually(lambda: not runs())
 
 
-def test_a_client_that_leaves_in_mid_insert_leaves_nothing_running(settings: Settings, client: Client) -> None:
+def test_a_client_that_disconnects_during_an_insert_leaves_nothing_running(settings: Settings, client: Client) -> None:
     make_table(client)
     url = urlsplit(settings.clickhouse.get_secret_value())
     with socket.create_connection((url.hostname, url.port)) as connection:

@@ -72,7 +72,7 @@ def client(host: str) -> Client:
     return Client(host)
 
 
-async def test_create_get_delete(client: Client) -> None:
+async def test_an_event_is_created_read_and_deleted(client: Client) -> None:
     sent = {
         "position": 3,
         "interaction_type": ["impression", "rating"],
@@ -110,7 +110,7 @@ async def test_a_repeated_event_is_deduplicated(client: Client) -> None:
     assert first.interaction_id != other.interaction_id
 
 
-async def test_a_batch_is_judged_item_by_item(client: Client) -> None:
+async def test_items_of_a_batch_are_validated_separately(client: Client) -> None:
     bad = interaction()
     bad.result_set_size = 0
     answer = await client.create_many(interaction(feature_id="a"), bad, interaction(feature_id="b"))
@@ -145,7 +145,7 @@ async def test_the_first_namespace_is_the_default_one(client: Client, host: str)
         await asyncio.wait_for(Client(host, namespace="shop").get(created.interaction_id), 60)
 
 
-async def test_walking_pages_while_others_write(client: Client) -> None:
+async def test_pages_by_cursor_are_complete_during_writes(client: Client) -> None:
     """2,500 records by cursor: none missing, none twice, in order, whatever is written meanwhile."""
     wanted: list[str] = []
     for start in range(0, 2_500, 500):
@@ -201,7 +201,7 @@ FILTERS: dict[str, tuple[str, Any, set[str]]] = {
 }
 
 
-async def test_each_filter_operator(client: Client) -> None:
+async def test_each_filter_operator_selects_its_records(client: Client) -> None:
     """Each operator works as the client sends it: alone, in short form, in a group, and negated."""
     titles = {"a": "red walking shoes", "b": "blue running Shoes", "c": "a hat"}
     answer = await client.create_many(

@@ -36,7 +36,7 @@ async def log_ends(lab: Lab) -> list[int]:
     return [each.end_offset for each in await read_lag(lab.settings)]
 
 
-async def test_what_is_answered_is_what_will_be_stored(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_the_answer_equals_the_stored_record(lab: Lab, api: httpx.AsyncClient) -> None:
     sent = EVENT | {
         "metadata": {"n": 1.10, "ü": [None, {"deep": True}]},
         "document_score": 1,
@@ -111,34 +111,34 @@ async def test_objects_stay_as_they_were_written(lab: Lab, api: httpx.AsyncClien
         ),
     ],
 )
-async def test_what_cannot_be_valid_is_refused(
-    common: Lab,
-    common_api: httpx.AsyncClient,
+async def test_an_invalid_event_is_refused(
+    shared_lab: Lab,
+    shared_api: httpx.AsyncClient,
     body: bytes,
     status: int,
     kind: str,
     reason: str | None,
     location: list[Any],
 ) -> None:
-    before = await log_ends(common)
-    error = assert_error(await common_api.post(PATH, content=body), status, kind)
+    before = await log_ends(shared_lab)
+    error = assert_error(await shared_api.post(PATH, content=body), status, kind)
     first = error["details"]["validation_errors"][0]
     assert first["location"] == location
     assert reason is None or first["type"] == reason
     assert first["message"]
-    assert await log_ends(common) == before, "nothing was put on the topic"
+    assert await log_ends(shared_lab) == before, "nothing was put on the topic"
 
 
-async def test_a_key_that_is_not_declared_is_named_with_those_that_are(common_api: httpx.AsyncClient) -> None:
+async def test_a_key_that_is_not_declared_is_named_with_those_that_are(shared_api: httpx.AsyncClient) -> None:
     for key in ("interaction_id", "timestamp", "foo"):
-        error = assert_error(await common_api.post(PATH, json=EVENT | {key: None}), 422, "ValidationError")
+        error = assert_error(await shared_api.post(PATH, json=EVENT | {key: None}), 422, "ValidationError")
         (problem,) = error["details"]["validation_errors"]
         assert problem["location"] == ["body", key]
         assert "accepted are document_id, feature_id" in problem["message"]
         assert "interaction_id" not in problem["message"]
 
 
-async def test_a_body_has_a_bound_however_it_comes(lab: Lab) -> None:
+async def test_a_body_is_bounded_in_any_encoding(lab: Lab) -> None:
     async with api_of(with_key(lab.settings, http_body_bytes=2_000)) as api:
         large = json.dumps(EVENT | {"metadata": {"x": "y" * 2_000}}).encode()
 
@@ -164,7 +164,7 @@ async def test_a_body_has_a_bound_however_it_comes(lab: Lab) -> None:
             assert_error(answer, 400, "BadRequestError")
 
 
-async def test_a_body_that_does_not_arrive_is_given_up(lab: Lab) -> None:
+async def test_a_body_that_does_not_arrive_times_out(lab: Lab) -> None:
     async with served(with_key(lab.settings, http_body_timeout_ms=200)) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
         lines = (f"POST {PATH} HTTP/1.1", "Host: t", f"Authorization: {BEARER['Authorization']}", "Content-Length: 9")
@@ -173,7 +173,7 @@ async def test_a_body_that_does_not_arrive_is_given_up(lab: Lab) -> None:
         writer.close()
 
 
-async def test_settings_may_draw_bounds_narrower(lab: Lab) -> None:
+async def test_settings_can_narrow_the_bounds(lab: Lab) -> None:
     async with api_of(with_key(lab.settings, http_event_bytes=1_024, http_batch_items=2)) as api:
         error = assert_error(
             await api.post(PATH, json=EVENT | {"metadata": {"x": "y" * 1_024}}), 422, "ValidationError"
@@ -195,12 +195,12 @@ async def test_settings_may_draw_bounds_narrower(lab: Lab) -> None:
         (b'{"interactions":[' + b"[" * 5_000, 422),
     ],
 )
-async def test_a_malformed_batch_is_refused_as_a_whole(common_api: httpx.AsyncClient, body: bytes, status: int) -> None:
+async def test_a_malformed_batch_is_refused_as_a_whole(shared_api: httpx.AsyncClient, body: bytes, status: int) -> None:
     kind = {400: "BadRequestError", 422: "ValidationError"}[status]
-    assert_error(await common_api.post(f"{PATH}/batch", content=body), status, kind)
+    assert_error(await shared_api.post(f"{PATH}/batch", content=body), status, kind)
 
 
-async def test_items_of_a_batch_fail_by_themselves(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_items_of_a_batch_fail_separately(lab: Lab, api: httpx.AsyncClient) -> None:
     items = [EVENT, 5, EVENT | {"position": "3"}, EVENT | {"feature_id": "other"}, None, {"a": 1e3}]
     answer = (await api.post(f"{PATH}/batch", json={"interactions": items})).json()
     assert (answer["created"], answer["failed"]) == (2, 4)
@@ -217,7 +217,7 @@ async def test_items_of_a_batch_fail_by_themselves(lab: Lab, api: httpx.AsyncCli
     assert (counts.stored, counts.rejected) == (2, 0), "what the validator refuses never gets on the topic"
 
 
-async def test_a_batch_may_ask_not_to_be_deduplicated(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_batch_may_disable_deduplication(lab: Lab, api: httpx.AsyncClient) -> None:
     """Neither are its events duplicates, nor is anything a duplicate of them."""
     for query in ("?deduplicate=false", "", ""):
         await api.post(f"{PATH}/batch{query}", json={"interactions": [EVENT, EVENT]})
@@ -227,7 +227,7 @@ async def test_a_batch_may_ask_not_to_be_deduplicated(lab: Lab, api: httpx.Async
     assert rows == [(0,), (0,), (1,)]
 
 
-async def test_claims_are_rebuilt_without_what_is_not_deduplicated(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_rebuilt_claims_omit_events_exempt_from_deduplication(lab: Lab, api: httpx.AsyncClient) -> None:
     await api.post(f"{PATH}/batch?deduplicate=false", json={"interactions": [EVENT]})
     await lab.drain()
     await api.post(f"{PATH}/batch", json={"interactions": [EVENT]})
@@ -235,7 +235,7 @@ async def test_claims_are_rebuilt_without_what_is_not_deduplicated(lab: Lab, api
     assert (counts.stored, counts.duplicates) == (1, 0)
 
 
-async def test_a_repeat_is_hinted_at_and_the_verdict_agrees(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_the_hint_and_the_verdict_of_a_repeat_agree(lab: Lab, api: httpx.AsyncClient) -> None:
     first = (await api.post(PATH, json=EVENT)).json()["interaction_id"]
     answer = await api.post(PATH, json=EVENT | {"position": 9})
     assert (answer.json()["deduplicated"], answer.json()["interaction_id"]) == (True, None)
@@ -264,7 +264,7 @@ async def test_an_idempotency_key_names_an_event_without_execution(lab: Lab, api
     assert_error(await api.post(PATH, json=event, headers={"Idempotency-Key": "x" * 513}), 422, "ValidationError")
 
 
-async def test_prefer_wait_answers_the_final_outcome(lab: Lab) -> None:
+async def test_prefer_wait_returns_the_final_outcome(lab: Lab) -> None:
     async with api_of(with_key(lab.settings, prefer_wait_ms=60_000)) as api, consuming(lab.settings):
         wait = {"Prefer": "respond-async, wait=60"}
         first = await api.post(PATH, json=EVENT, headers=wait)
@@ -286,11 +286,11 @@ async def test_a_broker_that_does_not_answer_is_a_503(
     async def silent(*_args: Any) -> None:
         raise Unavailable("Kafka at http://somewhere")
 
-    async def none_of_them(_self: TopicWriter, records: Any) -> Any:
+    async def refuse_all(_self: TopicWriter, records: Any) -> Any:
         return [Unavailable("Kafka at http://somewhere") for _ in records]
 
     monkeypatch.setattr(TopicWriter, "put", silent)
-    monkeypatch.setattr(TopicWriter, "put_all", none_of_them)
+    monkeypatch.setattr(TopicWriter, "put_all", refuse_all)
     for answer in (
         await api.post(PATH, json=EVENT),
         await api.post(f"{PATH}/batch", json={"interactions": [EVENT]}),
@@ -307,7 +307,7 @@ async def test_a_broker_that_does_not_answer_is_a_503(
     assert_error(await api.post(PATH, json=EVENT), 422, "ValidationError", "refused_by_broker")
 
 
-async def test_what_waits_for_kafka_is_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_waiting_for_kafka_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """By events and by bytes; what was held is given back."""
     released = asyncio.Event()
     real = TopicWriter.put
@@ -322,10 +322,10 @@ async def test_what_waits_for_kafka_is_bounded(lab: Lab, monkeypatch: pytest.Mon
         tasks = [asyncio.create_task(api.post(PATH, json=EVENT | {"position": n})) for n in range(12)]
         refused = [await next(asyncio.as_completed(tasks))]
 
-        async def only_held_ones_are_left() -> bool:
+        async def only_held_requests_remain() -> bool:
             return sum(task.done() for task in tasks) == 8
 
-        await eventually_async(only_held_ones_are_left)
+        await eventually_async(only_held_requests_remain)
         assert [answer.status_code for answer in refused] == [503]
         large = await api.post(PATH, json=EVENT | {"metadata": {"x": "y" * 900}})
         assert "TALLY_COLLECTOR_IN_FLIGHT_BYTES" in assert_error(large, 503, "ServiceUnavailableError")["message"]
@@ -335,7 +335,7 @@ async def test_what_waits_for_kafka_is_bounded(lab: Lab, monkeypatch: pytest.Mon
         assert (await api.post(PATH, json=EVENT)).status_code == 200
 
 
-async def test_a_stop_answers_what_was_taken_in(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_answers_requests_in_flight(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     released = asyncio.Event()
     real = TopicWriter.put
 
@@ -363,15 +363,13 @@ async def test_a_stop_answers_what_was_taken_in(lab: Lab, monkeypatch: pytest.Mo
         b'{"feature_id":"f","interaction_type":["view"],"position":0,"\xc2\xb2":1}',
     ],
 )
-async def test_no_way_of_writing_it_lets_a_sender_choose_an_id(common_api: httpx.AsyncClient, item: bytes) -> None:
-    assert_error(await common_api.post(PATH, content=item), 422, "ValidationError")
-    answer = (await common_api.post(f"{PATH}/batch", content=b'{"interactions":[%b]}' % item)).json()
+async def test_a_sender_cannot_choose_an_id_in_any_spelling(shared_api: httpx.AsyncClient, item: bytes) -> None:
+    assert_error(await shared_api.post(PATH, content=item), 422, "ValidationError")
+    answer = (await shared_api.post(f"{PATH}/batch", content=b'{"interactions":[%b]}' % item)).json()
     assert (answer["created"], answer["failed"]) == (0, 1)
 
 
-async def test_every_accepted_event_is_found_under_its_id_however_it_was_written(
-    lab: Lab, api: httpx.AsyncClient
-) -> None:
+async def test_every_accepted_event_is_found_by_its_id(lab: Lab, api: httpx.AsyncClient) -> None:
     """Blanks around and inside, a large one, one that only the validator is sure of: alone, in a batch, from a page."""
     plain = b'{"feature_id":"f","interaction_type":["view"],"position":0}'
     written = [
@@ -398,24 +396,24 @@ async def test_every_accepted_event_is_found_under_its_id_however_it_was_written
         assert max(len(record.value or b"") for record in records) < 70_000, "blanks are not put on the topic"
 
 
-async def test_a_page_is_told_when_kafka_has_not_taken_all(
-    common_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+async def test_a_page_gets_an_error_when_kafka_refuses_an_event(
+    shared_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def all_but_one(_self: TopicWriter, records: Any) -> Any:
+    async def refuse_one(_self: TopicWriter, records: Any) -> Any:
         return [None] * (len(records) - 1) + [Unavailable("one leader is away")]
 
-    monkeypatch.setattr(TopicWriter, "put_all", all_but_one)
+    monkeypatch.setattr(TopicWriter, "put_all", refuse_one)
     token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
     for content in ([EVENT, EVENT], [EVENT, {}, EVENT]):
-        sent = await common_api.post(
+        sent = await shared_api.post(
             f"{PATH}/beacon?token={token}", json=content, headers={"Origin": "https://a.example"}
         )
         assert_error(sent, 503, "ServiceUnavailableError")
-    batch = (await common_api.post(f"{PATH}/batch", json={"interactions": [EVENT, EVENT]})).json()
+    batch = (await shared_api.post(f"{PATH}/batch", json={"interactions": [EVENT, EVENT]})).json()
     assert (batch["created"], batch["failed"]) == (1, 1)
 
 
-async def test_an_outcome_that_cannot_be_known_makes_no_accepted_event_fail(lab: Lab) -> None:
+async def test_an_unavailable_outcome_does_not_fail_an_accepted_event(lab: Lab) -> None:
     nowhere = with_key(lab.settings, clickhouse=SecretStr("http://127.0.0.1:1"), connect_timeout_ms=100)
     async with api_of(nowhere) as api:
         answer = await api.post(PATH, json=EVENT, headers={"Prefer": "wait=2"})
@@ -423,7 +421,7 @@ async def test_an_outcome_that_cannot_be_known_makes_no_accepted_event_fail(lab:
         assert "preference-applied" not in answer.headers
 
 
-async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_kafka_client_that_failed_fatally_is_replaced(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's sequence numbers of a partition have a gap, so Kafka refuses every further record there."""
     async with api_of(with_key(lab.settings)) as api:
         real: Any = AIOKafkaProducer.send
@@ -440,20 +438,20 @@ async def test_a_client_that_is_beyond_mending_is_replaced(lab: Lab, monkeypatch
         assert (await api.post(PATH, json=EVENT)).status_code == 503
         assert (await api.get("/v1/ready")).json()["dependencies"]["kafka"] == "away"
 
-        async def is_mended() -> bool:
+        async def is_replaced() -> bool:
             return (await api.get("/v1/ready")).status_code == 200
 
-        await eventually_async(is_mended)
+        await eventually_async(is_replaced)
         assert (await api.post(PATH, json=EVENT)).status_code == 200
 
 
-async def test_items_are_counted_before_they_are_made(common_api: httpx.AsyncClient) -> None:
+async def test_items_are_counted_before_parsing(shared_api: httpx.AsyncClient) -> None:
     """Items are counted correctly, whatever their strings and objects contain."""
     many = b'{"interactions":[%b1]}' % (b"1," * 4_000_000)
-    error = assert_error(await common_api.post(f"{PATH}/batch", content=many), 422, "ValidationError")
+    error = assert_error(await shared_api.post(f"{PATH}/batch", content=many), 422, "ValidationError")
     assert error["details"]["validation_errors"][0]["type"] == "too_many"
     objects = [EVENT | {"feature_id": f"d{n},[,{{", "metadata": {"v": list(range(8_000))}} for n in range(20)]
-    answer = (await common_api.post(f"{PATH}/batch", json={"interactions": objects})).json()
+    answer = (await shared_api.post(f"{PATH}/batch", json={"interactions": objects})).json()
     assert (answer["created"], answer["failed"]) == (20, 0)
 
 

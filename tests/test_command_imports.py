@@ -53,12 +53,12 @@ def test_help_and_version_load_no_large_package() -> None:
     assert LARGE & set(loaded) == set()
 
 
-def test_public_names_are_imported_when_they_are_used() -> None:
+def test_public_names_are_imported_on_first_use() -> None:
     loaded = run("import json, sys, tally; print(json.dumps(sorted(sys.modules)))")
     assert (LARGE | {"pydantic"}) & set(loaded) == set()
 
 
-def test_a_producer_loads_no_store_but_kafka_and_nothing_compiled() -> None:
+def test_a_producer_loads_only_the_kafka_client_and_no_compiled_code() -> None:
     loaded = set(run("import json, sys; from tally import Producer; print(json.dumps(sorted(sys.modules)))"))
     assert LARGE & loaded == {"aiokafka", "pydantic_settings", "msgspec"}
     assert {"kernels", "consumers", "readers", "typer", "rich"} & loaded == set()

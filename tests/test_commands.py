@@ -29,7 +29,7 @@ from tests.cli_lab import command
         (["simulate", "--namespace", "x" * 129], 2, "1 to 128 bytes"),
     ],
 )
-def test_errors_name_what_to_change(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
     done = command(*arguments, "--data-dir", str(tmp_path))
     assert done.returncode == code
     assert says in " ".join(done.stderr.split())
@@ -50,7 +50,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert "Example" in done.stdout
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert command("--version") == (0, f"tally {version('tally-server')}\n", "")
 
 

@@ -31,7 +31,7 @@ def key_in(tree: Path) -> str:
     return key
 
 
-def test_the_key_is_of_every_source_that_can_be_compiled_in(tree: Path) -> None:
+def test_the_cache_key_depends_on_every_source_that_can_be_compiled_in(tree: Path) -> None:
     assert key_in(tree) == key_in(ROOT), "the same wherever the sources are"
     keys = {key_in(tree)}
     for path in [path for package in compiled.PACKAGES for path in sorted((tree / package).rglob("*.py"))]:
@@ -55,7 +55,7 @@ def test_the_key_is_of_every_source_that_can_be_compiled_in(tree: Path) -> None:
         (compiled, "_OPTIONS", {**compiled._OPTIONS, "fastmath": True}),
     ],
 )
-def test_the_key_is_of_the_compiler_and_the_processor(
+def test_the_cache_key_depends_on_the_compiler_and_the_processor(
     owner: Any, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = key_in(ROOT)
@@ -63,7 +63,7 @@ def test_the_key_is_of_the_compiler_and_the_processor(
     assert key_in(ROOT) != before
 
 
-def test_compiled_functions_use_packages_of_the_key_only() -> None:
+def test_compiled_functions_use_only_packages_in_the_cache_key() -> None:
     with_functions = {
         path.relative_to(ROOT).parts[0]
         for package in MAY_IMPORT
@@ -75,7 +75,7 @@ def test_compiled_functions_use_packages_of_the_key_only() -> None:
     assert used | with_functions <= set(compiled.PACKAGES)
 
 
-def test_code_of_other_keys_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_other_cache_keys_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "kernels" / "__pycache__"
     (folder / "compiled-0123456789abcdef").mkdir(parents=True)
     kept = folder / f"compiled-{key_in(tmp_path)}"

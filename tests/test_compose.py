@@ -17,7 +17,7 @@ STORES = ("kafka", "valkey", "clickhouse")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_pinned_and_kept_to_this_machine(name: str) -> None:
+def test_a_service_is_pinned_and_bound_to_this_machine(name: str) -> None:
     service = SERVICES[name]
     assert re.fullmatch(r"\$\{\w+:-[\w/.-]+:v?\d[\w.-]*\}", service["image"]), service["image"]
     for port in service.get("ports", ()):
@@ -25,14 +25,14 @@ def test_a_service_is_pinned_and_kept_to_this_machine(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_our_processes_write_nowhere_and_may_do_nothing_else(name: str) -> None:
+def test_tally_services_are_read_only_and_have_no_capabilities(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["tmpfs"] == ["/tmp"]  # noqa: S108
 
 
-def test_what_others_wait_for_can_be_told() -> None:
+def test_awaited_services_have_a_health_check_or_an_end() -> None:
     assert set(SERVICES["grafana"]["depends_on"]) <= set(SERVICES)
     for name in ROLES:
         for awaited, how in SERVICES[name]["depends_on"].items():
@@ -60,7 +60,7 @@ def test_no_secret_is_in_a_command(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "role"), ROLES.items())
-def test_a_role_knows_its_own_password_and_no_other(name: str, role: str) -> None:
+def test_a_role_has_only_its_own_password(name: str, role: str) -> None:
     environment = SERVICES[name]["environment"]
     assert set(re.findall(r"\$\{(\w+_PASSWORD)", str(environment))) == {f"{role.upper()}_PASSWORD"}
     assert environment["TALLY_KAFKA_USERNAME"] == f"tally_{role}"
@@ -69,7 +69,7 @@ def test_a_role_knows_its_own_password_and_no_other(name: str, role: str) -> Non
     assert ("TALLY_API_KEY" in environment) is (name in {"collector", "reader"})
 
 
-def test_each_store_is_reached_by_those_who_need_it_alone() -> None:
+def test_each_store_is_reachable_only_for_services_that_need_it() -> None:
     networks = COMPOSE["networks"]
     for store in STORES:
         assert networks[store] == {"internal": True}
@@ -80,7 +80,7 @@ def test_each_store_is_reached_by_those_who_need_it_alone() -> None:
     assert not [name for name in (*STORES, "init", "consumer") if "edge" in SERVICES[name]["networks"]]
 
 
-def test_new_passwords_are_what_is_asked_for() -> None:
+def test_new_passwords_are_complete_and_random() -> None:
     """Every time others, long, and in need of no quoting."""
     made = [subprocess.run([ROOT / "deploy/compose-env.sh"], check=True, capture_output=True, text=True) for _ in "ab"]
     given, others = (dict(line.split("=", 1) for line in each.stdout.splitlines()) for each in made)
@@ -90,7 +90,7 @@ def test_new_passwords_are_what_is_asked_for() -> None:
     assert len(set(given.values())) == len(given)
 
 
-def test_digests_are_found_and_never_made_up(tmp_path: Path) -> None:
+def test_digests_come_only_from_docker(tmp_path: Path) -> None:
     """With a Docker that has one image of them all."""
     docker = tmp_path / "docker"
     docker.write_text(

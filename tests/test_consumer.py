@@ -105,7 +105,7 @@ async def test_duplicates_name_their_owner(lab: Lab) -> None:
     assert rows[0][2] == "another field does not matter"
 
 
-async def test_namespaces_do_not_meet(lab: Lab) -> None:
+async def test_namespaces_are_deduplicated_separately(lab: Lab) -> None:
     async with Producer(lab.settings) as producer:
         await producer.emit(click(), namespace="one")
         await producer.emit(click(), namespace="two")
@@ -123,7 +123,7 @@ async def test_a_foreign_record_gets_a_derived_id_and_the_default_namespace(lab:
     )
 
 
-async def test_each_bad_input_among_good_ones_becomes_a_letter(lab: Lab) -> None:
+async def test_each_invalid_event_among_valid_ones_becomes_a_letter(lab: Lab) -> None:
     """10,000 good events and every bad value: all good ones stored, every bad one a letter with its reason."""
     places = {}
     good = itertools.islice(iter(Simulator(3, duplicates=0)), 10_000)
@@ -164,14 +164,14 @@ async def test_a_bad_namespace_header_is_rejected(lab: Lab, header: bytes) -> No
     assert await lab.rows("SELECT namespace, reason, field FROM outcomes") == [("", "bad_header", "tally-namespace")]
 
 
-async def test_a_rejected_event_keeps_the_id_it_came_with(lab: Lab) -> None:
+async def test_a_rejected_event_keeps_its_id(lab: Lab) -> None:
     minted = mint_id()
     await lab.put(as_json(position=-1, interaction_id=minted), headers=encode_headers("shop"))
     await lab.drain()
     assert await lab.rows("SELECT namespace, interaction_id FROM outcomes") == [("shop", minted)]
 
 
-async def test_imported_ids_are_looked_up_however_old_the_row(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_imported_ids_are_looked_up_at_any_age(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the claims are gone, an import again is still found by its ids; a live event would not be."""
     minted, interaction = mint_id(), click()
     for _ in range(2):
@@ -206,7 +206,7 @@ async def test_two_rows_of_one_id_do_not_collapse(lab: Lab) -> None:
     assert await lab.count("interactions") == 2
 
 
-async def test_one_import_twice_in_one_batch_stores_once(lab: Lab) -> None:
+async def test_a_row_imported_twice_in_one_batch_is_stored_once(lab: Lab) -> None:
     minted = mint_id()
     for _ in range(2):
         value = encode_value(click(execution=None), minted)
@@ -215,12 +215,12 @@ async def test_one_import_twice_in_one_batch_stores_once(lab: Lab) -> None:
     assert (counts.stored, counts.duplicates) == (1, 1)
 
 
-async def test_an_empty_execution_is_none(lab: Lab) -> None:
+async def test_an_empty_execution_counts_as_missing(lab: Lab) -> None:
     await lab.emit(click(execution="", user_id="ada"), click(execution="", user_id="ada"))
     assert (await lab.drain()).stored == 2
 
 
-async def test_a_compressible_record_past_the_letters_own_bound_still_becomes_a_letter(lab: Lab) -> None:
+async def test_a_compressible_record_above_the_letter_size_limit_becomes_a_letter(lab: Lab) -> None:
     value = b'{"metadata": "' + b"x" * (3 * lab.settings.max_dead_letter_bytes) + b'"}'
     async with kafka.producer(lab.settings.model_copy(update={"max_record_bytes": 64 * 1024 * 1024})) as foreign:
         await foreign.send_and_wait(lab.settings.topic, value=value, key=b"k")
@@ -230,13 +230,13 @@ async def test_a_compressible_record_past_the_letters_own_bound_still_becomes_a_
 
 
 @pytest.mark.parametrize("version", [b"", b"one"])
-async def test_a_schema_header_that_is_no_number_is_rejected(lab: Lab, version: bytes) -> None:
+async def test_a_schema_header_that_is_not_a_number_is_rejected(lab: Lab, version: bytes) -> None:
     await lab.put(as_json(), headers=[("tally-schema", version)])
     await lab.drain()
     assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", "tally-schema")]
 
 
-async def test_a_topic_with_the_producers_clock_is_refused(lab: Lab) -> None:
+async def test_a_topic_with_producer_times_is_refused(lab: Lab) -> None:
     name = f"{lab.settings.topic}-create-time"
     async with kafka.admin(lab.settings) as admin:
         await admin.create_topics([NewTopic(name, 1, 1)])
@@ -266,7 +266,7 @@ async def test_init_is_repeatable_and_refuses_a_newer_schema(lab: Lab) -> None:
         await lab.drain()
 
 
-async def test_tables_are_migrated_while_processes_run_and_those_may_be_started_again(lab: Lab) -> None:
+async def test_processes_run_and_restart_after_tables_are_migrated(lab: Lab) -> None:
     """A rolling upgrade: newer tables first, then one process after another."""
     async with consuming(lab.settings):
         await lab.emit(click("before"))
@@ -290,7 +290,7 @@ def test_json_of_a_foreign_producer_needs_three_fields() -> None:
     assert set(json.loads(as_json())) == {"feature_id", "interaction_type", "position", "execution_id"}
 
 
-async def test_an_idempotency_key_serves_where_there_is_no_execution(lab: Lab) -> None:
+async def test_an_idempotency_key_replaces_a_missing_execution(lab: Lab) -> None:
     async with Producer(lab.settings) as producer:
         first = await producer.emit(click(execution=None), idempotency_key="k1")
         again = await producer.emit(click("doc-2", execution=None, user_id="ada"), idempotency_key="k1")
@@ -307,7 +307,7 @@ async def test_an_idempotency_key_serves_where_there_is_no_execution(lab: Lab) -
 
 @pytest.mark.parametrize("name", ["tally-idempotency-key", "tally-origin-ms", "tally-moved-from"])
 @pytest.mark.parametrize("value", [b"", b"\xff", b"9" * 513, None])
-async def test_a_bad_header_of_ours_is_rejected(lab: Lab, name: str, value: bytes | None) -> None:
+async def test_an_invalid_tally_header_is_rejected(lab: Lab, name: str, value: bytes | None) -> None:
     await lab.put(as_json(), headers=[(name, value)])
     await lab.drain()
     assert await lab.rows("SELECT reason, field FROM outcomes") == [("bad_header", name)]

@@ -93,7 +93,7 @@ async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab) -> No
     assert (second.stored, second.duplicates, second.already_recorded) == (0, 0, 3_000)
 
 
-async def test_an_insert_of_which_half_arrived_is_completed(lab: Lab) -> None:
+async def test_a_half_received_insert_is_completed(lab: Lab) -> None:
     """An insert is not atomic across blocks: holes below the highest stored offset must be filled."""
     receipts = await lab.emit_all(itertools.islice(iter(Simulator(7, duplicates=0)), 1_000))
     await lab.drain()
@@ -106,18 +106,18 @@ async def test_an_insert_of_which_half_arrived_is_completed(lab: Lab) -> None:
     assert ids == {receipt.interaction_id for receipt in receipts}
 
 
-async def test_a_topic_created_anew_is_not_mistaken_for_the_old(lab: Lab) -> None:
+async def test_a_recreated_topic_is_not_mistaken_for_the_old_one(lab: Lab) -> None:
     old, _ = await lab.emit(click("a"), click("b"))
     await lab.drain()
     async with kafka.admin(lab.settings) as admin:
         await admin.delete_topics([lab.settings.topic])
-    await _created_anew(lab)
+    await _recreate_topic(lab)
     await lab.put(as_json("c"), partition=old.partition)
     with pytest.raises(Fatal, match="created again"):
         await lab.drain(group=f"{lab.settings.group}-2")
 
 
-async def _created_anew(lab: Lab) -> None:
+async def _recreate_topic(lab: Lab) -> None:
     async def is_created() -> bool:
         try:
             await kafka.create_topics(lab.settings)
@@ -143,12 +143,12 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
     """The client itself would continue at the log's start, and commit past the gap."""
     (first, *_) = await lab.emit(*(click(f"doc-{number}") for number in range(10)))
     place = TopicPartition(lab.settings.topic, first.partition)
-    reading, go_on = asyncio.Event(), asyncio.Event()
+    reading, may_continue = asyncio.Event(), asyncio.Event()
 
     async def rest(name: str) -> None:
         if name == "validated":
             reading.set()
-            await go_on.wait()
+            await may_continue.wait()
 
     worker = Worker(lab.settings, instance=None, until_caught_up=False)
     with at_failpoint(rest):
@@ -160,13 +160,13 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
         await lab.emit(*(click(f"doc-{number}") for number in range(20, 30)))
         assert worker._parts is not None
         worker._parts.consumer.seek(place, 10)  # the client may have fetched ahead: then nothing would be lost
-        go_on.set()
+        may_continue.set()
         with pytest.raises(Fatal, match="expired unread"):
             await asyncio.wait_for(running, DEADLINE_S)
     assert await lab.count("interactions") == 10, "those before the gap, and none after it"
 
 
-async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
+async def test_rebalances_neither_lose_nor_double_events(lab: Lab) -> None:
     """Workers join and leave while events come in; each event is stored or a duplicate exactly once."""
     await lab.emit_all(itertools.islice(iter(Simulator(8, duplicates=0.2)), 4_000))
     small = lab.settings.model_copy(update={"batch_rows": 50})
@@ -190,7 +190,7 @@ async def test_rebalances_lose_and_double_nothing(lab: Lab) -> None:
     assert raw[0][0] == raw[0][1] == sum(each.stored for each in counts)
 
 
-async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab) -> None:
+async def test_a_worker_ends_at_its_stop_deadline(lab: Lab) -> None:
     await lab.emit(click())
     worker = Worker(lab.settings.model_copy(update={"stop_timeout_ms": 1_000}), instance=None, until_caught_up=False)
 
@@ -205,9 +205,7 @@ async def test_a_worker_cannot_outwait_its_stop_deadline(lab: Lab) -> None:
     assert (await lab.drain()).stored == 1
 
 
-async def test_what_another_worker_commits_meanwhile_is_not_behind_the_log_end(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_concurrent_commit_is_not_past_the_log_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that the group had given up looks at its partitions while the one after it is still at work."""
     place = TopicPartition(lab.settings.topic, 0)
     async with kafka.consumer(lab.settings, instance=None) as consumer:
@@ -243,7 +241,7 @@ def test_a_token_names_exactly_its_rows_in_their_order(
     assert insert_token("t", [events_at(one).places]) != insert_token("u", [events_at(one).places])
 
 
-async def test_a_token_by_first_offset_would_swallow_rows(lab: Lab) -> None:
+async def test_a_token_by_first_offset_would_drop_rows(lab: Lab) -> None:
     """Why: the table takes the longer insert for the shorter one that it has seen."""
     for count in (1, 3):
         columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}

@@ -36,7 +36,7 @@ async def replayed(lab: Lab, **more: Any) -> ReplayProgress:
     return [done async for done in replay(lab.settings, lab.database, Selection(), **more)][-1]
 
 
-async def test_a_mended_letter_is_stored_once_however_often_it_is_replayed(lab: Lab) -> None:
+async def test_a_repaired_letter_is_stored_once_after_several_replays(lab: Lab) -> None:
     rejected_id = mint_id()
     headers = encode_headers("shop")
     value = as_json("doc-1", "exec-1", position="first", interaction_id=rejected_id, metadata={"n": 1})
@@ -71,7 +71,7 @@ async def test_a_mended_letter_is_stored_once_however_often_it_is_replayed(lab: 
     assert all([each.balances async for each in audit(lab.settings, lab.database)])
 
 
-async def test_the_window_is_judged_as_it_was(lab: Lab) -> None:
+async def test_a_replayed_letter_is_deduplicated_at_its_original_time(lab: Lab) -> None:
     """A client that repaired its event at once has it stored: the letter, replayed long after, is its duplicate."""
     await lab.put(BAD, key=b"default:exec-1")
     (first,) = await lab.emit(click())
@@ -85,7 +85,7 @@ async def test_the_window_is_judged_as_it_was(lab: Lab) -> None:
     assert rows == [(first.interaction_id,)]
 
 
-async def test_a_letter_of_another_time_is_no_duplicate(lab: Lab) -> None:
+async def test_a_letter_of_another_time_is_not_a_duplicate(lab: Lab) -> None:
     await lab.put(BAD, key=b"default:exec-1")
     await lab.drain()
     (letter,) = await selected(lab)
@@ -95,7 +95,7 @@ async def test_a_letter_of_another_time_is_no_duplicate(lab: Lab) -> None:
     assert (await lab.drain()).stored == 2
 
 
-async def test_filters(lab: Lab) -> None:
+async def test_letters_are_selected_by_filters(lab: Lab) -> None:
     await lab.put(BAD, headers=encode_headers("one"))
     await lab.put(as_json(extra=1), headers=encode_headers("two"))
     await lab.put(b"not json", headers=encode_headers("two"))
@@ -118,7 +118,7 @@ async def test_filters(lab: Lab) -> None:
     assert await reasons(origins=frozenset([everything[0].origin])) == {everything[0].reason}
 
 
-async def test_a_letter_written_twice_is_one(lab: Lab) -> None:
+async def test_a_letter_written_twice_is_listed_once(lab: Lab) -> None:
     await lab.put(BAD)
     with crash_at("lettered"):
         await lab.drain()
@@ -127,7 +127,7 @@ async def test_a_letter_written_twice_is_one(lab: Lab) -> None:
     assert len(await selected(lab)) == 1
 
 
-async def test_a_letter_of_a_replay_is_still_the_event_that_it_was(lab: Lab) -> None:
+async def test_a_letter_of_a_replay_keeps_its_original_event_time(lab: Lab) -> None:
     """The table refuses what is put back, and later takes it: stored once, with its first time as event time."""
     await lab.put(BAD, key=b"default:exec-1")
     await lab.drain()
@@ -155,7 +155,7 @@ async def test_a_letter_of_a_replay_is_still_the_event_that_it_was(lab: Lab) -> 
         (OFFSET, None),
     ],
 )
-async def test_a_foreign_record_among_the_letters_is_passed_over(lab: Lab, name: str, content: bytes | None) -> None:
+async def test_a_foreign_record_among_the_letters_is_skipped(lab: Lab, name: str, content: bytes | None) -> None:
     await lab.put(BAD)
     await lab.drain()
     (letter,) = await selected(lab)
@@ -166,7 +166,7 @@ async def test_a_foreign_record_among_the_letters_is_passed_over(lab: Lab, name:
 
 
 @pytest.mark.parametrize("origin", [b"9" * 5_000, b"-1", b"\xb2", b"", b"9" * 15])
-async def test_a_letter_with_an_origin_time_that_is_none_is_put_back_at_its_own(lab: Lab, origin: bytes) -> None:
+async def test_a_letter_with_an_invalid_origin_time_is_replayed_at_its_append_time(lab: Lab, origin: bytes) -> None:
     interaction_id = mint_id()
     headers = [*encode_headers("shop", derived_id=True), ("tally-origin-ms", origin)]
     await lab.put(as_json("doc-1", "exec-1", interaction_id=interaction_id), key=b"shop:exec-1", headers=headers)
@@ -178,7 +178,7 @@ async def test_a_letter_with_an_origin_time_that_is_none_is_put_back_at_its_own(
     assert await lab.rows("SELECT _event_time_ms FROM interactions") == [(letter.append_ms,)]
 
 
-async def test_a_namespace_nobody_can_read_has_to_be_given(lab: Lab) -> None:
+async def test_an_unreadable_namespace_must_be_replaced(lab: Lab) -> None:
     await lab.put(as_json(), headers=[("tally-namespace", b"\xff")])
     await lab.drain()
     refused = await replayed(lab, dry_run=True)
@@ -188,7 +188,7 @@ async def test_a_namespace_nobody_can_read_has_to_be_given(lab: Lab) -> None:
     assert await lab.rows("SELECT namespace FROM interactions") == [("shop",)]
 
 
-async def test_bytes_survive(lab: Lab) -> None:
+async def test_a_letter_keeps_all_bytes_of_its_record(lab: Lab) -> None:
     value, header = b"\xff\xfe" * 500_000, b"\x00\xff"
     await lab.put(value, key=b"\xff", headers=[("app", header), ("tally-letter-reason", b"mine")])
     await lab.drain()
@@ -213,7 +213,7 @@ letters = st.builds(
 
 
 @given(letters)
-def test_a_letter_reads_as_it_was_written(letter: Letter) -> None:
+def test_a_written_letter_is_read_back(letter: Letter) -> None:
     key = b"" if letter.key is None and letter.value is None else letter.key
     assert read_letter(key, letter.value, write_headers(letter)) == letter
 
@@ -244,7 +244,7 @@ def test_a_patch_merges_by_the_rfc(target: dict[str, Any], patch: dict[str, Any]
     assert json.loads(merge_patch(json.dumps(target).encode(), patch)) == by_the_rfc(target, patch)
 
 
-def test_a_patch_leaves_the_rest_as_it_was_written() -> None:
+def test_a_patch_leaves_the_other_bytes_unchanged() -> None:
     target = b'{"n": 1.10, "big": 12345678901234567890123, "in": {"x": 1e2, "y": 1}}'
     assert merge_patch(target, {"in": {"y": 2}}) == b'{"n":1.10,"big":12345678901234567890123,"in":{"x":1e2,"y":2}}'
 
@@ -265,7 +265,7 @@ def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[An
     return invoke
 
 
-async def test_the_commands(lab: Lab, run: Callable[..., Awaitable[Any]]) -> None:
+async def test_the_commands_list_show_and_replay_letters(lab: Lab, run: Callable[..., Awaitable[Any]]) -> None:
     place = await lab.put(b'{"\xff": 1}')
     await lab.put(BAD)
     await lab.drain()
@@ -282,7 +282,7 @@ async def test_the_commands(lab: Lab, run: Callable[..., Awaitable[Any]]) -> Non
     assert await lab.rows("SELECT position FROM interactions") == [(3,)]
 
 
-async def test_what_is_not_deduplicated_stays_so_when_it_is_put_back(lab: Lab) -> None:
+async def test_a_replayed_event_stays_exempt_from_deduplication(lab: Lab) -> None:
     await lab.emit(click("doc-1", "exec-1"))
     await lab.put(BAD, key=b"default:exec-1", headers=encode_headers("default", deduplicate=False))
     await lab.drain()

@@ -39,7 +39,7 @@ def test_the_key_never_changes() -> None:
     assert dedup_key("default", "exec-1", "doc-1", ["view", "click"]) == named
 
 
-def test_the_window_is_open_at_its_far_end() -> None:
+def test_the_window_excludes_its_far_end() -> None:
     owner = KnownOwner(offset=5, event_ms=1_000_000, append_ms=2_000_000, raw_id=b"", number=None)
 
     def repeats(offset: int, event_ms: int, append_ms: int) -> bool:

@@ -74,7 +74,7 @@ async def assert_audited(lab: Lab, stored: int, duplicates: int, deleted: int) -
     assert (counts.stored, counts.duplicates, counts.deleted) == (stored, duplicates, deleted)
 
 
-async def test_a_stored_event_is_gone_at_once(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_deleted_event_is_hidden_at_once(lab: Lab, api: httpx.AsyncClient) -> None:
     kept, gone = await lab.emit(click("kept"), click("gone", **PRIVATE))
     await lab.drain()
     await delete(api, gone.interaction_id)
@@ -85,7 +85,7 @@ async def test_a_stored_event_is_gone_at_once(lab: Lab, api: httpx.AsyncClient) 
     await assert_audited(lab, stored=1, duplicates=0, deleted=1)
 
 
-async def test_a_merge_leaves_nothing_that_its_sender_said(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_merge_removes_the_data_of_a_deleted_event(lab: Lab, api: httpx.AsyncClient) -> None:
     (gone,) = await lab.emit(click("gone", **PRIVATE))
     await lab.drain()
     await delete(api, gone.interaction_id)
@@ -97,7 +97,7 @@ async def test_a_merge_leaves_nothing_that_its_sender_said(lab: Lab, api: httpx.
     await assert_audited(lab, stored=0, duplicates=0, deleted=1)
 
 
-async def test_an_event_on_its_way_is_stored_as_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_an_event_in_flight_is_stored_as_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
     kept, gone = await lab.emit(click("kept"), click("gone", **PRIVATE))
     await delete(api, gone.interaction_id)
     await assert_gone(lab, api, gone.interaction_id)
@@ -125,7 +125,7 @@ async def deleting_at(failpoint: str, lab: Lab, api: httpx.AsyncClient, gone: Re
 @pytest.mark.parametrize(
     "failpoint", [each for each in failpoints.FAILPOINTS if each not in ("taken", "restored", "refused")]
 )
-async def test_a_deletion_at_any_step_and_a_crash_there(lab: Lab, api: httpx.AsyncClient, failpoint: str) -> None:
+async def test_a_deletion_during_any_step_survives_a_crash(lab: Lab, api: httpx.AsyncClient, failpoint: str) -> None:
     """Written down while a worker is at it, which then dies: made true by the one that comes after, or before."""
     (gone,) = await lab.emit(click("gone", **PRIVATE))
     with at_failpoint(await deleting_at(failpoint, lab, api, gone)), pytest.raises(Crashed):
@@ -167,7 +167,7 @@ async def test_a_deletion_waits_for_the_event_that_is_being_stored(lab: Lab, mon
         assert_error(await api.get(f"{PATH}/{gone.interaction_id}"), 404, "NotFoundError", "deleted")
 
 
-async def test_its_claim_outlives_it(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_the_claim_of_a_deleted_event_remains(lab: Lab, api: httpx.AsyncClient) -> None:
     """A repeat is a duplicate of what was deleted, also when claims are rebuilt from rows."""
     (first,) = await lab.emit(click())
     await lab.drain()
@@ -191,7 +191,7 @@ async def test_a_redelivered_event_stays_deleted(lab: Lab, api: httpx.AsyncClien
     await assert_audited(lab, stored=1, duplicates=0, deleted=1)
 
 
-async def test_an_import_of_what_was_deleted_stays_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_repeated_import_of_a_deleted_event_stays_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
     """An id that comes from outside, first before it was ever stored, then again."""
     minted = mint_id()
     await delete(api, minted)
@@ -203,7 +203,7 @@ async def test_an_import_of_what_was_deleted_stays_deleted(lab: Lab, api: httpx.
     await assert_audited(lab, stored=0, duplicates=1, deleted=1)
 
 
-async def test_a_replay_leaves_deleted_what_is_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_deleted_events_stay_deleted_after_a_replay(lab: Lab, api: httpx.AsyncClient) -> None:
     """Events stay deleted that were deleted before the replay, and between validation and swap."""
     kept, before, between = await lab.emit(click("kept"), click("before"), click("between"))
     await lab.drain()
@@ -223,7 +223,7 @@ async def test_a_replay_leaves_deleted_what_is_deleted(lab: Lab, api: httpx.Asyn
     await assert_audited(lab, stored=1, duplicates=0, deleted=2)
 
 
-async def test_a_deletion_is_of_one_namespace(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_deletion_affects_one_namespace(lab: Lab, api: httpx.AsyncClient) -> None:
     (mine,) = await lab.emit(click())
     answer = await api.delete(f"{PATH}/{mine.interaction_id}", headers={"X-Namespace": "shop"})
     assert answer.status_code == 200, "it tells nothing of other namespaces"
@@ -231,7 +231,7 @@ async def test_a_deletion_is_of_one_namespace(lab: Lab, api: httpx.AsyncClient) 
     assert (await api.get(f"{PATH}/{mine.interaction_id}")).status_code == 200
 
 
-async def test_more_deletions_than_are_looked_at_together(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_deletion_beyond_one_lookup_is_found(lab: Lab, api: httpx.AsyncClient) -> None:
     kept, gone = await lab.emit(click("kept"), click("gone"))
     await lab.database.command(
         "INSERT INTO deletions (interaction_id, namespace) "
@@ -243,7 +243,7 @@ async def test_more_deletions_than_are_looked_at_together(lab: Lab, api: httpx.A
     assert await lab.rows("SELECT interaction_id FROM interactions WHERE NOT is_deleted") == [(kept.interaction_id,)]
 
 
-async def test_outcomes_of_what_was_deleted_are_not_told(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_outcomes_of_deleted_events_are_hidden(lab: Lab, api: httpx.AsyncClient) -> None:
     await lab.emit(click())
     (repeat,) = await lab.emit(click())
     await lab.drain()
@@ -255,5 +255,5 @@ async def test_outcomes_of_what_was_deleted_are_not_told(lab: Lab, api: httpx.As
     assert_error(await api.get(f"{PATH}/{repeat.interaction_id}"), 404, "NotFoundError", "deleted")
 
 
-async def test_what_is_no_id_cannot_be_deleted(api: httpx.AsyncClient) -> None:
+async def test_a_malformed_id_cannot_be_deleted(api: httpx.AsyncClient) -> None:
     assert_error(await api.delete(f"{PATH}/no-id"), 404, "NotFoundError", "unknown")

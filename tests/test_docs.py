@@ -67,12 +67,12 @@ def test_the_page_of_capacity_is_current() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_somewhere(page: str) -> None:
+def test_every_link_has_a_target(page: str) -> None:
     assert not list(broken_links(page))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != HISTORY])
-def test_every_name_exists(page: str) -> None:
+def test_every_name_in_a_document_exists(page: str) -> None:
     text = text_of(page)
     files = re.findall(rf"`((?:{FOLDERS})/[\w./*-]*)`", text)
     assert not [name for name in files if not list(ROOT.glob(name.rstrip("/")))]
@@ -85,7 +85,7 @@ def test_every_name_exists(page: str) -> None:
     assert not [name for name in named if name.removeprefix("make ") not in targets]
 
 
-def test_architecture_is_a_map_and_not_a_book() -> None:
+def test_the_size_of_the_architecture_document_is_bounded() -> None:
     assert (ROOT / "ARCHITECTURE.md").stat().st_size <= MAX_ARCHITECTURE_BYTES
 
 

@@ -22,7 +22,7 @@ from tests.lab import Lab
 from tests.validating import validated
 
 MOMENT = datetime(2026, 11, 27, 10, 0, tzinfo=UTC)
-TAKEN = (
+ACCEPTED = (
     *("2026-11-27 10:00:00+00", "2026-11-27 10:00:00.000000+00", "2026-11-27 15:30:00+05:30", "2026-11-27 02:00:00-08"),
     *("2026-11-27T10:00:00+0000", "2026-11-27T10:00:00Z", "2026-11-27t10:00:00z", "2026-11-27 10:00:00 +0000"),
     *("2026-11-27 10:00:00 +00:00", "2026-11-27T10:00", "2026-11-27 10:00Z", "2026-11-27T10:00:00.000000000-00:00"),
@@ -58,8 +58,8 @@ def with_time(text: str) -> bytes:
     return json.dumps(EVENT | {"occurred_at": text}).encode()
 
 
-@pytest.mark.parametrize("text", TAKEN)
-def test_what_databases_and_programs_print_is_taken(text: str) -> None:
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_time_formats_of_databases_and_programs_are_accepted(text: str) -> None:
     """By the model, by the validator, and to the column: one moment."""
     verdict = validate(with_time(text))
     assert isinstance(verdict, ValidEvent)
@@ -101,7 +101,7 @@ async def test_postgresql_times_and_marked_records_are_stored(lab: Lab) -> None:
     mark = BOM_UTF8 + json.dumps(EVENT | {"feature_id": "marked"}).encode()
     await lab.put(mark, key=b"default:e")
     async with api_of(with_key(lab.settings), "collector") as api:
-        for number, text in enumerate(TAKEN):
+        for number, text in enumerate(ACCEPTED):
             event = EVENT | {"feature_id": str(number), "occurred_at": text}
             assert (await api.post(PATH, json=event)).status_code == 200
     await lab.drain()
@@ -109,7 +109,7 @@ async def test_postgresql_times_and_marked_records_are_stored(lab: Lab) -> None:
         "SELECT feature_id, occurred_at FROM interactions ORDER BY toUInt32OrZero(feature_id), feature_id"
     )
     assert sorted(rows, key=str) == sorted(
-        [("marked", None), *((str(at), MOMENT) for at in range(len(TAKEN)))], key=str
+        [("marked", None), *((str(at), MOMENT) for at in range(len(ACCEPTED)))], key=str
     )
 
 

@@ -61,7 +61,7 @@ def _ms_of(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-async def test_times_at_the_bounds_are_stored_and_come_back(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_times_at_the_bounds_are_stored_and_read_back(lab: Lab, api: httpx.AsyncClient) -> None:
     for occurred_at in STORED:
         await send_every_way(lab, api, occurred_at)
     await lab.emit(*(click("sdk", "sdk", occurred_at=from_epoch_ms(ms)) for ms in (0, END_MS - 1)))
@@ -91,7 +91,7 @@ async def test_an_epoch_of_0_is_listed_and_reported(lab: Lab, api: httpx.AsyncCl
     assert tuple(report.rows[0]) == (from_epoch_ms(0), "click", 1)
 
 
-async def test_times_beyond_the_bounds_are_refused_every_way(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_times_beyond_the_bounds_are_refused_over_http_and_from_the_log(lab: Lab, api: httpx.AsyncClient) -> None:
     for occurred_at in REFUSED:
         event = EVENT | {"occurred_at": occurred_at}
         for path in (PATH, f"{PATH}/beacon?{TOKEN}"):
@@ -105,7 +105,7 @@ async def test_times_beyond_the_bounds_are_refused_every_way(lab: Lab, api: http
     assert set(await lab.rows("SELECT reason FROM outcomes")) == {("bad_time",)}
 
 
-async def test_the_window_holds_at_both_ends_of_time(lab: Lab, redis: Redis) -> None:
+async def test_the_window_applies_at_both_ends_of_the_time_range(lab: Lab, redis: Redis) -> None:
     """Just less than W apart is a duplicate and W apart is none; sent again, all are, by claims that were rebuilt."""
     owners = {"first": 0, "last": END_MS - 1}
     later = {"first": (W - 1, W), "last": (END_MS - W, END_MS - 1 - W)}

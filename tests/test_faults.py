@@ -26,7 +26,7 @@ from runtime.faults.redis import redis_fault
         (516, Fatal),
     ],
 )
-def test_clickhouse(code: int, kind: type[Exception]) -> None:
+def test_clickhouse_errors_are_classified(code: int, kind: type[Exception]) -> None:
     error = DatabaseError("it said so")
     error.code = code
     assert type(clickhouse_fault(error)) is kind
@@ -48,7 +48,7 @@ def test_clickhouse(code: int, kind: type[Exception]) -> None:
         (redis_errors.NoPermissionError("not you"), Fatal),
     ],
 )
-def test_redis(error: Exception, kind: type[Exception]) -> None:
+def test_redis_errors_are_classified(error: Exception, kind: type[Exception]) -> None:
     assert type(redis_fault(error)) is kind
 
 
@@ -64,14 +64,14 @@ def test_redis(error: Exception, kind: type[Exception]) -> None:
         (kafka_errors.ProducerFenced(), Restart),
     ],
 )
-def test_kafka(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
+def test_kafka_errors_are_classified(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
     fault = kafka_fault(error, "doing something")
     assert type(fault) is kind
     assert "doing something" in str(fault)
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         (redis_fault(redis_errors.ResponseError("MISCONF cannot save")), "Redis (TALLY_REDIS): MISCONF cannot save"),
         (redis_fault(redis_errors.TimeoutError()), "Redis (TALLY_REDIS): TimeoutError"),
@@ -84,6 +84,6 @@ def test_kafka(error: kafka_errors.KafkaError, kind: type[Exception]) -> None:
         (kafka_fault(kafka_errors.TopicAuthorizationFailedError("t"), "reading"), "TopicAuthorizationFailedError: t"),
     ],
 )
-def test_an_error_is_told_in_the_stores_own_words(fault: Exception, said: str) -> None:
+def test_an_error_contains_the_message_of_the_store(fault: Exception, message: str) -> None:
     """No quotes and parentheses of a Python object around them."""
-    assert str(fault).endswith(said)
+    assert str(fault).endswith(message)

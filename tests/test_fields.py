@@ -8,13 +8,13 @@ from schemas.interaction import Id, OccurredAt
 from schemas.tables import KEPT_COLUMNS
 
 
-def test_a_tombstone_keeps_the_parts_of_the_deduplication_key_and_nothing_else_of_an_interaction() -> None:
+def test_a_tombstone_keeps_only_the_deduplication_key_of_an_interaction() -> None:
     kept = "namespace interaction_id feature_id interaction_type execution_id timestamp"
     internal = "_event_time_ms _idempotency_key _keyed _topic _partition _offset"
     assert tuple(f"{kept} {internal}".split()) == KEPT_COLUMNS
 
 
-def test_a_model_that_is_no_table_is_refused() -> None:
+def test_a_model_that_is_not_a_table_is_refused() -> None:
     class Untyped(BaseModel):
         name: str
 

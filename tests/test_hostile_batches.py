@@ -56,7 +56,7 @@ def read(*raw: bytes, wanted: int = 0, limits: ReadLimits = DEFAULT_LIMITS) -> R
     return Records.joined(parts)
 
 
-def told(records: Records) -> list[tuple[PlainRecord, Any]]:
+def records_and_flaws(records: Records) -> list[tuple[PlainRecord, Any]]:
     """Everything that can be known of each line."""
     return [(records.at(line), records.flaw_at(line)) for line in range(len(records))]
 
@@ -72,12 +72,12 @@ def test_a_batch_with_a_record_for_each_offset_has_them_in_order(named: list[int
     payload = encode_records([RawRecord(b"%d" % place, delta=delta) for place, delta in enumerate(named)])
     records = read(encode_batch(payload, len(named), base=base))
     assert records.offsets.tolist() == [base + place for place in range(len(named))]
-    assert [record.value for record, _ in told(records)] == [b"%d" % place for place in range(len(named))]
+    assert [record.value for record, _ in records_and_flaws(records)] == [b"%d" % place for place in range(len(named))]
     assert reasons(records) == ["bad_record" if delta != place else None for place, delta in enumerate(named)]
 
 
 @given(st.lists(deltas, min_size=1, max_size=8), st.integers(0, 12))
-def test_a_batch_that_compaction_thinned_is_read_where_its_offsets_rise(named: list[int], more: int) -> None:
+def test_a_compacted_batch_is_read_if_its_offsets_ascend(named: list[int], more: int) -> None:
     last_delta = len(named) + more
     payload = encode_records([RawRecord(delta=delta) for delta in named])
     records = read(encode_batch(payload, len(named), last_delta=last_delta))
@@ -90,7 +90,7 @@ def test_a_batch_that_compaction_thinned_is_read_where_its_offsets_rise(named: l
 
 
 @given(some_records, st.data())
-def test_whatever_is_damaged_each_offset_has_one_line(records: list[RawRecord], data: st.DataObject) -> None:
+def test_each_offset_of_a_damaged_batch_has_one_line(records: list[RawRecord], data: st.DataObject) -> None:
     payload = bytearray(encode_records(records))
     for _ in range(data.draw(st.integers(0, 3))):
         if payload:
@@ -108,7 +108,7 @@ def test_whatever_is_damaged_each_offset_has_one_line(records: list[RawRecord], 
     st.integers(-(2**63), 2**63 - 1),
     st.integers(0, 12),
 )
-def test_whatever_a_header_says_lines_are_of_its_offsets_and_times_can_be_stored(
+def test_any_header_gives_ascending_offsets_and_storable_times(
     records: list[RawRecord], count: int, last_delta: int, attributes: int, at_ms: int, wanted: int
 ) -> None:
     raw = encode_batch(
@@ -132,7 +132,7 @@ def test_whatever_a_header_says_lines_are_of_its_offsets_and_times_can_be_stored
 
 
 @given(st.lists(some_records, min_size=1, max_size=4), st.data())
-def test_reading_in_pieces_reads_the_same(batches: list[list[RawRecord]], data: st.DataObject) -> None:
+def test_reading_in_pieces_gives_the_same_records(batches: list[list[RawRecord]], data: st.DataObject) -> None:
     """Where a reading ends for want of room, the next one begins: at a record within a batch, or at another batch."""
     raw: list[bytes] = []
     base = 0
@@ -148,11 +148,11 @@ def test_reading_in_pieces_reads_the_same(batches: list[list[RawRecord]], data: 
         rows=data.draw(st.integers(1, 5)),
         headers=data.draw(st.integers(1, 4)),
     )
-    whole_reading = told(read(*raw, wanted=wanted))
-    assert told(read(*raw, wanted=wanted, limits=small)) == whole_reading
+    whole_reading = records_and_flaws(read(*raw, wanted=wanted))
+    assert records_and_flaws(read(*raw, wanted=wanted, limits=small)) == whole_reading
     offsets = [record.offset for record, _ in whole_reading]
     assert offsets == sorted(set(offsets))
-    plain = [each for each in told(read(*raw)) if each[0].offset >= wanted]
+    plain = [each for each in records_and_flaws(read(*raw)) if each[0].offset >= wanted]
     assert whole_reading == plain
 
 
@@ -163,7 +163,7 @@ def test_no_batch_takes_more_memory_than_its_bound(codec: int) -> None:
     raw = encode_batch(COMPRESS.get(codec, bytes)(one), 1, attributes=codec)
     assert reasons(read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(one)))) == [None]
     records = read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(one) - 1))
-    assert told(records)[0][0] == PlainRecord(0, 0, None, None, ())
+    assert records_and_flaws(records)[0][0] == PlainRecord(0, 0, None, None, ())
     flaw = records.flaw_at(0)
     assert flaw is not None
     assert flaw.reason == "batch_too_large"
@@ -193,13 +193,13 @@ UNDECODABLE = {
 
 
 @pytest.mark.parametrize("what", UNDECODABLE)
-def test_what_cannot_be_decompressed_keeps_its_offsets(what: str) -> None:
+def test_records_that_cannot_be_decompressed_keep_their_offsets(what: str) -> None:
     codec, payload = UNDECODABLE[what]
     records = read(encode_batch(payload, 3, attributes=codec), batch_of([RawRecord(b"other")]))
     assert reasons(records) == ["bad_batch"] * 3 + [None]
 
 
-def test_frames_and_blocks_in_a_row_are_one_payload() -> None:
+def test_consecutive_frames_and_blocks_are_one_payload() -> None:
     """Successive frames are one payload, as for the codecs' own readers; their sizes count together."""
     two = encode_records([RawRecord(b"a" * 500), RawRecord(b"b" * 500)])
     half = len(two) // 2
@@ -211,7 +211,7 @@ def test_frames_and_blocks_in_a_row_are_one_payload() -> None:
             else b"".join(map(compress, parts))
         )
         raw = encode_batch(payload, 2, attributes=codec)
-        assert [record.value for record, _ in told(read(raw))] == [b"a" * 500, b"b" * 500]
+        assert [record.value for record, _ in records_and_flaws(read(raw))] == [b"a" * 500, b"b" * 500]
         assert set(reasons(read(raw, limits=DEFAULT_LIMITS._replace(batch_bytes=len(two) - 1)))) == {"batch_too_large"}
 
 
@@ -233,19 +233,19 @@ def test_millions_of_records_are_read_in_pieces() -> None:
     assert taken == count
 
 
-def test_a_range_of_two_billion_offsets_is_lettered_in_pieces() -> None:
+def test_a_range_of_two_billion_offsets_is_read_in_pieces() -> None:
     part, unread = Records.read({0: [whole(encode_batch(b"", 5, last_delta=2**31 - 1), 7)]}, DEFAULT_LIMITS)
     assert (len(part), part.offsets[0]) == (DEFAULT_LIMITS.rows, 7)
     assert unread[0][0].offset == 7 + len(part)
 
 
-def test_lines_that_cannot_be_read_keep_no_text() -> None:
+def test_unreadable_records_hold_no_text() -> None:
     """A reading with few lines must not hold a batch's bytes: many of them may wait for a batch to be full."""
     damaged = encode_batch(encode_records([RawRecord(b"x" * 100_000)]) + b"left", 1)
     batches = damaged, batch_of([RawRecord(b"good", b"key")]), damaged
     assert len(read_batches([(memoryview(each), 0) for each in batches], DEFAULT_LIMITS).text) < 100
     records = read(damaged, batch_of([RawRecord(b"good", b"key", [(b"n", b"v")])]), damaged)
-    assert told(records)[1] == (PlainRecord(0, 0, b"key", b"good", (("n", b"v"),)), None)
+    assert records_and_flaws(records)[1] == (PlainRecord(0, 0, b"key", b"good", (("n", b"v"),)), None)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_lines_that_cannot_be_read_keep_no_text() -> None:
 )
 def test_header_names_are_bytes(headers: Sequence[tuple[bytes | None, bytes | None]], expected: Any) -> None:
     records = read(batch_of([RawRecord(b"v", headers=headers)]))
-    assert told(records) == [(PlainRecord(0, 0, b"k", b"v", expected), None)]
+    assert records_and_flaws(records) == [(PlainRecord(0, 0, b"k", b"v", expected), None)]
 
 
 @given(st.binary(max_size=20) | st.text(max_size=10).map(lambda text: text.encode(errors="surrogatepass")))
@@ -271,18 +271,18 @@ def test_a_letter_keeps_every_header_name(raw: bytes) -> None:
     assert read_name(write_name(written)) == written
 
 
-def test_headers_beyond_what_memory_allows_are_left_out() -> None:
+def test_headers_beyond_the_memory_bound_are_omitted() -> None:
     """A record with too many of them, or with what are no headers, becomes a letter without; its value stays."""
     many = [(b"", None)] * (MOST_HEADERS + 1)
     some = [(b"a", b"b")]
     malformed = RawRecord(header_count=1), RawRecord(headers=some, header_count=0)
     records = read(batch_of([RawRecord(headers=many[1:]), RawRecord(headers=many), *malformed]))
     assert reasons(records) == [None, "bad_record", "bad_record", "bad_record"]
-    assert [len(record.headers) for record, _ in told(records)] == [MOST_HEADERS, 0, 0, 0]
-    assert {record.value for record, _ in told(records)} == {b"{}"}
+    assert [len(record.headers) for record, _ in records_and_flaws(records)] == [MOST_HEADERS, 0, 0, 0]
+    assert {record.value for record, _ in records_and_flaws(records)} == {b"{}"}
 
 
-def test_a_record_larger_than_any_event_keeps_its_bytes_and_is_not_judged() -> None:
+def test_a_record_larger_than_any_event_keeps_its_bytes_and_is_not_validated() -> None:
     records = read(batch_of([RawRecord(b"[" * 2_000), RawRecord()]), limits=DEFAULT_LIMITS._replace(record_bytes=1_000))
     assert reasons(records) == ["too_large", None]
     assert records.at(0).value == b"[" * 2_000
@@ -295,7 +295,7 @@ def test_a_record_whose_size_overflows_an_address_is_not_read(size: int) -> None
     assert reasons(records) == ["bad_batch", None]
 
 
-def test_a_batch_that_ends_before_it_begins_does_not_set_the_client_back() -> None:
+def test_a_batch_that_ends_before_it_begins_does_not_rewind_the_client() -> None:
     """The client reads on after it: set back, it would be given the same batch for ever."""
     raw = encode_batch(_ONE, 1, last_delta=-40, base=100)
     whole_batches.install()
@@ -307,10 +307,10 @@ def test_a_batch_that_ends_before_it_begins_does_not_set_the_client_back() -> No
 
 
 @given(st.lists(some_records, min_size=1, max_size=4), st.lists(st.integers(0, 8), max_size=8))
-def test_records_that_are_cut_and_joined_again_are_the_same(batches: list[list[RawRecord]], cuts: list[int]) -> None:
+def test_records_are_unchanged_after_splitting_and_joining(batches: list[list[RawRecord]], cuts: list[int]) -> None:
     """Also where nothing is left of a part: a range that is read again may end within what was fetched."""
     records = read(*(encode_batch(encode_records(each), len(each), base=10 * at) for at, each in enumerate(batches)))
     ends = [0, *sorted(min(cut, len(records)) for cut in cuts), len(records)]
     parts = [records[begin:end] for begin, end in pairwise(ends)]
-    assert told(Records.joined(parts)) == told(records)
-    assert told(Records.joined([*parts, records[:0]])) == told(records)
+    assert records_and_flaws(Records.joined(parts)) == records_and_flaws(records)
+    assert records_and_flaws(Records.joined([*parts, records[:0]])) == records_and_flaws(records)

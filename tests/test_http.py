@@ -35,7 +35,7 @@ from tests.lab import Lab
 from tests.waiting import eventually_async
 
 
-async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redis) -> None:
+async def test_a_rate_limit_is_shared_by_processes(lab: Lab, redis: Redis) -> None:
     settings = lab.settings.model_copy(update={"rate_limit_per_s": 1, "rate_limit_burst_ms": 50_000})
     caller = Caller("k", "default", SCOPES, 0)
     passed = 0
@@ -58,7 +58,7 @@ async def test_a_bucket_is_shared_by_processes_and_empties(lab: Lab, redis: Redi
         assert await processes[0].spend(caller._replace(key_id="another"))
 
 
-async def test_tokens_come_back(lab: Lab) -> None:
+async def test_rate_limit_tokens_are_refilled(lab: Lab) -> None:
     settings = lab.settings.model_copy(update={"rate_limit_per_s": 20, "rate_limit_burst_ms": 50})
     caller = Caller("k", "default", SCOPES, 0)
     async with BestEffortRedis(settings).opened() as redis:
@@ -105,7 +105,7 @@ async def test_without_redis_requests_pass_and_are_counted(lab: Lab) -> None:
         assert (ready.status_code, ready.json()["dependencies"]["redis"]) == (200, "missing")
 
 
-async def test_readiness_tells_the_truth_about_each_dependency(lab: Lab) -> None:
+async def test_readiness_reports_each_dependency(lab: Lab) -> None:
     settings = with_key(lab.settings)
     for role, names in (
         ("collector", {"kafka", "keys", "redis"}),
@@ -131,7 +131,7 @@ async def test_readiness_tells_the_truth_about_each_dependency(lab: Lab) -> None
         assert "127.0.0.1" not in str(error)
 
 
-async def test_a_part_serves_its_own_calls_only(lab: Lab) -> None:
+async def test_a_role_serves_only_its_own_calls(lab: Lab) -> None:
     async with api_of(with_key(lab.settings), "collector") as api:
         assert (await api.post(PATH, json=EVENT)).status_code == 200
         assert (await api.get(f"{PATH}/x")).status_code in (404, 405)
@@ -140,7 +140,7 @@ async def test_a_part_serves_its_own_calls_only(lab: Lab) -> None:
         assert (await api.post(f"{PATH}/list")).status_code == 200
 
 
-async def test_request_ids_go_through_and_into_the_log(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+async def test_request_ids_are_returned_and_logged(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tally.access")
     async with api_of(with_key(lab.settings)) as api:
         mine = await api.get("/v1/outcomes", headers={"X-Request-Id": "my-id_1"})
@@ -179,7 +179,7 @@ async def test_requests_in_flight_are_bounded(lab: Lab, monkeypatch: pytest.Monk
         assert (await api.get("/v1/outcomes")).status_code == 200
 
 
-async def test_a_query_of_any_bytes_is_no_500(lab: Lab) -> None:
+async def test_a_query_of_any_bytes_is_not_a_500(lab: Lab) -> None:
     async with served(with_key(lab.settings)) as url:
         for target in (b"/v1/health?\xff", b"/v1/health?%ff", b"/%ff", b"/v1/outcomes?user_id=%ff&user_id=%00"):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -188,7 +188,7 @@ async def test_a_query_of_any_bytes_is_no_500(lab: Lab) -> None:
             writer.close()
 
 
-async def test_only_listed_pages_may_call_from_a_browser(lab: Lab) -> None:
+async def test_only_listed_origins_may_call_from_a_browser(lab: Lab) -> None:
     asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     async with api_of(with_key(lab.settings, cors_origins=("https://app.example",))) as api:
         for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
@@ -215,12 +215,12 @@ async def test_only_listed_pages_may_call_from_a_browser(lab: Lab) -> None:
         ("", None),
     ],
 )
-def test_the_preference_to_wait(header: str, seconds: float | None) -> None:
+def test_the_prefer_header_sets_the_wait(header: str, seconds: float | None) -> None:
     request = Request({"type": "http", "headers": [(b"prefer", header.encode())]})
     assert wait_s(request, 10_000) == seconds
 
 
-async def test_without_a_key_of_the_settings_no_other_one_is_taken_for_it(lab: Lab) -> None:
+async def test_without_a_key_in_the_settings_no_default_key_is_accepted(lab: Lab) -> None:
     async with api_of(with_key(lab.settings, api_key=SecretStr(""))) as api:
         await until_keys_are_known(api)
         for key in ("tally-dev", "dev-key", "root", KEY, "''", "tk__"):
@@ -267,7 +267,7 @@ async def address(lab: Lab) -> AsyncIterator[str]:
         yield url
 
 
-async def test_the_documents_are_served(address: str) -> None:
+async def test_the_schema_documentation_and_metrics_are_served(address: str) -> None:
     async with httpx.AsyncClient(base_url=address, headers=BEARER) as api:
         schema = (await api.get("/openapi.json")).json()
         assert {f"{PATH}", f"{PATH}/batch", f"{PATH}/list", f"{PATH}/beacon", "/v1/outcomes", "/v1/ready"} <= set(

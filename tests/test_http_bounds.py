@@ -50,14 +50,14 @@ def commas_by_hand(text: str) -> tuple[int, int]:
 
 
 @given(JSON, st.booleans())
-def test_members_are_counted_without_being_made(value: Any, ascii_only: bool) -> None:
+def test_members_are_counted_without_parsing(value: Any, ascii_only: bool) -> None:
     """Commas are counted inside their brackets, whatever strings contain."""
     text = json.dumps(value, ensure_ascii=ascii_only)
     assert count_commas(text.encode()) == commas_by_hand(text)
 
 
 @given(st.binary())
-def test_members_of_anything_can_be_counted(body: bytes) -> None:
+def test_members_of_any_bytes_can_be_counted(body: bytes) -> None:
     """Invalid JSON gives a number as well, and nothing outside of it is read."""
     assert sum(count_commas(body)) <= body.count(b",")
 
@@ -91,7 +91,7 @@ def test_unknown_keys_are_named_up_to_a_bound_and_counted(count: int) -> None:
     st.lists(st.tuples(st.lists(st.text() | st.integers(), max_size=200), st.text()), min_size=1, max_size=50),
     st.integers(1, 100_000),
 )
-def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | int], str]], factor: int) -> None:
+def test_the_length_of_an_error_is_bounded(problems: list[tuple[list[str | int], str]], factor: int) -> None:
     """Names and messages are cut, problems beyond a number are counted."""
     long = [
         problem("x", [each * factor if isinstance(each, str) else each for each in where], what * factor)
@@ -104,7 +104,7 @@ def test_an_error_is_short_whatever_it_tells_of(problems: list[tuple[list[str | 
     assert all(len(place) <= 1_000 for each in long for place in each["location"] if isinstance(place, str))
 
 
-async def test_pieces_of_work_take_turns() -> None:
+async def test_large_pieces_of_work_run_in_separate_rounds() -> None:
     """Between two pieces the event loop looks at everything else; small work does not wait."""
     turns, rounds, seen = TurnQueue(), 0, list[int]()
     loop = asyncio.get_running_loop()
@@ -150,7 +150,7 @@ async def test_requests_that_arrive_together_start_in_rounds() -> None:
     assert started[-1] == (-1, 0), "one alone does not wait"
 
 
-def test_lines_of_one_kind_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_log_lines_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand errors of one kind are ten lines and their number; other lines and the access log continue."""
     now = 0.0
     monkeypatch.setattr("runtime.log.time", SimpleNamespace(monotonic=lambda: now))
@@ -208,7 +208,7 @@ asyncio.run(serve(int(sys.argv[1])))
 """
 
 
-def test_without_descriptors_a_line_says_so_and_later_connections_are_served() -> None:
+def test_a_process_out_of_descriptors_logs_a_line_and_serves_later_connections() -> None:
     """A process that cannot accept any more logs that in a line, without a stack trace, and accepts again later."""
     port = free_port()
     command = [sys.executable, "-c", OUT_OF_FILES, str(port)]
@@ -237,7 +237,7 @@ def test_without_descriptors_a_line_says_so_and_later_connections_are_served() -
 
 
 @pytest.mark.parametrize(("soft", "hard", "served"), [(300, 20_000, 4_096), (600, 600, 152), (100, 100, 1)])
-def test_a_process_serves_no_more_connections_than_it_may_open_files(soft: int, hard: int, served: int) -> None:
+def test_connections_are_bounded_by_the_open_file_limit(soft: int, hard: int, served: int) -> None:
     """The soft limit is raised as far as the system allows; where that is too little, it is said."""
     program = (
         "import logging, resource\n"

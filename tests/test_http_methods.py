@@ -67,7 +67,7 @@ async def test_a_connection_is_kept_after_head(lab: Lab) -> None:
         assert await asyncio.to_thread(ask) == [200, 404, 200, 401]
 
 
-async def test_other_methods_are_told_which_there_are(lab: Lab) -> None:
+async def test_other_methods_are_answered_with_the_allowed_ones(lab: Lab) -> None:
     async with api_of(with_key(lab.settings)) as api:
         for path, methods in (("/v1/health", "GET, HEAD"), (UNKNOWN, "DELETE, GET, HEAD"), (PATH, "POST")):
             answer = await api.patch(path)

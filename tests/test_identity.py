@@ -23,7 +23,7 @@ def as_uuid(interaction_id: str) -> uuid.UUID:
     return uuid.UUID(interaction_id.removeprefix("int_"))
 
 
-def test_minted_ids_are_uuid7_and_ascend_also_across_threads() -> None:
+def test_minted_ids_are_uuid7_and_ascend_across_threads() -> None:
     mint = IdMint()
     with ThreadPoolExecutor(4) as pool:
         batches = list(pool.map(lambda _: [mint() for _ in range(5_000)], range(4)))
@@ -51,7 +51,7 @@ def test_derived_ids_carry_their_time_and_sort_by_it(one: int, other: int, parti
         max_size=20,
     )
 )
-def test_a_foreign_record_has_one_id_and_another_record_another(places: list[tuple[str, int, int, int]]) -> None:
+def test_foreign_records_have_stable_and_distinct_ids(places: list[tuple[str, int, int, int]]) -> None:
     ids = [derive_foreign_id(*place) for place in places]
     assert ids == [derive_foreign_id(*place) for place in places]
     assert len(set(ids)) == len(places)
@@ -64,7 +64,7 @@ def test_a_foreign_record_has_one_id_and_another_record_another(places: list[tup
         max_size=20,
     )
 )
-def test_an_imported_row_has_one_id_and_another_row_another(rows: list[tuple[str, str, bytes, int]]) -> None:
+def test_imported_rows_have_stable_and_distinct_ids(rows: list[tuple[str, str, bytes, int]]) -> None:
     ids = [derive_import_id(*row, event_ms=1_574_553_634_762) for row in rows]
     assert ids == [derive_import_id(*row, event_ms=1_574_553_634_762) for row in rows]
     assert len(set(ids)) == len(rows)
@@ -77,7 +77,7 @@ def test_the_derivation_never_changes() -> None:
     assert imported == "int_016e9ab5c7ca7013b64bcb9776bb7795"
 
 
-def test_what_is_no_id() -> None:
+def test_malformed_ids_are_not_ids() -> None:
     good = IdMint()()
     for wrong in ("", "int_", good.upper(), good + "0", good + "\n", good[:-1], good.replace("int_", "INT_"), "x" * 36):
         assert not is_interaction_id(wrong)

@@ -11,7 +11,7 @@ from tests.waiting import eventually_async
 INSTANCE = "host-1-worker-0"
 
 
-async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
+async def test_the_first_of_two_holders_of_a_name_ends(lab: Lab, redis: Redis) -> None:
     """A process that slept too long has lost its name to another one, and must not continue."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
@@ -30,7 +30,7 @@ async def test_of_two_that_hold_a_name_one_ends(lab: Lab, redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("claim", [b"", b"a b c", b"elsewhere 7 nonce 3"])
-async def test_a_name_that_nobody_confirms_is_free(lab: Lab, redis: Redis, claim: bytes) -> None:
+async def test_an_unconfirmed_name_is_free(lab: Lab, redis: Redis, claim: bytes) -> None:
     """After the session timeout, as after a host was lost; and whatever else may be in its place."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 1_000})
     await redis.set(f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}", claim, px=1_000)
@@ -39,7 +39,7 @@ async def test_a_name_that_nobody_confirms_is_free(lab: Lab, redis: Redis, claim
         lock.check()
 
 
-async def test_a_redis_that_forgets_costs_nobody_his_name(lab: Lab, redis: Redis) -> None:
+async def test_a_name_that_redis_lost_is_written_again(lab: Lab, redis: Redis) -> None:
     """The name is written again."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     lock = InstanceLock(redis, settings, INSTANCE)

@@ -11,7 +11,7 @@ from runtime import kafka
 from tests.lab import Lab, click
 
 
-async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: Lab) -> None:
+async def test_records_at_the_broker_fill_a_batch_past_its_maximum_delay(lab: Lab) -> None:
     """One fetch returns 13 of these records; the others exist, too, so the batch waits for them."""
     for _ in range(50):
         await lab.put(b"x" * 300_000, partition=0)
@@ -26,7 +26,7 @@ async def test_what_waits_at_the_broker_fills_a_batch_that_is_old_already(lab: L
     assert sizes == [20, 20, 10]
 
 
-async def test_nothing_is_read_while_a_batch_is_here(lab: Lab) -> None:
+async def test_nothing_is_read_while_a_full_batch_is_buffered(lab: Lab) -> None:
     """One Kafka batch makes five batches of a worker: reading ahead for each would grow memory without bound."""
     place = TopicPartition(lab.settings.topic, 0)
     async with kafka.producer(lab.settings) as producer:
@@ -46,7 +46,7 @@ async def test_nothing_is_read_while_a_batch_is_here(lab: Lab) -> None:
             taken += len(intake.take())
 
 
-async def test_what_exceeds_a_reading_is_read_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_beyond_a_read_limit_are_read_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order and once, although the client has handed out all of it already."""
     partitions = lab.settings.partitions
     async with kafka.producer(lab.settings) as producer:
@@ -69,7 +69,7 @@ async def test_what_exceeds_a_reading_is_read_next(lab: Lab, monkeypatch: pytest
     assert read == {number: list(range(150)) for number in range(partitions)}
 
 
-async def test_what_was_read_and_revoked_is_forgotten(lab: Lab) -> None:
+async def test_buffered_records_of_revoked_partitions_are_dropped(lab: Lab) -> None:
     """The next owner of the partitions reads the records again; the current batch must not hold them any more."""
     await lab.emit(*(click(execution=f"e{number}") for number in range(40)))
     async with kafka.consumer(lab.settings, instance=None) as consumer:

@@ -98,7 +98,7 @@ async def test_the_api_and_the_metrics_of_a_worker_answer_over_both(lab: Lab) ->
         ("localhost", {address[4][0] for address in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)}),
     ],
 )
-def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[str]) -> None:
+def test_listening_sockets_cover_exactly_the_addresses_of_a_host(host: str, answering: set[str]) -> None:
     """The listening sockets of a host cover all of its addresses, and no others."""
     port = free_port()
     with listening_sockets(host, port):
@@ -114,7 +114,7 @@ def test_an_address_is_listened_on_whatever_its_kind(host: str, answering: set[s
     assert is_free(port, host)
 
 
-def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipv6_the_any_address_covers_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine without IPv6, the address :: listens on IPv4."""
     real = socket.socket
 
@@ -140,7 +140,7 @@ def test_without_ipv6_every_address_is_every_address_of_ipv4(monkeypatch: pytest
         ("broker:٣", False),
     ],
 )
-def test_a_broker_of_ipv6_is_written_in_brackets(
+def test_an_ipv6_broker_address_needs_brackets(
     value: str, is_right: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without brackets nobody can tell the port from the address."""
@@ -152,7 +152,7 @@ def test_a_broker_of_ipv6_is_written_in_brackets(
             Settings.load(tmp_path)
 
 
-def test_addresses_are_written_as_urls_write_them() -> None:
+def test_addresses_are_written_in_url_form() -> None:
     """An IPv6 address is in brackets before a port."""
     assert host_and_port("::1", 80) == "[::1]:80"
     assert host_and_port("localhost", 80) == "localhost:80"

@@ -22,7 +22,7 @@ def objects_in(*paths: Path) -> list[dict[str, Any]]:
     return list(itertools.chain.from_iterable(yaml.safe_load_all(path.read_text()) for path in paths))
 
 
-def assert_sound(objects: list[dict[str, Any]]) -> None:
+def assert_consistent(objects: list[dict[str, Any]]) -> None:
     """Assert the invariants of all manifests together."""
     pods = [each for each in objects if each["kind"] in PODS]
     assert len(pods) == 4
@@ -66,16 +66,16 @@ FILES = [path for path in sorted(FOLDER.glob("*.yaml")) if path.name != "kustomi
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_an_object_fits_its_schema(path: Path) -> None:
+def test_an_object_matches_its_schema(path: Path) -> None:
     for each in objects_in(path):
         validate(each)
 
 
-def test_they_fit_one_another() -> None:
-    assert_sound(objects_in(*FILES))
+def test_the_objects_are_consistent() -> None:
+    assert_consistent(objects_in(*FILES))
 
 
-def test_all_are_part_of_the_kustomization() -> None:
+def test_all_files_are_part_of_the_kustomization() -> None:
     (kustomization,) = objects_in(FOLDER / "kustomization.yaml")
     assert {*kustomization["resources"], "secret.example.yaml"} == {path.name for path in FILES}
 
@@ -114,7 +114,7 @@ def test_each_role_has_a_secret_of_its_own() -> None:
     assert not secrets
 
 
-def test_nothing_secret_is_in_a_command() -> None:
+def test_no_secret_is_in_a_command() -> None:
     for each in objects_in(*FILES):
         if each["kind"] in PODS:
             (container,) = each["spec"]["template"]["spec"]["containers"]
@@ -138,7 +138,7 @@ def _selects(selector: dict[str, Any], name: str) -> bool:
     }
 
 
-def test_each_role_speaks_to_its_stores_and_nobody_else() -> None:
+def test_each_role_reaches_only_its_stores() -> None:
     policies = objects_in(FOLDER / "network.yaml")
     assert policies[0]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, (
         "nothing, but for the others"
@@ -150,7 +150,7 @@ def test_each_role_speaks_to_its_stores_and_nobody_else() -> None:
         assert ports == {53, *(port for store, port in STORES.items() if any(store.upper() in each for each in known))}
 
 
-def test_a_typo_would_be_found() -> None:
+def test_a_misspelled_field_is_found() -> None:
     (job,) = objects_in(FOLDER / "init.yaml")
     job["spec"]["backofLimit"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):

@@ -160,7 +160,7 @@ async def stored(reading: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 @hypothesis_settings(max_examples=75)
 @given(groups())
-async def test_filters_mean_in_sql_what_they_mean(
+async def test_filters_in_sql_agree_with_the_reference(
     reading: httpx.AsyncClient, stored: list[dict[str, Any]], body: dict[str, Any]
 ) -> None:
     """The law: what a list answers is what the reference finds among all records."""
@@ -170,7 +170,7 @@ async def test_filters_mean_in_sql_what_they_mean(
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-async def test_each_operator_on_each_kind_of_field(
+async def test_each_operator_filters_each_kind_of_field(
     reading: httpx.AsyncClient, stored: list[dict[str, Any]], operator: str
 ) -> None:
     values = {"text": "red Shoes", "texts": "click", "number": 1, "time": TIMES[0]}
@@ -190,7 +190,7 @@ async def test_each_operator_on_each_kind_of_field(
             assert found == {each["interaction_id"] for each in stored if holds(read_filters(body), each)}, (name, body)
 
 
-async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_shorthands_simple_fields_and_search_filter_the_list(lab: Lab, api: httpx.AsyncClient) -> None:
     receipts = await lab.emit(
         Interaction(
             feature_id="a", interaction_type=["click"], position=1, user_id="u1", metadata={"q": "Schöne Schuhe"}
@@ -222,7 +222,7 @@ async def test_shorthands_simple_fields_and_search(lab: Lab, api: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("field", [name for name, kind in FILTER_FIELDS.items() if kind != "texts"])
-async def test_orders_hold_over_pages(reading: httpx.AsyncClient, field: str) -> None:
+async def test_sort_orders_hold_across_pages(reading: httpx.AsyncClient, field: str) -> None:
     for direction in ("asc", "desc"):
         found = await everything(reading, {"sort": {"field": field, "direction": direction}}, limit=11)
         assert len(found) == len({each["interaction_id"] for each in found}) == RECORDS
@@ -231,7 +231,7 @@ async def test_orders_hold_over_pages(reading: httpx.AsyncClient, field: str) ->
         assert all(each[field] is None for each in found[len(known) :]), "null comes last"
 
 
-async def test_pages_by_number_offset_and_totals(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_pages_are_selected_by_number_and_offset_with_totals(lab: Lab, api: httpx.AsyncClient) -> None:
     await lab.emit_all(records(4, 25))
     await lab.drain()
     ids = [each["interaction_id"] for each in await everything(api)]
@@ -253,7 +253,7 @@ async def test_pages_by_number_offset_and_totals(lab: Lab, api: httpx.AsyncClien
     assert [each["interaction_id"] for each in before["results"]] == ids[:10]
 
 
-async def test_pages_leave_out_what_is_deleted(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_pages_omit_deleted_events(lab: Lab, api: httpx.AsyncClient) -> None:
     """Also where a whole look finds nothing else."""
     receipts = await lab.emit_all(records(5, 30))
     await lab.drain()
@@ -301,14 +301,14 @@ async def test_pages_leave_out_what_is_deleted(lab: Lab, api: httpx.AsyncClient)
         ({"user_id": 5}, ["body", "user_id"]),
     ],
 )
-async def test_what_cannot_be_asked_is_named(
+async def test_an_invalid_part_of_a_query_is_named(
     reading: httpx.AsyncClient, body: dict[str, Any], where: list[Any]
 ) -> None:
     error = assert_error(await reading.post(LIST, json=body), 422, "ValidationError")
     assert error["details"]["validation_errors"][0]["location"] == where
 
 
-async def test_half_a_surrogate_pair_is_no_500(reading: httpx.AsyncClient) -> None:
+async def test_half_a_surrogate_pair_is_not_a_500(reading: httpx.AsyncClient) -> None:
     for name in ('"\\ud800"', '"metadata.\\ud800"', '"user_id"'):
         answer = await reading.post(LIST, content='{"filters":{%s:"\\ud800"}}' % name)  # noqa: UP031
         assert_error(answer, 422, "ValidationError")
@@ -317,7 +317,7 @@ async def test_half_a_surrogate_pair_is_no_500(reading: httpx.AsyncClient) -> No
     assert_error(answer, 422, "ValidationError")
 
 
-async def test_times_of_the_first_hours_can_be_asked_for(reading: httpx.AsyncClient) -> None:
+async def test_filters_accept_times_in_the_first_hours_of_1970(reading: httpx.AsyncClient) -> None:
     for operator in ("gt", "eq", "in"):
         value: Any = "1970-01-01T00:20:34.567Z"
         body = {"filters": {"timestamp": {operator: [value] if operator == "in" else value}}}
@@ -325,7 +325,7 @@ async def test_times_of_the_first_hours_can_be_asked_for(reading: httpx.AsyncCli
     assert (await reading.get("/v1/outcomes", params={"since": "1970-01-01T00:20:34.567Z"})).status_code == 200
 
 
-async def test_a_nest_of_groups_has_a_bound(reading: httpx.AsyncClient) -> None:
+async def test_the_depth_of_nested_groups_is_bounded(reading: httpx.AsyncClient) -> None:
     for depth, status in ((7, 200), (8, 422), (1_000, 422), (20_000, 422), (100_000, 413)):
         body = b'{"filters":' + b'{"AND":[' * depth + b'{"position":1}' + b"]}" * depth + b"}"
         assert (await reading.post(LIST, content=body)).status_code == status, depth
@@ -345,7 +345,7 @@ async def test_a_nest_of_groups_has_a_bound(reading: httpx.AsyncClient) -> None:
         {"limit": "x"},
     ],
 )
-async def test_what_is_no_page_is_refused(reading: httpx.AsyncClient, query: dict[str, Any]) -> None:
+async def test_an_invalid_page_is_refused(reading: httpx.AsyncClient, query: dict[str, Any]) -> None:
     assert_error(await reading.post(LIST, params=query), 422, "ValidationError")
 
 
@@ -358,7 +358,7 @@ async def test_a_cursor_belongs_to_its_order(lab: Lab, api: httpx.AsyncClient) -
     assert_error(await api.post(LIST, params={"cursor": cursor, "offset": 2}), 422, "ValidationError")
 
 
-async def test_a_list_that_takes_too_long_is_given_up(lab: Lab) -> None:
+async def test_a_list_that_takes_too_long_is_cancelled(lab: Lab) -> None:
     await lab.database.command(
         "INSERT INTO interactions (namespace, interaction_id, timestamp) "
         "SELECT 'default', concat('int_', toString(number)), now() FROM numbers(2000000)"

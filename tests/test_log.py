@@ -20,7 +20,9 @@ from runtime.settings import Settings
 from tests.http_lab import api_of, with_key
 
 
-async def test_a_request_is_an_object_with_its_parts(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_is_logged_as_an_object_with_its_parts(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "tally.access"):
         async with api_of(with_key(settings), "reader") as api:
             await api.get("/v1/health?token=secret", headers={"X-Request-Id": "r-1", "Authorization": ""})
@@ -33,7 +35,7 @@ async def test_a_request_is_an_object_with_its_parts(settings: Settings, caplog:
     assert access["level"] == "INFO"
 
 
-def test_text_from_an_event_starts_no_line_of_a_text_log() -> None:
+def test_event_text_cannot_start_a_line_of_a_text_log() -> None:
     record = logging.makeLogRecord({"name": "tally.worker", "msg": "refused %s", "args": ("a\n2026 INFO\x1b[2J",)})
     line = log.formatter("text").format(record)
     assert line.endswith(r"tally.worker refused a\n2026 INFO\x1b[2J")
@@ -62,7 +64,7 @@ def _lines(program: str) -> list[str]:
     return [line.split(maxsplit=3)[3] for line in done.stderr.splitlines()]
 
 
-def test_the_kafka_clients_errors_are_shown() -> None:
+def test_errors_of_the_kafka_client_are_logged() -> None:
     lines = _lines("""
 client = logging.getLogger("aiokafka.consumer.group_coordinator")
 client.error("LeaveGroup request failed: %s", "why")
@@ -71,7 +73,7 @@ client.warning("nothing to worry about")
     assert lines == ["aiokafka.consumer.group_coordinator LeaveGroup request failed: why"]
 
 
-def test_a_flood_of_a_librarys_lines_is_bounded_and_counted() -> None:
+def test_repeated_log_lines_of_a_library_are_bounded_and_counted() -> None:
     """Each kind has its own bound; lines of our own have none."""
     lines = _lines("""
 import itertools
@@ -91,7 +93,7 @@ for number in range(101):
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 40)), max_size=60))
-def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int, float]]) -> None:
+def test_a_written_line_counts_its_suppressed_repeats(lines: list[tuple[int, float]]) -> None:
     """Every line is either shown or counted, and no kind is shown more often than its bound."""
     flood, now = log.FloodFilter(), 0.0
     left_out, shown = {0: 0, 1: 0, 2: 0}, dict[int, list[float]]({0: [], 1: [], 2: []})
@@ -111,7 +113,7 @@ def test_a_line_that_passes_says_how_many_like_it_did_not(lines: list[tuple[int,
             assert sum(first <= at < first + log.FLOOD_S for at in times) < 2 * log.FLOOD_LINES + 1
 
 
-def test_a_process_that_cannot_start_says_so_as_json(tmp_path: Path) -> None:
+def test_a_failed_start_is_logged_as_json(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
     environment |= {"TALLY_LOG_FORMAT": "json", "TALLY_DATA_DIR": str(tmp_path)}
     command = module_command("consumers.worker")
@@ -138,14 +140,14 @@ SECRETS = ("sEcReT-0123456789", "s3c%2Fret", "pass:w0rd")
         "the root key root_sEcReT-0123456789sEcReT-0123456789sEcReT-01",
     ],
 )
-def test_keys_and_passwords_are_masked_wherever_they_stand(line: str, log_format: log.LogFormat) -> None:
+def test_keys_and_passwords_are_masked_anywhere_in_a_line(line: str, log_format: log.LogFormat) -> None:
     record = logging.LogRecord("tally", logging.ERROR, "x.py", 1, "%s", (line,), (ValueError, ValueError(line), None))
     line = log.formatter(log_format).format(record)
     assert not [secret for secret in SECRETS if secret in line], line
     assert text.MASK in line
 
 
-def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_secrets_of_the_process_are_masked_in_any_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(text, "_hidden", [])
     monkeypatch.setenv("TALLY_API_KEY", "a-key-of-my-own")
     monkeypatch.setenv("TALLY_KAFKA_PASSWORD", "kafkas-password")
@@ -155,7 +157,7 @@ def test_a_processs_own_secrets_are_masked_in_any_form(monkeypatch: pytest.Monke
         assert text.mask_secrets(f"refused: <{secret}>") == f"refused: <{text.MASK}>"
 
 
-def test_ordinary_lines_are_left_alone() -> None:
+def test_ordinary_lines_are_unchanged() -> None:
     for line in (
         "r-1 GET /v1/health 200 0.3 ms 15 bytes tk_1f2e3d4c 'default'",
         "tally_worker_events_total, see http://127.0.0.1:8080/metrics?x=a@b",

@@ -84,7 +84,7 @@ async def seen_by_a_client(lab: Lab, isolation_level: str, end: int) -> set[int]
         await client.stop()
 
 
-async def test_headers_tell_what_lies_in_the_log(lab: Lab) -> None:
+async def test_batch_headers_identify_records_and_markers(lab: Lab) -> None:
     """Records kept and given up, and both kinds of markers, without a look at any value: as a client sees them."""
     await lab.put(as_json(), partition=0)
     await in_a_transaction(lab, 3, keep=False)
@@ -102,7 +102,7 @@ async def test_headers_tell_what_lies_in_the_log(lab: Lab) -> None:
     assert await log_contents(lab.settings, TopicPartition(lab.settings.topic, 0), range(end)) == (kept, set())
 
 
-async def test_transactions_kept_and_given_up_balance(lab: Lab) -> None:
+async def test_committed_and_aborted_transactions_balance(lab: Lab) -> None:
     """Markers and aborted records are no events, and no holes."""
     for keep in (True, False, True, False):
         await in_a_transaction(lab, 2, keep=keep)
@@ -113,7 +113,7 @@ async def test_transactions_kept_and_given_up_balance(lab: Lab) -> None:
     assert (found.accepted, found.not_records, found.holes, found.lost) == (5, 8, [], [])
 
 
-async def test_what_compaction_has_taken_never_balances(lab: Lab) -> None:
+async def test_events_removed_by_compaction_do_not_balance(lab: Lab) -> None:
     """100 accepted events of one key of which one is left: the audit names the offsets of the others, and exits 1."""
     await in_a_transaction(lab, 2, keep=True)
     for number in range(100):
@@ -131,7 +131,7 @@ async def test_what_compaction_has_taken_never_balances(lab: Lab) -> None:
     assert json.loads(done.stdout)["partitions"][0]["holes"] == found.holes
 
 
-async def test_what_was_stored_before_it_was_compacted_balances(lab: Lab) -> None:
+async def test_events_stored_before_compaction_balance(lab: Lab) -> None:
     """A hole is no loss where the event has its outcome."""
     for number in range(20):
         await lab.put(as_json(execution=execution_on(0, f"e{number}")), key=SAME_KEY, partition=0)
@@ -143,7 +143,7 @@ async def test_what_was_stored_before_it_was_compacted_balances(lab: Lab) -> Non
 
 
 @pytest.mark.parametrize("before_offset", [5, 15])
-async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: Lab, before_offset: int) -> None:
+async def test_manually_deleted_records_balance_only_if_they_were_read(lab: Lab, before_offset: int) -> None:
     """kafka-delete-records takes what has an outcome without harm; what has none it takes unread."""
     for number in range(10):
         await lab.put(as_json(execution=execution_on(0, f"e{number}")), partition=0)
@@ -160,7 +160,7 @@ async def test_records_deleted_by_hand_are_told_by_whether_they_were_read(lab: L
     assert found.balances == (found.expired_unread == 0)
 
 
-async def test_only_records_wait(lab: Lab) -> None:
+async def test_markers_and_aborted_records_do_not_wait(lab: Lab) -> None:
     """Only transaction markers and aborted records may follow the committed offset: then no record waits."""
     await lab.put(as_json(), partition=0)
     await in_a_transaction(lab, 2, keep=False)

@@ -13,7 +13,7 @@ from tests.reference import LoggedEvent, owners_by_the_rule
 
 
 @given(logs(), st.integers(0, 24), st.integers(0, 9))
-async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(
+async def test_rebuilt_claims_give_the_same_answers_as_the_lost_ones(
     narrow: Settings, redis: Redis, log: list[LoggedEvent], place: int, begun: int
 ) -> None:
     """At any place of the log, also between two batches of which the second was begun."""
@@ -39,7 +39,7 @@ async def test_rebuilt_claims_answer_as_if_they_had_never_been_lost(
     assert await ask(claims, lease, after) == [verdicts[0, each.offset] for each in after]
 
 
-async def test_claims_that_vanished_are_noticed(narrow: Settings, redis: Redis) -> None:
+async def test_vanished_claims_are_detected(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
     await redis.delete(*await keys_of(redis, narrow))
@@ -48,7 +48,7 @@ async def test_claims_that_vanished_are_noticed(narrow: Settings, redis: Redis) 
     assert not (await claims.take(0, needed=5, log_end=10, append_ms=1_000)).whole
 
 
-async def test_a_half_empty_replica_is_noticed(narrow: Settings, redis: Redis) -> None:
+async def test_a_half_empty_replica_is_detected(narrow: Settings, redis: Redis) -> None:
     """After a failover the head and some claims are there, and the newest are not."""
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
@@ -64,7 +64,7 @@ async def test_a_half_empty_replica_is_noticed(narrow: Settings, redis: Redis) -
     )
 
 
-async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settings, redis: Redis) -> None:
+async def test_claims_lost_during_a_restore_are_detected(narrow: Settings, redis: Redis) -> None:
     """A failover in the middle of a rebuild: the head is there, and the first of what was put back is not."""
     claims = Claims(redis, narrow)
     lease = await claims.take(0, needed=5, log_end=10, append_ms=1_000)
@@ -84,7 +84,7 @@ async def test_what_is_lost_again_while_it_is_restored_is_noticed(narrow: Settin
         await claims.finish(lease, last_offset=5, append_ms=2_000, reach_ms=-10 * W)
 
 
-async def test_an_answer_that_was_lost_may_be_asked_for_again(narrow: Settings, redis: Redis) -> None:
+async def test_a_request_can_be_repeated_after_a_lost_answer(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
     before = lease.count
@@ -93,7 +93,7 @@ async def test_an_answer_that_was_lost_may_be_asked_for_again(narrow: Settings, 
     assert await ask(claims, lease, log[6:]) == answer
 
 
-async def test_claims_of_a_topic_of_the_same_name_are_noticed(narrow: Settings, redis: Redis) -> None:
+async def test_claims_of_an_earlier_topic_of_the_same_name_are_detected(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
     assert not (await claims.take(0, needed=-1, log_end=5, append_ms=1_000)).whole, (
@@ -107,7 +107,7 @@ async def test_claims_of_a_topic_of_the_same_name_are_noticed(narrow: Settings, 
     assert not (await retaken(claims, needed=-1, append_ms=again[0].append_ms)).whole
 
 
-async def test_claims_that_may_have_expired_are_noticed(narrow: Settings, redis: Redis) -> None:
+async def test_claims_that_may_have_expired_are_detected(narrow: Settings, redis: Redis) -> None:
     """The log moved on by less than 2W while the wall clock moved on by more than the claims' time to live."""
     short = narrow.model_copy(update={"dedup_window_ms": 1, "claim_slack_ms": 0})
     claims = Claims(redis, short)
@@ -121,7 +121,7 @@ async def test_claims_that_may_have_expired_are_noticed(narrow: Settings, redis:
             await ask(claims, lease, [each])
 
 
-async def test_claims_that_matter_no_more_may_expire(narrow: Settings, redis: Redis) -> None:
+async def test_claims_out_of_reach_may_expire(narrow: Settings, redis: Redis) -> None:
     """The log stood still for longer than anything lives, and what comes now is past everybody's reach."""
     short = narrow.model_copy(update={"dedup_window_ms": 1, "claim_slack_ms": 0})
     claims = Claims(redis, short)
@@ -132,13 +132,13 @@ async def test_claims_that_matter_no_more_may_expire(narrow: Settings, redis: Re
         assert await ask(claims, lease, log) == [None]
 
 
-async def test_other_settings_are_another_layout(narrow: Settings, redis: Redis) -> None:
+async def test_claims_of_another_window_are_not_used(narrow: Settings, redis: Redis) -> None:
     await some_claims(Claims(redis, narrow))
     wider = narrow.model_copy(update={"dedup_window_ms": 2 * W})
     assert not (await Claims(redis, wider).take(0, needed=5, log_end=10, append_ms=1_000)).whole
 
 
-async def test_a_release_that_redis_lost_is_noticed(narrow: Settings, redis: Redis) -> None:
+async def test_a_release_that_redis_lost_is_detected(narrow: Settings, redis: Redis) -> None:
     claims = Claims(redis, narrow)
     lease, log = await some_claims(claims)
     replica = await keys_of(redis, narrow)
@@ -149,7 +149,7 @@ async def test_a_release_that_redis_lost_is_noticed(narrow: Settings, redis: Red
         await ask(claims, lease, log[6:])
 
 
-async def test_who_comes_from_before_what_was_forgotten_is_told(narrow: Settings, redis: Redis) -> None:
+async def test_a_request_from_before_dropped_claims_is_refused(narrow: Settings, redis: Redis) -> None:
     """A worker that slept while others moved on, and has the partition again, asks about records of before."""
     claims = Claims(redis, narrow)
     old = [LoggedEvent(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]

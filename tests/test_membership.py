@@ -48,7 +48,7 @@ async def test_a_commit_in_flight_cannot_undo_a_rewind_once_the_group_has_expell
 
 
 @pytest.mark.parametrize("version", ["0.13.0", "0.15.1"])
-def test_an_unknown_client_is_left_as_it_is(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_client_version_is_not_patched(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of a client is replaced whose private parts may differ."""
     from runtime import membership
 

@@ -91,7 +91,7 @@ def object_of(chance: Random, keys: Sequence[str], values: Sequence[str], blank:
     return "{" + ",".join(members) + "}"
 
 
-def question(chance: Random) -> tuple[list[str], dict[str, Any]]:
+def random_filter(chance: Random) -> tuple[list[str], dict[str, Any]]:
     """Documents, and a condition on them. Both are made from few keys and scalars, so that they often meet."""
     keys = chance.sample(KEYS, 2)
     numbers, texts = chance.sample(NUMBERS, chance.choice((1, 2, 3))), chance.sample(TEXTS, chance.choice((1, 2)))
@@ -144,7 +144,7 @@ def asked(stack: Stack) -> Iterator[FilterCase]:
         runner.run(connected.__aexit__(None, None, None))
 
 
-def meeting(documents: Sequence[str], filter_: Filter) -> list[int]:
+def matching(documents: Sequence[str], filter_: Filter) -> list[int]:
     """The same, by the reference."""
     return [at for at, text in enumerate(documents) if holds(filter_, {"metadata": text or None})]
 
@@ -152,7 +152,7 @@ def meeting(documents: Sequence[str], filter_: Filter) -> list[int]:
 def agree(asked: FilterCase, documents: Sequence[str], condition: dict[str, Any]) -> None:
     """Fail with the documents that only one of the two finds."""
     filter_ = read_filters({"AND": [condition]})
-    found, expected = asked(documents, filter_), meeting(documents, filter_)
+    found, expected = asked(documents, filter_), matching(documents, filter_)
     assert not [(documents[at], "found" if at in found else "missed") for at in set(found) ^ set(expected)], condition
 
 
@@ -160,14 +160,14 @@ def agree(asked: FilterCase, documents: Sequence[str], condition: dict[str, Any]
 @given(st.randoms(use_true_random=True))
 def test_sql_and_reference_agree_on_values_at_a_path(asked: FilterCase, chance: Random) -> None:
     """The law: whatever is stored and asked, ClickHouse finds the documents that the reference finds."""
-    agree(asked, *question(chance))
+    agree(asked, *random_filter(chance))
 
 
 @hypothesis_settings(max_examples=100)
 @given(st.randoms(use_true_random=True))
 def test_sql_and_reference_agree_on_text_anywhere(asked: FilterCase, chance: Random) -> None:
     """The law for `text` on the whole object, which is what `search` asks."""
-    documents, condition = question(chance)
+    documents, condition = random_filter(chance)
     wanted = chance.choice((*TEXTS, *KEYS, *NUMBERS, "e", ":", ": ", " 1", ",", '":', "ED S", "}", "a"))
     agree(asked, documents, condition | {"field": "metadata", "operator": "text", "value": wanted})
 
@@ -251,7 +251,7 @@ async def test_rules_of_the_documentation_hold_over_the_api(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "name", ["metadata.a\\b", "metadata.\\", "metadata.a\\\\\\", "position\\.x", "metadata\\.a", "metadata.\ud800"]
 )
-def test_a_name_that_cannot_be_read_is_refused(name: str) -> None:
+def test_a_malformed_field_name_is_refused(name: str) -> None:
     with pytest.raises(FilterError) as raised:
         read_filters({name: 1})
     assert raised.value.where == ["filters", name]
@@ -263,7 +263,7 @@ def test_a_value_that_cannot_be_compared_is_refused(value: Any) -> None:
         read_filters({"metadata.a": value})
 
 
-def test_the_most_that_can_be_asked_is_answered(asked: FilterCase) -> None:
+def test_the_largest_allowed_filter_is_answered(asked: FilterCase) -> None:
     """Statements stay below ClickHouse's bound on their size."""
     words = " ".join(f"w{number}" for number in range(32))
     largest = [
@@ -276,7 +276,7 @@ def test_the_most_that_can_be_asked_is_answered(asked: FilterCase) -> None:
         read_filters({"AND": [{"field": "user_id", "operator": "words", "value": words}] * 4})
 
 
-async def test_half_a_surrogate_pair_is_no_text_to_look_for(lab: Lab) -> None:
+async def test_half_a_surrogate_pair_is_refused_as_search_text(lab: Lab) -> None:
     """Also outside of filters."""
     async with api_of(with_key(lab.settings), "reader") as api:
         for name in ("search", "user_id", "feature_id"):

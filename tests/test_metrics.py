@@ -44,7 +44,7 @@ RECORDED = {rule["record"]: {"namespace", "interaction_type"} for rule in RULES 
 QUERIES = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
 
 
-async def test_no_metric_is_computed_from_what_the_event_loop_changes(lab: Lab) -> None:
+async def test_no_metric_is_computed_from_objects_of_the_event_loop(lab: Lab) -> None:
     """Threads answer /metrics: they may only read numbers. What computes one keeps its owner alive, too."""
     await lab.emit(click())
     await lab.drain()
@@ -54,7 +54,7 @@ async def test_no_metric_is_computed_from_what_the_event_loop_changes(lab: Lab) 
     assert math.isnan(REGISTRY.get_sample_value("tally_lag_seconds") or 0), "nobody follows the group any more"
 
 
-async def test_claims_can_be_asked_for_while_a_worker_forgets_them() -> None:
+async def test_claims_can_be_counted_while_a_worker_drops_them() -> None:
     """Another thread reads the gauge over and over, while leases are made, filled and emptied."""
     stopped = Event()
     with ThreadPoolExecutor(1) as threads:
@@ -86,7 +86,7 @@ def _read_until(stopped: Event) -> int:
     return times
 
 
-async def test_a_loop_that_does_not_turn_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_blocked_event_loop_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "LOOP_TIMEOUT_S", 0.2)
     settings = Settings(metrics_port=free_port())
     with serve_metrics(settings, why_not_ready=lambda: ""):
@@ -99,7 +99,7 @@ async def test_a_loop_that_does_not_turn_is_not_alive(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *(rule["expr"] for rule in RULES)])
-def test_a_query_asks_for_what_there_is(query: str) -> None:
+def test_a_query_uses_existing_metrics_and_labels(query: str) -> None:
     known = {metrics.name_of(each): set(metrics.labels_of(each)) for each in metrics.every_metric()} | RECORDED
     selectors = list(_selectors(promql_parser.parse(query.replace(RATE_OVER, "1m"))))
     assert selectors
@@ -128,7 +128,7 @@ def test_every_metric_has_a_panel() -> None:
     assert sorted(titles) == sorted(metrics.name_of(each) for each in metrics.every_metric())
 
 
-def test_what_is_generated_is_up_to_date() -> None:
+def test_generated_files_are_current() -> None:
     assert json.loads((ROOT / "deploy/monitoring/dashboard.json").read_text()) == dashboard(), "make docs"
     assert (ROOT / "docs/metrics.md").read_text() == metrics_doc.as_markdown(), "make docs"
 
@@ -149,7 +149,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
             pass
 
 
-async def test_a_retry_is_counted_by_what_failed_and_how() -> None:
+async def test_a_retry_is_counted_by_operation_and_error() -> None:
     faults = [clickhouse_fault(DatabaseError("too many parts")), redis_fault(ConnectionError("gone"))]
     failing = iter(faults)
 

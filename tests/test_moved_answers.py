@@ -51,7 +51,7 @@ async def totals(lab: Lab) -> PartitionAudit:
     return total
 
 
-async def test_until_its_copy_is_judged_an_event_is_on_its_way(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_moved_event_is_in_flight_until_its_copy_has_an_outcome(lab: Lab, api: httpx.AsyncClient) -> None:
     minted, _ = await moved(lab)
     answer = await api.get(f"{PATH}/{minted}")
     assert_error(answer, 404, "NotFoundError", "in_flight")
@@ -70,7 +70,7 @@ async def test_until_its_copy_is_judged_an_event_is_on_its_way(lab: Lab, api: ht
     assert (found.accepted, found.moved, found.stored, found.in_flight) == (2, 1, 1, 0)
 
 
-async def test_what_its_copy_came_to_is_what_it_came_to(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_moved_event_has_the_outcome_of_its_copy(lab: Lab, api: httpx.AsyncClient) -> None:
     """A duplicate of the event that is on the right partition; nothing of the move is in the way."""
     owner, minted = mint_id(), mint_id()
     await lab.put(as_json(interaction_id=owner))
@@ -83,7 +83,7 @@ async def test_what_its_copy_came_to_is_what_it_came_to(lab: Lab, api: httpx.Asy
     assert (status["status"], status["duplicate_of"]) == ("duplicate", owner)
 
 
-async def test_an_event_whose_rows_have_expired_is_not_on_its_way(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_moved_event_with_expired_rows_is_not_in_flight(lab: Lab, api: httpx.AsyncClient) -> None:
     """The event was moved longer ago than events are kept: the outcome of its copy has expired."""
     minted, _ = await moved(lab)
     await lab.drain()
@@ -96,7 +96,7 @@ async def test_an_event_whose_rows_have_expired_is_not_on_its_way(lab: Lab, api:
     assert_error(await api.get(f"{PATH}/{minted}"), 404, "NotFoundError", "unknown")
 
 
-async def test_what_was_moved_can_be_listed(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_moved_events_can_be_listed(lab: Lab, api: httpx.AsyncClient) -> None:
     """By its verdict; without one each event is listed once, by what its copy came to."""
     minted, _ = await moved(lab, user_id="ada")
     await lab.drain()
@@ -107,7 +107,7 @@ async def test_what_was_moved_can_be_listed(lab: Lab, api: httpx.AsyncClient) ->
     assert only["duplicate_of"] is only["message"] is None
 
 
-async def test_a_deletion_reaches_an_event_that_is_being_moved(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_deletion_applies_to_an_event_that_is_being_moved(lab: Lab, api: httpx.AsyncClient) -> None:
     minted, _ = await moved(lab)
     assert (await api.delete(f"{PATH}/{minted}")).status_code == 200
     assert_error(await api.get(f"{PATH}/{minted}"), 404, "NotFoundError", "deleted")
@@ -119,7 +119,7 @@ async def test_a_deletion_reaches_an_event_that_is_being_moved(lab: Lab, api: ht
     assert (found.moved, found.deleted, found.in_flight) == (1, 1, 0)
 
 
-async def test_moves_are_counted_also_when_they_are_old(lab: Lab) -> None:
+async def test_old_moves_are_still_counted(lab: Lab) -> None:
     """In the overview, in the report by hour, and in the ledger once their month has left."""
     await moved(lab)
     await lab.drain()

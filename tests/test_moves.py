@@ -91,7 +91,7 @@ async def test_one_click_of_four_clients_is_stored_once(lab: Lab) -> None:
     await assert_audited(lab)
 
 
-async def test_one_that_grows_beyond_the_size_of_an_event_keeps_its_id(lab: Lab) -> None:
+async def test_an_event_that_grows_beyond_the_size_limit_keeps_its_id(lab: Lab) -> None:
     """Otherwise its copy would be rejected under another id, and the original would have no copy."""
     ids = [mint_id() for _ in range(4)]
     values = [as_json(execution=f"exec-{number}", interaction_id=each) for number, each in enumerate(ids)]
@@ -114,7 +114,7 @@ async def test_one_that_grows_beyond_the_size_of_an_event_keeps_its_id(lab: Lab)
     assert set(ids) <= {each for (each,) in await lab.rows("SELECT interaction_id FROM interactions FINAL")}
 
 
-async def test_an_event_without_an_id_gets_the_one_of_its_first_place(lab: Lab) -> None:
+async def test_an_event_without_an_id_gets_the_id_of_its_original_place(lab: Lab) -> None:
     """The copy is the event, byte for byte, with its id, the time and the place of the original, and the right key."""
     place = await lab.put(as_json(), key=b"wrong", partition=elsewhere("exec-1"), headers=[("app", b"1")])
     await lab.drain()
@@ -144,7 +144,7 @@ async def test_an_event_without_an_id_gets_the_one_of_its_first_place(lab: Lab) 
         ),
     ],
 )
-async def test_an_event_keeps_its_own_id_and_what_its_headers_say(lab: Lab, headers: list[tuple[str, bytes]]) -> None:
+async def test_a_copy_keeps_the_id_and_headers_of_its_event(lab: Lab, headers: list[tuple[str, bytes]]) -> None:
     given, minted = dict(headers), mint_id()
     token = given.get("tally-idempotency-key", b"").decode()
     namespace = given.get("tally-namespace", b"default").decode()
@@ -180,7 +180,7 @@ extras = st.lists(
 
 
 @given(spaces, spaces, extras)
-def test_a_value_with_an_id_put_in_is_the_same_event_with_that_id(before: str, after: str, more: list[str]) -> None:
+def test_inserting_an_id_changes_nothing_else_of_an_event(before: str, after: str, more: list[str]) -> None:
     """However it was written, also when it names the id with null, or names it and takes it back."""
     members = ['"feature_id":"f"', '"interaction_type":["view"]', '"position":0', *more]
     value = f"{before}{{{before}{f',{after}'.join(members)}{after}}}{after}".encode()
@@ -223,7 +223,7 @@ async def test_recorded_moves_are_skipped_when_a_commit_was_lost(lab: Lab) -> No
     assert len(await copies_of(lab)) == 1
 
 
-async def test_everything_on_wrong_partitions_is_stored_as_it_would_be_on_the_right_ones(lab: Lab) -> None:
+async def test_misplaced_events_are_stored_like_correctly_placed_ones(lab: Lab) -> None:
     """Thousands of events, in several batches: the same tuples, each once."""
     traffic = list(itertools.islice(iter(Simulator(8, duplicates=0.2)), 3_000))
     async with kafka.producer(lab.settings) as producer:
@@ -255,7 +255,7 @@ async def put_back(lab: Lab) -> None:
         assert not done.failing
 
 
-async def test_a_copy_that_is_too_large_becomes_a_dead_letter_that_can_be_put_back(lab: Lab) -> None:
+async def test_a_copy_that_is_too_large_becomes_a_dead_letter_that_can_be_replayed(lab: Lab) -> None:
     """The event keeps its id; the events around it are moved."""
     minted, noise = mint_id(), random.Random(1).choices(string.ascii_letters + string.digits, k=6_000)
     large = as_json(interaction_id=minted, metadata={"noise": "".join(noise)})
@@ -282,7 +282,7 @@ async def test_a_copy_that_is_too_large_becomes_a_dead_letter_that_can_be_put_ba
     await assert_audited(lab)
 
 
-async def test_a_topic_that_takes_no_records_does_not_stop_a_worker(lab: Lab) -> None:
+async def test_a_topic_that_refuses_records_does_not_stop_a_worker(lab: Lab) -> None:
     """During an expansion all records are committed, and stored once when they are replayed later."""
     executions = [f"exec-{number}" for number in range(300)]
     async with kafka.producer(lab.settings) as producer:
@@ -301,7 +301,7 @@ async def test_a_topic_that_takes_no_records_does_not_stop_a_worker(lab: Lab) ->
     await assert_audited(lab)
 
 
-def test_a_copy_is_valid_though_its_partitions_clock_is_behind() -> None:
+def test_a_copy_with_an_origin_time_after_its_append_time_is_valid() -> None:
     """Two partitions may be two brokers'. Of any other record an origin that is later than itself is refused."""
     later: dict[str, Any] = {"derived_id": True, "origin_ms": APPEND_MS + 5}
     assert [each.rejection.reason for each in validated([as_json()], **later).rejected] == ["bad_header"]
@@ -312,7 +312,7 @@ def test_a_copy_is_valid_though_its_partitions_clock_is_behind() -> None:
     st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 11), st.integers(0, 9)), max_size=30),
     st.lists(st.lists(st.integers(0, 9), min_size=12, max_size=12), max_size=2),
 )
-def test_a_record_from_before_an_expansion_belongs_where_it_was_placed(
+def test_a_record_from_before_an_expansion_belongs_on_its_original_partition(
     records: list[tuple[int, int, int]], ends: list[list[int]]
 ) -> None:
     """The partition count of its time decides; if wrong even then, it belongs on the current partition of its key."""

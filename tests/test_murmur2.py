@@ -14,13 +14,13 @@ from schemas.wire import ValidEvent, partition_key
 
 
 @given(st.binary(max_size=80))
-def test_it_gives_what_kafkas_client_gives(text: bytes) -> None:
+def test_hashes_equal_those_of_the_kafka_client(text: bytes) -> None:
     """Bytes that follow the text do not count."""
     padded = text + b"something else".ljust(4 + -(len(text) + 4) % 4 + 12)
     assert murmur2(np.frombuffer(padded[: len(padded) // 4 * 4], np.uint32).copy(), len(text)) == kafkas_murmur2(text)
 
 
-def test_it_gives_what_the_java_client_gives() -> None:
+def test_hashes_equal_those_of_the_java_client() -> None:
     """Values of the Java client's own test (UtilsTest.testMurmur2), as unsigned numbers."""
     known = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536, b"abc": 479470107}
     for text, expected in known.items():
@@ -40,7 +40,7 @@ heads = st.tuples(names.filter(bool), st.none() | names)
 @given(
     st.lists(st.tuples(events, st.integers(0, 2), st.booleans()), max_size=5), st.lists(heads, min_size=3, max_size=3)
 )
-def test_the_hash_of_an_event_is_that_of_its_partition_key(
+def test_an_event_and_its_partition_key_have_the_same_hash(
     drawn: list[tuple[dict[str, object], int, bool]], known: list[tuple[str, str | None]]
 ) -> None:
     """Escaped or plain, whatever of the fields it has: as `partition_key` and Kafka's partitioner have it."""

@@ -66,7 +66,7 @@ def test_each_spelling_in_the_header_names_its_namespace(first: str, second: str
         assert select_namespace(first, only) == first
 
 
-async def test_every_namespace_that_can_be_made_can_be_used_over_http(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_every_valid_namespace_can_be_used_over_http(lab: Lab, api: httpx.AsyncClient) -> None:
     key = await key_of(api, lab, "default", *NAMES)
     for name in NAMES:
         for header in (name.encode(), quote(name).encode()):
@@ -85,7 +85,7 @@ async def test_every_namespace_that_can_be_made_can_be_used_over_http(lab: Lab, 
     assert paged.status_code == 204
 
 
-async def test_the_published_client_reaches_them(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_the_published_client_uses_non_ascii_namespaces(lab: Lab, api: httpx.AsyncClient) -> None:
     """The client writes headers as Latin-1, and other characters are percent-encoded."""
     key = await key_of(api, lab, "münchen", "東京")
     async with served(with_key(lab.settings, delivery_timeout_ms=60_000)) as url:
@@ -97,7 +97,7 @@ async def test_the_published_client_reaches_them(lab: Lab, api: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_cannot_be_used_everywhere_cannot_be_made(name: str) -> None:
+async def test_an_invalid_namespace_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="namespace"):
         check_namespace(name)
     with pytest.raises(ValidationError):
@@ -106,7 +106,7 @@ async def test_what_cannot_be_used_everywhere_cannot_be_made(name: str) -> None:
         assert CliRunner().invoke(keys, ["create", "x", "--namespaces", name]).exit_code == 2
 
 
-async def test_a_record_with_such_a_namespace_is_a_dead_letter(lab: Lab) -> None:
+async def test_a_record_with_an_invalid_namespace_becomes_a_dead_letter(lab: Lab) -> None:
     refused = [name for name in REFUSED if "\ud800" not in name]
     for name in refused:
         await lab.put(as_json(), headers=[("tally-namespace", name.encode())])
@@ -117,7 +117,7 @@ async def test_a_record_with_such_a_namespace_is_a_dead_letter(lab: Lab) -> None
     assert reasons == [("bad_header", "tally-namespace")] * len(refused)
 
 
-async def test_a_key_of_one_namespace_names_no_other(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_key_of_one_namespace_cannot_name_another(lab: Lab, api: httpx.AsyncClient) -> None:
     key = await key_of(api, lab, "münchen")
     for header in ("munchen", "M%C3%9CNCHEN", "m%FCnchen", "m%25C3%25BCnchen", "%", "m%C3%BCnchen%20", "default"):
         headers = {"Authorization": f"Bearer {key}", "X-Namespace": header}

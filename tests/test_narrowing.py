@@ -29,7 +29,7 @@ ERRORS = (AssertionError, MemoryError, RecursionError, ValueError, OverflowError
 Poisoning = Callable[[pytest.MonkeyPatch, Iterator[type[Exception]]], None]
 
 
-def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
+def fail_in_validation(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
     """Reading the value of a poisoned record raises."""
 
     def raising(value: bytes | None) -> Any:
@@ -40,7 +40,7 @@ def while_validated(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]
     patch.setattr("kernels.scanner.validate", raising)
 
 
-def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
+def fail_in_deduplication(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
     """Deciding about poisoned records raises, before anything is claimed."""
     real = Deduplication._decide_distinct
 
@@ -52,7 +52,7 @@ def while_judged_for_duplicates(patch: pytest.MonkeyPatch, errors: Iterator[type
     patch.setattr(Deduplication, "_decide_distinct", decide)
 
 
-def while_encoded(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
+def fail_in_encoding(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) -> None:
     """Encoding the row of a poisoned event raises, after it has claimed its key."""
 
     def rows(topic: str, events: Events, deleted: Any = None) -> Any:
@@ -63,7 +63,7 @@ def while_encoded(patch: pytest.MonkeyPatch, errors: Iterator[type[Exception]]) 
     patch.setattr("consumers.sink.interaction_rows", rows)
 
 
-WAYS = (while_validated, while_judged_for_duplicates, while_encoded)
+POISONINGS = (fail_in_validation, fail_in_deduplication, fail_in_encoding)
 
 
 def poison(execution: str) -> bytes:
@@ -105,13 +105,13 @@ async def assert_only_these_are_letters(lab: Lab, poisoned: set[Place]) -> None:
     assert (await deep_audit(lab.settings, lab.database)).balances
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("poisoning", POISONINGS)
 @pytest.mark.parametrize("batch_rows", [1_000, 7])
 async def test_only_the_records_that_raise_become_letters(
-    lab: Lab, way: Poisoning, batch_rows: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    lab: Lab, poisoning: Poisoning, batch_rows: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     poisoned = await put_traffic(lab)
-    way(monkeypatch, repeat(AssertionError))
+    poisoning(monkeypatch, repeat(AssertionError))
     before = INTERNAL_ERRORS._value.get()
     with caplog.at_level(logging.ERROR):
         counts = await lab.drain(batch_rows=batch_rows)
@@ -123,20 +123,22 @@ async def test_only_the_records_that_raise_become_letters(
         assert f"{lab.settings.topic}/{place.partition}/{place.offset} becomes a dead letter" in caplog.text
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_no_kind_of_error_ends_the_worker(lab: Lab, way: Poisoning, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("poisoning", POISONINGS)
+async def test_no_kind_of_error_ends_the_worker(
+    lab: Lab, poisoning: Poisoning, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for error in ERRORS:
         execution = execution_on(0, error.__name__)
         await lab.put(poison(execution), partition=0)
         await lab.put(as_json(execution=execution), partition=0)
-    way(monkeypatch, cycle(ERRORS))
+    poisoning(monkeypatch, cycle(ERRORS))
     counts = await lab.drain()
     assert (counts.stored, counts.rejected, counts.duplicates) == (len(ERRORS), len(ERRORS), 0)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("poisoning", POISONINGS)
 async def test_a_recorded_verdict_is_final_when_a_commit_was_lost(
-    lab: Lab, way: Poisoning, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, poisoning: Poisoning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the fault is repaired by then, and the event could be stored."""
 
@@ -147,7 +149,7 @@ async def test_a_recorded_verdict_is_final_when_a_commit_was_lost(
     with monkeypatch.context() as losing:
         losing.setattr(Assignment, "commit", lose)
         with monkeypatch.context() as patch:
-            way(patch, repeat(ValueError))
+            poisoning(patch, repeat(ValueError))
             first = await lab.drain(batch_rows=50)
             second = await lab.drain(batch_rows=40)
         third = await lab.drain(batch_rows=30)
@@ -155,10 +157,12 @@ async def test_a_recorded_verdict_is_final_when_a_commit_was_lost(
     await assert_only_these_are_letters(lab, poisoned)
 
 
-async def test_what_the_table_refuses_and_what_raises_in_one_group(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refused_rows_and_raising_records_of_one_group_become_letters(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Batches that are read again because of a refused row are narrowed to the same records."""
     await lab.database.command(NARROWED)
-    while_validated(monkeypatch, repeat(AssertionError))
+    fail_in_validation(monkeypatch, repeat(AssertionError))
     for number in range(20):
         metadata = LONG if number == 12 else None
         await lab.put(as_json(execution=execution_on(0, f"e{number}"), metadata=metadata), partition=0)
@@ -172,13 +176,13 @@ async def test_what_the_table_refuses_and_what_raises_in_one_group(lab: Lab, mon
     ]
 
 
-async def test_a_claim_that_could_not_be_taken_back_is_not_counted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_that_was_not_released_makes_no_duplicate(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis may lose what is taken back: who takes the partition next does not go by its claims."""
 
     async def lose(*_args: Any) -> None:
         return None
 
-    while_encoded(monkeypatch, repeat(AssertionError))
+    fail_in_encoding(monkeypatch, repeat(AssertionError))
     monkeypatch.setattr(Deduplication, "release", lose)
     await lab.put(poison(execution_on(0, "p")), partition=0)
     assert (await lab.drain()).rejected == 1
@@ -200,12 +204,12 @@ async def test_a_batch_too_large_for_memory_is_stored_in_parts(lab: Lab, monkeyp
     assert await lab.count("interactions") == 50
 
 
-async def test_a_process_without_memory_is_started_again_and_drops_nothing(
+async def test_a_process_out_of_memory_is_restarted_and_drops_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await lab.put(poison(execution_on(0, "p")), partition=0)
     with monkeypatch.context() as patch:
-        while_validated(patch, repeat(MemoryError))
+        fail_in_validation(patch, repeat(MemoryError))
         patch.setattr(narrowing, "_has_memory", lambda: False)
         with pytest.raises(Restart, match=f"out of memory at {lab.settings.topic}/0/0; lower TALLY_BATCH_BYTES"):
             await lab.drain()
@@ -214,7 +218,7 @@ async def test_a_process_without_memory_is_started_again_and_drops_nothing(
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, TimeoutError, BaseExceptionGroup])
-async def test_errors_of_stores_and_cancellation_make_no_letters(
+async def test_store_errors_and_cancellation_do_not_create_letters(
     lab: Lab, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised = error("stopped", [KeyboardInterrupt()]) if error is BaseExceptionGroup else error()
@@ -235,7 +239,7 @@ async def test_a_record_of_a_newer_schema_holds_its_partition_in_a_narrowed_batc
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records after it wait, in whichever half of the batch they are."""
-    while_validated(monkeypatch, repeat(AssertionError))
+    fail_in_validation(monkeypatch, repeat(AssertionError))
     for partition in (0, 1):
         await lab.put(as_json(execution=execution_on(partition, "before")), partition=partition)
     await lab.put(as_json(execution="newer"), headers=[("tally-schema", b"9")], partition=0)

@@ -22,7 +22,7 @@ rows = st.tuples(
 
 
 @given(st.lists(rows, max_size=6))
-def test_a_block_is_read_as_it_was_meant(rows: list[tuple[str, int, int, float | None, int, list[str]]]) -> None:
+def test_a_block_is_read_back_unchanged(rows: list[tuple[str, int, int, float | None, int, list[str]]]) -> None:
     floats = np.array([0.0 if row[3] is None else row[3] for row in rows], np.float64)
     columns = {
         "text": texts(row[0] for row in rows),

@@ -22,7 +22,7 @@ async def parsed(database: ClickHouse, statement: str) -> str:
     return str(text)
 
 
-async def test_the_engine_reads_them(lab: Lab) -> None:
+async def test_the_engine_parses_the_cluster_statements(lab: Lab) -> None:
     texts = [await parsed(lab.database, statement) for statement in ON_ALL]
     assert all("ON CLUSTER events" in text or "ON CLUSTER 'events'" in text for text in texts), texts
     tables = [name for text in texts if (name := re.match(r"CREATE TABLE IF NOT EXISTS (\w+)", text))]
@@ -49,12 +49,12 @@ def test_every_column_reaches_both_tables() -> None:
 
 
 @pytest.mark.parametrize("table", [INTERACTIONS, OUTCOMES])
-def test_rows_of_one_id_lie_on_one_shard(table: str) -> None:
+def test_rows_of_one_id_are_on_one_shard(table: str) -> None:
     """FINAL looks at each shard alone: what is to collapse must be together."""
     (distributed,) = [each for each in ON_ALL if each.startswith(f"CREATE TABLE IF NOT EXISTS {table} ")]
     assert distributed.endswith(f"ENGINE = Distributed('events', 'tally', '{table}_local', cityHash64(interaction_id))")
 
 
-def test_a_statement_of_another_kind_is_not_passed_over() -> None:
+def test_an_unsupported_statement_is_refused() -> None:
     with pytest.raises(ValueError, match="RENAME"):
         on_cluster("RENAME TABLE a TO b", "events", "tally")

@@ -27,7 +27,7 @@ def expected(row: dict[str, str], policy: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("policy", get_args(LoggingPolicy))
 @pytest.mark.parametrize("campaign", get_args(Campaign))
-async def test_a_log_is_stored_as_its_file_says(lab: Lab, policy: LoggingPolicy, campaign: Campaign) -> None:
+async def test_an_imported_log_equals_its_file(lab: Lab, policy: LoggingPolicy, campaign: Campaign) -> None:
     await lab.emit_all(read_log(policy, campaign, "default"))
     counts = await lab.drain()
     assert (counts.stored, counts.duplicates, counts.rejected) == (10_000, 0, 0)
@@ -56,12 +56,12 @@ async def test_importing_again_stores_nothing_and_counts_duplicates(lab: Lab) ->
     assert await lab.rows("SELECT count() FROM outcomes FINAL WHERE duplicate_of = interaction_id") == [(10_000,)]
 
 
-def test_namespaces_import_apart() -> None:
+def test_ids_of_an_imported_log_differ_by_namespace() -> None:
     one, other = (next(read_log("bts", "men", space)).interaction_id for space in ("one", "other"))
     assert one != other
 
 
-def test_a_missing_wheel_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def test_a_missing_wheel_is_an_error_with_instructions(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     with pytest.raises(TallyError, match="make up"):
         find_wheel()

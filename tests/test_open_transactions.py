@@ -38,7 +38,7 @@ def hasty(quick: Settings) -> Settings:
     return quick.model_copy(update={"delivery_timeout_ms": 500, "collector_ack_ms": 500, "clock_skew_ms": 0})
 
 
-async def test_what_waits_for_an_open_transaction_is_in_flight(lab: Lab, hasty: Settings) -> None:
+async def test_records_after_an_open_transaction_are_in_flight(lab: Lab, hasty: Settings) -> None:
     async with working(hasty), api_of(hasty) as api:
         async with open_transaction(lab):
             body = {"feature_id": "f", "interaction_type": ["click"], "position": 0}

@@ -40,7 +40,7 @@ async def found(api: httpx.AsyncClient, **query: Any) -> list[dict[str, Any]]:
         query["cursor"] = page["next_cursor"]
 
 
-async def test_duplicates_and_rejections_by_user_execution_reason_and_time(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_outcomes_are_filtered_by_user_execution_reason_and_time(lab: Lab, api: httpx.AsyncClient) -> None:
     (owner,) = await lab.emit(click(user_id="ada"))
     (repeat,) = await lab.emit(click(user_id="bob"))
     bad = as_json(position=-1, user_id="eve", execution="exec-2", interaction_id=mint_id())
@@ -72,7 +72,7 @@ async def test_duplicates_and_rejections_by_user_execution_reason_and_time(lab: 
     assert unparseable["reason"] == "not_json"
 
 
-async def test_what_cannot_be_asked_is_refused(api: httpx.AsyncClient) -> None:
+async def test_an_invalid_query_is_refused(api: httpx.AsyncClient) -> None:
     for query in ({"since": "yesterday"}, {"cursor": "x"}, {"verdict": "stored"}, {"limit": 0}, {"user_id": "x" * 513}):
         assert_error(await api.get("/v1/outcomes", params=query), 422, "ValidationError")
 
@@ -105,7 +105,7 @@ steps = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()),
 
 
 @given(steps)
-def test_nothing_is_unknown_that_may_still_come_to_its_outcome(moves: list[tuple[int, int, bool]]) -> None:
+def test_records_appended_before_the_settled_time_are_committed(moves: list[tuple[int, int, bool]]) -> None:
     """Partitions grow and are committed in any order: what was appended before `settled_ms` is committed."""
     progress = ConsumerProgress(Settings())
     log: dict[int, list[int]] = {0: [], 1: []}
@@ -127,7 +127,7 @@ def test_nothing_is_unknown_that_may_still_come_to_its_outcome(moves: list[tuple
     assert progress.settled_ms == last_ms
 
 
-def test_a_long_lag_is_remembered_in_bounded_memory() -> None:
+def test_snapshots_of_a_long_lag_are_bounded() -> None:
     progress = ConsumerProgress(Settings())
     for now in range(3 * MAX_SNAPSHOTS):
         progress.note(now, {0: now + 1}, {0: 0})

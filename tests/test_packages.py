@@ -73,7 +73,7 @@ def test_only_kernels_imports_the_compiler() -> None:
     assert not [path for path in files_outside_kernels() if imported_by(path) & {"numba", "llvmlite"}]
 
 
-def test_of_kernels_only_the_boundary_is_imported() -> None:
+def test_only_the_boundary_of_kernels_is_imported() -> None:
     wrong = {}
     for path in files_outside_kernels():
         names = [name.split(".") for name in modules_imported_by(path)]

@@ -35,7 +35,7 @@ SPELLINGS = [
     ("capacitor://localhost", "capacitor://localhost"),
     ("chrome-extension://abcdef", "chrome-extension://abcdef/"),
 ]
-NO_ORIGINS = [
+INVALID_ORIGINS = [
     *(
         "",
         "null",
@@ -93,14 +93,14 @@ def test_an_origin_has_one_spelling(browsers: str, spelled: str) -> None:
     assert serialized_origin(spelled) == serialized_origin(browsers) == browsers
 
 
-@pytest.mark.parametrize("text", NO_ORIGINS)
-def test_what_is_no_origin_is_named(text: str) -> None:
+@pytest.mark.parametrize("text", INVALID_ORIGINS)
+def test_an_invalid_origin_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="origin"):
         serialized_origin(text)
 
 
 @given(st.text(max_size=40) | st.text(max_size=20).map("https://{}".format))
-def test_any_text_is_an_origin_for_good_or_a_clear_error(text: str) -> None:
+def test_serializing_an_origin_is_idempotent_or_a_clear_error(text: str) -> None:
     """The law: the spelling of an origin is its own spelling, and plain ASCII."""
     try:
         found = serialized_origin(text)
@@ -111,28 +111,28 @@ def test_any_text_is_an_origin_for_good_or_a_clear_error(text: str) -> None:
         assert found.isascii()
 
 
-async def test_a_token_works_however_its_origin_was_spelled(common_api: httpx.AsyncClient) -> None:
+async def test_a_token_is_valid_for_any_spelling_of_its_origin(shared_api: httpx.AsyncClient) -> None:
     for browsers, spelled in SPELLINGS:
-        answer = await common_api.post(f"{PATH}/beacon-token", json={"origin": spelled})
+        answer = await shared_api.post(f"{PATH}/beacon-token", json={"origin": spelled})
         assert answer.status_code == 200, answer.text
-        assert await sent(common_api, answer.json()["token"], browsers) == 204, spelled
-        assert await sent(common_api, answer.json()["token"], "https://evil.example") == 403
+        assert await sent(shared_api, answer.json()["token"], browsers) == 204, spelled
+        assert await sent(shared_api, answer.json()["token"], "https://evil.example") == 403
         now_s = int(time.time())
         by_itself = PageToken(ROOT, "default", spelled, now_s, now_s + 60).signed(hash_of(KEY))
-        assert await sent(common_api, by_itself, browsers) == 204, "also one that a backend has signed"
+        assert await sent(shared_api, by_itself, browsers) == 204, "also one that a backend has signed"
 
 
-async def test_no_token_is_issued_for_what_is_no_origin(common_api: httpx.AsyncClient) -> None:
-    for text in NO_ORIGINS:
+async def test_no_token_is_issued_for_an_invalid_origin(shared_api: httpx.AsyncClient) -> None:
+    for text in INVALID_ORIGINS:
         if "\ud800" not in text:
             error = assert_error(
-                await common_api.post(f"{PATH}/beacon-token", json={"origin": text}), 422, "ValidationError"
+                await shared_api.post(f"{PATH}/beacon-token", json={"origin": text}), 422, "ValidationError"
             )
             (problem,) = error["details"]["validation_errors"]
             assert (problem["type"], problem["location"]) == ("bad_origin", ["body", "origin"])
     nowhere = PageToken(ROOT, "default", "null", int(time.time()), int(time.time()) + 60).signed(hash_of(KEY))
     for origin in ("null", "", "https://a/b"):
-        assert await sent(common_api, nowhere, origin) == 403
+        assert await sent(shared_api, nowhere, origin) == 403
 
 
 def test_the_command_checks_origin_and_namespace() -> None:
@@ -160,21 +160,21 @@ def test_the_command_checks_origin_and_namespace() -> None:
         (0, 10**400, 401),
     ],
 )
-async def test_a_tokens_life_is_bounded_whoever_signed_it(
-    common_api: httpx.AsyncClient, begins_s: int, lasts_s: int, status: int
+async def test_the_lifetime_of_a_token_is_bounded(
+    shared_api: httpx.AsyncClient, begins_s: int, lasts_s: int, status: int
 ) -> None:
     begins_s += int(time.time())
     token = PageToken(ROOT, "default", "https://a.example", begins_s, begins_s + lasts_s).signed(hash_of(KEY))
-    assert await sent(common_api, token, "https://a.example") == status
+    assert await sent(shared_api, token, "https://a.example") == status
 
 
 @pytest.mark.parametrize("times", [[60], [0, 60, 60], [0, 60.0], [0, "60"], [False, 60], [None, 60]])
-def test_a_token_names_both_of_its_times(times: list[object]) -> None:
+def test_a_token_must_have_two_integer_times(times: list[object]) -> None:
     claims = json.dumps(["k", "default", "https://a.example", *times]).encode()
     assert PageToken.read(f"tb_{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.x") is None
 
 
-async def test_pages_of_a_listed_origin_may_call_however_it_is_spelled(lab: Lab) -> None:
+async def test_a_listed_origin_may_call_in_any_spelling(lab: Lab) -> None:
     spelled = Settings(cors_origins="HTTPS://App.Example:443/ , https://münchen.example.")
     assert spelled.cors_origins == ("https://app.example", "https://xn--mnchen-3ya.example")
     async with api_of(with_key(lab.settings, cors_origins=spelled.cors_origins)) as api:
@@ -192,7 +192,7 @@ async def test_pages_of_a_listed_origin_may_call_however_it_is_spelled(lab: Lab)
         assert "access-control-allow-origin" in (await api.get("/v1/health", headers={"Origin": "https://x"})).headers
 
 
-def test_a_setting_that_is_no_origin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_origin_in_a_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("app.example", "https://app.example/path", "null", "https://*.example"):
         monkeypatch.setenv("TALLY_CORS_ORIGINS", f"https://ok.example,{text}")
         with pytest.raises(SettingsError, match=r"TALLY_CORS_ORIGINS.*is not an origin"):

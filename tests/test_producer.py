@@ -23,7 +23,7 @@ from tests.validating import is_sure
 from tests.waiting import eventually
 
 
-async def test_a_receipt_says_where_the_record_lies(lab: Lab) -> None:
+async def test_a_receipt_names_the_place_of_the_record(lab: Lab) -> None:
     full = click(
         feature_uri="tally://text@v1",
         metadata={"n": 1, "ü": [1.5]},
@@ -57,7 +57,7 @@ async def test_a_receipt_says_where_the_record_lies(lab: Lab) -> None:
     assert (with_uri.warning, without.warning) == (None, NO_FEATURE_URI)
 
 
-async def test_many_come_back_in_order_with_few_in_flight(lab: Lab) -> None:
+async def test_results_are_in_order_with_few_events_in_flight(lab: Lab) -> None:
     narrow = lab.settings.model_copy(update={"emit_in_flight": 3})
     most = 0
 
@@ -80,7 +80,7 @@ async def test_many_come_back_in_order_with_few_in_flight(lab: Lab) -> None:
     assert most <= 3, "in flight, or just read"
 
 
-async def test_what_a_source_raises_comes_out_after_its_results(lab: Lab) -> None:
+async def test_an_error_of_the_source_is_raised_after_its_results(lab: Lab) -> None:
     def source() -> Iterator[Interaction]:
         yield click("a")
         yield click("b")
@@ -105,7 +105,7 @@ async def test_a_record_too_large_is_refused_alone(lab: Lab) -> None:
             await producer.emit(large)
 
 
-async def test_a_broker_that_falls_silent_does_not_hold_emit_for_ever(lab: Lab, stack: Stack) -> None:
+async def test_emit_times_out_when_the_broker_stops_responding(lab: Lab, stack: Stack) -> None:
     impatient = lab.settings.model_copy(update={"delivery_timeout_ms": 1_000})
     async with Producer(impatient) as producer:
         await producer.emit(click("before"))
@@ -147,7 +147,7 @@ class _Score(float):
     __slots__ = ()
 
 
-async def test_what_the_model_takes_can_be_written_and_is_accepted(lab: Lab) -> None:
+async def test_values_of_subclassed_types_are_encoded_and_accepted(lab: Lab) -> None:
     odd = click(
         feature=_Text("doc-1"),
         document_score=_Score(0.5),
@@ -157,13 +157,13 @@ async def test_what_the_model_takes_can_be_written_and_is_accepted(lab: Lab) -> 
     assert (await lab.drain()).stored == 1
 
 
-async def test_an_absent_broker_is_named() -> None:
+async def test_an_unreachable_broker_is_named() -> None:
     with pytest.raises(Unavailable, match="TALLY_KAFKA"):
         async with Producer(Settings(kafka="127.0.0.1:1", connect_timeout_ms=1000)):
             pass
 
 
-async def test_without_a_stack_it_says_what_to_set(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_stack_the_missing_setting_is_named(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALLY_DATA_DIR", str(tmp_path))
     with pytest.raises(SettingsError, match="TALLY_KAFKA is not set"):
         async with Producer():
@@ -190,6 +190,6 @@ async def test_a_bad_namespace_is_refused(lab: Lab) -> None:
         {"colour": "red"},
     ],
 )
-def test_a_wrong_interaction_cannot_be_made(wrong: dict[str, object]) -> None:
+def test_an_invalid_interaction_cannot_be_created(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         click(**wrong)  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ async def test_the_record_has_all_17_fields(lab: Lab, api: httpx.AsyncClient) ->
     assert '"big":12345678901234567890123' in answer.text, "as sent, digit for digit"
 
 
-async def test_what_was_left_out_is_null(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_omitted_fields_are_null(lab: Lab, api: httpx.AsyncClient) -> None:
     await lab.put(as_json(), headers=encode_headers("default"))
     await lab.drain()
     ((interaction_id,),) = await lab.rows("SELECT interaction_id FROM interactions")
@@ -88,7 +88,7 @@ async def test_what_was_left_out_is_null(lab: Lab, api: httpx.AsyncClient) -> No
     assert record["warning"] == NO_FEATURE_URI
 
 
-async def test_a_duplicate_answers_its_owners_record(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_lookup_of_a_duplicate_returns_its_owners_record(lab: Lab, api: httpx.AsyncClient) -> None:
     first, second = await lab.emit(click(position=1), click(position=2))
     await lab.drain()
     answer = await api.get(f"{PATH}/{second.interaction_id}", headers=BEARER)
@@ -98,7 +98,7 @@ async def test_a_duplicate_answers_its_owners_record(lab: Lab, api: httpx.AsyncC
     assert answer.json() == owner | {"deduplicated": True, "interaction_id": None}
 
 
-async def test_a_rejected_event_answers_why(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_lookup_of_a_rejected_event_returns_the_reason(lab: Lab, api: httpx.AsyncClient) -> None:
     minted = mint_id()
     await lab.put(as_json(position=-1, interaction_id=minted), headers=encode_headers("default"))
     await lab.drain()
@@ -108,7 +108,7 @@ async def test_a_rejected_event_answers_why(lab: Lab, api: httpx.AsyncClient) ->
     assert (error["type"], error["location"]) == ("number_out_of_range", ["position"])
 
 
-async def test_without_the_key_nothing_is_told(api: httpx.AsyncClient) -> None:
+async def test_requests_without_the_key_are_unauthorized(api: httpx.AsyncClient) -> None:
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},
@@ -121,7 +121,7 @@ async def test_without_the_key_nothing_is_told(api: httpx.AsyncClient) -> None:
         assert KEY not in answer.text
 
 
-async def test_a_namespace_sees_only_its_own(lab: Lab, api: httpx.AsyncClient) -> None:
+async def test_a_namespace_reads_only_its_own_events(lab: Lab, api: httpx.AsyncClient) -> None:
     async with Producer(lab.settings) as producer:
         ids = {space: (await producer.emit(click(), namespace=space)).interaction_id for space in ("shop", "other")}
     await lab.drain()
@@ -131,7 +131,7 @@ async def test_a_namespace_sees_only_its_own(lab: Lab, api: httpx.AsyncClient) -
             assert (await api.get(f"{PATH}/{interaction_id}", headers=headers)).status_code == expected
 
 
-async def test_an_id_of_any_shape_is_404_at_worst(api: httpx.AsyncClient) -> None:
+async def test_a_malformed_id_is_not_found(api: httpx.AsyncClient) -> None:
     examples: list[str] = []
 
     @given(st.text(min_size=1, max_size=60))
@@ -163,7 +163,7 @@ async def test_an_unexpected_error_is_a_500_with_an_id_and_no_trace(
     assert "secret" not in answer.text
 
 
-async def test_a_database_that_is_gone_is_a_503(
+async def test_an_unreachable_database_is_a_503(
     lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_args: Any, **_named: Any) -> None:
@@ -176,7 +176,7 @@ async def test_a_database_that_is_gone_is_a_503(
     assert "somewhere" not in answer.text
 
 
-async def test_lookups_of_one_moment_share_queries(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_lookups_share_queries(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     receipts = await lab.emit(*(click(f"doc-{number}") for number in range(600)))
     await lab.drain()
     asked: list[int] = []

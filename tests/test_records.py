@@ -35,7 +35,7 @@ def batch_of(records: Sequence[tuple[int, bytes | None, bytes | None, Any]], cod
 
 
 @given(st.lists(st.lists(record, min_size=1, max_size=5), min_size=1, max_size=3), st.sampled_from(sorted(CODECS)))
-def test_what_is_written_is_read(batches: list[list[tuple[int, Any, Any, Any]]], codec: str) -> None:
+def test_written_records_are_read_back(batches: list[list[tuple[int, Any, Any, Any]]], codec: str) -> None:
     read = all_records({0: [batch_of(records, CODECS[codec]) for records in batches]})
     assert plain(read) == [
         PlainRecord(offset, timestamp, key, value, tuple(named))
@@ -76,7 +76,9 @@ def AIOKafkaProducerOf(lab: Lab, **options: Any) -> AIOKafkaProducer:  # noqa: N
 
 
 @pytest.mark.parametrize("begin", [0, 17])
-async def test_whole_batches_say_what_the_client_says(lab: Lab, begin: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whole_batches_contain_the_records_of_the_client(
+    lab: Lab, begin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when reading begins within a batch, and when it is cut into pieces."""
     count = await fill(lab) - begin
     place = TopicPartition(lab.settings.topic, 0)
@@ -95,7 +97,7 @@ async def test_whole_batches_say_what_the_client_says(lab: Lab, begin: int, monk
     assert b"given up" not in values
 
 
-async def test_another_version_of_the_client_is_read_the_public_way(
+async def test_another_client_version_is_read_through_its_public_api(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Records come one by one and are stored; the log says once what that costs, and a gauge says it always."""

@@ -54,7 +54,7 @@ async def test_a_redis_that_evicts_is_refused_without_config(narrow: Settings, r
 
 
 @pytest.mark.parametrize("rules", [(), ("-config",)])
-async def test_a_redis_that_hides_its_policy_is_asked_by_config(
+async def test_a_policy_missing_from_info_is_read_with_config(
     narrow: Settings, redis: Redis, rules: tuple[str, ...]
 ) -> None:
     """INFO without a policy: CONFIG tells it, and where that is forbidden the error says what is missing."""
@@ -74,7 +74,7 @@ async def test_a_redis_that_hides_its_policy_is_asked_by_config(
                         pass
 
 
-async def test_a_user_who_may_not_ask_is_told_what_redis_said(narrow: Settings, redis: Redis) -> None:
+async def test_a_permission_error_contains_the_message_of_redis(narrow: Settings, redis: Redis) -> None:
     """An error has Redis's own words, and not the name of a Python class."""
     async with as_a_user(redis, narrow, "-info") as tenant:
         with pytest.raises(Fatal, match=r"TALLY_REDIS.*no permissions to run the 'info' command") as caught:

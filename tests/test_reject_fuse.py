@@ -72,7 +72,7 @@ async def all_balance(lab: Lab) -> bool:
     return all([each.balances async for each in audit(lab.settings, lab.database)])
 
 
-async def test_garbage_of_one_namespace_stops_nobody(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+async def test_garbage_of_one_namespace_does_not_stop_others(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """12,000 garbage records among valid ones of the same and of two other namespaces: all valid events are stored."""
     valid = [(namespace, event(number)) for number in range(40) for namespace in ("bad", "one", "two")]
     records: list[Sent] = []
@@ -136,7 +136,7 @@ async def test_a_fuse_closes_by_itself(lab: Lab, caplog: pytest.LogCaptureFixtur
     assert not is_tripped("closing")
 
 
-async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(lab: Lab) -> None:
+async def test_a_held_event_loses_its_claim_of_an_earlier_run(lab: Lab) -> None:
     """A run ends before anything is stored: a repeat of the held event is not its duplicate."""
     await send(lab, [("held", event(1))])
     with crash_at("claimed"):
@@ -147,7 +147,7 @@ async def test_a_held_event_owns_nothing_that_an_earlier_run_has_claimed_for_it(
     assert (await lab.drain(**HOLD)).stored == 1
 
 
-async def test_an_event_whose_holding_was_not_recorded_is_judged_again(lab: Lab) -> None:
+async def test_a_held_event_without_a_recorded_outcome_is_decided_again(lab: Lab) -> None:
     """The event's dead letter exists already; a replay ignores it, because the event is stored."""
     await send(lab, [*[("held", GARBAGE)] * 40, ("held", event(1)), ("free", event(1))])
     with crash_at("lettered"):
@@ -182,7 +182,7 @@ def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: 
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=400), st.integers(1, 2_000))
-def test_a_window_is_at_least_what_is_set_and_its_memory_is_bounded(counts: list[tuple[int, int]], size: int) -> None:
+def test_a_window_covers_at_least_its_size_in_bounded_memory(counts: list[tuple[int, int]], size: int) -> None:
     window, records, rejected = reject_fuse._Window(size), 0, 0
     largest = max([size // PARTS, *(good + bad for good, bad in counts)])
     for good, bad in counts:
@@ -210,7 +210,7 @@ OF_SHOP = ("tally-namespace", b"shop")
         ((("tally-namespace", None),), GOOD, ""),
     ],
 )
-def test_a_rejection_is_counted_for_the_namespace_that_it_names(
+def test_a_rejection_is_counted_for_its_namespace(
     headers: tuple[tuple[str, bytes | None], ...], value: bytes, counted_for: str
 ) -> None:
     """Also where its outcome belongs to nobody, because its value cannot be read."""
@@ -220,7 +220,7 @@ def test_a_rejection_is_counted_for_the_namespace_that_it_names(
     assert counted == {counted_for: (3, 3)}
 
 
-def test_only_so_many_namespaces_are_tracked() -> None:
+def test_the_number_of_tracked_namespaces_is_bounded() -> None:
     """The one that was not seen for longest is forgotten; its metric goes with it."""
     of_worker = fuses(reject_window=1)
     of_worker.count(validated_of([(("tally-namespace", b"first"),)], GARBAGE))

@@ -28,7 +28,7 @@ from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click
 from tests.waiting import eventually_async
 
-ITS_HOME = partition_of(b"default:exec-1", 4)
+HOME_PARTITION = partition_of(b"default:exec-1", 4)
 
 
 async def everything(lab: Lab, count: int = 400) -> None:
@@ -71,7 +71,7 @@ async def _drop(lab: Lab) -> Any:
     await lab.database.command(f"DROP DATABASE IF EXISTS {into(lab)}")
 
 
-async def test_a_whole_topic_into_an_empty_store_gives_what_is_stored(lab: Lab) -> None:
+async def test_a_replay_of_a_whole_topic_gives_the_same_outcomes(lab: Lab) -> None:
     await everything(lab)
     before = await log_ends(lab)
     found = await replayed(lab)
@@ -84,7 +84,7 @@ async def test_a_whole_topic_into_an_empty_store_gives_what_is_stored(lab: Lab) 
         assert len({outcome.split()[0] for outcome in live.values()}) == 4
 
 
-async def test_part_of_a_topic_finds_the_owners_before_it(lab: Lab) -> None:
+async def test_a_replay_of_a_range_finds_the_owners_before_it(lab: Lab) -> None:
     await everything(lab)
     ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
     found = await replayed(lab, middle)
@@ -96,7 +96,7 @@ async def test_part_of_a_topic_finds_the_owners_before_it(lab: Lab) -> None:
         )[0]
 
 
-async def test_the_way_back_from_a_bad_deploy(lab: Lab) -> None:
+async def test_a_replay_repairs_wrong_and_lost_outcomes(lab: Lab) -> None:
     """Events were decided wrongly, others are lost; after the swap all is right, and live events meet right owners."""
     traffic = list(itertools.islice(iter(Simulator(31, duplicates=0.2)), 500))
     await lab.emit_all(traffic)
@@ -121,7 +121,7 @@ async def test_the_way_back_from_a_bad_deploy(lab: Lab) -> None:
     assert (counts.stored, counts.duplicates) == (0, 500)
 
 
-async def test_a_replay_is_gone_on_with_as_it_was_begun_or_not_at_all(lab: Lab) -> None:
+async def test_a_replay_continues_only_with_its_original_parameters(lab: Lab) -> None:
     """Another range, a second swap, a database that is somebody else's: each would destroy something."""
     await everything(lab, 100)
     stored = await lab.count("interactions")
@@ -166,7 +166,7 @@ async def test_an_interrupted_swap_is_completed(lab: Lab, exchanged: int, monkey
     assert (into(lab),) in uuids
 
 
-async def test_what_was_put_back_says_so_after_a_swap(lab: Lab) -> None:
+async def test_replayed_letters_stay_marked_after_a_swap(lab: Lab) -> None:
     await lab.put(as_json("doc-1", "exec-1", position=-1), key=b"default:exec-1")
     await lab.drain()
     async for _ in replay(lab.settings, lab.database, Selection(), patch={"position": 0}):
@@ -178,7 +178,7 @@ async def test_what_was_put_back_says_so_after_a_swap(lab: Lab) -> None:
     assert await lab.rows("SELECT replayed_as FROM outcomes FINAL WHERE verdict = 'rejected'") == marked
 
 
-async def test_no_swap_while_workers_run(lab: Lab) -> None:
+async def test_a_swap_is_refused_while_workers_run(lab: Lab) -> None:
     await lab.emit(click())
     worker = Worker(lab.settings, instance=None, until_caught_up=False)
     running = asyncio.create_task(worker.run())
@@ -193,12 +193,12 @@ async def test_no_swap_while_workers_run(lab: Lab) -> None:
     await running
 
 
-async def test_not_into_itself(lab: Lab) -> None:
+async def test_a_replay_into_its_own_database_is_refused(lab: Lab) -> None:
     with pytest.raises(SettingsError, match="--into"):
         Replay(lab.settings, lab.settings.database, lab.database)
 
 
-async def test_misplaced_events_that_were_not_moved_are_decided_about_where_they_are(
+async def test_misplaced_events_without_copies_are_decided_on_their_partition(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Misplaced events without copies are stored on their own partition again."""
@@ -215,9 +215,9 @@ async def test_misplaced_events_that_were_not_moved_are_decided_about_where_they
     assert await log_ends(lab) == before
 
 
-async def test_moves_that_the_tables_have_lost_are_found_by_their_copies(lab: Lab) -> None:
+async def test_lost_moves_are_found_by_their_copies(lab: Lab) -> None:
     for feature in ("a", "b"):
-        await lab.put(as_json(feature), partition=(ITS_HOME + 1) % 4)
+        await lab.put(as_json(feature), partition=(HOME_PARTITION + 1) % 4)
     await lab.drain()
     await lab.database.command("ALTER TABLE outcomes DELETE WHERE 1 SETTINGS mutations_sync = 2")
     found = await replayed(lab, swap=True)
@@ -226,11 +226,11 @@ async def test_moves_that_the_tables_have_lost_are_found_by_their_copies(lab: La
     assert (await deep_audit(lab.settings, lab.database)).balances
 
 
-async def test_what_the_workers_have_not_come_to_is_theirs_to_move(lab: Lab) -> None:
+async def test_a_replay_refuses_misplaced_events_not_yet_read_by_workers(lab: Lab) -> None:
     """A replay that moved it would leave it without a copy, or with two; it continues once they have."""
     await lab.emit(click())
     await lab.drain()
-    await lab.put(as_json(), partition=(ITS_HOME + 1) % 4)
+    await lab.put(as_json(), partition=(HOME_PARTITION + 1) % 4)
     with pytest.raises(TallyError, match="have not read it yet"):
         await replayed(lab)
     await lab.drain()

@@ -35,7 +35,7 @@ async def shown_results(lab: Lab) -> None:
     await lab.drain()
 
 
-async def test_click_through_counts_a_type_once_and_lonely_clicks_apart(lab: Lab) -> None:
+async def test_click_through_counts_clicks_without_impressions_separately(lab: Lab) -> None:
     await shown_results(lab)
     columns = ("position", "impressions", "clicks", "clicks_without_impression", "click_through")
     got = [tuple(row[column] for column in columns) for row in await report(lab, "positions")]
@@ -44,7 +44,7 @@ async def test_click_through_counts_a_type_once_and_lonely_clicks_apart(lab: Lab
     assert got == [("r1", 2, 1, 0, 0.5), ("r2", 1, 1, 1, 1.0)]
 
 
-async def test_counts_by_type_and_verdicts(lab: Lab) -> None:
+async def test_reports_count_types_and_verdicts(lab: Lab) -> None:
     await shown_results(lab)
     counts = {row["type"]: row["interactions"] for row in await report(lab, "types")}
     assert counts == {"impression": 3, "click": 4, "view": 1, "purchase": 1}
@@ -52,7 +52,7 @@ async def test_counts_by_type_and_verdicts(lab: Lab) -> None:
     assert [sum(row[name] for row in rows) for name in ("stored", "duplicates", "rejected")] == [7, 1, 1]
 
 
-async def test_a_row_inserted_again_counts_once_and_other_namespaces_not(lab: Lab) -> None:
+async def test_reports_count_repeated_rows_once_and_omit_other_namespaces(lab: Lab) -> None:
     await shown_results(lab)
     before = [await report(lab, name) for name in REPORTS]
     await lab.database.command("INSERT INTO interactions SELECT * FROM interactions")
@@ -61,7 +61,7 @@ async def test_a_row_inserted_again_counts_once_and_other_namespaces_not(lab: La
     assert [await report(lab, name, "other") for name in REPORTS] == [[], [], [], []]
 
 
-async def test_what_is_deleted_is_in_no_view(lab: Lab) -> None:
+async def test_deleted_events_are_in_no_view(lab: Lab) -> None:
     await shown_results(lab)
     tombstones = "SELECT * REPLACE (1 AS version, 1 AS is_deleted) FROM interactions WHERE feature_id = 'c'"
     await lab.database.command(f"INSERT INTO interactions {tombstones}")
@@ -70,7 +70,7 @@ async def test_what_is_deleted_is_in_no_view(lab: Lab) -> None:
     assert sum(row["stored"] for row in await report(lab, "verdicts")) == 6
 
 
-async def test_a_report_without_rows_is_drawn_too(lab: Lab, tmp_path: Path) -> None:
+async def test_a_report_without_rows_is_drawn(lab: Lab, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     for name in REPORTS:
         draw(await run_report(lab.database, name, "nobody", now, now), tmp_path / "empty.png")
@@ -92,7 +92,7 @@ def test_a_name_is_drawn_as_it_is_and_never_as_a_formula(tmp_path: Path) -> None
     assert (tmp_path / "names.png").read_bytes().startswith(b"\x89PNG")
 
 
-async def test_a_day_does_not_read_a_year(lab: Lab) -> None:
+async def test_a_report_of_one_day_reads_few_rows(lab: Lab) -> None:
     """Each view over one day reads a small part of what a tenant has."""
     days = 365
     await lab.database.command(

@@ -17,7 +17,7 @@ from tests.http_lab import EVENT, PATH, assert_error
 
 LIMIT = 100_000
 TEXT = json.dumps(EVENT).encode()
-LISTS = {PATH: TEXT, f"{PATH}/batch": b'{"interactions":[%b]}' % TEXT, f"{PATH}/list": b"{}"}
+BODIES = {PATH: TEXT, f"{PATH}/batch": b'{"interactions":[%b]}' % TEXT, f"{PATH}/list": b"{}"}
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -42,7 +42,7 @@ def refused(body: bytes, *codings: str, limit: int = LIMIT) -> int:
 @given(
     st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.lists(st.sampled_from(sorted(PACKERS)), max_size=3)
 )
-def test_what_was_packed_comes_out(parts: list[bytes], codings: list[str]) -> None:
+def test_compressed_bodies_are_decompressed(parts: list[bytes], codings: list[str]) -> None:
     """The law: members of gzip are one after another, codings on top of one another, and all of it is read."""
     body = b"".join(map(gzip.compress, parts))
     for coding in codings:
@@ -51,7 +51,7 @@ def test_what_was_packed_comes_out(parts: list[bytes], codings: list[str]) -> No
 
 
 @given(st.binary(max_size=3_000), st.data())
-def test_a_body_that_is_cut_off_or_followed_by_anything_is_refused(plain: bytes, data: st.DataObject) -> None:
+def test_a_truncated_or_extended_body_is_refused(plain: bytes, data: st.DataObject) -> None:
     for coding, packed in (("gzip", gzip.compress(plain)), ("deflate", zlib.compress(plain))):
         cut = data.draw(st.integers(0, len(packed) - 1))
         assert refused(packed[:cut], coding) == 400
@@ -87,9 +87,9 @@ def test_content_encoding_is_a_list() -> None:
         assert (raised.value.status, raised.value.headers) == (415, {"Accept-Encoding": "gzip, deflate"})
 
 
-@pytest.mark.parametrize("path", LISTS)
-async def test_every_endpoint_reads_every_spelling_of_a_body(common_api: httpx.AsyncClient, path: str) -> None:
-    plain = LISTS[path]
+@pytest.mark.parametrize("path", BODIES)
+async def test_every_endpoint_reads_every_spelling_of_a_body(shared_api: httpx.AsyncClient, path: str) -> None:
+    plain = BODIES[path]
     half = len(plain) // 2
     for content, encoding in (
         (plain, None),
@@ -101,29 +101,29 @@ async def test_every_endpoint_reads_every_spelling_of_a_body(common_api: httpx.A
         (zlib.compress(gzip.compress(plain)), "gzip, deflate"),
     ):
         headers = {} if encoding is None else {"Content-Encoding": encoding}
-        answer = await common_api.post(path, content=content, headers=headers)
+        answer = await shared_api.post(path, content=content, headers=headers)
         assert answer.status_code == 200, (content, answer.text)
         assert answer.json().get("failed", 0) == 0
     for kind in ("application/json", 'Application/JSON; Charset="UTF-8"', "text/plain;charset=utf8", "", "a/b; c=d"):
-        assert (await common_api.post(path, content=plain, headers={"Content-Type": kind})).status_code == 200
+        assert (await shared_api.post(path, content=plain, headers={"Content-Type": kind})).status_code == 200
 
 
-@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-async def test_another_unicode_encoding_is_named(common_api: httpx.AsyncClient, path: str, encoding: str) -> None:
-    for plain in (LISTS[path], b" " + LISTS[path]):
-        answer = await common_api.post(path, content=plain.decode().encode(encoding))
+async def test_another_unicode_encoding_is_named(shared_api: httpx.AsyncClient, path: str, encoding: str) -> None:
+    for plain in (BODIES[path], b" " + BODIES[path]):
+        answer = await shared_api.post(path, content=plain.decode().encode(encoding))
         error = assert_error(answer, 400, "BadRequestError")
         assert "UTF-16 or UTF-32" in error["message"]
 
 
-@pytest.mark.parametrize("path", LISTS)
-async def test_what_is_no_utf_8_is_a_bad_request(common_api: httpx.AsyncClient, path: str) -> None:
-    body = LISTS[path][:-1] + ',"ü":1}'.encode("latin-1")
-    error = assert_error(await common_api.post(path, content=body), 400, "BadRequestError")
+@pytest.mark.parametrize("path", BODIES)
+async def test_invalid_utf_8_is_a_bad_request(shared_api: httpx.AsyncClient, path: str) -> None:
+    body = BODIES[path][:-1] + ',"ü":1}'.encode("latin-1")
+    error = assert_error(await shared_api.post(path, content=body), 400, "BadRequestError")
     assert "UTF-8" in error["message"] or "utf-8" in error["message"]
 
 
-async def test_a_mark_is_ignored_at_the_start_only(common_api: httpx.AsyncClient) -> None:
+async def test_a_byte_order_mark_is_ignored_only_at_the_start(shared_api: httpx.AsyncClient) -> None:
     for content in (TEXT + codecs.BOM_UTF8, codecs.BOM_UTF8 * 3 + TEXT, codecs.BOM_UTF8):
-        assert_error(await common_api.post(PATH, content=content), 400, "BadRequestError")
+        assert_error(await shared_api.post(PATH, content=content), 400, "BadRequestError")

@@ -43,7 +43,7 @@ async def test_whole_months_move_to_the_ledger_and_still_count(lab: Lab) -> None
 
 
 @pytest.mark.parametrize("crash_at", ["MOVE PARTITION", "INSERT INTO ledger", "DROP PARTITION"])
-async def test_a_crash_before_the_drop_loses_and_doubles_nothing(
+async def test_a_crash_before_the_drop_neither_loses_nor_doubles_events(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, crash_at: str
 ) -> None:
     await lab.database.command(OLD, {"topic": lab.settings.topic, "at": "2026-01-02", "first": 0, "count": 30})
@@ -64,14 +64,14 @@ async def test_a_crash_before_the_drop_loses_and_doubles_nothing(
     assert await lab.rows("SELECT count() FROM outcomes_expiring") == [(0,)]
 
 
-async def test_what_comes_late_for_a_month_in_the_ledger_is_added(lab: Lab) -> None:
+async def test_late_outcomes_of_a_month_in_the_ledger_are_added(lab: Lab) -> None:
     for first in (0, 30):
         await lab.database.command(OLD, {"topic": lab.settings.topic, "at": "2026-01-02", "first": first, "count": 30})
         assert await expire_outcomes(lab.database, keep_days=90, now=NOW) == [202601]
     assert (await count_verdicts(lab.settings, lab.database)).total == 60
 
 
-async def test_a_worker_expires_as_it_starts(lab: Lab) -> None:
+async def test_a_worker_expires_rows_at_its_start(lab: Lab) -> None:
     await lab.database.command(OLD, {"topic": "old", "at": "2020-01-02", "first": 0, "count": 3})
     await lab.emit(click())
     await lab.drain()
@@ -97,7 +97,7 @@ async def _three_months(lab: Lab) -> list[PartitionAudit]:
     return parts
 
 
-async def test_events_go_by_month_and_the_accounts_stay(lab: Lab) -> None:
+async def test_events_expire_by_month_and_their_counts_stay(lab: Lab) -> None:
     parts = await _three_months(lab)
     before = await count_verdicts(lab.settings, lab.database)
     assert await expire_interactions(lab.database, 90, NOW, wait=True) == 40
@@ -133,7 +133,7 @@ async def test_a_crash_between_counting_and_deleting_counts_nothing_twice(
     assert [each async for each in audit(lab.settings, lab.database)] == parts
 
 
-async def test_a_worker_deletes_only_when_told_to(lab: Lab) -> None:
+async def test_a_worker_deletes_events_only_if_configured(lab: Lab) -> None:
     await _three_months(lab)
     await lab.drain()
     assert await lab.count("interactions") == 59

@@ -20,7 +20,7 @@ crashes = st.lists(st.tuples(st.sampled_from(failpoints.FAILPOINTS), st.integers
 
 @given(st.integers(0, 2**32), st.integers(1, RECORDS), crashes)
 @hypothesis_settings(max_examples=8)
-async def test_every_outcome_is_the_rules_whatever_crashes(
+async def test_every_outcome_follows_the_rule_after_any_crash(
     lab: Lab, seed: int, rows: int, planned: list[tuple[str, int]]
 ) -> None:
     """One log grows from example to example, and crashing workers read it in batches of any size."""

@@ -102,7 +102,7 @@ GOOD = base(metadata='{"a":[1,{"b":2}]}', interaction_id='"int_' + "0" * 12 + "7
 )
 @example([base(interaction_type='["view","click","view"]', execution_id='"e"'), GOOD])
 @example([base(occurred_at='"2024-02-29T23:59:60Z"'), base(occurred_at='"2023-02-29T00:00:00Z"')])
-def test_what_is_stored_is_what_the_judge_says(values: list[bytes | None]) -> None:
+def test_scanner_and_validator_agree(values: list[bytes | None]) -> None:
     assert_agreement(values)
 
 
@@ -123,7 +123,7 @@ def test_what_is_stored_is_what_the_judge_says(values: list[bytes | None]) -> No
     st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t: ")]),
     st.booleans(),
 )
-def test_the_scanner_takes_ordinary_events(
+def test_the_scanner_accepts_ordinary_events(
     fields: dict[str, Any], separators: tuple[str, str], ascii_only: bool
 ) -> None:
     value = json.dumps(fields | {"interaction_type": ["click"]}, separators=separators, ensure_ascii=ascii_only)
@@ -139,7 +139,7 @@ def test_document_id_stands_for_feature_id() -> None:
     st.datetimes().map(lambda moment: moment.isoformat()) | times,
     st.sampled_from(["", "Z", "+00:00", "-07:30", "+23:59", "+24:00"]),
 )
-def test_times_are_read_as_the_judge_reads_them(moment: str, zone: str) -> None:
+def test_scanner_and_validator_agree_on_times(moment: str, zone: str) -> None:
     columns, (valid,) = scanned(base(occurred_at=json.dumps(moment + zone)))
     if valid:
         found = columns.numbers[0, NUMBER_AT["occurred_at"]]
@@ -147,7 +147,7 @@ def test_times_are_read_as_the_judge_reads_them(moment: str, zone: str) -> None:
 
 
 @given(st.binary(max_size=12))
-def test_text_is_utf_8_as_python_reads_it(raw: bytes) -> None:
+def test_scanner_and_python_agree_on_utf_8(raw: bytes) -> None:
     raw = bytes(byte for byte in raw if byte not in b'"\\' and byte >= 32)
     try:
         raw.decode()
@@ -157,7 +157,7 @@ def test_text_is_utf_8_as_python_reads_it(raw: bytes) -> None:
         assert is_sure(base().replace(b'"x"', b'"%b"' % raw)) == [True]
 
 
-def test_every_byte_that_is_cut_off_is_missed() -> None:
+def test_a_truncated_value_is_never_accepted() -> None:
     """Nothing is read after a value's end, where another one begins."""
     value = GOOD[:-1] + b',"occurred_at":"2026-01-02T03:04:05.678Z","document_score":-1.5e-7,"user_id":"\\u00e9\\n"}'
     assert is_sure(value) == [True]
@@ -165,7 +165,7 @@ def test_every_byte_that_is_cut_off_is_missed() -> None:
     assert is_sure(*(each for part in cut for each in (part, value))) == [False, True] * len(cut)
 
 
-def test_words_that_cannot_be_told_apart_are_refused() -> None:
+def test_an_ambiguous_vocabulary_is_refused() -> None:
     with pytest.raises(ValueError, match="alike"):
         vocabulary([f"a{letter}b" for letter in "xyz"])
     assert vocabulary(INTERACTION_TYPES).sizes.tolist() == [len(word) for word in INTERACTION_TYPES]

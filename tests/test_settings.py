@@ -20,7 +20,9 @@ RUNNING = StackFile(
 )
 
 
-def test_environment_then_stack_then_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_stack_and_the_stack_overrides_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     RUNNING.write(tmp_path)
     monkeypatch.setenv("TALLY_KAFKA", "mine:9092")
     settings = Settings.load(tmp_path)
@@ -30,14 +32,14 @@ def test_environment_then_stack_then_default(tmp_path: Path, monkeypatch: pytest
     assert settings.group == "tally"
 
 
-def test_the_file_of_a_stack_that_has_gone_is_not_believed(tmp_path: Path) -> None:
+def test_the_file_of_an_ended_stack_is_ignored(tmp_path: Path) -> None:
     gone = RUNNING.model_copy(update={"pids": RUNNING.pids.model_copy(update={"up": 2**22 + 1})})
     gone.write(tmp_path)
     with pytest.raises(SettingsError, match="TALLY_KAFKA is not set and no stack runs"):
         Settings.load(tmp_path).need("kafka")
 
 
-def test_a_wrong_setting_is_told_in_our_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_an_invalid_setting_is_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALLY_KAFKA", "nonsense")
     with pytest.raises(SettingsError, match=r"^TALLY_KAFKA: write host:port"):
         Settings.load(tmp_path)
@@ -47,7 +49,7 @@ def test_a_wrong_setting_is_told_in_our_words(tmp_path: Path, monkeypatch: pytes
         Settings.load(tmp_path)
 
 
-def test_half_a_file_is_no_stack(tmp_path: Path) -> None:
+def test_an_incomplete_file_is_not_a_stack(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text('{"endpoints": ')
     assert StackFile.of_running_stack(tmp_path) is None
 

@@ -20,7 +20,7 @@ def take(count: int, seed: int = 1, duplicates: float = 0.05, late: float = 0.02
     return list(itertools.islice(iter(simulator), count))
 
 
-def test_one_seed_is_one_stream() -> None:
+def test_a_seed_determines_the_stream() -> None:
     assert take(2_000) == take(2_000)
     assert take(200) != take(200, seed=2)
 
@@ -31,7 +31,7 @@ def test_every_event_is_valid() -> None:
         assert isinstance(validate(encode_value(interaction, mint_id())), ValidEvent)
 
 
-def test_flaws_come_at_the_rates_asked_for() -> None:
+def test_flaws_occur_at_the_given_rates() -> None:
     events = take(20_000, duplicates=0.2, late=0.1)
     distinct = {(event.execution_id, event.feature_id, event.interaction_type[0]) for event in events}
     assert 0.18 < 1 - len(distinct) / len(events) < 0.22
@@ -41,7 +41,7 @@ def test_flaws_come_at_the_rates_asked_for() -> None:
     assert len({(e.execution_id, e.feature_id, e.interaction_type[0]) for e in clean}) == len(clean)
 
 
-def test_all_17_types_occur_and_impressions_lead() -> None:
+def test_all_17_types_occur_and_impressions_are_most_frequent() -> None:
     counts = Counter(event.interaction_type[0] for event in take(40_000))
     assert set(counts) == set(REFERENCE_TYPES)
     assert counts.most_common(1)[0][0] == "impression"
@@ -58,6 +58,6 @@ def test_clicks_fall_with_position() -> None:
     assert rate(0) > rate(2) > rate(6)
 
 
-def test_a_share_past_nine_tenths_is_refused() -> None:
+def test_a_share_above_nine_tenths_is_refused() -> None:
     with pytest.raises(ValueError, match="between 0 and"):
         Simulator(1, duplicates=1.0)

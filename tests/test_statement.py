@@ -19,7 +19,7 @@ from deploy.embedded.clickhouse_http.statement import first_word, is_insert, pla
         ("/**/" * 2_000 + "1", ""),
     ],
 )
-def test_the_first_word_decides(sql: str, word: str) -> None:
+def test_the_first_word_of_a_statement_is_found(sql: str, word: str) -> None:
     assert first_word(sql) == word
 
 
@@ -37,14 +37,14 @@ def test_the_first_word_decides(sql: str, word: str) -> None:
         ),
     ],
 )
-def test_an_insert_is_cut_behind_its_format(head: bytes, sql: str, data: bytes) -> None:
+def test_an_insert_is_split_after_its_format(head: bytes, sql: str, data: bytes) -> None:
     assert is_insert(head)
     statement = split_insert(head)
     assert statement is not None
     assert (statement.kind, statement.sql, statement.data) == ("stream_in", sql, data)
 
 
-def test_an_insert_whose_format_may_go_on_waits() -> None:
+def test_an_insert_with_an_incomplete_format_waits() -> None:
     assert split_insert(b"INSERT INTO t FORMAT Arrow") is None
     assert split_insert(b"INSERT INTO t (a, b) FOR") is None
 
@@ -69,6 +69,6 @@ def test_an_insert_of_a_query_runs_at_once(tail: bytes) -> None:
         ("SHOW TABLES", None, "at_once", "TabSeparated"),
     ],
 )
-def test_what_is_streamed_out(sql: str, default: str | None, kind: str, output: str) -> None:
+def test_results_are_streamed_if_their_format_allows(sql: str, default: str | None, kind: str, output: str) -> None:
     statement = plan(sql, default)
     assert (statement.kind, statement.format) == (kind, output)

@@ -14,7 +14,7 @@ from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
 from tests.lab import Lab, as_json, execution_on
 
 NAMESPACES = 500
-MADE = Event(0, 0, 0, 0, "", "", False, False, None, None, "", None, None, None)
+EVENT = Event(0, 0, 0, 0, "", "", False, False, None, None, "", None, None, None)
 TEXTS = st.one_of(st.text(max_size=3), st.text("\0é\U0001f600", min_size=100, max_size=128))
 
 
@@ -49,9 +49,11 @@ async def test_a_namespace_for_each_record_costs_a_few_lookups(
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), TEXTS, TEXTS, TEXTS), max_size=400))
-def test_groups_are_whole_and_within_the_bounds_of_a_parameter(drawn: list[tuple[int, str, str, str]]) -> None:
+def test_lookup_groups_are_complete_and_bounded(drawn: list[tuple[int, str, str, str]]) -> None:
     events = [
-        MADE._replace(partition=partition, offset=offset, namespace=name, execution_id=execution, idempotency_key=token)
+        EVENT._replace(
+            partition=partition, offset=offset, namespace=name, execution_id=execution, idempotency_key=token
+        )
         for offset, (partition, name, execution, token) in enumerate(drawn)
     ]
     groups = list(lookup_groups(events))

@@ -110,7 +110,7 @@ async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
     assert await lab.count("interactions") == 2
 
 
-async def test_without_any_worker_what_waits_is_named(lab: Lab, quick: Settings) -> None:
+async def test_waiting_records_are_named_without_a_worker(lab: Lab, quick: Settings) -> None:
     """Markers of transactions and what was given up do not wait; a record does."""
     await lab.put(as_json(execution=execution_on(0, "stored")), partition=0)
     await lab.drain()
@@ -146,6 +146,6 @@ async def test_a_worker_without_its_store_says_where_it_is_stuck(lab: Lab, quick
             proxy.cut()
             await lab.put(as_json(execution=execution_on(1, "waits")), partition=1)
             await eventually_async(is_stuck)
-            proxy.behave()
+            proxy.pass_everything()
             await eventually_async(is_ready)
     assert await lab.count("interactions") == 1

@@ -86,7 +86,7 @@ async def test_a_worker_that_has_caught_up_leaves_no_task(lab: Lab) -> None:
         assert (await lab.drain()).stored == 2
 
 
-async def test_a_worker_that_is_stopped_amid_a_batch_leaves_no_task(lab: Lab) -> None:
+async def test_a_worker_that_is_stopped_during_a_batch_leaves_no_task(lab: Lab) -> None:
     """The batch outlasts TALLY_STOP_TIMEOUT_MS: it is cancelled, and has ended when the worker has."""
     await lab.emit(click())
     worker = Worker(lab.settings.model_copy(update={"stop_timeout_ms": 1_000}), instance=None, until_caught_up=False)

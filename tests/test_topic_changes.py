@@ -21,7 +21,7 @@ from tests.waiting import eventually_async
 
 NEVER_MS = 3_600_000
 CREATE_TIME = {"message_timestamp_type": "CreateTime"}
-WRONG = [
+WRONG_TOPIC_SETTINGS = [
     pytest.param({"cleanup_policy": "compact"}, "cleanup.policy=compact: set it to delete", id="compact"),
     pytest.param({"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete: set it to delete", id="both"),
     pytest.param(CREATE_TIME, "message.timestamp.type=CreateTime: set it to LogAppendTime", id="CreateTime"),
@@ -62,19 +62,19 @@ async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
             assert (await topic_settings.topic_overrides(admin, topic))["cleanup.policy"] == "delete"
 
 
-@pytest.mark.parametrize(("change", "told"), WRONG)
-async def test_nothing_starts_on_a_topic_that_loses_events(lab: Lab, change: dict[str, str], told: str) -> None:
+@pytest.mark.parametrize(("change", "message"), WRONG_TOPIC_SETTINGS)
+async def test_no_process_starts_on_a_topic_that_loses_events(lab: Lab, change: dict[str, str], message: str) -> None:
     """Neither a worker, nor a producer, nor the collector, nor `tally init`."""
     await set_on(lab, **change)
-    with pytest.raises(Fatal, match=told):
+    with pytest.raises(Fatal, match=message):
         await lab.drain()
-    with pytest.raises(Fatal, match=told):
+    with pytest.raises(Fatal, match=message):
         async with Producer(lab.settings):
             pass
-    with pytest.raises(Fatal, match=told):
+    with pytest.raises(Fatal, match=message):
         async with api_of(with_key(lab.settings), "collector"):
             pass
-    with pytest.raises(Fatal, match=told):
+    with pytest.raises(Fatal, match=message):
         await kafka.create_topics(lab.settings)
 
 
@@ -85,8 +85,8 @@ async def test_dead_letters_must_not_be_compacted(lab: Lab) -> None:
         await lab.drain()
 
 
-@pytest.mark.parametrize(("change", "told"), WRONG)
-async def test_a_change_under_a_running_worker_stops_it(lab: Lab, change: dict[str, str], told: str) -> None:
+@pytest.mark.parametrize(("change", "message"), WRONG_TOPIC_SETTINGS)
+async def test_a_change_under_a_running_worker_stops_it(lab: Lab, change: dict[str, str], message: str) -> None:
     """The error names setting and value; rows stored before are committed."""
     (receipt,) = await lab.emit(click())
     async with running(lab.settings.model_copy(update={"topic_check_ms": 100})) as worker:
@@ -96,15 +96,13 @@ async def test_a_change_under_a_running_worker_stops_it(lab: Lab, change: dict[s
 
         await eventually_async(is_committed)
         await set_on(lab, **change)
-        with pytest.raises(Fatal, match=told):
+        with pytest.raises(Fatal, match=message):
             await worker
     assert await lab.count("interactions") == 1
 
 
 @pytest.mark.parametrize("version", [whole_batches.WRITTEN_FOR, "another"])
-async def test_a_record_with_its_producers_time_is_never_judged(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, version: str
-) -> None:
+async def test_a_record_with_a_producer_time_is_fatal(lab: Lab, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     """Though the topic is not looked at meanwhile; also when it was set back, and read by another client's version."""
     if version == "another":
         for name in ("MemoryRecords", "PartitionRecords"):
@@ -125,7 +123,7 @@ async def test_a_record_with_its_producers_time_is_never_judged(
     assert await lab.rows("SELECT DISTINCT execution_id FROM interactions WHERE execution_id NOT LIKE 'before-%'") == []
 
 
-async def test_records_that_expire_behind_a_held_partition_stop_the_worker(lab: Lab) -> None:
+async def test_records_that_expire_on_a_held_partition_stop_the_worker(lab: Lab) -> None:
     """Nothing is read there any more, so only a look at the log tells it."""
     await lab.put(as_json(), headers=NEWER, partition=0)
     for _ in range(3):
@@ -147,7 +145,7 @@ async def test_records_that_expire_behind_a_held_partition_stop_the_worker(lab: 
         worker.stop()
 
 
-async def test_a_retention_shorter_than_the_lag_is_told(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_retention_shorter_than_the_lag_is_logged(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     """Before anything expires, while there is time to keep the topic longer."""
     for _ in range(3):
         await lab.put(as_json(), headers=NEWER, partition=2)
@@ -155,7 +153,7 @@ async def test_a_retention_shorter_than_the_lag_is_told(lab: Lab, caplog: pytest
     with caplog.at_level(logging.ERROR, "tally.worker"):
         async with running(lab.settings.model_copy(update={"topic_check_ms": 100})):
 
-            async def is_told() -> bool:
+            async def is_logged() -> bool:
                 return "/2: 3 unread records are older than retention.ms=1" in caplog.text
 
-            await eventually_async(is_told)
+            await eventually_async(is_logged)

@@ -57,12 +57,12 @@ async def test_a_trace_goes_from_the_caller_to_the_insert(lab: Lab) -> None:
     assert request.trace_id.hex() == store.trace_id.hex() == TRACE
     assert request.parent_span_id.hex() == PARENT
     assert store.parent_span_id == request.span_id
-    told = {each.key: each.value for each in store.attributes}
-    assert told["tally.interaction_id"].string_value == created
+    attributes = {each.key: each.value for each in store.attributes}
+    assert attributes["tally.interaction_id"].string_value == created
     assert request.start_time_unix_nano < store.end_time_unix_nano
 
 
-async def test_off_no_record_has_a_header_for_it(lab: Lab) -> None:
+async def test_records_have_no_trace_header_while_tracing_is_off(lab: Lab) -> None:
     async with api_of(with_key(lab.settings)) as api:
         traced = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
         assert (await api.post(PATH, json=EVENT, headers=traced)).status_code == 200
@@ -70,7 +70,7 @@ async def test_off_no_record_has_a_header_for_it(lab: Lab) -> None:
         assert TRACE_HEADER not in dict(records[0].headers)
 
 
-async def test_a_receiver_that_is_away_holds_nothing_up(lab: Lab) -> None:
+async def test_an_unreachable_receiver_does_not_delay_events(lab: Lab) -> None:
     settings = with_key(lab.settings, traces_endpoint="http://127.0.0.1:1/v1/traces", traces_ratio=1)
     async with api_of(settings) as api:
         assert (await api.post(PATH, json=EVENT)).status_code == 200

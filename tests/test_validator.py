@@ -71,7 +71,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refused_with_reason_and_field(what: str) -> None:
+def test_an_invalid_event_is_rejected_with_reason_and_field(what: str) -> None:
     value, reason, field = REFUSED[what]
     verdict = validate(value)
     assert isinstance(verdict, Rejection)
@@ -85,7 +85,7 @@ def accepted(value: bytes) -> ValidEvent:
     return verdict
 
 
-def test_an_unknown_key_is_told_which_keys_there_are() -> None:
+def test_an_unknown_key_is_rejected_with_the_known_keys() -> None:
     verdict = validate(good_with(colour="red"))
     assert isinstance(verdict, Rejection)
     assert all(key in verdict.message for key in ACCEPTED_KEYS)
@@ -113,7 +113,7 @@ def test_objects_are_kept_as_they_were_written() -> None:
     assert bytes(event.metadata) == text.encode()
 
 
-def test_of_a_repeated_key_the_last_counts() -> None:
+def test_the_last_of_repeated_keys_is_used() -> None:
     assert (
         accepted(b'{"feature_id":1,"feature_id":"b","interaction_type":["view"],"position":0}').event.feature_id == "b"
     )

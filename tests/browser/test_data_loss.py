@@ -27,7 +27,7 @@ async def state(browser: webdriver.Chrome, expression: str) -> Any:
     return await in_browser(browser.execute_script, f"return {expression}")
 
 
-async def test_events_of_more_than_64_kib_together_are_sent_in_several_lots(
+async def test_events_of_more_than_64_kib_together_are_sent_in_several_requests(
     browser: webdriver.Chrome, site: Site, endpoint: str
 ) -> None:
     await in_browser(browser.get, site.page("lots", endpoint))
@@ -45,7 +45,7 @@ async def test_events_of_more_than_64_kib_together_survive_leaving_the_page(
     await site.until("leave", purchases(12))
 
 
-async def test_one_event_that_no_beacon_can_carry_is_sent_alone(
+async def test_an_event_too_large_for_a_beacon_is_sent_alone(
     browser: webdriver.Chrome, site: Site, endpoint: str
 ) -> None:
     await in_browser(browser.get, site.page("large", endpoint, every=600_000))
@@ -56,7 +56,7 @@ async def test_one_event_that_no_beacon_can_carry_is_sent_alone(
     await site.until("large", purchases(1))
 
 
-async def test_a_refused_event_does_not_take_others_along(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
+async def test_a_refused_event_does_not_drop_others(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
     await in_browser(browser.get, site.page("invalid", endpoint))
     await in_browser(
         browser.execute_script,
@@ -69,7 +69,7 @@ async def test_a_refused_event_does_not_take_others_along(browser: webdriver.Chr
     await in_browser(eventually, lambda: browser.execute_script("return tally.dropped") == 2)
 
 
-async def test_foreign_content_in_storage_is_left_alone(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
+async def test_foreign_content_in_storage_is_unchanged(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
     page = site.page("foreign", endpoint, before="localStorage.tally = 'mine'; localStorage.setItem('tally:x', '{')")
     await in_browser(browser.get, page)
     await site.until("foreign", {("impression", "doc-0")})
@@ -130,7 +130,7 @@ async def test_an_expired_token_keeps_events_until_there_is_another(
     await site.until("expired", {("impression", "doc-0")})
 
 
-async def test_a_token_function_is_asked_again_when_its_token_has_expired(
+async def test_a_token_function_is_called_again_after_its_token_expired(
     browser: webdriver.Chrome, site: Site, endpoint: str
 ) -> None:
     tokens = json.dumps([site.token_for(-1), site.token])
@@ -141,7 +141,7 @@ async def test_a_token_function_is_asked_again_when_its_token_has_expired(
     await site.until("asked", purchases(1))
 
 
-async def test_a_trailing_slash_of_the_endpoint_is_no_difference(
+async def test_a_trailing_slash_of_the_endpoint_is_ignored(
     browser: webdriver.Chrome, site: Site, endpoint: str
 ) -> None:
     await in_browser(browser.get, site.page("slash", f"{endpoint}/"))

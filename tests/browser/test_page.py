@@ -13,7 +13,7 @@ def test_the_snippet_is_small() -> None:
     assert SNIPPET.stat().st_size < 8_000
 
 
-async def test_real_clicks_come_back_by_id(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
+async def test_clicks_in_a_browser_are_found_by_id(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
     await in_browser(browser.get, site.page("search-1", endpoint))
     seen = await site.until("search-1", {("impression", "doc-0")})
     assert {each["feature_id"] for each in seen} <= {"doc-0", "doc-1", "doc-2"}, "only what is visible"
@@ -30,7 +30,7 @@ async def test_real_clicks_come_back_by_id(browser: webdriver.Chrome, site: Site
     )
 
 
-async def test_leaving_the_page_sends_what_is_left_and_how_long_it_was_looked_at(
+async def test_leaving_the_page_sends_pending_events_and_dwell_times(
     browser: webdriver.Chrome, site: Site, endpoint: str
 ) -> None:
     await in_browser(browser.get, site.page("search-2", endpoint, every=600_000))
@@ -43,7 +43,7 @@ async def test_leaving_the_page_sends_what_is_left_and_how_long_it_was_looked_at
     assert dwell["metadata"]["dwell_ms"] >= 1_000
 
 
-async def test_what_could_not_be_sent_is_sent_again(
+async def test_events_that_could_not_be_sent_are_sent_again(
     browser: webdriver.Chrome, site: Site, endpoint: str, lab: Lab
 ) -> None:
     """The API is away at first; it comes back at the same address."""
@@ -57,7 +57,7 @@ async def test_what_could_not_be_sent_is_sent_again(
         await site.until("search-3", {("impression", "doc-0")})
 
 
-async def test_another_sites_page_may_not_write(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
+async def test_a_page_of_another_site_cannot_write(browser: webdriver.Chrome, site: Site, endpoint: str) -> None:
     site.token = site.token_for(600, "https://shop.example")
     await in_browser(browser.get, site.page("search-4", endpoint))
     await in_browser(eventually, lambda: browser.execute_script("return tally.dropped") >= 1)

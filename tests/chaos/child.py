@@ -48,9 +48,9 @@ def main(orders: Orders, line: Connection) -> None:
     _through_proxies(orders.kafka_ports)
     if orders.control is not None:
         controls.CONTROLS[orders.control]()
-    told = threading.Event()
-    threading.Thread(target=_listen, args=(line, told), daemon=True).start()
-    _Failpoint(orders, line, told)
+    resumed = threading.Event()
+    threading.Thread(target=_listen, args=(line, resumed), daemon=True).start()
+    _Failpoint(orders, line, resumed)
     try:
         asyncio.run(_work(orders))
     except TallyError as error:
@@ -76,19 +76,19 @@ def _log_where_it_waits() -> None:
         logging.error("%s", text.getvalue())
 
 
-def _listen(line: Connection, told: threading.Event) -> None:
+def _listen(line: Connection, resumed: threading.Event) -> None:
     """End with the campaign, however that ends."""
     try:
         while True:
             line.recv()
-            told.set()
+            resumed.set()
     except (EOFError, OSError):
         os._exit(9)
 
 
 class _Failpoint:
-    def __init__(self, orders: Orders, line: Connection, told: threading.Event) -> None:
-        self._orders, self._line, self._told = orders, line, told
+    def __init__(self, orders: Orders, line: Connection, resumed: threading.Event) -> None:
+        self._orders, self._line, self._resumed = orders, line, resumed
         self._passes = 0
         if orders.failpoint is not None:
             failpoints.install(self._reached)
@@ -108,7 +108,7 @@ class _Failpoint:
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             case _:
-                await asyncio.to_thread(self._told.wait)
+                await asyncio.to_thread(self._resumed.wait)
 
 
 def _through_proxies(ports: dict[int, int]) -> None:

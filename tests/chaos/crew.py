@@ -33,7 +33,7 @@ class Member:
         """Return whether it reached its failpoint within the time."""
         return await asyncio.to_thread(_poll, self._line, timeout_s)
 
-    def go_on(self) -> None:
+    def let_continue(self) -> None:
         """Let it continue from its failpoint."""
         with contextlib.suppress(OSError):
             self._line.send(child.TELL)

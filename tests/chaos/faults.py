@@ -32,45 +32,45 @@ async def rebalance(run: "Run", member: Member) -> None:
     """Workers join while it holds a batch; one of them leaves again."""
     first, _second = run.crew.start(), run.crew.start()
     await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
     first.signal(signal.SIGTERM)
 
 
 async def flush(run: "Run", member: Member) -> None:
     await run.claims.forget()
-    member.go_on()
+    member.let_continue()
 
 
 async def rollback(run: "Run", member: Member) -> None:
     await run.claims.forget()
     await run.claims.restore()
-    member.go_on()
+    member.let_continue()
 
 
 async def cut(run: "Run", member: Member) -> None:
     proxy = run.proxy()
     proxy.refusing = True
     proxy.cut()
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
 
 
 async def lost_answers(run: "Run", member: Member) -> None:
     run.proxy().lost_answers = run.random.choice((1, 2))
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(_BRIEFLY_S[1])
 
 
 async def half_requests(run: "Run", member: Member) -> None:
     run.proxy().cut_requests_after = run.random.choice((1, 60, 400, 1_500, 6_000))
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(_BRIEFLY_S[1])
 
 
 async def late_answers(run: "Run", member: Member) -> None:
     run.proxy().hold_answers()
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(_PAST_THE_QUERY_TIMEOUT_S)
 
 
@@ -78,7 +78,7 @@ async def late_requests(run: "Run", member: Member) -> None:
     """Let the last request arrive between another worker's lookup of stored rows and its own, larger insert."""
     proxy = run.proxies["clickhouse"]
     held = proxy.hold_requests()
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(_BRIEFLY_S[1])
     run.crew.dismiss(member)
     proxy.pass_requests()
@@ -89,7 +89,7 @@ async def late_requests(run: "Run", member: Member) -> None:
     await heir.met(5)
     held.set()
     await asyncio.sleep(_BRIEFLY_S[1])
-    heir.go_on()
+    heir.let_continue()
 
 
 async def error_codes(run: "Run", member: Member) -> None:
@@ -99,7 +99,7 @@ async def error_codes(run: "Run", member: Member) -> None:
     codes = [252] * 500 if lasting else run.random.sample(kinds, len(kinds))
     proxy.canned_for = b"INSERT" if lasting else b""
     proxy.canned += [canned(code, run.random) for code in codes]
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(3 * _BRIEFLY_S[1])
 
 
@@ -112,7 +112,7 @@ def canned(code: int, random: Random) -> bytes:
 
 async def slow(run: "Run", member: Member) -> None:
     run.proxy().delay_s = run.random.uniform(0.005, 0.05)
-    member.go_on()
+    member.let_continue()
     await asyncio.sleep(_BRIEFLY_S[1])
 
 
@@ -120,7 +120,7 @@ async def restart(run: "Run", member: Member) -> None:
     """The part is killed, and gone for a while."""
     going = asyncio.create_task(run.restart_part())
     await asyncio.sleep(run.random.uniform(*_BRIEFLY_S))
-    member.go_on()
+    member.let_continue()
     await going
 
 

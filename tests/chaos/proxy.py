@@ -56,7 +56,7 @@ class Proxy:
         """New requests go through again; those that wait continue waiting."""
         self._hold = None
 
-    def behave(self) -> None:
+    def pass_everything(self) -> None:
         """From now on pass everything on."""
         self.refusing, self.cut_requests_after, self.lost_answers, self.delay_s = False, None, 0, 0.0
         self.canned.clear()
@@ -131,6 +131,6 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        proxy.behave()
+        proxy.pass_everything()
         proxy.cut()
         await server.wait_closed()

@@ -67,7 +67,7 @@ async def _let_go_when_late(victim: Member) -> None:
     while not await victim.met(0.5):
         if await victim.ended(0):
             return
-    victim.go_on()
+    victim.let_continue()
     victim.signal(signal.SIGCONT)
 
 
@@ -118,7 +118,7 @@ class Run:
         async with AsyncExitStack() as opened:
             await self._open(opened)
             try:
-                met = await self._live_through()
+                met = await self._run_with_fault()
                 if not self._problems:
                     self._problems += await self._problems_found()
                 if not self._problems and not self.plan.number % UNDISTURBED_EVERY:
@@ -177,12 +177,12 @@ class Run:
         if self._narrowed:
             await self._database.command(NARROWED)
 
-    async def _live_through(self) -> bool:
+    async def _run_with_fault(self) -> bool:
         """The fault, among traffic, until everything is worked off; whether the failpoint was met."""
         plan, crew = self.plan, self.crew
         await self.feed(RECORDS)
         if plan.failpoint == "restored" or self.random.random() < 0.3:
-            await self._begin_badly()
+            await self._leave_a_crashed_worker()
         keeping = asyncio.create_task(self.claims.keep_snapshots())
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
@@ -212,7 +212,7 @@ class Run:
             await feeding
         late = asyncio.create_task(_let_go_when_late(victim))
         for proxy in self.proxies.values():
-            proxy.behave()
+            proxy.pass_everything()
         if not await self.until(self.is_caught_up, CATCH_UP_S):
             self._problems.append(f"not caught up within {CATCH_UP_S} s")
         self._problems += await crew.stop()
@@ -227,7 +227,7 @@ class Run:
         if not await member.ended(CATCH_UP_S) or member.process.exitcode != 0:
             self._problems.append(f"an undisturbed worker did not end well: {member.process.exitcode}")
 
-    async def _begin_badly(self) -> None:
+    async def _leave_a_crashed_worker(self) -> None:
         """A worker died before, in the middle of something, and the claims are lost with it or not."""
         failpoint, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
         needs_rebuild, settings = self.plan.failpoint == "restored", self.through

@@ -55,7 +55,7 @@ def tally(stack: ContainerStack, settings: Settings) -> Iterator[Tally]:
         yield Tally(stack, settings, open_)
 
 
-async def test_an_event_goes_through_the_image(tally: Tally) -> None:
+async def test_an_event_is_processed_by_the_image(tally: Tally) -> None:
     init = tally.start(["tally", "init"])
     assert init.wait(timeout=60)["StatusCode"] == 0, init.logs().decode()
     collector_port, reader_port, worker_port = free_port(), free_port(), free_port()
@@ -87,7 +87,7 @@ async def test_an_event_goes_through_the_image(tally: Tally) -> None:
         assert not [line for line in lines if "compiled" in line["message"]], "that was done when it was built"
 
 
-def test_the_image_holds_what_runs_and_nothing_else() -> None:
+def test_the_image_contains_no_secrets_and_no_test_packages() -> None:
     image = docker.from_env().images.get(Images.chosen().tally)
     config = image.attrs["Config"]
     assert config["User"] == "65532:65532"

@@ -24,7 +24,7 @@ _CODECS: dict[int, Callable[[bytes], Any]] = {
 }
 
 
-class Made(NamedTuple):
+class GeneratedBatch(NamedTuple):
     """A batch, and its records by offset if nothing about it was damaged."""
 
     batch: WholeBatch
@@ -48,7 +48,7 @@ class Batches:
         self._random = random
         self._base = 0
 
-    def batch(self) -> Made:
+    def batch(self) -> GeneratedBatch:
         """The next one; its offsets are after those of the one before."""
         random = self._random
         records = [self._record() for _ in range(random.choice((1, 1, 2, 5, 30)))]
@@ -73,7 +73,7 @@ class Batches:
         self._base += len(records)
         wanted = base if random.random() < 0.8 else base + random.randrange(len(records))
         batch = WholeBatch(memoryview(raw), wanted, base + len(records))
-        return Made(batch, None if is_damaged else records[wanted - base :])
+        return GeneratedBatch(batch, None if is_damaged else records[wanted - base :])
 
     def _record(self) -> RawRecord:
         random = self._random

@@ -24,7 +24,7 @@ from kernels.boundary import ReadLimits, RecordBatches, read_batches
 from kernels.record_format import APPEND_MS, FLAW_SHIFT, HEADERS, KEY, OFFSET, SIZE, UNREAD, VALUE
 from kernels.scan_event import NUMBER_FIELDS, SHORTEST_TYPE_BYTES, SPAN_FIELDS, Columns, scan_events
 from tests.agreement import assert_agreement
-from tests.fuzz.batches import Batches, Made
+from tests.fuzz.batches import Batches, GeneratedBatch
 from tests.fuzz.guard import Region, numpy_guarded_in
 from tests.fuzz.values import Values
 
@@ -137,7 +137,7 @@ def _batches() -> Part:
             count += len(made)
         return Counts(batches=count)
 
-    def read(made: Sequence[Made]) -> None:
+    def read(made: Sequence[GeneratedBatch]) -> None:
         regions = [Region(len(each.batch.raw)) for each in made]
         left = [
             (memoryview(region.text(each.batch.raw.tobytes())), each.batch.offset)  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ def _rows_of(reading: RecordBatches) -> list[tuple[int, tuple[Any, ...]]]:
     return found
 
 
-def _expected(made: Made) -> list[tuple[Any, ...]]:
+def _expected(made: GeneratedBatch) -> list[tuple[Any, ...]]:
     raw, records = made.batch.raw, made.records or []
     is_stamped = int.from_bytes(raw[21:23], "big") & 0x08
     return [

@@ -16,7 +16,7 @@ from tests.fuzz.child import Progress
 
 MOST_FINDINGS = 10
 """A part with this many findings is given up: most often they are one."""
-TELL_EVERY_S = 15.0
+REPORT_EVERY_S = 15.0
 HANGS_AFTER_S = 180.0
 """An example takes milliseconds; making a part ready, where everything has to be compiled, takes a minute."""
 READY_AFTER_S = 900.0
@@ -110,7 +110,7 @@ class Runner:
 
     def _watch(self, child: "subprocess.Popen[str]", path: Path) -> str:
         """Wait for a process; returns how it ended, empty when that was in order."""
-        told = moved = time.monotonic()
+        reported = moved = time.monotonic()
         seen = Progress.read(path)
         while child.poll() is None:
             time.sleep(_POLL_S)
@@ -121,8 +121,8 @@ class Runner:
                 child.kill()
                 child.wait()
                 return "the example does not end"
-            if now - told > TELL_EVERY_S:
-                told = now
+            if now - reported > REPORT_EVERY_S:
+                reported = now
                 self._say(self._summary(progress))
         if child.returncode < 0:
             return f"the process ended by {signal.Signals(-child.returncode).name}"

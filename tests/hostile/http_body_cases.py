@@ -151,7 +151,7 @@ async def batches_of_unknown_members(target: Target) -> None:
     refused(await target.post("/batch", b'{"interactions":[]%b}' % members(9 * MIB)), 422)
 
 
-async def filters_without_end(target: Target) -> None:
+async def oversized_filters(target: Target) -> None:
     """A filter of very many conditions, groups, values or keys is refused before it becomes SQL."""
     size = 200 * KIB
     for filters in (
@@ -192,7 +192,7 @@ async def lists_with_unknown_members(target: Target) -> None:
         refused(await target.post("/beacon-token", body), 400, 422)
 
 
-async def cursors_that_nobody_was_given(target: Target) -> None:
+async def forged_cursors(target: Target) -> None:
     """A cursor with a number beyond every bound, or with none, is refused."""
     place = mint_id()
     for value in ("9" * 400, "9" * 4_000, "NaN", "Infinity", "-Infinity", "1e999", "[]", "true", '"\\u0000"', "-1"):
@@ -208,7 +208,7 @@ async def cursors_that_nobody_was_given(target: Target) -> None:
         assert answer.status in (200, 422), (time[:30], answer)
 
 
-async def queries_without_end(target: Target) -> None:
+async def oversized_queries(target: Target) -> None:
     """A query of very many or very long parameters is refused or ignored in few words."""
     nothing = b'{"user_id":"nobody"}'
     for query in ("&" * 20_000, "a=1&" * 5_000, "limit=1&" * 2_000, "limit=" + "9" * 20_000, "page=" + "9" * 4_000):
@@ -281,7 +281,7 @@ async def pages_with_hostile_bodies(target: Target) -> None:
         refused(await target.post(f"/beacon?token={wrong}", b"{}", Origin="https://a.example"), 401)
 
 
-async def what_is_valid_beside_it(target: Target) -> None:
+async def valid_requests_among_hostile_ones(target: Target) -> None:
     """The largest valid events are accepted: two whole objects, escapes in every text, blanks around everything."""
     half = b'{"a":"%b"}' % (b"x" * (64 * KIB - 8))
     escaped = b"\\u0041" * 512
@@ -312,13 +312,13 @@ CASES: list[Case] = [
     batches_with_too_many_items,
     batches_with_two_lists,
     batches_of_unknown_members,
-    filters_without_end,
+    oversized_filters,
     lists_with_unknown_members,
-    cursors_that_nobody_was_given,
-    queries_without_end,
+    forged_cursors,
+    oversized_queries,
     pages_of_large_records,
     compressed_bombs,
     deletes_with_bodies,
     pages_with_hostile_bodies,
-    what_is_valid_beside_it,
+    valid_requests_among_hostile_ones,
 ]

@@ -10,7 +10,7 @@ from tests.http_lab import BEARER, EVENT, PATH
 KIB, MIB = 1024, 1024 * 1024
 
 
-async def heads_without_end(target: Target) -> None:
+async def endless_heads(target: Target) -> None:
     """A head that is too large, in one header, in many or in its URL, is refused with 431 or 414 before it ends."""
     for raw in (
         head("GET", "/v1/health", {"X-Long": "x" * 40 * KIB}),
@@ -28,7 +28,7 @@ async def heads_without_end(target: Target) -> None:
         assert (await wire.answer()).status == 200, "what is within the bounds is answered"
 
 
-async def a_head_that_drips(target: Target) -> None:
+async def a_slow_head(target: Target) -> None:
     """A head that comes a byte at a time is answered 408 in its time, whatever has come of it; blanks count as well."""
     async with target.wire() as wire, target.wire() as blanks, target.wire() as second:
         await second.send(HEALTH)
@@ -53,7 +53,7 @@ async def a_head_that_drips(target: Target) -> None:
                 each.cancel()
 
 
-async def connections_that_say_nothing(target: Target) -> None:
+async def silent_connections(target: Target) -> None:
     """A connection on which nothing comes is closed, a new one as well as one that was used."""
     async with target.wire() as fresh, target.wire() as used:
         await used.send(HEALTH)
@@ -62,7 +62,7 @@ async def connections_that_say_nothing(target: Target) -> None:
         assert await used.is_closed()
 
 
-async def bodies_that_do_not_come(target: Target) -> None:
+async def missing_bodies(target: Target) -> None:
     """A body that stops or drips is answered 408; one that nobody reads is waited for no longer than that."""
     length = {"Content-Length": "100000"}
     async with target.wire() as stopped, target.wire() as unread:
@@ -119,10 +119,10 @@ async def a_client_that_does_not_read(target: Target) -> None:
 
 
 CASES: list[Case] = [
-    heads_without_end,
-    a_head_that_drips,
-    connections_that_say_nothing,
-    bodies_that_do_not_come,
+    endless_heads,
+    a_slow_head,
+    silent_connections,
+    missing_bodies,
     more_connections_than_allowed,
     a_client_that_does_not_read,
 ]

@@ -49,7 +49,7 @@ async def bodies_in_small_chunks(target: Target) -> None:
             assert answer.status == 400, answer
 
 
-async def trailers_are_no_headers(target: Target) -> None:
+async def trailers_are_not_headers(target: Target) -> None:
     """Trailers after a chunked body neither name a namespace nor provide a key."""
     for trailer in (b"X-Namespace: elsewhere", b"Authorization: Bearer wrong", b"Idempotency-Key: " + b"x" * 600):
         async with target.wire() as wire:
@@ -61,7 +61,7 @@ async def trailers_are_no_headers(target: Target) -> None:
             assert (await wire.answer()).status == 401
 
 
-async def lengths_that_lie(target: Target) -> None:
+async def wrong_content_lengths(target: Target) -> None:
     """A length that is no number, comes twice or beside chunks is refused; half a body stores nothing."""
     for headers in (
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
@@ -95,7 +95,7 @@ async def lengths_that_lie(target: Target) -> None:
             assert answer.status == 400, (framing, answer)
     async with target.wire() as wire:
         await wire.send(head("POST", PATH, BEARER | {"Content-Length": "500"}) + BODY)
-        wire.say_no_more()
+        wire.finish_sending()
         assert await wire.answer_or_close() is None, "half a body is no event"
     async with target.wire() as wire:
         await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(len(BODY) - 1)}) + BODY)
@@ -119,7 +119,7 @@ async def bodies_beyond_their_limit(target: Target) -> None:
         assert await wire.is_closed(), "nobody reads a petabyte"
 
 
-async def a_client_that_expects_a_hundred(target: Target) -> None:
+async def requests_with_expect_100_continue(target: Target) -> None:
     """`Expect: 100-continue` is answered with 100 when the body is wanted, and with the error when it is not."""
     expecting = {"Expect": "100-continue", "Content-Length": str(len(BODY))}
     async with target.wire() as wire:
@@ -132,7 +132,7 @@ async def a_client_that_expects_a_hundred(target: Target) -> None:
         assert (await wire.answer()).status == 401
 
 
-async def upgrades_are_not_made(target: Target) -> None:
+async def upgrade_requests(target: Target) -> None:
     """A request to upgrade is answered as if it had not asked, and so are those after it."""
     for protocol in ("websocket", "h2c", "TLS/1.0", "x" * 1_000):
         asking = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "Sec-WebSocket-Key": "x"}
@@ -147,7 +147,7 @@ async def upgrades_are_not_made(target: Target) -> None:
             assert answer.status in (200, 503)
 
 
-async def what_is_no_http(target: Target) -> None:
+async def bytes_that_are_not_http(target: Target) -> None:
     """Requests other than HTTP/1.0 and 1.1 get 400 and a closed connection."""
     for raw in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
@@ -178,7 +178,7 @@ async def what_is_no_http(target: Target) -> None:
             assert answer.json["status"] == answer.status
 
 
-async def odd_but_allowed(target: Target) -> None:
+async def unusual_valid_requests(target: Target) -> None:
     """HTTP/1.0, whole URLs as targets and unknown paths are answered as HTTP says; an unknown method is 405."""
     async with target.wire() as wire:
         await wire.send(b"GET /v1/health HTTP/1.0\r\n\r\n")
@@ -195,7 +195,7 @@ async def odd_but_allowed(target: Target) -> None:
         assert (await target.call("GET", path)).status == 404
 
 
-async def headers_that_are_said_back(target: Target) -> None:
+async def reflected_headers(target: Target) -> None:
     """Nothing that a client sends in a header, a query or a path begins another header of the answer."""
     injected = "x%0d%0aSet-Cookie: a=b"
     for name in (
@@ -236,7 +236,7 @@ async def headers_that_are_said_back(target: Target) -> None:
             assert (await wire.answer()).status == 401
 
 
-async def clients_that_break_off(target: Target) -> None:
+async def clients_that_disconnect(target: Target) -> None:
     """Clients that leave in the middle of a head, a body or an answer cause a line of log each, and no error."""
     parts = (b"", b"GET", HEALTH[:-2], CREATE[:-1], CREATE, CHUNKED, CHUNKED + b"5\r\nhel", CREATE * 3)
     for reset in (True, False):
@@ -246,11 +246,11 @@ async def clients_that_break_off(target: Target) -> None:
                 if reset:
                     wire.reset()
                 else:
-                    wire.say_no_more()
+                    wire.finish_sending()
                     await wire.answer_or_close()
 
 
-async def both_kinds_of_addresses(target: Target) -> None:
+async def ipv4_and_ipv6_addresses(target: Target) -> None:
     """The API that listens on :: answers over IPv6 and over IPv4."""
     for host in ("::1", "127.0.0.1"):
         async with target.wire(host) as wire:
@@ -261,14 +261,14 @@ async def both_kinds_of_addresses(target: Target) -> None:
 CASES: list[Case] = [
     requests_sent_ahead,
     bodies_in_small_chunks,
-    trailers_are_no_headers,
-    lengths_that_lie,
+    trailers_are_not_headers,
+    wrong_content_lengths,
     bodies_beyond_their_limit,
-    a_client_that_expects_a_hundred,
-    upgrades_are_not_made,
-    what_is_no_http,
-    odd_but_allowed,
-    headers_that_are_said_back,
-    clients_that_break_off,
-    both_kinds_of_addresses,
+    requests_with_expect_100_continue,
+    upgrade_requests,
+    bytes_that_are_not_http,
+    unusual_valid_requests,
+    reflected_headers,
+    clients_that_disconnect,
+    ipv4_and_ipv6_addresses,
 ]

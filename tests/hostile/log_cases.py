@@ -93,7 +93,7 @@ async def beginning_within_a_batch(lab: Lab, random: Random) -> Attack:
         return Attack(log.records)
 
 
-async def reading_again(lab: Lab, random: Random) -> Attack:
+async def repeated_reading(lab: Lab, random: Random) -> Attack:
     """Records that are read again, because the table refused a row, get the same outcomes."""
     async with attacked(lab) as log:
         await lab.database.command(NARROWED)
@@ -107,7 +107,7 @@ async def reading_again(lab: Lab, random: Random) -> Attack:
         return Attack(log.records)
 
 
-async def transactions_given_up(lab: Lab, random: Random) -> Attack:
+async def aborted_transactions(lab: Lab, random: Random) -> Attack:
     """The audit takes every offset of a hostile batch for a record, and no marker of a transaction."""
     async with attacked(lab) as log:
         place: Any = {"topic": lab.settings.topic, "partition": AttackedTopic.PARTITION}
@@ -159,7 +159,7 @@ async def header_names_of_bytes(lab: Lab, random: Random) -> Attack:
         return Attack(log.records)
 
 
-async def headers_without_end(lab: Lab, random: Random) -> Attack:
+async def records_with_too_many_headers(lab: Lab, random: Random) -> Attack:
     """Records with very many headers become dead letters with their values, and those of others are stored."""
     async with attacked(lab) as log:
         many = [(random.randbytes(2), None)] * (MOST_HEADERS + 1)
@@ -312,10 +312,10 @@ CASES = named(
     shuffled_offsets,
     bytes_after_the_last_frame,
     beginning_within_a_batch,
-    reading_again,
-    transactions_given_up,
+    repeated_reading,
+    aborted_transactions,
     header_names_of_bytes,
-    headers_without_end,
+    records_with_too_many_headers,
     records_larger_than_events,
     batches_larger_than_their_bound,
     decompression_bombs,

@@ -14,7 +14,7 @@ from typing import Any
 from tally import serve
 
 PACE_S = 0.005
-TOLD_FROM_S = 0.01
+REPORTED_FROM_S = 0.01
 
 
 async def watch(stalls: Path) -> None:
@@ -24,7 +24,7 @@ async def watch(stalls: Path) -> None:
             begun, worked = time.perf_counter(), time.process_time()
             await asyncio.sleep(PACE_S)
             late_s = min(time.perf_counter() - begun - PACE_S, time.process_time() - worked)
-            if late_s >= TOLD_FROM_S:
+            if late_s >= REPORTED_FROM_S:
                 file.write(f"{late_s * 1000:.1f}\n")
                 file.flush()
 

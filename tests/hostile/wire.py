@@ -42,7 +42,7 @@ class Wire:
         except OSError:
             return
 
-    def say_no_more(self) -> None:
+    def finish_sending(self) -> None:
         """Close for writing."""
         self._writer.write_eof()
 

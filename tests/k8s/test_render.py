@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from tests.test_k8s import assert_sound, validate
+from tests.test_k8s import assert_consistent, validate
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -19,13 +19,13 @@ def rendered(folder: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(ran.stdout))
 
 
-def test_the_whole() -> None:
+def test_the_rendered_objects_are_valid_and_consistent() -> None:
     objects = rendered("deploy/k8s")
     for each in objects:
         validate(each)
         assert each["kind"] == "Namespace" or each["metadata"]["namespace"] == "tally"
         assert each["metadata"]["labels"]["app.kubernetes.io/part-of"] == "tally"
-    assert_sound(objects)
+    assert_consistent(objects)
     images = {
         container["image"]
         for each in objects
@@ -35,7 +35,7 @@ def test_the_whole() -> None:
     assert images == {"tally:0.1.0"}
 
 
-def test_scaling_by_keda() -> None:
+def test_keda_scales_the_consumer() -> None:
     """KEDA's kinds have no published schema here; only their rendering and targets are checked."""
     objects = rendered("deploy/k8s/keda")
     (scaled,) = [each for each in objects if each["kind"] == "ScaledObject"]

@@ -15,7 +15,7 @@ from runtime.ports import free_port
 from tests.cluster_lab import running_children
 from tests.http_lab import BEARER
 from tests.lab import Lab
-from tests.monitoring_lab import send_all_kinds, watched
+from tests.monitoring_lab import running_processes, send_all_kinds
 from tests.waiting import eventually_async
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy" / "monitoring"
@@ -32,8 +32,8 @@ NOT_HAPPENING = (
 
 
 async def test_every_panel_has_data(lab: Lab, stack: Stack, tmp_path: Path) -> None:
-    async with watched(lab, tmp_path) as eyes, httpx.AsyncClient(headers=BEARER) as client:
-        targets = [url.removeprefix("http://") for url in eyes]
+    async with running_processes(lab, tmp_path) as urls, httpx.AsyncClient(headers=BEARER) as client:
+        targets = [url.removeprefix("http://") for url in urls]
         with running_children() as children:
             port = free_port()
             command = [
@@ -58,7 +58,7 @@ async def test_every_panel_has_data(lab: Lab, stack: Stack, tmp_path: Path) -> N
                 return len(found) == 2
 
             await eventually_async(is_scraped)
-            await send_all_kinds(lab, client, eyes.api)
+            await send_all_kinds(lab, client, urls.api)
             for query in QUERIES:
                 if any(name in query for name in NOT_HAPPENING):
                     await ask(query)

@@ -12,7 +12,7 @@ from tests.http_lab import consuming, served, with_key
 from tests.lab import Lab
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
-HERE = "http://127.0.0.1:8080"
+DOCUMENTED_URL = "http://127.0.0.1:8080"
 
 
 def blocks(language: str) -> list[str]:
@@ -23,12 +23,12 @@ def run(command: list[str], text: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, check=False, capture_output=True, text=True, input=text, env=os.environ, timeout=120)
 
 
-async def test_the_calls_of_the_page_run(lab: Lab) -> None:
+async def test_the_documented_calls_run(lab: Lab) -> None:
     settings = with_key(lab.settings, read_wait_ms=60_000, delivery_timeout_ms=60_000, api_namespaces=("default",))
     async with served(settings) as url, consuming(lab.settings):
 
         def here(text: str) -> str:
-            return text.replace(HERE, url).replace("your-key", "a-secret-key")
+            return text.replace(DOCUMENTED_URL, url).replace("your-key", "a-secret-key")
 
         shell = here("set -e\n" + "\necho\n".join(blocks("bash")).replace("curl -s", "curl -sS --fail"))
         done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell)
@@ -59,7 +59,7 @@ async def test_the_calls_of_the_page_run(lab: Lab) -> None:
         ]
 
 
-async def test_the_error_of_the_page_is_what_is_answered(lab: Lab) -> None:
+async def test_the_documented_error_is_returned(lab: Lab) -> None:
     (shown,) = blocks("json")
     async with served(with_key(lab.settings)) as url:
         event = '{"feature_id": "d", "interaction_type": ["click"], "position": "x"}'

@@ -24,7 +24,7 @@ PAIRS = (
 
 
 @pytest.mark.parametrize(("failpoint", "fault", "store"), PAIRS)
-async def test_a_fault_at_a_seam_changes_nothing(
+async def test_a_fault_at_a_failpoint_changes_nothing(
     stack: Stack, tmp_path: Path, failpoint: str, fault: str, store: str
 ) -> None:
     result = await Run(Plan(1, 4711, failpoint, fault, 1, store), stack, tmp_path).execute()
@@ -54,13 +54,13 @@ for control, begin in CONTROLS.items():
 """
 
 
-def test_each_control_still_finds_what_it_breaks() -> None:
+def test_each_control_can_still_be_applied() -> None:
     """One that fails to begin would look like one that was caught. Each begins in a process without the others."""
     ran = subprocess.run([sys.executable, "-c", BEGIN_EACH], check=True, capture_output=True, text=True, timeout=60)
     assert ran.stdout.splitlines() == [f"{control} 0" for control in CONTROLS], ran.stderr
 
 
-def test_every_seam_meets_every_fault_several_times_in_a_thousand_runs() -> None:
+def test_every_failpoint_gets_every_fault_several_times_in_a_thousand_runs() -> None:
     plans = [plan(number, 1) for number in range(1_000)]
     for failpoint in FAILPOINTS:
         for fault in FAULTS:

@@ -29,18 +29,18 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         running = Running(tmp_path_factory.mktemp("up") / "data", "--no-demo", "--workers", "2", "--port", str(port))
         try:
             eventually(running.is_ready)
-            assert f"port {port} is taken: the API answers on" in running.said()
+            assert f"port {port} is taken: the API answers on" in running.output()
             yield running
             pids = running.pids()
         finally:
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(60) == INTERRUPTED, running.said()
+            assert running.process.wait(60) == INTERRUPTED, running.output()
         assert not any(map(is_running, pids))
-        assert "stopping" in running.said()
-        assert "Traceback" not in running.said()
+        assert "stopping" in running.output()
+        assert "Traceback" not in running.output()
 
 
-def test_status_tells_machines_everything(up: Running) -> None:
+def test_status_as_json_is_complete(up: Running) -> None:
     status = up.json("status")
     assert status["ready"] is True
     assert set(status["pids"]) == {"kafka", "redis", "clickhouse", "api", "workers"}
@@ -68,7 +68,7 @@ def test_keys_and_passwords_are_shown_when_asked_for(up: Running) -> None:
 
 def test_no_secret_is_in_a_log_an_argument_or_a_file_for_others(up: Running) -> None:
     secrets = json.loads((up.data_dir / "credentials.json").read_text()).values()
-    logs = {path.name: path.read_text() for path in (up.data_dir / "logs").iterdir()} | {"up": up.said()}
+    logs = {path.name: path.read_text() for path in (up.data_dir / "logs").iterdir()} | {"up": up.output()}
     assert {"kafka.log", "redis.log", "clickhouse.log", "api.log", "worker-0.log"} <= set(logs)
     arguments = {str(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in [*up.pids(), up.process.pid]}
     for where, text in (logs | arguments).items():
@@ -78,7 +78,7 @@ def test_no_secret_is_in_a_log_an_argument_or_a_file_for_others(up: Running) -> 
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_an_event_goes_in_and_its_record_comes_out(up: Running) -> None:
+def test_an_emitted_event_can_be_looked_up(up: Running) -> None:
     lines = '{"feature_id": "d", "interaction_type": ["click"], "position": 0}\n\nnot json\n'
     done = up.tally("emit", "-", "--json", given=lines)
     assert done.returncode == 1, "one line was refused"
@@ -104,7 +104,7 @@ def test_importing_twice_stores_once(up: Running) -> None:
     assert "500 duplicates" in up.tally(*command).stdout
 
 
-def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
+def test_counts_are_exact_after_workers_are_killed(up: Running) -> None:
     """30,000 events, 5 % duplicates, a worker killed twice on the way: stored + duplicates = 30,000."""
     before = up.status()
     simulate = subprocess.Popen(
@@ -126,10 +126,10 @@ def test_counts_are_exact_though_workers_are_killed(up: Running) -> None:
     eventually(lambda: len(up.status()["pids"]["workers"]) == 2)
     accounts = up.json("audit")
     assert (accounts["balances"], accounts["difference"]) == (True, 0)
-    assert up.said().count("was ended by signal 9; restarting in") == 2
+    assert up.output().count("was ended by signal 9; restarting in") == 2
 
 
-def test_simulating_a_number_of_events_at_a_pace_ends(up: Running) -> None:
+def test_simulating_a_number_of_events_at_a_rate_ends(up: Running) -> None:
     counted = up.json("simulate", "--events", "20", "--rate", "100")
     assert counted["accepted"] == counted["stored"] + counted["duplicates"] == 20
 
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_simulate_with_its_counts(up: Running) -> None:
     assert counted["accepted"] == counted["stored"] + counted["duplicates"] > 100
 
 
-def test_what_people_send_is_shown_as_it_is(up: Running) -> None:
+def test_event_text_with_markup_is_shown_unchanged(up: Running) -> None:
     event = {"feature_id": "d", "interaction_type": ["impression"], "position": 0, "retriever_id": "[/x] [red]r"}
     up.json("emit", "-", given=json.dumps(event))
     eventually(lambda: "[/x] [red]r" in up.tally("report", "retrievers").stdout)
@@ -159,16 +159,16 @@ def test_a_patch_that_nests_too_deep_is_refused(up: Running) -> None:
 
 
 def test_hints_name_commands_as_they_were_called(up: Running, tmp_path: Path) -> None:
-    assert f"passwords and the API key: {TALLY} status --show-secrets" in up.said()
+    assert f"passwords and the API key: {TALLY} status --show-secrets" in up.output()
     here = Path(TALLY).parent
 
-    def said(command: str, **more: str) -> str:
+    def error_of(command: str, **more: str) -> str:
         words = [command, "status", "--data-dir", str(tmp_path)]
         return subprocess.run(words, cwd=here, env=CLEAN | more, capture_output=True, text=True, check=False).stderr
 
-    assert "start one with `./tally up`" in said("./tally")
-    assert f"start one with `{TALLY} up`" in said(TALLY, PATH="/usr/bin")
-    assert "start one with `tally up`" in said(TALLY, PATH=f"{here}:/usr/bin")
+    assert "start one with `./tally up`" in error_of("./tally")
+    assert f"start one with `{TALLY} up`" in error_of(TALLY, PATH="/usr/bin")
+    assert "start one with `tally up`" in error_of(TALLY, PATH=f"{here}:/usr/bin")
 
 
 def test_a_missing_topic_is_named(up: Running) -> None:
@@ -199,7 +199,7 @@ def test_draining_beside_running_workers_ends(up: Running) -> None:
     assert counts["stored"] == up.json("status")["stored"]
 
 
-def test_a_consumer_with_the_wrong_table_stops_for_good(up: Running) -> None:
+def test_a_consumer_with_the_wrong_database_ends_with_a_fatal_error(up: Running) -> None:
     environment = CLEAN | {"TALLY_DATABASE": "nowhere"}
     command = [TALLY, "consume", "--data-dir", str(up.data_dir)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
@@ -208,7 +208,7 @@ def test_a_consumer_with_the_wrong_table_stops_for_good(up: Running) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_key_is_made_shown_once_and_revoked(up: Running) -> None:
+def test_a_key_is_created_shown_once_and_revoked(up: Running) -> None:
     made = up.json("keys", "create", "a test's", "--scopes", "write,read", "--namespaces", "shop")
     api = up.json("status")["endpoints"]["api"]
     event = {"feature_id": "d", "interaction_type": ["click"], "position": 0}
@@ -229,7 +229,7 @@ def test_a_key_is_made_shown_once_and_revoked(up: Running) -> None:
     assert up.tally("keys", "revoke", "nothing").returncode == 1
 
 
-def test_processes_of_the_api_share_a_port_and_one_that_dies_comes_back(up: Running) -> None:
+def test_api_processes_share_a_port_and_are_restarted(up: Running) -> None:
     port = free_port()
     command = [TALLY, "serve", "all", "--workers", "2", "--port", str(port), "--data-dir", str(up.data_dir)]
     event = {"feature_id": "d", "interaction_type": ["click"], "position": 0}
@@ -270,7 +270,7 @@ def test_a_second_stack_in_the_same_folder_is_refused(up: Running) -> None:
     assert "already runs" in done.stderr
 
 
-def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
+def test_a_starting_or_stopping_stack_is_not_reported_as_missing(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", "--no-demo", "--workers", "1")
     pid = running.process.pid
 
@@ -290,7 +290,7 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
         eventually(running.is_ready)
         running.process.terminate()
         says("stopping")
-        assert running.process.wait(60) == 0, running.said()
+        assert running.process.wait(60) == 0, running.output()
         assert "no stack runs in" in running.tally("status").stderr
     finally:
         running.process.kill()
@@ -299,8 +299,8 @@ def test_a_stack_that_starts_or_stops_is_no_missing_one(tmp_path: Path) -> None:
 
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", "--for", "3", "--rate", "100")
-    assert running.process.wait(120) == 0, running.said()
-    said = running.said()
+    assert running.process.wait(120) == 0, running.output()
+    said = running.output()
     assert "imported 10,000 Open Bandit rows: 10,000 stored, 0 duplicates" in said
     assert "simulated 300 events in 3 s: " in said
     assert " 0 pending" in said
@@ -309,7 +309,7 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert "lag 0" in said
 
 
-def test_nothing_is_left_when_up_is_killed(tmp_path: Path) -> None:
+def test_no_process_is_left_when_up_is_killed(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", "--no-demo")
     eventually(running.is_ready)
     pids = running.pids()

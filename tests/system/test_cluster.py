@@ -36,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretStr]:
         yield valkey_nodes(children, tmp_path_factory.mktemp("valkey"), masters=3).url
 
 
-async def test_a_cluster_is_recognised_and_serves(lab: Lab, cluster: SecretStr) -> None:
+async def test_a_cluster_is_detected_and_used(lab: Lab, cluster: SecretStr) -> None:
     lab.settings = lab.settings.model_copy(update={"redis": cluster})
     await lab.emit_all(itertools.islice(iter(Simulator(21, duplicates=0.3)), 2_000))
     counts = await lab.drain(batch_rows=300)
@@ -64,7 +64,7 @@ async def test_claims_lost_by_one_node_are_rebuilt(lab: Lab, cluster: SecretStr)
     assert (counts.stored, counts.duplicates) == (0, 500)
 
 
-async def test_a_broker_and_a_master_may_die(stack: Stack, tmp_path: Path) -> None:
+async def test_events_survive_the_failure_of_a_broker_and_a_master(stack: Stack, tmp_path: Path) -> None:
     """Three brokers, three masters with a replica each, four workers; one of each is killed under load."""
     with (
         running_children() as children,

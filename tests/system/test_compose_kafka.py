@@ -17,7 +17,7 @@ from tests.access_lab import grant_in_kafka, kafka_rights
 from tests.cluster_lab import running_children
 from tests.test_compose import SERVICES
 
-IMAGES_OWN = {"NODE_ID", "PROCESS_ROLES", "CONTROLLER_QUORUM_VOTERS", "LOG_DIRS"}
+SET_BY_IMAGE = {"NODE_ID", "PROCESS_ROLES", "CONTROLLER_QUORUM_VOTERS", "LOG_DIRS"}
 """Settings of the embedded broker only."""
 
 
@@ -29,7 +29,7 @@ def properties_of(ports: dict[str, int]) -> dict[str, str]:
         text = re.sub(r"\$\{(\w+)_PASSWORD.*?\}", r"the-password-of-\1", str(value))
         for listener, port in ports.items():
             text = re.sub(rf"\b{listener}://[\w.]*:\d+", f"{listener}://{HOST}:{port}", text)
-        if key not in IMAGES_OWN:
+        if key not in SET_BY_IMAGE:
             found[key.lower().replace("_", ".")] = text
     return found
 
@@ -61,7 +61,7 @@ def settings_of(role: str, address: str, password: str = "") -> Settings:
     )
 
 
-async def test_each_role_comes_in_with_its_password_and_does_what_it_may(address: str, tmp_path: Path) -> None:
+async def test_each_role_logs_in_and_has_its_rights(address: str, tmp_path: Path) -> None:
     administrator = settings_of("admin", address)
     rights = kafka_rights(administrator.topic, administrator.dead_letter_topic_name, administrator.group)
     await grant_in_kafka(administrator, rights)

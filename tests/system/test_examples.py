@@ -30,7 +30,7 @@ async def test_the_python_example_emits_an_event(lab: Lab) -> None:
     assert await lab.rows("SELECT feature_id, user_id FROM interactions") == [("doc-17", "ada")]
 
 
-async def test_the_example_of_another_client_puts_an_event_where_it_belongs(lab: Lab) -> None:
+async def test_the_example_of_another_client_uses_the_partition_of_the_key(lab: Lab) -> None:
     (example,) = blocks("docs/wire.md", "python")
     done = await asyncio.to_thread(run, [sys.executable, "-c", example], lab, ROOT)
     assert done.returncode == 0, done.stderr

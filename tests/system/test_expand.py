@@ -95,7 +95,7 @@ async def until_settled(lab: Lab) -> None:
     await eventually_async(is_settled, WAIT_S)
 
 
-async def test_under_load_nothing_is_lost_and_duplicates_are_found_across_it(lab: Lab, tmp_path: Path) -> None:
+async def test_an_expansion_under_load_loses_nothing_and_finds_duplicates(lab: Lab, tmp_path: Path) -> None:
     traffic = iter(Simulator(61, duplicates=0))
     before, is_over = list(itertools.islice(traffic, 300)), asyncio.Event()
     imported = list(itertools.islice(read_log("random", "all", lab.settings.namespace), 200))
@@ -129,7 +129,7 @@ async def test_under_load_nothing_is_lost_and_duplicates_are_found_across_it(lab
     assert deep.balances, deep
 
 
-async def test_without_workers_it_gives_up_and_releases(lab: Lab) -> None:
+async def test_an_expansion_without_workers_fails_and_releases_the_topic(lab: Lab) -> None:
     await lab.emit(click())
     with pytest.raises(Unavailable, match="1 records were not committed within 1 s"):
         await to(lab.settings, 8, drain_timeout_s=1).run()
@@ -138,7 +138,7 @@ async def test_without_workers_it_gives_up_and_releases(lab: Lab) -> None:
         assert len(await kafka.partition_numbers(admin, lab.settings.topic)) == 4
 
 
-async def test_interrupted_it_goes_on_where_it_was(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interrupted_expansion_continues(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     await lab.emit(click())
     await lab.drain()
 
@@ -157,7 +157,7 @@ async def test_interrupted_it_goes_on_where_it_was(lab: Lab, monkeypatch: pytest
     assert await to(lab.settings, 8).run() == 4, "again: nothing to do"
 
 
-async def test_what_cannot_be_is_refused(lab: Lab) -> None:
+async def test_an_impossible_expansion_is_refused(lab: Lab) -> None:
     for wrong in (2, 4, 6):
         with pytest.raises(SettingsError, match="--partitions: the topic has 4, so 8 or another multiple"):
             await to(lab.settings, wrong).run()
@@ -166,7 +166,7 @@ async def test_what_cannot_be_is_refused(lab: Lab) -> None:
         await to(lab.settings, 16).run()
 
 
-def test_a_partition_inherits_from_where_its_keys_lay() -> None:
+def test_a_partition_inherits_from_earlier_partitions_of_its_keys() -> None:
     expansions = Expansions([Expansion(4, 8, [10, 11, 12, 13], 0), Expansion(8, 24, list(range(20, 28)), 1)])
     for number in range(2_000):
         key = b"key-%d" % number
@@ -178,7 +178,7 @@ def test_a_partition_inherits_from_where_its_keys_lay() -> None:
     assert [tuple(each) for each in expansions.ancestors(21)] == [(1, 11), (5, 25)]
 
 
-async def test_misplaced_events_neither_keep_it_from_ending_nor_are_lost(lab: Lab, tmp_path: Path) -> None:
+async def test_misplaced_events_do_not_block_an_expansion_and_are_not_lost(lab: Lab, tmp_path: Path) -> None:
     """Workers cannot move them while the topic takes no records. What was placed by the old count stays where it is."""
     executions = [f"exec-{number}" for number in range(40)]
     homes = {each: [partition_of(f"default:{each}".encode(), count) for count in (4, 8)] for each in executions}

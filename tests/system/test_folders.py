@@ -32,7 +32,7 @@ def all_found(running: Running, ids: list[str]) -> bool:
     return all(running.as_process("lookup", each).returncode == 0 for each in ids)
 
 
-def test_the_second_start_finds_what_the_first_has_stored(tmp_path: Path) -> None:
+def test_the_second_start_finds_the_data_of_the_first(tmp_path: Path) -> None:
     work, data_dir = tmp_path / "work", tmp_path / NAME / "data, 2"
     marker = poisoned(work)
     data_dir.parent.mkdir()
@@ -46,7 +46,7 @@ def test_the_second_start_finds_what_the_first_has_stored(tmp_path: Path) -> Non
             assert sum(each["end_offset"] for each in running.status()["partitions"]) == start
         finally:
             running.process.send_signal(signal.SIGINT)
-            assert running.process.wait(60) == INTERRUPTED, running.said()
+            assert running.process.wait(60) == INTERRUPTED, running.output()
     assert not marker.exists()
     assert (data_dir / "kafka" / "data" / "meta.properties").exists()
     assert {path.name for path in tmp_path.iterdir()} == {work.name, NAME}

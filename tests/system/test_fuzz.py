@@ -23,7 +23,7 @@ SEED = 7
 CRASHING = f"{__name__}:crashing"
 
 
-def test_no_example_of_the_everyday_seed_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_of_a_fixed_seed_have_no_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A crash, a disagreement of scanner and validator, or a read outside an array would be one."""
     # Without the parts that are compiled with bounds checks: compiling them takes a minute.
     parts = [argument for name in ("scan", "rows", "batches") for argument in ("--only", name)]
@@ -114,7 +114,7 @@ def test_an_example_that_does_not_end_is_a_finding(monkeypatch: pytest.MonkeyPat
     assert "does not end" in result.findings[0]
 
 
-def test_it_is_resumed_after_the_last_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_resumes_after_its_last_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--only", "scan", "--examples", "2", "--state", str(tmp_path / "state.json")]
     assert main(["--seed", "9", *arguments]) == 0
     assert main(["--resume", *arguments]) == 0

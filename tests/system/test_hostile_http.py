@@ -18,7 +18,9 @@ async def target(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Asyn
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-async def test_what_must_hold_holds(target: Target, case: Case, record_property: Callable[[str, object], None]) -> None:
+async def test_the_api_withstands_an_attack_over_http(
+    target: Target, case: Case, record_property: Callable[[str, object], None]
+) -> None:
     seen = await run_case(target, case)
     for name, value in seen._asdict().items():
         record_property(name, value)

@@ -9,7 +9,7 @@ from tests.lab import Lab
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_an_attack_through_the_log(lab: Lab, name: str) -> None:
+async def test_a_worker_withstands_an_attack_through_the_log(lab: Lab, name: str) -> None:
     """The statement in the case's docstring holds."""
     attack = await CASES[name](lab, Random(name))
     assert attack.tries

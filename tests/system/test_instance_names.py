@@ -56,16 +56,16 @@ def consume(settings: Settings, log: Path) -> Iterator[Consume]:
         running.process.wait(60)
 
 
-async def test_the_second_of_a_name_is_refused_and_the_first_goes_on(lab: Lab, tmp_path: Path) -> None:
+async def test_a_second_worker_of_a_name_is_refused_and_the_first_continues(lab: Lab, tmp_path: Path) -> None:
     """The second says so; its supervisor does not try again."""
     with consume(lab.settings, tmp_path / "first.log") as first:
         await asyncio.to_thread(eventually, first.has_partitions)
         with consume(lab.settings, tmp_path / "second.log") as second:
             assert await asyncio.to_thread(second.process.wait, 60) == SettingsError.exit_code
-            told = second.log.read_text()
-        assert f"another worker runs under the name {INSTANCE}" in told
-        assert "choose another --name" in told
-        assert "Traceback" not in told
+            logged = second.log.read_text()
+        assert f"another worker runs under the name {INSTANCE}" in logged
+        assert "choose another --name" in logged
+        assert "Traceback" not in logged
         await lab.put(as_json(), partition=1)
         await eventually_async(lambda: _has_rows(lab, 1))
         assert first.log.read_text().count("partitions 0, 1, 2, 3") == 1, "it was never disturbed"

@@ -38,7 +38,9 @@ async def test_a_client_reads_what_it_has_just_written(lab: Lab) -> None:
         await asyncio.gather(*(write_and_read(api, TRIES // AT_ONCE) for _ in range(AT_ONCE)))
 
 
-async def test_a_mix_of_calls_and_a_broker_that_stops(stack: Stack, settings: Settings, tmp_path: Path) -> None:
+async def test_a_mix_of_calls_has_no_problems_while_a_broker_stops(
+    stack: Stack, settings: Settings, tmp_path: Path
+) -> None:
     options = argparse.Namespace(clients=12, tries=40, seconds=3.0, measure=1.0, stopped=1.5, folder=tmp_path)
     patient = mix.STOPPED_ACK_MS
     mix.STOPPED_ACK_MS = 500

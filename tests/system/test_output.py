@@ -40,7 +40,7 @@ def test_printable_text_has_no_character_that_acts_on_a_terminal(text: str) -> N
     shown.encode()
 
 
-def test_text_that_people_write_stays_as_it_is() -> None:
+def test_ordinary_text_is_unchanged() -> None:
     text = "Grüße, 東京, می‌خواهم, 👩‍💻, 1\u00a0000 €"
     assert printable(text) == text
 
@@ -56,7 +56,7 @@ def test_everything_a_command_prints_is_escaped(capsys: Capture) -> None:
     assert not {"\x1b", "\x9b", "\u202e", "\r"} & set(printed)
 
 
-def test_a_table_cuts_no_value_off(capsys: Capture) -> None:
+def test_a_table_truncates_no_value(capsys: Capture) -> None:
     shown = table(*"abcdefgh")
     shown.add_row(*["x" * 40] * 8)
     out.print(shown)
@@ -119,7 +119,7 @@ def test_help_that_cannot_be_printed_is_an_error_of_one_line(name: str) -> None:
     assert (done.returncode, done.stderr) == (141, "error: cannot write to standard output: Broken pipe\n")
 
 
-def test_a_reader_that_is_gone_ends_a_command_as_a_pipe_ends_others() -> None:
+def test_a_broken_pipe_ends_a_command_with_exit_code_141() -> None:
     for more in ((), ("--json",)):
         with pipe_without_reader() as stdout:
             done = finished([*CAPACITY, *more], stdout=stdout)
@@ -178,7 +178,7 @@ async def test_emit_from_a_closed_standard_input_is_an_error_of_one_line(lab: La
     assert (done.returncode, done.stderr) == (1, "error: cannot read from standard input: it is closed\n")
 
 
-async def test_a_dead_letter_is_shown_without_a_word_of_the_libraries(lab: Lab) -> None:
+async def test_a_dead_letter_is_shown_without_library_messages(lab: Lab) -> None:
     place = await lab.put(b"\x1b[31mno JSON")
     await lab.put(b"nor this")
     await lab.drain()

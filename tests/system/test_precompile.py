@@ -51,7 +51,7 @@ print(sorted(compiled() - before))
 """
 
 
-def test_nothing_is_compiled_later() -> None:
+def test_nothing_is_compiled_after_precompilation() -> None:
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "[]"

@@ -57,7 +57,7 @@ def change(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after))
 
 
-def test_a_constant_of_another_module_is_compiled_anew(tree: Path) -> None:
+def test_a_changed_constant_of_another_module_is_recompiled(tree: Path) -> None:
     """`scan_int32` contains MAX_INT32, which a module without compiled functions defines."""
     bounds = tree / "schemas" / "interaction.py"
     assert "@compiled" not in bounds.read_text()
@@ -68,7 +68,7 @@ def test_a_constant_of_another_module_is_compiled_anew(tree: Path) -> None:
     assert run_in(tree) == (2**31 - 1, 1), "the same sources as at first, and the same machine code"
 
 
-async def test_an_added_field_is_a_line_of_the_model_and_a_migration(settings: Settings, tmp_path: Path) -> None:
+async def test_an_added_field_needs_only_a_model_line_and_a_migration(settings: Settings, tmp_path: Path) -> None:
     """`tests.added_fields` has the checks: emitting, scanning, storing, reading, filtering, erasing."""
     for package in (*MAY_IMPORT, "tests"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

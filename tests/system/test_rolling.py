@@ -94,7 +94,7 @@ class Load:
                 await asyncio.sleep(0.05)
 
 
-async def test_a_rolling_restart_under_load(stack: Stack, tmp_path: Path) -> None:
+async def test_a_rolling_restart_under_load_loses_nothing(stack: Stack, tmp_path: Path) -> None:
     update = {"api_key": SecretStr(KEY), "rate_limit_per_s": 0}
     settings = settings_of_its_own(stack, tmp_path).model_copy(update=update)
     async with lab_of(settings) as lab, httpx.AsyncClient(headers=BEARER) as client:
@@ -105,7 +105,7 @@ async def test_a_rolling_restart_under_load(stack: Stack, tmp_path: Path) -> Non
             clients = [asyncio.create_task(load.run(client)) for _ in range(CLIENTS)]
             for name in (*WORKERS, *APIS):
                 before = len(load.created)
-                await eventually_async(lambda before=before: _has_gone_on(load, before))  # type: ignore[misc]
+                await eventually_async(lambda before=before: _has_continued(load, before))  # type: ignore[misc]
                 await fleet.restart(name)
             load.over.set()
             await asyncio.gather(*clients)
@@ -122,5 +122,5 @@ async def test_a_rolling_restart_under_load(stack: Stack, tmp_path: Path) -> Non
         assert executions == len(load.created), f"after {load.retries} retries"
 
 
-async def _has_gone_on(load: Load, before: int) -> bool:
+async def _has_continued(load: Load, before: int) -> bool:
     return len(load.created) >= before + 50

@@ -30,7 +30,7 @@ async def conforms(url: str, folder: Path, *options: str) -> None:
     assert b" passed" in said
 
 
-async def test_the_schema_says_what_is_answered(address: str, tmp_path: Path) -> None:
+async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
     """Nothing but what is documented is answered, what the schema forbids is refused, and never a 500."""
     # A schema cannot express everything: which text is a cursor or a time, which fields contradict one another;
     # and to it 78.0 is an integer.

@@ -40,7 +40,7 @@ def secure(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield found
 
 
-async def test_events_pass_through_all_of_it(secure: Secure) -> None:
+async def test_events_are_stored_and_read_with_all_security_settings(secure: Secure) -> None:
     """Each role is a user of its own in each store, and may do what it needs."""
     collecting, reading = (
         with_key(secure.of(role), read_wait_ms=30_000, rate_limit_per_s=1_000)
@@ -92,7 +92,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("role", REFUSED)
-async def test_a_role_may_do_nothing_else_in_clickhouse(secure: Secure, role: str) -> None:
+async def test_a_role_has_no_other_rights_in_clickhouse(secure: Secure, role: str) -> None:
     await migrate(secure.settings)
     async with connect(secure.of(role)) as database:
         for sql in REFUSED[role]:
@@ -100,7 +100,7 @@ async def test_a_role_may_do_nothing_else_in_clickhouse(secure: Secure, role: st
                 await database.command(sql)
 
 
-async def test_a_role_may_do_nothing_else_in_redis(secure: Secure) -> None:
+async def test_a_role_has_no_other_rights_in_redis(secure: Secure) -> None:
     for role in ("tally_worker", "tally_collector", "tally_reader"):
         async with connect_redis(secure.of(role)) as redis:
             assert isinstance(redis, Redis)
@@ -109,7 +109,7 @@ async def test_a_role_may_do_nothing_else_in_redis(secure: Secure) -> None:
                     await refused
 
 
-async def test_a_role_may_do_nothing_else_in_kafka(secure: Secure) -> None:
+async def test_a_role_has_no_other_rights_in_kafka(secure: Secure) -> None:
     await kafka.create_topics(secure.settings)
     for role in ("tally_worker", "tally_collector", "tally_reader"):
         async with kafka.admin(secure.of(role)) as client:
@@ -153,7 +153,7 @@ async def test_a_certificate_that_is_not_trusted_is_fatal_for_each_store(secure:
                 pass
 
 
-async def test_half_of_the_settings_is_refused(secure: Secure, tmp_path: Path) -> None:
+async def test_incomplete_security_settings_are_refused(secure: Secure, tmp_path: Path) -> None:
     without = secure.settings.model_copy(update={"kafka_password": SecretStr("")})
     with pytest.raises(SettingsError, match="TALLY_KAFKA_PASSWORD"):
         connection_options(without)
@@ -164,7 +164,7 @@ async def test_half_of_the_settings_is_refused(secure: Secure, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["TALLY_KAFKA_PASSWORD", "TALLY_REDIS"])
-async def test_with_a_wrong_password_every_process_says_so_and_exits(secure: Secure, name: str) -> None:
+async def test_every_process_exits_with_an_error_on_a_wrong_password(secure: Secure, name: str) -> None:
     async with lab_of(secure.settings):
         environment = CLEAN | secure.settings.model_copy(update=wrong(secure)[name]).as_environment()
         roles = ("collector", "reader") if name == "TALLY_KAFKA_PASSWORD" else ("all",)

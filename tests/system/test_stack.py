@@ -56,12 +56,12 @@ async def test_data_survives_a_restart_beside_another_stack(stack: Stack, tmp_pa
             assert await database.rows("SELECT count() FROM interactions") == [(0,)]
 
 
-def test_one_stack_a_data_directory(stack: Stack) -> None:
+def test_a_data_directory_has_one_stack(stack: Stack) -> None:
     with pytest.raises(TallyError, match="already runs"), Stack(Settings(data_dir=stack.log_dir.parent)):
         pass
 
 
-def test_a_part_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_failed_service_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     with Stack(Settings(data_dir=tmp_path)) as own:
         os.kill(own.pid("redis"), signal.SIGKILL)
         eventually(lambda: failure_of(own) != "")
@@ -70,16 +70,14 @@ def test_a_part_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> No
         own.check()
 
 
-def test_a_part_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     (tmp_path / "valkey").mkdir()
     (tmp_path / "valkey" / "dump.rdb").write_bytes(b"this is no snapshot")
     with pytest.raises(ChildFailed, match=r"redis exited with 1 while starting(.|\n)*Wrong signature"):
         Stack(Settings(data_dir=tmp_path)).__enter__()
 
 
-def test_a_port_that_another_program_takes_is_left_to_it(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_of_another_program_is_not_taken(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Valkey's, the third that is asked for: it was free when it was looked for."""
     taken = int(stack.stack_file().endpoints.redis.rpartition(":")[2].partition("/")[0])
     ports = itertools.chain([free_port(), free_port(), taken], iter(free_port, None))
@@ -89,7 +87,7 @@ def test_a_port_that_another_program_takes_is_left_to_it(
         assert f":{taken}" not in other.stack_file().endpoints.redis
 
 
-def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+def test_no_process_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom pathlib import Path\nfrom deploy.embedded.stack import Stack\n"
         "from runtime.settings import Settings\n"
@@ -123,7 +121,7 @@ def test_a_java_home_without_java_is_named(tmp_path: Path, monkeypatch: pytest.M
         Stack(Settings(data_dir=tmp_path / "data")).__enter__()
 
 
-def test_a_process_that_has_gone_does_not_exist() -> None:
+def test_an_ended_process_does_not_exist() -> None:
     assert process_exists(os.getpid())
     assert not process_exists(2**22 + 1)
 

@@ -16,7 +16,7 @@ from tests.waiting import eventually_async
 
 __all__ = ["quick"]
 
-DYING = [
+CRASHING_WORKER = [
     sys.executable,
     "-c",
     "from consumers import failpoints, worker\n"
@@ -66,7 +66,7 @@ async def test_a_record_that_ends_every_worker_is_named(lab: Lab, quick: Setting
         return (tmp_path / "worker-0.log").read_text().count("it dies at this record") > 1
 
     async with api_of(quick) as api:
-        with supervised(quick, DYING, tmp_path):
+        with supervised(quick, CRASHING_WORKER, tmp_path):
             await eventually_async(has_died_twice)
             await is_named(quick, api, 3, 1)
         async with working(quick):

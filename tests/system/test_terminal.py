@@ -33,12 +33,12 @@ say("the end")
 
 
 @TERMS
-def test_whatever_is_printed_under_a_live_display_is_shown_once(term: str) -> None:
+def test_output_under_a_live_display_is_shown_once(term: str) -> None:
     with Terminal([sys.executable, "-c", UNDER_A_DISPLAY], CLEAN | {"TERM": term}, deadline_s=30) as terminal:
-        assert terminal.end() == 0, terminal.said
-        assert terminal.said.endswith("the end\n")
+        assert terminal.end() == 0, terminal.output
+        assert terminal.output.endswith("the end\n")
         for line in ("a remark", "an answer", "of a library"):
-            assert terminal.said.count(line) == 1
+            assert terminal.output.count(line) == 1
 
 
 A_TABLE = """
@@ -55,11 +55,11 @@ out.print(letters)
 def test_a_table_on_a_terminal_breaks_no_word(columns: int) -> None:
     command = [sys.executable, "-c", A_TABLE]
     with Terminal(command, CLEAN | {"TERM": "xterm"}, columns=columns, deadline_s=30) as terminal:
-        assert terminal.end() == 0, terminal.said
+        assert terminal.end() == 0, terminal.output
         words = ("interactions/6/4152", "2026-11-22T14:30:00.123Z", "namespace", "wrong_type", "position", "'seven',")
-        assert not [word for word in words if word not in terminal.said], terminal.said
-        assert max(map(len, terminal.said.splitlines())) <= columns
-        assert ("━" in terminal.said) == (columns >= 100), terminal.said
+        assert not [word for word in words if word not in terminal.output], terminal.output
+        assert max(map(len, terminal.output.splitlines())) <= columns
+        assert ("━" in terminal.output) == (columns >= 100), terminal.output
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
     finally:
         running.process.terminate()
-        assert running.process.wait(60) == 0, running.said()
+        assert running.process.wait(60) == 0, running.output()
 
 
 @TERMS
@@ -89,18 +89,18 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_a_command_at_a_terminal_ends_with_its_answer(up: Running, term: str, command: str, last: str) -> None:
     arguments = command.format(term=term.partition("-")[0]).split()
     with at_terminal(term, up.data_dir, *arguments) as terminal:
-        assert terminal.end() == 0, terminal.said
-        assert terminal.said.endswith(last), terminal.said
-        assert "Traceback" not in terminal.said
+        assert terminal.end() == 0, terminal.output
+        assert terminal.output.endswith(last), terminal.output
+        assert "Traceback" not in terminal.output
 
 
 @TERMS
 def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
     with at_terminal(term, tmp_path / "data", "up", "--for", "2", "--rate", "100", "--workers", "1") as terminal:
-        assert terminal.end() == 0, terminal.said
-        assert "Traceback" not in terminal.said
-        assert "simulated 200 events in 2 s: " in terminal.said
-        assert "stopping" in terminal.said
+        assert terminal.end() == 0, terminal.output
+        assert "Traceback" not in terminal.output
+        assert "simulated 200 events in 2 s: " in terminal.output
+        assert "stopping" in terminal.output
 
 
 @TERMS
@@ -108,6 +108,6 @@ def test_ctrl_c_at_a_terminal_ends_up_in_order(tmp_path: Path, term: str) -> Non
     with at_terminal(term, tmp_path / "data", "up", "--no-demo", "--workers", "1") as terminal:
         terminal.until("events/s")
         terminal.type(CTRL_C)
-        assert terminal.end() == INTERRUPTED, terminal.said
-        assert "stopping" in terminal.said
-        assert "Traceback" not in terminal.said
+        assert terminal.end() == INTERRUPTED, terminal.output
+        assert "stopping" in terminal.output
+        assert "Traceback" not in terminal.output
