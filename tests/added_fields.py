@@ -31,7 +31,7 @@ def interaction(feature: str, campaign: str | None, shelf: int | None) -> Intera
 
 
 def check_scanner() -> None:
-    """The scanner takes the fields, and agrees with the validator at their bounds."""
+    """The scanner accepts the fields, and agrees with the validator at their bounds."""
     value = encode_value(interaction("f", "é" * 256, 2**31 - 1), mint_id())
     assert is_sure(value, value.replace("é".encode() * 256, "é".encode() * 257)) == [True, False]
     for field in ("campaign_id", "shelf"):

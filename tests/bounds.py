@@ -78,7 +78,7 @@ _CHARACTERS = {
 
 
 def texts(limit_bytes: int) -> list[str]:
-    """Texts of exactly this many bytes, of a few more and less, and some that are no JSON strings."""
+    """Texts of exactly this many bytes, of a few more and less, and some invalid JSON strings."""
     written = [
         f'"{"x" * ((limit_bytes + more) % size)}{character * ((limit_bytes + more) // size)}"'
         for character, size in _CHARACTERS.items()
@@ -98,7 +98,7 @@ INVALID_UTF_8 = [
     b"\xed\xb0\x80", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xff",
     b"\xed\xa0\xbd\xed\xb8\x80", b"\xe2\x82\xacx\x80", b"\xef\xbb", b"\xef\xbf\xbe", b"\xed\x9f\xbf", b"\xee\x80\x80",
 ]  # fmt: skip
-"""Most of it: what is at the edges of UTF-8."""
+"""Invalid and valid byte sequences at the bounds of UTF-8."""
 
 
 def _object_of(size: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Logs to claim from, and ways to ask for claims."""
+"""Random logs, and helpers that request claims."""
 
 import uuid
 from typing import Any
@@ -55,7 +55,7 @@ async def taken(claims: Claims, partition: int = 0, append_ms: int = 1_000) -> L
 async def retaken(
     claims: Claims, *, needed: int, append_ms: int, log_end: int = 1_000_000, partition: int = 0
 ) -> Lease:
-    """Another worker's lease, that knows what is claimed if it is all there."""
+    """Take the lease for another worker, with the claims if none is missing."""
     lease = await claims.take(partition, needed=needed, log_end=log_end, append_ms=append_ms)
     if lease.whole:
         await claims.load(lease)

@@ -25,7 +25,7 @@ class Front(NamedTuple):
 
 @asynccontextmanager
 async def front_of(stack: Stack) -> AsyncIterator[Front]:
-    """The front of a stack; its tables are there, and a key that nobody may see."""
+    """The front of a stack with tables and a secret key."""
     tables, endpoints = stack.settings(), stack.stack_file().endpoints
     await migrate(tables)
     async with connect(tables) as database:

@@ -58,7 +58,7 @@ def brokers(children: Children, cache_dir: Path, folder: Path, count: int) -> It
             "offsets.topic.replication.factor": count,
             "transaction.state.log.replication.factor": count,
             "transaction.state.log.min.isr": count - 1,
-            # Until a broker that has died is given up: 9 s by itself.
+            # Time until a failed broker is fenced; the default is 9 s.
             "broker.session.timeout.ms": 3_000,
         }
         parts.append(

@@ -22,10 +22,10 @@ from runtime.settings import Settings
 from tests.claims_lab import W
 from tests.lab import Lab, Tables, settings_of_its_own
 
-# The tests start a dozen brokers, most of them for seconds: what Java's second compiler costs, it never gives back.
+# The tests start a dozen brokers, most of them for seconds: Java's second compiler costs more time than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
-# No deadline: the machine is noisy, and how long an example takes is not what these tests are about.
+# No deadline: the machine is noisy, and these tests do not check durations.
 hypothesis_settings.register_profile(
     "everyday",
     deadline=None,
@@ -98,7 +98,7 @@ async def admin(stack: Stack) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @pytest.fixture(scope="session")
 async def raw_producer(stack: Stack) -> AsyncIterator[AIOKafkaProducer]:
-    """A producer of whatever tests put on their topics as foreign clients would, each record at once."""
+    """A producer of records as foreign clients send them, each at once."""
     client = AIOKafkaProducer(
         bootstrap_servers=stack.settings().kafka,
         acks="all",
@@ -149,7 +149,7 @@ async def shared_lab(
     tables: Tables,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Lab]:
-    """A topic and tables that tests share which look only at answers, or at what is new."""
+    """A topic and tables shared by tests that check only answers, or only new events."""
     settings = settings_of_its_own(stack, tmp_path_factory.mktemp("shared"))
     await kafka.create_topics(settings)
     await tables.create_in(server, settings.database)
@@ -159,7 +159,7 @@ async def shared_lab(
 
 @pytest.fixture(scope="session")
 async def shared_api(shared_lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on what tests share."""
+    """The API of the shared topic and tables."""
     from tests.http_lab import api_of, with_key
 
     async with api_of(with_key(shared_lab.settings)) as client:

@@ -1,4 +1,4 @@
-"""The stores as containers: what `pytest --stack=containers` runs on instead of the embedded parts."""
+"""The stores as containers, for `pytest --stack=containers` instead of the embedded services."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ class Images(NamedTuple):
 
 
 class ContainerStack:
-    """Offers tests what the embedded stack offers them."""
+    """Stack of containers with the interface of the embedded stack."""
 
     def __init__(self, settings: Settings, network: Network, containers: dict[str, DockerContainer]) -> None:
         self._settings = settings

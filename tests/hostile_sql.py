@@ -96,7 +96,7 @@ DROP TABLE IF EXISTS tally.never PARALLEL WITH DROP TABLE IF EXISTS tally.never2
 """.strip().splitlines(),
     # Statements of several lines.
 ]
-"""For nobody: they reach files or other machines."""
+"""Statements that no user may run: they reach files or other machines."""
 
 FORBIDDEN_READS = """
 INSERT INTO tally.topics (topic) SELECT 'x'
@@ -137,7 +137,7 @@ SELECT 1; SET ROLE ALL
 SELECT 1 SETTINGS readonly = 0
 SELECT 1 SETTINGS max_threads = 1
 """.strip().splitlines()
-"""Not for one who only reads the tables."""
+"""Statements that the analyst may not run."""
 
 REVIEWED_SETTINGS = frozenset(
     [

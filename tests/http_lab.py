@@ -24,7 +24,7 @@ EVENT: dict[str, Any] = {"feature_id": "doc-1", "interaction_type": ["click"], "
 
 
 def with_key(settings: Settings, **overrides: Any) -> Settings:
-    """The settings of a test's API; nothing waits long, and nobody is limited unless a test wants it."""
+    """Settings of a test's API: short waits, and no rate limits unless a test sets them."""
     own = {
         "api_key": SecretStr(KEY),
         "api_namespaces": NAMESPACES,
@@ -48,7 +48,7 @@ async def api_of(settings: Settings, role: Role = "all") -> AsyncIterator[httpx.
 
 
 async def until_keys_are_known(api: httpx.AsyncClient) -> None:
-    """Until then an unknown key is no reason for a 401."""
+    """Wait until the API has read its keys; before that, an unknown key is a 503 instead of a 401."""
 
     async def are_known() -> bool:
         return bool((await api.get("/v1/ready")).json()["dependencies"]["keys"] == "ok")

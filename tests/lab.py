@@ -187,7 +187,7 @@ async def reading(settings: Settings, topic: str) -> AsyncIterator[list[ReadReco
 
 
 def key_of(value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
-    """The key of an event by the contract; of what is none, some key."""
+    """The partition key of an event; for an invalid event, any key."""
     validated, named = validate(value), dict(headers)
     if not isinstance(validated, ValidEvent):
         return b"k"
@@ -204,7 +204,7 @@ def executions_on(
 
 
 def execution_on(partition: int, name: str, *, namespace: str = "default", partitions: int = 4) -> str:
-    """The first of those of this name."""
+    """The first execution of this name on the partition."""
     return next(executions_on(partition, name, namespace=namespace, partitions=partitions))
 
 

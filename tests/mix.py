@@ -134,7 +134,7 @@ class Client:
         }
 
     def _note(self, call: str, status: int, body: bytes) -> None:
-        # A duplicate of what was deleted is gone with it.
+        # A duplicate of a deleted event is hidden with it.
         if status == 404 and call == "get" and self._ids and json.loads(body)["error"]["code"] != "deleted":
             self._seen.unreadable.append(body.decode())
         if status != 200 or call not in ("create", "batch"):
@@ -158,7 +158,7 @@ async def clients(port: int, key: str, count: int, seconds: float, rate: float, 
 
 
 async def read_own_writes(port: int, key: str, tries: int) -> tuple[list[float], list[bytes]]:
-    """Write, and read it at once: how long both took together, in ms, and what was answered instead of a record."""
+    """Write events and read each at once: durations of both together in ms, and answers other than a record."""
     took_ms, wrong = [], []
     headers = {"Authorization": f"Bearer {key}"}
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -242,7 +242,7 @@ def summary(name: str, seen: Responses, seconds: float) -> str:
 
 
 async def run(stack: Stack, settings: Settings, options: argparse.Namespace) -> list[str]:
-    """All three parts; returns what went wrong."""
+    """Run all three parts; returns the problems."""
     await create_topics(settings)
     await migrate(settings)
     problems = []

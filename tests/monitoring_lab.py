@@ -18,7 +18,7 @@ from tests.waiting import eventually_async, until_it_answers
 
 
 class ProcessUrls(NamedTuple):
-    """Where the two are looked at."""
+    """Addresses of both processes."""
 
     worker: str
     api: str
@@ -26,7 +26,7 @@ class ProcessUrls(NamedTuple):
 
 @asynccontextmanager
 async def running_processes(lab: Lab, folder: Path) -> AsyncIterator[ProcessUrls]:
-    """Both run, and have stored, found duplicate, rejected and refused something."""
+    """Run both until events are stored, duplicate, rejected and refused."""
     settings = with_key(lab.settings, metrics_port=free_port())
     port = free_port()
     commands = {
@@ -51,7 +51,7 @@ async def running_processes(lab: Lab, folder: Path) -> AsyncIterator[ProcessUrls
 
 
 async def send_all_kinds(lab: Lab, client: httpx.AsyncClient, api: str) -> None:
-    """Two stored, one duplicate, one rejected, one refused at the door."""
+    """Send two events to store, one duplicate, one to reject and one that the API refuses."""
     for sent, status in ((EVENT, 200), (EVENT, 200), ({**EVENT, "execution_id": "other"}, 200), ({}, 422)):
         assert (await client.post(f"{api}{PATH}", json=sent)).status_code == status
     await lab.put(b"no JSON")

@@ -39,7 +39,7 @@ class Secure(NamedTuple):
     wrong_ca_file: Path
 
     def of(self, role: str) -> Settings:
-        """The settings of a process that says in every store that it is this role."""
+        """Settings of a process that uses this role's user in every store."""
         password = PASSWORDS[role]
         update = {
             "kafka_username": role,
@@ -56,7 +56,7 @@ class Secure(NamedTuple):
 
 @contextmanager
 def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
-    """The stores, each with a user for each role, who may do what `deploy/access` says."""
+    """The stores, each with a user for each role, with the rights of `deploy/access`."""
     authority = trustme.CA()
     ca_file, wrong_ca_file = folder / "ca.pem", folder / "wrong.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -92,7 +92,7 @@ def secured(settings: Settings, folder: Path) -> Iterator[Secure]:
 
 
 def _kafka(cache_dir: Path, folder: Path, certificate: trustme.LeafCert) -> tuple[Service, int]:
-    """A broker, and the port where it asks who is there. Inside, without a user, everything is allowed."""
+    """A broker, and its port with authentication. Its internal port allows everything without a user."""
     inside, controller, outside = free_port(), free_port(), free_port()
     key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
     keystore = folder / "kafka.pem"

@@ -1,4 +1,4 @@
-"""Commands on a terminal of their own: what a person sees and types, and not what a pipe gets."""
+"""Commands on a pseudo-terminal: input and output as at a real terminal instead of a pipe."""
 
 import os
 import pty
@@ -66,13 +66,13 @@ class Terminal:
         return self.process.wait(max(0.1, self._deadline - time.monotonic()))
 
     def _read(self) -> bool:
-        """Take in what is shown next; False at the end. Fails the test when the deadline is over."""
+        """Read the next output; False at the end. Fails the test after the deadline."""
         left_s = self._deadline - time.monotonic()
         readable, _, _ = select.select([self._ours], [], [], max(0, left_s))
         assert readable, f"neither an end nor a word before the deadline: {self.output[-2000:]}"
         try:
             read = os.read(self._ours, 65_536)
-        except OSError:  # nobody has the other side open any more
+        except OSError:  # the other side is closed
             return False
         self._received += read
         return bool(read)

@@ -138,7 +138,7 @@ async def test_a_key_created_before_the_start_is_accepted_from_the_first_request
 
 
 async def test_unknown_keys_are_a_503_while_the_table_cannot_be_read(lab: Lab) -> None:
-    """A client takes a 401 as final, and gives up its events."""
+    """A client treats a 401 as final and drops its events."""
     nowhere = with_key(lab.settings, clickhouse=SecretStr("http://127.0.0.1:1"), connect_timeout_ms=100)
     async with api_of(nowhere) as api:
         for method, path, body in CALLS["write"]:
@@ -333,7 +333,7 @@ async def mine(lab: Lab, api: httpx.AsyncClient, store: KeyStore) -> dict[str, s
 async def test_no_filter_reads_another_namespace(
     api: httpx.AsyncClient, mine: dict[str, str], filters: dict[str, Any]
 ) -> None:
-    """The law: whatever is asked, a list answers records of the key's own namespace only, and counts no others."""
+    """Law: for any query, a list returns and counts only records of the key's own namespace."""
     ours = (await api.post(f"{PATH}/list", json={}, headers=mine)).json()["results"]
     assert len(ours) == 25
     asked, everything = {"filters": filters}, {"include_total": True}

@@ -1,4 +1,4 @@
-"""The files under `deploy/access` are what their stores understand."""
+"""The files under `deploy/access` are valid for their stores."""
 
 import re
 

@@ -18,7 +18,7 @@ from tests.cli_lab import command, environment
 from tests.lab import Lab, as_json, at_port, click
 
 SOON_S = 40
-"""Far below TALLY_QUERY_TIMEOUT_MS, which is what an unasked store was waited for."""
+"""Far below TALLY_QUERY_TIMEOUT_MS, the wait without a check of the store first."""
 NAMES = {"kafka": "Kafka (TALLY_KAFKA)", "redis": "Redis (TALLY_REDIS)", "clickhouse": "ClickHouse (TALLY_CLICKHOUSE)"}
 
 

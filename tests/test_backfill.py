@@ -19,7 +19,7 @@ from tests.waiting import eventually_async
 
 
 async def test_a_backfill_on_its_own_topic_does_not_delay_live_events(lab: Lab) -> None:
-    """Ten times as much waits there, and nobody reads it yet; live events are stored all the same. Then both are."""
+    """Ten times as many events wait on the backfill topic unread; live events are stored. Then both are stored."""
     live = lab.settings
     backfill = live.model_copy(update={"topic": f"{live.topic}-backfill", "group": f"{live.group}-backfill"})
     await create_topics(backfill)

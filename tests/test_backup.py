@@ -1,4 +1,4 @@
-"""A backup of the tables, and coming back from it: what was stored since is read from the topic again."""
+"""A backup of the tables and its restore: later events are read from the topic again."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Capacity is arithmetic: it grows with what it is asked for, and never falls."""
+"""Capacity is arithmetic: it grows with the load."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The claim index finds every claim that was added and not removed, whatever its rows look like."""
+"""The claim index finds every claim that was added and not removed, for any rows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Claims in Redis answer what the rule says, live and after any redelivery, and only to whom they belong."""
+"""Claims in Redis follow the rule, live and after any redelivery, and only for the holder of the lease."""
 
 import pytest
 from hypothesis import given

@@ -132,7 +132,7 @@ def test_no_setting_of_a_request_reaches_files_or_other_statements(front: Front)
 
 
 def test_every_text_setting_is_locked_or_reviewed(front: Front) -> None:
-    """A new engine brings new settings: each may be a way to a file."""
+    """A new engine version brings new settings: each may give access to files."""
     sql = "SELECT name FROM system.settings WHERE type IN ('String', 'URI', 'Map', 'Dialect')"
     named = set(front.owner.post("/", content=sql).text.split())
     assert named - REVIEWED_SETTINGS == set(LOCKED_SETTINGS)

@@ -1,4 +1,4 @@
-"""The analyst, a user of ClickHouse who reads Tally's tables and can do nothing else."""
+"""The analyst, a user of ClickHouse who can only read Tally's tables."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -67,7 +67,7 @@ def test_an_analyst_does_not_see_other_databases(front: Front) -> None:
 
 
 def test_an_analyst_does_not_end_the_query_of_another_user(front: Front) -> None:
-    """Though it chooses the same id and leaves."""
+    """Although it chooses the same query id and disconnects."""
 
     def slow(http: httpx.Client, timeout_s: float) -> httpx.Response:
         sql = "SELECT count() FROM numbers(3) WHERE NOT sleepEachRow(0.5)"

@@ -1,4 +1,4 @@
-"""The published client, which nobody here wrote, against the API: the acceptance test of the contract."""
+"""The published third-party client against the API: the acceptance test of the contract."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -146,7 +146,7 @@ async def test_the_first_namespace_is_the_default_one(client: Client, host: str)
 
 
 async def test_pages_by_cursor_are_complete_during_writes(client: Client) -> None:
-    """2,500 records by cursor: none missing, none twice, in order, whatever is written meanwhile."""
+    """2,500 records by cursor: none missing, none repeated, in order, during concurrent writes."""
     wanted: list[str] = []
     for start in range(0, 2_500, 500):
         batch = [interaction(feature_id=f"doc-{number}", user_id="walker") for number in range(start, start + 500)]

@@ -308,7 +308,7 @@ async def test_a_broker_that_does_not_answer_is_a_503(
 
 
 async def test_requests_waiting_for_kafka_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By events and by bytes; what was held is given back."""
+    """By events and by bytes; their share of the budget is released afterwards."""
     released = asyncio.Event()
     real = TopicWriter.put
 
@@ -446,7 +446,7 @@ async def test_a_kafka_client_that_failed_fatally_is_replaced(lab: Lab, monkeypa
 
 
 async def test_items_are_counted_before_parsing(shared_api: httpx.AsyncClient) -> None:
-    """Items are counted correctly, whatever their strings and objects contain."""
+    """Items are counted correctly for any strings and objects."""
     many = b'{"interactions":[%b1]}' % (b"1," * 4_000_000)
     error = assert_error(await shared_api.post(f"{PATH}/batch", content=many), 422, "ValidationError")
     assert error["details"]["validation_errors"][0]["type"] == "too_many"

@@ -1,4 +1,4 @@
-"""Machine code is kept under a key of all that goes into it: whatever changes, old code does not run on."""
+"""Machine code is cached under a key of all its inputs: after any change, outdated code is not used."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""docker-compose.yml: what must be so of it, without Docker. `make test-containers` runs the image."""
+"""Properties of docker-compose.yml, checked without Docker. `make test-containers` runs the image."""
 
 import re
 import subprocess
@@ -81,7 +81,7 @@ def test_each_store_is_reachable_only_for_services_that_need_it() -> None:
 
 
 def test_new_passwords_are_complete_and_random() -> None:
-    """Every time others, long, and in need of no quoting."""
+    """Different on every run, long, and without characters that need quoting."""
     made = [subprocess.run([ROOT / "deploy/compose-env.sh"], check=True, capture_output=True, text=True) for _ in "ab"]
     given, others = (dict(line.split("=", 1) for line in each.stdout.splitlines()) for each in made)
     assert set(given) == set(re.findall(r"\$\{(\w+):\?", TEXT))
@@ -91,7 +91,7 @@ def test_new_passwords_are_complete_and_random() -> None:
 
 
 def test_digests_come_only_from_docker(tmp_path: Path) -> None:
-    """With a Docker that has one image of them all."""
+    """With a Docker that has only one of the images."""
     docker = tmp_path / "docker"
     docker.write_text(
         "#!/bin/sh\nfor image; do :; done\n"

@@ -1,4 +1,4 @@
-"""The consumer: what is on the topic ends stored, duplicate or rejected, each with what belongs to it."""
+"""The consumer: each record ends stored, duplicate or rejected, with all its fields."""
 
 import itertools
 import json

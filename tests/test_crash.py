@@ -56,7 +56,7 @@ async def state_of(lab: Lab) -> State:
 )
 async def test_a_crash_between_any_two_steps_changes_nothing(lab: Lab, failpoint: str, state: State) -> None:
     """Each step of the batch is the last one of a run; the next run ends where an undisturbed one would have."""
-    for partition in range(lab.settings.partitions):  # so that whatever is read first has a letter
+    for partition in range(lab.settings.partitions):  # so that the partition that is read first has a letter
         await lab.put(b"not json", partition=partition)
     await lab.emit_all(itertools.islice(iter(Simulator(5, duplicates=0.3)), 2_000))
     with crash_at(failpoint):
@@ -206,7 +206,7 @@ async def test_a_worker_ends_at_its_stop_deadline(lab: Lab) -> None:
 
 
 async def test_a_concurrent_commit_is_not_past_the_log_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that the group had given up looks at its partitions while the one after it is still at work."""
+    """A worker that the group had expelled checks its partitions while its successor still commits."""
     place = TopicPartition(lab.settings.topic, 0)
     async with kafka.consumer(lab.settings, instance=None) as consumer:
         consumer.assign([place])
@@ -242,7 +242,7 @@ def test_a_token_names_exactly_its_rows_in_their_order(
 
 
 async def test_a_token_by_first_offset_would_drop_rows(lab: Lab) -> None:
-    """Why: the table takes the longer insert for the shorter one that it has seen."""
+    """The table would mistake the longer insert for the shorter one before it."""
     for count in (1, 3):
         columns = {"interaction_id": texts(map(str, range(count))), "timestamp": times(np.zeros(count, np.int64))}
         encoded = InsertRows("t")

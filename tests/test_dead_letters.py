@@ -1,4 +1,4 @@
-"""Dead letters can be found, looked at, repaired and put back; putting them back twice stores once."""
+"""Dead letters can be listed, shown, repaired and replayed; two replays store an event once."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -72,7 +72,7 @@ async def test_a_repaired_letter_is_stored_once_after_several_replays(lab: Lab) 
 
 
 async def test_a_replayed_letter_is_deduplicated_at_its_original_time(lab: Lab) -> None:
-    """A client that repaired its event at once has it stored: the letter, replayed long after, is its duplicate."""
+    """A client sent the repaired event at once and it is stored: the letter, replayed much later, is its duplicate."""
     await lab.put(BAD, key=b"default:exec-1")
     (first,) = await lab.emit(click())
     await lab.drain()
@@ -128,7 +128,7 @@ async def test_a_letter_written_twice_is_listed_once(lab: Lab) -> None:
 
 
 async def test_a_letter_of_a_replay_keeps_its_original_event_time(lab: Lab) -> None:
-    """The table refuses what is put back, and later takes it: stored once, with its first time as event time."""
+    """The table refuses the replayed event and accepts it later: stored once, with its original time as event time."""
     await lab.put(BAD, key=b"default:exec-1")
     await lab.drain()
     (letter,) = await selected(lab)

@@ -1,4 +1,4 @@
-"""Deletion: gone at once and for good, whether the event is stored, on its way, comes again or is replayed."""
+"""Deletion: at once and permanent, for stored, in-flight, repeated and replayed events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -126,7 +126,7 @@ async def deleting_at(failpoint: str, lab: Lab, api: httpx.AsyncClient, gone: Re
     "failpoint", [each for each in failpoints.FAILPOINTS if each not in ("taken", "restored", "refused")]
 )
 async def test_a_deletion_during_any_step_survives_a_crash(lab: Lab, api: httpx.AsyncClient, failpoint: str) -> None:
-    """Written down while a worker is at it, which then dies: made true by the one that comes after, or before."""
+    """A deletion noted while a worker processes the event and crashes is applied by that worker or the next."""
     (gone,) = await lab.emit(click("gone", **PRIVATE))
     with at_failpoint(await deleting_at(failpoint, lab, api, gone)), pytest.raises(Crashed):
         await lab.drain()
@@ -168,7 +168,7 @@ async def test_a_deletion_waits_for_the_event_that_is_being_stored(lab: Lab, mon
 
 
 async def test_the_claim_of_a_deleted_event_remains(lab: Lab, api: httpx.AsyncClient) -> None:
-    """A repeat is a duplicate of what was deleted, also when claims are rebuilt from rows."""
+    """A repeat is a duplicate of the deleted event, also after claims are rebuilt from rows."""
     (first,) = await lab.emit(click())
     await lab.drain()
     await delete(api, first.interaction_id)

@@ -1,4 +1,4 @@
-"""Event times and marks: one rule for the spellings that the validator takes, on the topic, over HTTP and in files."""
+"""Event times and byte order marks: the same spellings are accepted on the topic, over HTTP and in files."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def test_any_other_spelling_is_named(text: str) -> None:
     st.sampled_from(("{h}:{m}", "{h}{m}", "{h}")),
 )
 def test_each_spelling_is_the_same_moment(moment: datetime, ahead: int, between: str, blank: str, form: str) -> None:
-    """The law: the parts may be spelled in any way, and mean the same on every path."""
+    """Law: every combination of spellings means the same on every path."""
     if form == "{h}":
         ahead = int(ahead / 60) * 60
     sign, (hours, minutes) = "-" if ahead < 0 else "+", divmod(abs(ahead), 60)

@@ -1,4 +1,4 @@
-"""Event times at both ends of what can be stored: each way in takes them, and they come back as they were."""
+"""Event times at both bounds: every input path accepts them, and they are read back unchanged."""
 
 import json
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ STORED = {
     "2262-01-01T00:29:59.9999+00:30": END_MS - 1,
     "2261-12-31T23:59:59Z": END_MS - 1_000,
 }
-"""Texts of times, and what they are in milliseconds since 1970."""
+"""Texts of times, with their milliseconds since 1970."""
 REFUSED = ("1969-12-31T23:59:59.999Z", "1970-01-01T00:29:59.9999+00:30", "2262-01-01T00:00:00Z", "2261-12-31T23:59:60Z")
 ORIGIN = {"Origin": "https://a.example"}
 TOKEN = f"token={PageToken.until(ROOT, 'default', 'https://a.example', 86_000).signed(hash_of(KEY))}"

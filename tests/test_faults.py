@@ -85,5 +85,5 @@ def test_kafka_errors_are_classified(error: kafka_errors.KafkaError, kind: type[
     ],
 )
 def test_an_error_contains_the_message_of_the_store(fault: Exception, message: str) -> None:
-    """No quotes and parentheses of a Python object around them."""
+    """Without quotes and parentheses of a Python object around it."""
     assert str(fault).endswith(message)

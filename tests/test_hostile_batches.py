@@ -57,12 +57,12 @@ def read(*raw: bytes, wanted: int = 0, limits: ReadLimits = DEFAULT_LIMITS) -> R
 
 
 def records_and_flaws(records: Records) -> list[tuple[PlainRecord, Any]]:
-    """Everything that can be known of each line."""
+    """Record and flaw of each line."""
     return [(records.at(line), records.flaw_at(line)) for line in range(len(records))]
 
 
 def reasons(records: Records) -> list[str | None]:
-    """The reason of each line that is no event."""
+    """The reason of each line that is not an event."""
     return [flaw and flaw.reason for flaw in map(records.flaw_at, range(len(records)))]
 
 
@@ -216,7 +216,7 @@ def test_consecutive_frames_and_blocks_are_one_payload() -> None:
 
 
 def test_millions_of_records_are_read_in_pieces() -> None:
-    """Neither their lines nor what is made of their headers takes more memory than a few times the bound."""
+    """Lines and decoded headers take at most a few times the memory bound."""
     count = 1_000_000
     payload = COMPRESS[ZSTD](b"".join(varint(6) + b"\0\0\0\1\1\0" for _ in range(count)))
     batch = whole(encode_batch(payload, count, attributes=ZSTD), 0)
@@ -272,7 +272,7 @@ def test_a_letter_keeps_every_header_name(raw: bytes) -> None:
 
 
 def test_headers_beyond_the_memory_bound_are_omitted() -> None:
-    """A record with too many of them, or with what are no headers, becomes a letter without; its value stays."""
+    """A record with too many or invalid headers becomes a letter without headers; its value stays."""
     many = [(b"", None)] * (MOST_HEADERS + 1)
     some = [(b"a", b"b")]
     malformed = RawRecord(header_count=1), RawRecord(headers=some, header_count=0)
@@ -296,7 +296,7 @@ def test_a_record_whose_size_overflows_an_address_is_not_read(size: int) -> None
 
 
 def test_a_batch_that_ends_before_it_begins_does_not_rewind_the_client() -> None:
-    """The client reads on after it: set back, it would be given the same batch for ever."""
+    """The client continues after the batch; rewound, it would read the same batch endlessly."""
     raw = encode_batch(_ONE, 1, last_delta=-40, base=100)
     whole_batches.install()
     place, fetched = TopicPartition("t", 0), whole_batches._private.MemoryRecords(raw)
@@ -308,7 +308,7 @@ def test_a_batch_that_ends_before_it_begins_does_not_rewind_the_client() -> None
 
 @given(st.lists(some_records, min_size=1, max_size=4), st.lists(st.integers(0, 8), max_size=8))
 def test_records_are_unchanged_after_splitting_and_joining(batches: list[list[RawRecord]], cuts: list[int]) -> None:
-    """Also where nothing is left of a part: a range that is read again may end within what was fetched."""
+    """Parts may be empty: a range that is read again may end within the fetched records."""
     records = read(*(encode_batch(encode_records(each), len(each), base=10 * at) for at, each in enumerate(batches)))
     ends = [0, *sorted(min(cut, len(records)) for cut in cuts), len(records)]
     parts = [records[begin:end] for begin, end in pairwise(ends)]

@@ -126,7 +126,7 @@ async def test_readiness_reports_each_dependency(lab: Lab) -> None:
         assert (answer.status_code, answer.json()["ready"]) == (503, False)
         assert answer.json()["dependencies"]["clickhouse"] == "away"
         assert (await api.get("/v1/health")).status_code == 200
-        assert (await api.post(PATH, json=EVENT)).status_code == 200, "what is taken in needs no ClickHouse"
+        assert (await api.post(PATH, json=EVENT)).status_code == 200, "accepting events needs no ClickHouse"
         error = assert_error(await api.post(f"{PATH}/list", json={}), 503, "ServiceUnavailableError")
         assert "127.0.0.1" not in str(error)
 
@@ -249,7 +249,7 @@ async def test_without_a_key_in_the_settings_no_default_key_is_accepted(lab: Lab
 async def test_requests_for_another_host_are_refused(
     settings: Settings, listening: str, chosen: str, host: str, status: int
 ) -> None:
-    """A page whose name was pointed at this machine gets nothing, and probes work by whatever address."""
+    """A page whose host name resolves to this machine is refused (DNS rebinding), and probes work with any address."""
     names = Settings(http_hosts=chosen).http_hosts
     app = app_of(with_key(settings, http_hosts=names), "reader", listening)
     transport = httpx.ASGITransport(app)

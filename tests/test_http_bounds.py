@@ -51,7 +51,7 @@ def commas_by_hand(text: str) -> tuple[int, int]:
 
 @given(JSON, st.booleans())
 def test_members_are_counted_without_parsing(value: Any, ascii_only: bool) -> None:
-    """Commas are counted inside their brackets, whatever strings contain."""
+    """Commas are counted inside their brackets, for any content of strings."""
     text = json.dumps(value, ensure_ascii=ascii_only)
     assert count_commas(text.encode()) == commas_by_hand(text)
 
@@ -92,7 +92,7 @@ def test_unknown_keys_are_named_up_to_a_bound_and_counted(count: int) -> None:
     st.integers(1, 100_000),
 )
 def test_the_length_of_an_error_is_bounded(problems: list[tuple[list[str | int], str]], factor: int) -> None:
-    """Names and messages are cut, problems beyond a number are counted."""
+    """Names and messages are truncated, and problems above a maximum number are only counted."""
     long = [
         problem("x", [each * factor if isinstance(each, str) else each for each in where], what * factor)
         for where, what in problems
@@ -105,7 +105,7 @@ def test_the_length_of_an_error_is_bounded(problems: list[tuple[list[str | int],
 
 
 async def test_large_pieces_of_work_run_in_separate_rounds() -> None:
-    """Between two pieces the event loop looks at everything else; small work does not wait."""
+    """Between two large pieces the event loop runs other tasks; small pieces do not wait."""
     turns, rounds, seen = TurnQueue(), 0, list[int]()
     loop = asyncio.get_running_loop()
 
@@ -238,7 +238,7 @@ def test_a_process_out_of_descriptors_logs_a_line_and_serves_later_connections()
 
 @pytest.mark.parametrize(("soft", "hard", "served"), [(300, 20_000, 4_096), (600, 600, 152), (100, 100, 1)])
 def test_connections_are_bounded_by_the_open_file_limit(soft: int, hard: int, served: int) -> None:
-    """The soft limit is raised as far as the system allows; where that is too little, it is said."""
+    """The soft limit is raised as far as the system allows; if that is too little, a line is logged."""
     program = (
         "import logging, resource\n"
         f"logging.basicConfig(); resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"

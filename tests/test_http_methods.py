@@ -1,4 +1,4 @@
-"""HEAD: what GET answers, without the body, wherever there is a GET."""
+"""HEAD answers as GET does, without the body, on every GET route."""
 
 import asyncio
 import http.client
@@ -37,7 +37,7 @@ async def test_head_is_get_without_the_body(lab: Lab) -> None:
             assert head.status_code == got.status_code, path
             assert head.content == b""
             assert head.headers["content-type"] == got.headers["content-type"]
-            if path != "/metrics":  # which counts what was answered in between
+            if path != "/metrics":  # which counts the answers in between
                 assert head.headers["content-length"] == str(len(got.content)), path
             assert head.headers["x-request-id"]
         assert (await api.head("/v1/outcomes", headers={"Authorization": ""})).status_code == 401

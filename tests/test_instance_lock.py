@@ -15,7 +15,7 @@ async def test_the_first_of_two_holders_of_a_name_ends(lab: Lab, redis: Redis) -
     """A process that slept too long has lost its name to another one, and must not continue."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 300})
     first, second = (InstanceLock(redis, settings, INSTANCE) for _ in range(2))
-    async with first.held(), second.held():  # of one process, so the second takes it at once
+    async with first.held(), second.held():  # of one process, so the second gets it at once
 
         async def first_has_ended() -> bool:
             try:
@@ -31,7 +31,7 @@ async def test_the_first_of_two_holders_of_a_name_ends(lab: Lab, redis: Redis) -
 
 @pytest.mark.parametrize("claim", [b"", b"a b c", b"elsewhere 7 nonce 3"])
 async def test_an_unconfirmed_name_is_free(lab: Lab, redis: Redis, claim: bytes) -> None:
-    """After the session timeout, as after a host was lost; and whatever else may be in its place."""
+    """After the session timeout, as after the loss of a host; other values in its place are ignored."""
     settings = lab.settings.model_copy(update={"session_timeout_ms": 1_000})
     await redis.set(f"{settings.key_prefix}:instance:{settings.group}:{INSTANCE}", claim, px=1_000)
     lock = InstanceLock(redis, settings, INSTANCE)

@@ -143,7 +143,7 @@ def test_without_ipv6_the_any_address_covers_ipv4(monkeypatch: pytest.MonkeyPatc
 def test_an_ipv6_broker_address_needs_brackets(
     value: str, is_right: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without brackets nobody can tell the port from the address."""
+    """Without brackets the port cannot be separated from the address."""
     monkeypatch.setenv("TALLY_KAFKA", value)
     if is_right:
         assert Settings.load(tmp_path).kafka == value

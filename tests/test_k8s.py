@@ -58,7 +58,7 @@ def assert_hardened(spec: dict[str, Any]) -> None:
 
 
 def validate(each: dict[str, Any]) -> None:
-    """Raise for what Kubernetes would not take."""
+    """Raise for an object that Kubernetes would refuse."""
     kubernetes_validate.validate(each, VERSION, strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Lists: filters mean what they say, orders hold over pages, and nothing can be asked without bound."""
+"""Lists: filters agree with a reference, orders hold across pages, and every query is bounded."""
 
 import asyncio
 import base64
@@ -131,7 +131,7 @@ def filled(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 async def reading(filled: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on those."""
+    """The API on the filled tables."""
     async with api_of(with_key(filled), "reader") as client:
         yield client
 
@@ -152,7 +152,7 @@ async def everything(api: httpx.AsyncClient, body: dict[str, Any] | None = None,
 
 @pytest.fixture
 async def stored(reading: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """All records of those tables."""
+    """All records of the filled tables."""
     found = await everything(reading)
     assert len(found) == RECORDS
     return found
@@ -163,7 +163,7 @@ async def stored(reading: httpx.AsyncClient) -> list[dict[str, Any]]:
 async def test_filters_in_sql_agree_with_the_reference(
     reading: httpx.AsyncClient, stored: list[dict[str, Any]], body: dict[str, Any]
 ) -> None:
-    """The law: what a list answers is what the reference finds among all records."""
+    """Law: a list returns the records that the reference finds among all records."""
     expected = [each["interaction_id"] for each in stored if holds(read_filters(body), each)]
     found = [each["interaction_id"] for each in await everything(reading, {"filters": body})]
     assert found == expected
@@ -254,7 +254,7 @@ async def test_pages_are_selected_by_number_and_offset_with_totals(lab: Lab, api
 
 
 async def test_pages_omit_deleted_events(lab: Lab, api: httpx.AsyncClient) -> None:
-    """Also where a whole look finds nothing else."""
+    """Also if one whole query finds only deleted events."""
     receipts = await lab.emit_all(records(5, 30))
     await lab.drain()
     gone = sorted(receipt.interaction_id for receipt in receipts)[3:27]

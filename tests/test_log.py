@@ -1,4 +1,4 @@
-"""Logs as JSON: every line an object, with what its event has."""
+"""Logs as JSON: every line is an object with the fields of its event."""
 
 import json
 import logging

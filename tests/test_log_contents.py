@@ -85,7 +85,7 @@ async def seen_by_a_client(lab: Lab, isolation_level: str, end: int) -> set[int]
 
 
 async def test_batch_headers_identify_records_and_markers(lab: Lab) -> None:
-    """Records kept and given up, and both kinds of markers, without a look at any value: as a client sees them."""
+    """Committed and aborted records and both kinds of markers are identified as by a client, without reading values."""
     await lab.put(as_json(), partition=0)
     await in_a_transaction(lab, 3, keep=False)
     await in_a_transaction(lab, 2, keep=True)
@@ -103,7 +103,7 @@ async def test_batch_headers_identify_records_and_markers(lab: Lab) -> None:
 
 
 async def test_committed_and_aborted_transactions_balance(lab: Lab) -> None:
-    """Markers and aborted records are no events, and no holes."""
+    """Markers and aborted records are neither events nor holes."""
     for keep in (True, False, True, False):
         await in_a_transaction(lab, 2, keep=keep)
     await lab.put(as_json(execution=execution_on(0, "last")), partition=0)
@@ -132,7 +132,7 @@ async def test_events_removed_by_compaction_do_not_balance(lab: Lab) -> None:
 
 
 async def test_events_stored_before_compaction_balance(lab: Lab) -> None:
-    """A hole is no loss where the event has its outcome."""
+    """A hole is not a loss if its event has an outcome."""
     for number in range(20):
         await lab.put(as_json(execution=execution_on(0, f"e{number}")), key=SAME_KEY, partition=0)
     await lab.drain()
@@ -144,7 +144,7 @@ async def test_events_stored_before_compaction_balance(lab: Lab) -> None:
 
 @pytest.mark.parametrize("before_offset", [5, 15])
 async def test_manually_deleted_records_balance_only_if_they_were_read(lab: Lab, before_offset: int) -> None:
-    """kafka-delete-records takes what has an outcome without harm; what has none it takes unread."""
+    """kafka-delete-records is harmless for records with an outcome; records without one are lost."""
     for number in range(10):
         await lab.put(as_json(execution=execution_on(0, f"e{number}")), partition=0)
     await lab.drain()

@@ -65,7 +65,7 @@ async def test_a_half_empty_replica_is_detected(narrow: Settings, redis: Redis) 
 
 
 async def test_claims_lost_during_a_restore_are_detected(narrow: Settings, redis: Redis) -> None:
-    """A failover in the middle of a rebuild: the head is there, and the first of what was put back is not."""
+    """A failover during a rebuild: the head exists, and the first restored claims are missing."""
     claims = Claims(redis, narrow)
     lease = await claims.take(0, needed=5, log_end=10, append_ms=1_000)
     log = [
@@ -122,7 +122,7 @@ async def test_claims_that_may_have_expired_are_detected(narrow: Settings, redis
 
 
 async def test_claims_out_of_reach_may_expire(narrow: Settings, redis: Redis) -> None:
-    """The log stood still for longer than anything lives, and what comes now is past everybody's reach."""
+    """The log had no records for longer than claims live, and the next event is out of reach of all of them."""
     short = narrow.model_copy(update={"dedup_window_ms": 1, "claim_slack_ms": 0})
     claims = Claims(redis, short)
     lease = await taken(claims)
@@ -150,7 +150,7 @@ async def test_a_release_that_redis_lost_is_detected(narrow: Settings, redis: Re
 
 
 async def test_a_request_from_before_dropped_claims_is_refused(narrow: Settings, redis: Redis) -> None:
-    """A worker that slept while others moved on, and has the partition again, asks about records of before."""
+    """A worker that was paused while others continued, and has the partition again, asks about earlier records."""
     claims = Claims(redis, narrow)
     old = [LoggedEvent(0, at, 1_000, 1_000, ("n", derive_foreign_id("t", 0, at, at)), KEYS[0]) for at in range(2)]
     new = [LoggedEvent(0, 2, 90_000, 90_000, ("n", derive_foreign_id("t", 0, 2, 2)), KEYS[0])]

@@ -14,7 +14,7 @@ from tests.waiting import eventually_async
 
 
 async def _expel(worker: Worker) -> None:
-    """Take the worker out of its group behind its back, and wait until a heartbeat has told it so."""
+    """Remove the worker from its group, and wait until a heartbeat has reported it."""
     assert worker._parts is not None
     coordinator: Any = worker._parts.consumer._coordinator
     await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))

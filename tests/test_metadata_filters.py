@@ -1,4 +1,4 @@
-"""Filters on metadata: one meaning in SQL and in the reference, whatever JSON was stored."""
+"""Filters on metadata: SQL and the reference agree for any stored JSON."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ TEXTS = (
     "",
 )
 DOCUMENTS = 60
-"""Documents of one question."""
+"""Documents per random filter."""
 
 
 def spelled(chance: Random, text: str) -> str:
@@ -126,7 +126,7 @@ class FilterCase:
         self._database = database
 
     def __call__(self, documents: Sequence[str], filter_: Filter) -> list[int]:
-        """The places of those that meet the filter."""
+        """Indexes of the documents that match the filter."""
         bind = BoundParameters()
         numbered = f"arrayZip(range({len(documents)}), {bind.bind(list(documents), 'Array(String)')})"
         sql = (
@@ -159,14 +159,14 @@ def agree(asked: FilterCase, documents: Sequence[str], condition: dict[str, Any]
 @hypothesis_settings(max_examples=200)
 @given(st.randoms(use_true_random=True))
 def test_sql_and_reference_agree_on_values_at_a_path(asked: FilterCase, chance: Random) -> None:
-    """The law: whatever is stored and asked, ClickHouse finds the documents that the reference finds."""
+    """Law: for any documents and filter, ClickHouse finds the documents that the reference finds."""
     agree(asked, *random_filter(chance))
 
 
 @hypothesis_settings(max_examples=100)
 @given(st.randoms(use_true_random=True))
 def test_sql_and_reference_agree_on_text_anywhere(asked: FilterCase, chance: Random) -> None:
-    """The law for `text` on the whole object, which is what `search` asks."""
+    """The law for `text` on the whole object, as used by `search`."""
     documents, condition = random_filter(chance)
     wanted = chance.choice((*TEXTS, *KEYS, *NUMBERS, "e", ":", ": ", " 1", ",", '":', "ED S", "}", "a"))
     agree(asked, documents, condition | {"field": "metadata", "operator": "text", "value": wanted})
@@ -216,7 +216,7 @@ RULES: list[tuple[str, dict[str, Any], bool]] = [
     ('{"a": null}', {"metadata.a": {"ne": 1}}, True),
     ('{"a": []}', {"metadata.a": {"exists": True}}, True),
     ('{"a": [{"b": null}]}', {"metadata.a.b": {"exists": True}}, False),
-    # Text is looked for in what was meant, however it was written, and within one key or value.
+    # Text is searched in decoded strings, within one key or value.
     (r'{"url": "a\/b"}', {"metadata": {"text": "a/b"}}, True),
     (r'{"q": "caf\u00e9"}', {"metadata": {"text": "Café"}}, True),
     (r'{"q": "caf\u00e9"}', {"metadata.q": {"contains": "CAFÉ"}}, True),
@@ -277,7 +277,7 @@ def test_the_largest_allowed_filter_is_answered(asked: FilterCase) -> None:
 
 
 async def test_half_a_surrogate_pair_is_refused_as_search_text(lab: Lab) -> None:
-    """Also outside of filters."""
+    """In `search` and in simple fields as well."""
     async with api_of(with_key(lab.settings), "reader") as api:
         for name in ("search", "user_id", "feature_id"):
             answer = await api.post(f"{PATH}/list", content='{"%s":"\\ud800"}' % name)  # noqa: UP031

@@ -51,7 +51,7 @@ async def test_no_metric_is_computed_from_objects_of_the_event_loop(lab: Lab) ->
     async with api_of(with_key(lab.settings)):
         computed = [metrics.name_of(each) for each in metrics.every_metric() if "_child_samples" in vars(each)]
         assert computed == ["tally_lag_seconds"]
-    assert math.isnan(REGISTRY.get_sample_value("tally_lag_seconds") or 0), "nobody follows the group any more"
+    assert math.isnan(REGISTRY.get_sample_value("tally_lag_seconds") or 0), "no process follows the group any more"
 
 
 async def test_claims_can_be_counted_while_a_worker_drops_them() -> None:
@@ -93,7 +93,7 @@ async def test_a_blocked_event_loop_is_not_alive(monkeypatch: pytest.MonkeyPatch
         url = f"http://127.0.0.1:{settings.metrics_port}/v1/health"
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(httpx.get, url)
-            assert asked.result().status_code == 503, "this loop waits here, and turns for nobody"
+            assert asked.result().status_code == 503, "the event loop is blocked here"
         async with httpx.AsyncClient() as client:
             assert (await client.get(url)).status_code == 200
 

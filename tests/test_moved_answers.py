@@ -33,7 +33,7 @@ async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def moved(lab: Lab, **fields: Any) -> tuple[str, Place]:
-    """An event that was moved, and whose copy nobody has validated yet: its id and its first place."""
+    """Move an event whose copy has no outcome yet; returns its id and its original place."""
     minted = mint_id()
     place = await lab.put(as_json(interaction_id=minted, **fields), partition=elsewhere("exec-1"))
     counts = await Worker(lab.settings, instance=None, until_caught_up=True, ends={HOME: 0}).run()
@@ -71,7 +71,7 @@ async def test_a_moved_event_is_in_flight_until_its_copy_has_an_outcome(lab: Lab
 
 
 async def test_a_moved_event_has_the_outcome_of_its_copy(lab: Lab, api: httpx.AsyncClient) -> None:
-    """A duplicate of the event that is on the right partition; nothing of the move is in the way."""
+    """The moved event is a duplicate of the event on the right partition."""
     owner, minted = mint_id(), mint_id()
     await lab.put(as_json(interaction_id=owner))
     await lab.drain()
@@ -97,7 +97,7 @@ async def test_a_moved_event_with_expired_rows_is_not_in_flight(lab: Lab, api: h
 
 
 async def test_moved_events_can_be_listed(lab: Lab, api: httpx.AsyncClient) -> None:
-    """By its verdict; without one each event is listed once, by what its copy came to."""
+    """With verdict `moved`; without a verdict, each event is listed once with the outcome of its copy."""
     minted, _ = await moved(lab, user_id="ada")
     await lab.drain()
     assert (await api.get("/v1/outcomes")).json()["results"] == []
@@ -144,7 +144,7 @@ async def test_the_deep_audit_finds_a_lost_copy(lab: Lab) -> None:
 async def test_the_deep_audit_finds_an_event_stored_on_two_partitions(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One click is stored under two ids, as by a version without moves. Events further apart are no finding."""
+    """One click is stored under two ids, as by a version without moves. Events further apart are not a finding."""
 
     async def nothing(*_args: Any) -> None:
         return None

@@ -181,7 +181,7 @@ extras = st.lists(
 
 @given(spaces, spaces, extras)
 def test_inserting_an_id_changes_nothing_else_of_an_event(before: str, after: str, more: list[str]) -> None:
-    """However it was written, also when it names the id with null, or names it and takes it back."""
+    """In any spelling, also when the id is null, or is set and then overwritten."""
     members = ['"feature_id":"f"', '"interaction_type":["view"]', '"position":0', *more]
     value = f"{before}{{{before}{f',{after}'.join(members)}{after}}}{after}".encode()
     found, minted = validate(value), mint_id()
@@ -244,7 +244,7 @@ def _tuple_of(event: Interaction) -> tuple[str, str, frozenset[str]]:
 
 
 async def limit_records(lab: Lab, nbytes: int) -> None:
-    """The topic takes no larger ones from now on."""
+    """Limit the size of records on the topic."""
     async with kafka.admin(lab.settings) as admin:
         await change_topic_settings(admin, lab.settings.topic, max_message_bytes=str(nbytes))
 
@@ -261,7 +261,7 @@ async def test_a_copy_that_is_too_large_becomes_a_dead_letter_that_can_be_replay
     large = as_json(interaction_id=minted, metadata={"noise": "".join(noise)})
     for value in (as_json("before"), large, as_json("after")):
         await lab.put(value, partition=elsewhere("exec-1"), key=b"default:exec-1")
-    await limit_records(lab, len(large) + 150)  # what the copy's headers take is more
+    await limit_records(lab, len(large) + 150)  # the copy's headers need more
     counts = await lab.drain()
     assert (counts.moved, counts.stored, counts.rejected) == (2, 2, 1)
     rows = await lab.rows("SELECT interaction_id, reason, message FROM outcomes WHERE verdict = 'rejected'")

@@ -43,7 +43,7 @@ heads = st.tuples(names.filter(bool), st.none() | names)
 def test_an_event_and_its_partition_key_have_the_same_hash(
     drawn: list[tuple[dict[str, object], int, bool]], known: list[tuple[str, str | None]]
 ) -> None:
-    """Escaped or plain, whatever of the fields it has: as `partition_key` and Kafka's partitioner have it."""
+    """Escaped or plain, with any of its fields: equal to `partition_key` and Kafka's partitioner."""
     values = [msgspec.json.encode(event) if plain else _escaped(event) for event, _, plain in drawn]
     text = np.frombuffer(b"".join(values), np.uint8)
     sizes = np.array([len(value) for value in values], np.int64)

@@ -1,4 +1,4 @@
-"""Namespaces: whatever can be created can be used, over HTTP, in records and by commands."""
+"""Namespaces: every valid namespace can be used over HTTP, in records and by commands."""
 
 from collections.abc import AsyncIterator
 from typing import Any

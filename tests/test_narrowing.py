@@ -67,7 +67,7 @@ POISONINGS = (fail_in_validation, fail_in_deduplication, fail_in_encoding)
 
 
 def poison(execution: str) -> bytes:
-    """A poisoned event. The scanner is unsure about an escape in a key, so the validator has to look at it."""
+    """A poisoned event. An escape in a key makes the scanner unsure, so the validator gets the event."""
     return as_json(execution=execution, user_id=POISON).replace(b"user_id", b"user\\u005fid")
 
 
@@ -177,7 +177,7 @@ async def test_refused_rows_and_raising_records_of_one_group_become_letters(
 
 
 async def test_a_claim_that_was_not_released_makes_no_duplicate(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis may lose what is taken back: who takes the partition next does not go by its claims."""
+    """If Redis loses a release, the next owner of the partition does not rely on the claims."""
 
     async def lose(*_args: Any) -> None:
         return None

@@ -1,4 +1,4 @@
-"""Blocks are what ClickHouse's own client reads; scores are what Python's `float` makes of their text."""
+"""Blocks are readable by ClickHouse; scores equal Python's `float` of their text."""
 
 import numpy as np
 from hypothesis import example, given

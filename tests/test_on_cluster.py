@@ -50,7 +50,7 @@ def test_every_column_reaches_both_tables() -> None:
 
 @pytest.mark.parametrize("table", [INTERACTIONS, OUTCOMES])
 def test_rows_of_one_id_are_on_one_shard(table: str) -> None:
-    """FINAL looks at each shard alone: what is to collapse must be together."""
+    """FINAL works on each shard alone: rows that collapse must be on one shard."""
     (distributed,) = [each for each in ON_ALL if each.startswith(f"CREATE TABLE IF NOT EXISTS {table} ")]
     assert distributed.endswith(f"ENGINE = Distributed('events', 'tally', '{table}_local', cityHash64(interaction_id))")
 

@@ -106,7 +106,7 @@ steps = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()),
 
 @given(steps)
 def test_records_appended_before_the_settled_time_are_committed(moves: list[tuple[int, int, bool]]) -> None:
-    """Partitions grow and are committed in any order: what was appended before `settled_ms` is committed."""
+    """Partitions grow and are committed in any order: all records appended before `settled_ms` are committed."""
     progress = ConsumerProgress(Settings())
     log: dict[int, list[int]] = {0: [], 1: []}
     committed = {0: 0, 1: 0}

@@ -63,7 +63,7 @@ def modules_imported_by(path: Path) -> set[str]:
 
 
 def files_outside_kernels() -> list[Path]:
-    """Every file of the product and of what drives all of it; a test of one kernel may import that kernel."""
+    """Every file of the product and of its drivers; a test of one kernel may import that kernel."""
     folders = [*(set(MAY_IMPORT) - {"kernels"}), "benchmarks", "tests/chaos", "tests/hostile"]
     return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
 

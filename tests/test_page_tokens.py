@@ -83,7 +83,7 @@ INVALID_ORIGINS = [
 
 
 async def sent(api: httpx.AsyncClient, token: str, origin: str) -> int:
-    """The status of what a page sends."""
+    """Status of a page's request."""
     answer = await api.post(f"{PATH}/beacon", params={"token": token}, json=EVENT, headers={"Origin": origin})
     return answer.status_code
 
@@ -101,7 +101,7 @@ def test_an_invalid_origin_is_named(text: str) -> None:
 
 @given(st.text(max_size=40) | st.text(max_size=20).map("https://{}".format))
 def test_serializing_an_origin_is_idempotent_or_a_clear_error(text: str) -> None:
-    """The law: the spelling of an origin is its own spelling, and plain ASCII."""
+    """Law: a serialized origin serializes to itself, and is plain ASCII."""
     try:
         found = serialized_origin(text)
     except ValueError as error:

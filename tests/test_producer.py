@@ -1,4 +1,4 @@
-"""The producer: what it acknowledges is on the topic, in the form of `schemas/wire.py`."""
+"""The producer: every acknowledged event is on the topic, in the format of `schemas/wire.py`."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Records read from whole batches are what the client makes of them, whatever is in them and wherever it begins."""
+"""Records read from whole batches equal those of the client, for any content and any first offset."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +47,7 @@ def test_written_records_are_read_back(batches: list[list[tuple[int, Any, Any, A
 
 
 async def read_all(client: AIOKafkaConsumer, place: TopicPartition, begin: int, count: int) -> Records:
-    """Records from an offset on, and what the client gave."""
+    """Records from an offset on, through either path of the client."""
     client.seek(place, begin)
     parts: list[Records] = []
     while sum(map(len, parts)) < count:
@@ -57,7 +57,7 @@ async def read_all(client: AIOKafkaConsumer, place: TopicPartition, begin: int, 
 
 
 async def fill(lab: Lab) -> int:
-    """A partition with batches of several records, a transaction given up, one kept, and odd records."""
+    """A partition with batches of several records, an aborted and a committed transaction, and unusual records."""
     place = {"topic": lab.settings.topic, "partition": 0}
     async with AIOKafkaProducerOf(lab, compression_type="lz4", linger_ms=50) as producer:
         sent = [await producer.send(value=b"%d" % number * 50, key=b"k", **place) for number in range(30)]
@@ -79,7 +79,7 @@ def AIOKafkaProducerOf(lab: Lab, **options: Any) -> AIOKafkaProducer:  # noqa: N
 async def test_whole_batches_contain_the_records_of_the_client(
     lab: Lab, begin: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when reading begins within a batch, and when it is cut into pieces."""
+    """Reading may begin within a batch, and may be split into pieces."""
     count = await fill(lab) - begin
     place = TopicPartition(lab.settings.topic, 0)
     async with kafka.consumer(lab.settings, instance=None) as client:
@@ -100,7 +100,7 @@ async def test_whole_batches_contain_the_records_of_the_client(
 async def test_another_client_version_is_read_through_its_public_api(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Records come one by one and are stored; the log says once what that costs, and a gauge says it always."""
+    """Records are read one by one and stored; one log line states the cost, and a gauge shows the state."""
     monkeypatch.setattr(whole_batches, "_warned_of", set())
     await lab.put(b'{"feature_id":"f","interaction_type":["view"],"position":0}', partition=0)
     for name in ("MemoryRecords", "PartitionRecords"):

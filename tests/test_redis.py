@@ -19,7 +19,7 @@ WORD = "what-a-tenant-says"
 
 @asynccontextmanager
 async def as_a_user(redis: Redis, settings: Settings, *rules: str) -> AsyncIterator[Settings]:
-    """Settings of a user who may do all but what the rules take away, as with a managed service."""
+    """Settings of a user with all rights except those that the rules remove, as with a managed service."""
     name = f"{settings.key_prefix}-tenant"
     await redis.execute_command("ACL", "SETUSER", name, "on", f">{WORD}", "~*", "+@all", *rules)
     address = urlsplit(settings.redis.get_secret_value())
@@ -57,7 +57,7 @@ async def test_a_redis_that_evicts_is_refused_without_config(narrow: Settings, r
 async def test_a_policy_missing_from_info_is_read_with_config(
     narrow: Settings, redis: Redis, rules: tuple[str, ...]
 ) -> None:
-    """INFO without a policy: CONFIG tells it, and where that is forbidden the error says what is missing."""
+    """If INFO has no policy, CONFIG is used; if that is forbidden, the error names the missing right."""
     async with as_a_user(redis, narrow, *rules) as tenant:
         address = urlsplit(tenant.redis.get_secret_value())
         assert address.port

@@ -170,7 +170,7 @@ async def test_events_that_are_stored_already_are_not_held(lab: Lab) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25))
 def test_a_fuse_is_tripped_while_half_of_the_last_records_are_rejected(batches: list[tuple[int, int]]) -> None:
-    """The last ones are those of as few batches as have a whole window of records."""
+    """The last records are those of the fewest batches that fill the window."""
     of_worker, seen = fuses(reject_window=10), list[tuple[int, int]]()
     for good, bad in batches:
         of_worker.count(validated([GOOD] * good + [b""] * bad))
@@ -213,7 +213,7 @@ OF_SHOP = ("tally-namespace", b"shop")
 def test_a_rejection_is_counted_for_its_namespace(
     headers: tuple[tuple[str, bytes | None], ...], value: bytes, counted_for: str
 ) -> None:
-    """Also where its outcome belongs to nobody, because its value cannot be read."""
+    """Also if its outcome has no namespace, because its value cannot be read."""
     of_worker = fuses()
     of_worker.count(validated_of([headers] * 3, value))
     counted = {name: (window.records, window.rejected) for name, window in of_worker._windows.items()}

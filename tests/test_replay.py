@@ -1,4 +1,4 @@
-"""Replay: the same log gives the same answers, in an empty store and in part; and it is the way back from a mistake."""
+"""Replay: the same log gives the same outcomes, whole or in part, and repairs wrong ones."""
 
 import asyncio
 import itertools
@@ -97,7 +97,7 @@ async def test_a_replay_of_a_range_finds_the_owners_before_it(lab: Lab) -> None:
 
 
 async def test_a_replay_repairs_wrong_and_lost_outcomes(lab: Lab) -> None:
-    """Events were decided wrongly, others are lost; after the swap all is right, and live events meet right owners."""
+    """Some outcomes are wrong, others lost; after the swap all are correct, and live events find their owners."""
     traffic = list(itertools.islice(iter(Simulator(31, duplicates=0.2)), 500))
     await lab.emit_all(traffic)
     await lab.drain()
@@ -122,7 +122,7 @@ async def test_a_replay_repairs_wrong_and_lost_outcomes(lab: Lab) -> None:
 
 
 async def test_a_replay_continues_only_with_its_original_parameters(lab: Lab) -> None:
-    """Another range, a second swap, a database that is somebody else's: each would destroy something."""
+    """Another range, a second swap or a foreign database would destroy data."""
     await everything(lab, 100)
     stored = await lab.count("interactions")
     ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
@@ -227,7 +227,7 @@ async def test_lost_moves_are_found_by_their_copies(lab: Lab) -> None:
 
 
 async def test_a_replay_refuses_misplaced_events_not_yet_read_by_workers(lab: Lab) -> None:
-    """A replay that moved it would leave it without a copy, or with two; it continues once they have."""
+    """A replay that moved such an event would leave it without a copy, or with two; it continues after the workers."""
     await lab.emit(click())
     await lab.drain()
     await lab.put(as_json(), partition=(HOME_PARTITION + 1) % 4)

@@ -1,4 +1,4 @@
-"""The views: what they count, each thing once."""
+"""The views: each event is counted once."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_a_name_is_drawn_as_it_is_and_never_as_a_formula(tmp_path: Path) -> None
 
 
 async def test_a_report_of_one_day_reads_few_rows(lab: Lab) -> None:
-    """Each view over one day reads a small part of what a tenant has."""
+    """Each view over one day reads a small part of a tenant's rows."""
     days = 365
     await lab.database.command(
         "INSERT INTO interactions (namespace, interaction_id, timestamp, _event_time_ms, _offset) "

@@ -43,7 +43,7 @@ def refused(body: bytes, *codings: str, limit: int = LIMIT) -> int:
     st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.lists(st.sampled_from(sorted(PACKERS)), max_size=3)
 )
 def test_compressed_bodies_are_decompressed(parts: list[bytes], codings: list[str]) -> None:
-    """The law: members of gzip are one after another, codings on top of one another, and all of it is read."""
+    """Law: gzip members are concatenated, codings are nested, and all bytes are read."""
     body = b"".join(map(gzip.compress, parts))
     for coding in codings:
         body = PACKERS[coding](body)

@@ -1,4 +1,4 @@
-"""The rule, end to end: whatever the log, the batches and the crashes, each event's outcome is the reference's."""
+"""The rule, end to end: for any log, batches and crashes, each event has the outcome of the reference."""
 
 import random
 

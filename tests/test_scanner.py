@@ -1,4 +1,4 @@
-"""The scanner accepts only what the validator accepts, with the same values; between them nothing valid is lost."""
+"""The scanner accepts only events that the validator accepts, with the same values; no valid event is lost."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Settings: who wins, and how a wrong one is named."""
+"""Settings: precedence of sources, and errors that name invalid ones."""
 
 import os
 from pathlib import Path

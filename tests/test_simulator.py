@@ -26,7 +26,7 @@ def test_a_seed_determines_the_stream() -> None:
 
 
 def test_every_event_is_valid() -> None:
-    # The simulator skips the model's checks for speed, so the validator looks at each.
+    # The simulator skips the model's checks for speed, so the validator checks each event.
     for interaction in take(5_000):
         assert isinstance(validate(encode_value(interaction, mint_id())), ValidEvent)
 

@@ -1,4 +1,4 @@
-"""A partition that nobody gets past is seen: readiness, `tally status` and metrics name topic, partition and offset."""
+"""A stuck partition is visible: readiness, `tally status` and metrics name topic, partition and offset."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ async def is_clear(settings: Settings, api: httpx.AsyncClient) -> None:
 
 
 async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
-    """A record of a newer schema: the worker itself is not ready, and says where it waits."""
+    """A record of a newer schema: the worker itself is not ready, and names the record."""
     await lab.put(as_json(execution=execution_on(2, "before")), partition=2)
     await lab.put(as_json(execution="newer"), headers=NEWER, partition=2)
     await lab.put(as_json(execution=execution_on(1, "other")), partition=1)
@@ -111,7 +111,7 @@ async def test_a_held_partition_is_named(lab: Lab, quick: Settings) -> None:
 
 
 async def test_waiting_records_are_named_without_a_worker(lab: Lab, quick: Settings) -> None:
-    """Markers of transactions and what was given up do not wait; a record does."""
+    """Transaction markers and aborted records do not wait; a record does."""
     await lab.put(as_json(execution=execution_on(0, "stored")), partition=0)
     await lab.drain()
     await in_a_transaction(lab, 2, keep=False)

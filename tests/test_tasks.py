@@ -1,4 +1,4 @@
-"""Tasks end with their owner: nothing continues in the background once what started it has ended."""
+"""Tasks end with their owner: nothing continues in the background after it."""
 
 import asyncio
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
 
 
 async def test_the_first_error_of_several_ends_the_others_before_it_is_raised() -> None:
-    """Dead letters are written so: what runs on after the worker has given up would use a closed client."""
+    """As when dead letters are written: a task that outlives the worker would use a closed client."""
     ended: list[str] = []
 
     async def fail() -> None:

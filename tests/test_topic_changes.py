@@ -103,7 +103,7 @@ async def test_a_change_under_a_running_worker_stops_it(lab: Lab, change: dict[s
 
 @pytest.mark.parametrize("version", [whole_batches.WRITTEN_FOR, "another"])
 async def test_a_record_with_a_producer_time_is_fatal(lab: Lab, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    """Though the topic is not looked at meanwhile; also when it was set back, and read by another client's version."""
+    """Even without a check of the topic in between, after a reset of the setting, and with another client version."""
     if version == "another":
         for name in ("MemoryRecords", "PartitionRecords"):
             public = getattr(whole_batches, name, None) or whole_batches._PartitionRecords.__base__
@@ -124,7 +124,7 @@ async def test_a_record_with_a_producer_time_is_fatal(lab: Lab, monkeypatch: pyt
 
 
 async def test_records_that_expire_on_a_held_partition_stop_the_worker(lab: Lab) -> None:
-    """Nothing is read there any more, so only a look at the log tells it."""
+    """Nothing is read there any more, so only the log's start shows it."""
     await lab.put(as_json(), headers=NEWER, partition=0)
     for _ in range(3):
         await lab.put(as_json(), partition=0)

@@ -21,7 +21,7 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @contextmanager
 def receiver() -> Iterator[tuple[str, dict[str, Span]]]:
-    """The address of something that takes OTLP, and the spans it has taken, by the service and their name."""
+    """Address of an OTLP receiver, and its received spans by service and name."""
     taken: dict[str, Span] = {}
 
     class Handler(BaseHTTPRequestHandler):

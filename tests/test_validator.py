@@ -1,4 +1,4 @@
-"""The validator: what it refuses, with which reason and field."""
+"""The validator: refused events, each with its reason and field."""
 
 import json
 from typing import Any

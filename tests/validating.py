@@ -1,4 +1,4 @@
-"""Records and events without a topic, for tests of what is a function of them."""
+"""Records and events without a topic, for tests of pure functions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ APPEND_MS = 1_800_000_000_000
 
 
 def all_records(fetched: Mapping[int, Items]) -> Records:
-    """Read all fetched items, whatever their size."""
+    """Read all fetched items of any size."""
     parts: list[Records] = []
     while fetched:
         records, fetched = Records.read(fetched, DEFAULT_LIMITS)

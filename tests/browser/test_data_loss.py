@@ -85,7 +85,7 @@ async def test_a_page_without_storage_still_sends(browser: webdriver.Chrome, sit
 async def test_tabs_do_not_overwrite_each_others_saved_events(
     browser: webdriver.Chrome, site: Site, endpoint: str, lab: Lab
 ) -> None:
-    """The API is away while two tabs are left; a third one sends what both could not."""
+    """The API is unreachable while two tabs are closed; a third tab sends their events."""
     settings = with_key(lab.settings)
     async with served(settings) as gone:
         pass

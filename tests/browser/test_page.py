@@ -1,4 +1,4 @@
-"""A page with the snippet, in headless Chromium: what a person does on it comes back by id."""
+"""A page with the snippet, in headless Chromium: user actions are stored and found by id."""
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By

@@ -56,7 +56,7 @@ def _results_path(options: argparse.Namespace) -> Path:
 
 @cache
 def _code() -> str:
-    """Names the code that is tried: what was found out about another one says nothing about this."""
+    """Return an id of the tested code: results of other code do not count."""
     hashed = hashlib.blake2b(digest_size=4)
     for folder in ("schemas", "kernels", "runtime", "consumers", "tests/chaos", "tests/hostile"):
         for path in sorted((Path(__file__).parents[2] / folder).rglob("*")):
@@ -97,7 +97,7 @@ async def _until_met(options: argparse.Namespace, stack: Stack, number: int) -> 
         run = Run(planned, stack, options.folder, options.control)
         try:
             result = await run.execute()
-        except Exception as error:  # whatever it is, the next run must not suffer, and this one has failed
+        except Exception as error:  # any error fails this run, and the next one must still run
             result = run.failed(error)
         if not result.problems and options.only is None:
             run.log_path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The claims of one run, lost or put back to an earlier state while workers continue."""
+"""The claims of one run, lost or reset to an earlier state while workers continue."""
 
 import asyncio
 from collections.abc import AsyncIterator

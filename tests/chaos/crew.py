@@ -67,7 +67,7 @@ def _poll(line: Connection, timeout_s: float) -> bool:
 
 
 class Crew:
-    """All workers of one run, past ones too."""
+    """All workers of one run, ended ones included."""
 
     def __init__(self, plain: Orders) -> None:
         self._plain = plain
@@ -81,7 +81,7 @@ class Crew:
         return member
 
     def replace_dead(self) -> list[str]:
-        """Start a new worker for each that died; returns what should not have happened."""
+        """Start a new worker for each that ended; returns unexpected ends."""
         problems = []
         for member in list(self._members):
             code = member.process.exitcode

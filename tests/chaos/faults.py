@@ -104,7 +104,7 @@ async def error_codes(run: "Run", member: Member) -> None:
 
 
 def canned(code: int, random: Random) -> bytes:
-    """ClickHouse's way of refusing."""
+    """An error answer of ClickHouse."""
     text = f"Code: {code}. DB::Exception: in this campaign. ({_REFUSALS[code]})".encode()
     head = f"HTTP/1.1 {random.choice((500, 503))} Refused\r\nX-ClickHouse-Exception-Code: {code}\r\n"
     return f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text

@@ -47,7 +47,7 @@ class HostileTraffic:
         ]
 
     def _wrong_offsets(self) -> tuple[bytes, list[str | None]]:
-        """Gaps, offsets named twice, below the batch's or far beyond it."""
+        """Gaps, and offsets that repeat or lie outside of the batch's range."""
         records = self._records(2)
         deltas = list(range(len(records)))
         for _ in range(self._random.randrange(1, 4)):
@@ -71,7 +71,7 @@ class HostileTraffic:
         return encode_batch(payload, len(records), attributes=_ZSTD), ["batch_too_large"] * len(records)
 
     def _byte_headers(self) -> tuple[bytes, list[str | None]]:
-        """Header names that are no text: what the records hold decides."""
+        """Header names that are not text: the values decide."""
         records = self._records()
         names = [self._random.randbytes(self._random.randrange(1, 9)) for _ in records]
         marked = [

@@ -13,12 +13,12 @@ FAULTS = (
     "flush",  # the claims are gone
     "rollback",  # the claims are as they were some batches ago: a failover to a replica that lagged
     "cut",  # one store's connections are reset, and new ones refused for a while
-    "lost-answers",  # one store does what it is asked, and its answers are lost
+    "lost-answers",  # one store executes requests, and its answers are lost
     "half-requests",  # one store gets the beginning of a request, and then a reset
-    "late-answers",  # one store's answers come after the client has given up
+    "late-answers",  # one store's answers come after the client's timeout
     "late-requests",  # an insert reaches ClickHouse when its worker is dead and another one has begun to insert more
     "error-codes",  # ClickHouse answers 252, 241 and 159
-    "slow",  # one store takes its time
+    "slow",  # one store is slow
 )
 FOR_CONTROLS = ("crash", "kill", "stop", "flush", "lost-answers", "late-requests", "error-codes")
 """Runs of which at least one should catch each control."""

@@ -44,7 +44,7 @@ class Proxy:
         self._answers.clear()
 
     def release_answers(self) -> None:
-        """Let go what was held."""
+        """Release held answers."""
         self._answers.set()
 
     def hold_requests(self) -> asyncio.Event:
@@ -53,11 +53,11 @@ class Proxy:
         return self._hold
 
     def pass_requests(self) -> None:
-        """New requests go through again; those that wait continue waiting."""
+        """Pass new requests again; waiting ones continue to wait."""
         self._hold = None
 
     def pass_everything(self) -> None:
-        """From now on pass everything on."""
+        """Stop all faults and pass everything on."""
         self.refusing, self.cut_requests_after, self.lost_answers, self.delay_s = False, None, 0, 0.0
         self.canned.clear()
         self.release_answers()

@@ -276,7 +276,7 @@ async def _main(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run what is asked for, by default all of it."""
+    """Run the selected measurements, by default all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=("takeover", "outage", "lag", "rebuild", []))
     parser.add_argument("--seconds", type=float, default=60)

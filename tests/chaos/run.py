@@ -63,7 +63,7 @@ class Result(NamedTuple):
 
 
 async def _let_go_when_late(victim: Member) -> None:
-    """A worker that comes to its failpoint when nobody waits for it there any more just continues."""
+    """Let a worker that reaches its failpoint too late continue."""
     while not await victim.met(0.5):
         if await victim.ended(0):
             return
@@ -113,7 +113,7 @@ class Run:
         self._database: ClickHouse
 
     async def execute(self) -> Result:
-        """Run it and look at what came of it."""
+        """Execute the run and check its outcomes."""
         begun = time.monotonic()
         async with AsyncExitStack() as opened:
             await self._open(opened)
@@ -178,7 +178,7 @@ class Run:
             await self._database.command(NARROWED)
 
     async def _run_with_fault(self) -> bool:
-        """The fault, among traffic, until everything is worked off; whether the failpoint was met."""
+        """Inject the fault under traffic and wait for the workers; returns whether the failpoint was reached."""
         plan, crew = self.plan, self.crew
         await self.feed(RECORDS)
         if plan.failpoint == "restored" or self.random.random() < 0.3:
@@ -217,18 +217,18 @@ class Run:
             self._problems.append(f"not caught up within {CATCH_UP_S} s")
         self._problems += await crew.stop()
         await cancel_and_wait(late)
-        if not await self.is_caught_up():  # a worker that the group had given up may have moved events late
+        if not await self.is_caught_up():  # a worker that the group had expelled may have moved events late
             await self._drain(self.settings)
         return met
 
     async def _drain(self, settings: Settings) -> None:
-        """Let an undisturbed worker finish what is on the topic."""
+        """Let an undisturbed worker process the rest of the topic."""
         member = self.crew.start(settings=settings, kafka_ports={}, control=None, until_caught_up=True)
         if not await member.ended(CATCH_UP_S) or member.process.exitcode != 0:
             self._problems.append(f"an undisturbed worker did not end well: {member.process.exitcode}")
 
     async def _leave_a_crashed_worker(self) -> None:
-        """A worker died before, in the middle of something, and the claims are lost with it or not."""
+        """Kill a first worker at a failpoint, and perhaps delete its claims."""
         failpoint, passes = self.random.choice(("claimed", "stored", "recorded")), self.random.choice((1, 2))
         needs_rebuild, settings = self.plan.failpoint == "restored", self.through
         if needs_rebuild:  # which needs rows of late in a partition, and records right after them
@@ -289,7 +289,7 @@ class Run:
         await asyncio.to_thread(self._stack.restart, self.plan.store)
 
     async def _compare_with_undisturbed(self) -> None:
-        """Drain the same log once more, undisturbed, into an empty store: what comes out must be the same."""
+        """Drain the same log once more, undisturbed, into an empty store: the outcomes must be equal."""
         disturbed, _ = await recorded_outcomes(self._database, self.settings.topic)
         ends: dict[int, int] = {}
         for partition, offset in disturbed:

@@ -49,7 +49,7 @@ class Batches:
         self._base = 0
 
     def batch(self) -> GeneratedBatch:
-        """The next one; its offsets are after those of the one before."""
+        """The next batch; its offsets follow those of the previous one."""
         random = self._random
         records = [self._record() for _ in range(random.choice((1, 1, 2, 5, 30)))]
         is_damaged = random.random() < 0.7

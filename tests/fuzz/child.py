@@ -69,7 +69,7 @@ def main() -> None:
             counts = Counts()
             try:
                 counts = run(Random(f"{options.seed} {options.part} {example}"))
-            except Exception:  # whatever it is, it is a finding
+            except Exception:  # any error is a finding
                 print(json.dumps([example, traceback.format_exc()[-_MESSAGE_CHARACTERS:]]), flush=True)
             values, batches, example = values + counts.values, batches + counts.batches, example + 1
         Progress(example, values, batches, time.monotonic() - begun).write(shared)

@@ -47,7 +47,7 @@ class Region:
 
 
 def guarded(shape: Any, dtype: Any) -> npt.NDArray[Any]:
-    """A new array in a region of its own, filled with bytes that are no zeros."""
+    """A new array in a region of its own, filled with non-zero bytes."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     array = Region(size).array(shape, dtype)
     if size:
@@ -56,7 +56,7 @@ def guarded(shape: Any, dtype: Any) -> npt.NDArray[Any]:
 
 
 class _GuardedNumpy:
-    """numpy, but that what makes arrays makes guarded ones."""
+    """numpy whose constructors return guarded arrays."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)

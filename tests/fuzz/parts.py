@@ -30,7 +30,7 @@ from tests.fuzz.values import Values
 
 VALUES_PER_EXAMPLE = 48
 CUTS = 6
-"""Places at which each value is cut off, so that what follows it cannot be touched."""
+"""Number of cuts per value; reading past a cut hits a guard page."""
 MAX_VALUE_BYTES, MAX_TEXT_BYTES = 1 << 19, 1 << 23
 READINGS = 8
 """Readings of some batches, at most: one that is not readable may state millions of offsets."""
@@ -120,13 +120,13 @@ def _alone(values: Sequence[bytes | None]) -> str:
     for value in values:
         try:
             assert_agreement([value])
-        except Exception:  # whatever it is
+        except Exception:  # any error is a finding
             return repr(value)[:4_000]
     return f"only together: {list(values)!r}"[:4_000]
 
 
 def _batches() -> Part:
-    """The reader of record batches, all arrays between guard pages; what was not damaged has to be read as it is."""
+    """The reader of record batches, all arrays between guard pages; undamaged batches must be read unchanged."""
     precompile()
 
     def run(random: Random) -> Counts:
@@ -208,4 +208,4 @@ def _expected(made: GeneratedBatch) -> list[tuple[Any, ...]]:
 
 
 PARTS: dict[str, Callable[[], Part]] = {"scan": _Scanning, "rows": _rows, "batches": _batches}
-"""By name, what makes a part ready in a process."""
+"""Constructors of parts by name."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from tests.fuzz.child import Progress
 
 MOST_FINDINGS = 10
-"""A part with this many findings is given up: most often they are one."""
+"""A part is stopped after this many findings: most often they have one cause."""
 REPORT_EVERY_S = 15.0
 HANGS_AFTER_S = 180.0
-"""An example takes milliseconds; making a part ready, where everything has to be compiled, takes a minute."""
+"""An example takes milliseconds; preparing a part, with all compilation, takes a minute."""
 READY_AFTER_S = 900.0
 _POLL_S = 0.2
 
@@ -74,7 +74,7 @@ class Runner:
         return self.result
 
     def _run_one(self, end: int | None, seconds: float) -> float:
-        """Run one process to its end, whatever that is; returns for how long it has run examples."""
+        """Run one process to its end, normal or not; returns the seconds spent on examples."""
         with tempfile.TemporaryDirectory(prefix="tally-fuzz-") as folder:
             path = Path(folder) / "progress"
             Progress.create(path, self.result.next_example)

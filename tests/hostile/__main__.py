@@ -89,7 +89,7 @@ async def _try(attempt: Attempt, name: str, seed: int, totals: Totals) -> None:
     totals.cases += 1
     try:
         attack = await attempt(Random(seed))
-    except Exception:  # whatever an attack leads to is what is looked for
+    except Exception:  # any error is a finding
         totals.findings += 1
         print(f"FOUND {name}, seed {seed}:\n{traceback.format_exc()}", flush=True)
     else:

@@ -1,4 +1,4 @@
-"""Accounts of an attacked topic: what must come of each offset, and whether it did."""
+"""Accounts of an attacked topic: expected and recorded outcome of each offset."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from tests.lab import Lab, as_json, execution_on
 
 Place = tuple[int, int]
 DUPLICATE = "same_key"
-"""The only reason that is no rejection."""
+"""The only reason that is not a rejection."""
 
 
 class AttackedTopic:
@@ -54,12 +54,12 @@ class AttackedTopic:
         await self.send(batch_of([self.event("neighbour") for _ in range(count)]), [None] * count)
 
     async def drain(self, **overrides: Any) -> None:
-        """Let a worker come to the end of the topic, alive, and check what it made of it."""
+        """Let a worker read to the end of the topic without failing, and check its outcomes."""
         await self.lab.drain(**overrides)
         await self.check()
 
     async def check(self) -> None:
-        """Raise AssertionError unless each offset has the outcome that it must have, and its letter says so."""
+        """Raise AssertionError unless each offset and its letter have the expected outcome."""
         stored = await self.lab.rows("SELECT _partition, _offset FROM interactions FINAL")
         assert {(partition, offset) for partition, offset in stored} == self.stored
         outcomes = await self.lab.rows("SELECT _partition, _offset, reason FROM outcomes FINAL")

@@ -1,4 +1,4 @@
-"""Bodies and queries that cost much to read, repeat without end, or say what cannot be meant."""
+"""Bodies and queries that are expensive to read, very repetitive, or contradictory."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ def repeated(value: bytes, size: int) -> bytes:
 
 
 def hostile_events(size: int) -> dict[str, bytes]:
-    """Events of about this size in bytes that are slow to read, by what is wrong with them; none is valid."""
+    """Invalid events of about this size in bytes that are slow to read, by their flaw."""
     return {
         "unknown keys": event(members(size)),
         "one unknown key": event(b',"%b":1' % (b"k" * size)),
@@ -84,7 +84,7 @@ async def events_alone(target: Target) -> None:
 
 
 async def events_over_the_body_limit(target: Target) -> None:
-    """A body beyond its limit is refused, whatever it holds."""
+    """A body beyond its limit is refused, with any content."""
     refused(await target.post("", event(members(9 * MIB))), 413)
     refused(await target.post("/batch", batch(event(members(11 * MIB)))), 413)
     refused(await target.post("/list", b" " * 300 * KIB), 413)
@@ -106,7 +106,7 @@ async def a_batch_of_events_with_unknown_keys(target: Target) -> None:
 
 
 async def batches_of_hostile_events(target: Target) -> None:
-    """Each hostile event of a batch fails by itself; what is no JSON fails its batch."""
+    """Each hostile event of a batch fails separately; invalid JSON fails the batch."""
     for name, body in hostile_events(250 * KIB).items():
         answer = await target.post("/batch", batch(event(), *[body] * 8, event()))
         if answer.status == 200:
@@ -193,7 +193,7 @@ async def lists_with_unknown_members(target: Target) -> None:
 
 
 async def forged_cursors(target: Target) -> None:
-    """A cursor with a number beyond every bound, or with none, is refused."""
+    """A cursor with a number out of range, or without one, is refused."""
     place = mint_id()
     for value in ("9" * 400, "9" * 4_000, "NaN", "Infinity", "-Infinity", "1e999", "[]", "true", '"\\u0000"', "-1"):
         text = f'["position",false,{value},"{place}"]'
@@ -258,7 +258,7 @@ async def compressed_bombs(target: Target) -> None:
 
 
 async def deletes_with_bodies(target: Target) -> None:
-    """A DELETE or GET answers by its path, whatever body comes with it."""
+    """A DELETE or GET answers by its path and ignores its body."""
     for method in ("DELETE", "GET"):
         for path, status in ((f"/v1/retrievers/interactions/{'x' * 10_000}", 404), ("/v1/outcomes", 200)):
             if method == "DELETE" and status == 200:

@@ -1,4 +1,4 @@
-"""Everything hostile that HTTP brings, as cases: each docstring says what must still hold."""
+"""All attacks over HTTP as cases: each docstring states the property that must hold."""
 
 from tests.hostile import http_body_cases, http_time_cases, http_wire_cases
 from tests.hostile.http_target import Case

@@ -1,4 +1,4 @@
-"""The API that hostile cases are run against, and what has to hold after each of them."""
+"""The API that hostile cases run against, and the checks after each case."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ MOST_LOG_BYTES = 2 * 1024 * 1024
 
 @dataclass
 class Target:
-    """A running API, and ways to talk to it."""
+    """A running API and its clients."""
 
     settings: Settings
     port: int

@@ -29,7 +29,7 @@ async def endless_heads(target: Target) -> None:
 
 
 async def a_slow_head(target: Target) -> None:
-    """A head that comes a byte at a time is answered 408 in its time, whatever has come of it; blanks count as well."""
+    """A head that arrives byte by byte is answered 408 after the time limit; blanks count as well."""
     async with target.wire() as wire, target.wire() as blanks, target.wire() as second:
         await second.send(HEALTH)
         assert (await second.answer()).status == 200
@@ -63,7 +63,7 @@ async def silent_connections(target: Target) -> None:
 
 
 async def missing_bodies(target: Target) -> None:
-    """A body that stops or drips is answered 408; one that nobody reads is waited for no longer than that."""
+    """A body that stops or arrives slowly is answered 408; an unread body has the same time limit."""
     length = {"Content-Length": "100000"}
     async with target.wire() as stopped, target.wire() as unread:
         await stopped.send(head("POST", PATH, BEARER | length) + b"{")
@@ -107,7 +107,7 @@ async def more_connections_than_allowed(target: Target) -> None:
 
 
 async def a_client_that_does_not_read(target: Target) -> None:
-    """A client that reads no answers, or only of the first of many requests, is cut, and what it was sent is let go."""
+    """A client that reads no answers, or only the first of many, is disconnected, and its buffers are freed."""
     events = [EVENT | {"feature_id": f"slow-{number}"} for number in range(1_000)]
     batch = json.dumps({"interactions": events}).encode()
     post = head("POST", f"{PATH}/batch", BEARER | {"Content-Length": str(len(batch))}) + batch

@@ -1,4 +1,4 @@
-"""Bytes that are no request, more than one, or another one than they seem."""
+"""Bytes that are not a request, more than one, or a different one than they seem."""
 
 from tests.hostile.http_target import BODY, CREATE, HEALTH, Case, Target
 from tests.hostile.wire import chunk, head
@@ -62,7 +62,7 @@ async def trailers_are_not_headers(target: Target) -> None:
 
 
 async def wrong_content_lengths(target: Target) -> None:
-    """A length that is no number, comes twice or beside chunks is refused; half a body stores nothing."""
+    """A length that is not a number, repeated or combined with chunks is refused; half a body stores nothing."""
     for headers in (
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
@@ -96,12 +96,12 @@ async def wrong_content_lengths(target: Target) -> None:
     async with target.wire() as wire:
         await wire.send(head("POST", PATH, BEARER | {"Content-Length": "500"}) + BODY)
         wire.finish_sending()
-        assert await wire.answer_or_close() is None, "half a body is no event"
+        assert await wire.answer_or_close() is None, "half a body is not an event"
     async with target.wire() as wire:
         await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(len(BODY) - 1)}) + BODY)
         assert (await wire.answer()).status == 400
         last = await wire.answer_or_close()
-        assert last is None or last.status in (400, 408), "its last byte is no request"
+        assert last is None or last.status in (400, 408), "its last byte is not a request"
 
 
 async def bodies_beyond_their_limit(target: Target) -> None:
@@ -116,7 +116,7 @@ async def bodies_beyond_their_limit(target: Target) -> None:
         await wire.send(head("POST", PATH, BEARER | {"Content-Length": str(10**15)}))
         assert (await wire.answer()).status == 413
         await wire.send(b"x" * 40 * MIB)
-        assert await wire.is_closed(), "nobody reads a petabyte"
+        assert await wire.is_closed(), "a petabyte is not read"
 
 
 async def requests_with_expect_100_continue(target: Target) -> None:
@@ -133,7 +133,7 @@ async def requests_with_expect_100_continue(target: Target) -> None:
 
 
 async def upgrade_requests(target: Target) -> None:
-    """A request to upgrade is answered as if it had not asked, and so are those after it."""
+    """A request to upgrade is answered without an upgrade, and so are later requests."""
     for protocol in ("websocket", "h2c", "TLS/1.0", "x" * 1_000):
         asking = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "Sec-WebSocket-Key": "x"}
         async with target.wire() as wire:
@@ -179,7 +179,7 @@ async def bytes_that_are_not_http(target: Target) -> None:
 
 
 async def unusual_valid_requests(target: Target) -> None:
-    """HTTP/1.0, whole URLs as targets and unknown paths are answered as HTTP says; an unknown method is 405."""
+    """HTTP/1.0, whole URLs as targets and unknown paths are answered by the HTTP rules; an unknown method is 405."""
     async with target.wire() as wire:
         await wire.send(b"GET /v1/health HTTP/1.0\r\n\r\n")
         assert (await wire.answer()).status == 200

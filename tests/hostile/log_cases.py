@@ -23,7 +23,7 @@ from tests.waiting import eventually_async
 MIB = 1024 * 1024
 GZIP, LZ4, ZSTD = 1, 3, 4
 MOST_WORKER_MIB = 700
-"""Memory bound of a worker with the default settings, whatever is on the topic."""
+"""Memory bound of a worker with the default settings, for any content of the topic."""
 NARROWED = "ALTER TABLE interactions MODIFY COLUMN metadata FixedString(10)"
 
 
@@ -51,7 +51,7 @@ async def equal_offsets(lab: Lab, random: Random) -> Attack:
 
 
 async def shuffled_offsets(lab: Lab, random: Random) -> Attack:
-    """A record keeps its own place when it names another one's, below zero, or beyond every offset."""
+    """A record keeps its own place if it names another offset, a negative one, or one out of range."""
     async with attacked(lab) as log:
         for _ in range(5):
             count = random.randrange(2, 40)
@@ -108,7 +108,7 @@ async def repeated_reading(lab: Lab, random: Random) -> Attack:
 
 
 async def aborted_transactions(lab: Lab, random: Random) -> Attack:
-    """The audit takes every offset of a hostile batch for a record, and no marker of a transaction."""
+    """The audit counts every offset of a hostile batch as a record, and no transaction marker."""
     async with attacked(lab) as log:
         place: Any = {"topic": lab.settings.topic, "partition": AttackedTopic.PARTITION}
         options = {"bootstrap_servers": lab.settings.kafka, "transactional_id": lab.settings.topic}
@@ -193,7 +193,7 @@ async def records_larger_than_events(lab: Lab, random: Random) -> Attack:
 
 
 async def batches_larger_than_their_bound(lab: Lab, random: Random) -> Attack:
-    """A batch past the bound, in whatever codec, is rejected by place, and those before and after it are stored."""
+    """A batch above the bound, in any codec, is rejected by place, and those before and after it are stored."""
     async with attacked(lab) as log:
         for codec, compress in ((GZIP, gzip.compress), (LZ4, lz4_encode), (ZSTD, cramjam.zstd.compress)):
             await log.neighbours(random.randrange(1, 30))
@@ -232,7 +232,7 @@ async def decompression_bombs(lab: Lab, random: Random) -> Attack:
 
 
 async def _by_a_process(log: AttackedTopic) -> Attack:
-    """Let a worker of its own come to the end of the topic, and look at its memory."""
+    """Let a separate worker read to the end of the topic, and check its memory."""
     ended = await drained(log.lab.settings)
     assert ended.exit_code == 0, ended.output
     assert ended.peak_mib < MOST_WORKER_MIB, f"the worker took {ended.peak_mib:.0f} MiB"
@@ -244,7 +244,7 @@ async def very_many_tiny_records(lab: Lab, random: Random) -> Attack:
     """A worker's memory stays bounded, and all is accounted for, however many records a batch has."""
     async with attacked(lab) as log:
         await log.neighbours()
-        count = random.randrange(66_000, 90_000)  # more than one reading takes
+        count = random.randrange(66_000, 90_000)  # more than one read returns
         payload = cramjam.zstd.compress(encode_records([log.event()] * count))
         await log.send(encode_batch(bytes(payload), count, attributes=ZSTD), [None] + [DUPLICATE] * (count - 1))
         await log.neighbours()
@@ -295,7 +295,7 @@ REFUSED = {
 
 
 async def batches_that_brokers_refuse(lab: Lab, random: Random) -> Attack:
-    """The broker takes no batch whose header contradicts its records; `test_hostile_batches` reads such a one."""
+    """The broker refuses a batch whose header contradicts its records; `test_hostile_batches` reads such batches."""
     async with attacked(lab) as log:
         for what in random.sample(sorted(REFUSED), len(REFUSED)):
             with suppress(BatchRefused):

@@ -17,7 +17,7 @@ class Attack(NamedTuple):
 
 
 Case = Callable[[Lab, Random], Awaitable[Attack]]
-"""Raises AssertionError when what its docstring says does not hold."""
+"""Case of a suite. Raises AssertionError if the statement in its docstring does not hold."""
 
 
 def named(*cases: Case) -> dict[str, Case]:

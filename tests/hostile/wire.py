@@ -1,4 +1,4 @@
-"""HTTP by hand: bytes in, answers out, nothing corrected on the way."""
+"""Raw HTTP client: sends bytes as they are and parses answers."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ class Wire:
         self._writer = writer
 
     async def send(self, raw: bytes) -> None:
-        """Send bytes. A server that has closed is no error: what it answered tells."""
+        """Send bytes. A closed connection is not an error: its answer is checked instead."""
         try:
             self._writer.write(raw)
             await self._writer.drain()
@@ -51,7 +51,7 @@ class Wire:
         self._writer.transport.abort()
 
     def stop_reading(self) -> None:
-        """Leave what the server sends where it is."""
+        """Stop reading the server's answers."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]
 
     async def until_cut(self) -> None:
@@ -75,7 +75,7 @@ class Wire:
         return Answer(int(status), headers, body)
 
     async def is_closed(self) -> bool:
-        """Wait until the server closes; false when it says something before."""
+        """Wait until the server closes; false if it sends data first."""
         async with asyncio.timeout(ANSWER_S):
             try:
                 return not await self._reader.read(1)

@@ -55,7 +55,7 @@ for control, begin in CONTROLS.items():
 
 
 def test_each_control_can_still_be_applied() -> None:
-    """One that fails to begin would look like one that was caught. Each begins in a process without the others."""
+    """A control that cannot be applied would look like a detected one. Each is applied in a process of its own."""
     ran = subprocess.run([sys.executable, "-c", BEGIN_EACH], check=True, capture_output=True, text=True, timeout=60)
     assert ran.stdout.splitlines() == [f"{control} 0" for control in CONTROLS], ran.stderr
 

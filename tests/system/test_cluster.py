@@ -116,8 +116,8 @@ async def test_events_survive_the_failure_of_a_broker_and_a_master(stack: Stack,
 
 
 async def poll(workers: Supervisor) -> None:
-    """Start again what dies."""
-    while workers.poll():  # noqa: ASYNC110  (processes tell nobody when they die)
+    """Restart workers that end."""
+    while workers.poll():  # noqa: ASYNC110  (the end of a process raises no event)
         await asyncio.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""A core install: no compiler, no store but Kafka. It emits, and its command line names what is missing."""
+"""A core install without compiler and with Kafka alone: it emits, and its command line names missing extras."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from tests.test_docs import ROOT, blocks
 
 
 def run(command: list[str], lab: Lab, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a command as a person would who has the environment's commands on the path."""
+    """Run a command with the environment's commands on the path."""
     scripts = str(Path(sys.executable).parent)
     environment = {**os.environ, **lab.settings.as_environment(), "PATH": f"{scripts}:{os.environ['PATH']}"}
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""`tally topic expand`: more partitions under load, and the verdicts are those of a topic that had them always."""
+"""`tally topic expand` adds partitions under load; verdicts are those of a topic that always had them."""
 
 import asyncio
 import itertools
@@ -179,7 +179,7 @@ def test_a_partition_inherits_from_earlier_partitions_of_its_keys() -> None:
 
 
 async def test_misplaced_events_do_not_block_an_expansion_and_are_not_lost(lab: Lab, tmp_path: Path) -> None:
-    """Workers cannot move them while the topic takes no records. What was placed by the old count stays where it is."""
+    """Workers cannot move them while the topic refuses records. Events placed by the old count are not moved."""
     executions = [f"exec-{number}" for number in range(40)]
     homes = {each: [partition_of(f"default:{each}".encode(), count) for count in (4, 8)] for each in executions}
     for execution in executions:

@@ -1,4 +1,4 @@
-"""Folders of any name, and whatever is in the working directory: the stack starts, and finds its data again."""
+"""Folders of any name and any content of the working directory: the stack starts and finds its data."""
 
 import json
 import signal

@@ -57,7 +57,7 @@ def consume(settings: Settings, log: Path) -> Iterator[Consume]:
 
 
 async def test_a_second_worker_of_a_name_is_refused_and_the_first_continues(lab: Lab, tmp_path: Path) -> None:
-    """The second says so; its supervisor does not try again."""
+    """The second logs the reason; its supervisor does not restart it."""
     with consume(lab.settings, tmp_path / "first.log") as first:
         await asyncio.to_thread(eventually, first.has_partitions)
         with consume(lab.settings, tmp_path / "second.log") as second:

@@ -1,4 +1,4 @@
-"""A short slice of `make mix`, and what a client sees of its own writes."""
+"""A short run of `make mix`, and reads of a client's own writes."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""A rolling restart of all workers and both API processes under load: nobody notices, and the accounts balance."""
+"""A rolling restart of all workers and both API processes under load: no request fails, and the audit balances."""
 
 import asyncio
 import itertools

@@ -31,7 +31,7 @@ async def conforms(url: str, folder: Path, *options: str) -> None:
 
 
 async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
-    """Nothing but what is documented is answered, what the schema forbids is refused, and never a 500."""
+    """Only documented answers are returned, forbidden requests are refused, and none is a 500."""
     # A schema cannot express everything: which text is a cursor or a time, which fields contradict one another;
     # and to it 78.0 is an integer.
     more_than_a_schema = (PATH, f"{PATH}/beacon", f"{PATH}/beacon-token", f"{PATH}/list", "/v1/outcomes")

@@ -41,7 +41,7 @@ def secure(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 async def test_events_are_stored_and_read_with_all_security_settings(secure: Secure) -> None:
-    """Each role is a user of its own in each store, and may do what it needs."""
+    """Each role is a user of its own in each store, with the rights that it needs."""
     collecting, reading = (
         with_key(secure.of(role), read_wait_ms=30_000, rate_limit_per_s=1_000)
         for role in ("tally_collector", "tally_reader")

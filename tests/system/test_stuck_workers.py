@@ -57,7 +57,7 @@ def supervised(settings: Settings, command: Sequence[str], folder: Path) -> Iter
 
 
 async def test_a_record_that_ends_every_worker_is_named(lab: Lab, quick: Settings, tmp_path: Path) -> None:
-    """A worker that is started again and dies again; and once one gets past the record, all is well."""
+    """A worker fails again after each restart; once one commits the record, the state is clear."""
     await lab.put(as_json(execution=execution_on(3, "stored")), partition=3)
     await lab.drain()
     await lab.put(as_json(execution=execution_on(3, "deadly")), partition=3)
