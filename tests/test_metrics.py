@@ -63,7 +63,7 @@ async def test_claims_can_be_counted_while_a_worker_drops_them() -> None:
             for number in range(300):
                 leases: Any = Leases(*[cast(Any, None)] * 4)
                 lease = Lease(0, b"", b"", 0, True, 0, 0)
-                leases._held[0] = lease
+                leases._leases[0] = lease
                 lease.add(0, rows_of([b"k" * 16] * 2, [0, 1], [0, 0], [0, 0], [derive_foreign_id("t", 0, 0, 0)] * 2), 1)
                 leases.publish()
                 assert REGISTRY.get_sample_value("tally_worker_claims") == 2, number

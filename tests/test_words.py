@@ -37,7 +37,7 @@ OPENING = re.compile(
 )
 """First words that a docstring must not have: free relatives, and pronouns without an antecedent."""
 BANNED = {
-    name: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)
+    name: re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])".replace(" ", "[ _]"), re.IGNORECASE)
     for name, pattern in {
         "anew": "anew",
         "mend": "mend(?:s|ed|ing)?",
@@ -47,8 +47,10 @@ BANNED = {
         "how manieth": "manieth",
         "goes on": "(?:goes|go|went) on",
         "dear": "dear(?:er|est)?",
+        "what_is": "def [a-z_]*what_is[a-z_]*",
     }.items()
 }
+"""Words and phrases that no text has, identifiers included."""
 TEXT_FILES = (
     ".py",
     ".md",
