@@ -68,7 +68,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         return tuple(check_namespace(name.strip()) for name in value.split(",")) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _check_retention(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.interactions_days and self.interactions_days * 86_400_000 < 2 * self.reach_back_ms:
             raise ValueError("TALLY_INTERACTIONS_DAYS must be more than 4 times TALLY_DEDUP_WINDOW_MS")
         if self.batch_uncompressed_bytes < self.max_record_bytes:
