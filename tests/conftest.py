@@ -3,6 +3,7 @@ consumer group, a key prefix and a database of its own."""
 
 import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import cast
@@ -24,6 +25,9 @@ from tests.lab import Lab, Tables, settings_of_its_own
 
 # The tests start a dozen brokers, most of them for seconds: Java's second compiler costs more time than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+# A shell starts background jobs with SIGINT ignored, which children inherit: tests that send it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machine is noisy, and these tests do not check durations.
 hypothesis_settings.register_profile(
