@@ -15,20 +15,20 @@ help:
 up: $(VENV)/.run
 	@$(BIN)/tally up $(ARGS)
 
-## make test [ARGS="-k sink"]  formatter, linter, types, and beside them the tests on a shared stack (two processes)
+## make test [ARGS="-k sink"]  formatter, linter, types, and beside them the tests on a shared stack
 # The background job does not hear Ctrl-C, as the shell has it: it is ended by hand.
 test: $(VENV)/.dev
 	@log=$$(mktemp); trap 'kill $$checks 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
 	$(MAKE) --no-print-directory --keep-going lint types >$$log 2>&1 & checks=$$!; \
-	$(BIN)/pytest $(TEST_OPTIONS) $(OTHER_TESTS:%=--ignore tests/%) $(ARGS); tests=$$?; \
+	$(BIN)/pytest --numprocesses 3 $(TEST_OPTIONS) $(OTHER_TESTS:%=--ignore tests/%) $(ARGS); tests=$$?; \
 	if wait $$checks; then checks=; echo "formatter, linter and types: no findings"; exit $$tests; fi; \
 	checks=; echo "formatter, linter or types: FAILED"; cat $$log; exit 1
-TEST_OPTIONS := --numprocesses 2 --durations 25
+TEST_OPTIONS := --durations 25
 OTHER_TESTS := browser containers k8s monitoring system
 
 ## make test-system [ARGS=...] tests that start processes: clusters, restarts, a slice of chaos, benchmarks, commands
 test-system: $(VENV)/.dev
-	@$(BIN)/pytest $(TEST_OPTIONS) --dist loadfile tests/system $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 $(TEST_OPTIONS) --dist loadfile tests/system $(ARGS)
 
 ## make test-browser           the snippet for pages in headless Chromium (apt-get install chromium chromium-driver)
 test-browser: $(VENV)/.dev
