@@ -177,5 +177,7 @@ def _parse_url(settings: Settings) -> SplitResult:
     except ValueError:
         port, url = None, SplitResult("", "", "", "", "")
     if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
-        raise SettingsError("TALLY_CLICKHOUSE: write http[s]://[user:password@]host:port, with / and @ as %2F and %40")
+        raise SettingsError(
+            "TALLY_CLICKHOUSE: write http[s]://host:port; user:password@ before the host has / and @ as %2F and %40"
+        )
     return url

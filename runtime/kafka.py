@@ -206,8 +206,8 @@ async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]
     if found["error_code"]:
         refusal = for_code(found["error_code"])
         if refusal is UnknownTopicOrPartitionError:
-            raise Fatal(f"topic {name} (TALLY_TOPIC) does not exist; `tally init` creates it")
-        raise kafka_fault(refusal(), f"asking for topic {name} (TALLY_TOPIC)")
+            raise Fatal(f"topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC) does not exist; `tally init` creates it")
+        raise kafka_fault(refusal(), f"asking for topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC)")
     return sorted(part["partition"] for part in found["partitions"])
 
 

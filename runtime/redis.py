@@ -56,7 +56,7 @@ def _open(kind: type[Server] | type[Cluster], settings: Settings) -> Redis:
         )
     except ValueError:
         raise SettingsError(
-            "TALLY_REDIS: write redis[s]://[user:password@]host:port/db, with / and @ as %2F and %40"
+            "TALLY_REDIS: write redis[s]://host:port/db; user:password@ before the host has / and @ as %2F and %40"
         ) from None
 
 

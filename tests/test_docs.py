@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import metrics
-from runtime.settings import Settings
+from runtime.settings import NOT_SETTINGS, Settings
 from runtime.settings_doc import as_markdown
 from schemas.json_schema import as_text
 from tally import capacity
@@ -25,7 +25,6 @@ MAX_DECISION_LINES = 60
 HISTORY = "CHANGELOG.md"
 """The one page that names files, settings and metrics which are gone."""
 FOLDERS = "schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|requirements"
-NOT_SETTINGS = {"TALLY_TEST_STANDINS", "TALLY_IMAGE"}
 
 
 def text_of(page: str) -> str:

@@ -87,6 +87,16 @@ def test_a_setting_that_does_not_exist_is_named(tmp_path: Path) -> None:
         Settings.load(tmp_path, kafak="h:1")
 
 
+def test_a_variable_that_is_not_a_setting_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TALLY_TOPPIC", "x")
+    monkeypatch.setenv("TALLY_KEY", "k")
+    for _ in range(2):
+        Settings.load(tmp_path)
+    assert caplog.messages == ["TALLY_TOPPIC is ignored: no setting has this name (docs/settings.md)"]
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TALLY_REDIS", "redis://:hunter2@r:1")
     monkeypatch.setenv("TALLY_API_KEY", "hunter2")

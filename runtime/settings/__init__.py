@@ -1,7 +1,9 @@
 """All settings. `TALLY_<NAME>` in the environment overrides the value of a running stack, which overrides the
 default."""
 
+import logging
 import os
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import quote, urlsplit
@@ -21,6 +23,8 @@ from runtime.text import register_secrets
 from schemas.wire import check_namespace
 
 DEFAULT_DATA_DIR = Path(".tally")
+NOT_SETTINGS = {"TALLY_KEY", "TALLY_IMAGE", "TALLY_TEST_STANDINS"}
+"""Variables that a command, Compose and the tests read."""
 __all__ = ["DEFAULT_DATA_DIR", "Settings", "with_user", "without_password"]
 
 
@@ -83,6 +87,7 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
         """
         if unknown := sorted(set(overrides) - set(cls.model_fields)):
             raise SettingsError(f"unknown settings: {', '.join(unknown)}")
+        _warn_of_unknown(frozenset(name for name in os.environ if name.startswith("TALLY_")))
         chosen = data_dir or Path(os.environ.get("TALLY_DATA_DIR") or DEFAULT_DATA_DIR)
         stack = StackFile.of_running_stack(chosen)
         offered = stack.as_settings() if stack else {}
@@ -136,6 +141,14 @@ class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSetting
                 value = ",".join(value)
             plain[f"TALLY_{name.upper()}"] = str(value)
         return plain
+
+
+@cache
+def _warn_of_unknown(variables: frozenset[str]) -> None:
+    """Log each variable that looks like a setting and is none, once per process: a misspelled name has no effect."""
+    known = {f"TALLY_{name.upper()}" for name in Settings.model_fields} | NOT_SETTINGS
+    for name in sorted(variables - known):
+        logging.getLogger("tally.settings").warning("%s is ignored: no setting has this name (docs/settings.md)", name)
 
 
 def _in_words(error: ErrorDetails) -> str:
