@@ -2,13 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from consumers.batch import RejectedRecord
+from consumers.portions import portions
 from runtime.errors import Fatal, TallyError
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
@@ -40,7 +41,9 @@ class DeadLetters:
 
         A crash may write a letter twice: readers take letters of one origin (topic, partition, offset) for one.
         """
-        for some in _portions(rejected):
+        for some in portions(
+            rejected, lambda item: nbytes_of(item.record), max_items=LETTERS_IN_FLIGHT, max_bytes=BYTES_IN_FLIGHT
+        ):
             await gather_or_cancel(retrying("writing a dead letter", partial(self._send, item)) for item in some)
             for reason, count in Counter(item.rejection.reason for item in some).items():
                 DEAD_LETTERS.labels(reason).inc(count)
@@ -101,18 +104,3 @@ def nbytes_of(record: Record) -> int:
     """Count the bytes of a record's key, value and headers."""
     headers = sum(len(name) + len(raw or b"") for name, raw in record.headers)
     return len(record.key or b"") + len(record.value or b"") + headers
-
-
-def _portions(rejected: Sequence[RejectedRecord]) -> Iterator[list[RejectedRecord]]:
-    """Split records into portions whose letters are written together."""
-    some: list[RejectedRecord] = []
-    total = 0
-    for item in rejected:
-        size = nbytes_of(item.record)
-        if some and (len(some) == LETTERS_IN_FLIGHT or total + size > BYTES_IN_FLIGHT):
-            yield some
-            some, total = [], 0
-        some.append(item)
-        total += size
-    if some:
-        yield some

@@ -7,6 +7,7 @@ from typing import Any
 
 from consumers.claims.owners import KnownOwner, Owner
 from consumers.events import Event
+from consumers.portions import portions
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
 from runtime.retry import retrying
@@ -112,17 +113,11 @@ def lookup_groups(events: Iterable[Event]) -> Iterator[list[Event]]:
     for event in events:
         by_partition[event.partition].append(event)
     for together in by_partition.values():
-        group: list[Event] = []
-        nbytes = 0
-        for event in sorted(together, key=lambda event: event.namespace):
-            more = _MAX_ESCAPED_BYTES * max(
-                len(each.encode()) + 1
-                for each in (event.namespace, event.execution_id or "", event.idempotency_key or "")
-            )
-            if group and (len(group) == EVENTS_PER_LOOKUP or nbytes + more > TEXT_BYTES_PER_LOOKUP):
-                yield group
-                group, nbytes = [], 0
-            group.append(event)
-            nbytes += more
-        if group:
-            yield group
+        in_order = sorted(together, key=lambda event: event.namespace)
+        yield from portions(in_order, _parameter_bytes, max_items=EVENTS_PER_LOOKUP, max_bytes=TEXT_BYTES_PER_LOOKUP)
+
+
+def _parameter_bytes(event: Event) -> int:
+    """Return the maximum bytes that an event adds to one of a lookup's parameters."""
+    texts = event.namespace, event.execution_id or "", event.idempotency_key or ""
+    return _MAX_ESCAPED_BYTES * max(len(text.encode()) + 1 for text in texts)
