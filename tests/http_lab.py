@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -54,6 +55,18 @@ async def until_keys_are_known(api: httpx.AsyncClient) -> None:
         return bool((await api.get("/v1/ready")).json()["dependencies"]["keys"] == "ok")
 
     await eventually_async(are_known)
+
+
+async def until_all_ready(api: httpx.AsyncClient, dependencies: set[str]) -> None:
+    """Wait until exactly these dependencies are ok: a new group has no coordinator for some time, for example."""
+
+    async def are_ok() -> bool:
+        answer = await api.get("/v1/ready")
+        states = answer.json()["dependencies"]
+        assert set(states) == dependencies
+        return answer.status_code == HTTPStatus.OK and set(states.values()) == {"ok"} and not answer.json()["problems"]
+
+    await eventually_async(are_ok)
 
 
 def lifespan(app: FastAPI) -> Any:

@@ -28,6 +28,7 @@ from tests.http_lab import (
     api_of,
     assert_error,
     served,
+    until_all_ready,
     until_keys_are_known,
     with_key,
 )
@@ -113,13 +114,7 @@ async def test_readiness_reports_each_dependency(lab: Lab) -> None:
         ("all", {"kafka", "clickhouse", "keys", "progress", "redis", "workers"}),
     ):
         async with api_of(settings, role) as api:  # type: ignore[arg-type]
-
-            async def is_ready(api: httpx.AsyncClient = api, names: set[str] = names) -> bool:
-                answer = await api.get("/v1/ready")
-                assert set(answer.json()["dependencies"]) == names
-                return answer.status_code == 200 and set(answer.json()["dependencies"].values()) == {"ok"}
-
-            await eventually_async(is_ready)
+            await until_all_ready(api, names)
     nowhere = with_key(lab.settings, clickhouse=SecretStr("http://127.0.0.1:1"), connect_timeout_ms=100)
     async with api_of(nowhere) as api:
         answer = await api.get("/v1/ready")
