@@ -16,7 +16,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from consumers.claims.client import CHUNK_OWNERS, Claims, Lease
 from consumers.claims.owners import OWNER_BYTES, OwnerRows
-from producers.topic import partition_of
+from producers.partitions import partition_of
 from runtime import kafka
 from runtime.redis import Redis
 from runtime.settings import Settings

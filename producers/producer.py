@@ -1,12 +1,16 @@
 """Python producer: puts interactions on the topic and returns a receipt for each."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from producers.topic import OutgoingRecord, PendingRecord, ProducerClients, TopicWriter
+from producers.clients import ProducerClients
+from producers.deliveries import OutgoingRecord, Placed
+from producers.topic import TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
@@ -16,7 +20,8 @@ from schemas.identity import mint_id
 from schemas.interaction import Interaction, warning_for
 from schemas.wire import check_idempotency_key, check_namespace, encode_headers, encode_value, partition_key
 
-ITEMS_BETWEEN_PAUSES = 64
+ITEMS_PER_CHUNK = 500
+"""Maximum items that are read from a source before they are sent; a source that pauses sends fewer."""
 
 
 class Receipt(NamedTuple):
@@ -29,7 +34,7 @@ class Receipt(NamedTuple):
     interaction_id: str
     timestamp: datetime
     partition: int
-    offset: int
+    offset: int | None
     warning: str | None
 
 
@@ -85,10 +90,14 @@ class Producer:
         Raises RecordRefused when Kafka will never accept the record, and Unavailable without an acknowledgement in
         time. Then the interaction may have arrived; emit it again if it has an `execution_id` or a key.
         """
-        outcome = await self._receipt(await self._send(interaction, namespace, idempotency_key))
-        if isinstance(outcome, NotAccepted):
-            raise outcome.error
-        return outcome
+        record = self._record_of(interaction, namespace, idempotency_key)
+        (placed,) = await self._send([record])
+        if isinstance(placed, Placed):
+            await placed.delivery.outcome
+        result = _result_of(interaction, record, placed)
+        if isinstance(result, NotAccepted):
+            raise result.error
+        return result
 
     async def emit_many(
         self,
@@ -98,50 +107,68 @@ class Producer:
     ) -> AsyncIterator[Receipt | NotAccepted]:
         """Emit many interactions, and yield one result for each, in order.
 
-        The source is read only while fewer than TALLY_EMIT_IN_FLIGHT records are unacknowledged.
+        The source is read only while fewer than TALLY_EMIT_IN_FLIGHT interactions have been read whose results have
+        not been taken.
         """
-        # Besides those in the queue, one record is awaited here and one waits to enter the queue.
-        sent: asyncio.Queue[_PendingEmit | None] = asyncio.Queue(max(1, self._settings.emit_in_flight - 2))
-        sending = asyncio.create_task(self._send_all(interactions, namespace, sent))
+        flow = _Flow(self._settings.emit_in_flight)
+        reading = asyncio.create_task(self._read(interactions, namespace, flow))
         try:
-            while (oldest := await sent.get()) is not None:
-                yield await self._receipt(oldest)
-            await sending  # raises the source's error
+            while (chunk := await flow.next()) is not None:
+                for interaction, record, placed in zip(
+                    chunk.interactions, chunk.records, await chunk.sent, strict=True
+                ):
+                    if isinstance(placed, Placed) and not placed.delivery.outcome.done():
+                        await placed.delivery.outcome
+                    yield _result_of(interaction, record, placed)
+                    flow.note_taken()
+            await reading  # raises the source's error
         finally:
-            await cancel_and_wait(sending)
+            await cancel_and_wait(reading)
+            await flow.close()
 
-    async def _send_all(
-        self, items: "_InteractionSource", namespace: str | None, sent: "asyncio.Queue[_PendingEmit | None]"
-    ) -> None:
-        """Send one item after another. Results do not wait for a source that pauses."""
-        number = 0
+    async def _read(self, interactions: "_InteractionSource", namespace: str | None, flow: "_Flow") -> None:
+        """Read the source, as far as the flow has room, and send what has been read in each iteration of the loop."""
+        loop, chunk = asyncio.get_running_loop(), _Chunk([], [])
+
+        def send() -> None:
+            nonlocal chunk
+            if chunk.records:
+                flow.add(chunk, asyncio.create_task(self._send(chunk.records)))
+                chunk = _Chunk([], [])
+
         try:
-            async for item in _iterate(items):
-                await sent.put(await self._send(item, namespace))
-                number += 1
-                if number % ITEMS_BETWEEN_PAUSES == 0:
-                    await asyncio.sleep(0)  # lets the client's tasks run, because nothing above has to wait
-        except Exception:
-            await sent.put(None)
-            raise
-        await sent.put(None)
+            async for item in _iterate(interactions):
+                if not chunk.records:
+                    loop.call_soon(send)  # runs when the source pauses, or after the pause below
+                chunk.interactions.append(item[0] if isinstance(item, ImportedInteraction) else item)
+                chunk.records.append(self._record_of(item, namespace))
+                flow.read += 1
+                if flow.is_full:
+                    await flow.has_room()
+                elif len(chunk.records) >= ITEMS_PER_CHUNK:
+                    await asyncio.sleep(0)
+        finally:
+            send()
+            flow.end()
 
-    async def _send(
+    def _record_of(
         self, item: Interaction | ImportedInteraction, namespace: str | None, idempotency_key: str | None = None
-    ) -> "_PendingEmit":
+    ) -> OutgoingRecord:
         imported = isinstance(item, ImportedInteraction)
         interaction, interaction_id = item if isinstance(item, ImportedInteraction) else (item, mint_id())
-        space = check_namespace(namespace or self._settings.namespace)
+        space = _checked_namespace(namespace or self._settings.namespace)
         token = None if idempotency_key is None or interaction.execution_id else check_idempotency_key(idempotency_key)
-        record = OutgoingRecord(
+        return OutgoingRecord(
             interaction_id,
             partition_key(space, interaction, token),
             encode_value(interaction, interaction_id),
-            encode_headers(space, derived_id=imported, idempotency_key=token),
+            encode_headers(space, derived_id=imported, idempotency_key=token) if token else _headers(space, imported),
         )
+
+    async def _send(self, records: Sequence[OutgoingRecord]) -> list[Placed | TallyError]:
         if self._topic.broken is not None:
             await self._replace_client()
-        return _PendingEmit(interaction, interaction_id, await self._topic.send(record))
+        return await self._topic.send(records)
 
     async def _replace_client(self) -> None:
         """Replace a failed client. Without a broker the next call tries again."""
@@ -150,24 +177,91 @@ class Producer:
                 with suppress(Unavailable):
                     self._topic.use_client(await self._clients.open_next())
 
-    async def _receipt(self, sent: "_PendingEmit") -> Receipt | NotAccepted:
-        try:
-            metadata = await self._topic.wait_acknowledged(sent.record)
-        except TallyError as error:
-            return NotAccepted(sent.interaction, error)
-        return Receipt(
-            interaction_id=sent.interaction_id,
-            timestamp=from_epoch_ms(metadata.append_ms),
-            partition=metadata.partition,
-            offset=metadata.offset,
-            warning=warning_for(sent.interaction.feature_uri),
-        )
+
+def _result_of(interaction: Interaction, record: OutgoingRecord, placed: Placed | TallyError) -> Receipt | NotAccepted:
+    found = placed.result() if isinstance(placed, Placed) else placed
+    if isinstance(found, TallyError):
+        return NotAccepted(interaction, found)
+    return Receipt(
+        record.interaction_id,
+        _from_epoch_ms(found.append_ms),
+        found.partition,
+        found.offset,
+        warning_for(interaction.feature_uri),
+    )
 
 
-class _PendingEmit(NamedTuple):
-    interaction: Interaction
-    interaction_id: str
-    record: PendingRecord
+_checked_namespace = lru_cache(check_namespace)
+_from_epoch_ms = lru_cache(from_epoch_ms)  # all records of a batch have the same append time
+
+
+@lru_cache
+def _headers(namespace: str, imported: bool) -> Sequence[tuple[str, bytes]]:
+    return encode_headers(namespace, derived_id=imported)
+
+
+class _Chunk(NamedTuple):
+    """Interactions that were read together, and their records."""
+
+    interactions: list[Interaction]
+    records: list[OutgoingRecord]
+
+
+class _SentChunk(NamedTuple):
+    interactions: list[Interaction]
+    records: list[OutgoingRecord]
+    sent: "asyncio.Task[list[Placed | TallyError]]"
+
+
+class _Flow:
+    """Chunks between the reader of a source and the taker of its results, and the number of items in between."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._chunks: deque[_SentChunk] = deque()
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._has_ended = False
+        self._taken = 0
+        self.read = 0
+        """Items read so far."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many items as allowed have been read and not been taken."""
+        return self.read - self._taken >= self._limit
+
+    async def has_room(self) -> None:
+        """Return once half of the items have been taken: room for one at a time would mean batches of one."""
+        self._room.clear()
+        await self._room.wait()
+
+    def add(self, chunk: _Chunk, sent: "asyncio.Task[list[Placed | TallyError]]") -> None:
+        """Add a chunk that is being sent."""
+        self._chunks.append(_SentChunk(*chunk, sent))
+        self._changed.set()
+
+    def end(self) -> None:
+        """Note that no chunk follows."""
+        self._has_ended = True
+        self._changed.set()
+
+    async def next(self) -> _SentChunk | None:
+        """Return the next chunk, None after the last."""
+        while not self._chunks and not self._has_ended:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._chunks.popleft() if self._chunks else None
+
+    def note_taken(self) -> None:
+        """Note that the result of one item has been taken."""
+        self._taken += 1
+        if self.read - self._taken <= self._limit // 2:
+            self._room.set()
+
+    async def close(self) -> None:
+        """Stop sending chunks whose results nobody takes."""
+        await cancel_and_wait(*(chunk.sent for chunk in self._chunks))
 
 
 _InteractionSource = Iterable[Interaction | ImportedInteraction] | AsyncIterable[Interaction | ImportedInteraction]

@@ -1,13 +1,19 @@
-"""Writer of records to the topic, with their acknowledgements."""
+"""Writer of records to the topic, with their acknowledgements.
+
+Records that have arrived together are packed into one record batch for each partition (`runtime/rounds.py`). Each
+partition has one batch in flight; further ones wait here, where they can still expire unsent. A partition without a
+leader therefore delays the others for ROUND_PATIENCE_S, once.
+"""
 
 import asyncio
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from functools import cache, partial
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     InvalidTopicError,
     KafkaError,
@@ -16,13 +22,16 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
-from aiokafka.partitioner import murmur2
-from aiokafka.producer.message_accumulator import BatchBuilder
 
-from runtime import kafka
+from producers import batches
+from producers.deliveries import SMALL_BYTES, BatchMetadata, Delivery, OutgoingRecord, Packing, Placed, RecordMetadata
 from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
-from runtime.settings import Settings
-from runtime.tasks import start
+from runtime.rounds import Rounds
+
+ROUND_PATIENCE_S = 0.1
+"""Longest time that a round waits for the acknowledgement of its batches before the next one begins."""
+RECORDS_BETWEEN_PAUSES = 2_000
+"""Records that are packed before other work of the event loop has a turn."""
 
 _REFUSALS = (
     MessageSizeTooLargeError,
@@ -30,85 +39,23 @@ _REFUSALS = (
     TopicAuthorizationFailedError,
     InvalidTopicError,
 )
-
-
 _CLIENT_SURVIVES = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
 """Errors, besides retriable ones, after which the client still works: it refused a record before numbering it."""
-_SMALL_BYTES = 64 * 1024
-"""Size that no topic refuses, unless it is being expanded and accepts no records (`tally topic expand`)."""
-_OVERHEAD_BYTES = 1_024
-"""Bound of a record's framing and headers in bytes: names and values of Tally's headers are shorter."""
 
 
-def partition_of(key: bytes, partitions: int) -> int:
-    """Return a key's partition as Kafka's Java client does: its murmur2 without the sign bit, modulo `partitions`."""
-    return int(murmur2(key) & 0x7FFFFFFF) % partitions
+class _Sending(NamedTuple):
+    """Records of one call, which wait for the next round."""
 
-
-class OutgoingRecord(NamedTuple):
-    """Record to put on the topic, with its event's id."""
-
-    interaction_id: str
-    key: bytes
-    value: bytes
-    headers: Sequence[tuple[str, bytes]]
-
-
-class RecordMetadata(NamedTuple):
-    """Position of an acknowledged record, and its append time in ms since 1970."""
-
-    partition: int
-    offset: int
-    append_ms: int
-
-
-class PendingRecord(NamedTuple):
-    """Record that is sent and not acknowledged yet. `deadline` is in the event loop's time."""
-
+    records: Sequence[OutgoingRecord]
     future: "asyncio.Future[Any]"
-    deadline: float
-    client: AIOKafkaProducer
-    nbytes: int
 
 
-class _PartitionBatch(NamedTuple):
-    """Record batch of one partition, with the indexes of its records in the request."""
+@dataclass(slots=True)
+class _Partition:
+    """Batches of a partition: the one in flight, and those that wait for it."""
 
-    partition: int
-    builder: BatchBuilder
-    indexes: list[int]
-    sizes: list[int]
-
-    def add(self, number: int, record: OutgoingRecord) -> bool:
-        """Add a record, and return whether it fits. The first record always does."""
-        key, value, headers = record.key, record.value, list(record.headers)
-        if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
-            return False
-        self.indexes.append(number)
-        self.sizes.append(len(key) + len(value))
-        return True
-
-
-class ProducerClients:
-    """Kafka producers, each of which replaces the one before. Closing waits for unsent records of the last one."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self._open.aclose()
-
-    async def open_next(self) -> AIOKafkaProducer:
-        """Open a client, and close the previous one in the background. Raises Unavailable and Fatal."""
-        fresh = AsyncExitStack()
-        client = await fresh.enter_async_context(kafka.producer(self._settings))
-        before, self._open = self._open, fresh
-        fresh.push_async_callback(asyncio.wait, [start(before.aclose(), "closing a Kafka producer")])
-        return client
+    in_flight: Delivery | None = None
+    waiting: deque[Delivery] = field(default_factory=deque)
 
 
 class TopicWriter:
@@ -119,13 +66,19 @@ class TopicWriter:
         self._name = name
         self._timeout_ms = timeout_ms
         self._max_bytes = max_bytes
-        self._partition_locks: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._rounds = Rounds[_Sending](self._serve, "sending records to Kafka")
+        self._partitions: dict[int, _Partition] = defaultdict(_Partition)
+        self._unsettled: deque[Delivery] = deque()
+        self._expiry: asyncio.TimerHandle | None = None
         self.broken: AIOKafkaProducer | None = None
         """Client that cannot write any more: its sequence numbers have a gap, or its sender task has ended."""
 
     def use_client(self, client: AIOKafkaProducer) -> None:
-        """Replace the client."""
+        """Replace the client. Batches in flight stay with the one before, waiting ones are sent by the new one."""
         self._client, self.broken = client, None
+        for each in self._partitions.values():
+            each.in_flight = None
+            self._send_next(each)
 
     async def check(self) -> None:
         """Raise Unavailable unless a broker answers and the client can write."""
@@ -135,55 +88,113 @@ class TopicWriter:
         except KafkaError as error:
             raise Unavailable(f"Kafka (TALLY_KAFKA): {reason_of(error)}") from error
 
-    async def put_all(self, records: Sequence[OutgoingRecord]) -> Sequence[TallyError | None]:
-        """Put many records on the topic, and return an error or None for each once all are acknowledged or failed.
+    async def put(self, record: OutgoingRecord) -> RecordMetadata:
+        """Put one record on the topic and wait until Kafka has it on all in-sync replicas.
 
-        They are sent as whole record batches: a future per record would cost more than all other work.
+        Raises RecordRefused when Kafka will never accept it, and Unavailable without an acknowledgement in time, after
+        which it may still arrive.
         """
+        (result,) = await self.put_all([record])
+        if isinstance(result, TallyError):
+            raise result
+        return result
+
+    async def put_all(self, records: Sequence[OutgoingRecord]) -> list[RecordMetadata | TallyError]:
+        """Put many records on the topic. Return the metadata or the error of each, once all have one."""
+        placed = await self.send(records)
+        if pending := {each.delivery.outcome for each in placed if isinstance(each, Placed)}:
+            await asyncio.wait(pending)
+        return [each.result() if isinstance(each, Placed) else each for each in placed]
+
+    async def send(self, records: Sequence[OutgoingRecord]) -> list[Placed | TallyError]:
+        """Pack records into batches in the next round. Return the place of each, or why it was not sent."""
+        sending = _Sending(records, asyncio.get_running_loop().create_future())
+        self._rounds.add(sending)
+        placed: list[Placed | TallyError] = await sending.future
+        return placed
+
+    async def _serve(self, sendings: list[_Sending]) -> None:
+        """Serve a round: pack all records, send the batches, and wait for them, but not for long."""
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
-        found: list[TallyError | None] = [None] * len(records)
         try:
             async with asyncio.timeout_at(deadline):
                 partitions = len(await self._client.partitions_for(self._name))
         except (KafkaError, TimeoutError) as error:
-            return [self._fault(error)] * len(records)
-        batches: list[_PartitionBatch] = []
-        open_: dict[int, _PartitionBatch] = {}
-        partition_for = cache(partial(partition_of, partitions=partitions))
-        for number, record in enumerate(records):
-            if len(record.value) + len(record.key) + _OVERHEAD_BYTES > self._max_bytes:
-                # The client checks single records only, and fails for good once a broker refuses a batch.
-                found[number] = RecordRefused(f"the record is larger than {self._max_bytes} bytes")
-                continue
-            partition = partition_for(record.key)
-            if partition not in open_ or not open_[partition].add(number, record):
-                open_[partition] = _PartitionBatch(partition, self._client.create_batch(), [], [])
-                open_[partition].add(number, record)
-                batches.append(open_[partition])
-        faults = await asyncio.gather(*(self._put(batch, deadline) for batch in batches))
-        for batch, fault in zip(batches, faults, strict=True):
-            for number in batch.indexes if fault else ():
-                found[number] = fault
-        return found
+            fault = self._fault(error)
+            for sending in sendings:
+                _resolve(sending, [fault] * len(sending.records))
+            return
+        packing = Packing(self._client, partitions, deadline, self._max_bytes)
+        for sending in sendings:
+            _resolve(sending, [packing.place(record) for record in sending.records])
+            if packing.records >= RECORDS_BETWEEN_PAUSES:
+                self._hand_over(packing.take())
+                await asyncio.sleep(0)
+        sent = self._hand_over(packing.take())
+        if sent:
+            await asyncio.wait([each.outcome for each in sent], timeout=ROUND_PATIENCE_S)
 
-    async def _put(self, batch: "_PartitionBatch", deadline: float) -> TallyError | None:
-        client = self._client
-        try:
-            async with asyncio.timeout_at(deadline):
-                batch.builder.close()
-                # Batches are sent one at a time: the client fails half of many that wait for buffer space.
-                async with self._partition_locks[batch.partition]:
-                    sent = await client.send_batch(batch.builder, self._name, partition=batch.partition)
-                await sent
-        except (KafkaError, TimeoutError) as error:
-            return self._fault(error, client, max(batch.sizes))
-        except (AssertionError, TypeError) as error:  # the client does not know the partition now
-            return self._fault(error)
-        return None
+    def _hand_over(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Send batches, or let them wait for the one in flight. Return those that were sent."""
+        while self._unsettled and self._unsettled[0].outcome.done():
+            self._unsettled.popleft()
+        self._unsettled.extend(deliveries)
+        for delivery in deliveries:
+            of_partition = self._partitions[delivery.partition]
+            of_partition.waiting.append(delivery)
+            self._send_next(of_partition)
+        self._expire_later()
+        return [each for each in deliveries if each.is_sent]
+
+    def _send_next(self, of_partition: _Partition) -> None:
+        """Send the partition's next batch unless one is in flight."""
+        while of_partition.waiting and of_partition.in_flight is None:
+            delivery, client = of_partition.waiting.popleft(), self._client
+            if delivery.outcome.done():
+                continue  # expired
+            builder, delivery.builder = delivery.builder, None
+            assert builder is not None  # noqa: S101  (only a sent batch has none)
+            try:
+                future = batches.queue(client, builder, TopicPartition(self._name, delivery.partition))
+            except KafkaError as error:
+                delivery.settle(self._fault(error, client, delivery.largest))
+                continue
+            of_partition.in_flight, delivery.is_sent = delivery, True
+            future.add_done_callback(partial(self._note_answer, of_partition, delivery, client))
+
+    def _note_answer(
+        self, of_partition: _Partition, delivery: Delivery, client: AIOKafkaProducer, future: "asyncio.Future[Any]"
+    ) -> None:
+        """Settle a batch that Kafka has acknowledged or refused, and send the next one."""
+        error = KafkaError("the client was closed") if future.cancelled() else future.exception()
+        if error is None:
+            delivery.settle(_metadata_of(future.result()))
+        elif isinstance(error, KafkaError | AssertionError | TypeError):  # the latter: an unknown partition
+            delivery.settle(self._fault(error, client, delivery.largest))
+        else:
+            delivery.settle(self._fault(KafkaError(repr(error)), client, delivery.largest))
+        if of_partition.in_flight is delivery:
+            of_partition.in_flight = None
+            self._send_next(of_partition)
+
+    def _expire_later(self) -> None:
+        if self._expiry is None and self._unsettled:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_at(self._unsettled[0].deadline, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Settle batches whose deadline has passed. All have the same timeout, so the oldest are first."""
+        self._expiry = None
+        while self._unsettled and (self._unsettled[0].outcome.done() or self._unsettled[0].deadline <= loop.time()):
+            delivery = self._unsettled.popleft()
+            delivery.builder = None
+            if not delivery.outcome.done():
+                delivery.settle(self._fault(TimeoutError()))
+        self._expire_later()
 
     def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, nbytes: int = 0) -> TallyError:
-        """Translate a send error of a record or batch of `nbytes`, and mark its `client` as broken if it is."""
-        if isinstance(error, MessageSizeTooLargeError) and 0 < nbytes <= _SMALL_BYTES:
+        """Translate an error of a batch with a record of `nbytes`, and mark its `client` as broken if it is."""
+        if isinstance(error, MessageSizeTooLargeError) and 0 < nbytes <= SMALL_BYTES:
             self.broken = client if client is self._client else self.broken  # it numbers the refused record
             return Unavailable(
                 f"topic {self._name} accepts no records: it is being expanded, or its max.message.bytes is far too low"
@@ -196,31 +207,12 @@ class TopicWriter:
         # The timeout is Tally's: an idempotent producer never drops a batch, and would wait for ever.
         return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {reason_of(error)}")
 
-    async def put(self, record: OutgoingRecord) -> RecordMetadata:
-        """Put one record on the topic and wait for its acknowledgement. Raises like `wait_acknowledged`."""
-        return await self.wait_acknowledged(await self.send(record))
 
-    async def send(self, record: OutgoingRecord) -> PendingRecord:
-        """Pass a record to the client. An immediate refusal becomes the future's exception, like a late one."""
-        value, key, headers, client = record.value, record.key, list(record.headers), self._client
-        deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
-        try:
-            async with asyncio.timeout_at(deadline):
-                future = await client.send(self._name, value=value, key=key, headers=headers)
-        except (KafkaError, TimeoutError) as error:
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
-        return PendingRecord(future, deadline, client, len(key) + len(value))
+def _resolve(sending: _Sending, placed: "list[Placed | TallyError]") -> None:
+    if not sending.future.done():  # cancelled by a caller that left; its records are sent all the same
+        sending.future.set_result(placed)
 
-    async def wait_acknowledged(self, sent: PendingRecord) -> RecordMetadata:
-        """Wait until Kafka has the record on all in-sync replicas.
 
-        Raises RecordRefused when Kafka will never accept it, and Unavailable without an acknowledgement in time, after
-        which it may still arrive.
-        """
-        try:
-            async with asyncio.timeout_at(sent.deadline):
-                stored = await asyncio.shield(sent.future)
-        except (KafkaError, TimeoutError) as error:
-            raise self._fault(error, sent.client, sent.nbytes) from error
-        return RecordMetadata(stored.partition, stored.offset, stored.timestamp)
+def _metadata_of(acknowledged: Any) -> BatchMetadata:
+    offset, append_ms = acknowledged.offset, acknowledged.timestamp
+    return BatchMetadata(offset if offset >= 0 else None, append_ms if append_ms >= 0 else time.time_ns() // 1_000_000)

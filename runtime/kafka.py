@@ -53,7 +53,8 @@ class Record(Protocol):
 
 PRODUCER_BATCH_BYTES = 128 * 1024
 """Target size of a record batch before compression. A larger single record is a batch of its own."""
-LINGER_MS = 5
+LINGER_MS = 0
+"""Records that arrive while a request is in flight share the next one. A wait would only delay lone records."""
 METADATA_MAX_AGE_MS = 5_000
 """Longest time that a client uses a topic's old partition count after an expansion."""
 FETCH_BYTES = 16 * MIB

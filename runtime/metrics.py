@@ -41,6 +41,11 @@ UNACKNOWLEDGED = Gauge(
     "tally_collector_unacknowledged_events", "Events received by the collector and not acknowledged by Kafka yet."
 )
 
+DIRECT_BATCHES = Gauge(
+    "tally_producer_direct_batches",
+    "1 when record batches are queued directly, 0 when an unknown version of aiokafka sends them its public way.",
+)
+
 # The consumer group as a reader sees it, independent of live workers.
 LAG = Gauge("tally_lag_records", "Records on the topic that are not committed yet.", ["partition"])
 LAG_SECONDS = Gauge("tally_lag_seconds", "Seconds since the group was last fully caught up.")

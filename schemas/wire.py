@@ -23,7 +23,15 @@ from msgspec import Raw
 
 from schemas.event_time import iso_ms
 from schemas.fields import FieldKind, FieldSpec
-from schemas.interaction import FIELDS, MAX_NAMESPACE_BYTES, OBJECT_FIELDS, Interaction, InteractionType, encode_object
+from schemas.interaction import (
+    FIELDS,
+    MAX_NAMESPACE_BYTES,
+    MAX_OBJECT_BYTES,
+    OBJECT_FIELDS,
+    Interaction,
+    InteractionType,
+    encode_object,
+)
 
 SCHEMA_VERSION = 2
 """Newest format version that this code reads. A record names the lowest version that suffices to read it: 2 if it must
@@ -113,14 +121,17 @@ REQUEST_KEYS = ("document_id", *FIELD_NAMES)
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     """Encode an interaction as a record value. Fields that are None are left out."""
-    fields: dict[str, Any] = {name: value for name in FIELD_NAMES if (value := getattr(interaction, name)) is not None}
-    for name in OBJECT_FIELDS:
-        if name in fields:
-            fields[name] = Raw(encode_object(fields[name]))
-    if interaction.occurred_at is not None:
-        fields["occurred_at"] = iso_ms(interaction.occurred_at)
+    given = interaction.__dict__
+    fields = {name: value for name in FIELD_NAMES if (value := given.get(name)) is not None}
+    if "occurred_at" in fields:
+        fields["occurred_at"] = iso_ms(fields["occurred_at"])
     fields["interaction_id"] = interaction_id
-    return msgspec.json.encode(fields, enc_hook=_plain)
+    encoded = _encode_fields(fields)
+    if len(encoded) > MAX_OBJECT_BYTES:
+        # The model bounds the text of `encode_object`, in which some numbers are shorter (1e-05 for 0.00001).
+        fields |= {name: Raw(encode_object(fields[name])) for name in OBJECT_FIELDS if name in fields}
+        encoded = _encode_fields(fields)
+    return encoded
 
 
 def with_id(value: bytes, interaction_id: str) -> bytes:
@@ -134,6 +145,9 @@ def _plain(value: object) -> object:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"cannot write {type(value).__name__}")
+
+
+_encode_fields = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def encode_headers(

@@ -41,7 +41,7 @@ async def feed(
             continue
         fed.accepted += 1
         fed.last_id = result.interaction_id
-        if keep_offsets:
+        if keep_offsets and result.offset is not None:
             fed.offsets[result.partition].append(result.offset)
         progress(fed.accepted)
     return fed
@@ -54,6 +54,6 @@ async def wait_for_verdicts(
     deadline = time.monotonic() + timeout_s
     while True:
         counts = await count_verdicts_at(settings, database, fed.offsets)
-        if counts.total >= fed.accepted or time.monotonic() >= deadline:
+        if counts.total >= sum(map(len, fed.offsets.values())) or time.monotonic() >= deadline:
             return counts
         await asyncio.sleep(POLL_S)

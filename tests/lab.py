@@ -18,8 +18,8 @@ from consumers.records import Records
 from consumers.worker import Worker
 from deploy.embedded.stack import Stack
 from kernels.boundary import ReadLimits
+from producers.partitions import partition_of
 from producers.producer import ImportedInteraction, NotAccepted, Producer, Receipt
-from producers.topic import partition_of
 from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.migrate import migrate

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.records import EVENT_BYTES
+from producers.partitions import partition_of
 from producers.simulator import Simulator
-from producers.topic import partition_of
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka

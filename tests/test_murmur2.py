@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kernels.scan_keys import hash_partition_keys, murmur2
 from kernels.scanner import scan_or_validate
-from producers.topic import partition_of
+from producers.partitions import partition_of
 from schemas.validator import validate
 from schemas.wire import ValidEvent, partition_key
 

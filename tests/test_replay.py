@@ -11,8 +11,8 @@ from aiokafka import TopicPartition
 
 from consumers.moves import Mover
 from consumers.worker import Worker
+from producers.partitions import partition_of
 from producers.simulator import Simulator
-from producers.topic import partition_of
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka

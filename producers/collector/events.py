@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Raw
 
 from kernels.boundary import count_commas, read_text, scan
-from producers.topic import OutgoingRecord
+from producers.deliveries import OutgoingRecord
 from runtime import traces
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue

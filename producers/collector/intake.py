@@ -19,7 +19,8 @@ from producers.collector.events import (
     refusal_of_all,
 )
 from producers.collector.hints import DuplicateHints
-from producers.topic import OutgoingRecord, TopicWriter
+from producers.deliveries import OutgoingRecord
+from producers.topic import TopicWriter
 from runtime.errors import RecordRefused, TallyError, Unavailable
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.body import json_response, read_body, read_model
@@ -162,7 +163,7 @@ class Collector:
         reservation.take(events=len(records))
         send_error: TallyError | None = None
         for index, error in zip(records, await self.topic.put_all(list(records.values())), strict=True):
-            if error is not None:
+            if isinstance(error, TallyError):
                 send_error = error
                 failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(error, Unavailable) else error}"
         ACCEPTED.labels(route).inc(count - len(failed))

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
+from producers.clients import ProducerClients
 from producers.collector import documents
 from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
-from producers.topic import ProducerClients, TopicWriter
+from producers.topic import TopicWriter
 from runtime import kafka
 from runtime.errors import TallyError
 from runtime.http import openapi, paths

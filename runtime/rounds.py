@@ -1,0 +1,71 @@
+"""Rounds: work that has arrived together is served together, one round at a time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+from runtime.tasks import cancel_and_wait, start
+
+
+class Item(Protocol):
+    """Item of a round. Its `future` is done once the item has been served or has failed."""
+
+    @property
+    def future(self) -> "asyncio.Future[object]": ...
+
+
+AnyItem = TypeVar("AnyItem", bound=Item)
+
+
+class Rounds(Generic[AnyItem]):
+    """Queue that is served in rounds.
+
+    A round is everything that has arrived, up to `max_items`. It begins in the next iteration of the event loop, so a
+    lone item waits for nothing. While a round is being served, new items gather for the next one. `serve` completes
+    the futures of its items, during the round or later. If it raises, the error becomes the result of each item that
+    has none.
+    """
+
+    def __init__(
+        self, serve: Callable[[list[AnyItem]], Awaitable[None]], purpose: str, *, max_items: int = 1_000
+    ) -> None:
+        self._serve = serve
+        self._purpose = purpose
+        self._max_items = max_items
+        self._waiting: deque[AnyItem] = deque()
+        self._serving: asyncio.Task[None] | None = None
+
+    def add(self, item: AnyItem) -> None:
+        """Add an item to the next round."""
+        self._waiting.append(item)
+        if self._serving is None:
+            self._serving = start(self._serve_all(), self._purpose)
+
+    async def close(self) -> None:
+        """Cancel the running round. Items without a result are cancelled, too."""
+        await cancel_and_wait(self._serving)
+        for item in self._waiting:
+            item.future.cancel()
+
+    async def _serve_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._serve_round([self._waiting.popleft() for _ in range(self._next_size())])
+        finally:  # at once: an item of this same iteration must not wait for a task that has ended
+            self._serving = None
+
+    def _next_size(self) -> int:
+        return min(len(self._waiting), self._max_items)
+
+    async def _serve_round(self, items: list[AnyItem]) -> None:
+        try:
+            await self._serve(items)
+        except Exception as error:
+            for item in items:
+                if not item.future.done():
+                    item.future.set_exception(error)
+        except asyncio.CancelledError:
+            for item in items:
+                item.future.cancel()
+            raise
