@@ -27,11 +27,6 @@ class OutgoingRecord(NamedTuple):
     value: bytes
     headers: Sequence[tuple[str, bytes]]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of key and value in bytes."""
-        return len(self.key) + len(self.value)
-
 
 class RecordMetadata(NamedTuple):
     """Position of an acknowledged record, and its append time in ms since 1970.
@@ -56,22 +51,14 @@ class Delivery:
     """Record batch of one partition, on its way. `outcome` becomes its metadata, or an error as a value."""
 
     partition: int
-    builder: BatchBuilder | None
+    builder: BatchBuilder
     deadline: float
     """Time of the event loop after which the batch has failed. If it was sent, it may still arrive."""
     outcome: "asyncio.Future[BatchMetadata | TallyError]"
-    largest: int = 0
-    """Size of the largest record in bytes."""
+    records: int = 0
+    is_large: bool = False
+    """Whether it holds one record of more than SMALL_BYTES."""
     is_sent: bool = False
-
-    def add(self, record: OutgoingRecord, size: int) -> "Placed | None":
-        """Add a record, unless the batch is full; the first record always fits."""
-        assert self.builder is not None  # noqa: S101  (it is not sent yet)
-        number = self.builder.record_count()
-        if self.builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is None:
-            return None
-        self.largest = max(self.largest, size)
-        return Placed(self, number)
 
     def settle(self, outcome: BatchMetadata | TallyError) -> None:
         """Set the outcome, unless there is one."""
@@ -112,26 +99,39 @@ class Packing:
         taken, self._done, self._open, self.records = self._done, [], {}, 0
         return taken
 
-    def place(self, record: OutgoingRecord) -> Placed | TallyError:
-        """Add a record to a batch of its partition. Return its place, or why it is too large."""
-        size = record.nbytes
+    def place_all(self, records: Sequence[OutgoingRecord]) -> list[Placed | TallyError]:
+        """Add records to batches of their partitions. Return the place of each, or why it is too large."""
+        placed = list[Placed | TallyError]()
+        for record in records:
+            key, value = record.key, record.value
+            size = len(key) + len(value)
+            if size > SMALL_BYTES:
+                placed.append(self._place_large(record, size))
+                continue
+            partition = key_hash(key) % self._partitions
+            batch = self._open.get(partition) or self._begin(partition)
+            if batch.builder.append(timestamp=None, key=key, value=value, headers=record.headers) is None:
+                batch = self._begin(partition)
+                batch.builder.append(timestamp=None, key=key, value=value, headers=record.headers)
+            placed.append(Placed(batch, batch.records))
+            batch.records += 1
+        self.records += len(records)
+        return placed
+
+    def _place_large(self, record: OutgoingRecord, size: int) -> Placed | TallyError:
+        """Make a batch of one record, if it is not too large for the topic."""
         if size + _OVERHEAD_BYTES > self._max_bytes:
             # The client checks single records only, and fails for good once a broker refuses a batch.
             return RecordRefused(f"the record is larger than {self._max_bytes} bytes")
-        self.records += 1
-        partition = key_hash(record.key) % self._partitions
-        if size > SMALL_BYTES:
-            placed = self._begin(partition).add(record, size)
-            del self._open[partition]
-        else:
-            delivery = self._open.get(partition) or self._begin(partition)
-            placed = delivery.add(record, size) or self._begin(partition).add(record, size)
-        assert placed is not None  # noqa: S101  (the first record always fits)
-        return placed
+        batch = self._begin(key_hash(record.key) % self._partitions)
+        batch.builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
+        batch.records, batch.is_large = 1, True
+        del self._open[batch.partition]
+        return Placed(batch, 0)
 
     def _begin(self, partition: int) -> Delivery:
         outcome = asyncio.get_running_loop().create_future()
-        delivery = Delivery(partition, batches.new_batch(self._client), self._deadline, outcome)
-        self._open[partition] = delivery
-        self._done.append(delivery)
-        return delivery
+        batch = Delivery(partition, batches.new_batch(self._client), self._deadline, outcome)
+        self._open[partition] = batch
+        self._done.append(batch)
+        return batch

@@ -90,11 +90,11 @@ class Producer:
         Raises RecordRefused when Kafka will never accept the record, and Unavailable without an acknowledgement in
         time. Then the interaction may have arrived; emit it again if it has an `execution_id` or a key.
         """
-        record = self._record_of(interaction, namespace, idempotency_key)
-        (placed,) = await self._send([record])
+        chunk = await self._send([interaction], namespace, idempotency_key)
+        (placed,) = chunk.placed
         if isinstance(placed, Placed):
             await placed.delivery.outcome
-        result = _result_of(interaction, record, placed)
+        result = chunk.result(0)
         if isinstance(result, NotAccepted):
             raise result.error
         return result
@@ -113,13 +113,12 @@ class Producer:
         flow = _Flow(self._settings.emit_in_flight)
         reading = asyncio.create_task(self._read(interactions, namespace, flow))
         try:
-            while (chunk := await flow.next()) is not None:
-                for interaction, record, placed in zip(
-                    chunk.interactions, chunk.records, await chunk.sent, strict=True
-                ):
+            while (sending := await flow.next()) is not None:
+                chunk = await sending
+                for number, placed in enumerate(chunk.placed):
                     if isinstance(placed, Placed) and not placed.delivery.outcome.done():
                         await placed.delivery.outcome
-                    yield _result_of(interaction, record, placed)
+                    yield chunk.result(number)
                     flow.note_taken()
             await reading  # raises the source's error
         finally:
@@ -128,47 +127,48 @@ class Producer:
 
     async def _read(self, interactions: "_InteractionSource", namespace: str | None, flow: "_Flow") -> None:
         """Read the source, as far as the flow has room, and send what has been read in each iteration of the loop."""
-        loop, chunk = asyncio.get_running_loop(), _Chunk([], [])
+        loop, items = asyncio.get_running_loop(), list[_Item]()
 
         def send() -> None:
-            nonlocal chunk
-            if chunk.records:
-                flow.add(chunk, asyncio.create_task(self._send(chunk.records)))
-                chunk = _Chunk([], [])
+            nonlocal items
+            if items:
+                flow.add(asyncio.create_task(self._send(items, namespace)))
+                items = []
 
         try:
             async for item in _iterate(interactions):
-                if not chunk.records:
+                if not items:
                     loop.call_soon(send)  # runs when the source pauses, or after the pause below
-                chunk.interactions.append(item[0] if isinstance(item, ImportedInteraction) else item)
-                chunk.records.append(self._record_of(item, namespace))
+                items.append(item)
                 flow.read += 1
                 if flow.is_full:
                     await flow.has_room()
-                elif len(chunk.records) >= ITEMS_PER_CHUNK:
+                elif len(items) >= ITEMS_PER_CHUNK:
                     await asyncio.sleep(0)
         finally:
             send()
             flow.end()
 
-    def _record_of(
-        self, item: Interaction | ImportedInteraction, namespace: str | None, idempotency_key: str | None = None
-    ) -> OutgoingRecord:
-        imported = isinstance(item, ImportedInteraction)
-        interaction, interaction_id = item if isinstance(item, ImportedInteraction) else (item, mint_id())
-        space = _checked_namespace(namespace or self._settings.namespace)
-        token = None if idempotency_key is None or interaction.execution_id else check_idempotency_key(idempotency_key)
-        return OutgoingRecord(
-            interaction_id,
-            partition_key(space, interaction, token),
-            encode_value(interaction, interaction_id),
-            encode_headers(space, derived_id=imported, idempotency_key=token) if token else _headers(space, imported),
-        )
-
-    async def _send(self, records: Sequence[OutgoingRecord]) -> list[Placed | TallyError]:
+    async def _send(
+        self, items: "Sequence[_Item]", namespace: str | None, idempotency_key: str | None = None
+    ) -> "_SentChunk":
+        """Encode items, and send them in the next round."""
+        space = check_namespace(namespace or self._settings.namespace)
+        token = None if idempotency_key is None else check_idempotency_key(idempotency_key)
+        plain, imported = encode_headers(space), encode_headers(space, derived_id=True)
+        records = list[OutgoingRecord]()
+        for item, minted in zip(items, mint_id.many(len(items)), strict=True):
+            if isinstance(item, ImportedInteraction):
+                (interaction, interaction_id), headers, key = item, imported, None
+            else:
+                interaction, interaction_id, headers, key = item, minted, plain, token
+            if key is not None and not interaction.execution_id:
+                headers = encode_headers(space, idempotency_key=key)
+            value = encode_value(interaction, interaction_id)
+            records.append(OutgoingRecord(interaction_id, partition_key(space, interaction, key), value, headers))
         if self._topic.broken is not None:
             await self._replace_client()
-        return await self._topic.send(records)
+        return _SentChunk(items, records, await self._topic.send(records))
 
     async def _replace_client(self) -> None:
         """Replace a failed client. Without a broker the next call tries again."""
@@ -178,39 +178,29 @@ class Producer:
                     self._topic.use_client(await self._clients.open_next())
 
 
-def _result_of(interaction: Interaction, record: OutgoingRecord, placed: Placed | TallyError) -> Receipt | NotAccepted:
-    found = placed.result() if isinstance(placed, Placed) else placed
-    if isinstance(found, TallyError):
-        return NotAccepted(interaction, found)
-    return Receipt(
-        record.interaction_id,
-        _from_epoch_ms(found.append_ms),
-        found.partition,
-        found.offset,
-        warning_for(interaction.feature_uri),
-    )
+_Item = Interaction | ImportedInteraction
+_InteractionSource = Iterable[_Item] | AsyncIterable[_Item]
 
-
-_checked_namespace = lru_cache(check_namespace)
 _from_epoch_ms = lru_cache(from_epoch_ms)  # all records of a batch have the same append time
 
 
-@lru_cache
-def _headers(namespace: str, imported: bool) -> Sequence[tuple[str, bytes]]:
-    return encode_headers(namespace, derived_id=imported)
-
-
-class _Chunk(NamedTuple):
-    """Interactions that were read together, and their records."""
-
-    interactions: list[Interaction]
-    records: list[OutgoingRecord]
-
-
 class _SentChunk(NamedTuple):
-    interactions: list[Interaction]
-    records: list[OutgoingRecord]
-    sent: "asyncio.Task[list[Placed | TallyError]]"
+    """Items that were sent together, and where their records are."""
+
+    items: Sequence[_Item]
+    records: Sequence[OutgoingRecord]
+    placed: Sequence[Placed | TallyError]
+
+    def result(self, number: int) -> Receipt | NotAccepted:
+        """Return the result of an item whose batch has an outcome."""
+        item, placed = self.items[number], self.placed[number]
+        interaction = item.interaction if isinstance(item, ImportedInteraction) else item
+        found = placed.result() if isinstance(placed, Placed) else placed
+        if isinstance(found, TallyError):
+            return NotAccepted(interaction, found)
+        partition, offset, append_ms = found
+        interaction_id, warning = self.records[number].interaction_id, warning_for(interaction.feature_uri)
+        return Receipt(interaction_id, _from_epoch_ms(append_ms), partition, offset, warning)
 
 
 class _Flow:
@@ -218,7 +208,7 @@ class _Flow:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._chunks: deque[_SentChunk] = deque()
+        self._chunks: deque[asyncio.Task[_SentChunk]] = deque()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._has_ended = False
@@ -236,9 +226,9 @@ class _Flow:
         self._room.clear()
         await self._room.wait()
 
-    def add(self, chunk: _Chunk, sent: "asyncio.Task[list[Placed | TallyError]]") -> None:
+    def add(self, chunk: asyncio.Task[_SentChunk]) -> None:
         """Add a chunk that is being sent."""
-        self._chunks.append(_SentChunk(*chunk, sent))
+        self._chunks.append(chunk)
         self._changed.set()
 
     def end(self) -> None:
@@ -246,7 +236,7 @@ class _Flow:
         self._has_ended = True
         self._changed.set()
 
-    async def next(self) -> _SentChunk | None:
+    async def next(self) -> asyncio.Task[_SentChunk] | None:
         """Return the next chunk, None after the last."""
         while not self._chunks and not self._has_ended:
             self._changed.clear()
@@ -261,13 +251,10 @@ class _Flow:
 
     async def close(self) -> None:
         """Stop sending chunks whose results nobody takes."""
-        await cancel_and_wait(*(chunk.sent for chunk in self._chunks))
+        await cancel_and_wait(*self._chunks)
 
 
-_InteractionSource = Iterable[Interaction | ImportedInteraction] | AsyncIterable[Interaction | ImportedInteraction]
-
-
-async def _iterate(items: _InteractionSource) -> AsyncIterator[Interaction | ImportedInteraction]:
+async def _iterate(items: _InteractionSource) -> AsyncIterator[_Item]:
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 )
 
 from producers import batches
-from producers.deliveries import SMALL_BYTES, BatchMetadata, Delivery, OutgoingRecord, Packing, Placed, RecordMetadata
+from producers.deliveries import BatchMetadata, Delivery, OutgoingRecord, Packing, Placed, RecordMetadata
 from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
 from runtime.rounds import Rounds
 
@@ -126,7 +126,7 @@ class TopicWriter:
             return
         packing = Packing(self._client, partitions, deadline, self._max_bytes)
         for sending in sendings:
-            _resolve(sending, [packing.place(record) for record in sending.records])
+            _resolve(sending, packing.place_all(sending.records))
             if packing.records >= RECORDS_BETWEEN_PAUSES:
                 self._hand_over(packing.take())
                 await asyncio.sleep(0)
@@ -152,12 +152,10 @@ class TopicWriter:
             delivery, client = of_partition.waiting.popleft(), self._client
             if delivery.outcome.done():
                 continue  # expired
-            builder, delivery.builder = delivery.builder, None
-            assert builder is not None  # noqa: S101  (only a sent batch has none)
             try:
-                future = batches.queue(client, builder, TopicPartition(self._name, delivery.partition))
+                future = batches.queue(client, delivery.builder, TopicPartition(self._name, delivery.partition))
             except KafkaError as error:
-                delivery.settle(self._fault(error, client, delivery.largest))
+                delivery.settle(self._fault(error, client, is_large=delivery.is_large))
                 continue
             of_partition.in_flight, delivery.is_sent = delivery, True
             future.add_done_callback(partial(self._note_answer, of_partition, delivery, client))
@@ -170,9 +168,9 @@ class TopicWriter:
         if error is None:
             delivery.settle(_metadata_of(future.result()))
         elif isinstance(error, KafkaError | AssertionError | TypeError):  # the latter: an unknown partition
-            delivery.settle(self._fault(error, client, delivery.largest))
+            delivery.settle(self._fault(error, client, is_large=delivery.is_large))
         else:
-            delivery.settle(self._fault(KafkaError(repr(error)), client, delivery.largest))
+            delivery.settle(self._fault(KafkaError(repr(error)), client, is_large=delivery.is_large))
         if of_partition.in_flight is delivery:
             of_partition.in_flight = None
             self._send_next(of_partition)
@@ -187,14 +185,13 @@ class TopicWriter:
         self._expiry = None
         while self._unsettled and (self._unsettled[0].outcome.done() or self._unsettled[0].deadline <= loop.time()):
             delivery = self._unsettled.popleft()
-            delivery.builder = None
             if not delivery.outcome.done():
                 delivery.settle(self._fault(TimeoutError()))
         self._expire_later()
 
-    def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, nbytes: int = 0) -> TallyError:
-        """Translate an error of a batch with a record of `nbytes`, and mark its `client` as broken if it is."""
-        if isinstance(error, MessageSizeTooLargeError) and 0 < nbytes <= SMALL_BYTES:
+    def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, *, is_large: bool = False) -> TallyError:
+        """Translate an error of a batch, and mark its `client` as broken if it is."""
+        if isinstance(error, MessageSizeTooLargeError) and not is_large:
             self.broken = client if client is self._client else self.broken  # it numbers the refused record
             return Unavailable(
                 f"topic {self._name} accepts no records: it is being expanded, or its max.message.bytes is far too low"

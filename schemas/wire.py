@@ -121,8 +121,9 @@ REQUEST_KEYS = ("document_id", *FIELD_NAMES)
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     """Encode an interaction as a record value. Fields that are None are left out."""
-    given = interaction.__dict__
-    fields = {name: value for name in FIELD_NAMES if (value := given.get(name)) is not None}
+    fields = {name: value for name, value in interaction.__dict__.items() if value is not None}
+    if type(interaction) is not Interaction:  # a record of the API, for example, has more fields
+        fields = {name: fields[name] for name in FIELD_NAMES if name in fields}
     if "occurred_at" in fields:
         fields["occurred_at"] = iso_ms(fields["occurred_at"])
     fields["interaction_id"] = interaction_id
