@@ -149,7 +149,9 @@ async def answer_list(
     query: ListQuery,
 ) -> Response:
     """Return a page of a namespace's records. Raises ApiError."""
-    body = await read_body(request, settings.http_list_bytes, settings.http_body_timeout_ms, lambda _size: None)
+    body = await read_body(
+        request.scope, request.receive, settings.http_list_bytes, settings.http_body_timeout_ms, lambda _size: None
+    )
     filters, order = await turns.run(len(body), lambda: _read(body))
     try:
         place = _page_request(query, order)

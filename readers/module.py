@@ -13,7 +13,9 @@ from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from runtime.http import openapi
 from runtime.http.access import Caller
+from runtime.http.answer import Answer
 from runtime.http.errors import forbidden
+from runtime.http.hot_routes import HotRequest, declared_only, served_by
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, Check, Stores
@@ -56,6 +58,12 @@ class ReaderModule:
         router = APIRouter(tags=["interactions"])
         reader, deleter = base.require_scope("read"), base.require_scope("delete")
 
+        async def get(request: HotRequest) -> Answer:
+            caller = await base.admit(request.scope, "read")
+            return await self._reader.get(
+                caller.namespace, request.value, wait_s(request, base.settings.prefer_wait_ms)
+            )
+
         @router.post(
             f"{INTERACTIONS}/list",
             responses=openapi.error_responses(408, 413, 415, ok=ListResponse),
@@ -68,15 +76,13 @@ class ReaderModule:
             return await self._reader.list(request, caller.namespace, query)
 
         @router.get(f"{INTERACTIONS}/{{interaction_id}}", responses=openapi.error_responses(404, ok=InteractionRecord))
-        async def get_interaction(
-            request: Request, interaction_id: InteractionId, caller: Annotated[Caller, Depends(reader)]
-        ) -> Response:
+        @served_by(get)
+        async def get_interaction(interaction_id: InteractionId) -> Response:
             """Return one interaction, after a short wait if it is in flight.
 
             For a duplicate it is the owner's record with `X-Duplicate-Of`; for a rejected event 422 with the reason.
             """
-            seconds = wait_s(request, base.settings.prefer_wait_ms)
-            return await self._reader.get(caller.namespace, interaction_id, seconds)
+            declared_only(interaction_id)
 
         @router.get(
             f"{INTERACTIONS}/{{interaction_id}}/status",

@@ -16,7 +16,7 @@ from readers.progress import ConsumerProgress
 from readers.waiting import LookupResult, OutcomeWaiter
 from runtime.deletions import Deletion, Deletions
 from runtime.errors import StatementTimeout
-from runtime.http.body import json_response
+from runtime.http.answer import Answer, json_answer
 from runtime.http.errors import ApiError, not_found, problem, unavailable
 from runtime.http.prefer import preference_applied
 from runtime.http.service import Stores
@@ -66,7 +66,7 @@ class Reader:
         """Stop background tasks."""
         await self._lookups.close()
 
-    async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
+    async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Answer:
         """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them."""
         _check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
@@ -74,12 +74,12 @@ class Reader:
         headers = preference_applied(seconds)
         match found:
             case Stored(row):
-                return json_response(record_from_row(row), headers)
+                return json_answer(record_from_row(row), headers)
             case DuplicateOf(owner_id):
                 owner = await self._lookups.get(namespace, owner_id)
                 if not isinstance(owner, Stored):
                     raise not_found(interaction_id, "deleted")
-                return json_response(
+                return json_answer(
                     record_from_row(owner.row, deduplicated=True), headers | {"X-Duplicate-Of": owner_id}
                 )
             case RejectedFor():
@@ -130,7 +130,7 @@ class Reader:
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
         except StatementTimeout:
             raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
-        return json_response({"results": results, "next_cursor": following})
+        return json_answer({"results": results, "next_cursor": following}).response()
 
     @contextmanager
     def _list_slot(self) -> Iterator[None]:

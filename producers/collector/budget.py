@@ -23,9 +23,7 @@ class InFlightBudget:
         try:
             yield reservation
         finally:
-            self._bytes -= reservation.bytes
-            self._events -= reservation.events
-            UNACKNOWLEDGED.dec(reservation.events)
+            reservation.release()
 
     def take(self, events: int, size: int) -> None:
         """Take capacity for events and bytes. Raises ApiError 503 when it is exhausted."""
@@ -36,6 +34,12 @@ class InFlightBudget:
         self._bytes += size
         self._events += events
         UNACKNOWLEDGED.inc(events)
+
+    def give_back(self, events: int, size: int) -> None:
+        """Give capacity back."""
+        self._bytes -= size
+        self._events -= events
+        UNACKNOWLEDGED.dec(events)
 
 
 class Reservation:
@@ -51,3 +55,8 @@ class Reservation:
         self._budget.take(events, size)
         self.bytes += size
         self.events += events
+
+    def release(self) -> None:
+        """Give everything back, before the request ends: Kafka has its events. Safe to call twice."""
+        self._budget.give_back(self.events, self.bytes)
+        self.bytes = self.events = 0

@@ -1,15 +1,13 @@
 """Intake of events: read, validate, put on the topic, wait for Kafka's acknowledgement, respond."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from fastapi import Request, Response
 
 from producers.collector.budget import InFlightBudget, Reservation
-from producers.collector.documents import TokenRequest
 from producers.collector.events import (
     AcceptedEvent,
     RequestValidator,
@@ -22,8 +20,8 @@ from producers.collector.hints import DuplicateHints
 from producers.deliveries import OutgoingRecord
 from producers.topic import TopicWriter
 from runtime.errors import RecordRefused, TallyError, Unavailable
+from runtime.http.answer import Answer, json_answer
 from runtime.http.best_effort import BestEffortRedis
-from runtime.http.body import json_response, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.prefer import preference_applied
 from runtime.metrics import ACCEPTED, REFUSED
@@ -55,7 +53,6 @@ class Collector:
     def __init__(
         self, settings: Settings, client: AIOKafkaProducer, redis: BestEffortRedis, wait_for: WaitFor | None
     ) -> None:
-        self._settings = settings
         self.topic = TopicWriter(client, settings.topic, settings.collector_ack_ms, settings.max_record_bytes)
         self._budget = InFlightBudget(settings)
         self._validator = RequestValidator(settings)
@@ -66,22 +63,25 @@ class Collector:
         """Stop background tasks."""
         await self._hints.close()
 
+    def reserve(self) -> AbstractContextManager[Reservation]:
+        """Open the reservation of one request, which bounds its body and its events."""
+        return self._budget.reserve()
+
     async def create(
-        self, request: Request, namespace: str, idempotency_key: str | None, seconds: float | None
-    ) -> Response:
+        self, reservation: Reservation, body: bytes, namespace: str, idempotency_key: str | None, seconds: float | None
+    ) -> Answer:
         """Accept one event."""
-        with self._budget.reserve() as reservation:
-            body = await self._read(request, self._settings.http_body_bytes, reservation)
-            validated = await self._validator.validate(body)
-            if not isinstance(validated, ValidEvent):
-                REFUSED.labels("create", validated[0].reason).inc()
-                raise refusal(validated)
-            reservation.take(events=1)
-            record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
-            try:
-                metadata = await self.topic.put(record)
-            except TallyError as error:
-                raise _not_acknowledged(error) from error
+        validated = await self._validator.validate(body)
+        if not isinstance(validated, ValidEvent):
+            REFUSED.labels("create", validated[0].reason).inc()
+            raise refusal(validated)
+        reservation.take(events=1)
+        record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
+        try:
+            metadata = await self.topic.put(record)
+        except TallyError as error:
+            raise _not_acknowledged(error) from error
+        reservation.release()
         ACCEPTED.labels("create").inc()
         final = waited = None
         if seconds is not None and self._wait_for is not None:
@@ -97,7 +97,7 @@ class Collector:
         if first is not None:
             headers["X-Duplicate-Of"] = first
         answer = record_from_event(validated, record.interaction_id, metadata.append_ms, deduplicated=first is not None)
-        return json_response(answer, headers)
+        return json_answer(answer, headers)
 
     async def _first(self, namespace: str, validated: ValidEvent, key: str | None, interaction_id: str) -> str | None:
         """Return a hint at the event that this one repeats. An event with its own time is a backfill without hints."""
@@ -106,41 +106,29 @@ class Collector:
         return await self._hints.first(namespace, validated.event, key, interaction_id)
 
     async def batch(
-        self, request: Request, namespace: str, idempotency_key: str | None, *, deduplicate: bool
-    ) -> Response:
+        self, reservation: Reservation, body: bytes, namespace: str, idempotency_key: str | None, *, deduplicate: bool
+    ) -> Answer:
         """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
-        with self._budget.reserve() as reservation:
-            body = await self._read(request, self._settings.http_batch_bytes, reservation)
-            items = await self._validator.items(body)
+        items = await self._validator.items(body)
 
-            def record(index: int, event: AcceptedEvent) -> OutgoingRecord:
-                own = idempotency_key and f"{idempotency_key}#{index}"
-                return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
+        def record(index: int, event: AcceptedEvent) -> OutgoingRecord:
+            own = idempotency_key and f"{idempotency_key}#{index}"
+            return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
 
-            sending = await self._validated(items, record, "batch")
-            response, _ = await self._send_all(sending, len(items), reservation, "batch")
-        return response
+        sending = await self._validated(items, record, "batch")
+        answer, _ = await self._send_all(sending, len(items), reservation, "batch")
+        return answer
 
-    async def token_request(self, request: Request) -> TokenRequest:
-        """Read a request for a page token."""
-        with self._budget.reserve() as reservation:
-            return read_model(TokenRequest, await self._read(request, self._settings.http_list_bytes, reservation))
-
-    async def page(self, request: Request, namespace: str) -> Response:
+    async def page(self, reservation: Reservation, body: bytes, namespace: str) -> Answer:
         """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
-        with self._budget.reserve() as reservation:
-            body = await self._read(request, self._settings.http_body_bytes, reservation)
-            items = await self._validator.page_items(body)
-            sending = await self._validated(items, lambda _index, event: record_of(namespace, event), "beacon")
-            if not sending.records:
-                raise refusal_of_all(sending.refused)
-            response, send_error = await self._send_all(sending, len(items), reservation, "beacon")
+        items = await self._validator.page_items(body)
+        sending = await self._validated(items, lambda _index, event: record_of(namespace, event), "beacon")
+        if not sending.records:
+            raise refusal_of_all(sending.refused)
+        answer, send_error = await self._send_all(sending, len(items), reservation, "beacon")
         if send_error is not None:  # a page sees the status only, and sends all events again
             raise _not_acknowledged(send_error)
-        return response if sending.refused else Response(status_code=204)
-
-    async def _read(self, request: Request, limit_bytes: int, reservation: Reservation) -> bytes:
-        return await read_body(request, limit_bytes, self._settings.http_body_timeout_ms, reservation.take)
+        return answer if sending.refused else Answer.of(204, b"")
 
     async def _validated(
         self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], OutgoingRecord], route: str
@@ -156,7 +144,7 @@ class Collector:
 
     async def _send_all(
         self, sending: _ValidatedItems, count: int, reservation: Reservation, route: str
-    ) -> tuple[Response, TallyError | None]:
+    ) -> tuple[Answer, TallyError | None]:
         """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
         records = sending.records
         failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
@@ -177,7 +165,7 @@ class Collector:
         ]
         errors = [failed[index] for index in sorted(failed)] or None
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
-        return json_response(answer), send_error
+        return json_answer(answer), send_error
 
 
 def _not_acknowledged(error: Exception) -> ApiError:

@@ -18,6 +18,9 @@ from runtime import kafka
 from runtime.errors import TallyError
 from runtime.http import openapi, paths
 from runtime.http.access import Caller
+from runtime.http.answer import Answer
+from runtime.http.body import read_body, read_model
+from runtime.http.hot_routes import HotRequest, Parameter, declared_only, read_parameters, served_by
 from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, Check, Stores
@@ -40,6 +43,12 @@ IdempotencyKey = Annotated[
         description="For events without an execution: the same key within the window is the same event",
     ),
 ]
+Deduplicate = Annotated[bool, Query(description="false: store them even if they repeat others")]
+Token = Annotated[str, Query(max_length=2_048)]
+
+_IDEMPOTENCY_KEY = Parameter("header", "idempotency-key", IdempotencyKey, default=None)
+_DEDUPLICATE = Parameter("query", "deduplicate", Deduplicate, default=True)
+_TOKEN = Parameter("query", "token", Token)
 
 
 class TokenResponse(BaseModel):
@@ -74,33 +83,66 @@ class CollectorModule:
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints: create, batch, beacon and page tokens."""
         router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
-        writer = base.require_scope("write")
+        self._declare_single(router, base)
+        self._declare_batch(router, base)
+        self._declare_beacon(router, base)
+        self._declare_token(router, base)
+        return router
+
+    def _declare_single(self, router: APIRouter, base: AppContext) -> None:
+        settings = base.settings
+
+        async def create(request: HotRequest) -> Answer:
+            caller = await base.admit(request.scope, "write")
+            (key,) = read_parameters(request, (_IDEMPOTENCY_KEY,))
+            seconds = wait_s(request, settings.prefer_wait_ms)
+            with self._collector.reserve() as reservation:
+                body = await request.body(settings.http_body_bytes, settings.http_body_timeout_ms, reservation.take)
+                return await self._collector.create(reservation, body, caller.namespace, key, seconds)
 
         @router.post(
             "",
             responses=openapi.error_responses(408, 413, 415, ok=InteractionRecord),
             openapi_extra=documents.CREATE,
         )
-        async def create_interaction(
-            request: Request, caller: Annotated[Caller, Depends(writer)], idempotency_key: IdempotencyKey = None
-        ) -> Response:
+        @served_by(create)
+        async def create_interaction(idempotency_key: IdempotencyKey = None) -> Response:
             """Record one interaction. 200 once Kafka has it; with `Prefer: wait=2` once its outcome is final."""
-            seconds = wait_s(request, base.settings.prefer_wait_ms)
-            return await self._collector.create(request, caller.namespace, idempotency_key, seconds)
+            declared_only(idempotency_key)
+
+    def _declare_batch(self, router: APIRouter, base: AppContext) -> None:
+        settings = base.settings
+
+        async def batch(request: HotRequest) -> Answer:
+            caller = await base.admit(request.scope, "write")
+            deduplicate, key = read_parameters(request, (_DEDUPLICATE, _IDEMPOTENCY_KEY))
+            with self._collector.reserve() as reservation:
+                body = await request.body(settings.http_batch_bytes, settings.http_body_timeout_ms, reservation.take)
+                return await self._collector.batch(reservation, body, caller.namespace, key, deduplicate=deduplicate)
 
         @router.post(
             "/batch",
             responses=openapi.error_responses(408, 413, 415, ok=documents.BulkResponse),
             openapi_extra=documents.BATCH,
         )
+        @served_by(batch)
         async def create_interactions_batch(
-            request: Request,
-            caller: Annotated[Caller, Depends(writer)],
-            idempotency_key: IdempotencyKey = None,
-            deduplicate: Annotated[bool, Query(description="false: store them even if they repeat others")] = True,
+            idempotency_key: IdempotencyKey = None, deduplicate: Deduplicate = True
         ) -> Response:
             """Record up to 1,000 interactions, each validated by itself. 200 once Kafka has the valid ones."""
-            return await self._collector.batch(request, caller.namespace, idempotency_key, deduplicate=deduplicate)
+            declared_only(idempotency_key, deduplicate)
+
+    def _declare_beacon(self, router: APIRouter, base: AppContext) -> None:
+        settings = base.settings
+
+        async def page(request: HotRequest) -> Answer:
+            (token,) = read_parameters(request, (_TOKEN,))
+            # Any page may read the response, to decide whether to repeat; the token decides who may write.
+            request.scope[EXTRA_HEADERS] = {"Access-Control-Allow-Origin": "*"}
+            caller = await base.admit_page(request.scope, token)
+            with self._collector.reserve() as reservation:
+                body = await request.body(settings.http_body_bytes, settings.http_body_timeout_ms, reservation.take)
+                return await self._collector.page(reservation, body, caller.namespace)
 
         @router.post(
             "/beacon",
@@ -109,12 +151,13 @@ class CollectorModule:
             responses=openapi.error_responses(408, 413, 415, ok=documents.BulkResponse),
             openapi_extra=documents.BEACON,
         )
-        async def beacon(request: Request, token: Annotated[str, Query(max_length=2_048)]) -> Response:
+        @served_by(page)
+        async def beacon(token: Token) -> Response:
             """Record a page's interactions: one, a list, or a batch. 204; 200 lists the invalid ones."""
-            # Any page may read the response, to decide whether to repeat; the token decides who may write.
-            request.scope[EXTRA_HEADERS] = {"Access-Control-Allow-Origin": "*"}
-            caller = await base.apply_rate_limit(request, base.access.page(request, token))
-            return await self._collector.page(request, caller.namespace)
+            declared_only(token)
+
+    def _declare_token(self, router: APIRouter, base: AppContext) -> None:
+        writer, settings = base.require_scope("write"), base.settings
 
         @router.post(
             "/beacon-token",
@@ -124,11 +167,17 @@ class CollectorModule:
         )
         async def beacon_token(request: Request, caller: Annotated[Caller, Depends(writer)]) -> dict[str, Any]:
             """Return a token that lets pages of one origin write into this namespace for a limited time."""
-            wanted = await self._collector.token_request(request)
+            with self._collector.reserve() as reservation:
+                body = await read_body(
+                    request.scope,
+                    request.receive,
+                    settings.http_list_bytes,
+                    settings.http_body_timeout_ms,
+                    reservation.take,
+                )
+                wanted = read_model(documents.TokenRequest, body)
             token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
             return {"token": token, "expires_in_s": wanted.expires_in_s}
-
-        return router
 
 
 async def _replace_failed_client(topic: TopicWriter, clients: ProducerClients) -> None:

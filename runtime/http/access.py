@@ -4,19 +4,16 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import unquote
-
-from fastapi import Request
 
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable, reason_of
 from runtime.http.errors import ApiError, forbidden, unauthorized, unavailable
 from runtime.http.key_store import KeyStore
 from runtime.http.keys import MAX_TOKEN_LIFE_S, ROOT, SCOPES, ApiKey, PageToken, Scope, hash_of, key_id_of
-from runtime.http.middleware import CALLER
 from runtime.settings import Settings
 from runtime.tasks import running
 
@@ -76,9 +73,9 @@ class Access:
         except Exception as error:  # any error: without this loop revoked keys would stay valid for ever
             log.warning("failed to refresh API keys: %s", reason_of(error))
 
-    def caller(self, request: Request, scope: Scope) -> Caller:
-        """Authenticate a request. Raises ApiError: 401 without a valid key, 403 without the scope."""
-        given, _, token = request.headers.get("authorization", "").partition(" ")
+    def caller(self, headers: Mapping[str, str], scope: Scope) -> Caller:
+        """Authenticate a request by its headers. Raises ApiError: 401 without a valid key, 403 without the scope."""
+        given, _, token = headers.get("authorization", "").partition(" ")
         if given.lower() != "bearer" or not token:
             raise unauthorized("send your key as `Authorization: Bearer <key>`")
         token = token.strip()
@@ -87,7 +84,7 @@ class Access:
             raise self._unknown("the key is unknown")
         if scope not in key.scopes:
             raise forbidden(f"the key lacks the scope {scope!r}")
-        return _note_caller(request, key, select_namespace(request.headers.get("x-namespace"), key))
+        return _caller_of(key, select_namespace(headers.get("x-namespace"), key))
 
     def page_token(self, caller: Caller, origin: str, life_s: int) -> str:
         """Return a page token of an origin. Raises ApiError 401 when the caller's key was just revoked."""
@@ -105,8 +102,8 @@ class Access:
         if time.monotonic() - self._read_at > max(MAX_KEYS_AGE_S, MISSED_REFRESHES * self._refresh_s):
             raise Unavailable("API keys could not be refreshed lately")
 
-    def page(self, request: Request, token: str) -> Caller:
-        """Authenticate a page's request by its token. Raises ApiError 401 or 403."""
+    def page(self, headers: Mapping[str, str], token: str) -> Caller:
+        """Authenticate a page's request by its token and origin. Raises ApiError 401 or 403."""
         read = PageToken.read(token)
         if read is None:
             raise unauthorized("send the page token as ?token=")
@@ -118,9 +115,9 @@ class Access:
             raise unauthorized(f"the token has expired, is not valid yet, or lasts longer than {MAX_TOKEN_LIFE_S} s")
         if "write" not in key.scopes or claims.namespace not in key.namespaces:
             raise forbidden("the token's key may not write into this namespace")
-        if not claims.is_for(request.headers.get("origin", "")):
+        if not claims.is_for(headers.get("origin", "")):
             raise forbidden("the token is for pages of another origin")
-        return _note_caller(request, key, claims.namespace)
+        return _caller_of(key, claims.namespace)
 
 
 def select_namespace(header: str | None, key: ApiKey) -> str:
@@ -137,6 +134,5 @@ def select_namespace(header: str | None, key: ApiKey) -> str:
     raise forbidden("the key is not bound to this namespace")
 
 
-def _note_caller(request: Request, key: ApiKey, namespace: str) -> Caller:
-    caller = request.scope[CALLER] = Caller(key.key_id, namespace, key.scopes, key.rate_per_s)
-    return caller
+def _caller_of(key: ApiKey, namespace: str) -> Caller:
+    return Caller(key.key_id, namespace, key.scopes, key.rate_per_s)

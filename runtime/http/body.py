@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Never, TypeVar
 
-import msgspec
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from runtime.http.content_encoding import codings_of, decompress
 from runtime.http.errors import ApiError, invalid, problem, too_large
+from runtime.http.headers import headers_of, repeated_header
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
 MAX_KEYS = 200
@@ -24,18 +25,20 @@ _SMALL_BYTES = 2 * 1024
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: Callable[[int], None]) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, limit_bytes: int, timeout_ms: int, take: Callable[[int], None]
+) -> bytes:
     """Read the body, uncompressed, without a byte order mark. `take` receives the sizes read, and may raise.
 
     Raises ApiError: 413 when the body is too large, 408 when it is too slow, 400, 415.
     """
-    announced = request.headers.get("content-length", "0")
+    announced = headers_of(scope).get("content-length", "0")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise too_large(limit_bytes)
-    codings = codings_of(request.headers.getlist("content-encoding"))
+    codings = codings_of(repeated_header(scope, "content-encoding"))
     try:
         async with asyncio.timeout(timeout_ms / 1000):
-            body = await _read(request, limit_bytes, take)
+            body = await _read(receive, limit_bytes, take)
     except TimeoutError:
         raise ApiError(408, f"the body did not arrive within {timeout_ms} ms") from None
     if codings:
@@ -48,14 +51,19 @@ async def read_body(request: Request, limit_bytes: int, timeout_ms: int, take: C
     return _as_utf8(body)
 
 
-async def _read(request: Request, limit_bytes: int, take: Callable[[int], None]) -> bytes:
+async def _read(receive: Receive, limit_bytes: int, take: Callable[[int], None]) -> bytes:
     body = bytearray()  # a list of a million one-byte chunks would take fifty times the memory
-    async for chunk in request.stream():
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
         if len(body) + len(chunk) > limit_bytes:
             raise too_large(limit_bytes)
         take(len(chunk))
+        if not message.get("more_body", False):
+            return bytes(body + chunk) if body else chunk
         body += chunk
-    return bytes(body)
 
 
 def _as_utf8(body: bytes) -> bytes:
@@ -98,11 +106,6 @@ def read_model(model: type[Model], body: bytes) -> Model:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise invalid([problem(each["type"], ["body", *each["loc"]], each["msg"]) for each in found]) from None
-
-
-def json_response(value: Any, headers: dict[str, str] | None = None) -> Response:
-    """Return a 200 with a value as JSON. Raw objects keep their text."""
-    return Response(msgspec.json.encode(value), media_type="application/json", headers=headers)
 
 
 class ChunkedJsonResponse(Response):

@@ -274,15 +274,15 @@ class BoundedConnection(HttpToolsProtocol):
         """Write the last response of a connection, and close it for writing."""
         CONNECTIONS_REFUSED.labels(str(error.status)).inc()
         log.info("refused a request before routing: %d %s", error.status, error.message)
-        response = error.response()
+        answer = error.answer()
         headers = [
             *self.server_state.default_headers,
-            *response.raw_headers,
+            *answer.headers,
             (REQUEST_ID.lower().encode(), uuid.uuid4().hex.encode()),
             (b"connection", b"close"),
         ]
         head = b"".join(b"%b: %b\r\n" % each for each in headers)
-        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + bytes(response.body))
+        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + answer.body)
         self._half_close()
 
     def _half_close(self) -> None:

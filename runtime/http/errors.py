@@ -1,10 +1,11 @@
 """Errors of the API, in the published format."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import Response
+from runtime.http.answer import Answer
 
 ERROR_TYPES = {
     400: "BadRequestError",
@@ -30,6 +31,8 @@ MAX_NAME_CHARACTERS = 1_000
 """Largest length of a key in an error's location."""
 MAX_LOCATION_PARTS = 64
 
+log = logging.getLogger("tally.api")
+
 
 class ApiError(Exception):
     """Error response: a status and the published error body."""
@@ -50,13 +53,13 @@ class ApiError(Exception):
         self.details = details or {}
         self.headers = headers or {}
 
-    def response(self) -> Response:
+    def answer(self) -> Answer:
         """Return the HTTP response of this error."""
         kind = ERROR_TYPES.get(self.status, "Error")
         error = {"message": self.message, "type": kind, "code": self.code, "details": self.details}
         body = {"success": False, "status": self.status, "error": error}
         text = json.dumps(body, ensure_ascii=False).encode(errors="replace")  # a quoted text may hold a lone surrogate
-        return Response(text, self.status, self.headers, "application/json")
+        return Answer.of(self.status, text, self.headers)
 
 
 def problem(kind: str, location: Sequence[str | int], message: str) -> dict[str, Any]:
@@ -114,3 +117,9 @@ def forbidden(message: str) -> ApiError:
 def unavailable(message: str) -> ApiError:
     """Return 503 for a dependency that cannot answer now."""
     return ApiError(503, message, headers={"Retry-After": RETRY_AFTER_S})
+
+
+def store_unavailable(error: Exception) -> ApiError:
+    """Log that a store is unavailable, and return 503. It omits the error's text, which holds addresses."""
+    log.warning("store unavailable, responding 503: %s", error)
+    return unavailable("a store of this service does not answer: retry shortly")

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.http import paths
 from runtime.http.errors import ApiError
+from runtime.http.headers import headers_of
 
 MAX_SHOWN_CHARACTERS = 80
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -45,10 +46,10 @@ class AllowedHosts:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it with 400."""
         if scope["type"] == "http" and scope["path"] not in (paths.HEALTH, paths.READY):
-            header = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            header = headers_of(scope).get("host", "")
             if host_name(header) not in self._names:
                 shown = header[:MAX_SHOWN_CHARACTERS].encode("unicode_escape").decode()
                 message = f"requests for the host '{shown}' are not served here (TALLY_HTTP_HOSTS)"
-                await ApiError(400, message, code="unknown_host").response()(scope, receive, send)
+                await ApiError(400, message, code="unknown_host").answer().send(send)
                 return
         await self._app(scope, receive, send)

@@ -1,10 +1,10 @@
 """Middleware of every request: id, access log, metrics, bound on requests in flight, and error response."""
 
 import logging
+import os
 import re
 import time
-import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.http import paths
 from runtime.http.errors import ApiError, unavailable
+from runtime.http.headers import headers_of
 from runtime.log import ACCESS
 from runtime.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT
 from runtime.traces import Traces
@@ -28,7 +29,11 @@ SURPLUS = "tally.surplus"
 """Scope key of the connection limit, on a connection beyond it."""
 
 _ACCESS = "%(request_id)s %(method)s %(path)s %(status)d %(ms)s ms %(bytes)d bytes %(key_id)s %(namespace)r"
-_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = REQUEST_ID.lower()
+_RAW_REQUEST_ID = _REQUEST_ID.encode()
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ID_CHARACTERS = 32
+_IDS_TOGETHER = 128
 _CLIENT_LEFT = 499
 _MAX_PATH_CHARACTERS = 200
 
@@ -45,40 +50,43 @@ class RequestMiddleware:
         self._logs = access_log
         self._traces = traces
         self._in_flight = 0
+        self._new_ids = _random_ids()
+        self._metrics = _RequestMetrics()
+        REQUESTS_IN_FLIGHT.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = _RequestRecord(scope, send)
+        given = headers_of(scope).get(_REQUEST_ID)
+        record = _RequestRecord(scope, send, given if given and _GIVEN_ID.fullmatch(given) else next(self._new_ids))
         self._in_flight += 1
-        REQUESTS_IN_FLIGHT.set(self._in_flight)
         try:
-            with self._traces.request(scope["method"], _header_of(scope, TRACE_HEADER.encode())) as span:
-                await self._serve(scope, receive, record)
-                if span is not None:
-                    span.update_name(f"{scope['method']} {_route_of(scope)}")
-                    span.set_attribute("http.response.status_code", record.status)
-                    span.set_attribute("tally.request_id", record.id)
+            serve = self._trace if self._traces.is_enabled else self._serve
+            await serve(scope, receive, record)
         finally:
             self._in_flight -= 1
-            REQUESTS_IN_FLIGHT.set(self._in_flight)
             for release in scope.get(ON_COMPLETE, ()):
                 release()
-            record.note(access=self._logs)
+            seconds = time.perf_counter() - record.at
+            self._metrics.note(scope["method"], _route_of(scope), record.status, seconds)
+            if self._logs:
+                record.log(seconds)
+
+    async def _trace(self, scope: Scope, receive: Receive, record: "_RequestRecord") -> None:
+        parent = headers_of(scope).get(TRACE_HEADER)
+        with self._traces.request(scope["method"], parent.encode("latin-1") if parent else None) as span:
+            await self._serve(scope, receive, record)
+            if span is not None:
+                span.update_name(f"{scope['method']} {_route_of(scope)}")
+                span.set_attribute("http.response.status_code", record.status)
+                span.set_attribute("tally.request_id", record.id)
 
     async def _serve(self, scope: Scope, receive: Receive, record: "_RequestRecord") -> None:
         try:
-            # Probes are always served: an orchestrator kills a process without them, and its accepted events with it.
-            is_free = scope["path"] in paths.OPERATIONS
-            if self._in_flight > self._max_in_flight and not is_free:
-                error = unavailable(f"{self._max_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
-                await error.response()(scope, receive, record.send)
-            elif SURPLUS in scope and not is_free:
-                error = unavailable(f"{scope[SURPLUS]} connections are open (TALLY_HTTP_CONNECTIONS)")
-                error.headers["Connection"] = "close"
-                await error.response()(scope, receive, record.send)
+            if refusal := self._refusal(scope):
+                await refusal.answer().send(record.send)
             else:
                 await self._app(scope, receive, record.send)
         except ClientDisconnect:
@@ -89,49 +97,81 @@ class RequestMiddleware:
             if record.begun:
                 raise
             message = f"unexpected error; report request id {record.id} to the operator of this service"
-            await ApiError(500, message).response()(scope, receive, record.send)
+            await ApiError(500, message).answer().send(record.send)
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        """Return the error for a request above a bound."""
+        is_above = self._in_flight > self._max_in_flight
+        # Probes are always served: an orchestrator kills a process without them, and its accepted events with it.
+        if not (is_above or SURPLUS in scope) or scope["path"] in paths.OPERATIONS:
+            return None
+        if is_above:
+            return unavailable(f"{self._max_in_flight} requests are in flight (TALLY_HTTP_IN_FLIGHT)")
+        error = unavailable(f"{scope[SURPLUS]} connections are open (TALLY_HTTP_CONNECTIONS)")
+        error.headers["Connection"] = "close"
+        return error
+
+
+class _RequestMetrics:
+    """Counters of requests. Looking labels up in the library takes longer than counting."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int], tuple[Any, Any]] = {}
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request, and observe its duration."""
+        labels = method, route, status
+        if labels not in self._known:
+            self._known[labels] = REQUESTS.labels(*labels), REQUEST_SECONDS.labels(method, route)
+        count, duration = self._known[labels]
+        count.inc()
+        duration.observe(seconds)
 
 
 class _RequestRecord:
-    def __init__(self, scope: Scope, send: Callable[[Message], Awaitable[None]]) -> None:
+    """Record of one request and its response, for the access log and metrics."""
+
+    __slots__ = ("_bytes", "_scope", "_send", "at", "begun", "id", "status")
+
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
         self._scope = scope
         self._send = send
-        self._at = time.perf_counter()
         self._bytes = 0
-        self.id = _given_id(scope) or uuid.uuid4().hex
+        self.at = time.perf_counter()
+        self.id = request_id
         self.status = 0
         self.begun = False
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a part of the response, with the request's id and further headers."""
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
-            further = {REQUEST_ID: self.id} | self._scope.get(EXTRA_HEADERS, {})
-            given = message.get("headers", ())
-            headers = ((name.lower().encode(), value.encode()) for name, value in further.items())
-            message["headers"] = [*given, *(each for each in headers if each[0] not in dict(given))]
+            headers = [*message.get("headers", ()), (_RAW_REQUEST_ID, self.id.encode())]
+            if further := self._scope.get(EXTRA_HEADERS):
+                given = {name for name, _ in headers}
+                named = ((name.lower().encode(), value.encode()) for name, value in further.items())
+                headers += [each for each in named if each[0] not in given]
+            message["headers"] = headers
         else:
             self._bytes += len(message.get("body", b""))
-        await self._send(message)
+        return self._send(message)
 
-    def note(self, *, access: bool) -> None:
-        scope, seconds = self._scope, time.perf_counter() - self._at
-        route = _route_of(scope)
-        REQUESTS.labels(scope["method"], route, self.status).inc()
-        REQUEST_SECONDS.labels(scope["method"], route).observe(seconds)
-        if access:
-            caller: Any = scope.get(CALLER)
-            # Without the query string: it may hold a token.
-            fields = {
-                "request_id": self.id,
-                "method": scope["method"],
-                "path": scope["path"][:_MAX_PATH_CHARACTERS].encode("unicode_escape").decode(),
-                "status": self.status,
-                "ms": round(seconds * 1000, 1),
-                "bytes": self._bytes,
-                "key_id": caller.key_id if caller else "-",
-                "namespace": caller.namespace if caller else "-",
-            }
-            access_log.info(_ACCESS, fields, extra=fields)
+    def log(self, seconds: float) -> None:
+        """Write the line of the access log."""
+        scope = self._scope
+        caller: Any = scope.get(CALLER)
+        # Without the query string: it may hold a token.
+        fields = {
+            "request_id": self.id,
+            "method": scope["method"],
+            "path": scope["path"][:_MAX_PATH_CHARACTERS].encode("unicode_escape").decode(),
+            "status": self.status,
+            "ms": round(seconds * 1000, 1),
+            "bytes": self._bytes,
+            "key_id": caller.key_id if caller else "-",
+            "namespace": caller.namespace if caller else "-",
+        }
+        access_log.info(_ACCESS, fields, extra=fields)
 
 
 class HeadAsGet:
@@ -162,10 +202,9 @@ def _route_of(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "none"))
 
 
-def _given_id(scope: Scope) -> str | None:
-    given = _header_of(scope, REQUEST_ID.lower().encode())
-    return given.decode() if given and _GIVEN_ID.fullmatch(given) else None
-
-
-def _header_of(scope: Scope, wanted: bytes) -> bytes | None:
-    return next((value for name, value in scope["headers"] if name == wanted), None)
+def _random_ids() -> Iterator[str]:
+    """Yield random ids. A call of the kernel for each would take as long as the rest of the middleware's start."""
+    while True:
+        text = os.urandom(_IDS_TOGETHER * _ID_CHARACTERS // 2).hex()
+        for start in range(0, len(text), _ID_CHARACTERS):
+            yield text[start : start + _ID_CHARACTERS]

@@ -16,17 +16,20 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.types import Scope as ASGIScope
 
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Degraded, TallyError, Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access, Caller
 from runtime.http.best_effort import BestEffortRedis
-from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, unavailable
+from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, store_unavailable
+from runtime.http.headers import headers_of
 from runtime.http.hosts import AllowedHosts
+from runtime.http.hot_routes import HotRoutes, hot_routes_of
 from runtime.http.keys import Scope
 from runtime.http.limits import RateLimits
-from runtime.http.middleware import EXTRA_HEADERS, REQUEST_ID, HeadAsGet, RequestMiddleware
+from runtime.http.middleware import CALLER, EXTRA_HEADERS, REQUEST_ID, HeadAsGet, RequestMiddleware
 from runtime.http.origins import serialized_origin
 from runtime.metrics import BUILD
 from runtime.settings import Settings
@@ -70,13 +73,22 @@ class AppContext(NamedTuple):
         """Return a dependency that authenticates a caller with this scope. It raises ApiError 401, 403 or 429."""
 
         async def caller(request: Request) -> Caller:
-            return await self.apply_rate_limit(request, self.access.caller(request, scope))
+            return await self.admit(request.scope, scope)
 
         return caller
 
-    async def apply_rate_limit(self, request: Request, caller: Caller) -> Caller:
-        """Spend a token of the caller's rate limit. Raises ApiError 429."""
-        request.scope.setdefault(EXTRA_HEADERS, {}).update(await self.limits.spend(caller))
+    async def admit(self, request: ASGIScope, scope: Scope) -> Caller:
+        """Authenticate a request's key, and spend a token of its rate limit. Raises ApiError 401, 403 or 429."""
+        return await self._apply_rate_limit(request, self.access.caller(headers_of(request), scope))
+
+    async def admit_page(self, request: ASGIScope, token: str) -> Caller:
+        """Authenticate a page's request, and spend a token of its key's rate limit. Raises ApiError 401, 403 or 429."""
+        return await self._apply_rate_limit(request, self.access.page(headers_of(request), token))
+
+    async def _apply_rate_limit(self, request: ASGIScope, caller: Caller) -> Caller:
+        request[CALLER] = caller
+        if spent := await self.limits.spend(caller):
+            request.setdefault(EXTRA_HEADERS, {}).update(spent)
         return caller
 
 
@@ -144,16 +156,18 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(Unavailable, _on_unavailable)
-    for module in modules:
-        app.include_router(module.routes(base))
+    routers = [module.routes(base) for module in modules]
+    for router in routers:
+        app.include_router(router)
     app.include_router(_operations(readiness))
     app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
+    app.add_middleware(HotRoutes, routes=[route for router in routers for route in hot_routes_of(router)])
     _add_middleware(app, settings, hosts, traces)
     return app
 
 
 def _add_middleware(app: FastAPI, settings: Settings, hosts: Collection[str], traces: Traces) -> None:
-    """Add the middleware, the innermost first."""
+    """Add the middleware around the hot routes, the innermost first."""
     if settings.cors_origins:
         app.add_middleware(
             _Cors,
@@ -240,7 +254,7 @@ async def _not_serving() -> None:
 
 async def _on_api_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101  (FastAPI calls it for nothing else)
-    return error.response()
+    return error.answer().response()
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -250,17 +264,15 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         methods := openapi.methods_of(request.app.openapi(), request.scope["path"])
     ):
         headers["Allow"] = ", ".join(sorted(methods))  # the router itself names the methods of one endpoint only
-    return ApiError(error.status_code, str(error.detail), headers=headers).response()
+    return ApiError(error.status_code, str(error.detail), headers=headers).answer().response()
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     problems = error.errors()
     problems_shown = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MAX_PROBLEMS]]
-    return invalid(problems_shown, more=len(problems) - len(problems_shown)).response()
+    return invalid(problems_shown, more=len(problems) - len(problems_shown)).answer().response()
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:
-    # The response omits the error's text, which holds addresses.
-    log.warning("store unavailable, responding 503: %s", error)
-    return unavailable("a store of this service does not answer: retry shortly").response()
+    return store_unavailable(error).answer().response()
