@@ -77,6 +77,7 @@ class Producer:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        await self._topic.close()
         await self._open.aclose()
 
     async def emit(

@@ -80,6 +80,14 @@ class TopicWriter:
             each.in_flight = None
             self._send_next(each)
 
+    async def close(self) -> None:
+        """Return once every record that was passed to `send` is acknowledged or has failed."""
+        await self._rounds.finish()
+        if pending := [each.outcome for each in self._unsettled if not each.outcome.done()]:
+            await asyncio.wait(pending)
+        if self._expiry is not None:
+            self._expiry.cancel()
+
     async def check(self) -> None:
         """Raise Unavailable unless a broker answers and the client can write."""
         try:

@@ -42,6 +42,11 @@ class Rounds(Generic[AnyItem]):
         if self._serving is None:
             self._serving = start(self._serve_all(), self._purpose)
 
+    async def finish(self) -> None:
+        """Return once everything that was added has been served."""
+        while self._serving is not None:
+            await asyncio.wait([self._serving])
+
     async def close(self) -> None:
         """Cancel the running round. Items without a result are cancelled, too."""
         await cancel_and_wait(self._serving)

@@ -283,14 +283,10 @@ async def test_prefer_wait_returns_the_final_outcome(lab: Lab) -> None:
 async def test_a_broker_that_does_not_answer_is_a_503(
     lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(*_args: Any) -> None:
-        raise Unavailable("Kafka at http://somewhere")
-
-    async def refuse_all(_self: TopicWriter, records: Any) -> Any:
+    async def fail_all(_self: TopicWriter, records: Any) -> Any:
         return [Unavailable("Kafka at http://somewhere") for _ in records]
 
-    monkeypatch.setattr(TopicWriter, "put", silent)
-    monkeypatch.setattr(TopicWriter, "put_all", refuse_all)
+    monkeypatch.setattr(TopicWriter, "send", fail_all)
     for answer in (
         await api.post(PATH, json=EVENT),
         await api.post(f"{PATH}/batch", json={"interactions": [EVENT]}),
@@ -300,23 +296,23 @@ async def test_a_broker_that_does_not_answer_is_a_503(
         assert "may still arrive" in error["message"]
         assert "somewhere" not in answer.text
 
-    async def refused(*_args: Any) -> None:
-        raise RecordRefused("Kafka refused the record: too large")
+    async def refuse_all(_self: TopicWriter, records: Any) -> Any:
+        return [RecordRefused("Kafka refused the record: too large") for _ in records]
 
-    monkeypatch.setattr(TopicWriter, "put", refused)
+    monkeypatch.setattr(TopicWriter, "send", refuse_all)
     assert_error(await api.post(PATH, json=EVENT), 422, "ValidationError", "refused_by_broker")
 
 
 async def test_requests_waiting_for_kafka_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """By events and by bytes; their share of the budget is released afterwards."""
     released = asyncio.Event()
-    real = TopicWriter.put
+    real = TopicWriter.send
 
     async def held(self: TopicWriter, sent: Any) -> Any:
         await released.wait()
         return await real(self, sent)
 
-    monkeypatch.setattr(TopicWriter, "put", held)
+    monkeypatch.setattr(TopicWriter, "send", held)
     limits = {"collector_in_flight": 4, "collector_in_flight_bytes": 1_000}
     async with api_of(with_key(lab.settings, **limits)) as api:
         tasks = [asyncio.create_task(api.post(PATH, json=EVENT | {"position": n})) for n in range(12)]
@@ -337,7 +333,7 @@ async def test_requests_waiting_for_kafka_are_bounded(lab: Lab, monkeypatch: pyt
 
 async def test_a_stop_answers_requests_in_flight(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     released = asyncio.Event()
-    real = TopicWriter.put
+    real = TopicWriter.send
 
     async def held(self: TopicWriter, sent: Any) -> Any:
         begun.set()
@@ -345,7 +341,7 @@ async def test_a_stop_answers_requests_in_flight(lab: Lab, monkeypatch: pytest.M
         return await real(self, sent)
 
     begun = asyncio.Event()
-    monkeypatch.setattr(TopicWriter, "put", held)
+    monkeypatch.setattr(TopicWriter, "send", held)
     async with httpx.AsyncClient(headers=BEARER) as client:
         async with served(with_key(lab.settings)) as url:
             asking = asyncio.create_task(client.post(f"{url}{PATH}", json=EVENT))
@@ -399,10 +395,12 @@ async def test_every_accepted_event_is_found_by_its_id(lab: Lab, api: httpx.Asyn
 async def test_a_page_gets_an_error_when_kafka_refuses_an_event(
     shared_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse_one(_self: TopicWriter, records: Any) -> Any:
-        return [None] * (len(records) - 1) + [Unavailable("one leader is away")]
+    real = TopicWriter.send
 
-    monkeypatch.setattr(TopicWriter, "put_all", refuse_one)
+    async def fail_last(self: TopicWriter, records: Any) -> Any:
+        return [*await real(self, records[:-1]), Unavailable("one leader is away")]
+
+    monkeypatch.setattr(TopicWriter, "send", fail_last)
     token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
     for content in ([EVENT, EVENT], [EVENT, {}, EVENT]):
         sent = await shared_api.post(

@@ -1,26 +1,23 @@
 """Conversion of request bodies to records. It has no I/O; the validator decides, and this module words HTTP errors."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import Raw
 
-from kernels.boundary import count_commas, read_text, scan
-from producers.deliveries import OutgoingRecord
-from runtime import traces
+from kernels.boundary import count_commas
+from producers.collector.accepted import AcceptedEvent, scan_texts
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
-from schemas.identity import mint_id
 from schemas.json_bounds import MAX_DEPTH
 from schemas.rejection import Reason, Rejection
 from schemas.validator import first_of, validate_request
-from schemas.wire import ValidEvent, encode_headers, partition_key
+from schemas.wire import ValidEvent
 
 MALFORMED: frozenset[Reason] = frozenset({"empty", "not_utf8", "not_json"})
 """Errors answered with 400; every other validation error is a 422."""
@@ -30,9 +27,7 @@ USUAL_COMMAS_PER_EVENT = 50
 """Commas of the largest usual event. A batch with more commas has its events counted before they are parsed."""
 LARGE_BYTES = 256 * 1024
 """Size from which a batch is counted and scanned in a thread, where compiled code does not block the event loop."""
-MAX_VERBATIM_BYTES = 16 * 1024
 WHITESPACE = b" \t\r\n"
-_ID_KEY = b'"interaction_id"'
 _BATCH_KEY = b'"interactions"'
 
 Input = TypeVar("Input")
@@ -41,23 +36,6 @@ Result = TypeVar("Result")
 
 class _BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     interactions: list[Raw]
-
-
-class AcceptedEvent(NamedTuple):
-    """Valid event: its JSON text, still without an id, and the fields that form its key."""
-
-    text: bytes
-    feature_id: str
-    execution_id: str | None
-    session_id: str | None
-    user_id: str | None
-
-    @classmethod
-    def validated(cls, validated: ValidEvent) -> "AcceptedEvent":
-        """Return the accepted form of an event that the validator has checked."""
-        event = validated.event
-        grouping = event.feature_id, event.execution_id, event.session_id, event.user_id
-        return cls(msgspec.json.encode(event), *grouping)
 
 
 class RequestValidator:
@@ -80,7 +58,9 @@ class RequestValidator:
 
     async def validate_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
         """Validate many events, each by itself. An event that the scanner accepts keeps its text."""
-        found = await _run_by_size(sum(map(len, items)), _scan_items, items)
+        found: list[AcceptedEvent | Sequence[Rejection] | None] = [
+            *await _run_by_size(sum(map(len, items)), partial(scan_texts, max_bytes=self._event_bytes), items)
+        ]
         for index, item in enumerate(items):
             if found[index] is None:
                 validated = await self.validate(item)
@@ -157,52 +137,12 @@ def error_of_item(index: int, rejections: Sequence[Rejection]) -> str:
     return f"{index}: {first.field}{': ' if first.field else ''}{first.message}"
 
 
-def record_of(
-    namespace: str, event: AcceptedEvent, *, idempotency_key: str | None = None, deduplicate: bool = True
-) -> OutgoingRecord:
-    """Return the record of an event with a new id. The key identifies only events without an execution."""
-    interaction_id = mint_id()
-    token = None if event.execution_id else idempotency_key
-    return OutgoingRecord(
-        interaction_id,
-        partition_key(namespace, event, token),
-        b'{"interaction_id":"%b",%b' % (interaction_id.encode(), event.text[1:]),
-        encode_headers(
-            namespace, idempotency_key=token, deduplicate=deduplicate, traceparent=traces.current_traceparent()
-        ),
-    )
-
-
 def precompile() -> None:
     """Compile functions that numba compiles at first use, so that no request waits for it."""
-    _scan_items([Raw(b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}')])
+    scan_texts([b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}'], LARGE_BYTES)
     count_commas(b"[]")
 
 
 async def _run_by_size(size: int, work: Callable[[Input], Result], given: Input) -> Result:
     """Run compiled work, in a thread when its input is large."""
     return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)
-
-
-def _scan_items(items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection] | None]:
-    """Return events that the scanner accepts. None stands for all others, large ones, and those that may have an id.
-
-    Only a small event keeps its text: blanks cost the client nothing, and every reader much.
-    """
-    return list(_events_scanned([bytes(item) if len(item) <= MAX_VERBATIM_BYTES else b"" for item in items]))
-
-
-def _events_scanned(texts: Sequence[bytes]) -> Iterator[AcceptedEvent | None]:
-    ends = np.cumsum([len(each) for each in texts])
-    joined = np.frombuffer(b"".join(texts), np.uint8)
-    firsts = ends - np.array([len(each) for each in texts])
-    columns, sure = scan(joined, firsts, ends)
-    for line, (text, is_sure) in enumerate(zip(texts, sure.tolist(), strict=True)):
-        if is_sure and text[:1] == b"{" and _ID_KEY not in text:
-            execution, session, user = (read_text(joined, columns, name, line) for name in _GROUPING)
-            yield AcceptedEvent(text, read_text(joined, columns, "feature_id", line) or "", execution, session, user)
-        else:
-            yield None
-
-
-_GROUPING = ("execution_id", "session_id", "user_id")

@@ -1,5 +1,6 @@
 """Intake of events: read, validate, put on the topic, wait for Kafka's acknowledgement, respond."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
@@ -7,18 +8,14 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import AIOKafkaProducer
 
+from producers.collector.accepted import AcceptedEvent
 from producers.collector.budget import InFlightBudget, Reservation
-from producers.collector.events import (
-    AcceptedEvent,
-    RequestValidator,
-    error_of_item,
-    record_of,
-    refusal,
-    refusal_of_all,
-)
+from producers.collector.creates import Create, Created, Creates
+from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all
 from producers.collector.hints import DuplicateHints
 from producers.deliveries import OutgoingRecord
 from producers.topic import TopicWriter
+from runtime import traces
 from runtime.errors import RecordRefused, TallyError, Unavailable
 from runtime.http.answer import Answer, json_answer
 from runtime.http.best_effort import BestEffortRedis
@@ -26,10 +23,11 @@ from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.prefer import preference_applied
 from runtime.metrics import ACCEPTED, REFUSED
 from runtime.settings import Settings
+from schemas.identity import mint_id
 from schemas.outcome import DuplicateOf, Outcome, RejectedFor
-from schemas.record import record_from_event
+from schemas.record import record_from_text
 from schemas.rejection import Rejection
-from schemas.wire import ValidEvent
+from schemas.wire import ValidEvent, encode_headers
 
 WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
 """Function that returns the outcome of (namespace, id), or None when it is not final within the seconds given."""
@@ -57,11 +55,14 @@ class Collector:
         self._budget = InFlightBudget(settings)
         self._validator = RequestValidator(settings)
         self._hints = DuplicateHints(settings, redis)
+        self._creates = Creates(self.topic, self._hints, settings.http_event_bytes)
         self._wait_for = wait_for
 
     async def close(self) -> None:
         """Stop background tasks."""
+        await self._creates.close()
         await self._hints.close()
+        await self.topic.close()
 
     def reserve(self) -> AbstractContextManager[Reservation]:
         """Open the reservation of one request, which bounds its body and its events."""
@@ -71,58 +72,56 @@ class Collector:
         self, reservation: Reservation, body: bytes, namespace: str, idempotency_key: str | None, seconds: float | None
     ) -> Answer:
         """Accept one event."""
-        validated = await self._validator.validate(body)
-        if not isinstance(validated, ValidEvent):
-            REFUSED.labels("create", validated[0].reason).inc()
-            raise refusal(validated)
         reservation.take(events=1)
-        record = record_of(namespace, AcceptedEvent.validated(validated), idempotency_key=idempotency_key)
-        try:
-            metadata = await self.topic.put(record)
-        except TallyError as error:
-            raise _not_acknowledged(error) from error
+        event, interaction_id, append_ms, first = await self._created(body, namespace, idempotency_key)
         reservation.release()
         ACCEPTED.labels("create").inc()
-        final = waited = None
+        waited = None
         if seconds is not None and self._wait_for is not None:
             # Kafka has the event: an error of the wait must not make the client send it again.
             with suppress(TallyError):
-                final, waited = await self._wait_for(namespace, record.interaction_id, seconds), seconds
-        first = (
-            await self._first(namespace, validated, idempotency_key, record.interaction_id)
-            if final is None
-            else _owner(final)
-        )
-        headers = preference_applied(waited) | {"X-Interaction-Id": record.interaction_id}
+                final, waited = await self._wait_for(namespace, interaction_id, seconds), seconds
+                first = first if final is None else _owner(final)
+        headers = preference_applied(waited) | {"X-Interaction-Id": interaction_id}
         if first is not None:
             headers["X-Duplicate-Of"] = first
-        answer = record_from_event(validated, record.interaction_id, metadata.append_ms, deduplicated=first is not None)
+        answer = record_from_text(
+            event.text, interaction_id, append_ms, occurred_ms=event.occurred_ms, deduplicated=first is not None
+        )
         return json_answer(answer, headers)
 
-    async def _first(self, namespace: str, validated: ValidEvent, key: str | None, interaction_id: str) -> str | None:
-        """Return a hint at the event that this one repeats. An event with its own time is a backfill without hints."""
-        if validated.occurred_ms is not None:
-            return None
-        return await self._hints.first(namespace, validated.event, key, interaction_id)
+    async def _created(self, body: bytes, namespace: str, idempotency_key: str | None) -> Created:
+        """Create an event. Raises ApiError when it is invalid, or Kafka does not acknowledge it."""
+        new_future = asyncio.get_running_loop().create_future
+        create = Create(namespace, body, idempotency_key, traces.current_traceparent(), new_future())
+        try:
+            created = await self._creates.create(create)
+            if created is None:
+                validated = await self._validator.validate(body)
+                if not isinstance(validated, ValidEvent):
+                    REFUSED.labels("create", validated[0].reason).inc()
+                    raise refusal(validated)
+                create.event, create.future = AcceptedEvent.validated(validated), new_future()
+                created = await self._creates.create(create)
+        except TallyError as error:
+            raise _not_acknowledged(error) from error
+        assert created is not None  # noqa: S101  (it is validated)
+        return created
 
     async def batch(
         self, reservation: Reservation, body: bytes, namespace: str, idempotency_key: str | None, *, deduplicate: bool
     ) -> Answer:
         """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
         items = await self._validator.items(body)
-
-        def record(index: int, event: AcceptedEvent) -> OutgoingRecord:
-            own = idempotency_key and f"{idempotency_key}#{index}"
-            return record_of(namespace, event, idempotency_key=own, deduplicate=deduplicate)
-
-        sending = await self._validated(items, record, "batch")
+        keys = [f"{idempotency_key}#{index}" for index in range(len(items))] if idempotency_key else None
+        sending = await self._validated(items, namespace, "batch", keys=keys, deduplicate=deduplicate)
         answer, _ = await self._send_all(sending, len(items), reservation, "batch")
         return answer
 
     async def page(self, reservation: Reservation, body: bytes, namespace: str) -> Answer:
         """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
         items = await self._validator.page_items(body)
-        sending = await self._validated(items, lambda _index, event: record_of(namespace, event), "beacon")
+        sending = await self._validated(items, namespace, "beacon")
         if not sending.records:
             raise refusal_of_all(sending.refused)
         answer, send_error = await self._send_all(sending, len(items), reservation, "beacon")
@@ -131,15 +130,29 @@ class Collector:
         return answer if sending.refused else Answer.of(204, b"")
 
     async def _validated(
-        self, items: Sequence[msgspec.Raw], record: Callable[[int, AcceptedEvent], OutgoingRecord], route: str
+        self,
+        items: Sequence[msgspec.Raw],
+        namespace: str,
+        route: str,
+        *,
+        keys: Sequence[str] | None = None,
+        deduplicate: bool = True,
     ) -> _ValidatedItems:
-        sending = _ValidatedItems({}, {})
-        for index, validated in enumerate(await self._validator.validate_all(items)):
-            if isinstance(validated, AcceptedEvent):
-                sending.records[index] = record(index, validated)
+        """Validate events, and make the records of the valid ones. `keys` are their idempotency keys."""
+        sending, traceparent = _ValidatedItems({}, {}), traces.current_traceparent()
+        headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traceparent)
+        ids = mint_id.many(len(items))
+        for index, event in enumerate(await self._validator.validate_all(items)):
+            if not isinstance(event, AcceptedEvent):
+                sending.refused[index] = event
+                REFUSED.labels(route, event[0].reason).inc()
+            elif keys is None or event.execution_id:
+                sending.records[index] = event.record(namespace, ids[index], None, headers)
             else:
-                sending.refused[index] = validated
-                REFUSED.labels(route, validated[0].reason).inc()
+                own = encode_headers(
+                    namespace, idempotency_key=keys[index], deduplicate=deduplicate, traceparent=traceparent
+                )
+                sending.records[index] = event.record(namespace, ids[index], keys[index], own)
         return sending
 
     async def _send_all(
