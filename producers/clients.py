@@ -1,8 +1,7 @@
-"""Kafka producers, replaced when they fail."""
+"""Kafka producers, each of which replaces a failed one."""
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Self
 
 from aiokafka import AIOKafkaProducer
 
@@ -12,17 +11,11 @@ from runtime.tasks import start
 
 
 class ProducerClients:
-    """Kafka producers, each of which replaces the one before. Closing waits for unsent records of the last one."""
+    """Kafka producers, each of which replaces the one before."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self._open.aclose()
 
     async def open_next(self) -> AIOKafkaProducer:
         """Open a client, and close the previous one in the background. Raises Unavailable and Fatal."""
@@ -31,3 +24,7 @@ class ProducerClients:
         before, self._open = self._open, fresh
         fresh.push_async_callback(asyncio.wait, [start(before.aclose(), "closing a Kafka producer")])
         return client
+
+    async def close(self) -> None:
+        """Close all clients, once unsent records of the last one are sent."""
+        await self._open.aclose()

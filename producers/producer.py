@@ -3,16 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
-from producers.clients import ProducerClients
 from producers.deliveries import OutgoingRecord, Placed
 from producers.topic import TopicWriter
 from runtime import kafka
-from runtime.errors import TallyError, Unavailable
+from runtime.errors import TallyError
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from schemas.event_time import from_epoch_ms
@@ -64,21 +62,15 @@ class Producer:
 
     def __init__(self, settings: Settings | None = None, **overrides: Any) -> None:
         self._settings = settings or Settings.load(**overrides)
-        self._open = AsyncExitStack()
-        self._clients: ProducerClients
-        self._replacing = asyncio.Lock()
-        self._topic: TopicWriter
+        self._topic = TopicWriter(self._settings, self._settings.delivery_timeout_ms)
 
     async def __aenter__(self) -> Self:
         await kafka.require_topic(self._settings)  # the client would wait long for a missing topic
-        self._clients = await self._open.enter_async_context(ProducerClients(self._settings))
-        client, settings = await self._clients.open_next(), self._settings
-        self._topic = TopicWriter(client, settings.topic, settings.delivery_timeout_ms, settings.max_record_bytes)
+        await self._topic.__aenter__()
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
-        await self._topic.close()
-        await self._open.aclose()
+    async def __aexit__(self, *error: object) -> None:
+        await self._topic.__aexit__(*error)
 
     async def emit(
         self, interaction: Interaction, *, namespace: str | None = None, idempotency_key: str | None = None
@@ -167,16 +159,7 @@ class Producer:
                 headers = encode_headers(space, idempotency_key=key)
             value = encode_value(interaction, interaction_id)
             records.append(OutgoingRecord(interaction_id, partition_key(space, interaction, key), value, headers))
-        if self._topic.broken is not None:
-            await self._replace_client()
         return _SentChunk(items, records, await self._topic.send(records))
-
-    async def _replace_client(self) -> None:
-        """Replace a failed client. Without a broker the next call tries again."""
-        async with self._replacing:
-            if self._topic.broken is not None:
-                with suppress(Unavailable):
-                    self._topic.use_client(await self._clients.open_next())
 
 
 _Item = Interaction | ImportedInteraction

@@ -6,12 +6,13 @@ leader therefore delays the others for ROUND_PATIENCE_S, once.
 """
 
 import asyncio
+import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -24,12 +25,17 @@ from aiokafka.errors import (
 )
 
 from producers import batches
+from producers.clients import ProducerClients
 from producers.deliveries import BatchMetadata, Delivery, OutgoingRecord, Packing, Placed, RecordMetadata
 from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
 from runtime.rounds import Rounds
+from runtime.settings import Settings
+from runtime.tasks import cancel_and_wait, start
 
 ROUND_PATIENCE_S = 0.1
 """Longest time that a round waits for the acknowledgement of its batches before the next one begins."""
+RETRY_S = 0.5
+"""Time between attempts to replace a client."""
 RECORDS_BETWEEN_PAUSES = 2_000
 """Records that are packed before other work of the event loop has a turn."""
 
@@ -39,8 +45,12 @@ _REFUSALS = (
     TopicAuthorizationFailedError,
     InvalidTopicError,
 )
-_CLIENT_SURVIVES = (KafkaTimeoutError, MessageSizeTooLargeError, TopicAuthorizationFailedError, InvalidTopicError)
-"""Errors, besides retriable ones, after which the client still works: it refused a record before numbering it."""
+_CLIENT_SURVIVES = (KafkaTimeoutError, TopicAuthorizationFailedError, InvalidTopicError)
+"""Errors, besides retriable ones, after which the client still works. After others its sequence numbers have a gap, or
+its sender task has ended."""
+
+
+log = logging.getLogger("tally.kafka")
 
 
 class _Sending(NamedTuple):
@@ -59,39 +69,41 @@ class _Partition:
 
 
 class TopicWriter:
-    """Writer of one topic. `timeout_ms` bounds the wait for an acknowledgement, `max_bytes` the size of a record."""
+    """Writer of the topic. Use it as an async context manager; closing it waits for unsent records.
 
-    def __init__(self, client: AIOKafkaProducer, name: str, timeout_ms: int, max_bytes: int) -> None:
-        self._client = client
-        self._name = name
+    `timeout_ms` bounds the wait for an acknowledgement. A client that has failed for good is replaced. Meanwhile
+    batches wait.
+    """
+
+    def __init__(self, settings: Settings, timeout_ms: int) -> None:
+        self._clients = ProducerClients(settings)
+        self._name = settings.topic
         self._timeout_ms = timeout_ms
-        self._max_bytes = max_bytes
+        self._max_bytes = settings.max_record_bytes
         self._rounds = Rounds[_Sending](self._serve, "sending records to Kafka")
         self._partitions: dict[int, _Partition] = defaultdict(_Partition)
         self._unsettled: deque[Delivery] = deque()
         self._expiry: asyncio.TimerHandle | None = None
-        self.broken: AIOKafkaProducer | None = None
-        """Client that cannot write any more: its sequence numbers have a gap, or its sender task has ended."""
+        self._client: AIOKafkaProducer
+        self._replacing: asyncio.Task[None] | None = None
 
-    def use_client(self, client: AIOKafkaProducer) -> None:
-        """Replace the client. Batches in flight stay with the one before, waiting ones are sent by the new one."""
-        self._client, self.broken = client, None
-        for each in self._partitions.values():
-            each.in_flight = None
-            self._send_next(each)
+    async def __aenter__(self) -> Self:
+        self._client = await self._clients.open_next()
+        return self
 
-    async def close(self) -> None:
-        """Return once every record that was passed to `send` is acknowledged or has failed."""
+    async def __aexit__(self, *_error: object) -> None:
         await self._rounds.finish()
         if pending := [each.outcome for each in self._unsettled if not each.outcome.done()]:
-            await asyncio.wait(pending)
+            await asyncio.wait(pending)  # each has a deadline
         if self._expiry is not None:
             self._expiry.cancel()
+        await cancel_and_wait(self._replacing)
+        await self._clients.close()
 
     async def check(self) -> None:
         """Raise Unavailable unless a broker answers and the client can write."""
         try:
-            if self.broken is not None or not await self._client.client.force_metadata_update():
+            if self._replacing is not None or not await self._client.client.force_metadata_update():
                 raise Unavailable("Kafka (TALLY_KAFKA) does not answer")
         except KafkaError as error:
             raise Unavailable(f"Kafka (TALLY_KAFKA): {reason_of(error)}") from error
@@ -156,7 +168,7 @@ class TopicWriter:
 
     def _send_next(self, of_partition: _Partition) -> None:
         """Send the partition's next batch unless one is in flight."""
-        while of_partition.waiting and of_partition.in_flight is None:
+        while of_partition.waiting and of_partition.in_flight is None and self._replacing is None:
             delivery, client = of_partition.waiting.popleft(), self._client
             if delivery.outcome.done():
                 continue  # expired
@@ -198,19 +210,33 @@ class TopicWriter:
         self._expire_later()
 
     def _fault(self, error: Exception, client: AIOKafkaProducer | None = None, *, is_large: bool = False) -> TallyError:
-        """Translate an error of a batch, and mark its `client` as broken if it is."""
+        """Translate the error of a batch, and replace its `client` if that cannot write any more."""
+        survives = isinstance(error, _CLIENT_SURVIVES) or getattr(error, "retriable", False)
+        if client is self._client and isinstance(error, KafkaError) and not survives and self._replacing is None:
+            log.warning("the Kafka producer failed fatally and is replaced: %s", reason_of(error))
+            self._replacing = start(self._replace_client(), "replacing a Kafka producer")
         if isinstance(error, MessageSizeTooLargeError) and not is_large:
-            self.broken = client if client is self._client else self.broken  # it numbers the refused record
             return Unavailable(
                 f"topic {self._name} accepts no records: it is being expanded, or its max.message.bytes is far too low"
             )
-        survives = isinstance(error, _CLIENT_SURVIVES) or getattr(error, "retriable", False)
-        if client is self._client and isinstance(error, KafkaError) and not survives:
-            self.broken = client
         if isinstance(error, _REFUSALS):
             return RecordRefused(f"Kafka refused the record: {reason_of(error)}")
         # The timeout is Tally's: an idempotent producer never drops a batch, and would wait for ever.
         return Unavailable(f"Kafka (TALLY_KAFKA) did not acknowledge within {self._timeout_ms} ms: {reason_of(error)}")
+
+    async def _replace_client(self) -> None:
+        """Open another client. Batches in flight stay with the one before, waiting ones are sent by the new one."""
+        while True:
+            try:
+                self._client = await self._clients.open_next()
+                break
+            except TallyError as error:
+                log.warning("recreating the Kafka producer failed, retrying in %.1f s: %s", RETRY_S, error)
+                await asyncio.sleep(RETRY_S)
+        self._replacing = None
+        for each in self._partitions.values():
+            each.in_flight = None
+            self._send_next(each)
 
 
 def _resolve(sending: _Sending, placed: "list[Placed | TallyError]") -> None:

@@ -19,7 +19,18 @@ from runtime.errors import RecordRefused, Unavailable
 from runtime.http.keys import ROOT, PageToken, hash_of
 from schemas.interaction import NO_FEATURE_URI
 from schemas.record import InteractionRecord
-from tests.http_lab import BEARER, EVENT, KEY, PATH, api_of, assert_error, consuming, served, with_key
+from tests.http_lab import (
+    BEARER,
+    EVENT,
+    KEY,
+    PATH,
+    api_of,
+    assert_error,
+    consuming,
+    served,
+    until_all_ready,
+    with_key,
+)
 from tests.lab import Lab, reading
 from tests.waiting import eventually_async
 
@@ -426,19 +437,14 @@ async def test_a_kafka_client_that_failed_fatally_is_replaced(lab: Lab, monkeypa
 
         def skip_numbers(self: TransactionManager, place: TopicPartition) -> int:
             if not skipped:
-                self.increment_sequence_number(place, 7)  # type: ignore[no-untyped-call]
+                self.increment_sequence_number(place, 7)
                 skipped.append(7)
-            return int(real(self, place))  # type: ignore[no-untyped-call]
+            return int(real(self, place))
 
         assert (await api.post(PATH, json=EVENT)).status_code == 200
         monkeypatch.setattr(TransactionManager, "sequence_number", skip_numbers)
         assert (await api.post(PATH, json=EVENT)).status_code == 503
-        assert (await api.get("/v1/ready")).json()["dependencies"]["kafka"] == "away"
-
-        async def is_replaced() -> bool:
-            return (await api.get("/v1/ready")).status_code == 200
-
-        await eventually_async(is_replaced)
+        await until_all_ready(api, {"kafka", "clickhouse", "keys", "progress", "redis", "workers"})
         assert (await api.post(PATH, json=EVENT)).status_code == 200
 
 

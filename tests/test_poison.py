@@ -56,7 +56,7 @@ async def test_rows_that_the_table_refuses_become_letters_and_own_nothing(lab: L
         (receipts[54].interaction_id, "", "refused_by_table"),
     ]
     origins = {dict(each.headers)[letter.OFFSET] for each in await lab.letters()}
-    assert origins == {b"%d" % receipts[1].offset, b"%d" % receipts[54].offset}
+    assert origins == {str(receipts[at].offset).encode() for at in (1, 54)}
 
 
 async def test_a_table_that_refuses_everything_trips_the_fuse_and_stops_no_other_event(

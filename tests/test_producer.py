@@ -18,7 +18,7 @@ from runtime.errors import RecordRefused, SettingsError, Unavailable
 from runtime.settings import Settings
 from schemas.identity import id_time_ms
 from schemas.interaction import NO_FEATURE_URI, Interaction
-from tests.lab import Lab, click, reading
+from tests.lab import Lab, ReadRecord, click, reading
 from tests.validating import is_sure
 from tests.waiting import eventually
 
@@ -32,7 +32,9 @@ async def test_a_receipt_names_the_place_of_the_record(lab: Lab) -> None:
     )
     with_uri, without = await lab.emit(full, click("doc-2"))
     async with reading(lab.settings, lab.settings.topic) as records:
-        by_place = {(record.partition, record.offset): record for record in records}
+        by_place: dict[tuple[int, int | None], ReadRecord] = {
+            (record.partition, record.offset): record for record in records
+        }
     record = by_place[with_uri.partition, with_uri.offset]
     assert record.value is not None
     value = json.loads(record.value)
@@ -117,7 +119,7 @@ async def test_emit_times_out_when_the_broker_stops_responding(lab: Lab, stack: 
                 await producer.emit(click("during"))
         finally:
             os.kill(stack.pid("kafka"), signal.SIGCONT)
-        assert (await producer.emit(click("after"))).offset > 0
+        assert (await producer.emit(click("after"))).offset
 
 
 async def test_results_do_not_wait_for_a_source_that_pauses(lab: Lab) -> None:

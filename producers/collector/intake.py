@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaProducer
 
 from producers.collector.accepted import AcceptedEvent
 from producers.collector.budget import InFlightBudget, Reservation
@@ -49,20 +48,19 @@ class Collector:
     """Collector of one process: from requests to the topic."""
 
     def __init__(
-        self, settings: Settings, client: AIOKafkaProducer, redis: BestEffortRedis, wait_for: WaitFor | None
+        self, settings: Settings, topic: TopicWriter, redis: BestEffortRedis, wait_for: WaitFor | None
     ) -> None:
-        self.topic = TopicWriter(client, settings.topic, settings.collector_ack_ms, settings.max_record_bytes)
+        self._topic = topic
         self._budget = InFlightBudget(settings)
         self._validator = RequestValidator(settings)
         self._hints = DuplicateHints(settings, redis)
-        self._creates = Creates(self.topic, self._hints, settings.http_event_bytes)
+        self._creates = Creates(self._topic, self._hints, settings.http_event_bytes)
         self._wait_for = wait_for
 
     async def close(self) -> None:
         """Stop background tasks."""
         await self._creates.close()
         await self._hints.close()
-        await self.topic.close()
 
     def reserve(self) -> AbstractContextManager[Reservation]:
         """Open the reservation of one request, which bounds its body and its events."""
@@ -163,7 +161,7 @@ class Collector:
         failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
         reservation.take(events=len(records))
         send_error: TallyError | None = None
-        for index, error in zip(records, await self.topic.put_all(list(records.values())), strict=True):
+        for index, error in zip(records, await self._topic.put_all(list(records.values())), strict=True):
             if isinstance(error, TallyError):
                 send_error = error
                 failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(error, Unavailable) else error}"

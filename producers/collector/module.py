@@ -1,7 +1,6 @@
 """Endpoints of the collector."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -9,13 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
-from producers.clients import ProducerClients
 from producers.collector import documents
 from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
 from producers.topic import TopicWriter
 from runtime import kafka
-from runtime.errors import TallyError
 from runtime.http import openapi, paths
 from runtime.http.access import Caller
 from runtime.http.answer import Answer
@@ -24,13 +21,8 @@ from runtime.http.hot_routes import HotRequest, Parameter, declared_only, read_p
 from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, Check, Stores
-from runtime.tasks import running
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
-
-CLIENT_CHECK_S = 0.5
-
-log = logging.getLogger("tally.api")
 
 _ITEM_SUFFIX_BYTES = 12
 """Largest suffix that an item's index in its batch adds to a key."""
@@ -70,15 +62,12 @@ class CollectorModule:
         """Connect to Kafka. On exit wait for unsent records."""
         await asyncio.to_thread(precompile)
         await kafka.require_topic(base.settings)
-        async with ProducerClients(base.settings) as clients:
-            self._collector = Collector(base.settings, await clients.open_next(), base.redis, self._wait_for)
-            async with running(
-                _replace_failed_client(self._collector.topic, clients), "replacing a failed Kafka producer"
-            ):
-                try:
-                    yield {"kafka": Check(self._collector.topic.check)}
-                finally:
-                    await self._collector.close()
+        async with TopicWriter(base.settings, base.settings.collector_ack_ms) as topic:
+            self._collector = Collector(base.settings, topic, base.redis, self._wait_for)
+            try:
+                yield {"kafka": Check(topic.check)}
+            finally:
+                await self._collector.close()
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints: create, batch, beacon and page tokens."""
@@ -178,15 +167,3 @@ class CollectorModule:
                 wanted = read_model(documents.TokenRequest, body)
             token = base.access.page_token(caller, wanted.origin, wanted.expires_in_s)
             return {"token": token, "expires_in_s": wanted.expires_in_s}
-
-
-async def _replace_failed_client(topic: TopicWriter, clients: ProducerClients) -> None:
-    """Replace a failed client, whenever there is one."""
-    while True:
-        await asyncio.sleep(CLIENT_CHECK_S)
-        if topic.broken is not None:
-            log.warning("Kafka producer failed fatally; recreating it")
-            try:
-                topic.use_client(await clients.open_next())
-            except TallyError as error:
-                log.warning("recreating the Kafka producer failed, retrying in %.1f s: %s", CLIENT_CHECK_S, error)
