@@ -7,19 +7,20 @@ sent after the responses to earlier requests; then the connection closes.
 import asyncio
 import logging
 import math
-import uuid
 from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from runtime.http.connection_limits import SURPLUS_CONNECTIONS, ConnectionLimits
 from runtime.http.errors import ApiError, unavailable
-from runtime.http.middleware import REQUEST_ID, SURPLUS
+from runtime.http.exchange import exchange_of, last_response
+from runtime.http.headers import BODY_RECEIVED
+from runtime.http.middleware import SURPLUS
 from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS_REFUSED
 
@@ -135,6 +136,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._body_left = int(headers.get(b"content-length", b"0"))
         if self._body_left:
             self.cycle.more_body, self._in_head, self._has_ended_message = True, False, False
+            self.scope.pop(BODY_RECEIVED, None)  # type: ignore[misc]
 
     def _check_bounds(self, begun_in_head: bool) -> None:
         """Refuse a head that never ends, and a body that is mostly framing."""
@@ -167,7 +169,12 @@ class BoundedConnection(HttpToolsProtocol):
             self._stop_parsing(unavailable(f"{self._limits.pipelined} pipelined requests (TALLY_HTTP_PIPELINED)"))
         if self._is_surplus:
             self.scope[SURPLUS] = self._limits.connections  # type: ignore[literal-required]
-        super().on_headers_complete()
+        earlier, self.cycle = self.cycle, exchange_of(self)
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
         self.headers = []  # collects trailers, which are ignored
         self._in_head, self._head_bytes, self._body_bytes, self._framing_bytes = False, 0, 0, 0
         self._deadline = math.inf
@@ -184,6 +191,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Expect the next request."""
         super().on_message_complete()
+        self.scope[BODY_RECEIVED] = True  # type: ignore[literal-required]
         self._in_head, self._head_bytes, self._has_ended_message = True, 0, True
         if self._is_idle:
             self._deadline = self.loop.time() + self._limits.keep_alive_s
@@ -274,15 +282,7 @@ class BoundedConnection(HttpToolsProtocol):
         """Write the last response of a connection, and close it for writing."""
         CONNECTIONS_REFUSED.labels(str(error.status)).inc()
         log.info("refused a request before routing: %d %s", error.status, error.message)
-        answer = error.answer()
-        headers = [
-            *self.server_state.default_headers,
-            *answer.headers,
-            (REQUEST_ID.lower().encode(), uuid.uuid4().hex.encode()),
-            (b"connection", b"close"),
-        ]
-        head = b"".join(b"%b: %b\r\n" % each for each in headers)
-        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + answer.body)
+        self.transport.write(last_response(error, self.server_state.default_headers))
         self._half_close()
 
     def _half_close(self) -> None:
