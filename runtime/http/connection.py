@@ -7,6 +7,7 @@ sent after the responses to earlier requests; then the connection closes.
 import asyncio
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,7 @@ class BoundedConnection(HttpToolsProtocol):
         self,
         limits: ConnectionLimits,
         starts: StartQueue,
+        is_stopping: Callable[[], bool],
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -55,6 +57,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._start_queue = starts
+        self._is_last_response = lambda: is_stopping() and not self.pipeline
         self._is_surplus = False
         self._deadline = math.inf
         """Time at which the awaited event is overdue: a head, the rest of a body, the next request, an end."""
@@ -144,7 +147,7 @@ class BoundedConnection(HttpToolsProtocol):
             continues = begun_in_head and not self._has_ended_message
             self._head_bytes = self._head_bytes + self._chunk_bytes if continues else 0
             if self._head_bytes > self._limits.head_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(self._limits.head_too_large(len(self.url)))
         elif begun_in_head:
             self._framing_bytes = 0
         else:
@@ -159,7 +162,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_bytes + self._chunk_bytes > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in self.headers)
             if size > self._limits.head_bytes:
-                self._stop_parsing(self._head_too_large())
+                self._stop_parsing(self._limits.head_too_large(len(self.url)))
         if self.parser.get_http_version() not in _VERSIONS:
             self._stop_parsing(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
         if len(self.headers) > self._limits.headers:
@@ -169,7 +172,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._stop_parsing(unavailable(f"{self._limits.pipelined} pipelined requests (TALLY_HTTP_PIPELINED)"))
         if self._is_surplus:
             self.scope[SURPLUS] = self._limits.connections  # type: ignore[literal-required]
-        earlier, self.cycle = self.cycle, exchange_of(self)
+        earlier, self.cycle = self.cycle, exchange_of(self, self._is_last_response)
         if earlier is None or earlier.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -246,12 +249,6 @@ class BoundedConnection(HttpToolsProtocol):
         else:
             self.transport.close()
             self._deadline = now + self._limits.write_timeout_s
-
-    def _head_too_large(self) -> ApiError:
-        limit = f"larger than {self._limits.head_bytes} bytes (TALLY_HTTP_HEAD_BYTES)"
-        if len(self.url) > self._limits.head_bytes // 2:
-            return ApiError(414, f"the URL with its headers is {limit}")
-        return ApiError(431, f"the headers are {limit}")
 
     def _stop_parsing(self, refusal: ApiError) -> None:
         """End parsing from a callback; `data_received` sends the refusal."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,10 +22,12 @@ class Exchange(RequestResponseCycle):
 
     _head = b""
     """Head that waits for the first part of its body."""
+    is_last: Callable[[], bool]
 
     async def send(self, message: Any) -> None:
         """Take a part of the response. Raises RuntimeError for one that HTTP does not allow here."""
         if message["type"] == "http.response.start" and not self.response_started:
+            self.keep_alive = self.keep_alive and not self.is_last()
             size = next((value for name, value in message["headers"] if name == b"content-length"), None)
             if size is not None and message["status"] not in _WITHOUT_BODY and self.scope["method"] != "HEAD":
                 self._begin(message["status"], message["headers"], int(size))
@@ -69,8 +71,11 @@ class Exchange(RequestResponseCycle):
         self.on_response()
 
 
-def exchange_of(connection: HttpToolsProtocol) -> Exchange:
-    """Return the exchange of the request whose head a connection has just received."""
+def exchange_of(connection: HttpToolsProtocol, is_last: Callable[[], bool]) -> Exchange:
+    """Return the exchange of the request whose head a connection has just received.
+
+    `is_last` says whether a response that begins now announces the end of the connection.
+    """
     scope, version = connection.scope, connection.parser.get_http_version()
     parsed = httptools.parse_url(connection.url)
     path = parsed.path.decode("ascii")
@@ -79,7 +84,7 @@ def exchange_of(connection: HttpToolsProtocol) -> Exchange:
     scope["path"] = unquote(path) if "%" in path else path
     scope["raw_path"] = parsed.path
     scope["query_string"] = parsed.query or b""
-    return Exchange(
+    exchange = Exchange(
         scope=scope,
         transport=connection.transport,
         flow=connection.flow,
@@ -92,6 +97,8 @@ def exchange_of(connection: HttpToolsProtocol) -> Exchange:
         keep_alive=version != "1.0" and connection.parser.should_keep_alive(),
         on_response=connection.on_response_complete,
     )
+    exchange.is_last = is_last
+    return exchange
 
 
 def last_response(error: ApiError, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
