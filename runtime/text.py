@@ -50,4 +50,7 @@ def mask_secrets(text: str) -> str:
     """Return the text with its secrets replaced by `MASK`."""
     for secret in _hidden:
         text = text.replace(secret, MASK)
-    return _SECRETS.sub(MASK, text)
+    # Most lines of an API are of its access log. They have none of these marks, and the search takes 9 us.
+    if "://" in text or "tk_" in text or "root_" in text or "tb_" in text or "Bearer " in text:
+        return _SECRETS.sub(MASK, text)
+    return text

@@ -1,15 +1,22 @@
 """Hot routes: create, batch, beacon and get by id answer as the framework's router did before it was bypassed."""
 
+import asyncio
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from readers.module import ReaderModule
+from runtime.http.answer import Answer
 from runtime.http.keys import ROOT, PageToken, hash_of
+from runtime.http.server import ApiServer
+from runtime.ports import free_port, listening_sockets
 from runtime.settings import Settings
 from tally.serve import app_of
-from tests.http_lab import EVENT, KEY, PATH, assert_error, with_key
+from tests.http_lab import EVENT, KEY, PATH, assert_error, served, with_key
+from tests.lab import Lab
+from tests.waiting import eventually_async
 
 Pairs = tuple[tuple[str, bytes], ...]
 
@@ -190,6 +197,47 @@ async def test_hot_routes_are_counted_under_their_template(shared_api: httpx.Asy
     await shared_api.get(f"{PATH}{UNKNOWN}")
     counted = (await shared_api.get("/metrics")).text
     assert f'tally_http_requests_total{{method="GET",route="{PATH}/{{interaction_id}}",status="404"}}' in counted
+
+
+async def test_a_body_after_an_upgrade_header_times_out(lab: Lab) -> None:
+    """The parser takes a request for an upgrade as complete at its head, although its body is still to come."""
+    async with served(with_key(lab.settings, http_body_timeout_ms=200)) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        lines = (
+            f"POST {PATH} HTTP/1.1",
+            "Host: t",
+            f"Authorization: Bearer {KEY}",
+            "Connection: upgrade",
+            "Upgrade: x",
+            "Content-Length: 9",
+        )
+        writer.write("\r\n".join([*lines, "", "{"]).encode())
+        assert b" 408 " in await reader.readline()
+        writer.close()
+
+
+async def test_a_header_cannot_hold_a_line_break(settings: Settings) -> None:
+    """A response with one is a 500 without it, whichever code made it."""
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Answer.of(200, b"{}", {"X-Made-Up": "a\r\nSet-Cookie: b"}).send(send)
+
+    server = ApiServer(app, settings)
+    port = free_port()
+    with listening_sockets("127.0.0.1", port) as sockets:
+        serving = asyncio.create_task(server.serve(sockets))
+        await eventually_async(lambda: _is(server.started))
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/")
+        server.stop()
+        await serving
+    assert answer.status_code == 500
+    assert "set-cookie" not in answer.headers
+
+
+async def _is(value: bool) -> bool:
+    return value
 
 
 async def test_an_unexpected_error_is_a_500_with_the_request_id(settings: Settings) -> None:

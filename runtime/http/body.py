@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from runtime.http.content_encoding import codings_of, decompress
 from runtime.http.errors import ApiError, invalid, problem, too_large
-from runtime.http.headers import headers_of, repeated_header
+from runtime.http.headers import BODY_RECEIVED, headers_of, repeated_header
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
 MAX_KEYS = 200
@@ -36,11 +36,14 @@ async def read_body(
     if announced.isdigit() and int(announced) > limit_bytes:
         raise too_large(limit_bytes)
     codings = codings_of(repeated_header(scope, "content-encoding"))
-    try:
-        async with asyncio.timeout(timeout_ms / 1000):
-            body = await _read(receive, limit_bytes, take)
-    except TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {timeout_ms} ms") from None
+    if BODY_RECEIVED in scope:  # without a timer, which takes a tenth of a small request's time
+        body = await _read(receive, limit_bytes, take)
+    else:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                body = await _read(receive, limit_bytes, take)
+        except TimeoutError:
+            raise ApiError(408, f"the body did not arrive within {timeout_ms} ms") from None
     if codings:
         # A larger body would block the event loop; zlib releases the interpreter lock.
         if len(body) > _SMALL_BYTES or len(codings) > 1:

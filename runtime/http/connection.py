@@ -7,19 +7,21 @@ sent after the responses to earlier requests; then the connection closes.
 import asyncio
 import logging
 import math
-import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from runtime.http.connection_limits import SURPLUS_CONNECTIONS, ConnectionLimits
 from runtime.http.errors import ApiError, unavailable
-from runtime.http.middleware import REQUEST_ID, SURPLUS
+from runtime.http.exchange import exchange_of, last_response
+from runtime.http.headers import BODY_RECEIVED
+from runtime.http.middleware import SURPLUS
 from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS_REFUSED
 
@@ -46,6 +48,7 @@ class BoundedConnection(HttpToolsProtocol):
         self,
         limits: ConnectionLimits,
         starts: StartQueue,
+        is_stopping: Callable[[], bool],
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -54,6 +57,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._start_queue = starts
+        self._is_last_response = lambda: is_stopping() and not self.pipeline
         self._is_surplus = False
         self._deadline = math.inf
         """Time at which the awaited event is overdue: a head, the rest of a body, the next request, an end."""
@@ -135,6 +139,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._body_left = int(headers.get(b"content-length", b"0"))
         if self._body_left:
             self.cycle.more_body, self._in_head, self._has_ended_message = True, False, False
+            self.scope.pop(BODY_RECEIVED, None)  # type: ignore[misc]
 
     def _check_bounds(self, begun_in_head: bool) -> None:
         """Refuse a head that never ends, and a body that is mostly framing."""
@@ -142,7 +147,7 @@ class BoundedConnection(HttpToolsProtocol):
             continues = begun_in_head and not self._has_ended_message
             self._head_bytes = self._head_bytes + self._chunk_bytes if continues else 0
             if self._head_bytes > self._limits.head_bytes:
-                self._refuse(self._head_too_large())
+                self._refuse(self._limits.head_too_large(len(self.url)))
         elif begun_in_head:
             self._framing_bytes = 0
         else:
@@ -157,7 +162,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_bytes + self._chunk_bytes > self._limits.head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in self.headers)
             if size > self._limits.head_bytes:
-                self._stop_parsing(self._head_too_large())
+                self._stop_parsing(self._limits.head_too_large(len(self.url)))
         if self.parser.get_http_version() not in _VERSIONS:
             self._stop_parsing(ApiError(400, "the request is neither HTTP/1.0 nor HTTP/1.1"))
         if len(self.headers) > self._limits.headers:
@@ -167,7 +172,12 @@ class BoundedConnection(HttpToolsProtocol):
             self._stop_parsing(unavailable(f"{self._limits.pipelined} pipelined requests (TALLY_HTTP_PIPELINED)"))
         if self._is_surplus:
             self.scope[SURPLUS] = self._limits.connections  # type: ignore[literal-required]
-        super().on_headers_complete()
+        earlier, self.cycle = self.cycle, exchange_of(self, self._is_last_response)
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
         self.headers = []  # collects trailers, which are ignored
         self._in_head, self._head_bytes, self._body_bytes, self._framing_bytes = False, 0, 0, 0
         self._deadline = math.inf
@@ -184,6 +194,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Expect the next request."""
         super().on_message_complete()
+        self.scope[BODY_RECEIVED] = True  # type: ignore[literal-required]
         self._in_head, self._head_bytes, self._has_ended_message = True, 0, True
         if self._is_idle:
             self._deadline = self.loop.time() + self._limits.keep_alive_s
@@ -239,12 +250,6 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.close()
             self._deadline = now + self._limits.write_timeout_s
 
-    def _head_too_large(self) -> ApiError:
-        limit = f"larger than {self._limits.head_bytes} bytes (TALLY_HTTP_HEAD_BYTES)"
-        if len(self.url) > self._limits.head_bytes // 2:
-            return ApiError(414, f"the URL with its headers is {limit}")
-        return ApiError(431, f"the headers are {limit}")
-
     def _stop_parsing(self, refusal: ApiError) -> None:
         """End parsing from a callback; `data_received` sends the refusal."""
         self._refusal = refusal
@@ -274,15 +279,7 @@ class BoundedConnection(HttpToolsProtocol):
         """Write the last response of a connection, and close it for writing."""
         CONNECTIONS_REFUSED.labels(str(error.status)).inc()
         log.info("refused a request before routing: %d %s", error.status, error.message)
-        answer = error.answer()
-        headers = [
-            *self.server_state.default_headers,
-            *answer.headers,
-            (REQUEST_ID.lower().encode(), uuid.uuid4().hex.encode()),
-            (b"connection", b"close"),
-        ]
-        head = b"".join(b"%b: %b\r\n" % each for each in headers)
-        self.transport.write(STATUS_LINE[error.status] + head + b"\r\n" + answer.body)
+        self.transport.write(last_response(error, self.server_state.default_headers))
         self._half_close()
 
     def _half_close(self) -> None:

@@ -4,6 +4,7 @@ import logging
 import resource
 from typing import NamedTuple, Self
 
+from runtime.http.errors import ApiError
 from runtime.settings import Settings
 
 SURPLUS_CONNECTIONS = 64
@@ -46,6 +47,13 @@ class ConnectionLimits(NamedTuple):
             keep_alive_s=settings.http_keep_alive_ms / 1000,
             write_timeout_s=settings.http_write_timeout_ms / 1000,
         )
+
+    def head_too_large(self, url_bytes: int) -> ApiError:
+        """Return the error for a head that is too large, by the size of its URL."""
+        limit = f"larger than {self.head_bytes} bytes (TALLY_HTTP_HEAD_BYTES)"
+        if url_bytes > self.head_bytes // 2:
+            return ApiError(414, f"the URL with its headers is {limit}")
+        return ApiError(431, f"the headers are {limit}")
 
 
 def within_descriptors(limits: ConnectionLimits) -> ConnectionLimits:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from starlette.types import Scope
 
+BODY_RECEIVED = "tally.body_received"
+"""Scope key that is present once the whole body has arrived."""
 _HEADERS = "tally.request_headers"
 
 

@@ -1,5 +1,6 @@
 """Middleware of every request: id, access log, metrics, bound on requests in flight, and error response."""
 
+import asyncio
 import logging
 import os
 import re
@@ -47,7 +48,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, *, max_in_flight: int, access_log: bool, traces: Traces) -> None:
         self._app = app
         self._max_in_flight = max_in_flight
-        self._logs = access_log
+        self._access_log = _AccessLog() if access_log else None
         self._traces = traces
         self._in_flight = 0
         self._new_ids = _random_ids()
@@ -71,8 +72,8 @@ class RequestMiddleware:
                 release()
             seconds = time.perf_counter() - record.at
             self._metrics.note(scope["method"], _route_of(scope), record.status, seconds)
-            if self._logs:
-                record.log(seconds)
+            if self._access_log is not None:
+                self._access_log.add(record.log_fields(seconds))
 
     async def _trace(self, scope: Scope, receive: Receive, record: "_RequestRecord") -> None:
         parent = headers_of(scope).get(TRACE_HEADER)
@@ -128,6 +129,26 @@ class _RequestMetrics:
         duration.observe(seconds)
 
 
+class _AccessLog:
+    """Access log. Requests that end in one iteration of the event loop are logged together: it takes half the time."""
+
+    def __init__(self) -> None:
+        self._waiting: list[dict[str, Any]] = []
+
+    def add(self, fields: dict[str, Any]) -> None:
+        """Log a line in the next iteration."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._waiting.append(fields)
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for fields in waiting if access_log.isEnabledFor(logging.INFO) else ():
+            # Without the search for the calling line, which is always this one.
+            record = access_log.makeRecord(ACCESS, logging.INFO, __file__, 0, _ACCESS, (fields,), None, extra=fields)
+            access_log.handle(record)
+
+
 class _RequestRecord:
     """Record of one request and its response, for the access log and metrics."""
 
@@ -156,12 +177,12 @@ class _RequestRecord:
             self._bytes += len(message.get("body", b""))
         return self._send(message)
 
-    def log(self, seconds: float) -> None:
-        """Write the line of the access log."""
+    def log_fields(self, seconds: float) -> dict[str, Any]:
+        """Return the fields of the access log's line."""
         scope = self._scope
         caller: Any = scope.get(CALLER)
         # Without the query string: it may hold a token.
-        fields = {
+        return {
             "request_id": self.id,
             "method": scope["method"],
             "path": scope["path"][:_MAX_PATH_CHARACTERS].encode("unicode_escape").decode(),
@@ -171,7 +192,6 @@ class _RequestRecord:
             "key_id": caller.key_id if caller else "-",
             "namespace": caller.namespace if caller else "-",
         }
-        access_log.info(_ACCESS, fields, extra=fields)
 
 
 class HeadAsGet:

