@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import command
-from benchmarks.http import READY_S, start_server
-from benchmarks.http_load import get, post, request
+from benchmarks.http import READY_S, start_servers
+from benchmarks.http_load import Connection, connected, get, open_connection, post
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from readers.audit import audit
@@ -80,7 +80,7 @@ class Client:
 
     async def run(self, until: float, every_s: float) -> None:
         """Make a request every `pace_s` seconds, or with 0 one as soon as the one before is answered."""
-        streams: Any = None
+        connection: Connection | None = None
         due = time.monotonic() + self._chance.random() * every_s
         while (now := time.monotonic()) < until:
             if due > now:
@@ -89,15 +89,15 @@ class Client:
             call, raw = self._next()
             begun = time.monotonic()
             try:
-                reader, writer = streams = streams or await asyncio.open_connection("127.0.0.1", self._port)
-                status, body = await request(reader, writer, raw)
-            except (OSError, asyncio.IncompleteReadError):
-                streams, status, body = None, 0, b""
+                connection = connection or await open_connection(self._port)
+                status, body = await connection.request(raw)
+            except OSError:
+                connection, status, body = None, 0, b""
             self._seen.took_s.append(time.monotonic() - begun)
             self._seen.statuses[call, status] += 1
             self._note(call, status, body)
-        if streams:
-            streams[1].close()
+        if connection is not None:
+            connection.close()
 
     def _next(self) -> tuple[str, bytes]:
         (call,) = self._chance.choices(list(CALLS), list(CALLS.values()))
@@ -161,17 +161,16 @@ async def read_own_writes(port: int, key: str, tries: int) -> tuple[list[float],
     """Write events and read each at once: durations of both together in ms, and answers other than a record."""
     took_ms, wrong = [], []
     headers = {"Authorization": f"Bearer {key}"}
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for number in range(tries):
-        event = {"feature_id": "d", "interaction_type": ["click"], "position": 0, "execution_id": f"own-{number}"}
-        begun = time.monotonic()
-        _, created = await request(reader, writer, post(PATH, headers, json.dumps(event).encode()))
-        interaction_id = json.loads(created)["interaction_id"]
-        status, body = await request(reader, writer, get(f"{PATH}/{interaction_id}", headers))
-        took_ms.append((time.monotonic() - begun) * 1000)
-        if status != 200 or body != created:
-            wrong.append(body)
-    writer.close()
+    async with connected(port, 1) as (connection,):
+        for number in range(tries):
+            event = {"feature_id": "d", "interaction_type": ["click"], "position": 0, "execution_id": f"own-{number}"}
+            begun = time.monotonic()
+            _, created = await connection.request(post(PATH, headers, json.dumps(event).encode()))
+            interaction_id = json.loads(created)["interaction_id"]
+            status, body = await connection.request(get(f"{PATH}/{interaction_id}", headers))
+            took_ms.append((time.monotonic() - begun) * 1000)
+            if status != 200 or body != created:
+                wrong.append(body)
     return sorted(took_ms), wrong
 
 
@@ -209,7 +208,7 @@ async def running(stack: Stack, settings: Settings, name: str) -> AsyncIterator[
     )
     workers.start()
     try:
-        api, port = start_server(stack, name, settings, ["tally.serve", "all", "--port"], "/v1/health")
+        (api,), port = start_servers(stack, name, settings, ["tally.serve", "all", "--port"], "/v1/health", 1)
         try:
             yield api, port
         finally:
