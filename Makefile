@@ -90,7 +90,7 @@ hostile: $(VENV)/.dev
 recovery: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos.recovery $(ARGS)
 
-## make bench [QUICK=1]        Tally beside ClickHouse's Kafka engine, Quix Streams and a naive loop (ARGS=--help)
+## make bench [QUICK=1]        Tally beside ClickHouse's Kafka engine, Flink, Kafka Connect and others (ARGS=--help)
 bench: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.throughput $(if $(QUICK),--quick) $(ARGS)
 

@@ -10,18 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.environments import Environment
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from readers.audit import audit
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS, OUTCOMES
-
-PACKAGES = {
-    "engine": ("chdb==3.7.2",),
-    "quix": ("quixstreams==3.28.0", "clickhouse-connect>=1.12,<2"),
-}
-"""Packages of peers that must not enter the project's lock files: each has an environment of its own."""
 
 _ROWS = f"SELECT (SELECT count() FROM {INTERACTIONS}) + (SELECT count() FROM {OUTCOMES})"
 
@@ -88,12 +83,12 @@ class Peer:
     `{"done": 123, "pids": [...]}`.
     """
 
-    def __init__(self, name: str, python: Path, script: Path, events: int, options: dict[str, object]) -> None:
+    def __init__(self, name: str, environment: Environment, events: int, options: dict[str, object]) -> None:
         self.name, self.events = name, events
-        self._command = [str(python), str(script)]
-        self._options = json.dumps({**options, "events": events}).encode()
+        self._command = [str(environment.python), str(environment.script)]
+        self._options = json.dumps({**environment.options, **options, "events": events}).encode()
         self._log_path = Path(tempfile.mkstemp(suffix=".jsonl")[1])
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
         self._done, self._pids = 0, list[int]()
 
     def start(self) -> None:
@@ -108,38 +103,27 @@ class Peer:
         if whole := [line for line in lines if line.endswith("\n")]:
             said = json.loads(whole[-1])
             self._done, self._pids = said["done"], said.get("pids", [])
-        if self._process.poll() not in (None, 0):
+        if self._process and self._process.poll() not in (None, 0):
             raise RuntimeError(f"{self.name} ended with {self._process.returncode}")
         return self._done
 
     @property
     def worker_pids(self) -> list[int]:
-        return [self._process.pid, *self._pids]
+        return [self._process.pid, *self._pids] if self._process else []
 
     async def stop(self) -> str:
+        if self._process is None:
+            return ""
         self._process.terminate()
         try:
             self._process.wait(30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process = None
         self._said.close()
         self._log_path.unlink()
         return ""
 
 
 System = Tally | Peer
-
-
-def python_of(peer: str, folder: Path) -> Path:
-    """Return the interpreter of a peer's environment, which is created if missing."""
-    home = folder / peer
-    python = home / "bin" / "python"
-    ready = home / "ready"
-    if not ready.exists():
-        print(f"creating the environment of {peer} (once)", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        subprocess.run([*pip, *PACKAGES[peer]], check=True)
-        ready.touch()
-    return python

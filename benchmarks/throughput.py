@@ -1,32 +1,34 @@
-"""`make bench`: throughput of Tally, ClickHouse's Kafka engine, Quix Streams and a naive loop, in turn on one topic.
+"""`make bench`: throughput of Tally and other systems, in turn on one topic.
 
-A system is timed from the first tenth of its records to the last record. Before each run of Tally claims are loaded, so
-that it starts with a full window.
+The others are ClickHouse's Kafka engine, Quix Streams, a naive loop, Apache Flink, Pathway and ClickHouse's sink for
+Kafka Connect. One whose environment cannot be prepared is reported and skipped. A system is timed from the first tenth
+of its records to the last record. Before each run of Tally claims are loaded, so that it starts with a full window.
 """
 
 import argparse
 import asyncio
 import itertools
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import command, filled_rows, topic
+from benchmarks.environments import Environment, PeerUnavailable, prepare
 from benchmarks.meter import Meter
-from benchmarks.systems import Peer, System, Tally, python_of
+from benchmarks.systems import Peer, System, Tally
 from deploy.embedded.stack import Stack
 from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.redis import connect_redis
+from runtime.settings import Settings
 
 POLL_S = 0.25
 BEGIN_SHARE = 0.10
 LONGEST_S = 900.0
-PEERS = Path(__file__).parent / "peers"
 PEER_DATABASE = "peers"
 
 
@@ -67,6 +69,10 @@ async def measure(stack: Stack, system: System) -> SystemRun:
         await asyncio.sleep(POLL_S)
     seconds = time.monotonic() - started
     events = done - first
+    if not events:
+        raise RuntimeError(
+            f"{system.name} did everything in one step, which cannot be timed: raise --slice or --events"
+        )
     cpu_us = {name: cpu_s / events * 1e6 for name, cpu_s in meter.cpu_s().items()}
     peak = {name: peak >> 20 for name, peak in meter.peak_bytes().items()}
     remark = await system.stop()
@@ -116,8 +122,10 @@ class Bench:
                 await redis.flushall()
 
     @asynccontextmanager
-    async def peer(self, name: str, label: str, events: int, **options: object) -> AsyncIterator[System]:
-        """Open a peer in its own environment."""
+    async def peer(
+        self, environment: Environment, label: str, events: int, options: dict[str, object]
+    ) -> AsyncIterator[System]:
+        """Open a peer with a table of its own."""
         table = f"peer{next(self._number)}"
         where = {
             "kafka": self._settings.kafka,
@@ -126,38 +134,77 @@ class Bench:
             "clickhouse": self._settings.clickhouse.get_secret_value(),
             "group": table,
             "table": f"{PEER_DATABASE}.{table}",
+            "scratch": str(self._settings.data_dir.absolute() / table),
         }
-        python = Path(sys.executable) if name == "naive" else python_of(name, self._options.folder / "environments")
-        system = Peer(label, python, PEERS / f"{name}.py", events, {**where, **options})
+        system = Peer(label, environment, events, {**where, **options})
         async with connect(self._settings, database="default") as database, connect_redis(self._settings) as redis:
             await database.command(f"CREATE DATABASE IF NOT EXISTS {PEER_DATABASE}")
             try:
                 yield system
             finally:
+                await system.stop()
                 await redis.flushall()
                 await database.command(f"DROP TABLE IF EXISTS {PEER_DATABASE}.{table} SYNC")
+
+
+class Turn(NamedTuple):
+    """System to measure: a peer, or Tally with a number of workers."""
+
+    peer: str
+    """Name of its environment; empty for Tally."""
+    label: str = ""
+    processes: int = 1
+    slices: float = 0
+    """Events, in slices of `--slice`; 0 means the whole topic."""
+
+    def open(
+        self, bench: Bench, options: argparse.Namespace, environments: dict[str, Environment]
+    ) -> AbstractAsyncContextManager[System]:
+        """Open the system."""
+        if not self.peer:
+            return bench.tally(self.processes)
+        events = min(options.events, int(options.slice * self.slices)) if self.slices else options.events
+        return bench.peer(environments[self.peer], self.label, events, {"processes": self.processes})
+
+
+TURNS = (
+    Turn("engine", "clickhouse kafka engine"),
+    Turn("", processes=2),
+    Turn("", processes=1),
+    Turn("quix", "quix, 1 process", 1, 1),
+    Turn("quix", "quix, 2 processes", 2, 1),
+    Turn("naive", "naive loop", 1, 0.25),
+    Turn("flink", "flink, 2 slots"),
+    Turn("pathway", "pathway", 1, 1),
+    Turn("connect", "kafka connect sink, 2 tasks"),
+)
+"""Systems by their numbers in `--only`."""
+
+
+def prepared(turns: Iterable[Turn], folder: Path, cache_dir: Path) -> dict[str, Environment]:
+    """Return the environments of peers by name, without those that cannot be prepared, which are reported."""
+    environments = {}
+    for name in dict.fromkeys(turn.peer for turn in turns if turn.peer):
+        try:
+            environments[name] = prepare(name, folder, cache_dir)
+        except PeerUnavailable as reason:
+            print(f"{name} is skipped: {reason}", flush=True)
+    return environments
 
 
 async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
     """Measure all rounds."""
     rounds = []
+    chosen = [turn for at, turn in enumerate(TURNS) if not options.only or at in options.only]
+    environments = prepared(chosen, options.folder.absolute() / "environments", Settings().cache_dir)
     with command.temporary_stack(options.folder) as stack:
         bench = Bench(stack, options)
         await bench.fill()
-        slice_ = min(options.events, options.slice)
-        turns: list[Callable[[], AbstractAsyncContextManager[System]]] = [
-            lambda: bench.peer("engine", "clickhouse kafka engine", options.events),
-            lambda: bench.tally(2),
-            lambda: bench.tally(1),
-            lambda: bench.peer("quix", "quix, 1 process", slice_, processes=1),
-            lambda: bench.peer("quix", "quix, 2 processes", slice_, processes=2),
-            lambda: bench.peer("naive", "naive loop", min(options.events, options.slice // 4)),
-        ]
-        chosen = [turn for at, turn in enumerate(turns) if not options.only or at in options.only]
+        ready = [turn for turn in chosen if not turn.peer or turn.peer in environments]
         for number in range(options.rounds):
             readings = []
-            for turn in chosen:
-                async with turn() as system:
+            for turn in ready:
+                async with turn.open(bench, options, environments) as system:
                     reading = await measure(stack, system)
                 readings.append(reading)
                 cpu = ", ".join(f"{name} {us:.1f}" for name, us in reading.cpu_us.items())
@@ -170,8 +217,11 @@ async def run(options: argparse.Namespace) -> list[list[SystemRun]]:
     return rounds
 
 
-def report(rounds: list[list[SystemRun]]) -> dict[str, float]:
-    """Print the table, and return the median ratios of Tally with two workers to each peer, per round."""
+def report(rounds: list[list[SystemRun]]) -> dict[str, dict[str, float]]:
+    """Print the table, and return the median ratios of Tally with two workers to each peer, per round.
+
+    The ratio of CPU is that of microseconds per event, all processes together: it is steadier than that of events.
+    """
     rows = []
     by_system: dict[str, list[SystemRun]] = {}
     for reading in itertools.chain.from_iterable(rounds):
@@ -184,17 +234,25 @@ def report(rounds: list[list[SystemRun]]) -> dict[str, float]:
         spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
         rows.append((name, f"{statistics.median(rates):,.0f}", spread, cpu, peak))
     command.show(["system", "events/s", "spread", "CPU us per event", "peak MiB"], rows)
+    ratios = _ratios(rounds, lambda ours, peer: ours.rate / peer.rate)
+    cpu_ratios = _ratios(rounds, lambda ours, peer: sum(peer.cpu_us.values()) / sum(ours.cpu_us.values()))
+    print("ratio of CPU: " + " ".join(f"{word} {ratio:.2f}" for word, ratio in cpu_ratios.items()))
+    print("ratio: " + " ".join(f"{word} {ratio:.2f}" for word, ratio in ratios.items()))
+    return {"events": ratios, "cpu": cpu_ratios}
+
+
+def _ratios(rounds: list[list[SystemRun]], ratio: Callable[[SystemRun, SystemRun], float]) -> dict[str, float]:
+    """Return the median over the rounds of Tally's smallest ratio to the systems of each peer."""
     ratios = {}
-    for word in ("engine", "naive", "quix"):
+    for word in ("engine", "naive", "quix", "flink", "pathway", "connect"):
         pairs = []
         for readings in rounds:
-            ours = [each.rate for each in readings if each.system == "tally, 2 workers"]
-            theirs = [each.rate for each in readings if word in each.system]
+            ours = [each for each in readings if each.system == "tally, 2 workers"]
+            theirs = [each for each in readings if word in each.system]
             if ours and theirs:
-                pairs.append(ours[0] / max(theirs))
+                pairs.append(min(ratio(ours[0], peer) for peer in theirs))
         if pairs:
             ratios[word] = statistics.median(pairs)
-    print("ratio: " + " ".join(f"{word} {ratio:.2f}" for word, ratio in ratios.items()))
     return ratios
 
 
@@ -205,13 +263,19 @@ def main() -> None:
     parser.add_argument("--claims", type=int, default=20_000_000, help="claims of a full window, loaded first")
     parser.add_argument("--stored", type=int, default=0, help="other rows, put into Tally's table first")
     parser.add_argument(
-        "--slice", type=int, default=200_000, help="events for Quix Streams; a quarter for the naive loop"
+        "--slice",
+        type=int,
+        default=200_000,
+        help="events for Quix Streams and Pathway; a quarter for the naive loop",
     )
     parser.add_argument("--partitions", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--only", type=int, nargs="*", help="turns: 0 engine, 1 tally x2, 2 tally x1, 3-4 quix, 5 naive"
+        "--only",
+        type=int,
+        nargs="*",
+        help="systems: 0 engine, 1 tally x2, 2 tally x1, 3-4 quix, 5 naive, 6 flink, 7 pathway, 8 kafka connect sink",
     )
     parser.add_argument("--quick", action="store_true", help="only check that it works; the figures mean nothing")
     options = parser.parse_args()

@@ -5,6 +5,7 @@ It runs in a separate environment; options are read as JSON, progress is written
 
 import json
 import multiprocessing
+import signal
 import sys
 import tempfile
 import threading
@@ -72,6 +73,7 @@ def main() -> None:
     ]
     for worker in workers:
         worker.start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # ends the workers, too
     stop = threading.Event()
     while not stop.wait(0.1) and counter.value < options["events"]:
         print(json.dumps({"done": counter.value, "pids": [worker.pid for worker in workers]}), flush=True)

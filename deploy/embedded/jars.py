@@ -1,6 +1,6 @@
-"""Kafka's jars, pinned by version and SHA-256 in `kafka-jars.txt`, and downloaded once into the cache directory.
+"""Jars pinned by version and SHA-256 in a lock file, and downloaded once. Kafka's are in `kafka-jars.txt`.
 
-Pin a new Kafka: `python -m deploy.embedded.jars 4.4.1 > deploy/embedded/kafka-jars.txt`.
+Pin a new Kafka: `python -m deploy.embedded.jars org.apache.kafka:kafka_2.13:4.4.1 > deploy/embedded/kafka-jars.txt`.
 """
 
 import hashlib
@@ -20,9 +20,8 @@ from jgo.maven import MavenContext
 from runtime.errors import TallyError
 
 LOCK_FILE = Path(__file__).parent / "kafka-jars.txt"
-KAFKA = "org.apache.kafka:kafka_2.13"
 LOG_BINDING = "log4j-slf4j-impl"
-"""SLF4J back end. Kafka's jars declare none, and would log nothing without it."""
+"""SLF4J back end. Jars that log by log4j, as Kafka's, declare none, and would log nothing without it."""
 
 DOWNLOADS_AT_ONCE = 4
 TRIES = 3
@@ -46,10 +45,10 @@ class Jar(NamedTuple):
         return f"{self.artifact}-{self.version}.jar"
 
 
-def pinned_jars() -> list[Jar]:
-    """Return the pinned jars of the embedded Kafka."""
+def pinned_jars(lock_file: Path) -> list[Jar]:
+    """Return the jars of a lock file."""
     jars = []
-    for line in LOCK_FILE.read_text().splitlines():
+    for line in lock_file.read_text().splitlines():
         if not line.startswith("#"):
             coordinates, sha256 = line.split()
             group, artifact, version = coordinates.split(":")
@@ -58,17 +57,23 @@ def pinned_jars() -> list[Jar]:
 
 
 def fetch(cache_dir: Path, progress: ReportProgress) -> Path:
+    """Download missing jars of the embedded Kafka, and return the folder with every pinned one; see `fetch_pinned`."""
+    return fetch_pinned("Kafka", LOCK_FILE, 43, cache_dir, progress)
+
+
+def fetch_pinned(name: str, lock_file: Path, size_mb: int, cache_dir: Path, progress: ReportProgress) -> Path:
     """Download missing jars, and return the folder with every pinned jar. Safe to interrupt and to repeat.
 
-    Raises TallyError when a jar cannot be downloaded, or does not match its SHA-256.
+    `name` and `size_mb` are for messages and for the folder's name. Raises TallyError when a jar cannot be downloaded,
+    or does not match its SHA-256.
     """
-    folder = cache_dir / f"kafka-{hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:12]}"
+    folder = cache_dir / f"{name.lower()}-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    jars = pinned_jars()
+    jars = pinned_jars(lock_file)
     missing = [jar for jar in jars if not (folder / jar.file_name).exists()]
     if not missing:
         return folder
-    progress(f"Kafka: fetching {len(missing)} of {len(jars)} jars (43 MB in all, once)")
+    progress(f"{name}: fetching {len(missing)} of {len(jars)} jars ({size_mb} MB in all, once)")
     logging.getLogger("jgo").setLevel(logging.ERROR)
     truststore.inject_into_ssl()  # trusts this machine's certificates, like pip, not only certifi's list
     with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
@@ -77,7 +82,7 @@ def fetch(cache_dir: Path, progress: ReportProgress) -> Path:
             for done, future in enumerate(as_completed(running), 1):
                 future.result()
                 if done % JARS_PER_REPORT == 0 or done == len(missing):
-                    progress(f"Kafka: {done} of {len(missing)} jars fetched")
+                    progress(f"{name}: {done} of {len(missing)} jars fetched")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -102,17 +107,20 @@ def _fetch_one(jar: Jar, folder: Path) -> None:
             return
 
 
-def lock(version: str) -> str:
-    """Resolve a Kafka version and return the text of its lock file."""
-    artifacts = list(jgo.resolve(f"{KAFKA}:{version}"))
-    (log4j,) = [artifact for artifact in artifacts if artifact.artifactId == "log4j-core"]
-    binding = log4j.context.project(log4j.groupId, LOG_BINDING).at_version(log4j.version).artifact()
+def lock(*coordinates: str) -> str:
+    """Resolve `group:artifact:version` coordinates and return the text of their lock file."""
+    artifacts = list(jgo.resolve("+".join(coordinates)))
+    bindings = [
+        artifact.context.project(artifact.groupId, LOG_BINDING).at_version(artifact.version).artifact()
+        for artifact in artifacts
+        if artifact.artifactId == "log4j-core"
+    ]
     rows = []
-    for artifact in (*artifacts, binding):
+    for artifact in (*artifacts, *bindings):
         sha256 = hashlib.sha256(artifact.resolve().read_bytes()).hexdigest()
         rows.append(f"{artifact.groupId}:{artifact.artifactId}:{artifact.version} {sha256}")
-    return "\n".join([f"# {KAFKA}:{version} and what it needs at run time", *sorted(rows)]) + "\n"
+    return "\n".join([f"# {' '.join(coordinates)} and what they need at run time", *sorted(rows)]) + "\n"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(lock(sys.argv[1]))
+    sys.stdout.write(lock(*sys.argv[1:]))

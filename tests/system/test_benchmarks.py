@@ -4,20 +4,63 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
+from benchmarks import environments, throughput
+from benchmarks.throughput import SystemRun, Turn
+from deploy.embedded import jars
 from runtime.process.children import module_command
 
 
 async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path) -> None:
-    """Run `make bench QUICK=1` without the peers that need separate environments."""
-    command = module_command("benchmarks.throughput", "--quick", "--only", "1", "5", "--folder", str(tmp_path))
+    """Run `make bench QUICK=1` without the peers that download an environment. A peer without one is skipped."""
+    command = module_command("benchmarks.throughput", "--quick", "--only", "1", "5", "8", "--folder", str(tmp_path))
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said = (await running.communicate())[0].decode()
     assert running.returncode == 0, said
     assert "audit balances" in said
+    assert "connect is skipped: " in said
     assert said.splitlines()[-1].startswith("ratio: naive ")
     assert (tmp_path / "throughput.png").stat().st_size > 10_000
     ((tally, naive),) = json.loads((tmp_path / "throughput.json").read_text())["rounds"]
     assert (tally["system"], naive["system"]) == ("tally, 2 workers", "naive loop")
+
+
+def test_a_peer_that_cannot_be_prepared_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Java is no requirement of the other systems, and the sink's jar is on no registry."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    turns = [Turn("flink"), Turn(""), Turn("connect"), Turn("naive"), Turn("naive")]
+    assert list(throughput.prepared(turns, tmp_path, tmp_path)) == ["naive"]
+    assert capsys.readouterr().out.splitlines() == [
+        "flink is skipped: no java on the PATH: install a JDK, 17 or newer",
+        "connect is skipped: no java on the PATH: install a JDK, 17 or newer",
+    ]
+    (tmp_path / "java").touch(mode=0o755)
+    assert not throughput.prepared([Turn("connect")], tmp_path, tmp_path)
+    said = capsys.readouterr().out
+    assert "the sink is not on Maven Central" in said
+    assert str(tmp_path / "connect-plugins") in said
+
+
+def test_kafka_connect_has_the_version_of_the_embedded_kafka() -> None:
+    """Its lock file has only the jars that Kafka's lacks, so the two must be pinned together."""
+    kafka = jars.pinned_jars(jars.LOCK_FILE)
+    connect = jars.pinned_jars(environments.PEERS / "connect-jars.txt")
+    assert len({jar.version for jar in (*kafka, *connect) if jar.group == "org.apache.kafka"}) == 1
+    assert not {jar.artifact for jar in kafka} & {jar.artifact for jar in connect}
+
+
+def test_ratios_compare_with_the_better_run_of_a_peer(capsys: pytest.CaptureFixture[str]) -> None:
+    """CPU is that of all processes: a peer may leave most of its work to ClickHouse."""
+    runs = [
+        SystemRun("tally, 2 workers", 1_000, 1.0, 0.0, {"worker": 5.0, "clickhouse": 5.0}),
+        SystemRun("quix, 1 process", 250, 1.0, 0.0, {"worker": 30.0, "clickhouse": 10.0}),
+        SystemRun("quix, 2 processes", 500, 1.0, 0.0, {"worker": 50.0, "clickhouse": 10.0}),
+    ]
+    assert throughput.report([runs]) == {"events": {"quix": 2.0}, "cpu": {"quix": 4.0}}
+    assert capsys.readouterr().out.splitlines()[-2:] == ["ratio of CPU: quix 4.00", "ratio: quix 2.00"]
 
 
 async def test_claims_are_measured_as_chunks_and_as_plain_keys(tmp_path: Path) -> None:
