@@ -10,6 +10,7 @@ import json
 import os
 import statistics
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import command, environments
@@ -64,7 +65,7 @@ def measure(options: argparse.Namespace, stack: Stack) -> dict[str, list[Figures
     asyncio.run(create_topics(settings))
     found: dict[str, list[Figures]] = {}
     for number in range(options.rounds):
-        turns = {
+        turns: dict[str, Callable[[], Figures]] = {
             EMIT: lambda: own("emit_many", settings, options.events),
             SEND: lambda: own("send", settings, options.events),
             PRODUCE: lambda: produce(options.folder, settings, options.events),

@@ -21,7 +21,7 @@ from schemas.identity import mint_id
 from schemas.interaction import Interaction
 from schemas.wire import encode_headers, encode_value, partition_key
 
-DISTINCT = 20_000
+DISTINCT = 5_000
 """Different interactions, which repeat: making one takes longer than emitting it."""
 IN_FLIGHT = 5_000
 BATCH_BYTES = 128 * 1024

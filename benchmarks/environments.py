@@ -19,6 +19,7 @@ PEERS = Path(__file__).parent / "peers"
 PACKAGES = {
     "engine": ("chdb==3.7.2",),
     "quix": ("quixstreams==3.28.0", "clickhouse-connect>=1.12,<2"),
+    "confluent": ("confluent-kafka==2.16.1",),
     "pathway": ("pathway==0.33.0", "clickhouse-connect>=1.12,<2"),
 }
 
@@ -60,6 +61,11 @@ def _quix(folder: Path, _cache_dir: Path) -> Environment:
     return Environment(_python_of("quix", folder), PEERS / "quix.py", {})
 
 
+def _confluent(folder: Path, _cache_dir: Path) -> Environment:
+    # Not confluent.py, like pathway_job.py below.
+    return Environment(_python_of("confluent", folder), PEERS / "confluent_producer.py", {})
+
+
 def _pathway(folder: Path, _cache_dir: Path) -> Environment:
     # Not pathway.py: the script's folder is searched first, and the package has that name.
     return Environment(_python_of("pathway", folder), PEERS / "pathway_job.py", {})
@@ -96,6 +102,7 @@ _PREPARATIONS: dict[str, Callable[[Path, Path], Environment]] = {
     "quix": _quix,
     "naive": _naive,
     "flink": _flink,
+    "confluent": _confluent,
     "pathway": _pathway,
     "connect": _connect,
 }

@@ -129,7 +129,7 @@ def measurements_of(options: argparse.Namespace, requests: Requests, api: Server
 async def measure(turn: Measurement, stack: Stack, seconds: float) -> Figures:
     """Measure one turn, after a short warm-up."""
     await load(turn.servers.port, turn.request, connections=turn.connections, seconds=WARM_UP_S)
-    stores = {name: [stack.pid(name)] for name in ("kafka", "valkey", "clickhouse")}
+    stores = {name: [stack.pid(name)] for name in ("kafka", "redis", "clickhouse")}
     meter = Meter({"server": [child.pid for child in turn.servers.children], **stores})
     meter.start()
     found = await load(turn.servers.port, turn.request, connections=turn.connections, seconds=seconds)
