@@ -42,7 +42,7 @@ UNACKNOWLEDGED = Gauge(
 )
 
 DIRECT_BATCHES = Gauge(
-    "tally_producer_direct_batches",
+    "tally_collector_direct_batches",
     "1 when record batches are queued directly, 0 when an unknown version of aiokafka sends them its public way.",
 )
 

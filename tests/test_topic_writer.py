@@ -65,7 +65,7 @@ async def test_simultaneous_records_share_a_batch_of_their_partition(writer: Top
 
 
 async def test_a_partition_that_takes_nothing_delays_no_other(lab: Lab) -> None:
-    """Its records fail when their time is over. Those that wait for an earlier batch have not been sent by then."""
+    """Records of the partition fail at their deadline; those that wait for an earlier batch are never sent."""
     async with TopicWriter(lab.settings, 4_000) as writer:
         await writer.put(record_on(0))
         muted = client_of(writer)._sender._muted_partitions

@@ -59,7 +59,8 @@ def scan_texts(texts: Iterable[bytes | Raw], max_bytes: int) -> list[AcceptedEve
     ends = np.cumsum(sizes)
     columns, sure = scan(np.frombuffer(joined, np.uint8), ends - sizes, ends)
     spans, times = columns.spans[:, _KEY_FIELDS].tolist(), columns.numbers[:, _OCCURRED_AT].tolist()
-    types, type_ends = columns.types.tolist(), columns.type_ends.tolist()
+    type_ends = columns.type_ends.tolist()
+    types = columns.types[: type_ends[-1]].tolist()  # the array has room for more than there are
     events = list[AcceptedEvent | None]()
     for row, (text, is_sure, keys, occurred_ms) in enumerate(zip(texts, sure.tolist(), spans, times, strict=True)):
         if not is_sure or text[:1] != b"{" or _ID_KEY in text:

@@ -45,7 +45,7 @@ def test_a_peer_that_cannot_be_prepared_is_skipped_with_the_reason(
 
 
 def test_kafka_connect_has_the_version_of_the_embedded_kafka() -> None:
-    """Its lock file has only the jars that Kafka's lacks, so the two must be pinned together."""
+    """The lock file has only the jars that Kafka's lacks, so the two must be pinned together."""
     kafka = jars.pinned_jars(jars.LOCK_FILE)
     connect = jars.pinned_jars(environments.PEERS / "connect-jars.txt")
     assert len({jar.version for jar in (*kafka, *connect) if jar.group == "org.apache.kafka"}) == 1
