@@ -111,10 +111,15 @@ class ApiModule(Protocol):
         """Connect, and yield readiness checks by name. On exit finish accepted work, then disconnect."""
 
 
-def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
+def create_app(
+    settings: Settings,
+    modules: Sequence[ApiModule],
+    hosts: Collection[str] = (),
+    metrics: Callable[[], bytes] = generate_latest,
+) -> FastAPI:
     """Return the application, which connects at its start and disconnects at its stop.
 
-    `hosts` are the accepted host names; empty: any.
+    `hosts` are the accepted host names; empty: any. `metrics` returns the metrics in Prometheus' text format.
     """
     redis = BestEffortRedis(settings)
     base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
@@ -160,7 +165,7 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
     routers = [module.routes(base) for module in modules]
     for router in routers:
         app.include_router(router)
-    app.include_router(_operations(readiness))
+    app.include_router(_operations(readiness, metrics))
     app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
     app.add_middleware(HotRoutes, routes=[route for router in routers for route in hot_routes_of(router)])
     _add_middleware(app, settings, hosts, traces)
@@ -185,7 +190,7 @@ def _add_middleware(app: FastAPI, settings: Settings, hosts: Collection[str], tr
     )
 
 
-def _operations(readiness: "_Readiness") -> APIRouter:
+def _operations(readiness: "_Readiness", metrics_text: Callable[[], bytes]) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get(paths.HEALTH, response_model=openapi.HealthResponse)
@@ -204,7 +209,7 @@ def _operations(readiness: "_Readiness") -> APIRouter:
     @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Metrics of this process, for Prometheus."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
