@@ -6,6 +6,7 @@ A process that replaces an ended one takes over its file, and counts from there,
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ _ADDED_GAUGES = {metrics.name_of(each) for each in metrics.ADDED_GAUGES} | {
     "process_virtual_memory_bytes",
 }
 _ADDED_TYPES = ("counter", "histogram")
+
+log = logging.getLogger("tally.metrics")
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """Name and sorted labels of a sample."""
@@ -89,7 +92,7 @@ class SharedMetrics(Collector):
         self._replace_file(own)  # the next process asked must not answer less
         total: dict[Key, float] = {}
         # In one order whichever process is asked: rounding must not make a sum smaller, which would look like a reset.
-        for path in sorted(self._path.parent.glob("*.json")):
+        for path in sorted({self._path, *self._path.parent.glob("*.json")}):
             for part in own if path == self._path else _Samples.read(path):
                 for key, value in part.items():
                     total[key] = _added(key, total.get(key), value)
@@ -115,10 +118,13 @@ class SharedMetrics(Collector):
         return found
 
     def _replace_file(self, samples: _Samples) -> None:
-        with self._lock:
-            written = self._path.with_suffix(f".{os.getpid()}")
-            written.write_bytes(samples.as_json())
-            written.replace(self._path)
+        written = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            with self._lock:
+                written.write_bytes(samples.as_json())
+                written.replace(self._path)
+        except OSError as error:
+            log.warning("writing metrics for other API processes failed, retrying in %g s: %s", WRITE_EVERY_S, error)
 
 
 def is_added(family: Metric) -> bool:

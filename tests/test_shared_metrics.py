@@ -77,6 +77,15 @@ def test_gauges_of_an_ended_process_do_not_count(paths: list[Path], monkeypatch:
     assert found["tally_http_requests_total(/a)"] == 2
 
 
+def test_without_its_folder_a_process_answers_its_own_metrics(paths: list[Path]) -> None:
+    only = Process(paths[0].parent / "missing" / "api-0.json")
+    only.serve("/a", 1)
+    only.shared.write()
+    found = only.samples()
+    assert "tally_lag_seconds()" in found
+    assert found["tally_http_requests_total(/a)"] == 1
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_count_goes_down(paths: list[Path], seed: int) -> None:
     """Requests, writes, answers, ends and replacements of processes, in any order."""
