@@ -4,8 +4,10 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -29,16 +31,43 @@ ACCESS = "tally.access"
 """Logger of HTTP requests, one line each; TALLY_HTTP_ACCESS_LOG turns it off."""
 
 
+_text_handler: "logging.StreamHandler[TextIO] | None" = None
+"""Handler of this process's log in text format."""
+
+
 def configure(log_format: LogFormat = "text", *, max_lines: int | None = None) -> None:
     """Set up the process's logging. Call it before settings are read, to report their errors, and again afterwards.
 
     At most `max_lines` of one kind are logged within FLOOD_S, because clients of a service must not fill its disk.
     """
+    global _text_handler  # noqa: PLW0603  (logging itself is global)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(log_format))
     handler.addFilter(FloodFilter(max_lines))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     _set_levels(logging.ERROR)
+    _text_handler = handler if log_format == "text" else None
+
+
+def write_together(record: logging.LogRecord, messages: Sequence[str]) -> bool:
+    """Write a line for each message, with the time, level and logger of `record`, whose own message is empty.
+
+    It takes a quarter of the time of a record for each line. Return False, and write nothing, if the log is not in text
+    format, or not only on standard error.
+    """
+    handler = _text_handler
+    if handler is None or logging.getLogger().handlers != [handler]:
+        return False
+    start = handler.format(record)
+    text = mask_secrets("".join(f"{start}{printable(each)}\n" for each in messages))
+    with suppress(OSError):  # standard error may be closed
+        handler.acquire()
+        try:
+            handler.stream.write(text)
+            handler.flush()
+        finally:
+            handler.release()
+    return True
 
 
 def silence_libraries() -> None:

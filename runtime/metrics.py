@@ -108,6 +108,9 @@ RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store a
 
 Metric = Counter | Gauge | Histogram
 
+ADDED_GAUGES = (REQUESTS_IN_FLIGHT, CONNECTIONS, UNACKNOWLEDGED)
+"""Gauges of one API process. Processes that share a port answer their sum; other gauges describe the whole system."""
+
 
 def label_of(namespace: str) -> str:
     """Return the label of a namespace; Prometheus treats an empty label as a missing one."""

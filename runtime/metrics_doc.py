@@ -6,10 +6,11 @@ from runtime import metrics
 
 _HEAD = """# Metrics
 
-Generated from `runtime/metrics.py` by `make docs`. An API process serves `/metrics` on its own port. A worker, and each
-of several API processes that share a port, serves it on `TALLY_METRICS_PORT`; the second worker of
-`tally consume --workers 2` uses the next port. Names and labels are stable. The client library adds `process_*` and
-`python_*`.
+Generated from `runtime/metrics.py` by `make docs`. The API serves `/metrics` on its own port: of the processes of one
+`tally serve --workers N` any answers their sum, at most a second old, in which no count goes down when a process is
+replaced. With `TALLY_METRICS_PORT` each of them also has a port of its own with its own metrics: collect these, or the
+sum. A worker serves `/metrics` on `TALLY_METRICS_PORT`; the second worker of `tally consume --workers 2` uses the next
+port. Names and labels are stable. The client library adds `process_*` and `python_*`.
 
 | name | kind | labels | meaning |
 |---|---|---|---|

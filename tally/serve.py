@@ -4,10 +4,15 @@ import argparse
 import asyncio
 import logging
 import sys
-from contextlib import ExitStack
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Literal, get_args
 
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 
 from producers.collector.module import CollectorModule
 from readers.module import ReaderModule
@@ -21,6 +26,8 @@ from runtime.ports import host_and_port, is_free, listening_sockets
 from runtime.process.children import Children, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.settings import Settings
+from runtime.shared_metrics import SharedMetrics
+from runtime.tasks import running
 from tally.answering import configured_stores, faults_of
 from tally.foreground import logger as supervisor_log
 from tally.foreground import run_until_stopped
@@ -31,7 +38,7 @@ HOST = "127.0.0.1"
 logger = logging.getLogger("tally.api")
 
 
-def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
+def app_of(settings: Settings, role: Role, host: str = "", metrics: Callable[[], bytes] = generate_latest) -> FastAPI:
     """Create the application of a role at `host`. With both parts a POST can wait for its outcome."""
     reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
@@ -39,7 +46,7 @@ def app_of(settings: Settings, role: Role, host: str = "") -> FastAPI:
         "reader": [reader],
         "all": [reader, CollectorModule(reader.outcome)],
     }
-    return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host))
+    return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host), metrics=metrics)
 
 
 def check(settings: Settings, role: Role) -> None:
@@ -66,27 +73,34 @@ def serve_in_foreground(settings: Settings, role: Role, host: str, port: int, *,
     if settings.metrics_port:
         for number, each in enumerate(commands.values()):
             each += ["--metrics-port", str(settings.metrics_port + number)]
-
-    def supervisor_of(children: Children) -> Supervisor:
-        return Supervisor(
-            children,
-            commands,
-            environment=settings.as_environment(),
-            stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
-            log_dir=None,
-            say=supervisor_log.warning,
-        )
-
-    run_until_stopped(settings, supervisor_of)
+    with tempfile.TemporaryDirectory(prefix="tally-metrics-") as folder:
+        for name, each in commands.items() if processes > 1 else ():
+            each += ["--shared-metrics", str(Path(folder, f"{name}.json"))]
+        run_until_stopped(settings, partial(_supervisor_of, settings, commands))
 
 
-async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight have `TALLY_STOP_TIMEOUT_MS` to end."""
+def _supervisor_of(settings: Settings, commands: Mapping[str, Sequence[str]], children: Children) -> Supervisor:
+    return Supervisor(
+        children,
+        commands,
+        environment=settings.as_environment(),
+        stop_timeout_s=settings.stop_timeout_ms / 1000 + 5,
+        log_dir=None,
+        say=supervisor_log.warning,
+    )
+
+
+async def serve(settings: Settings, role: Role, host: str, port: int, shared_metrics: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight have `TALLY_STOP_TIMEOUT_MS` to end.
+
+    `shared_metrics` is the file of this process's samples, beside those of the processes that share its port.
+    """
     check(settings, role)
     await refuse_wrong(settings)
     if not settings.api_key.get_secret_value():
         logger.info("TALLY_API_KEY is not set: only keys made by `tally keys create` are accepted")
-    server = ApiServer(app_of(settings, role, host), settings)
+    shared = SharedMetrics(shared_metrics) if shared_metrics else None
+    server = ApiServer(app_of(settings, role, host, shared.text if shared else generate_latest), settings)
     where = host_and_port(host, port)
     with ExitStack() as stack:
         try:
@@ -94,9 +108,23 @@ async def serve(settings: Settings, role: Role, host: str, port: int) -> None:
         except OSError as error:
             raise TallyError(f"cannot listen on {where}: {error}; choose with --host and --port") from None
         stack.enter_context(serve_metrics(settings, why_not_ready=lambda: "" if server.started else "starting"))
-        await server.serve_until_signal(sockets)
+        async with _sharing(shared):
+            await server.serve_until_signal(sockets)
     if not server.started:
         raise TallyError(f"the API could not start on {where}; its log above says why")
+
+
+@asynccontextmanager
+async def _sharing(shared: SharedMetrics | None) -> AsyncIterator[None]:
+    """Write the shared metrics until the block ends, and at its end."""
+    if shared is None:
+        yield
+        return
+    try:
+        async with running(shared.write_periodically(), "writing shared metrics"):
+            yield
+    finally:
+        shared.write(has_ended=True)
 
 
 def main() -> None:
@@ -108,12 +136,13 @@ def main() -> None:
     parser.add_argument(
         "--metrics-port", type=int, help="port of this process's metrics, instead of TALLY_METRICS_PORT"
     )
+    parser.add_argument("--shared-metrics", type=Path, help="file of this process's samples, beside those of others")
     options = parser.parse_args()
     log.configure()
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
         log.configure(settings.log_format, max_lines=settings.http_log_repeats)
-        asyncio.run(serve(settings, options.role, options.host, options.port))
+        asyncio.run(serve(settings, options.role, options.host, options.port, options.shared_metrics))
     except TallyError as error:
         logger.error("%s", error)
         sys.exit(error.exit_code)

@@ -240,10 +240,12 @@ async def _is(value: bool) -> bool:
     return value
 
 
-async def test_an_unexpected_error_is_a_500_with_the_request_id(settings: Settings) -> None:
-    """Before its start an application has no reader, for example."""
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_an_unexpected_error_is_a_500_with_the_request_id(settings: Settings, method: str) -> None:
+    """Before its start an application has no reader, for a hot route and another one."""
     assert not hasattr(ReaderModule(), "_reader")
     transport = httpx.ASGITransport(app_of(with_key(settings), "reader"), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as api:
-        answer = await api.get(f"{PATH}{UNKNOWN}", headers={"Authorization": f"Bearer {KEY}", "X-Request-Id": "mine"})
+        headers = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "mine"}
+        answer = await api.request(method, f"{PATH}{UNKNOWN}", headers=headers)
     assert "mine" in assert_error(answer, 500, "InternalServerError")["message"]

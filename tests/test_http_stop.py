@@ -94,7 +94,7 @@ class BusyServer(ApiServer):
 
 
 async def test_connections_that_the_kernel_has_accepted_are_served_at_a_stop() -> None:
-    """Connections wait in the queue of the listening socket, which would reset them if it were closed."""
+    """Closing the listening socket would reset the connections in its queue."""
     server = BusyServer(free_port())
     with listening_sockets("127.0.0.1", server.port) as sockets:
         server.stop()

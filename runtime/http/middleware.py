@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime.http import paths
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.headers import headers_of
-from runtime.log import ACCESS
+from runtime.log import ACCESS, write_together
 from runtime.metrics import REQUEST_SECONDS, REQUESTS, REQUESTS_IN_FLIGHT
 from runtime.traces import Traces
 from schemas.wire import TRACE_HEADER
@@ -130,7 +130,7 @@ class _RequestMetrics:
 
 
 class _AccessLog:
-    """Access log. Requests that end in one iteration of the event loop are logged together: it takes half the time."""
+    """Access log. Requests that end in one iteration of the event loop are logged together, in less time."""
 
     def __init__(self) -> None:
         self._waiting: list[dict[str, Any]] = []
@@ -143,10 +143,12 @@ class _AccessLog:
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for fields in waiting if access_log.isEnabledFor(logging.INFO) else ():
-            # Without the search for the calling line, which is always this one.
-            record = access_log.makeRecord(ACCESS, logging.INFO, __file__, 0, _ACCESS, (fields,), None, extra=fields)
-            access_log.handle(record)
+        if not access_log.isEnabledFor(logging.INFO):
+            return
+        start = access_log.makeRecord(ACCESS, logging.INFO, __file__, 0, "", (), None)
+        if not write_together(start, [_ACCESS % fields for fields in waiting]):
+            for fields in waiting:
+                access_log.info(_ACCESS, fields, extra=fields)
 
 
 class _RequestRecord:

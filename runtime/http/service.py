@@ -5,14 +5,13 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -24,13 +23,12 @@ from runtime.http import openapi, paths
 from runtime.http.access import Access, Caller
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, store_unavailable
+from runtime.http.front import Api, with_middleware
 from runtime.http.headers import headers_of
-from runtime.http.hosts import AllowedHosts
 from runtime.http.hot_routes import HotRoutes, hot_routes_of
 from runtime.http.keys import Scope
 from runtime.http.limits import RateLimits
-from runtime.http.middleware import CALLER, EXTRA_HEADERS, REQUEST_ID, HeadAsGet, RequestMiddleware
-from runtime.http.origins import serialized_origin
+from runtime.http.middleware import CALLER, EXTRA_HEADERS
 from runtime.metrics import BUILD
 from runtime.settings import Settings
 from runtime.traces import Traces
@@ -41,17 +39,6 @@ CHECK_TIMEOUT_S = 2.0
 """Timeout of a readiness check, after which the dependency counts as unavailable."""
 READINESS_CACHE_S = 0.5
 """Readiness results are cached for this long."""
-
-EXPOSED_HEADERS = (
-    REQUEST_ID,
-    "X-Interaction-Id",
-    "X-Duplicate-Of",
-    "Retry-After",
-    "Preference-Applied",
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-)
 
 
 class Check(NamedTuple):
@@ -111,10 +98,15 @@ class ApiModule(Protocol):
         """Connect, and yield readiness checks by name. On exit finish accepted work, then disconnect."""
 
 
-def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collection[str] = ()) -> FastAPI:
+def create_app(
+    settings: Settings,
+    modules: Sequence[ApiModule],
+    hosts: Collection[str] = (),
+    metrics: Callable[[], bytes] = generate_latest,
+) -> FastAPI:
     """Return the application, which connects at its start and disconnects at its stop.
 
-    `hosts` are the accepted host names; empty: any.
+    `hosts` are the accepted host names; empty: any. `metrics` returns the metrics in Prometheus' text format.
     """
     redis = BestEffortRedis(settings)
     base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
@@ -145,47 +137,29 @@ def create_app(settings: Settings, modules: Sequence[ApiModule], hosts: Collecti
             yield
             readiness.checks = {"process": Check(_not_serving)}
 
-    app = FastAPI(
+    app = Api(
         title="Tally",
         version=metadata.version("tally-server"),
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # reads the environment at each request
     )
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(Unavailable, _on_unavailable)
+    app.add_exception_handler(Exception, _on_unexpected)
     routers = [module.routes(base) for module in modules]
     for router in routers:
         app.include_router(router)
-    app.include_router(_operations(readiness))
+    app.include_router(_operations(readiness, metrics))
     app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
-    app.add_middleware(HotRoutes, routes=[route for router in routers for route in hot_routes_of(router)])
-    _add_middleware(app, settings, hosts, traces)
+    hot = HotRoutes(app.by_framework, routes=[route for router in routers for route in hot_routes_of(router)])
+    app.front = with_middleware(hot, settings, hosts, traces)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, hosts: Collection[str], traces: Traces) -> None:
-    """Add the middleware around the hot routes, the innermost first."""
-    if settings.cors_origins:
-        app.add_middleware(
-            _Cors,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Namespace", REQUEST_ID],
-            expose_headers=EXPOSED_HEADERS,
-        )
-    app.add_middleware(HeadAsGet)
-    if hosts:
-        app.add_middleware(AllowedHosts, names=hosts)
-    app.add_middleware(
-        RequestMiddleware, max_in_flight=settings.http_in_flight, access_log=settings.http_access_log, traces=traces
-    )
-
-
-def _operations(readiness: "_Readiness") -> APIRouter:
+def _operations(readiness: "_Readiness", metrics_text: Callable[[], bytes]) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get(paths.HEALTH, response_model=openapi.HealthResponse)
@@ -204,19 +178,9 @@ def _operations(readiness: "_Readiness") -> APIRouter:
     @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Metrics of this process, for Prometheus."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-class _Cors(CORSMiddleware):
-    """Middleware that allows pages of TALLY_CORS_ORIGINS, in any spelling of the origin."""
-
-    def is_allowed_origin(self, origin: str) -> bool:
-        """Return whether pages of this origin may call the API."""
-        with suppress(ValueError):
-            origin = serialized_origin(origin)
-        return super().is_allowed_origin(origin)
 
 
 class _Readiness:
@@ -273,6 +237,11 @@ async def _on_invalid_request(_request: Request, error: Exception) -> Response:
     problems = error.errors()
     problems_shown = [problem(each["type"], each["loc"], each["msg"]) for each in problems[:MAX_PROBLEMS]]
     return invalid(problems_shown, more=len(problems) - len(problems_shown)).answer().response()
+
+
+async def _on_unexpected(_request: Request, error: Exception) -> Response:
+    """Leave an error to RequestMiddleware, before the framework responds with a text of its own."""
+    raise error
 
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:
