@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, RejectedFor, Stored
-from schemas.record import record_from_row
+from schemas.record import encode_record
 
 DELETION_PAUSE_S = 0.05
 
@@ -48,6 +48,14 @@ class EventStatus(BaseModel):
     replayed_as: str | None = None
 
 
+class RecordAnswer(NamedTuple):
+    """Response with one record: status, JSON and headers beside those of every response."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
 class Reader:
     """Reader of one process: from requests, each of one namespace, to the tables. Raises ApiError and Unavailable."""
 
@@ -67,21 +75,28 @@ class Reader:
         await self._lookups.close()
 
     async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Response:
-        """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them."""
+        """Return the record of an event as a response: see `answer`."""
+        found = await self.answer(namespace, interaction_id, seconds)
+        return Response(found.body, found.status, found.headers, "application/json")
+
+    async def answer(self, namespace: str, interaction_id: str, seconds: float | None) -> RecordAnswer:
+        """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them.
+
+        Raises ApiError for an event without a record, and Unavailable.
+        """
         _check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
         found, in_flight = await self.waiting.outcome(namespace, interaction_id, wait)
         headers = preference_applied(seconds)
         match found:
             case Stored(row):
-                return json_response(record_from_row(row), headers)
+                return RecordAnswer(200, encode_record(row), headers)
             case DuplicateOf(owner_id):
                 owner = await self._lookups.get(namespace, owner_id)
                 if not isinstance(owner, Stored):
                     raise not_found(interaction_id, "deleted")
-                return json_response(
-                    record_from_row(owner.row, deduplicated=True), headers | {"X-Duplicate-Of": owner_id}
-                )
+                headers["X-Duplicate-Of"] = owner_id
+                return RecordAnswer(200, encode_record(owner.row, deduplicated=True), headers)
             case RejectedFor():
                 raise _rejected(found)
             case Deleted():
