@@ -14,7 +14,7 @@ import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runtime.clickhouse_http import HttpEndpoint, Parameters, QueryPool
+from runtime.clickhouse_http import HttpEndpoint, QueryPool, TextParameters
 from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
@@ -97,7 +97,7 @@ class ClickHouse:
         values, own = dict(parameters or {}), dict(limits or {})
         return await self._call(lambda client: client.query(sql, parameters=values, settings=own).result_rows)
 
-    async def fetch(self, sql: str, parameters: Parameters) -> bytes:
+    async def fetch(self, sql: str, parameters: TextParameters) -> bytes:
         """Run a short SELECT with bound texts on a kept connection, and return its rows in JSONCompactEachRow."""
         try:
             return await self._pool.fetch(sql, parameters)

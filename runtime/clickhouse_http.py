@@ -33,7 +33,7 @@ _SETTINGS = {
     "max_threads": "1",
 }
 
-Parameters = Mapping[str, str | Sequence[str]]
+TextParameters = Mapping[str, str | Sequence[str]]
 
 
 class HttpEndpoint(NamedTuple):
@@ -65,7 +65,7 @@ class QueryPool:
         self._path = "/?" + "&".join(f"{name}={quote(str(value), safe='')}" for name, value in settings.items())
         self._headers = f"Host: {host}:{endpoint.port}\r\nAuthorization: Basic {credentials}\r\n"
 
-    async def fetch(self, sql: str, parameters: Parameters) -> bytes:
+    async def fetch(self, sql: str, parameters: TextParameters) -> bytes:
         """Run a SELECT with bound texts and lists of texts, and return its rows in JSONCompactEachRow.
 
         A query whose kept connection was closed before its response is sent again, because it only reads. Raises
@@ -89,7 +89,7 @@ class QueryPool:
         while self._idle:
             self._idle.pop().abort()
 
-    def _request(self, sql: str, parameters: Parameters) -> bytes:
+    def _request(self, sql: str, parameters: TextParameters) -> bytes:
         bound = "".join(f"&param_{name}={_bound(value)}" for name, value in parameters.items())
         body = sql.encode()
         head = f"POST {self._path}{bound} HTTP/1.1\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n"

@@ -53,7 +53,7 @@ async def test_rows_of_before_the_migration_are_indexed_in_the_background(lab: L
 
 
 async def test_a_deleted_event_is_in_no_list_and_no_total_by_its_values(lab: Lab) -> None:
-    """Its tombstone has none of the values, and may be in a mark that the index excludes."""
+    """The tombstone has none of the values, and may be in a mark that the index excludes."""
     await fill(lab.database, 0, ROWS)
     ((user,),) = await lab.rows(f"SELECT user_id FROM {INTERACTIONS} WHERE interaction_id = '{id_of(WANTED)}'")
     listing = Listing(lab.database, 10_000, "default", [read_filters({"user_id": user})], Order())
