@@ -24,7 +24,7 @@ from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, RejectedFor, Stored
-from schemas.record import record_from_row
+from schemas.record import encode_record
 
 DELETION_PAUSE_S = 0.05
 
@@ -74,14 +74,13 @@ class Reader:
         headers = preference_applied(seconds)
         match found:
             case Stored(row):
-                return json_answer(record_from_row(row), headers)
+                return Answer.of(200, encode_record(row), headers)
             case DuplicateOf(owner_id):
                 owner = await self._lookups.get(namespace, owner_id)
                 if not isinstance(owner, Stored):
                     raise not_found(interaction_id, "deleted")
-                return json_answer(
-                    record_from_row(owner.row, deduplicated=True), headers | {"X-Duplicate-Of": owner_id}
-                )
+                headers["X-Duplicate-Of"] = owner_id
+                return Answer.of(200, encode_record(owner.row, deduplicated=True), headers)
             case RejectedFor():
                 raise _rejected(found)
             case Deleted():

@@ -14,6 +14,7 @@ import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from runtime.clickhouse_http import HttpEndpoint, QueryPool, TextParameters
 from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
@@ -82,8 +83,9 @@ class _SinglePassBody:
 class ClickHouse:
     """Queries and inserts over the connections of one process."""
 
-    def __init__(self, open_client: Callable[[], Client], threads: ThreadPoolExecutor) -> None:
+    def __init__(self, open_client: Callable[[], Client], threads: ThreadPoolExecutor, pool: QueryPool) -> None:
         self._open_client = open_client
+        self._pool = pool
         self._opened: Client | None = None
         self._opening = Lock()
         self._threads = threads
@@ -95,6 +97,13 @@ class ClickHouse:
         values, own = dict(parameters or {}), dict(limits or {})
         return await self._call(lambda client: client.query(sql, parameters=values, settings=own).result_rows)
 
+    async def fetch(self, sql: str, parameters: TextParameters) -> bytes:
+        """Run a short SELECT with bound texts on a kept connection, and return its rows in JSONCompactEachRow."""
+        try:
+            return await self._pool.fetch(sql, parameters)
+        except ClickHouseError as error:
+            raise clickhouse_fault(error) from error
+
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that returns no rows."""
         await self._call(lambda client: client.command(sql, parameters=dict(parameters or {})))
@@ -105,6 +114,7 @@ class ClickHouse:
 
     def close(self) -> None:
         """Disconnect, if connected."""
+        self._pool.close()
         if self._opened is not None:
             self._opened.close()
 
@@ -158,7 +168,18 @@ async def connect(
             settings=_CLUSTER_SETTINGS if settings.clickhouse_cluster else None,
         )
 
-    opened = ClickHouse(open_client, pool)
+    endpoint = HttpEndpoint(
+        url.hostname or "127.0.0.1",
+        url.port or (8443 if url.scheme == "https" else 8123),
+        unquote(url.username or "default"),
+        unquote(url.password or ""),
+        database or settings.database,
+        settings.connect_timeout_ms / 1000,
+        settings.query_timeout_ms / 1000,
+        _CLUSTER_SETTINGS if settings.clickhouse_cluster else {},
+        trust,
+    )
+    opened = ClickHouse(open_client, pool, QueryPool(endpoint))
     try:
         if not lazily:
             await opened.open()

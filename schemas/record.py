@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.interaction import OBJECT_FIELDS, Interaction, warning_for
-from schemas.wire import FIELD_NAMES, NULL
+from schemas.wire import NULL
 
 
 class InteractionRecord(Interaction):
@@ -25,15 +25,29 @@ class InteractionRecord(Interaction):
     warning: str | None = None
 
 
+_IN_ORDER: dict[str, Any] = dict.fromkeys(InteractionRecord.model_fields)
+
+
 def record_from_row(row: Mapping[str, Any], *, deduplicated: bool = False) -> dict[str, Any]:
     """Make the record of a row of `interactions`, ready to be encoded: its objects stay JSON text.
 
-    For a duplicate `row` is its owner's, which equals it in everything the rule compares.
+    The row's times are texts as `iso_ms` writes them. For a duplicate `row` is its owner's, which equals it in
+    everything the rule compares.
     """
-    record = {name: row[name] for name in FIELD_NAMES}
-    record |= {name: Raw(row[name].encode()) if row[name] else None for name in OBJECT_FIELDS}
-    occurred_at = None if row["occurred_at"] is None else iso_ms(row["occurred_at"])
-    return _completed(record, row["interaction_id"], occurred_at, iso_ms(row["timestamp"]), deduplicated=deduplicated)
+    record = {**_IN_ORDER, **row}
+    for name in OBJECT_FIELDS:
+        text = row[name]
+        record[name] = Raw(text.encode()) if text else None
+    if deduplicated:
+        record["interaction_id"] = None
+    record["deduplicated"] = deduplicated
+    record["warning"] = warning_for(row["feature_uri"])
+    return record
+
+
+def encode_record(row: Mapping[str, Any], *, deduplicated: bool = False) -> bytes:
+    """Return the record of a row of `interactions` as JSON."""
+    return msgspec.json.encode(record_from_row(row, deduplicated=deduplicated))
 
 
 def record_from_text(
@@ -50,28 +64,21 @@ def record_from_text(
         fields = {"feature_id": named} | fields if named != NULL else fields
     # An event time in the future is shown as the append time.
     occurred_at = None if occurred_ms is None else _iso_ms(min(occurred_ms, append_ms))
-    record = _NO_FIELDS | fields
+    record = _IN_ORDER | fields
     if record["feature_uri"] == NULL:
         record["feature_uri"] = None
-    return _completed(record, interaction_id, occurred_at, _iso_ms(append_ms), deduplicated=deduplicated)
+    return record | {
+        "occurred_at": occurred_at,
+        "interaction_id": None if deduplicated else interaction_id,
+        "timestamp": _iso_ms(append_ms),
+        "deduplicated": deduplicated,
+        "warning": warning_for(record["feature_uri"]),
+    }
 
 
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-_NO_FIELDS: dict[str, Any] = dict.fromkeys(FIELD_NAMES)
 
 
 @lru_cache
 def _iso_ms(epoch_ms: int) -> str:
     return iso_ms(from_epoch_ms(epoch_ms))
-
-
-def _completed(
-    record: dict[str, Any], interaction_id: str, occurred_at: str | None, timestamp: str, *, deduplicated: bool
-) -> dict[str, Any]:
-    return record | {
-        "occurred_at": occurred_at,
-        "interaction_id": None if deduplicated else interaction_id,
-        "timestamp": timestamp,
-        "deduplicated": deduplicated,
-        "warning": warning_for(record["feature_uri"]),
-    }

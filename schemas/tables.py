@@ -218,6 +218,19 @@ CREATE TABLE IF NOT EXISTS {EXPANSIONS} (
 ) ENGINE = ReplacingMergeTree(expanded_at) ORDER BY (topic, partitions_after)
 """
 
+INDEXED_BY_VALUE = ("user_id", "session_id", "execution_id")
+"""Columns with a bloom filter for every mark, so that lists filtered by them read the few marks that may match."""
+
+# Existing parts get their filters in the background, in one mutation; until then lists scan these parts.
+_INDEX_VALUES = (
+    f"ALTER TABLE {INTERACTIONS} "
+    + ", ".join(
+        f"ADD INDEX IF NOT EXISTS {column}_values {column} TYPE bloom_filter(0.01) GRANULARITY 1"
+        for column in INDEXED_BY_VALUE
+    ),
+    f"ALTER TABLE {INTERACTIONS} " + ", ".join(f"MATERIALIZE INDEX {column}_values" for column in INDEXED_BY_VALUE),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER, *VIEWS.values()), oldest=1),
     Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES), oldest=2),
@@ -225,6 +238,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, (_CREATE_DELETIONS, _CREATE_API_KEYS, _ADD_KEYED), oldest=4),
     Migration(5, (_WIDEN_LEDGER, _CREATE_EXPANSIONS), oldest=4),
     Migration(6, _ADD_MOVED, oldest=4),
+    Migration(7, _INDEX_VALUES, oldest=4),
 )
 BOOTSTRAP = (
     _CREATE_MIGRATIONS,

@@ -111,6 +111,19 @@ def test_settings_hold_for_one_request(client: Client) -> None:
     assert client.query(read).result_rows == before
 
 
+def test_nothing_of_a_select_reaches_the_next_one(client: Client) -> None:
+    """SELECTs of one user share sessions."""
+    read = "SELECT getSetting('max_threads'), getSetting('max_block_size'), currentDatabase()"
+    before = client.query(read).result_rows
+    assert client.query(f"{read} SETTINGS max_threads = 7, max_block_size = 11").result_rows[0][:2] == (7, 11)
+    assert client.query(read).result_rows == before
+    assert client.query("SELECT {x:String}", parameters={"x": "a"}).result_rows == [("a",)]
+    with pytest.raises(DatabaseError) as raised:
+        client.query("SELECT {x:String}")
+    assert error_code(raised.value) == 456
+    assert client.query(read).result_rows == before
+
+
 def test_a_repeated_insert_with_the_same_token_is_ignored(client: Client) -> None:
     make_table(client)
     for token, expected in (("one", 2), ("one", 2), ("two", 4)):

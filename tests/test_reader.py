@@ -169,7 +169,7 @@ async def test_an_unreachable_database_is_a_503(
     async def away(*_args: Any, **_named: Any) -> None:
         raise Unavailable("ClickHouse at http://somewhere")
 
-    monkeypatch.setattr(ClickHouse, "rows", away)
+    monkeypatch.setattr(ClickHouse, "fetch", away)
     answer = await api.get(f"{PATH}/{mint_id()}", headers=BEARER)
     assert_error(answer, 503, "ServiceUnavailableError", None)
     assert answer.headers["retry-after"] == "1"
@@ -180,13 +180,13 @@ async def test_concurrent_lookups_share_queries(lab: Lab, monkeypatch: pytest.Mo
     receipts = await lab.emit(*(click(f"doc-{number}") for number in range(600)))
     await lab.drain()
     asked: list[int] = []
-    real = ClickHouse.rows
+    real = ClickHouse.fetch
 
-    async def counted(self: ClickHouse, sql: str, parameters: Any = None) -> Any:
+    async def counted(self: ClickHouse, sql: str, parameters: Any) -> Any:
         asked.append(len(parameters["ids"]))
         return await real(self, sql, parameters)
 
-    monkeypatch.setattr(ClickHouse, "rows", counted)
+    monkeypatch.setattr(ClickHouse, "fetch", counted)
     lookups = Lookups(lab.database, max_waiting=1_000)
     wanted = [receipt.interaction_id for receipt in receipts] * 2
     found = await asyncio.gather(*(lookups.get("default", each) for each in wanted))

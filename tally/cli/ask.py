@@ -76,11 +76,9 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
 
 
 def _as_json(row: Mapping[str, Any]) -> Any:
-    import msgspec
+    from schemas.record import encode_record
 
-    from schemas.record import record_from_row
-
-    return json.loads(msgspec.json.encode(record_from_row(row)))
+    return json.loads(encode_record(row))
 
 
 @needs("worker")

@@ -95,6 +95,8 @@ class Front:
         if request.form_type:
             request = request.with_fields(await read_form(body, request.form_type))
         statement = await read_statement(request.query, body, request.default_format)
+        if request.whole_result and statement.kind == "stream_out":
+            statement = statement._replace(kind="at_once")
         if request.only_reads and not is_reading(statement.sql):
             raise error(ErrorCode.READONLY, "Cannot execute query in readonly mode: GET only reads, use POST")
         async with self._place():

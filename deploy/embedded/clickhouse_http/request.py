@@ -54,6 +54,8 @@ class Request(NamedTuple):
     content_encoding: str
     only_reads: bool
     """Whether it is a GET or HEAD: following a link must not change data."""
+    whole_result: bool
+    """Whether the response begins after the end of the statement, so that every error has a status of its own."""
     form_type: str
     """Content-Type of a form body, otherwise empty."""
 
@@ -93,6 +95,7 @@ def read_request(scope: Mapping[str, Any], users: Mapping[str, User]) -> Request
         params=params,
         content_encoding=headers.get("content-encoding", "").strip().lower(),
         only_reads=scope["method"] != "POST",
+        whole_result=url.get("wait_end_of_query", "0") not in {"", "0"},
         form_type=content_type if content_type.startswith("multipart/") else "",
     )
 

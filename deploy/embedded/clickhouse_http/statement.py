@@ -105,8 +105,13 @@ def plan(sql: str, default_format: str | None) -> Statement:
         if found.group(1) and _AFTER_FORMAT.fullmatch(sql, found.end())  # elsewhere it is a column's name
     ]
     output = formats[-1] if formats else default_format or DEFAULT_FORMAT
-    streamed = first_word(sql) in {"select", "with"} and output.lower() in STREAMABLE_OUTPUT
+    streamed = is_select(sql) and output.lower() in STREAMABLE_OUTPUT
     return Statement("stream_out" if streamed else "at_once", sql, output)
+
+
+def is_select(sql: str) -> bool:
+    """Return whether the statement is a SELECT, which leaves nothing in its session."""
+    return first_word(sql) in {"select", "with"}
 
 
 def is_reading(sql: str) -> bool:
