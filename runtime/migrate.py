@@ -1,19 +1,35 @@
 """Migrations of a ClickHouse database. `schemas/tables.py` defines the tables."""
 
+import logging
 import re
 from typing import NamedTuple
 
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, SettingsError
 from runtime.settings import Settings
-from schemas.cluster import on_cluster
-from schemas.tables import BOOTSTRAP, LATEST_VERSION, MIGRATIONS, MIGRATIONS_TABLE, TOPICS
+from schemas.cluster import local, of_partition, on_cluster
+from schemas.tables import (
+    BOOTSTRAP,
+    INTERACTIONS,
+    LATEST_VERSION,
+    MIGRATIONS,
+    MIGRATIONS_TABLE,
+    TOPICS,
+    recompression_ttl,
+)
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_DEFINITION = (
+    "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = {table:String}"
+)
+
+log = logging.getLogger("tally.tables")
 
 
 async def migrate(settings: Settings) -> list[int]:
-    """Apply missing migrations and return their versions. Safe to repeat, also after a crash half-way.
+    """Apply missing migrations and TALLY_RECOMPRESS_DAYS; return the migrations' versions.
+
+    Safe to repeat, also after a crash half-way.
 
     Raises Fatal when a newer version of Tally made the database.
     """
@@ -36,7 +52,25 @@ async def migrate(settings: Settings) -> list[int]:
                     {"version": migration.version, "oldest": migration.oldest},
                 )
                 applied.append(migration.version)
+        await _set_recompression(settings, database)
         return applied
+
+
+async def _set_recompression(settings: Settings, database: ClickHouse) -> None:
+    """Make the age at which rows are recompressed that of the settings.
+
+    Only the table's definition and each part's times change here. ClickHouse recompresses in the background.
+    """
+    cluster, days = settings.clickhouse_cluster, settings.recompress_days
+    ((definition,),) = await database.rows(_DEFINITION, {"table": local(INTERACTIONS) if cluster else INTERACTIONS})
+    if days and recompression_ttl(days) not in definition:
+        change = f"MODIFY {recompression_ttl(days)}"
+    elif not days and " RECOMPRESS " in definition:
+        change = "REMOVE TTL"
+    else:
+        return
+    await database.command(of_partition(change, INTERACTIONS, None, cluster))
+    log.info("TTL of %s changed (TALLY_RECOMPRESS_DAYS=%d): %s", INTERACTIONS, days, change)
 
 
 async def _run(settings: Settings, database: ClickHouse, statement: str) -> None:
