@@ -19,6 +19,8 @@ from schemas.tables import (
 )
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_TTL = re.compile(r" TTL (.*?)(?: SETTINGS |$)")
+_OWN_TTL = re.compile(r"|toDateTime\(timestamp\) \+ toIntervalDay\(\d+\) RECOMPRESS CODEC\(\w+\(\d+\)\)")
 _DEFINITION = (
     "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = {table:String}"
 )
@@ -59,18 +61,24 @@ async def migrate(settings: Settings) -> list[int]:
 async def _set_recompression(settings: Settings, database: ClickHouse) -> None:
     """Make the age at which rows are recompressed that of the settings.
 
-    Only the table's definition and each part's times change here. ClickHouse recompresses in the background.
+    Only the table's definition and each part's times change here. ClickHouse recompresses in the background. A TTL that
+    somebody else has set, to move old parts to another disk for example, is kept.
     """
-    cluster, days = settings.clickhouse_cluster, settings.recompress_days
+    cluster, wanted = settings.clickhouse_cluster, recompression_ttl(settings.recompress_days)
     ((definition,),) = await database.rows(_DEFINITION, {"table": local(INTERACTIONS) if cluster else INTERACTIONS})
-    if days and recompression_ttl(days) not in definition:
-        change = f"MODIFY {recompression_ttl(days)}"
-    elif not days and " RECOMPRESS " in definition:
-        change = "REMOVE TTL"
-    else:
+    found = _TTL.search(definition)
+    present = found[1] if found else ""
+    if wanted == present:
         return
+    if not _OWN_TTL.fullmatch(present):
+        if wanted:
+            log.warning(
+                "%s has a TTL that is not Tally's, so TALLY_RECOMPRESS_DAYS has no effect: %s", INTERACTIONS, present
+            )
+        return
+    change = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
     await database.command(of_partition(change, INTERACTIONS, None, cluster))
-    log.info("TTL of %s changed (TALLY_RECOMPRESS_DAYS=%d): %s", INTERACTIONS, days, change)
+    log.info("%s: %s (TALLY_RECOMPRESS_DAYS=%d)", INTERACTIONS, change, settings.recompress_days)
 
 
 async def _run(settings: Settings, database: ClickHouse, statement: str) -> None:

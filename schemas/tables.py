@@ -247,8 +247,8 @@ LATEST_VERSION = MIGRATIONS[-1].version
 
 
 def recompression_ttl(days: int) -> str:
-    """Return the TTL of `interactions`, in ClickHouse's own format of it."""
-    return f"TTL toDateTime(timestamp) + toIntervalDay({days}) RECOMPRESS CODEC({RECOMPRESSION_CODEC})"
+    """Return the TTL of `interactions`, in ClickHouse's own format of it; '' for 0 days."""
+    return f"toDateTime(timestamp) + toIntervalDay({days}) RECOMPRESS CODEC({RECOMPRESSION_CODEC})" if days else ""
 
 
 HAS_KEY = "_keyed AND (ifNull(execution_id, '') != '' OR _idempotency_key != '')"

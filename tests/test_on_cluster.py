@@ -35,7 +35,7 @@ async def test_the_engine_parses_the_cluster_statements(lab: Lab) -> None:
     for change in (
         of_partition("MOVE PARTITION 202601", OUTCOMES, "outcomes_expiring", "events"),
         of_partition("DROP PARTITION 202601", OUTCOMES, None, "events"),
-        of_partition(f"MODIFY {recompression_ttl(30)}", INTERACTIONS, None, "events"),
+        of_partition(f"MODIFY TTL {recompression_ttl(30)}", INTERACTIONS, None, "events"),
     ):
         assert "_local ON CLUSTER" in await parsed(lab.database, change)
 

@@ -3,6 +3,8 @@
 import itertools
 from typing import Any
 
+import pytest
+
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.lookup import read_stored, visible_ids
@@ -79,19 +81,23 @@ async def test_a_backup_keeps_recompressed_rows(lab: Lab) -> None:
     assert await migrate(lab.settings) == []
 
 
-async def test_a_changed_setting_reaches_parts_that_exist(lab: Lab) -> None:
-    async def definition() -> str:
-        ((found,),) = await lab.rows("SELECT create_table_query FROM system.tables WHERE name = 'interactions'"
-                                     " AND database = currentDatabase()")  # fmt: skip
-        return str(found)
+async def definition(lab: Lab) -> str:
+    """Return the definition of the table."""
+    ((found,),) = await lab.rows(
+        "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = 'interactions'"
+    )
+    return str(found)
 
+
+async def test_a_changed_setting_reaches_parts_that_exist(lab: Lab) -> None:
     async def codecs() -> set[str]:
         return {codec for codec, _ in await lab.rows(PARTS)}
 
     off, on = (lab.settings.model_copy(update={"recompress_days": days}) for days in (0, 30))
     assert await migrate(off) == []
-    assert " TTL " not in await definition()
-    content = await with_events(lab) and await lab.rows(CONTENT)
+    assert " TTL " not in await definition(lab)
+    await with_events(lab)
+    content = await lab.rows(CONTENT)
     await lab.database.command(AGE)
     await lab.database.command(MERGE)
     assert await codecs() == {"LZ4"}
@@ -108,4 +114,13 @@ async def test_a_changed_setting_reaches_parts_that_exist(lab: Lab) -> None:
     await migrate(on)
     assert await lab.rows(changes) == before, "without a change no part is touched"
     await migrate(off)
-    assert " TTL " not in await definition()
+    assert " TTL " not in await definition(lab)
+
+
+async def test_a_foreign_ttl_is_kept(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    await lab.database.command("ALTER TABLE interactions MODIFY TTL toDateTime(timestamp) + toIntervalYear(9) DELETE")
+    before = await definition(lab)
+    for days in (30, 0):
+        await migrate(lab.settings.model_copy(update={"recompress_days": days}))
+        assert await definition(lab) == before
+    assert "TALLY_RECOMPRESS_DAYS has no effect" in caplog.text
