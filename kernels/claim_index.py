@@ -41,8 +41,11 @@ class _Half(NamedTuple):
 
     @classmethod
     def of(cls, rows: int) -> "_Half":
-        """Make a half of zeros."""
-        pages = mmap.mmap(-1, rows * SLOTS * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        """Make a half of zeros. Raises MemoryError."""
+        try:
+            pages = mmap.mmap(-1, rows * SLOTS * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"no memory for {rows:,} rows of the claim index") from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # a kernel without them
                 pages.madvise(mmap.MADV_HUGEPAGE)
@@ -117,8 +120,9 @@ class ClaimIndex:
     def _rebuild(self, room_for: int, *, renumber: bool = False) -> None:
         """Move claims that are not forgotten to a table with room for more."""
         old_halves, old_fingerprints, old_numbers = self._halves, self._fingerprints, self._numbers
-        self._used = _count(old_fingerprints, old_numbers, self._first)
-        self._make_table(max(SMALLEST, int((self._used + room_for) / REBUILT_LOAD / SLOTS) + 1))
+        used = _count(old_fingerprints, old_numbers, self._first)
+        self._make_table(max(SMALLEST, int((used + room_for) / REBUILT_LOAD / SLOTS) + 1))
+        self._used = used
         piece, lower = PIECE_BYTES // SLOTS // 4, self._first if renumber else 0
         for start in range(0, len(old_fingerprints), piece):
             end = start + piece
