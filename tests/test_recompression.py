@@ -77,6 +77,7 @@ async def test_a_backup_keeps_recompressed_rows(lab: Lab) -> None:
         await server.command(f"DROP DATABASE {name} SYNC")
         await server.command(f"RESTORE DATABASE {name} FROM File('{name}')")
     assert await lab.rows(PARTS) == parts
+    assert {codec for codec, _ in parts} == {RECOMPRESSION_CODEC}
     assert await lab.rows(CONTENT) == content
     assert await migrate(lab.settings) == []
 
