@@ -54,8 +54,11 @@ def temporary_stack(folder: Path) -> Iterator[Stack]:
 
 
 def named(stack: Stack, name: str, **others: object) -> Settings:
-    """Return settings with their own group, database and claims, and their own topic unless in `others`."""
-    own = {"topic": name, "group": name, "database": name, "key_prefix": name}
+    """Return settings with their own group, database and claims, and their own topic unless in `others`.
+
+    Generated rows are years old, and must not be recompressed meanwhile.
+    """
+    own = {"topic": name, "group": name, "database": name, "key_prefix": name, "recompress_days": 0}
     return stack.settings().model_copy(update=own | others)
 
 

@@ -2,7 +2,7 @@
 
 from runtime.clickhouse import ClickHouse
 
-BEGIN_MS = 1_780_000_000_000
+BEGIN_MS = 1_700_000_000_000
 PER_MS = 40
 ROWS_PER_INSERT = 500_000
 _SPREAD = 11_400_714_819_323_198_485
@@ -17,19 +17,21 @@ SELECT 'default',
         right(concat('000', lower(hex(number % 4096))), 3), '8',
         right(concat(repeat('0', 15), lower(hex(bitAnd(number * {_SPREAD}, {_MASK})))), 15)),
     concat('doc-', toString(cityHash64(number) % 50000), '-', toString(number % 10)),
-    [['impression', 'click', 'view', 'dwell'][1 + cityHash64(number, 1) % 4]], number % 20,
-    concat('{{"device":"ios","app_version":"4.', toString(number % 30), '","experiment":"', toString(number % 4),
-        '","request_id":"', lower(hex(cityHash64(number, 2))), '","viewport":[', toString(360 + number % 1000), ',',
-        toString(640 + number % 900), ']}}'),
+    [['impression', 'click', 'view', 'dwell'][1 + cityHash64(number, 1) % 4]], cityHash64(number, 7) % 20,
+    concat('{{"device":"', ['ios', 'android', 'desktop'][1 + cityHash64(number, 8) % 3], '","app_version":"4.',
+        toString(cityHash64(number, 9) % 30), '","experiment":"', toString(cityHash64(number, 10) % 4),
+        '","request_id":"', lower(hex(cityHash64(number, 2))), '","viewport":[',
+        toString(360 + cityHash64(number, 11) % 1000), ',', toString(640 + cityHash64(number, 12) % 900), ']}}'),
     concat('user-', toString(cityHash64(number, 3) % 1000000)),
     concat('s-', lower(hex(bitShiftRight(cityHash64(number, 4), 16)))),
-    concat('exec-1-', lower(hex(intDiv(number, 10)))), ['hybrid', 'dense', 'keyword'][1 + number % 3],
+    concat('exec-1-', lower(hex(intDiv(number, 10)))),
+    ['hybrid', 'dense', 'keyword'][1 + cityHash64(number, 13) % 3],
     concat('{{"text":"running shoes ', lower(hex(cityHash64(number, 5) % 16777216)),
         '","top_k":20,"filters":{{"in_stock":true}}}}'),
-    (cityHash64(number, 6) % 10000) / 10000, 1 + number % 100, 'tally://text@v1/embedding',
+    (cityHash64(number, 6) % 10000) / 10000, 1 + cityHash64(number, 14) % 100, 'tally://text@v1/embedding',
     fromUnixTimestamp64Milli(toInt64({BEGIN_MS} + intDiv(number, {PER_MS})), 'UTC'),
     {BEGIN_MS} + intDiv(number, {PER_MS}),
-    'filled', number % 8, intDiv(number, 8)
+    'filled', cityHash64(intDiv(number, 10)) % 8, intDiv(number, 8)
 FROM numbers({{first:UInt64}}, {{count:UInt64}})
 """
 

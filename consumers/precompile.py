@@ -8,7 +8,7 @@ from consumers.batch import Batch
 from consumers.columns import interaction_rows
 from consumers.records import DEFAULT_LIMITS, PlainRecord, Records
 from consumers.validation import Validation
-from kernels.boundary import ClaimIndex, read_batches, read_headers
+from kernels.boundary import ClaimIndex, read_batches, read_headers, release_compiler
 from schemas.identity import derive_foreign_id
 
 LOGGED_FROM_S = 5.0
@@ -27,5 +27,6 @@ def precompile() -> None:
     read_batches([], DEFAULT_LIMITS).number_header_runs()
     read_headers(b"\0")
     ClaimIndex.precompile()
+    release_compiler()  # 50 MiB that a worker does not need any more
     if time.monotonic() - begun > LOGGED_FROM_S:
         log.info("scanner compiled in %.1f s; later starts use the cached code", time.monotonic() - begun)

@@ -21,14 +21,14 @@ rules for all of them:
 | request bodies | `count_commas` | |
 | Native columns | `encode_texts`, `encode_ids`, `read_scores` | `TextColumn` |
 | claims | | `ClaimIndex`, `Fingerprints`, `SLICE_BITS`, `SLICE_MASK` |
-| machine code | `remove_outdated` | |
+| machine code | `remove_outdated`, `release_compiler` | |
 
 Of `record_format` others use the constants: columns of rows, flaws of records, faults of batches.
 """
 
 from kernels import record_format
 from kernels.claim_index import SLICE_BITS, SLICE_MASK, ClaimIndex, Fingerprints
-from kernels.compiled import remove_outdated
+from kernels.compiled import release_compiler, remove_outdated
 from kernels.native_columns import TextColumn, encode_ids, encode_texts, read_scores
 from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_batches
 from kernels.record_format import Bytes, Headers, Integers, MalformedHeaders, read_headers

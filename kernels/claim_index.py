@@ -8,6 +8,10 @@ The last bits of a fingerprint are a time slice, the others a hash. Claims of on
 access finds those of the same slice and of its neighbours: memory is slow, and each event accesses another row.
 """
 
+import mmap
+from contextlib import suppress
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,16 +26,43 @@ MAX_LOAD = 0.88
 """Load factor at which a table is rebuilt; above it, runs of full rows are long."""
 REBUILT_LOAD = 0.7
 SMALLEST = 1024
+PIECE_BYTES = 1024 * 1024
+"""Bytes of the old table that a rebuild moves before it returns them to the system."""
 
 SLICE_BITS = 3
 SLICE_MASK = (1 << SLICE_BITS) - 1
+
+
+class _Half(NamedTuple):
+    """Fingerprints or numbers of a table, in memory pages of their own: parts of it can be returned to the system."""
+
+    pages: mmap.mmap
+    slots: npt.NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, rows: int) -> "_Half":
+        """Make a half of zeros. Raises MemoryError."""
+        try:
+            pages = mmap.mmap(-1, rows * SLOTS * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"no memory for {rows:,} rows of the claim index") from error
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        return cls(pages, np.frombuffer(pages, np.uint32).reshape(rows, SLOTS))
+
+    def drop(self, rows: int) -> None:
+        """Return the memory of the first rows to the system: they are not read again."""
+        size = min(rows, len(self.slots)) * SLOTS * 4 // mmap.PAGESIZE * mmap.PAGESIZE
+        if size and hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED, 0, size)
 
 
 class ClaimIndex:
     """Fingerprints of claims, which are numbered from 0 in the order they are made. Not thread-safe.
 
     Fingerprints are uint32 and not 0. A slot takes 8 bytes, and from REBUILT_LOAD to MAX_LOAD of them are used. A
-    rebuild holds the old and the new table. Arrays that are passed in are not kept.
+    rebuild returns the old table's memory while it fills the new one. Arrays that are passed in are not kept.
     """
 
     def __init__(self) -> None:
@@ -41,8 +72,8 @@ class ClaimIndex:
         self._make_table(SMALLEST)
 
     def _make_table(self, rows: int) -> None:
-        self._fingerprints: Fingerprints = np.zeros((rows, SLOTS), np.uint32)
-        self._numbers: Numbers = np.zeros((rows, SLOTS), np.uint32)
+        self._halves = _Half.of(rows), _Half.of(rows)
+        self._fingerprints, self._numbers = (half.slots for half in self._halves)
 
     @classmethod
     def precompile(cls) -> None:
@@ -83,16 +114,23 @@ class ClaimIndex:
     def renumber(self) -> int:
         """Drop forgotten claims and number the others from 0; return the difference between old and new numbers."""
         gone = self._first
-        self._rebuild(room_for=0)
-        self._numbers[self._fingerprints != 0] -= np.uint32(gone)
-        self._first = 0
+        self._rebuild(room_for=0, renumber=True)
         return gone
 
-    def _rebuild(self, room_for: int) -> None:
-        old_fingerprints, old_numbers = self._fingerprints, self._numbers
-        self._used = int(np.count_nonzero((old_fingerprints != 0) & (old_numbers >= self._first)))
-        self._make_table(max(SMALLEST, int((self._used + room_for) / REBUILT_LOAD / SLOTS) + 1))
-        _move(old_fingerprints, old_numbers, self._first, self._fingerprints, self._numbers)
+    def _rebuild(self, room_for: int, *, renumber: bool = False) -> None:
+        """Move claims that are not forgotten to a table with room for more."""
+        old_halves, old_fingerprints, old_numbers = self._halves, self._fingerprints, self._numbers
+        used = _count(old_fingerprints, old_numbers, self._first)
+        self._make_table(max(SMALLEST, int((used + room_for) / REBUILT_LOAD / SLOTS) + 1))
+        self._used = used
+        piece, lower = PIECE_BYTES // SLOTS // 4, self._first if renumber else 0
+        for start in range(0, len(old_fingerprints), piece):
+            end = start + piece
+            old = old_fingerprints[start:end], old_numbers[start:end]
+            _move(*old, self._first, lower, self._fingerprints, self._numbers)
+            for half in old_halves:
+                half.drop(rows=end)
+        self._first -= lower
 
     @property
     def nbytes(self) -> int:
@@ -136,22 +174,40 @@ def _find(
 
 
 @compiled
-def _put(table: Fingerprints, table_numbers: Numbers, fingerprints: Fingerprints, numbers: Numbers) -> None:
-    """Put each into the first row from its home on that is not full: such a row ends every search."""
-    for i in range(len(fingerprints)):
-        row = _home(fingerprints[i], len(table))
-        while table[row, SLOTS - 1] != 0:
-            row = (row + 1) % len(table)
-        slot = 0
-        while table[row, slot] != 0:
-            slot += 1
-        table[row, slot], table_numbers[row, slot] = fingerprints[i], numbers[i]
+def _put_one(table: Fingerprints, table_numbers: Numbers, fingerprint: np.uint32, number: int) -> None:
+    """Put a claim into the first row from its home on that is not full: such a row ends every search."""
+    row = _home(fingerprint, len(table))
+    while table[row, SLOTS - 1] != 0:
+        row = (row + 1) % len(table)
+    slot = 0
+    while table[row, slot] != 0:
+        slot += 1
+    table[row, slot], table_numbers[row, slot] = fingerprint, number
 
 
 @compiled
-def _move(old: Fingerprints, old_numbers: Numbers, first: int, table: Fingerprints, table_numbers: Numbers) -> None:
-    """Move claims that are not forgotten to a new table."""
+def _put(table: Fingerprints, table_numbers: Numbers, fingerprints: Fingerprints, numbers: Numbers) -> None:
+    for i in range(len(fingerprints)):
+        _put_one(table, table_numbers, fingerprints[i], numbers[i])
+
+
+@compiled
+def _count(table: Fingerprints, table_numbers: Numbers, first: int) -> int:
+    """Return the number of claims that are not forgotten."""
+    count = 0
+    for row in range(len(table)):
+        for slot in range(SLOTS):
+            if table[row, slot] != 0 and table_numbers[row, slot] >= first:
+                count += 1
+    return count
+
+
+@compiled
+def _move(
+    old: Fingerprints, old_numbers: Numbers, first: int, lower: int, table: Fingerprints, table_numbers: Numbers
+) -> None:
+    """Move claims that are not forgotten to a new table, and lower their numbers by `lower`."""
     for row in range(len(old)):
         for slot in range(SLOTS):
             if old[row, slot] != 0 and old_numbers[row, slot] >= first:
-                _put(table, table_numbers, old[row, slot : slot + 1], old_numbers[row, slot : slot + 1])
+                _put_one(table, table_numbers, old[row, slot], old_numbers[row, slot] - lower)

@@ -4,10 +4,13 @@ They are plain loops over arrays, in the subset of Python that the compiler know
 """
 
 import atexit
+import ctypes
 import hashlib
+import mmap
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -89,6 +92,20 @@ def remove_outdated() -> None:
     for folder in (root / "kernels").rglob(f"__pycache__/{_FOLDER}*"):
         if folder.name != f"{_FOLDER}{key_of(root)}":
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def release_compiler() -> None:
+    """Return the memory of the compiler's code to the system, which reads it from its file when it is needed again.
+
+    Only pages that nobody can write to are returned. Does nothing on other systems than Linux.
+    """
+    if sys.platform == "linux":
+        advise = ctypes.CDLL(None).madvise
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            extent, rights, *_ = line.split(maxsplit=2)
+            if rights == "r-xp" and "/libllvmlite" in line:
+                begin, end = (int(address, 16) for address in extent.split("-"))
+                advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
 def _copy_of(folder: Path) -> Path:

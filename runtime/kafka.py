@@ -57,8 +57,9 @@ LINGER_MS = 0
 """Records that arrive while a request is in flight share the next one. A wait would only delay lone records."""
 METADATA_MAX_AGE_MS = 5_000
 """Longest time that a client uses a topic's old partition count after an expansion."""
-FETCH_BYTES = 16 * MIB
-MIN_PARTITION_FETCH_BYTES = 4 * MIB
+FETCH_BYTES = 8 * MIB
+"""Bytes of one answer of a broker: several full batches. While it is read, memory holds it up to three times, beside
+the answers before that are not taken yet."""
 MAX_DEAD_LETTER_BYTES = 256 * MIB
 """The broker's limits count compressed bytes, the client's own limit uncompressed ones. A record may fit
 its topic compressed and exceed the client's limit uncompressed; its dead letter must still be sent."""
@@ -122,7 +123,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
         heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
         max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
         rebalance_timeout_ms=settings.stop_timeout_ms,
-        max_partition_fetch_bytes=max(MIN_PARTITION_FETCH_BYTES, settings.max_dead_letter_bytes),
+        max_partition_fetch_bytes=settings.max_dead_letter_bytes,  # any record, and by default a full batch
         fetch_max_bytes=FETCH_BYTES,
         fetch_max_wait_ms=100,
     )

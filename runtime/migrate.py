@@ -1,19 +1,37 @@
 """Migrations of a ClickHouse database. `schemas/tables.py` defines the tables."""
 
+import logging
 import re
 from typing import NamedTuple
 
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, SettingsError
 from runtime.settings import Settings
-from schemas.cluster import on_cluster
-from schemas.tables import BOOTSTRAP, LATEST_VERSION, MIGRATIONS, MIGRATIONS_TABLE, TOPICS
+from schemas.cluster import local, of_partition, on_cluster
+from schemas.tables import (
+    BOOTSTRAP,
+    INTERACTIONS,
+    LATEST_VERSION,
+    MIGRATIONS,
+    MIGRATIONS_TABLE,
+    TOPICS,
+    recompression_ttl,
+)
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_TTL = re.compile(r" TTL (.*?)(?: SETTINGS |$)")
+_OWN_TTL = re.compile(r"|toDateTime\(timestamp\) \+ toIntervalDay\(\d+\) RECOMPRESS CODEC\(\w+\(\d+\)\)")
+_DEFINITION = (
+    "SELECT create_table_query FROM system.tables WHERE database = currentDatabase() AND name = {table:String}"
+)
+
+log = logging.getLogger("tally.tables")
 
 
 async def migrate(settings: Settings) -> list[int]:
-    """Apply missing migrations and return their versions. Safe to repeat, also after a crash half-way.
+    """Apply missing migrations and TALLY_RECOMPRESS_DAYS; return the migrations' versions.
+
+    Safe to repeat, also after a crash half-way.
 
     Raises Fatal when a newer version of Tally made the database.
     """
@@ -36,7 +54,31 @@ async def migrate(settings: Settings) -> list[int]:
                     {"version": migration.version, "oldest": migration.oldest},
                 )
                 applied.append(migration.version)
+        await _set_recompression(settings, database)
         return applied
+
+
+async def _set_recompression(settings: Settings, database: ClickHouse) -> None:
+    """Make the age at which rows are recompressed that of the settings.
+
+    Only the table's definition and each part's times change here. ClickHouse recompresses in the background. A TTL that
+    somebody else has set, to move old parts to another disk for example, is kept.
+    """
+    cluster, wanted = settings.clickhouse_cluster, recompression_ttl(settings.recompress_days)
+    ((definition,),) = await database.rows(_DEFINITION, {"table": local(INTERACTIONS) if cluster else INTERACTIONS})
+    found = _TTL.search(definition)
+    present = found[1] if found else ""
+    if wanted == present:
+        return
+    if not _OWN_TTL.fullmatch(present):
+        if wanted:
+            log.warning(
+                "%s has a TTL that is not Tally's, so TALLY_RECOMPRESS_DAYS has no effect: %s", INTERACTIONS, present
+            )
+        return
+    change = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
+    await database.command(of_partition(change, INTERACTIONS, None, cluster))
+    log.info("%s: %s (TALLY_RECOMPRESS_DAYS=%d)", INTERACTIONS, change, settings.recompress_days)
 
 
 async def _run(settings: Settings, database: ClickHouse, statement: str) -> None:

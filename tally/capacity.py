@@ -23,11 +23,11 @@ EVENT_BYTES = 533
 """Size as JSON of the events that the other constants were measured with."""
 WORKER_US, CLICKHOUSE_US, BROKER_US, REDIS_US = 6.6, 4.7, 0.3, 0.3
 """CPU microseconds per event: the highest median of `make bench`, for ClickHouse with merges."""
-TOPIC_BYTES, TABLE_BYTES = 113, 117
-"""Bytes per event on disk: in full lz4 batches, and in the merged table."""
+TOPIC_BYTES, TABLE_BYTES, OLD_TABLE_BYTES = 113, 111, 58
+"""Bytes per event on disk: in full lz4 batches, in the merged table, and there once it is recompressed."""
 CLAIM_BYTES, INDEX_BYTES = 56, 11.4
 """Bytes per claim in Redis, and at most in the index of the worker of its partition."""
-WORKER_BASE_BYTES = 310 * MIB
+WORKER_BASE_BYTES = 240 * MIB
 """Memory of a worker without claims: libraries, two groups and fetched records."""
 EVENTS_PER_PARTITION = 25_000
 """Events per second. At this rate the claims of a partition are loaded in seconds (4 M per second, measured)."""
@@ -73,13 +73,15 @@ def need_of(load: Load, settings: "Settings") -> Need:
     claims = peak * settings.claim_ttl_ms / 1000
     kept_ms = settings.topic_retention_ms
     topic_days = kept_ms / 1000 / DAY_S if kept_ms >= 0 else load.days
+    fresh_days = min(load.days, settings.recompress_days or load.days)
+    table_bytes = fresh_days * TABLE_BYTES + (load.days - fresh_days) * OLD_TABLE_BYTES
     rows = load.events_per_s * DAY_S * load.days
     return Need(
         partitions=per_worker * workers,
         workers=workers,
         worker_memory_gib=round((WORKER_BASE_BYTES + claims / workers * INDEX_BYTES) / GIB, 1),
         clickhouse_cores=_cores(peak, CLICKHOUSE_US * size) * TABLE_REPLICAS,
-        table_tib=round(rows * TABLE_BYTES * size * TABLE_REPLICAS / TIB, 2),
+        table_tib=round(load.events_per_s * DAY_S * table_bytes * size * TABLE_REPLICAS / TIB, 2),
         kafka_cores=_cores(peak, BROKER_US * size) * TOPIC_REPLICAS,
         topic_tib=round(load.events_per_s * DAY_S * topic_days * TOPIC_BYTES * size * TOPIC_REPLICAS / TIB, 2),
         redis_cores=_cores(peak, REDIS_US),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.settings import Settings
-from tally.capacity import CLAIM_BYTES, GIB, TABLE_BYTES, TABLE_REPLICAS, TIB, Load, need_of
+from tally.capacity import CLAIM_BYTES, GIB, OLD_TABLE_BYTES, TABLE_BYTES, TABLE_REPLICAS, TIB, Load, need_of
 
 
 def test_the_table_and_the_claims_are_rows_times_bytes() -> None:
@@ -13,6 +13,9 @@ def test_the_table_and_the_claims_are_rows_times_bytes() -> None:
     need = need_of(Load(1_000, peak=2, days=10), settings)
     assert need.rows == 1_000 * 86_400 * 10
     assert need.table_tib == pytest.approx(need.rows * TABLE_BYTES * TABLE_REPLICAS / TIB, abs=0.01)
+    day_tib = need.rows / 10 * TABLE_REPLICAS / TIB
+    year = need_of(Load(1_000, peak=2, days=365), settings)
+    assert year.table_tib == pytest.approx(day_tib * (30 * TABLE_BYTES + 335 * OLD_TABLE_BYTES), abs=0.01)
     claims = 2_000 * settings.claim_ttl_ms / 1000
     assert need.redis_gib == pytest.approx(claims * CLAIM_BYTES / GIB, abs=0.1)
 

@@ -1,5 +1,8 @@
 """The claim index finds every claim that was added and not removed, for any rows."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,3 +52,29 @@ def test_dropped_claims_free_their_space() -> None:
         index.add(numbers * np.uint32(2_654_435_761) | np.uint32(1), numbers)
         index.forget_before(max(0, start - 1_000))
     assert index.nbytes < 30_000
+
+
+def resident_peak() -> int:
+    """Return the peak of the process's resident memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_growing_holds_one_table_at_a_time() -> None:
+    index = ClaimIndex()
+    index.make_room_for(4_000_000)
+    count = int(claim_index.MAX_LOAD * index.nbytes / 8)
+    numbers = np.arange(count, dtype=np.uint32)
+    spread = numbers * np.uint32(2_654_435_761) | np.uint32(1)
+    index.add(spread, numbers)
+    assert index.nbytes / count < 9.2
+    before = index.nbytes
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins at the present size
+    resident = resident_peak()
+    index.add(spread[:1], np.array([count], np.uint32))
+    grown = index.nbytes - before
+    assert 11.3 < index.nbytes / count < 11.5
+    assert grown > 8_000_000
+    assert resident_peak() - resident < 2 * grown
+    assert np.array_equal(np.unique(index.find(spread[:100_000])[0]), np.arange(100_000))

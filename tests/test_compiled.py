@@ -3,6 +3,7 @@
 import platform
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,19 @@ def test_code_of_other_cache_keys_is_removed(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(compiled, "__file__", str(tmp_path / "kernels" / "compiled.py"))
     compiled.remove_outdated()
     assert list(folder.iterdir()) == [kept]
+
+
+def resident_code_kib() -> int:
+    """Return the resident memory of the compiler's code, in KiB."""
+    parts = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    code = [part for part in parts if "/libllvmlite" in part and " r-xp " in part]
+    return sum(int(re.findall(r"^Rss: +(\d+) kB", part, flags=re.MULTILINE)[0]) for part in code)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_compiler_works_again_when_its_memory_was_released() -> None:
+    assert numba.njit(lambda number: number + 1)(1) == 2
+    assert resident_code_kib() > 10_000
+    compiled.release_compiler()
+    assert resident_code_kib() < 1_000
+    assert numba.njit(lambda number: number + 2)(1) == 3

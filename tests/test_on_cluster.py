@@ -9,7 +9,7 @@ import pytest
 
 from runtime.clickhouse import ClickHouse
 from schemas.cluster import of_partition, on_cluster
-from schemas.tables import BOOTSTRAP, INTERACTIONS, MIGRATIONS, OUTCOMES
+from schemas.tables import BOOTSTRAP, INTERACTIONS, MIGRATIONS, OUTCOMES, recompression_ttl
 from tests.lab import Lab
 
 STATEMENTS = [*BOOTSTRAP, *(statement for migration in MIGRATIONS for statement in migration.statements)]
@@ -35,8 +35,9 @@ async def test_the_engine_parses_the_cluster_statements(lab: Lab) -> None:
     for change in (
         of_partition("MOVE PARTITION 202601", OUTCOMES, "outcomes_expiring", "events"),
         of_partition("DROP PARTITION 202601", OUTCOMES, None, "events"),
+        of_partition(f"MODIFY TTL {recompression_ttl(30)}", INTERACTIONS, None, "events"),
     ):
-        assert "outcomes_local ON CLUSTER" in await parsed(lab.database, change)
+        assert "_local ON CLUSTER" in await parsed(lab.database, change)
 
 
 def test_every_column_reaches_both_tables() -> None:

@@ -54,12 +54,15 @@ class ClickHouseSettings(BaseSettings):
 
 
 class RetentionSettings(BaseSettings):
-    """Settings of retention: lifetimes of events, outcomes, records and dead letters."""
+    """Settings of retention: lifetimes of events, outcomes, records and dead letters; recompression of events."""
 
     outcomes_days: int = Field(400, ge=1)
     """Days that outcomes (duplicates, rejections, moves) are kept. Older ones are counted by month in the ledger."""
     interactions_days: int = Field(0, ge=0)
     """Days that stored events are kept. Older months are deleted and counted in the ledger. 0: kept for ever."""
+    recompress_days: int = Field(30, ge=0)
+    """Days after which ClickHouse recompresses stored events to half their size. `tally init` applies a change.
+    0: never."""
     topic_retention_ms: int = Field(7 * _DAY_MS, ge=-1)
     """Retention of the topic of events in milliseconds, when `tally init` creates it: the range that can be replayed.
     -1: unlimited."""
