@@ -18,6 +18,8 @@ from benchmarks.filled_rows import fill, id_of
 from benchmarks.load import sender
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
+from producers.producer import Producer
+from producers.simulator import Simulator
 from readers.lookup import Lookups
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
@@ -28,8 +30,11 @@ IN_FLIGHT = 64
 ALTERNATING_SHARE = 0.75
 """Share of a measurement's time for alternating calls; lookups in flight at once have the rest."""
 WARM_UP_CALLS = 20
-START_S = 5.0
-"""Seconds of writing before a measurement, in which workers start."""
+START_S = 3.0
+"""Seconds of writing before a measurement."""
+READY_S = 60.0
+"""Longest start of the workers."""
+POLL_S = 0.1
 SPARE_S = 10.0
 """Seconds of further writing, for calls that are in flight when a measurement ends."""
 
@@ -100,13 +105,24 @@ async def measure(database: ClickHouse, rows: int, writing_per_s: float, options
     return LookupTimes(rows, writing_per_s, baseline, alone, len(took), per_s)
 
 
+async def start_workers(system: Tally, settings: Settings) -> None:
+    """Start the workers, and wait until they have decided about an event."""
+    system.start()
+    before = await system.done()
+    async with Producer(settings) as producer:
+        await producer.emit(next(iter(Simulator(before))))
+    async with asyncio.timeout(READY_S):
+        while await system.done() == before:
+            await asyncio.sleep(POLL_S)
+
+
 async def while_writing(
     stack: Stack, settings: Settings, database: ClickHouse, rows: int, options: argparse.Namespace
 ) -> LookupTimes:
     """Measure while two workers store events at a rate."""
     async with sender(settings, options.write, START_S + options.seconds + SPARE_S, seed=rows) as load:
         system = Tally(stack, settings, database, 2, 0)
-        system.start()
+        await start_workers(system, settings)
         writing = asyncio.create_task(load.send())
         await asyncio.sleep(START_S)
         found = await measure(database, rows, options.write, options)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 from runtime.process.children import module_command
@@ -43,3 +44,4 @@ async def test_lookups_are_measured_however_short_the_time(tmp_path: Path) -> No
     found = json.loads((tmp_path / "lookup.json").read_text())
     assert [(each["rows"], each["writing_per_s"]) for each in found] == [(1000, 0), (1000, 500), (2000, 0), (2000, 500)]
     assert all(each["calls"] > 0 and each["per_s"] > 0 for each in found)
+    assert set(re.findall(r"(\d+) moved", said)) == {"0"}, "the load is on the partitions of its keys"
