@@ -326,6 +326,26 @@ def test_a_result_that_cannot_be_streamed_has_a_bound(http: httpx.Client) -> Non
     assert answer.headers["x-clickhouse-exception-code"] == "396"
 
 
+def test_a_reading_request_has_its_own_settings_and_database(http: httpx.Client, settings: Settings) -> None:
+    """Requests share sessions, one after another; neither a setting nor a failure of one is seen by the next."""
+    ask = "SELECT getSetting('max_block_size'), getSetting('readonly'), currentDatabase() FORMAT TSV"
+    mark = "SELECT getSetting('log_comment') FORMAT TSV"
+    for _ in range(3):
+        assert http.get("/", params={"query": ask}).text == "65409\t0\tdefault\n"
+        changed = {"max_block_size": "1000", "readonly": "1", "database": "system"}
+        assert http.get("/", params={"query": ask, **changed}).text == "1000\t1\tsystem\n"
+        assert http.get("/", params={"query": "SELECT throwIf(1) SETTINGS max_block_size = 2"}).status_code == 500
+    marks = {http.get("/", params={"query": mark, "query_id": name}).text for name in ("first", "second")}
+    assert len(marks) == 2, "each request is killed by its own mark"
+
+    database = {"database": f"gone_{settings.database}"}
+    assert http.post("/", content=f"CREATE DATABASE {database['database']}").status_code == 200
+    assert http.get("/", params={"query": "SELECT 1", **database}).text == "1\n"
+    assert http.post("/", content=f"DROP DATABASE {database['database']} SYNC").status_code == 200
+    refused = http.get("/", params={"query": "SELECT 1", **database})
+    assert refused.headers["x-clickhouse-exception-code"] == "81", "a kept session must notice that, too"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
 def test_merges_have_a_lower_priority_than_queries(client: Client, stack: Stack) -> None:
     """No other thread is lowered, such as one that a merge has started."""

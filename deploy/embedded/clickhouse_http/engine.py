@@ -1,31 +1,26 @@
-"""Engine with one session per request, so that settings cannot leak between requests.
-
-A session costs about 0.4 ms. Its methods block; `app.py` calls them from threads.
-"""
+"""Engine on one data directory. Its methods block; `app.py` calls them from threads."""
 
 import json
 import re
 import shutil
 from base64 import b64encode
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import chdb
 
-from deploy.embedded.clickhouse_http.errors import ErrorCode, error, from_engine
+from deploy.embedded.clickhouse_http.errors import ErrorCode, error
 from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
 from deploy.embedded.clickhouse_http.priority import lower_merges
-from deploy.embedded.clickhouse_http.statement import Statement, split_settings
+from deploy.embedded.clickhouse_http.session import ReadingSessions, Session, literal
+from deploy.embedded.clickhouse_http.statement import Statement, is_reading, split_settings
 from deploy.embedded.clickhouse_http.users import (
-    BACKUP_ROLE,
     StatementCaller,
     User,
     engine_config,
     engine_users,
-    identifier,
 )
 from runtime.private_file import write_private
 
@@ -33,9 +28,6 @@ _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=
 """A single merge thread: on the few cores of an embedded engine more threads would delay inserts and queries."""
 
 _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
-
-_MEMORY = {"max_memory_usage": str(4 * 1024**3)}
-"""Memory limit of one query, its formatted result included."""
 
 RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
 """Bounds of a result that cannot be streamed; the engine's error names the setting."""
@@ -47,74 +39,6 @@ _ONE_THREAD = {"max_threads": "1"}
 CHECKED_STATEMENTS = 1_024
 CHECKED_STATEMENT_CHARS = 8_192
 """Cached checks, and the longest cached statement: a check costs as much as a small query."""
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Raise the engine's errors as ClickHouseError."""
-    try:
-        yield
-    except (chdb.ChdbError, RuntimeError) as failed:
-        raise from_engine(failed) from failed
-
-
-class Session:
-    """Engine session of one request. Without a caller it is the front's own session, with all rights."""
-
-    def __init__(
-        self,
-        address: str,
-        caller: StatementCaller | None = None,
-        bounds: Mapping[str, str] | None = None,
-        *,
-        backup: bool = False,
-    ) -> None:
-        self._connection = chdb.connect(address)
-        # `kill` finds the query by its mark, because an embedded engine chooses query ids itself.
-        own, marked = {**_MEMORY, **(bounds or {})}, {"log_comment": caller.mark if caller else "front"}
-        try:
-            if caller is None:
-                self._set({**own, **marked})
-            elif caller.user.only_reads:
-                self._set({**own, **marked, "readonly": "1"})
-                self._set(caller.settings)  # the engine refuses any from here on
-            else:
-                self._set({**own, **caller.settings, **marked})
-            if caller is not None:
-                if caller.database:  # before the role: choosing a database needs no right, reading its tables does
-                    self._run(f"USE {identifier(caller.database)}")
-                self._run(f"SET ROLE {caller.user.role}{f', {BACKUP_ROLE}' if backup else ''}")
-        except BaseException:
-            self.close()
-            raise
-
-    def _set(self, settings: Mapping[str, str]) -> None:
-        if settings:
-            self._run("SET " + ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items()))
-
-    def _run(self, sql: str) -> None:
-        with _engine_errors():
-            self._connection.query(sql)
-
-    def query(self, sql: str, output_format: str, params: Mapping[str, str]) -> bytes:
-        """Run a statement to its end and return its whole result."""
-        with _engine_errors():
-            return bytes(self._connection.query(sql, output_format, params=dict(params)).bytes())
-
-    def write(self, sql: str) -> int:
-        """Run a statement that writes, and return the number of rows written."""
-        with _engine_errors():
-            return int(self._connection.query(sql).rows_written())
-
-    def stream(self, sql: str, output_format: str, params: Mapping[str, str]) -> Iterator[bytes]:
-        """Yield a SELECT's result block by block; closing the iterator cancels the query."""
-        with _engine_errors(), closing(self._connection.send_query(sql, output_format, params=dict(params))) as result:
-            for block in result:
-                yield bytes(block.bytes())
-
-    def close(self) -> None:
-        """End the session. Safe to call twice."""
-        self._connection.close()
 
 
 class Insert:
@@ -154,7 +78,7 @@ class Insert:
 def _from_file(insert: Statement, path: str) -> str:
     """Return the INSERT that reads its rows from a file."""
     head, settings = split_settings(insert.sql)
-    return f"{head} FROM INFILE {_literal(path)} COMPRESSION 'none' {settings} FORMAT {insert.format}"
+    return f"{head} FROM INFILE {literal(path)} COMPRESSION 'none' {settings} FORMAT {insert.format}"
 
 
 class Engine:
@@ -171,6 +95,7 @@ class Engine:
         self._spool = Path(f"{name}-spool")
         shutil.rmtree(self._spool, ignore_errors=True)  # files of a crashed process
         self._spool.mkdir(parents=True)
+        self._reading = ReadingSessions(self._address)
         self._keep_open = chdb.connect(self._address)  # the engine stays up between requests
         lower_merges(self._address)
         self._policy = StatementPolicy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
@@ -216,14 +141,24 @@ class Engine:
         """
         backup = self._needs_backup(caller, statement)
         at_once = statement.kind == "at_once"
-        session = Session(self._address, caller, RESULT_BOUNDS if at_once else None, backup=backup)
+        bounds = RESULT_BOUNDS if at_once else None
+        # A read-only user's session is for one request: nobody may change its mark.
+        shared = is_reading(statement.sql) and not caller.user.only_reads
+        session = (
+            self._reading.take(caller, bounds) if shared else Session(self._address, caller, bounds, backup=backup)
+        )
+        ended = False
         try:
             if at_once:
                 yield session.query(statement.sql, statement.format, params)
             else:
                 yield from session.stream(statement.sql, statement.format, params)
+            ended = True
         finally:
-            session.close()
+            if ended and shared:
+                self._reading.put(caller, bounds, session)
+            else:
+                session.close()
 
     def kill(self, mark: str) -> None:
         """Kill the query of a disconnected client, if it still runs."""
@@ -231,6 +166,7 @@ class Engine:
 
     def close(self) -> None:
         """Shut the engine down."""
+        self._reading.close()
         self._keep_open.close()
 
 
@@ -243,10 +179,6 @@ def _write_config(name: str, users: Sequence[User]) -> str:
     backups = Path(f"{name}-backups").absolute()
     write_private(folder / "config.xml", engine_config(backups, str(users_file)))
     return f"{folder}/config.xml"
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def summary(written_rows: int) -> str:
