@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
 from runtime.settings import Settings
+
+Number = TypeVar("Number", int, float)
 
 FOLDER = Path(".tally/bench")
 
@@ -43,6 +46,19 @@ def parser_of(name: str, description: str | None, example: str) -> argparse.Argu
     )
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of results and environments")
     return parser
+
+
+def at_least(least: float, kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """Return a parser of numbers from `least` on. It raises ValueError, which argparse reports."""
+
+    def number(text: str) -> Number:
+        value = kind(text)
+        if not least <= value < math.inf:
+            raise ValueError
+        return value
+
+    number.__name__ = f"number of at least {least}"  # argparse names it in its error
+    return number
 
 
 @contextmanager

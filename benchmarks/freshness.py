@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from benchmarks import command
 from benchmarks.load import SAMPLES, TICK_S, sender
+from benchmarks.meter import Meter
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
 from runtime.clickhouse import ClickHouse
@@ -42,6 +43,10 @@ class Freshness(NamedTuple):
     max_s: float
     most_parts: int
     """Maximum number of the table's parts, which many small inserts increase."""
+    clickhouse_cores: float
+    """CPU of ClickHouse, in cores: seconds of CPU per second. Less noisy than the times on a machine that is shared."""
+    worker_cores: float
+    """CPU of both workers, in cores."""
     remark: str
 
 
@@ -93,7 +98,11 @@ async def measure(
         watch = Watch(database, settings.database)
         tasks = [asyncio.create_task(watch.look()), asyncio.create_task(watch.count_parts())]
 
+        meter = Meter({"clickhouse": [stack.pid("clickhouse")], "workers": system.worker_pids})
+        meter.start()
+        begun = time.monotonic()
         sent_per_s = await load.send(watch.sent)
+        took_s, cpu_s = time.monotonic() - begun, meter.cpu_s()
         deadline = time.monotonic() + LONGEST_S
         while watch.waiting and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
@@ -103,7 +112,8 @@ async def measure(
         remark = await system.stop()
     p50, p99 = command.percentiles_of(watch.took_s)
     samples, most_s = len(watch.took_s), max(watch.took_s)
-    return Freshness(rate, sent_per_s, samples, p50, p99, most_s, watch.most_parts, remark)
+    cores = cpu_s["clickhouse"] / took_s, cpu_s["workers"] / took_s
+    return Freshness(rate, sent_per_s, samples, p50, p99, most_s, watch.most_parts, *cores, remark)
 
 
 async def run(options: argparse.Namespace) -> list[Freshness]:
@@ -123,8 +133,11 @@ def report(found: list[Freshness]) -> None:
     rows = []
     for each in found:
         times = (f"{seconds * 1000:.0f}" for seconds in (each.p50_s, each.p99_s, each.max_s))
-        rows.append((f"{each.rate:,.0f}", f"{each.sent_per_s:,.0f}", str(each.samples), *times, str(each.most_parts)))
-    command.show(["events/s wanted", "sent", "samples", "p50 ms", "p99 ms", "max ms", "most parts"], rows)
+        cores = (f"{value:.2f}" for value in (each.clickhouse_cores, each.worker_cores))
+        sent = f"{each.rate:,.0f}", f"{each.sent_per_s:,.0f}", str(each.samples)
+        rows.append((*sent, *times, str(each.most_parts), *cores))
+    columns = ["events/s wanted", "sent", "samples", "p50 ms", "p99 ms", "max ms", "most parts"]
+    command.show([*columns, "ClickHouse cores", "workers' cores"], rows)
 
 
 def main() -> None:

@@ -83,9 +83,9 @@ def _numbers(events: int, seed: int) -> Iterator[int]:
             fresh += 1
 
 
-def record_key(execution_id: str) -> bytes:
+def record_key(execution_id: str, namespace: str = NAMESPACE) -> bytes:
     """Return the key of an execution's records."""
-    return f"{NAMESPACE}:{execution_id}".encode()
+    return f"{namespace}:{execution_id}".encode()
 
 
 def partition_cache(partitions: int) -> Callable[[str], int]:

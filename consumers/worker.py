@@ -43,6 +43,7 @@ from runtime.errors import TallyError
 from runtime.expansions import Expansions
 from runtime.metrics_server import serve_metrics
 from runtime.migrate import check_partition_count, check_schema
+from runtime.process.priority import lower_priority
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from runtime.stuck import describe
@@ -176,6 +177,7 @@ def main() -> None:
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))
         log.configure(settings.log_format)
+        lower_priority(settings.worker_niceness)
         asyncio.run(run_worker(settings, instance=options.instance, until_caught_up=options.until_caught_up))
     except TallyError as error:
         logger.error("%s", error)

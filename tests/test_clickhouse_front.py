@@ -4,8 +4,11 @@ import asyncio
 import datetime as dt
 import gzip
 import socket
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -18,6 +21,8 @@ from lz4.frame import compress as lz4_compress  # type: ignore[attr-defined]
 
 from deploy.embedded.clickhouse_http.app import MAX_RUNNING
 from deploy.embedded.clickhouse_http.body import MAX_QUERY_BYTES
+from deploy.embedded.clickhouse_http.priority import MERGE_NICENESS
+from deploy.embedded.stack import Stack
 from runtime.faults.clickhouse import error_code
 from runtime.settings import Settings
 from tests.waiting import eventually
@@ -41,6 +46,16 @@ def client(settings: Settings) -> Iterator[Client]:
 def http(settings: Settings) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=settings.clickhouse.get_secret_value(), timeout=DEADLINE_S) as opened:
         yield opened
+
+
+def niceness(pid: int) -> dict[str, set[int]]:
+    """The niceness of a process's threads, by their names without numbers."""
+    found: dict[str, set[int]] = {}
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            name, _, fields = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+            found.setdefault(name.rstrip("0123456789"), set()).add(int(fields.split()[16]))
+    return found
 
 
 def raw_head(settings: Settings, path: str, length: int) -> bytes:
@@ -322,3 +337,32 @@ def test_a_large_result_is_streamed(client: Client) -> None:
 def test_a_result_that_cannot_be_streamed_has_a_bound(http: httpx.Client) -> None:
     answer = http.post("/", content="SELECT randomPrintableASCII(1000) FROM numbers(1000000) FORMAT JSON")
     assert answer.headers["x-clickhouse-exception-code"] == "396"
+
+
+def test_a_reading_request_has_its_own_settings_and_database(http: httpx.Client, settings: Settings) -> None:
+    """Requests share sessions, one after another; neither a setting nor a failure of one is seen by the next."""
+    ask = "SELECT getSetting('max_block_size'), getSetting('readonly'), currentDatabase() FORMAT TSV"
+    for _ in range(3):
+        assert http.get("/", params={"query": ask}).text == "65409\t0\tdefault\n"
+        changed = {"max_block_size": "1000", "readonly": "1", "database": "system"}
+        assert http.get("/", params={"query": ask, **changed}).text == "1000\t1\tsystem\n"
+        assert http.get("/", params={"query": "SELECT throwIf(1) SETTINGS max_block_size = 2"}).status_code == 500
+
+    database = {"database": f"gone_{settings.database}"}
+    assert http.post("/", content=f"CREATE DATABASE {database['database']}").status_code == 200
+    assert http.get("/", params={"query": "SELECT 1", **database}).text == "1\n"
+    assert http.post("/", content=f"DROP DATABASE {database['database']} SYNC").status_code == 200
+    refused = http.get("/", params={"query": "SELECT 1", **database})
+    assert refused.headers["x-clickhouse-exception-code"] == "81", "a kept session must notice that, too"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux only")
+def test_merges_have_a_lower_priority_than_queries(client: Client, stack: Stack) -> None:
+    """No other thread is lowered, such as one that a merge has started."""
+    make_table(client)
+    for number in range(3):
+        client.command(f"INSERT INTO t (a) SELECT {number}")
+    client.command("OPTIMIZE TABLE t FINAL")
+    found = niceness(stack.pid("clickhouse"))
+    assert found.pop("MergeMutate") == {MERGE_NICENESS}
+    assert {each for values in found.values() for each in values if each > 0} == set()

@@ -17,6 +17,7 @@ import chdb
 
 from deploy.embedded.clickhouse_http.errors import ErrorCode, error
 from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
+from deploy.embedded.clickhouse_http.priority import lower_merges
 from deploy.embedded.clickhouse_http.session import Session, SessionPool, literal
 from deploy.embedded.clickhouse_http.statement import Statement, is_select, split_settings
 from deploy.embedded.clickhouse_http.users import StatementCaller, User, engine_config, engine_users
@@ -29,6 +30,10 @@ _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
 """Bounds of a result that cannot be streamed; the engine's error names the setting."""
+
+SMALL_BYTES = 4 * 1024 * 1024
+"""Size of rows up to which an insert runs in one thread: further threads cost more than they save."""
+_ONE_THREAD = {"max_threads": "1"}
 
 CHECKED_STATEMENTS = 1_024
 CHECKED_STATEMENT_CHARS = 8_192
@@ -54,9 +59,9 @@ class Insert:
 
     def finish(self, last: bytes) -> int:
         """Append the last bytes, insert the rows and return their number."""
-        session = Session(self._address, self._caller)
+        self._file.write(last)
+        session = Session(self._address, self._caller, _ONE_THREAD if self._file.tell() <= SMALL_BYTES else None)
         try:
-            self._file.write(last)
             self._file.seek(0)
             # By its descriptor, because the engine treats braces and stars in a path as a pattern.
             return session.write(_from_file(self._statement, f"/dev/fd/{self._file.fileno()}"))
@@ -91,6 +96,7 @@ class Engine:
         self._spool.mkdir(parents=True)
         self._sessions = SessionPool(self._address)
         self._keep_open = chdb.connect(self._address)  # the engine stays up between requests
+        lower_merges(self._address)
         self._policy = StatementPolicy(self._ask("SELECT name FROM system.table_functions", {}).decode().split())
         self._check_short = lru_cache(CHECKED_STATEMENTS)(self._check)
 
