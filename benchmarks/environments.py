@@ -75,7 +75,7 @@ def _flink(folder: Path, _cache_dir: Path) -> Environment:
     java, compiler = _program("java"), _program("javac")
     found = _jars("Flink", PEERS / "flink-jars.txt", FLINK_MB, folder)
     classes = folder / "flink-classes"
-    options = ["-nowarn", "-d", str(classes), "-cp", f"{found}/*", str(PEERS / "FlinkJob.java")]
+    options = ["-nowarn", "-d", str(classes), "-cp", f"{found}/*", *map(str, PEERS.glob("*.java"))]
     done = subprocess.run([compiler, *options], capture_output=True, text=True, check=False)
     if done.returncode:
         raise PeerUnavailable(f"javac (17 or newer is needed) refused the job: {done.stderr.strip()}")

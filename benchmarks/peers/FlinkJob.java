@@ -1,30 +1,21 @@
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.net.URI;
-import java.net.URLEncoder;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.Arrays;
-import java.util.Base64;
-import java.util.concurrent.CompletableFuture;
+import java.util.List;
+import java.util.Set;
 import java.util.concurrent.atomic.LongAdder;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.functions.RichFilterFunction;
-import org.apache.flink.api.common.operators.ProcessingTimeService;
 import org.apache.flink.api.common.serialization.AbstractDeserializationSchema;
 import org.apache.flink.api.common.state.StateTtlConfig;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeinfo.Types;
-import org.apache.flink.api.connector.sink2.Sink;
-import org.apache.flink.api.connector.sink2.SinkWriter;
-import org.apache.flink.api.connector.sink2.WriterInitContext;
 import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.connector.kafka.source.KafkaSource;
@@ -41,7 +32,6 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
  */
 public final class FlinkJob {
     static final LongAdder DONE = new LongAdder();
-    static final long FLUSH_MS = 1_000;
 
     public static void main(String[] arguments) throws Exception {
         Configuration options = new Configuration();
@@ -63,7 +53,7 @@ public final class FlinkJob {
         job.fromSource(source, WatermarkStrategy.noWatermarks(), "kafka")
                 .keyBy(event -> event.f0, Types.STRING)
                 .filter(new FirstOfKey())
-                .sinkTo(new ClickHouse());
+                .sinkTo(new ClickHouseSink());
         Thread progress = new Thread(FlinkJob::report);
         progress.setDaemon(true);
         progress.start();
@@ -87,6 +77,11 @@ public final class FlinkJob {
 
     /** Deserializer of events into their key and their row in RowBinary, which shuffle and sink then only copy. */
     static final class Rows extends AbstractDeserializationSchema<Tuple2<String, byte[]>> {
+        private static final List<String> COLUMNS = List.of(
+                "interaction_id", "feature_id", "interaction_type", "position", "metadata", "user_id", "session_id",
+                "execution_id", "retriever_id", "query_snapshot", "document_score", "result_set_size", "feature_uri");
+        private static final Set<Integer> NULLABLE = Set.of(5, 6, 7, 8, 10, 11, 12);
+        private static final int FEATURE = 1, TYPES = 2, EXECUTION = 7, SCORE = 10;
         private transient JsonFactory json;
 
         Rows() {
@@ -100,100 +95,69 @@ public final class FlinkJob {
 
         @Override
         public Tuple2<String, byte[]> deserialize(byte[] value) throws IOException {
-            String id = null, feature = null, user = null, session = null, execution = null, retriever = null;
-            String uri = null, types = null;
-            byte[] metadata = {}, query = {};
-            Row typeList = new Row();
-            int position = 0, typeCount = 0;
-            Double score = null;
-            Integer size = null;
+            byte[][] fields = new byte[COLUMNS.size()][];
             try (JsonParser in = json.createParser(value)) {
                 in.nextToken();
                 while (in.nextToken() == JsonToken.FIELD_NAME) {
-                    String name = in.currentName();
-                    boolean isNull = in.nextToken() == JsonToken.VALUE_NULL;
-                    switch (isNull ? "" : name) {
-                        case "interaction_id" -> id = in.getText();
-                        case "feature_id" -> feature = in.getText();
-                        case "interaction_type" -> {
-                            while (in.nextToken() != JsonToken.END_ARRAY) {
-                                types = types == null ? in.getText() : types + "," + in.getText();
-                                typeList.text(in.getText());
-                                typeCount++;
-                            }
-                        }
-                        case "position" -> position = in.getIntValue();
-                        case "metadata" -> metadata = raw(in, value);
-                        case "user_id" -> user = in.getText();
-                        case "session_id" -> session = in.getText();
-                        case "execution_id" -> execution = in.getText();
-                        case "retriever_id" -> retriever = in.getText();
-                        case "query_snapshot" -> query = raw(in, value);
-                        case "document_score" -> score = in.getDoubleValue();
-                        case "result_set_size" -> size = in.getIntValue();
-                        case "feature_uri" -> uri = in.getText();
-                        default -> in.skipChildren();
+                    int column = COLUMNS.indexOf(in.currentName());
+                    if (in.nextToken() == JsonToken.VALUE_NULL || column < 0) {
+                        in.skipChildren();
+                    } else {
+                        fields[column] = encoded(in, column, value);
                     }
                 }
             }
-            Row row = new Row();
-            row.text(id).text(feature).length(typeCount).writeBytes(typeList.toByteArray());
-            row.int32(position).bytes(metadata).optional(user).optional(session).optional(execution).optional(retriever);
-            row.bytes(query).write(score == null ? 1 : 0);
-            if (score != null) {
-                row.int64(Double.doubleToLongBits(score));
+            ByteArrayOutputStream row = new ByteArrayOutputStream(512);
+            for (int column = 0; column < fields.length; column++) {
+                if (NULLABLE.contains(column)) {
+                    row.write(fields[column] == null ? 1 : 0);
+                }
+                if (fields[column] != null) {
+                    row.writeBytes(fields[column]);
+                }
             }
-            row.write(size == null ? 1 : 0);
-            if (size != null) {
-                row.int32(size);
+            return Tuple2.of(text(fields[EXECUTION]) + text(fields[FEATURE]) + text(fields[TYPES]), row.toByteArray());
+        }
+
+        private static byte[] encoded(JsonParser in, int column, byte[] value) throws IOException {
+            switch (in.currentToken()) {
+                case VALUE_STRING:
+                    return sized(in.getText().getBytes(StandardCharsets.UTF_8));
+                case START_OBJECT:
+                    int from = (int) in.currentTokenLocation().getByteOffset();
+                    in.skipChildren();
+                    return sized(Arrays.copyOfRange(value, from, (int) in.currentLocation().getByteOffset()));
+                case START_ARRAY:
+                    ByteArrayOutputStream texts = new ByteArrayOutputStream();
+                    int count = 0;
+                    for (; in.nextToken() != JsonToken.END_ARRAY; count++) {
+                        texts.writeBytes(sized(in.getText().getBytes(StandardCharsets.UTF_8)));
+                    }
+                    return join(count, texts.toByteArray());
+                default:
+                    ByteBuffer number = ByteBuffer.allocate(column == SCORE ? 8 : 4).order(ByteOrder.LITTLE_ENDIAN);
+                    return (column == SCORE ? number.putDouble(in.getDoubleValue()) : number.putInt(in.getIntValue()))
+                            .array();
             }
-            row.optional(uri);
-            return Tuple2.of(execution + "|" + feature + "|" + types, row.toByteArray());
         }
 
-        private static byte[] raw(JsonParser in, byte[] value) throws IOException {
-            int from = (int) in.currentTokenLocation().getByteOffset();
-            in.skipChildren();
-            return Arrays.copyOfRange(value, from, (int) in.currentLocation().getByteOffset());
-        }
-    }
-
-    /** Row in ClickHouse's format RowBinary. */
-    static final class Row extends ByteArrayOutputStream {
-        Row() {
-            super(512);
+        private static byte[] sized(byte[] bytes) {
+            return join(bytes.length, bytes);
         }
 
-        Row length(int length) {
-            for (; length >= 128; length >>>= 7) {
-                write(length & 127 | 128);
+        /** Return the bytes after a size in LEB128. */
+        private static byte[] join(int size, byte[] bytes) {
+            ByteArrayOutputStream joined = new ByteArrayOutputStream(bytes.length + 5);
+            for (; size >= 128; size >>>= 7) {
+                joined.write(size & 127 | 128);
             }
-            write(length);
-            return this;
+            joined.write(size);
+            joined.writeBytes(bytes);
+            return joined.toByteArray();
         }
 
-        Row bytes(byte[] bytes) {
-            length(bytes.length).writeBytes(bytes);
-            return this;
-        }
-
-        Row text(String text) {
-            return bytes(text.getBytes(StandardCharsets.UTF_8));
-        }
-
-        Row optional(String text) {
-            write(text == null ? 1 : 0);
-            return text == null ? this : text(text);
-        }
-
-        Row int32(int number) {
-            writeBytes(ByteBuffer.allocate(4).order(ByteOrder.LITTLE_ENDIAN).putInt(number).array());
-            return this;
-        }
-
-        Row int64(long number) {
-            writeBytes(ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(number).array());
-            return this;
+        private static String text(byte[] field) {
+            return field == null ? "" : new String(field, StandardCharsets.ISO_8859_1);
         }
     }
 
@@ -217,75 +181,5 @@ public final class FlinkJob {
             seen.update(true);
             return true;
         }
-    }
-
-    /** Sink that inserts rows in batches: one is sent while the next one is gathered. */
-    static final class ClickHouse implements Sink<Tuple2<String, byte[]>> {
-        @Override
-        public SinkWriter<Tuple2<String, byte[]>> createWriter(WriterInitContext context) {
-            return new Writer(context.getProcessingTimeService());
-        }
-    }
-
-    static final class Writer implements SinkWriter<Tuple2<String, byte[]>> {
-        private final HttpClient http = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
-        private final HttpRequest.Builder request;
-        private final ProcessingTimeService timer;
-        private ByteArrayOutputStream rows = new ByteArrayOutputStream();
-        private final int rowsPerInsert = Integer.parseInt(option("rows_per_insert"));
-        private int count;
-        private CompletableFuture<Void> sent = CompletableFuture.completedFuture(null);
-
-        Writer(ProcessingTimeService timer) {
-            URI server = URI.create(option("clickhouse"));
-            String insert = "INSERT INTO " + option("table") + " FORMAT RowBinary";
-            String query = "/?query=" + URLEncoder.encode(insert, StandardCharsets.UTF_8);
-            String login = Base64.getEncoder().encodeToString(server.getUserInfo().getBytes(StandardCharsets.UTF_8));
-            request = HttpRequest.newBuilder(URI.create("http://" + server.getHost() + ":" + server.getPort() + query))
-                    .header("Authorization", "Basic " + login);
-            this.timer = timer;
-            registerTimer();
-        }
-
-        private void registerTimer() {
-            timer.registerTimer(timer.getCurrentProcessingTime() + FLUSH_MS, at -> {
-                send();
-                registerTimer();
-            });
-        }
-
-        @Override
-        public void write(Tuple2<String, byte[]> event, Context context) {
-            rows.writeBytes(event.f1);
-            if (++count >= rowsPerInsert) {
-                send();
-            }
-        }
-
-        private void send() {
-            sent.join();
-            if (count == 0) {
-                return;
-            }
-            int inserted = count;
-            HttpRequest insert = request.copy().POST(HttpRequest.BodyPublishers.ofByteArray(rows.toByteArray())).build();
-            sent = http.sendAsync(insert, HttpResponse.BodyHandlers.ofString()).thenAccept(answer -> {
-                if (answer.statusCode() != 200) {
-                    throw new IllegalStateException("ClickHouse refused rows: " + answer.body());
-                }
-                DONE.add(inserted);
-            });
-            rows.reset();
-            count = 0;
-        }
-
-        @Override
-        public void flush(boolean endOfInput) {
-            send();
-            sent.join();
-        }
-
-        @Override
-        public void close() {}
     }
 }

@@ -1,4 +1,4 @@
-"""Apache Flink: creates the table, and becomes the Java process of `FlinkJob.java`, the job itself.
+"""Apache Flink: creates the table, and becomes the Java process of `FlinkJob.java`, the job.
 
 It runs in the project's environment; options are read as JSON, progress is written as JSON lines.
 """

@@ -94,7 +94,7 @@ def main() -> None:
             time.sleep(0.1)
 
     threading.Thread(target=report, daemon=True).start()
-    pw.run(monitoring_level=pw.MonitoringLevel.NONE)
+    pw.run(monitoring_level=pw.MonitoringLevel.NONE, default_logging=False)
 
 
 if __name__ == "__main__":
