@@ -352,7 +352,7 @@ def test_a_reading_request_has_its_own_settings_and_database(http: httpx.Client,
     assert http.post("/", content=f"CREATE DATABASE {database['database']}").status_code == 200
     assert http.get("/", params={"query": "SELECT 1", **database}).text == "1\n"
     assert http.post("/", content=f"DROP DATABASE {database['database']} SYNC").status_code == 200
-    refused = http.get("/", params={"query": "SELECT 1", **database})
+    refused = http.get("/", params={"query": "SELECT * FROM interactions", **database})
     assert refused.headers["x-clickhouse-exception-code"] == "81", "a kept session must notice that, too"
 
 
