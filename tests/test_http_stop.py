@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.types import Receive, Scope, Send
 
@@ -42,7 +43,7 @@ def response_to(connection: socket.socket, request: bytes) -> bytes:
 
 def ask_until_closed(port: int, count: Callable[[], None]) -> str:
     """Make requests on one connection until a response announces its end. Return how it ended."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         while True:
             response = response_to(connection, REQUEST)
             if not response:
@@ -67,13 +68,16 @@ async def test_a_stop_under_load_breaks_no_request() -> None:
     async def has_started() -> bool:
         return server.started
 
-    with listening_sockets("127.0.0.1", port) as sockets:
+    # The event loop's own threads are fewer than the clients, and the wait for a condition needs one of them.
+    with listening_sockets("127.0.0.1", port) as sockets, ThreadPoolExecutor(CLIENTS) as threads:
         serving = asyncio.create_task(server.serve(sockets))
         await eventually_async(has_started)
-        asking = asyncio.gather(*(asyncio.to_thread(ask_until_closed, port, count) for _ in range(CLIENTS)))
-        await eventually_async(have_begun)
-        server.stop()
-        ends = await asking
+        asked = [asyncio.wrap_future(threads.submit(ask_until_closed, port, count)) for _ in range(CLIENTS)]
+        try:
+            await eventually_async(have_begun)
+        finally:
+            server.stop()
+        ends = await asyncio.gather(*asked)
         await serving
     assert ends == ["announced"] * CLIENTS
 

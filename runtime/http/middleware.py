@@ -53,7 +53,6 @@ class RequestMiddleware:
         self._in_flight = 0
         self._new_ids = _random_ids()
         self._metrics = _RequestMetrics()
-        REQUESTS_IN_FLIGHT.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -63,11 +62,13 @@ class RequestMiddleware:
         given = headers_of(scope).get(_REQUEST_ID)
         record = _RequestRecord(scope, send, given if given and _GIVEN_ID.fullmatch(given) else next(self._new_ids))
         self._in_flight += 1
+        REQUESTS_IN_FLIGHT.set(self._in_flight)
         try:
             serve = self._trace if self._traces.is_enabled else self._serve
             await serve(scope, receive, record)
         finally:
             self._in_flight -= 1
+            REQUESTS_IN_FLIGHT.set(self._in_flight)
             for release in scope.get(ON_COMPLETE, ()):
                 release()
             seconds = time.perf_counter() - record.at
