@@ -19,6 +19,7 @@ rules for all of them:
 | events | `scan`, `scan_or_validate`, `select`, `read_text` | `Columns`, `Scanned`, `SPAN_AT`, `NUMBER_AT` |
 | keys | `hash_dedup_keys`, `hash_partition_keys` | |
 | request bodies | `count_commas` | |
+| records to send | `encode_records` | `OutgoingEvents`, `EncodedRecords` |
 | Native columns | `encode_texts`, `encode_ids`, `read_scores` | `TextColumn` |
 | claims | | `ClaimIndex`, `Fingerprints`, `SLICE_BITS`, `SLICE_MASK` |
 | machine code | `remove_outdated`, `release_compiler` | |
@@ -29,6 +30,7 @@ Of `record_format` others use the constants: columns of rows, flaws of records, 
 from kernels import record_format
 from kernels.claim_index import SLICE_BITS, SLICE_MASK, ClaimIndex, Fingerprints
 from kernels.compiled import release_compiler, remove_outdated
+from kernels.encode_records import EncodedRecords, OutgoingEvents, encode_records
 from kernels.native_columns import TextColumn, encode_ids, encode_texts, read_scores
 from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_batches
 from kernels.record_format import Bytes, Headers, Integers, MalformedHeaders, read_headers

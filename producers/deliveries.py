@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -11,6 +11,9 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from producers import batches
 from producers.partitions import key_hash
 from runtime.errors import RecordRefused, TallyError
+
+if TYPE_CHECKING:
+    from kernels.boundary import EncodedRecords
 
 SMALL_BYTES = 64 * 1024
 """Size that no topic refuses, unless it is being expanded and accepts no records (`tally topic expand`). A larger
@@ -135,3 +138,18 @@ class Packing:
         self._open[partition] = batch
         self._done.append(batch)
         return batch
+
+
+def encoded_deliveries(encoded: "EncodedRecords", deadline: float) -> list[Delivery]:
+    """Return a delivery for each encoded batch."""
+    new_future = asyncio.get_running_loop().create_future
+    return [
+        Delivery(partition, batches.EncodedBatch(encoded, number), deadline, new_future())
+        for number, partition in enumerate(encoded.partitions.tolist())
+    ]
+
+
+async def error_of(sent: Delivery | TallyError) -> TallyError | None:
+    """Wait for the outcome of a batch, and return its error, None once Kafka has it."""
+    outcome = await sent.outcome if isinstance(sent, Delivery) else sent
+    return outcome if isinstance(outcome, TallyError) else None

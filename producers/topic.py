@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -26,11 +26,22 @@ from aiokafka.errors import (
 
 from producers import batches
 from producers.clients import ProducerClients
-from producers.deliveries import BatchMetadata, Delivery, OutgoingRecord, Packing, Placed, RecordMetadata
+from producers.deliveries import (
+    BatchMetadata,
+    Delivery,
+    OutgoingRecord,
+    Packing,
+    Placed,
+    RecordMetadata,
+    encoded_deliveries,
+)
 from runtime.errors import RecordRefused, TallyError, Unavailable, reason_of
 from runtime.rounds import Rounds
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait, start
+
+if TYPE_CHECKING:
+    from kernels.boundary import EncodedRecords
 
 ROUND_PATIENCE_S = 0.1
 """Longest time that a round waits for the acknowledgement of its batches before the next one begins."""
@@ -57,6 +68,7 @@ class _Sending(NamedTuple):
     """Records of one call, which wait for the next round."""
 
     records: Sequence[OutgoingRecord]
+    encoded: "EncodedRecords | None"
     future: "asyncio.Future[Any]"
 
 
@@ -128,29 +140,49 @@ class TopicWriter:
 
     async def send(self, records: Sequence[OutgoingRecord]) -> list[Placed | TallyError]:
         """Pack records into batches in the next round. Return the place of each, or why it was not sent."""
-        sending = _Sending(records, asyncio.get_running_loop().create_future())
+        sending = _Sending(records, None, asyncio.get_running_loop().create_future())
         self._rounds.add(sending)
         placed: list[Placed | TallyError] = await sending.future
         return placed
+
+    async def send_encoded(self, encoded: "EncodedRecords") -> list[Delivery | TallyError]:
+        """Send encoded batches in the next round. Return the delivery of each, or why it was not sent."""
+        sending = _Sending((), encoded, asyncio.get_running_loop().create_future())
+        self._rounds.add(sending)
+        deliveries: list[Delivery | TallyError] = await sending.future
+        return deliveries
+
+    async def partition_count(self) -> int:
+        """Return the number of partitions, at most METADATA_MAX_AGE_MS old. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                return len(await self._client.partitions_for(self._name))
+        except (KafkaError, TimeoutError) as error:
+            raise self._fault(error) from error
 
     async def _serve(self, sendings: list[_Sending]) -> None:
         """Serve a round: pack all records, send the batches, and wait for them, but not for long."""
         deadline = asyncio.get_running_loop().time() + self._timeout_ms / 1000
         try:
-            async with asyncio.timeout_at(deadline):
-                partitions = len(await self._client.partitions_for(self._name))
-        except (KafkaError, TimeoutError) as error:
-            fault = self._fault(error)
+            partitions = await self.partition_count()
+        except TallyError as fault:
             for sending in sendings:
-                _resolve(sending, [fault] * len(sending.records))
+                _resolve(
+                    sending, [fault] * (len(sending.encoded.partitions) if sending.encoded else len(sending.records))
+                )
             return
-        packing = Packing(self._client, partitions, deadline, self._max_bytes)
+        packing, sent = Packing(self._client, partitions, deadline, self._max_bytes), list[Delivery]()
         for sending in sendings:
-            _resolve(sending, packing.place_all(sending.records))
+            if sending.encoded is None:
+                _resolve(sending, packing.place_all(sending.records))
+            else:
+                deliveries = encoded_deliveries(sending.encoded, deadline)
+                sent += self._hand_over(deliveries)
+                _resolve(sending, deliveries)
             if packing.records >= RECORDS_BETWEEN_PAUSES:
-                self._hand_over(packing.take())
+                sent += self._hand_over(packing.take())
                 await asyncio.sleep(0)
-        sent = self._hand_over(packing.take())
+        sent += self._hand_over(packing.take())
         if sent:
             await asyncio.wait([each.outcome for each in sent], timeout=ROUND_PATIENCE_S)
 
@@ -239,9 +271,9 @@ class TopicWriter:
             self._send_next(each)
 
 
-def _resolve(sending: _Sending, placed: "list[Placed | TallyError]") -> None:
+def _resolve(sending: _Sending, results: Sequence[Placed | Delivery | TallyError]) -> None:
     if not sending.future.done():  # cancelled by a caller that left; its records are sent all the same
-        sending.future.set_result(placed)
+        sending.future.set_result(results)
 
 
 def _metadata_of(acknowledged: Any) -> BatchMetadata:

@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.producer.transaction_manager import TransactionManager
 from pydantic import SecretStr
 
+from producers.partitions import partition_of
 from producers.topic import TopicWriter
 from readers.overview import read_lag
 from runtime.errors import RecordRefused, Unavailable
@@ -462,3 +463,49 @@ async def test_many_batches_of_one_partition_all_arrive(lab: Lab, api: httpx.Asy
     batch = {"interactions": [EVENT | {"feature_id": f"d{n}", "metadata": {"x": "y" * 2_000}} for n in range(50)]}
     answers = await asyncio.gather(*(api.post(f"{PATH}/batch", json=batch) for _ in range(60)))
     assert {(answer.status_code, answer.json().get("created")) for answer in answers} == {(200, 50)}
+
+
+async def test_a_large_batch_is_encoded_together(lab: Lab, api: httpx.AsyncClient) -> None:
+    """Events that the scanner, the validator or nobody accepts, on all partitions, with and without an execution."""
+    kinds: list[dict[str, Any]] = [
+        {"execution_id": "e"},
+        {"session_id": "s é"},
+        {"user_id": '\u20ac "x"'},
+        {},
+        {"occurred_at": "2026-01-01 00:00:00.5 +0100"},
+        {"position": -1},
+    ]
+    base = {"feature_id": "d", "interaction_type": ["view"], "position": 0}
+    sent = [
+        base | {name: f"{value}{n}" if name.endswith("_id") else value for name, value in kinds[n % 6].items()}
+        for n in range(600)
+    ]
+    answer = (await api.post(f"{PATH}/batch", content=json.dumps({"interactions": sent}))).json()
+    assert (answer["created"], answer["failed"]) == (500, 100)
+    assert [each["index"] for each in answer["results"]] == list(range(600))
+    assert [each["status"] for each in answer["results"]] == (["created"] * 5 + ["failed"]) * 100
+    assert answer["errors"][0].startswith("5: position")
+    counts = await lab.drain()
+    assert (counts.stored, counts.moved, counts.rejected) == (500, 0, 0)
+    by_id = {each["interaction_id"]: n for n, each in enumerate(answer["results"]) if each["interaction_id"]}
+    rows = await lab.rows("SELECT interaction_id, execution_id, session_id, user_id FROM interactions")
+    assert len(rows) == len(by_id) == 500
+    for interaction_id, *found in rows:
+        wanted = sent[by_id[interaction_id]]
+        assert found == [wanted.get(name) for name in ("execution_id", "session_id", "user_id")]
+
+
+async def test_a_large_batch_names_the_events_that_kafka_did_not_take(
+    lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TopicWriter.send_encoded
+
+    async def fail_first(self: TopicWriter, encoded: Any) -> Any:
+        return [Unavailable("one leader is away"), *(await real(self, encoded))[1:]]
+
+    monkeypatch.setattr(TopicWriter, "send_encoded", fail_first)
+    batch = [EVENT | {"execution_id": f"e{n}"} for n in range(200)]
+    answer = (await api.post(f"{PATH}/batch", json={"interactions": batch})).json()
+    partitions = [partition_of(f"default:e{n}".encode(), lab.settings.partitions) for n in range(200)]
+    wanted = ["failed" if each == min(partitions) else "created" for each in partitions]
+    assert [each["status"] for each in answer["results"]] == wanted

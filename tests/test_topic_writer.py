@@ -136,7 +136,7 @@ async def test_an_unknown_version_of_the_client_sends_batches_its_public_way(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(batches, "__version__", "0.99.0")
-    batches._is_known.cache_clear()
+    batches.is_known.cache_clear()
     try:
         async with Producer(lab.settings) as producer:
             results = [each async for each in producer.emit_many(click(f"d{number}") for number in range(1_000))]
@@ -144,7 +144,7 @@ async def test_an_unknown_version_of_the_client_sends_batches_its_public_way(
         assert (await lab.drain()).stored == 1_000
         assert "aiokafka 0.99.0 is unknown" in caplog.text
     finally:
-        batches._is_known.cache_clear()
+        batches.is_known.cache_clear()
 
 
 @given(st.binary(max_size=80))

@@ -13,9 +13,9 @@ from producers.deliveries import OutgoingRecord
 from schemas.interaction import INTERACTION_TYPES
 from schemas.wire import ValidEvent, partition_key
 
-_MAX_VERBATIM_BYTES = 16 * 1024
+MAX_VERBATIM_BYTES = 16 * 1024
 """Largest event that keeps its text: blanks cost the client nothing, and every reader much."""
-_ID_KEY = b'"interaction_id"'
+ID_KEY = b'"interaction_id"'
 _KEY_FIELDS = np.array([SPAN_AT[name] for name in ("feature_id", "execution_id", "session_id", "user_id")])
 _OCCURRED_AT = NUMBER_AT["occurred_at"]
 
@@ -52,10 +52,10 @@ def scan_texts(texts: Iterable[bytes | Raw], max_bytes: int) -> list[AcceptedEve
 
     It also stands for events that may have an id, and for those of more than `max_bytes`.
     """
-    most = min(max_bytes, _MAX_VERBATIM_BYTES)
+    most = min(max_bytes, MAX_VERBATIM_BYTES)
     texts = [bytes(each) if len(each) <= most else b"" for each in texts]
     joined = b"".join(texts)
-    sizes = np.array([len(each) for each in texts])
+    sizes = np.array([len(each) for each in texts], np.int64)
     ends = np.cumsum(sizes)
     columns, sure = scan(np.frombuffer(joined, np.uint8), ends - sizes, ends)
     spans, times = columns.spans[:, _KEY_FIELDS].tolist(), columns.numbers[:, _OCCURRED_AT].tolist()
@@ -63,7 +63,7 @@ def scan_texts(texts: Iterable[bytes | Raw], max_bytes: int) -> list[AcceptedEve
     types = columns.types[: type_ends[-1]].tolist()  # the array has room for more than there are
     events = list[AcceptedEvent | None]()
     for row, (text, is_sure, keys, occurred_ms) in enumerate(zip(texts, sure.tolist(), spans, times, strict=True)):
-        if not is_sure or text[:1] != b"{" or _ID_KEY in text:
+        if not is_sure or text[:1] != b"{" or ID_KEY in text:
             events.append(None)
             continue
         feature, execution, session, user = [_text_at(joined, span) for span in keys]

@@ -11,6 +11,7 @@ from msgspec import Raw
 
 from kernels.boundary import count_commas
 from producers.collector.accepted import AcceptedEvent, scan_texts
+from producers.collector.bulk import encode_bulk
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
@@ -59,7 +60,7 @@ class RequestValidator:
     async def validate_all(self, items: Sequence[Raw]) -> list[AcceptedEvent | Sequence[Rejection]]:
         """Validate many events, each by itself. An event that the scanner accepts keeps its text."""
         found: list[AcceptedEvent | Sequence[Rejection] | None] = [
-            *await _run_by_size(sum(map(len, items)), partial(scan_texts, max_bytes=self._event_bytes), items)
+            *await run_by_size(sum(map(len, items)), partial(scan_texts, max_bytes=self._event_bytes), items)
         ]
         for index, item in enumerate(items):
             if found[index] is None:
@@ -73,7 +74,7 @@ class RequestValidator:
         lists = 1
         if await self._turns.run(len(body), partial(self._is_unusual, body)):
             # Counted before they are parsed: 10 MiB of numbers would become half a gigabyte of objects.
-            others, more_items = await _run_by_size(len(body), count_commas, body)
+            others, more_items = await run_by_size(len(body), count_commas, body)
             self._check_count(1 + more_items)
             lists += others
         try:
@@ -139,10 +140,12 @@ def error_of_item(index: int, rejections: Sequence[Rejection]) -> str:
 
 def precompile() -> None:
     """Compile functions that numba compiles at first use, so that no request waits for it."""
-    scan_texts([b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}'], LARGE_BYTES)
+    event = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}'
+    scan_texts([event], LARGE_BYTES)
+    encode_bulk([Raw(event)], LARGE_BYTES, 1, "n", [])
     count_commas(b"[]")
 
 
-async def _run_by_size(size: int, work: Callable[[Input], Result], given: Input) -> Result:
+async def run_by_size(size: int, work: Callable[[Input], Result], given: Input) -> Result:
     """Run compiled work, in a thread when its input is large."""
     return work(given) if size < LARGE_BYTES else await asyncio.to_thread(work, given)

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
+from producers import batches
 from producers.collector.accepted import AcceptedEvent
 from producers.collector.budget import InFlightBudget, Reservation
+from producers.collector.bulk import MIN_EVENTS, Bulk, encode_bulk
 from producers.collector.creates import Create, Created, Creates
-from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all
+from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all, run_by_size
 from producers.collector.hints import DuplicateHints
-from producers.deliveries import OutgoingRecord
+from producers.deliveries import OutgoingRecord, error_of
 from producers.topic import TopicWriter
 from runtime import traces
 from runtime.errors import RecordRefused, TallyError, Unavailable
@@ -38,10 +41,16 @@ NOT_ACKNOWLEDGED = (
 
 
 class _ValidatedItems(NamedTuple):
-    """Records of valid events of a batch, and rejections of the others, by index."""
+    """Valid events of a batch, encoded together or as a record each, and rejections of the others, by index."""
 
+    bulk: Bulk | None
     records: dict[int, OutgoingRecord]
     refused: dict[int, Sequence[Rejection]]
+
+    def ids(self) -> dict[int, str]:
+        """Return the ids of the valid events."""
+        ids = {index: record.interaction_id for index, record in self.records.items()}
+        return ids if self.bulk is None else ids | dict(zip(self.bulk.indexes, self.bulk.ids, strict=True))
 
 
 class Collector:
@@ -55,6 +64,7 @@ class Collector:
         self._validator = RequestValidator(settings)
         self._hints = DuplicateHints(settings, redis)
         self._creates = Creates(self._topic, self._hints, settings.http_event_bytes)
+        self._event_bytes = settings.http_event_bytes
         self._wait_for = wait_for
 
     async def close(self) -> None:
@@ -120,7 +130,7 @@ class Collector:
         """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
         items = await self._validator.page_items(body)
         sending = await self._validated(items, namespace, "beacon")
-        if not sending.records:
+        if not sending.records and sending.bulk is None:
             raise refusal_of_all(sending.refused)
         answer, send_error = await self._send_all(sending, len(items), reservation, "beacon")
         if send_error is not None:  # a page sees the status only, and sends all events again
@@ -137,46 +147,73 @@ class Collector:
         deduplicate: bool = True,
     ) -> _ValidatedItems:
         """Validate events, and make the records of the valid ones. `keys` are their idempotency keys."""
-        sending, traceparent = _ValidatedItems({}, {}), traces.current_traceparent()
+        traceparent, records, refused = traces.current_traceparent(), dict[int, OutgoingRecord](), dict[int, Any]()
         headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traceparent)
-        ids = mint_id.many(len(items))
-        for index, event in enumerate(await self._validator.validate_all(items)):
+        bulk, rest = None, [*range(len(items))]
+        if keys is None and len(items) >= MIN_EVENTS and batches.is_known():
+            bulk = await self._encoded(items, namespace, headers)
+            rest = rest if bulk is None else sorted({*rest} - {*bulk.indexes})
+        ids, validated = mint_id.many(len(rest)), await self._validator.validate_all([items[index] for index in rest])
+        for index, interaction_id, event in zip(rest, ids, validated, strict=True):
             if not isinstance(event, AcceptedEvent):
-                sending.refused[index] = event
+                refused[index] = event
                 REFUSED.labels(route, event[0].reason).inc()
             elif keys is None or event.execution_id:
-                sending.records[index] = event.record(namespace, ids[index], None, headers)
+                records[index] = event.record(namespace, interaction_id, None, headers)
             else:
                 own = encode_headers(
                     namespace, idempotency_key=keys[index], deduplicate=deduplicate, traceparent=traceparent
                 )
-                sending.records[index] = event.record(namespace, ids[index], keys[index], own)
-        return sending
+                records[index] = event.record(namespace, interaction_id, keys[index], own)
+        return _ValidatedItems(bulk, records, refused)
+
+    async def _encoded(
+        self, items: Sequence[msgspec.Raw], namespace: str, headers: Sequence[tuple[str, bytes]]
+    ) -> Bulk | None:
+        """Encode what the scanner accepts. Raises ApiError when Kafka does not answer."""
+        try:
+            partitions = await self._topic.partition_count()
+        except TallyError as error:
+            raise _not_acknowledged(error) from error
+        encode = partial(
+            encode_bulk, max_bytes=self._event_bytes, partitions=partitions, namespace=namespace, headers=headers
+        )
+        return await run_by_size(sum(map(len, items)), encode, items)
 
     async def _send_all(
         self, sending: _ValidatedItems, count: int, reservation: Reservation, route: str
     ) -> tuple[Answer, TallyError | None]:
         """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
-        records = sending.records
-        failed = {index: error_of_item(index, why) for index, why in sending.refused.items()}
-        reservation.take(events=len(records))
+        ids, failed = sending.ids(), {index: error_of_item(index, why) for index, why in sending.refused.items()}
+        reservation.take(events=len(ids))
         send_error: TallyError | None = None
-        for index, error in zip(records, await self._topic.put_all(list(records.values())), strict=True):
-            if isinstance(error, TallyError):
-                send_error = error
-                failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(error, Unavailable) else error}"
+        for index, send_error in (await self._send_errors(sending)).items():
+            failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(send_error, Unavailable) else send_error}"
         ACCEPTED.labels(route).inc(count - len(failed))
         if send_error is not None and len(failed) == count:
             raise _not_acknowledged(send_error)
         results = [
             {"index": index, "interaction_id": "", "status": "failed"}
             if index in failed
-            else {"index": index, "interaction_id": records[index].interaction_id, "status": "created"}
+            else {"index": index, "interaction_id": ids[index], "status": "created"}
             for index in range(count)
         ]
         errors = [failed[index] for index in sorted(failed)] or None
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
         return json_answer(answer), send_error
+
+    async def _send_errors(self, sending: _ValidatedItems) -> dict[int, TallyError]:
+        """Send valid events, and return the errors of those that were not acknowledged, by index."""
+        bulk, records = sending.bulk, sending.records
+        deliveries = [] if bulk is None else await self._topic.send_encoded(bulk.encoded)
+        outcomes = await self._topic.put_all(list(records.values())) if records else []
+        errors = {index: found for index, found in zip(records, outcomes, strict=True) if isinstance(found, TallyError)}
+        of_batch = [await error_of(each) for each in deliveries]
+        if bulk is not None and any(of_batch):
+            for index, batch in zip(bulk.indexes, bulk.encoded.batch_of.tolist(), strict=True):
+                if (error := of_batch[batch]) is not None:
+                    errors[index] = error
+        return errors
 
 
 def _not_acknowledged(error: Exception) -> ApiError:
