@@ -23,8 +23,10 @@ async def accounts(lab: Lab) -> dict[int, PartitionAudit]:
 
 
 async def traffic(lab: Lab) -> None:
-    """Stored, duplicate and rejected events on all partitions."""
-    await lab.emit_all(itertools.islice(iter(Simulator(11, duplicates=0.3)), 1_000))
+    """Stored, duplicate and rejected events on all partitions, appended at different times."""
+    events = iter(Simulator(11, duplicates=0.3))
+    for _ in range(4):
+        await lab.emit_all(itertools.islice(events, 250))
     for number, (value, _reason, _field) in enumerate(REFUSED.values()):
         await lab.put(value, partition=number % 4)
     await lab.drain()
