@@ -13,13 +13,11 @@ from kernels.scan_event import SPAN_AT, Integers
 from kernels.scan_json import Bytes
 from kernels.scan_texts import copy, copy_span
 from kernels.wide import WIDE
-from schemas.identity import PREFIX
+from schemas.identity import ID_LENGTH
 
-_HEX_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
-_BEFORE_ID = np.frombuffer(b'{"interaction_id":"' + PREFIX.encode(), np.uint8)
+_BEFORE_ID = np.frombuffer(b'{"interaction_id":"', np.uint8)
 _AFTER_ID = np.frombuffer(b'",', np.uint8)
-_RAW_ID_BYTES = 16
-_ADDED_BYTES = len(_BEFORE_ID) + 2 * _RAW_ID_BYTES + len(_AFTER_ID) - 1
+_ADDED_BYTES = len(_BEFORE_ID) + ID_LENGTH + len(_AFTER_ID) - 1
 """Bytes that an id adds to the text of an event, of which it replaces the opening brace."""
 _GROUPINGS = np.array([SPAN_AT[name] for name in ("execution_id", "session_id", "user_id", "feature_id")])
 _MAX_FRAME_BYTES = 2 + 4 * 5
@@ -36,7 +34,7 @@ class OutgoingEvents(NamedTuple):
     spans: Integers
     """By row: spans of the scan (`Columns.spans`)."""
     ids: Bytes
-    """By row: the 16 bytes of its id."""
+    """Ids of all rows, one after the other."""
     partition_of: Integers
     """By row: its partition."""
 
@@ -101,7 +99,7 @@ def _encode(
         into[at] = into[at + 1] = 0  # no attributes, the time of the batch
         at = _write_varint(number, into, at + 2)
         at = copy(key, 0, key_size, into, _write_varint(key_size, into, at))
-        at = _write_value(outgoing.text, event, outgoing.ids[row], into, at)
+        at = _write_value(outgoing.text, event, outgoing.ids, row, into, at)
         at = copy(headers, 0, len(headers), into, at)
         found.batch_of[row], found.number_of[row], found.ends[batch + 1] = batch, number, at
         number += 1
@@ -125,13 +123,11 @@ def _record_size(number: int, key_size: int, value_size: int, headers_size: int)
 
 
 @compiled
-def _write_value(text: Bytes, event: Integers, raw_id: Bytes, into: Bytes, at: int) -> int:
+def _write_value(text: Bytes, event: Integers, ids: Bytes, row: int, into: Bytes, at: int) -> int:
     """Write the size of the value, and the event's text with its id as first field; return their end."""
     at = _write_varint(event[1] + _ADDED_BYTES, into, at)
     at = copy(_BEFORE_ID, 0, len(_BEFORE_ID), into, at)
-    for byte in raw_id:
-        into[at], into[at + 1] = _HEX_DIGITS[byte >> 4], _HEX_DIGITS[byte & 0xF]
-        at += 2
+    at = copy(ids, row * ID_LENGTH, ID_LENGTH, into, at)
     at = copy(_AFTER_ID, 0, len(_AFTER_ID), into, at)
     return copy(text, event[0] + 1, event[1] - 1, into, at)
 

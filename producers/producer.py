@@ -128,16 +128,23 @@ class Producer:
                 flow.add(asyncio.create_task(self._send(items, namespace)))
                 items = []
 
+        def take(item: _Item) -> bool:
+            """Take an item, and return whether to pause."""
+            if not items:
+                loop.call_soon(send)  # runs when the source pauses, or in the pause after this
+            items.append(item)
+            flow.read += 1
+            return len(items) >= ITEMS_PER_CHUNK or flow.is_full
+
         try:
-            async for item in _iterate(interactions):
-                if not items:
-                    loop.call_soon(send)  # runs when the source pauses, or after the pause below
-                items.append(item)
-                flow.read += 1
-                if flow.is_full:
-                    await flow.has_room()
-                elif len(items) >= ITEMS_PER_CHUNK:
-                    await asyncio.sleep(0)
+            if isinstance(interactions, AsyncIterable):
+                async for item in interactions:
+                    if take(item):
+                        await flow.pause()
+            else:
+                for item in interactions:
+                    if take(item):
+                        await flow.pause()
         finally:
             send()
             flow.end()
@@ -179,12 +186,14 @@ class _SentChunk(NamedTuple):
         """Return the result of an item whose batch has an outcome."""
         item, placed = self.items[number], self.placed[number]
         interaction = item.interaction if isinstance(item, ImportedInteraction) else item
-        found = placed.result() if isinstance(placed, Placed) else placed
+        if not isinstance(placed, Placed):
+            return NotAccepted(interaction, placed)
+        found = placed.delivery.outcome.result()
         if isinstance(found, TallyError):
             return NotAccepted(interaction, found)
-        partition, offset, append_ms = found
         interaction_id, warning = self.records[number].interaction_id, warning_for(interaction.feature_uri)
-        return Receipt(interaction_id, _from_epoch_ms(append_ms), partition, offset, warning)
+        offset = None if found.offset is None else found.offset + placed.number
+        return Receipt(interaction_id, _from_epoch_ms(found.append_ms), placed.delivery.partition, offset, warning)
 
 
 class _Flow:
@@ -205,10 +214,13 @@ class _Flow:
         """Whether as many items as allowed have been read and not been taken."""
         return self.read - self._taken >= self._limit
 
-    async def has_room(self) -> None:
-        """Return once half of the items have been taken: room for one at a time would mean batches of one."""
-        self._room.clear()
-        await self._room.wait()
+    async def pause(self) -> None:
+        """Let other work run. Without room, wait until half of the items are taken: batches of one would be slow."""
+        if self.is_full:
+            self._room.clear()
+            await self._room.wait()
+        else:
+            await asyncio.sleep(0)
 
     def add(self, chunk: asyncio.Task[_SentChunk]) -> None:
         """Add a chunk that is being sent."""
@@ -236,12 +248,3 @@ class _Flow:
     async def close(self) -> None:
         """Stop sending chunks whose results nobody takes."""
         await cancel_and_wait(*self._chunks)
-
-
-async def _iterate(items: _InteractionSource) -> AsyncIterator[_Item]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

@@ -10,7 +10,7 @@ from kernels.boundary import EncodedRecords, OutgoingEvents, encode_records, has
 from producers.batches import encode_header_fields
 from producers.collector.accepted import ID_KEY, MAX_VERBATIM_BYTES
 from runtime.kafka import PRODUCER_BATCH_BYTES
-from schemas.identity import id_bytes, mint_id
+from schemas.identity import mint_id
 
 MIN_EVENTS = 128
 """Smallest batch that is encoded this way. Smaller ones share record batches with others."""
@@ -51,7 +51,7 @@ def encode_bulk(
         text,
         np.stack([firsts[rows], sizes[rows]], axis=1),
         columns.spans,
-        np.frombuffer(b"".join(map(id_bytes, ids)), np.uint8).reshape(-1, 16),
+        np.frombuffer("".join(ids).encode(), np.uint8),
         hashes % partitions,
     )
     encoded = encode_records(outgoing, f"{namespace}:".encode(), encode_header_fields(headers), PRODUCER_BATCH_BYTES)

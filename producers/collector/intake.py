@@ -152,7 +152,8 @@ class Collector:
         bulk, rest = None, [*range(len(items))]
         if keys is None and len(items) >= MIN_EVENTS and batches.is_known():
             bulk = await self._encoded(items, namespace, headers)
-            rest = rest if bulk is None else sorted({*rest} - {*bulk.indexes})
+            if bulk is not None:
+                rest = [] if len(bulk.indexes) == len(items) else sorted({*rest} - {*bulk.indexes})
         ids, validated = mint_id.many(len(rest)), await self._validator.validate_all([items[index] for index in rest])
         for index, interaction_id, event in zip(rest, ids, validated, strict=True):
             if not isinstance(event, AcceptedEvent):
