@@ -38,7 +38,7 @@ def settings_of_its_own(stack: Stack, folder: Path) -> Settings:
     """Settings of one test, or one file of tests, alone. Nothing is created yet."""
     name = f"t{uuid.uuid4().hex[:12]}"
     own = {"data_dir": folder, "topic": name, "group": name, "database": name, "key_prefix": name, "partitions": 4}
-    return stack.settings().model_copy(update={**own, "session_timeout_ms": 3_000, "batch_age_ms": 50})
+    return stack.settings().model_copy(update={**own, "batch_age_ms": 50})
 
 
 class Tables(NamedTuple):

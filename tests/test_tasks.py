@@ -111,8 +111,8 @@ async def test_an_api_that_has_stopped_leaves_no_task(lab: Lab) -> None:
 
 
 async def test_results_that_are_not_read_to_their_end_leave_no_task(lab: Lab) -> None:
-    async with Producer(lab.settings) as producer:
-        with nothing_left():
+    with nothing_left():
+        async with Producer(lab.settings) as producer:
             results = producer.emit_many(click(f"doc-{number}") for number in range(50_000))
             await anext(results)
             await results.aclose()  # type: ignore[attr-defined]
