@@ -1,5 +1,6 @@
 """Common steps of tests: put records on the topic, let a worker drain it, and read the outcomes."""
 
+import asyncio
 import itertools
 import json
 import uuid
@@ -129,6 +130,14 @@ class Lab:
             topic or self.settings.topic, value=value, key=key, headers=list(headers), partition=partition
         )
         return Place(landed.partition, landed.offset)
+
+    async def put_all(self, values: Iterable[tuple[bytes, int]]) -> list[Place]:
+        """Put values on partitions, in order, without waiting for each."""
+        pending = [
+            await self._raw.send(self.settings.topic, value=value, key=key_of(value, ()), partition=partition)
+            for value, partition in values
+        ]
+        return [Place(each.partition, each.offset) for each in await asyncio.gather(*pending)]
 
     async def drain(self, **overrides: Any) -> Counts:
         """Run one worker until it has caught up."""

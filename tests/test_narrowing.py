@@ -76,17 +76,17 @@ async def put_traffic(lab: Lab) -> set[Place]:
 
     After each poisoned event comes one with its key, which is therefore no duplicate.
     """
-    poisoned = set()
+    values = list[tuple[bytes, int]]()
     for number in range(ROUNDS):
         for partition in range(3):
             execution = execution_on(partition, f"e{partition} {number}")
             if number % 5 == 2:
-                poisoned.add(await lab.put(poison(execution), partition=partition))
+                values.append((poison(execution), partition))
             given = {"interaction_id": mint_id()} if number % 4 == 0 else {}
-            await lab.put(as_json(execution=execution, **given), partition=partition)
-        await lab.put(as_json(execution=execution_on(0, f"e0 {number}")), partition=0)
-        await lab.put(b"not json", partition=3)
-    return poisoned
+            values.append((as_json(execution=execution, **given), partition))
+        values += [(as_json(execution=execution_on(0, f"e0 {number}")), 0), (b"not json", 3)]
+    places = await lab.put_all(values)
+    return {place for place, (value, _) in zip(places, values, strict=True) if POISON.encode() in value}
 
 
 async def assert_only_these_are_letters(lab: Lab, poisoned: set[Place]) -> None:
