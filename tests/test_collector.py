@@ -509,3 +509,10 @@ async def test_a_large_batch_names_the_events_that_kafka_did_not_take(
     partitions = [partition_of(f"default:e{n}".encode(), lab.settings.partitions) for n in range(200)]
     wanted = ["failed" if each == min(partitions) else "created" for each in partitions]
     assert [each["status"] for each in answer["results"]] == wanted
+
+
+async def test_a_large_batch_may_hold_large_events_only(lab: Lab, api: httpx.AsyncClient) -> None:
+    """None of them is scanned: the validator decides about each."""
+    batch = [EVENT | {"execution_id": f"e{n}", "metadata": {"x": "y" * 17_000}} for n in range(130)]
+    answer = (await api.post(f"{PATH}/batch", json={"interactions": batch})).json()
+    assert (answer["created"], answer["failed"]) == (130, 0)

@@ -6,16 +6,17 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec import Raw
 
-from kernels.boundary import NUMBER_AT, SPAN_AT, scan
+from kernels.boundary import NUMBER_AT, SPAN_AT, Columns, Integers, scan
 from producers.deliveries import OutgoingRecord
 from schemas.interaction import INTERACTION_TYPES
 from schemas.wire import ValidEvent, partition_key
 
 MAX_VERBATIM_BYTES = 16 * 1024
 """Largest event that keeps its text: blanks cost the client nothing, and every reader much."""
-ID_KEY = b'"interaction_id"'
+_ID_KEY = b'"interaction_id"'
 _KEY_FIELDS = np.array([SPAN_AT[name] for name in ("feature_id", "execution_id", "session_id", "user_id")])
 _OCCURRED_AT = NUMBER_AT["occurred_at"]
 
@@ -47,23 +48,41 @@ class AcceptedEvent(NamedTuple):
         return OutgoingRecord(interaction_id, partition_key(namespace, self, token), value, headers)
 
 
-def scan_texts(texts: Iterable[bytes | Raw], max_bytes: int) -> list[AcceptedEvent | None]:
-    """Return events that the scanner accepts. None stands for all others.
+class ScannedTexts(NamedTuple):
+    """Events of requests that were scanned together, one row each."""
 
-    It also stands for events that may have an id, and for those of more than `max_bytes`.
-    """
+    texts: list[bytes]
+    """Texts; empty for an event of too many bytes."""
+    joined: bytes
+    firsts: Integers
+    sizes: Integers
+    columns: Columns
+    sure: npt.NDArray[np.bool_]
+    """By row: whether the event is accepted as it is; the validator decides about the others."""
+
+
+def scan_together(given: Iterable[bytes | Raw], max_bytes: int) -> ScannedTexts:
+    """Scan events of requests. An event that may have an id, or more than `max_bytes`, is left to the validator."""
     most = min(max_bytes, MAX_VERBATIM_BYTES)
-    texts = [bytes(each) if len(each) <= most else b"" for each in texts]
-    joined = b"".join(texts)
-    sizes = np.array([len(each) for each in texts], np.int64)
+    texts = [bytes(each) if len(each) <= most else b"" for each in given]
+    joined, sizes = b"".join(texts), np.array([len(each) for each in texts], np.int64)
     ends = np.cumsum(sizes)
     columns, sure = scan(np.frombuffer(joined, np.uint8), ends - sizes, ends)
+    sure &= np.array([text[:1] == b"{" for text in texts], np.bool_)
+    if _ID_KEY in joined:
+        sure &= np.array([_ID_KEY not in text for text in texts], np.bool_)
+    return ScannedTexts(texts, joined, ends - sizes, sizes, columns, sure)
+
+
+def scan_texts(given: Iterable[bytes | Raw], max_bytes: int) -> list[AcceptedEvent | None]:
+    """Return events that the scanner accepts. None stands for all others."""
+    texts, joined, _, _, columns, sure = scan_together(given, max_bytes)
     spans, times = columns.spans[:, _KEY_FIELDS].tolist(), columns.numbers[:, _OCCURRED_AT].tolist()
     type_ends = columns.type_ends.tolist()
     types = columns.types[: type_ends[-1]].tolist()  # the array has room for more than there are
     events = list[AcceptedEvent | None]()
     for row, (text, is_sure, keys, occurred_ms) in enumerate(zip(texts, sure.tolist(), spans, times, strict=True)):
-        if not is_sure or text[:1] != b"{" or ID_KEY in text:
+        if not is_sure:
             events.append(None)
             continue
         feature, execution, session, user = [_text_at(joined, span) for span in keys]

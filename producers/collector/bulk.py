@@ -6,15 +6,14 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Raw
 
-from kernels.boundary import EncodedRecords, OutgoingEvents, encode_records, hash_partition_keys, scan
+from kernels.boundary import EncodedRecords, OutgoingEvents, encode_records, hash_partition_keys
 from producers.batches import encode_header_fields
-from producers.collector.accepted import ID_KEY, MAX_VERBATIM_BYTES
+from producers.collector.accepted import scan_together
 from runtime.kafka import PRODUCER_BATCH_BYTES
 from schemas.identity import mint_id
 
 MIN_EVENTS = 128
 """Smallest batch that is encoded this way. Smaller ones share record batches with others."""
-_BRACE = ord("{")
 
 
 class Bulk(NamedTuple):
@@ -31,25 +30,18 @@ def encode_bulk(
 ) -> Bulk | None:
     """Encode the events that the scanner accepts; None if it accepts none.
 
-    The others, those that may have an id and those of more than `max_bytes` are left to the validator.
+    The validator decides about the others, as `scan_together` says.
     """
-    most = min(max_bytes, MAX_VERBATIM_BYTES)
-    joined = b"".join([bytes(item) if len(item) <= most else b"" for item in items])
-    sizes = np.array([len(item) if len(item) <= most else 0 for item in items], np.int64)
-    ends = np.cumsum(sizes)
-    text, firsts = np.frombuffer(joined, np.uint8), ends - sizes
-    columns, sure = scan(text, firsts, ends)
-    sure &= text[np.minimum(firsts, len(text) - 1)] == _BRACE
-    if ID_KEY in joined:
-        sure &= [ID_KEY not in bytes(item) for item in items]
-    rows = np.flatnonzero(sure)
+    scanned = scan_together(items, max_bytes)
+    rows = np.flatnonzero(scanned.sure)
     if not len(rows):
         return None
-    columns, ids = columns._replace(spans=columns.spans[rows]), mint_id.many(len(rows))
+    text, ids = np.frombuffer(scanned.joined, np.uint8), mint_id.many(len(rows))
+    columns = scanned.columns._replace(spans=scanned.columns.spans[rows])
     hashes = hash_partition_keys(text, columns, [namespace], [None], np.zeros(len(rows), np.int32))
     outgoing = OutgoingEvents(
         text,
-        np.stack([firsts[rows], sizes[rows]], axis=1),
+        np.stack([scanned.firsts[rows], scanned.sizes[rows]], axis=1),
         columns.spans,
         np.frombuffer("".join(ids).encode(), np.uint8),
         hashes % partitions,
