@@ -120,19 +120,12 @@ class TopicWriter:
         except KafkaError as error:
             raise Unavailable(f"Kafka (TALLY_KAFKA): {reason_of(error)}") from error
 
-    async def put(self, record: OutgoingRecord) -> RecordMetadata:
-        """Put one record on the topic and wait until Kafka has it on all in-sync replicas.
-
-        Raises RecordRefused when Kafka will never accept it, and Unavailable without an acknowledgement in time, after
-        which it may still arrive.
-        """
-        (result,) = await self.put_all([record])
-        if isinstance(result, TallyError):
-            raise result
-        return result
-
     async def put_all(self, records: Sequence[OutgoingRecord]) -> list[RecordMetadata | TallyError]:
-        """Put many records on the topic. Return the metadata or the error of each, once all have one."""
+        """Put records on the topic. Return the metadata or the error of each, once all have one.
+
+        An error is RecordRefused when Kafka will never accept the record, and Unavailable without an acknowledgement in
+        time, after which it may still arrive.
+        """
         placed = await self.send(records)
         if pending := {each.delivery.outcome for each in placed if isinstance(each, Placed)}:
             await asyncio.wait(pending)

@@ -41,6 +41,14 @@ def record_on(partition: int, value: bytes = b"{}", name: str = "e") -> Outgoing
     return OutgoingRecord(mint_id(), key, value, encode_headers("default"))
 
 
+async def put(writer: TopicWriter, record: OutgoingRecord) -> RecordMetadata:
+    """Put one record on the topic. Raises its error."""
+    (result,) = await writer.put_all([record])
+    if isinstance(result, TallyError):
+        raise result
+    return result
+
+
 def client_of(writer: TopicWriter) -> Any:
     """The client of a writer."""
     return writer._client
@@ -67,21 +75,21 @@ async def test_simultaneous_records_share_a_batch_of_their_partition(writer: Top
 async def test_a_partition_that_takes_nothing_delays_no_other(lab: Lab) -> None:
     """Records of the partition fail at their deadline; those that wait for an earlier batch are never sent."""
     async with TopicWriter(lab.settings, 4_000) as writer:
-        await writer.put(record_on(0))
+        await put(writer, record_on(0))
         muted = client_of(writer)._sender._muted_partitions
         muted.add(TopicPartition(lab.settings.topic, 0))
-        stuck = [asyncio.create_task(writer.put(record_on(0, b"first")))]
-        await writer.put(record_on(1))
-        stuck += [asyncio.create_task(writer.put(record_on(0, b"second")))]
+        stuck = [asyncio.create_task(put(writer, record_on(0, b"first")))]
+        await put(writer, record_on(1))
+        stuck += [asyncio.create_task(put(writer, record_on(0, b"second")))]
         for number in range(5):
-            await writer.put(record_on(1 + number % 3))
+            await put(writer, record_on(1 + number % 3))
         assert not any(task.done() for task in stuck), "no round waited for their end"
         for task in stuck:
             with pytest.raises(Unavailable, match="did not acknowledge within 4000 ms"):
                 await task
         muted.clear()
-        await writer.put(record_on(1))  # the client looks for batches again
-        await writer.put(record_on(0, b"third"))
+        await put(writer, record_on(1))  # the client looks for batches again
+        await put(writer, record_on(0, b"third"))
     async with reading(lab.settings, lab.settings.topic) as records:
         assert [each.value for each in records if each.partition == 0] == [b"{}", b"first", b"third"]
 
@@ -95,7 +103,7 @@ async def test_a_record_that_the_broker_refuses_sinks_no_other(lab: Lab) -> None
         assert [type(each).__name__ for each in found] == [
             "RecordMetadata", "RecordRefused", "RecordMetadata", "RecordMetadata"
         ]  # fmt: skip
-        assert isinstance(await writer.put(record_on(0)), RecordMetadata)
+        assert isinstance(await put(writer, record_on(0)), RecordMetadata)
 
 
 async def test_a_record_larger_than_the_setting_is_refused_unsent(lab: Lab, writer: TopicWriter) -> None:
@@ -118,7 +126,7 @@ async def test_a_batch_that_the_broker_knows_already_is_accepted_without_an_offs
         real(self, response)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(sender.SendProduceReqHandler, "handle_response", handle)
-    found = await writer.put(record_on(2))
+    found = await put(writer, record_on(2))
     assert (found.partition, found.offset) == (2, None)
     assert abs(found.append_ms - int(mint_id()[4:16], 16)) < 60_000
     async with Producer(lab.settings) as producer:
