@@ -64,7 +64,8 @@ class Narrowing:
                 await asyncio.sleep(0)  # so that heartbeats are sent
                 await self.process(half, is_counted=is_counted)
             return
-        gc.collect()  # automatic collection is off in a worker (`consumers.memory`)
+        if issubclass(failure.kind, MemoryError):
+            gc.collect()  # automatic collection is off in a worker (`consumers.memory`)
         failure = await self._attempt(records, is_counted, is_last=True)
         if failure is not None:
             await self._refuse(records, failure, is_counted=is_counted or failure.validated is not None)

@@ -144,6 +144,13 @@ class Lab:
         settings = self.settings.model_copy(update=overrides)
         return await Worker(settings, instance=None, until_caught_up=True).run()
 
+    async def log_ends(self) -> list[int]:
+        """The end offset of each partition of the topic."""
+        places = [TopicPartition(self.settings.topic, partition) for partition in range(self.settings.partitions)]
+        async with kafka.offset_reader(self.settings) as log:
+            ends = await kafka.end_offsets(log, places)
+        return [ends[place] for place in places]
+
     async def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query on this test's database."""
         return [tuple(row) for row in await self.database.rows(sql, parameters)]

@@ -4,7 +4,7 @@ import itertools
 from datetime import UTC, datetime
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from consumers.retention import expire_outcomes
@@ -16,6 +16,7 @@ from schemas.identity import mint_id
 from schemas.wire import encode_headers, encode_value
 from tests.lab import Lab, as_json, click, executions_on
 from tests.test_validator import REFUSED
+from tests.transactions import put_in_a_transaction, transactional_producer
 
 
 async def accounts(lab: Lab) -> dict[int, PartitionAudit]:
@@ -84,13 +85,10 @@ async def test_a_row_inserted_again_counts_once(lab: Lab) -> None:
 
 async def transactions(lab: Lab, count: int) -> None:
     """Put records, each followed by a marker, and a last one without."""
-    producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
-    await producer.start()
     *executions, last = itertools.islice(executions_on(0), count + 1)
-    for execution in executions:
-        async with producer.transaction():
-            await producer.send(lab.settings.topic, as_json(execution=execution), partition=0)
-    await producer.stop()
+    async with transactional_producer(lab) as producer:
+        for execution in executions:
+            await put_in_a_transaction(lab, producer, [as_json(execution=execution)])
     await lab.put(as_json(execution=last), partition=0)
     await lab.drain()
 

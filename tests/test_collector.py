@@ -15,7 +15,6 @@ from pydantic import SecretStr
 
 from producers.partitions import partition_of
 from producers.topic import TopicWriter
-from readers.overview import read_lag
 from runtime.errors import RecordRefused, Unavailable
 from runtime.http.keys import ROOT, PageToken, hash_of
 from schemas.interaction import NO_FEATURE_URI
@@ -41,11 +40,6 @@ async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
     """The API on this test's topic."""
     async with api_of(with_key(lab.settings)) as client:
         yield client
-
-
-async def log_ends(lab: Lab) -> list[int]:
-    """The ends of the topic's partitions."""
-    return [each.end_offset for each in await read_lag(lab.settings)]
 
 
 async def test_the_answer_equals_the_stored_record(lab: Lab, api: httpx.AsyncClient) -> None:
@@ -132,13 +126,13 @@ async def test_an_invalid_event_is_refused(
     reason: str | None,
     location: list[Any],
 ) -> None:
-    before = await log_ends(shared_lab)
+    before = await shared_lab.log_ends()
     error = assert_error(await shared_api.post(PATH, content=body), status, kind)
     first = error["details"]["validation_errors"][0]
     assert first["location"] == location
     assert reason is None or first["type"] == reason
     assert first["message"]
-    assert await log_ends(shared_lab) == before, "nothing was put on the topic"
+    assert await shared_lab.log_ends() == before, "nothing was put on the topic"
 
 
 async def test_a_key_that_is_not_declared_is_named_with_those_that_are(shared_api: httpx.AsyncClient) -> None:

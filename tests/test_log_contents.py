@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -14,6 +14,7 @@ from runtime import kafka, topic_settings
 from runtime.log_batches import LogBatch, batch_reader, batches_in, find_first_waiting
 from tests.cli_lab import command, environment
 from tests.lab import Lab, as_json, execution_on
+from tests.transactions import put_in_a_transaction, transactional_producer
 from tests.waiting import eventually_async
 
 SAME_KEY = b"one key"
@@ -25,16 +26,10 @@ async def accounts(lab: Lab) -> dict[int, PartitionAudit]:
 
 async def in_a_transaction(lab: Lab, count: int, *, keep: bool) -> None:
     """Put records in partition 0 in one transaction, followed by its marker."""
-    producer = AIOKafkaProducer(bootstrap_servers=lab.settings.kafka, transactional_id=lab.settings.topic)
-    await producer.start()
-    try:
-        await producer.begin_transaction()
-        for number in range(count):
-            value, key = as_json(execution=execution_on(0, f"{keep} {number}")), b"%d" % number
-            await producer.send_and_wait(lab.settings.topic, value, key=key, partition=0)
-        await (producer.commit_transaction() if keep else producer.abort_transaction())
-    finally:
-        await producer.stop()
+    values = [as_json(execution=execution_on(0, f"{keep} {number}")) for number in range(count)]
+    keys = [b"%d" % number for number in range(count)]
+    async with transactional_producer(lab) as producer:
+        await put_in_a_transaction(lab, producer, values, keys=keys, keep=keep)
 
 
 async def batches(lab: Lab, end: int, *, everything: bool = True) -> list[LogBatch]:

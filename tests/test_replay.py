@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
 
 from consumers.moves import Mover
 from consumers.worker import Worker
@@ -15,7 +14,6 @@ from producers.partitions import partition_of
 from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
-from runtime import kafka
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
@@ -39,14 +37,6 @@ async def everything(lab: Lab, count: int = 400) -> None:
         raw = traffic.record()
         await lab.put(**raw._asdict())
     await lab.drain(batch_rows=60)
-
-
-async def log_ends(lab: Lab) -> list[int]:
-    """Return the end offset of each partition."""
-    places = [TopicPartition(lab.settings.topic, partition) for partition in range(lab.settings.partitions)]
-    async with kafka.offset_reader(lab.settings) as log:
-        ends = await kafka.end_offsets(log, places)
-    return [ends[place] for place in places]
 
 
 async def replayed(
@@ -73,10 +63,10 @@ async def _drop(lab: Lab) -> Any:
 
 async def test_a_replay_of_a_whole_topic_gives_the_same_outcomes(lab: Lab) -> None:
     await everything(lab)
-    before = await log_ends(lab)
+    before = await lab.log_ends()
     found = await replayed(lab)
     assert (found.same, found.changed) == (sum(before), 0)
-    assert await log_ends(lab) == before, "what was moved is not moved once more"
+    assert await lab.log_ends() == before, "what was moved is not moved once more"
     again = lab.settings.model_copy(update={"database": into(lab)})
     async with connect(again) as database:
         live, _ = await recorded_outcomes(lab.database, lab.settings.topic)
@@ -89,7 +79,7 @@ async def test_a_replay_of_a_range_finds_the_owners_before_it(lab: Lab) -> None:
     ((middle,),) = await lab.rows("SELECT quantileExact(0.5)(timestamp) FROM interactions")
     found = await replayed(lab, middle)
     assert found.changed == 0
-    assert 0 < found.same < sum(await log_ends(lab))
+    assert 0 < found.same < sum(await lab.log_ends())
     async with connect(lab.settings.model_copy(update={"database": into(lab)})) as database:
         assert (await recorded_outcomes(lab.database, lab.settings.topic))[0] == (
             await recorded_outcomes(database, lab.settings.topic)
@@ -209,10 +199,10 @@ async def test_misplaced_events_without_copies_are_decided_on_their_partition(
     monkeypatch.setattr(Mover, "set_apart", nothing)
     await everything(lab)
     monkeypatch.undo()
-    before = await log_ends(lab)
+    before = await lab.log_ends()
     found = await replayed(lab)
     assert (found.same, found.changed) == (400, 0)
-    assert await log_ends(lab) == before
+    assert await lab.log_ends() == before
 
 
 async def test_lost_moves_are_found_by_their_copies(lab: Lab) -> None:
