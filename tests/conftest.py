@@ -80,10 +80,19 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield running
 
 
+@pytest.fixture(scope="session")
+def empty_databases() -> list[str]:
+    """Databases with all tables and no rows, for the next test with a lab."""
+    return []
+
+
 @pytest.fixture
-def settings(stack: Stack, tmp_path: Path) -> Settings:
-    """Settings of this test alone. Nothing is created yet."""
-    return settings_of_its_own(stack, tmp_path)
+def settings(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path, empty_databases: list[str]) -> Settings:
+    """Settings of this test alone. Nothing is created yet, or only tables if the test has a lab."""
+    own = settings_of_its_own(stack, tmp_path)
+    if "lab" in request.fixturenames and empty_databases:
+        return own.model_copy(update={"database": empty_databases.pop()})
+    return own
 
 
 @pytest.fixture(scope="session")
@@ -133,14 +142,23 @@ async def tables(stack: Stack, server: ClickHouse, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 async def lab(
-    settings: Settings, server: ClickHouse, admin: AIOKafkaAdminClient, raw_producer: AIOKafkaProducer, tables: Tables
+    settings: Settings,
+    server: ClickHouse,
+    admin: AIOKafkaAdminClient,
+    raw_producer: AIOKafkaProducer,
+    tables: Tables,
+    empty_databases: list[str],
 ) -> AsyncIterator[Lab]:
-    """Create this test's topic and tables, and remove them afterwards."""
+    """Topic and tables of one test. Tables that it leaves unchanged are cleared for another."""
     await kafka.create_topics(settings)
-    await tables.create_in(server, settings.database)
+    if settings.database == settings.topic:
+        await tables.create_in(server, settings.database)
     async with connect(settings) as database:
         yield Lab(settings, database, raw_producer)
-    await server.command(f"DROP DATABASE {settings.database}")
+    if await tables.clear(server, settings.database):
+        empty_databases.append(settings.database)
+    else:
+        await server.command(f"DROP DATABASE {settings.database}")
     await admin.delete_topics([settings.topic, settings.dead_letter_topic_name])
     await raw_producer.client.set_topics([])
 

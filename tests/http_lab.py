@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -39,10 +40,22 @@ def with_key(settings: Settings, **overrides: Any) -> Settings:
     return settings.model_copy(update=own | overrides)
 
 
+@cache
+def _document(role: Role) -> dict[str, Any]:
+    return app_of(Settings(), role).openapi()
+
+
+def app_with_document(settings: Settings, role: Role = "all") -> FastAPI:
+    """The application, with the OpenAPI document of another: generating it takes most of the time of a start."""
+    app = app_of(settings, role)
+    app.openapi_schema = _document(role)
+    return app
+
+
 @asynccontextmanager
 async def api_of(settings: Settings, role: Role = "all") -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application in this process, without a network in between."""
-    app = app_of(settings, role)
+    app = app_with_document(settings, role)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://t", headers=BEARER) as client:
         yield client
@@ -78,7 +91,7 @@ def lifespan(app: FastAPI) -> Any:
 async def served(settings: Settings, role: Role = "all", port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:
     """Serve the application from a real server in this process, and yield its address."""
     port = port or free_port()
-    server = ApiServer(app_of(settings, role), settings)
+    server = ApiServer(app_with_document(settings, role), settings)
     with listening_sockets(host, port) as sockets:
         serving = asyncio.create_task(server.serve(sockets))
         while not server.started:

@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -27,14 +28,17 @@ NAMES: dict[str, str] = {}
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
 def sources() -> dict[str, str]:
     """Return the source of each product file, by its path in the repository."""
     paths = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     return {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
 
 
-SOURCES = sources()
-TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of each product file, by its path in the repository."""
+    return {path: ast.parse(text) for path, text in sources().items()}
 
 
 def functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, FunctionNode]]:
@@ -49,7 +53,10 @@ def functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, FunctionNode]]:
             yield from functions(child, prefix)
 
 
-ALL_FUNCTIONS = [each for path, tree in TREES.items() for each in functions(tree, f"{path}:")]
+@cache
+def all_functions() -> list[tuple[str, FunctionNode]]:
+    """Return each function of the product."""
+    return [each for path, tree in trees().items() for each in functions(tree, f"{path}:")]
 
 
 def parameters_of(function: FunctionNode) -> int:
@@ -77,23 +84,23 @@ def unexpected(found: Mapping[str, object], exceptions: dict[str, str]) -> dict[
 
 
 def test_files_are_short() -> None:
-    sizes = {path: text.count("\n") for path, text in SOURCES.items()}
+    sizes = {path: text.count("\n") for path, text in sources().items()}
     assert not unexpected({path: size for path, size in sizes.items() if size > MAX_FILE_LINES}, FILES)
 
 
 def test_functions_are_short() -> None:
-    sizes = {name: (each.end_lineno or each.lineno) - each.lineno + 1 for name, each in ALL_FUNCTIONS}
+    sizes = {name: (each.end_lineno or each.lineno) - each.lineno + 1 for name, each in all_functions()}
     assert not unexpected({name: size for name, size in sizes.items() if size > MAX_FUNCTION_LINES}, FUNCTIONS)
 
 
 def test_functions_have_few_parameters() -> None:
-    counts = {name: parameters_of(each) for name, each in ALL_FUNCTIONS}
+    counts = {name: parameters_of(each) for name, each in all_functions()}
     assert not unexpected({name: count for name, count in counts.items() if count > MAX_PARAMETERS}, PARAMETERS)
 
 
 def test_public_type_names_are_unique() -> None:
     places: dict[str, list[str]] = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for name in type_names(tree):
             if not name.startswith("_"):
                 places[name].append(path)
