@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 
@@ -66,6 +67,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("repetition", range(times))
 
 
+EmptyDatabases = dict[str, tuple[AsyncExitStack, ClickHouse]]
+
+
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Return one stack for the whole run: embedded, or containers in its place."""
@@ -81,17 +85,20 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def empty_databases() -> list[str]:
-    """Databases with all tables and no rows, for the next test with a lab."""
-    return []
+async def empty_databases() -> AsyncIterator[EmptyDatabases]:
+    """Databases with all tables and no rows, by name. Each has an open connection."""
+    databases: EmptyDatabases = {}
+    yield databases
+    for connection, _ in databases.values():
+        await connection.aclose()
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path, empty_databases: list[str]) -> Settings:
+def settings(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path, empty_databases: EmptyDatabases) -> Settings:
     """Settings of this test alone. Nothing is created yet, or only tables if the test has a lab."""
     own = settings_of_its_own(stack, tmp_path)
     if "lab" in request.fixturenames and empty_databases:
-        return own.model_copy(update={"database": empty_databases.pop()})
+        return own.model_copy(update={"database": next(iter(empty_databases))})
     return own
 
 
@@ -147,17 +154,21 @@ async def lab(
     admin: AIOKafkaAdminClient,
     raw_producer: AIOKafkaProducer,
     tables: Tables,
-    empty_databases: list[str],
+    empty_databases: EmptyDatabases,
 ) -> AsyncIterator[Lab]:
     """Topic and tables of one test. Tables that it leaves unchanged are cleared for another."""
     await kafka.create_topics(settings)
-    if settings.database == settings.topic:
-        await tables.create_in(server, settings.database)
-    async with connect(settings) as database:
-        yield Lab(settings, database, raw_producer)
-    if await tables.clear(server, settings.database):
-        empty_databases.append(settings.database)
+    if settings.database in empty_databases:
+        connection, database = empty_databases.pop(settings.database)
     else:
+        await tables.create_in(server, settings.database)
+        connection = AsyncExitStack()
+        database = await connection.enter_async_context(connect(settings))
+    yield Lab(settings, database, raw_producer)
+    if await tables.clear(server, settings.database):
+        empty_databases[settings.database] = connection, database
+    else:
+        await connection.aclose()
         await server.command(f"DROP DATABASE {settings.database}")
     await admin.delete_topics([settings.topic, settings.dead_letter_topic_name])
     await raw_producer.client.set_topics([])

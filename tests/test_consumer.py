@@ -5,7 +5,6 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from aiokafka.admin import NewTopic
 
 from consumers.worker import Worker
 from producers.producer import Producer
@@ -14,6 +13,7 @@ from readers.audit import audit
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable
 from runtime.migrate import migrate
+from runtime.topic_settings import change_topic_settings
 from schemas import letter
 from schemas.identity import derive_foreign_id, is_interaction_id, mint_id
 from schemas.wire import encode_headers, encode_value
@@ -237,11 +237,10 @@ async def test_a_schema_header_that_is_not_a_number_is_rejected(lab: Lab, versio
 
 
 async def test_a_topic_with_producer_times_is_refused(lab: Lab) -> None:
-    name = f"{lab.settings.topic}-create-time"
     async with kafka.admin(lab.settings) as admin:
-        await admin.create_topics([NewTopic(name, 1, 1)])
+        await change_topic_settings(admin, lab.settings.topic, message_timestamp_type="CreateTime")
     with pytest.raises(Fatal, match="=CreateTime: set it to LogAppendTime"):
-        await lab.drain(topic=name)
+        await lab.drain()
 
 
 async def test_missing_tables_and_topics_are_named(lab: Lab) -> None:

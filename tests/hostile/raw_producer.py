@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, NotLeaderForPartitionError, UnknownTopicOrPartitionError, for_code
 from aiokafka.record.util import calc_crc32c
 
 from runtime.whole_batches import WholeBatch
@@ -18,6 +18,8 @@ _AFTER_CRC = struct.Struct(">hiqqqhii")
 _MAGIC, _NO_PRODUCER = 2, -1
 _PRODUCE, _PRODUCE_VERSION, _ALL_REPLICAS = 0, 7, -1
 _TIMEOUT_MS = 120_000
+_NO_LEADER_YET = NotLeaderForPartitionError, UnknownTopicOrPartitionError
+_LEADER_TIMEOUT_S = 60
 
 NULL = -1
 """Size that encodes null."""
@@ -123,7 +125,19 @@ class RawProducer:
         await self._writer.wait_closed()
 
     async def send(self, topic: str, partition: int, batch: bytes) -> int:
-        """Put a batch on a partition; returns its first offset. Raises Refused."""
+        """Put a batch on a partition; returns its first offset. Raises BatchRefused.
+
+        Sent again while the broker does not lead the partition yet, which is new then.
+        """
+        async with asyncio.timeout(_LEADER_TIMEOUT_S):
+            while True:
+                try:
+                    return await self._send_once(topic, partition, batch)
+                except BatchRefused as refused:
+                    if refused.error not in _NO_LEADER_YET:
+                        raise
+
+    async def _send_once(self, topic: str, partition: int, batch: bytes) -> int:
         self._sent += 1
         name = topic.encode()
         body = struct.pack(">hhih", _PRODUCE, _PRODUCE_VERSION, self._sent, NULL)
