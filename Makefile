@@ -16,11 +16,10 @@ up: $(VENV)/.run
 	@$(BIN)/tally up $(ARGS)
 
 ## make test [ARGS="-k sink"]  formatter, linter, types, and beside them the tests on a shared stack
-# The background job does not hear Ctrl-C, as the shell has it: it is ended by hand. Compiled once, not by each process.
+# The background job does not hear Ctrl-C, as the shell has it: it is ended by hand.
 test: $(VENV)/.dev
 	@log=$$(mktemp); trap 'kill $$checks 2>/dev/null; rm -f $$log' EXIT; trap 'exit 130' INT TERM; \
 	$(MAKE) --no-print-directory --keep-going lint types >$$log 2>&1 & checks=$$!; \
-	$(BIN)/python -P -m tally.precompile; \
 	$(BIN)/pytest --numprocesses 3 $(TEST_OPTIONS) $(OTHER_TESTS:%=--ignore tests/%) $(ARGS); tests=$$?; \
 	if wait $$checks; then checks=; echo "formatter, linter and types: no findings"; exit $$tests; fi; \
 	checks=; echo "formatter, linter or types: FAILED"; cat $$log; exit 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ from runtime.topic_settings import (
     TIMESTAMP_TYPE,
     DescribeConfigsDenied,
     check_topic,
+    until_brokers_know,
 )
 
 log = logging.getLogger("tally.kafka")
@@ -65,7 +66,6 @@ MAX_DEAD_LETTER_BYTES = 256 * MIB
 its topic compressed and exceed the client's limit uncompressed; its dead letter must still be sent."""
 MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 """While a store is down nothing is polled; leaving the group would only move the wait to another worker."""
-TOPIC_CREATION_TIMEOUT_S = 30
 
 
 @asynccontextmanager
@@ -187,16 +187,17 @@ def _new_topic(settings: Settings, name: str, max_bytes: int, retention_ms: int)
     )
 
 
-async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Iterable[str]) -> None:
+async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Collection[str]) -> None:
     """Wait until each partition of new topics has a leader."""
-    async with asyncio.timeout(TOPIC_CREATION_TIMEOUT_S):
-        while True:
-            found = await client.describe_topics(list(names))
-            if all(
-                topic["error_code"] == 0 and all(part["leader"] >= 0 for part in topic["partitions"]) for topic in found
-            ):
-                return
-            await asyncio.sleep(0.05)
+
+    async def have_leaders() -> bool:
+        return all(map(_has_leaders, await client.describe_topics(list(names))))
+
+    await until_brokers_know(have_leaders, f"topics {', '.join(names)}")
+
+
+def _has_leaders(topic: dict[str, Any]) -> bool:
+    return topic["error_code"] == 0 and all(part["leader"] >= 0 for part in topic["partitions"])
 
 
 async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]:

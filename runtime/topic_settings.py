@@ -1,6 +1,7 @@
 """Settings and partition count of a topic: checked before it is used, and changed while it is live."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from runtime.errors import Fatal
+from runtime.errors import Fatal, Unavailable
 from runtime.faults.kafka import kafka_fault
 
 TIMESTAMP_TYPE = "message.timestamp.type"
@@ -23,6 +24,8 @@ CLEANUP_POLICY = "cleanup.policy"
 DELETE = "delete"
 RETENTION_MS = "retention.ms"
 MAX_MESSAGE_BYTES = "max.message.bytes"
+CHANGE_TIMEOUT_S = 30
+_POLL_S = 0.05
 _SET_ON_THE_TOPIC = 1
 """Kafka's number for the config source "dynamic topic config"."""
 
@@ -78,7 +81,10 @@ async def topic_overrides(admin: AIOKafkaAdminClient, topic: str) -> dict[str, s
 
 
 async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:
-    """Change settings of a topic (names with _ for dots). Raises Unavailable and Fatal."""
+    """Change settings of a topic (names with _ for dots), and return once a broker applies them.
+
+    Raises Unavailable and Fatal.
+    """
     # The client has only the request that replaces all settings.
     wanted = await topic_overrides(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
     try:
@@ -88,6 +94,24 @@ async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **change
     code, message = answers[0].resources[0][:2]
     if code:
         raise Fatal(f"topic {topic} could not be changed: {message or for_code(code).__name__}")
+
+    async def is_applied() -> bool:
+        return await topic_overrides(admin, topic) == wanted
+
+    await until_brokers_know(is_applied, f"the changed settings of topic {topic}")
+
+
+async def until_brokers_know(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Return once a condition on what a broker answers holds. Raises Unavailable after CHANGE_TIMEOUT_S.
+
+    The controller acknowledges a change, or a new topic, before brokers have it.
+    """
+    try:
+        async with asyncio.timeout(CHANGE_TIMEOUT_S):
+            while not await condition():  # noqa: ASYNC110  (brokers do not announce it)
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise Unavailable(f"Kafka acknowledged {what}, but no broker has it after {CHANGE_TIMEOUT_S} s") from None
 
 
 async def add_partitions(admin: AIOKafkaAdminClient, topic: str, total: int) -> None:
