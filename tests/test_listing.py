@@ -1,6 +1,5 @@
 """Lists: filters agree with a reference, orders hold across pages, and every query is bounded."""
 
-import asyncio
 import base64
 import random
 from collections.abc import AsyncIterator
@@ -16,7 +15,6 @@ from deploy.embedded.stack import Stack
 from readers.filter_fields import FILTER_FIELDS, FilterError
 from readers.filters import OPERATORS, TEXT_OPERATORS, read_filters
 from runtime.deletions import Deletion, Deletions
-from runtime.settings import Settings
 from schemas.interaction import Interaction
 from tests.filter_reference import holds
 from tests.http_lab import PATH, api_of, assert_error, with_key
@@ -116,22 +114,12 @@ async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="module")
-def filled(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Tables with records that differ in everything, for tests that only read them."""
-    own = settings_of_its_own(stack, tmp_path_factory.mktemp("filled"))
-
-    async def fill() -> None:
-        async with lab_of(own) as lab:
-            await lab.emit_all(records(1, RECORDS))
-            await lab.drain()
-
-    asyncio.run(fill())
-    return own
-
-
-@pytest.fixture
-async def reading(filled: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """The API on the filled tables."""
+async def reading(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on records that differ in everything, for tests that only read them."""
+    filled = settings_of_its_own(stack, tmp_path_factory.mktemp("filled"))
+    async with lab_of(filled) as lab:
+        await lab.emit_all(records(1, RECORDS))
+        await lab.drain()
     async with api_of(with_key(filled), "reader") as client:
         yield client
 
@@ -150,7 +138,7 @@ async def everything(api: httpx.AsyncClient, body: dict[str, Any] | None = None,
         query["cursor"] = cursor
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def stored(reading: httpx.AsyncClient) -> list[dict[str, Any]]:
     """All records of the filled tables."""
     found = await everything(reading)
