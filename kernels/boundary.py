@@ -18,7 +18,7 @@ rules for all of them:
 | record batches | `read_batches`, `read_headers` | `RecordBatches`, `BatchFault`, `ReadLimits`, `record_format` |
 | events | `scan`, `scan_or_validate`, `select`, `read_text` | `Columns`, `Scanned`, `SPAN_AT`, `NUMBER_AT` |
 | keys | `hash_dedup_keys`, `hash_partition_keys` | |
-| request bodies | `count_commas` | |
+| request bodies | `count_commas`, `split_batch` | |
 | records to send | `encode_records` | `OutgoingEvents`, `EncodedRecords` |
 | Native columns | `encode_texts`, `encode_ids`, `read_scores` | `TextColumn` |
 | claims | | `ClaimIndex`, `Fingerprints`, `SLICE_BITS`, `SLICE_MASK` |
@@ -34,7 +34,7 @@ from kernels.encode_records import EncodedRecords, OutgoingEvents, encode_record
 from kernels.native_columns import TextColumn, encode_ids, encode_texts, read_scores
 from kernels.record_batches import BatchFault, ReadLimits, RecordBatches, read_batches
 from kernels.record_format import Bytes, Headers, Integers, MalformedHeaders, read_headers
+from kernels.request_body import count_commas, split_batch
 from kernels.scan_event import NUMBER_AT, SPAN_AT, Columns, read_text, select
-from kernels.scan_json import count_commas
 from kernels.scan_keys import hash_dedup_keys, hash_partition_keys
 from kernels.scanner import Scanned, scan, scan_or_validate

@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition, __version__
 from aiokafka.codec import lz4_encode
@@ -45,6 +45,13 @@ class CompressedBatch(BatchBuilder):
 
     def __init__(self) -> None:
         super().__init__(PRODUCER_BATCH_BYTES, _NO_CODEC)  # type: ignore[no-untyped-call]
+
+    def add(self, time_ms: int, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> bool:
+        """Append a record like `append`, at half the cost. Return whether the batch had room."""
+        if self._builder.append(self._relative_offset, time_ms, key, value, cast(Any, headers)) is None:
+            return False
+        self._relative_offset += 1
+        return True
 
     def _build(self) -> Any:
         if self._buffer is None:
@@ -129,6 +136,13 @@ def _queue_publicly(client: AIOKafkaProducer, batch: BatchBuilder, place: TopicP
 def new_batch(client: AIOKafkaProducer) -> BatchBuilder:
     """Return an empty batch for a client."""
     return CompressedBatch() if is_known() else client.create_batch()
+
+
+def append(batch: BatchBuilder, time_ms: int, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> bool:
+    """Append a record to a batch of `new_batch`. Return whether the batch had room."""
+    if isinstance(batch, CompressedBatch):
+        return batch.add(time_ms, key, value, headers)
+    return batch.append(timestamp=time_ms, key=key, value=value, headers=headers) is not None
 
 
 def queue(client: AIOKafkaProducer, batch: BatchBuilder, place: TopicPartition) -> "asyncio.Future[Any]":

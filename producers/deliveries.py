@@ -1,10 +1,12 @@
 """Records on their way to Kafka: packed into a batch for each partition, each batch with one outcome."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -22,8 +24,8 @@ _OVERHEAD_BYTES = 1_024
 """Bound of a record's framing and headers in bytes: names and values of Tally's headers are shorter."""
 
 
-class OutgoingRecord(NamedTuple):
-    """Record to put on the topic, with its event's id."""
+class OutgoingRecord(msgspec.Struct, frozen=True, gc=False):
+    """Record to put on the topic, with its event's id. Making a struct takes a third of the time of a named tuple."""
 
     interaction_id: str
     key: bytes
@@ -69,7 +71,7 @@ class Delivery:
             self.outcome.set_result(outcome)
 
 
-class Placed(NamedTuple):
+class Placed(msgspec.Struct, frozen=True, gc=False):
     """Record in a batch: the batch, and the record's number in it."""
 
     delivery: Delivery
@@ -104,18 +106,18 @@ class Packing:
 
     def place_all(self, records: Sequence[OutgoingRecord]) -> list[Placed | TallyError]:
         """Add records to batches of their partitions. Return the place of each, or why it is too large."""
-        placed = list[Placed | TallyError]()
+        placed, now_ms = list[Placed | TallyError](), time.time_ns() // 1_000_000
         for record in records:
-            key, value = record.key, record.value
+            key, value, headers = record.key, record.value, record.headers
             size = len(key) + len(value)
             if size > SMALL_BYTES:
                 placed.append(self._place_large(record, size))
                 continue
             partition = key_hash(key) % self._partitions
             batch = self._open.get(partition) or self._begin(partition)
-            if batch.builder.append(timestamp=None, key=key, value=value, headers=record.headers) is None:
+            if not batches.append(batch.builder, now_ms, key, value, headers):
                 batch = self._begin(partition)
-                batch.builder.append(timestamp=None, key=key, value=value, headers=record.headers)
+                batches.append(batch.builder, now_ms, key, value, headers)
             placed.append(Placed(batch, batch.records))
             batch.records += 1
         self.records += len(records)
@@ -127,7 +129,7 @@ class Packing:
             # The client checks single records only, and fails for good once a broker refuses a batch.
             return RecordRefused(f"the record is larger than {self._max_bytes} bytes")
         batch = self._begin(key_hash(record.key) % self._partitions)
-        batch.builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
+        batches.append(batch.builder, time.time_ns() // 1_000_000, record.key, record.value, record.headers)
         batch.records, batch.is_large = 1, True
         del self._open[batch.partition]
         return Placed(batch, 0)

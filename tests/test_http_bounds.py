@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.scan_json import count_commas
+from kernels.boundary import count_commas
 from runtime import log
 from runtime.http.errors import MAX_PROBLEMS, invalid, problem
 from runtime.http.turns import SMALL_BYTES, STARTED_TOGETHER, StartQueue, TurnQueue

@@ -16,7 +16,8 @@ from schemas.wire import ValidEvent, partition_key
 
 MAX_VERBATIM_BYTES = 16 * 1024
 """Largest event that keeps its text: blanks cost the client nothing, and every reader much."""
-_ID_KEY = b'"interaction_id"'
+ID_KEY = b'"interaction_id"'
+"""Key of an event that may have an id, which requests may not."""
 _KEY_FIELDS = np.array([SPAN_AT[name] for name in ("feature_id", "execution_id", "session_id", "user_id")])
 _OCCURRED_AT = NUMBER_AT["occurred_at"]
 
@@ -69,8 +70,8 @@ def scan_together(given: Iterable[bytes | Raw], max_bytes: int) -> ScannedTexts:
     ends = np.cumsum(sizes)
     columns, sure = scan(np.frombuffer(joined, np.uint8), ends - sizes, ends)
     sure &= np.array([text[:1] == b"{" for text in texts], np.bool_)
-    if _ID_KEY in joined:
-        sure &= np.array([_ID_KEY not in text for text in texts], np.bool_)
+    if ID_KEY in joined:
+        sure &= np.array([ID_KEY not in text for text in texts], np.bool_)
     return ScannedTexts(texts, joined, ends - sizes, sizes, columns, sure)
 
 

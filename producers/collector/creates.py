@@ -17,6 +17,9 @@ from schemas.dedup import dedup_key
 from schemas.identity import mint_id
 from schemas.wire import encode_headers
 
+MAX_PAUSE_S = 0.004
+"""Longest time from the start of a round of many events to that of the next. A round costs as much as eight events."""
+
 
 class Created(NamedTuple):
     """Event that Kafka has acknowledged, its id and append time, and the id of the event that it probably repeats."""
@@ -63,7 +66,7 @@ class Creates:
         self._max_bytes = max_bytes
         self._topic = topic
         self._hints = hints
-        self._rounds = Rounds[Create](self._serve, "accepting events")
+        self._rounds = Rounds[Create](self._serve, "accepting events", max_pause_s=MAX_PAUSE_S)
 
     async def create(self, create: Create) -> Created | None:
         """Accept an event in the next round. Return None for one that the scanner leaves to the validator."""

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from kernels.boundary import count_commas
 from producers.collector.accepted import AcceptedEvent, scan_texts
-from producers.collector.bulk import encode_bulk
+from producers.collector.bulk import MIN_EVENTS, BulkOptions, encode_items, encode_whole
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
@@ -145,7 +145,9 @@ def precompile() -> None:
     """Compile functions that numba compiles at first use, so that no request waits for it."""
     event = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}'
     scan_texts([event], LARGE_BYTES)
-    encode_bulk([Raw(event)], LARGE_BYTES, 1, "n", [])
+    options = BulkOptions(LARGE_BYTES, MIN_EVENTS, 1, "n", [])
+    encode_items([Raw(event)], options)
+    encode_whole(b'{"interactions":[%b]}' % b",".join([event] * MIN_EVENTS), options)
     count_commas(b"[]")
 
 
