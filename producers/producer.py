@@ -84,10 +84,10 @@ class Producer:
         time. Then the interaction may have arrived; emit it again if it has an `execution_id` or a key.
         """
         chunk = await self._send([interaction], namespace, idempotency_key)
-        (placed,) = chunk.placed
+        (record,), (placed,) = chunk.records, chunk.placed
         if isinstance(placed, Placed):
             await placed.delivery.outcome
-        result = chunk.result(0)
+        result = _result_of(interaction, record, placed)
         if isinstance(result, NotAccepted):
             raise result.error
         return result
@@ -108,10 +108,10 @@ class Producer:
         try:
             while (sending := await flow.next()) is not None:
                 chunk = await sending
-                for number, placed in enumerate(chunk.placed):
+                for item, record, placed in zip(chunk.items, chunk.records, chunk.placed, strict=True):
                     if isinstance(placed, Placed) and not placed.delivery.outcome.done():
                         await placed.delivery.outcome
-                    yield chunk.result(number)
+                    yield _result_of(item, record, placed)
                     flow.note_taken()
             await reading  # raises the source's error
         finally:
@@ -182,18 +182,20 @@ class _SentChunk(NamedTuple):
     records: Sequence[OutgoingRecord]
     placed: Sequence[Placed | TallyError]
 
-    def result(self, number: int) -> Receipt | NotAccepted:
-        """Return the result of an item whose batch has an outcome."""
-        item, placed = self.items[number], self.placed[number]
-        interaction = item.interaction if isinstance(item, ImportedInteraction) else item
-        if not isinstance(placed, Placed):
-            return NotAccepted(interaction, placed)
-        found = placed.delivery.outcome.result()
-        if isinstance(found, TallyError):
-            return NotAccepted(interaction, found)
-        interaction_id, warning = self.records[number].interaction_id, warning_for(interaction.feature_uri)
-        offset = None if found.offset is None else found.offset + placed.number
-        return Receipt(interaction_id, _from_epoch_ms(found.append_ms), placed.delivery.partition, offset, warning)
+
+def _result_of(item: _Item, record: OutgoingRecord, placed: Placed | TallyError) -> Receipt | NotAccepted:
+    """Return the result of an item. Its batch must have an outcome."""
+    interaction = item.interaction if isinstance(item, ImportedInteraction) else item
+    if not isinstance(placed, Placed):
+        return NotAccepted(interaction, placed)
+    found = placed.delivery.outcome.result()
+    if isinstance(found, TallyError):
+        return NotAccepted(interaction, found)
+    offset, warning = (
+        None if found.offset is None else found.offset + placed.number,
+        warning_for(interaction.feature_uri),
+    )
+    return Receipt(record.interaction_id, _from_epoch_ms(found.append_ms), placed.delivery.partition, offset, warning)
 
 
 class _Flow:

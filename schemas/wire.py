@@ -121,17 +121,18 @@ REQUEST_KEYS = ("document_id", *FIELD_NAMES)
 
 def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     """Encode an interaction as a record value. Fields that are None are left out."""
-    fields = {name: value for name, value in interaction.__dict__.items() if value is not None}
+    fields = interaction.__dict__
     if type(interaction) is not Interaction:  # a record of the API, for example, has more fields
         fields = {name: fields[name] for name in FIELD_NAMES if name in fields}
-    if "occurred_at" in fields:
-        fields["occurred_at"] = iso_ms(fields["occurred_at"])
-    fields["interaction_id"] = interaction_id
-    encoded = _encode_fields(fields)
+    occurred_at = fields.get("occurred_at")
+    if occurred_at is not None:
+        fields = fields | {"occurred_at": iso_ms(occurred_at)}
+    encoded = _encode(_WireValue(**fields, interaction_id=interaction_id))
     if len(encoded) > MAX_OBJECT_BYTES:
         # The model bounds the text of `encode_object`, in which some numbers are shorter (1e-05 for 0.00001).
-        fields |= {name: Raw(encode_object(fields[name])) for name in OBJECT_FIELDS if name in fields}
-        encoded = _encode_fields(fields)
+        objects = {name: fields[name] for name in OBJECT_FIELDS if fields.get(name) is not None}
+        fields = fields | {name: Raw(encode_object(value)) for name, value in objects.items()}
+        encoded = _encode(_WireValue(**fields, interaction_id=interaction_id))
     return encoded
 
 
@@ -148,7 +149,13 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot write {type(value).__name__}")
 
 
-_encode_fields = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+
+_value_fields = [*((field.name, Any) if field.required else (field.name, Any, None) for field in FIELDS)]
+_WireValue: Callable[..., object] = msgspec.defstruct(
+    "_WireValue", [*_value_fields, ("interaction_id", str, "")], gc=False, omit_defaults=True, kw_only=True
+)
+"""Value of a record, from the fields of an interaction. A struct is encoded in two thirds of the time of a dict."""
 
 
 def encode_headers(
