@@ -40,7 +40,7 @@ def _count_commas(text: Bytes) -> tuple[int, int]:
     while at < end:
         byte = text[np.uint64(at)]
         if byte == QUOTE:
-            at = skip_string(text, at, end)
+            at = _skip_string(text, at, end)
         elif byte in (OPEN_OBJECT, OPEN_ARRAY):
             depth += 1
         elif byte in (CLOSE_OBJECT, CLOSE_ARRAY):
@@ -57,8 +57,9 @@ def _count_commas(text: Bytes) -> tuple[int, int]:
 def split_batch(body: bytes, most: int) -> Spans | None:
     """Return start and end of each object in a body `{"interactions":[{...},{...}]}` of 1 to `most` objects.
 
-    None for any other body, also for one that only spells its key in another way. If every object is well-formed JSON,
-    so is the body. Never raises, allocates 16 bytes for each of `most`.
+    None for a body of another shape, also for one that only spells its key in another way. Brackets inside objects are
+    counted, not matched: if every object is well-formed JSON, so is the body. Never raises, allocates 16 bytes for each
+    of `most`.
     """
     spans = np.empty((most, 2), np.int64)
     found = _split_batch(np.frombuffer(body, np.uint8), spans)
@@ -116,7 +117,7 @@ def _skip_object(text: Bytes, at: int, end: int) -> int:
     while at < end:
         byte = text[np.uint64(at)]
         if byte == QUOTE:
-            at = skip_string(text, at, end)
+            at = _skip_string(text, at, end)
         elif byte in (OPEN_OBJECT, OPEN_ARRAY):
             depth += 1
         elif byte in (CLOSE_OBJECT, CLOSE_ARRAY):
@@ -128,7 +129,7 @@ def _skip_object(text: Bytes, at: int, end: int) -> int:
 
 
 @compiled
-def skip_string(text: Bytes, at: int, end: int) -> int:
+def _skip_string(text: Bytes, at: int, end: int) -> int:
     """Return the position of the quote that closes the string at `at`, or some position from `end` on."""
     at = skip_plain(text, at + 1, end)
     while at < end and text[np.uint64(at)] != QUOTE:

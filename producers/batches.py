@@ -47,7 +47,7 @@ class CompressedBatch(BatchBuilder):
         super().__init__(PRODUCER_BATCH_BYTES, _NO_CODEC)  # type: ignore[no-untyped-call]
 
     def add(self, time_ms: int, key: bytes, value: bytes, headers: Sequence[tuple[str, bytes]]) -> bool:
-        """Append a record like `append`, at half the cost. Return whether the batch had room."""
+        """Append a record at half the cost of `append`, to a batch that is not closed. Return whether it had room."""
         if self._builder.append(self._relative_offset, time_ms, key, value, cast(Any, headers)) is None:
             return False
         self._relative_offset += 1

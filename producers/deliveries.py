@@ -65,13 +65,18 @@ class Delivery:
     """Whether it holds one record of more than SMALL_BYTES."""
     is_sent: bool = False
 
+    async def settled(self) -> None:
+        """Wait for the outcome. A cancelled caller does not cancel the outcome, which others wait for, too."""
+        if not self.outcome.done():
+            await asyncio.wait([self.outcome])
+
     def settle(self, outcome: BatchMetadata | TallyError) -> None:
         """Set the outcome, unless there is one."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
 
-class Placed(msgspec.Struct, frozen=True, gc=False):
+class Placed(msgspec.Struct, frozen=True):
     """Record in a batch: the batch, and the record's number in it."""
 
     delivery: Delivery
@@ -153,5 +158,8 @@ def encoded_deliveries(encoded: "EncodedRecords", deadline: float) -> list[Deliv
 
 async def error_of(sent: Delivery | TallyError) -> TallyError | None:
     """Wait for the outcome of a batch, and return its error, None once Kafka has it."""
-    outcome = await sent.outcome if isinstance(sent, Delivery) else sent
-    return outcome if isinstance(outcome, TallyError) else None
+    if isinstance(sent, Delivery):
+        await sent.settled()
+        outcome = sent.outcome.result()
+        return outcome if isinstance(outcome, TallyError) else None
+    return sent

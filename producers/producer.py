@@ -1,6 +1,7 @@
 """Python producer: puts interactions on the topic and returns a receipt for each."""
 
 import asyncio
+import copy
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from datetime import datetime
@@ -86,10 +87,10 @@ class Producer:
         chunk = await self._send([interaction], namespace, idempotency_key)
         (record,), (placed,) = chunk.records, chunk.placed
         if isinstance(placed, Placed):
-            await placed.delivery.outcome
+            await placed.delivery.settled()
         result = _result_of(interaction, record, placed)
         if isinstance(result, NotAccepted):
-            raise result.error
+            raise copy.copy(result.error)  # the error of other records of the batch, too
         return result
 
     async def emit_many(
@@ -110,7 +111,7 @@ class Producer:
                 chunk = await sending
                 for item, record, placed in zip(chunk.items, chunk.records, chunk.placed, strict=True):
                     if isinstance(placed, Placed) and not placed.delivery.outcome.done():
-                        await placed.delivery.outcome
+                        await placed.delivery.settled()
                     yield _result_of(item, record, placed)
                     flow.note_taken()
             await reading  # raises the source's error

@@ -31,7 +31,7 @@ from runtime.topic_settings import (
     TIMESTAMP_TYPE,
     DescribeConfigsDenied,
     check_topic,
-    until_brokers_know,
+    until_a_broker_has,
 )
 
 log = logging.getLogger("tally.kafka")
@@ -193,7 +193,7 @@ async def _wait_for_leaders(client: AIOKafkaAdminClient, names: Collection[str])
     async def have_leaders() -> bool:
         return all(map(_has_leaders, await client.describe_topics(list(names))))
 
-    await until_brokers_know(have_leaders, f"topics {', '.join(names)}")
+    await until_a_broker_has(have_leaders, f"leaders of the topics {', '.join(names)}")
 
 
 def _has_leaders(topic: dict[str, Any]) -> bool:

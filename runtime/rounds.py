@@ -26,9 +26,9 @@ AnyItem = TypeVar("AnyItem", bound=Item)
 class Rounds(Generic[AnyItem]):
     """Queue that is served in rounds.
 
-    A round is everything that has arrived, up to `max_items`. It begins in the next iteration of the event loop, so a
-    lone item waits for nothing. While a round is being served, new items gather for the next one. With `max_pause_s`
-    they also gather for some time after the start of a round of many items, so that there are fewer rounds under load.
+    A round is everything that has arrived, up to `max_items`. It begins in the next iteration of the event loop. While
+    a round is being served, new items gather for the next one. With `max_pause_s` they also gather for some time after
+    the start of a round of several items, so that there are fewer rounds under load.
 
     `serve` completes the futures of its items, during the round or later. If it raises, the error becomes the result of
     each item that has none.

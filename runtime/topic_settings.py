@@ -86,7 +86,8 @@ async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **change
     Raises Unavailable and Fatal.
     """
     # The client has only the request that replaces all settings.
-    wanted = await topic_overrides(admin, topic) | {name.replace("_", "."): value for name, value in changes.items()}
+    changed = {name.replace("_", "."): value for name, value in changes.items()}
+    wanted = await topic_overrides(admin, topic) | changed
     try:
         answers: Any = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=wanted)])
     except KafkaError as error:
@@ -96,13 +97,13 @@ async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **change
         raise Fatal(f"topic {topic} could not be changed: {message or for_code(code).__name__}")
 
     async def is_applied() -> bool:
-        return await topic_overrides(admin, topic) == wanted
+        return changed.items() <= (await topic_overrides(admin, topic)).items()
 
-    await until_brokers_know(is_applied, f"the changed settings of topic {topic}")
+    await until_a_broker_has(is_applied, f"the changed settings of topic {topic}")
 
 
-async def until_brokers_know(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Return once a condition on what a broker answers holds. Raises Unavailable after CHANGE_TIMEOUT_S.
+async def until_a_broker_has(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Return once the condition holds for the answer of a broker. Raises Unavailable after CHANGE_TIMEOUT_S.
 
     The controller acknowledges a change, or a new topic, before brokers have it.
     """
@@ -111,7 +112,7 @@ async def until_brokers_know(condition: Callable[[], Awaitable[bool]], what: str
             while not await condition():  # noqa: ASYNC110  (brokers do not announce it)
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
-        raise Unavailable(f"Kafka acknowledged {what}, but no broker has it after {CHANGE_TIMEOUT_S} s") from None
+        raise Unavailable(f"no broker has {what} after {CHANGE_TIMEOUT_S} s") from None
 
 
 async def add_partitions(admin: AIOKafkaAdminClient, topic: str, total: int) -> None:

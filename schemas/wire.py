@@ -127,13 +127,24 @@ def encode_value(interaction: Interaction, interaction_id: str) -> bytes:
     occurred_at = fields.get("occurred_at")
     if occurred_at is not None:
         fields = fields | {"occurred_at": iso_ms(occurred_at)}
-    encoded = _encode(_WireValue(**fields, interaction_id=interaction_id))
+    encoded = _encode(_value_of(fields, interaction_id))
     if len(encoded) > MAX_OBJECT_BYTES:
         # The model bounds the text of `encode_object`, in which some numbers are shorter (1e-05 for 0.00001).
         objects = {name: fields[name] for name in OBJECT_FIELDS if fields.get(name) is not None}
         fields = fields | {name: Raw(encode_object(value)) for name, value in objects.items()}
-        encoded = _encode(_WireValue(**fields, interaction_id=interaction_id))
+        encoded = _encode(_value_of(fields, interaction_id))
     return encoded
+
+
+def _value_of(fields: dict[str, Any], interaction_id: str) -> object:
+    """Return an object for the encoder: a struct, which is encoded in two thirds of the time of a dict.
+
+    Fields that the model does not have (`model_copy` can add them) are for the validator to name.
+    """
+    try:
+        return _WireValue(**fields, interaction_id=interaction_id)
+    except TypeError:
+        return {name: value for name, value in fields.items() if value is not None} | {"interaction_id": interaction_id}
 
 
 def with_id(value: bytes, interaction_id: str) -> bytes:
@@ -151,11 +162,13 @@ def _plain(value: object) -> object:
 
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
-_value_fields = [*((field.name, Any) if field.required else (field.name, Any, None) for field in FIELDS)]
 _WireValue: Callable[..., object] = msgspec.defstruct(
-    "_WireValue", [*_value_fields, ("interaction_id", str, "")], gc=False, omit_defaults=True, kw_only=True
+    "_WireValue",
+    [*((field.name, Any, None) for field in FIELDS), ("interaction_id", str)],
+    gc=False,
+    omit_defaults=True,
+    kw_only=True,
 )
-"""Value of a record, from the fields of an interaction. A struct is encoded in two thirds of the time of a dict."""
 
 
 def encode_headers(

@@ -149,9 +149,9 @@ class Expand:
 
     async def _hold_and_drain(self, begun: _Start) -> Sequence[int]:
         """Hold producers, wait until everything is committed, and return the end of each partition."""
-        await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
-        self._say("producers are held")
         try:
+            await change_topic_settings(self._admin, self._settings.topic, max_message_bytes=str(HELD_BYTES))
+            self._say("producers are held")
             return await self._drained(begun.before)
         except BaseException:
             await asyncio.shield(self._release(begun))

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 import tempfile
@@ -34,6 +35,10 @@ from tally.foreground import run_until_stopped
 
 Role = Literal["collector", "reader", "all"]
 HOST = "127.0.0.1"
+
+NEW_OBJECTS_PER_COLLECTION = 50_000
+"""New objects, about 10 MiB, after which garbage is collected. By default (700), requests in flight are visited again
+and again: a sixth of the time of a create with 512 connections."""
 
 logger = logging.getLogger("tally.api")
 
@@ -138,6 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--shared-metrics", type=Path, help="file of this process's samples, beside those of others")
     options = parser.parse_args()
+    gc.set_threshold(NEW_OBJECTS_PER_COLLECTION)
     log.configure()
     try:
         settings = Settings.load(**({} if options.metrics_port is None else {"metrics_port": options.metrics_port}))

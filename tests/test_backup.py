@@ -39,7 +39,7 @@ async def test_events_after_the_backup_are_read_again(lab: Lab) -> None:
     settings, traffic = lab.settings, iter(Simulator(41, duplicates=0.3))
     await lab.emit_all(itertools.islice(traffic, 600))
     await lab.drain()
-    await lab.database.command(f"BACKUP DATABASE {settings.database} TO File('{settings.database}')")
+    await lab.database.command(f"BACKUP DATABASE {settings.database} TO File('{settings.topic}')")
     committed = {each.partition: each.accepted for each in await audited(lab)}
     await lab.emit_all(itertools.islice(traffic, 600))
     await lab.drain()
@@ -47,7 +47,7 @@ async def test_events_after_the_backup_are_read_again(lab: Lab) -> None:
 
     async with connect(settings, database="default") as server:
         await server.command(f"DROP DATABASE {settings.database} SYNC")
-        await server.command(f"RESTORE DATABASE {settings.database} FROM File('{settings.database}')")
+        await server.command(f"RESTORE DATABASE {settings.database} FROM File('{settings.topic}')")
     assert sum(len(each.lost) for each in await audited(lab)) > 500, "the audit says what the backup does not have"
     async with connect_redis(settings) as redis:
         for key in await redis.keys(f"{settings.key_prefix}*"):

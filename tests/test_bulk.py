@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from producers.batches import EncodedBatch
 from producers.collector.accepted import MAX_VERBATIM_BYTES
-from producers.collector.bulk import MIN_EVENTS, Bulk, BulkOptions, encode_items, encode_whole
+from producers.collector.bulk import MIN_EVENTS, Bulk, ScannedBatch, encode_bulk, scan_body, scan_items
 from schemas.wire import encode_headers
 
-OPTIONS = BulkOptions(64 * 1024, 1_000, 3, "shop", encode_headers("shop"))
+MAX_BYTES, MAX_EVENTS = 64 * 1024, 1_000
 EVENT: dict[str, Any] = {"feature_id": "f", "interaction_type": ["view"], "position": 0, "execution_id": "e"}
 
 
@@ -38,15 +38,21 @@ def records_of(bulk: Bulk) -> dict[int, tuple[Any, ...]]:
     return found
 
 
+def encoded(scanned: ScannedBatch | None) -> dict[int, tuple[Any, ...]]:
+    assert scanned is not None
+    return records_of(encode_bulk(scanned, 3, "shop", encode_headers("shop", deduplicate=False)))
+
+
+def scanned_body(events: list[Any], max_bytes: int = MAX_BYTES) -> ScannedBatch | None:
+    return scan_body(body_of(events), max_bytes, MAX_EVENTS)
+
+
 @given(st.lists(st.tuples(st.text(max_size=5), st.integers(0, 9)), min_size=MIN_EVENTS, max_size=MIN_EVENTS + 2))
-def test_both_ways_give_the_same_records(drawn: list[tuple[str, int]]) -> None:
+def test_body_and_items_give_the_same_records(drawn: list[tuple[str, int]]) -> None:
     events = [EVENT | {"execution_id": f"e{text}", "position": number} for text, number in drawn]
-    whole = encode_whole(body_of(events), OPTIONS)
-    single = encode_items([msgspec.Raw(json.dumps(each).encode()) for each in events], OPTIONS)
-    assert whole is not None
-    assert single is not None
-    assert records_of(whole) == records_of(single)
-    assert [value for _, _, value, _ in records_of(whole).values()] == events
+    of_body = encoded(scanned_body(events))
+    assert of_body == encoded(scan_items([msgspec.Raw(json.dumps(each).encode()) for each in events], MAX_BYTES))
+    assert [value for _, _, value, _ in of_body.values()] == events
 
 
 @pytest.mark.parametrize(
@@ -59,11 +65,17 @@ def test_both_ways_give_the_same_records(drawn: list[tuple[str, int]]) -> None:
         {},
     ],
 )
-def test_one_event_for_the_validator_leaves_the_batch_to_the_other_way(odd: dict[str, Any]) -> None:
-    assert encode_whole(body_of([EVENT] * MIN_EVENTS), OPTIONS) is not None
-    assert encode_whole(body_of([*[EVENT] * MIN_EVENTS, odd]), OPTIONS) is None
+def test_a_body_with_one_event_for_the_validator_is_left_to_the_parser(odd: dict[str, Any]) -> None:
+    assert scanned_body([EVENT] * MIN_EVENTS) is not None
+    assert scanned_body([*[EVENT] * MIN_EVENTS, odd]) is None
 
 
-@pytest.mark.parametrize("count", [MIN_EVENTS - 1, OPTIONS.max_events + 1])
-def test_batches_of_other_sizes_go_the_other_way(count: int) -> None:
-    assert encode_whole(body_of([EVENT] * count), OPTIONS) is None
+@pytest.mark.parametrize("count", [MIN_EVENTS - 1, MAX_EVENTS + 1])
+def test_bodies_of_few_or_too_many_events_are_left_to_the_parser(count: int) -> None:
+    assert scanned_body([EVENT] * count) is None
+
+
+def test_bodies_with_an_event_above_the_bound_are_left_to_the_parser() -> None:
+    size = len(json.dumps(EVENT))
+    assert scanned_body([EVENT] * MIN_EVENTS, size) is not None
+    assert scanned_body([EVENT] * MIN_EVENTS, size - 1) is None

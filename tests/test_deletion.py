@@ -208,7 +208,7 @@ async def test_deleted_events_stay_deleted_after_a_replay(lab: Lab, api: httpx.A
     kept, before, between = await lab.emit(click("kept"), click("before"), click("between"))
     await lab.drain()
     await delete(api, before.interaction_id)
-    into = f"{lab.settings.database}_again"
+    into = f"{lab.settings.topic}_again"
     replay = Replay(lab.settings, into, lab.database)
     await replay.prepare(None, None)
     await replay.decide()

@@ -35,6 +35,15 @@ def test_minted_ids_are_uuid7_and_ascend_across_threads() -> None:
     assert {(as_uuid(each).version, as_uuid(each).variant) for each in minted} == {(7, uuid.RFC_4122)}
 
 
+@given(st.lists(st.integers(0, 5_000), max_size=4))
+def test_ids_minted_together_ascend_beyond_the_count_of_a_millisecond(sizes: list[int]) -> None:
+    mint = IdMint()
+    minted = [each for size in sizes for each in mint.many(size)]
+    assert len(minted) == sum(sizes)
+    assert minted == sorted(set(minted))
+    assert all(is_interaction_id(each) for each in minted)
+
+
 @given(times_ms, times_ms, st.integers(0, 100), st.integers(0, 2**63 - 1))
 def test_derived_ids_carry_their_time_and_sort_by_it(one: int, other: int, partition: int, offset: int) -> None:
     first, second = (derive_foreign_id("topic", partition, offset, at) for at in (one, other))

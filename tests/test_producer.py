@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka.partitioner import murmur2
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from deploy.embedded.stack import Stack
 from producers.producer import NotAccepted, Producer
+from producers.topic import TopicWriter
 from runtime.errors import RecordRefused, SettingsError, Unavailable
 from runtime.settings import Settings
 from schemas.identity import id_time_ms
@@ -120,6 +122,33 @@ async def test_emit_times_out_when_the_broker_stops_responding(lab: Lab, stack: 
         finally:
             os.kill(stack.pid("kafka"), signal.SIGCONT)
         assert (await producer.emit(click("after"))).offset
+
+
+async def test_a_cancelled_emit_cancels_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both records are in one batch, whose outcome is cancelled for neither."""
+    send, packed = TopicWriter.send, asyncio.Event()
+
+    async def note(writer: TopicWriter, records: Any) -> Any:
+        found = await send(writer, records)
+        packed.set()
+        return found
+
+    monkeypatch.setattr(TopicWriter, "send", note)
+    async with Producer(lab.settings) as producer:
+        cancelled, other = [asyncio.create_task(producer.emit(click(name))) for name in ("doc-1", "doc-2")]
+        await packed.wait()
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        assert (await other).offset == 1
+    assert cancelled.cancelled()
+
+
+async def test_a_field_that_the_model_lacks_is_left_to_the_validator(lab: Lab) -> None:
+    """Only pydantic's unchecked copies have one. It costs neither its neighbours nor the stream."""
+    odd = click("doc-1").model_copy(update={"positon": 1})
+    await lab.emit(click("doc-0"), odd, click("doc-2"))
+    counts = await lab.drain()
+    assert (counts.stored, counts.rejected) == (2, 1)
 
 
 async def test_results_do_not_wait_for_a_source_that_pauses(lab: Lab) -> None:

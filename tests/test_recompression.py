@@ -72,10 +72,11 @@ async def test_a_backup_keeps_recompressed_rows(lab: Lab) -> None:
     await lab.database.command(AGE)
     await lab.database.command(MERGE)
     content, parts, name = await lab.rows(CONTENT), await lab.rows(PARTS), lab.settings.database
+    file = lab.settings.topic
     async with connect(lab.settings, database="default") as server:
-        await server.command(f"BACKUP DATABASE {name} TO File('{name}')")
+        await server.command(f"BACKUP DATABASE {name} TO File('{file}')")
         await server.command(f"DROP DATABASE {name} SYNC")
-        await server.command(f"RESTORE DATABASE {name} FROM File('{name}')")
+        await server.command(f"RESTORE DATABASE {name} FROM File('{file}')")
     assert await lab.rows(PARTS) == parts
     assert {codec for codec, _ in parts} == {RECOMPRESSION_CODEC}
     assert await lab.rows(CONTENT) == content

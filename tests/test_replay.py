@@ -52,7 +52,7 @@ async def replayed(
 
 
 def into(lab: Lab) -> str:
-    return f"{lab.settings.database}_again"
+    return f"{lab.settings.topic}_again"
 
 
 @pytest.fixture(autouse=True)

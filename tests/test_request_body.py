@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import msgspec
-from hypothesis import example, given
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.boundary import split_batch
@@ -41,26 +42,46 @@ def test_a_batch_is_split_as_by_a_parser(given_objects: list[Any], space: str, e
     assert split(body, most=len(values) - 1) is None
 
 
-@given(st.binary(max_size=40) | st.text('{}[],:"\\ interactons', max_size=60).map(str.encode))
-@example(b'{"interactions":[{}],"interactions":[{}]}')
-@example(b'{"interactions":[]}')
-@example(b'{"interactions":[{} {}]}')
-@example(b'{"interactions":[{},]}')
-@example(b'{"interactions":[1]}')
-@example(b'{"interactions":[[]]}')
-@example(b'{"interactions":[{}]')
-@example(b'{"interactions":[{}]}}')
-@example(b'{"interactions":[{"a":"]}')
-@example(b'{"interactions":[{"a":"\\')
-@example(b'{"interactions"')
-@example(b"")
-def test_any_other_body_is_left_to_the_parser(body: bytes) -> None:
-    """A body that is split has well-formed items only if it is well-formed."""
-    found = split(body)
-    if found is None:
-        return
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"interactions":[{}],"interactions":[{}]}',
+        b'{"interactions":[{}],"other":1}',
+        b'{"other":1,"interactions":[{}]}',
+        b'{"interactions":[]}',
+        b'{"interactions":[{} {}]}',
+        b'{"interactions":[{},]}',
+        b'{"interactions":[,{}]}',
+        b'{"interactions":[1]}',
+        b'{"interactions":[[]]}',
+        b'{"interactions":[{}]',
+        b'{"interactions":[{}]}}',
+        b'{"interactions":[{"a":"]}',
+        b'{"interactions":[{"a":"\\',
+        b'{"interactions"',
+        b'{"int\\u0065ractions":[{}]}',
+        b"[{}]",
+        b"",
+    ],
+)
+def test_a_body_of_another_shape_is_left_to_the_parser(body: bytes) -> None:
+    assert split(body) is None
+
+
+@given(st.lists(objects, min_size=1, max_size=3), st.data())
+def test_a_damaged_body_is_split_only_into_malformed_objects(given_objects: list[Any], data: st.DataObject) -> None:
+    """If all objects of a body that is split are well-formed, the body is well-formed and has these objects."""
+    body = bytearray(json.dumps({"interactions": given_objects}, separators=(",", ":")).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.sampled_from(b'{}[],:"\\ a1'))
+    found = split(bytes(body))
+    if found is not None and all(is_json(each) for each in found):
+        assert json.loads(body) == {"interactions": [json.loads(each) for each in found]}
+
+
+def is_json(text: bytes) -> bool:
     try:
-        items = [json.loads(each) for each in found]
+        json.loads(text)
     except ValueError:
-        return
-    assert json.loads(body) == {"interactions": items}
+        return False
+    return True

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from runtime.rounds import Rounds
+from runtime.rounds import LEAST_PAUSE_S, PAUSE_PER_ITEM_S, Rounds
 
 
 class Number(NamedTuple):
@@ -18,10 +18,10 @@ class Number(NamedTuple):
 class Served:
     """Rounds that note their items, and wait for a release."""
 
-    def __init__(self, max_items: int = 1_000) -> None:
+    def __init__(self, max_items: int = 1_000, max_pause_s: float = 0) -> None:
         self.rounds: list[list[int]] = []
         self.released = asyncio.Event()
-        self.queue = Rounds[Number](self._serve, "serving numbers", max_items=max_items)
+        self.queue = Rounds[Number](self._serve, "serving numbers", max_items=max_items, max_pause_s=max_pause_s)
 
     def add(self, value: int) -> "asyncio.Future[Any]":
         """Add a number; its result is its double."""
@@ -72,3 +72,33 @@ async def test_finish_waits_for_everything_and_close_for_nothing() -> None:
     for each in (running, waiting):
         with pytest.raises(asyncio.CancelledError):
             await each
+
+
+async def test_items_gather_after_a_round_of_several() -> None:
+    together = round(LEAST_PAUSE_S / PAUSE_PER_ITEM_S)
+    served = Served(max_pause_s=1)
+    served.released.set()
+    await asyncio.gather(*map(served.add, range(100, 100 + together - 1)))
+    at_once = served.add(1)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert at_once.result() == 2, "a round of few items is followed by no pause"
+    await asyncio.gather(*map(served.add, range(200, 1_200)))
+    later = [served.add(2), served.add(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    later.append(served.add(4))
+    assert await asyncio.gather(*later) == [4, 6, 8]
+    assert [len(each) for each in served.rounds] == [together - 1, 1, 1_000, 3]
+
+
+async def test_the_queue_can_be_closed_during_a_pause() -> None:
+    served = Served(max_pause_s=3_600)
+    served.released.set()
+    await asyncio.gather(*map(served.add, range(20, 1_020)))
+    waiting = served.add(2)
+    await asyncio.sleep(0)
+    await served.queue.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert len(served.rounds) == 1

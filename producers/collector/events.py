@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from kernels.boundary import count_commas
 from producers.collector.accepted import AcceptedEvent, scan_texts
-from producers.collector.bulk import MIN_EVENTS, BulkOptions, encode_items, encode_whole
+from producers.collector.bulk import MIN_EVENTS, ScannedBatch, encode_bulk, scan_body, scan_items
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
@@ -70,6 +70,11 @@ class RequestValidator:
                 found[index] = AcceptedEvent.validated(validated) if isinstance(validated, ValidEvent) else validated
                 await asyncio.sleep(0)  # validating takes 50 us, and other requests wait
         return [each for each in found if each is not None]
+
+    async def scan_body(self, body: bytes) -> ScannedBatch | None:
+        """Scan a batch in its body. None if it is small, or if the validator has to decide about it."""
+        scan = partial(scan_body, body, self._event_bytes, self._most_items)
+        return await (self._turns.run(len(body), scan) if len(body) < LARGE_BYTES else asyncio.to_thread(scan))
 
     async def items(self, body: bytes) -> list[Raw]:
         """Return the events of a batch, not validated yet. Raises ApiError when the body is not a batch."""
@@ -145,9 +150,10 @@ def precompile() -> None:
     """Compile functions that numba compiles at first use, so that no request waits for it."""
     event = b'{"feature_id":"f","interaction_type":["view"],"position":0,"execution_id":"e"}'
     scan_texts([event], LARGE_BYTES)
-    options = BulkOptions(LARGE_BYTES, MIN_EVENTS, 1, "n", [])
-    encode_items([Raw(event)], options)
-    encode_whole(b'{"interactions":[%b]}' % b",".join([event] * MIN_EVENTS), options)
+    scan_items([Raw(event)], LARGE_BYTES)
+    scanned = scan_body(b'{"interactions":[%b]}' % b",".join([event] * MIN_EVENTS), LARGE_BYTES, MIN_EVENTS)
+    assert scanned is not None  # noqa: S101  (all its events are valid)
+    encode_bulk(scanned, 1, "n", [])
     count_commas(b"[]")
 
 

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
 from producers import batches
 from producers.collector.accepted import AcceptedEvent
 from producers.collector.budget import InFlightBudget, Reservation
-from producers.collector.bulk import MIN_EVENTS, Bulk, BulkOptions, encode_items, encode_whole
+from producers.collector.bulk import MIN_EVENTS, Bulk, ScannedBatch, encode_bulk, scan_items
 from producers.collector.creates import Create, Created, Creates
 from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all, run_by_size
 from producers.collector.hints import DuplicateHints
@@ -39,9 +40,6 @@ NOT_ACKNOWLEDGED = (
 )
 
 
-Given = TypeVar("Given", bytes, Sequence[msgspec.Raw])
-
-
 class _ValidatedItems(NamedTuple):
     """Valid events of a batch, encoded together or as a record each, and rejections of the others, by index."""
 
@@ -67,7 +65,6 @@ class Collector:
         self._hints = DuplicateHints(settings, redis)
         self._creates = Creates(self._topic, self._hints, settings.http_event_bytes)
         self._event_bytes = settings.http_event_bytes
-        self._batch_items = settings.http_batch_items
         self._wait_for = wait_for
 
     async def close(self) -> None:
@@ -123,11 +120,12 @@ class Collector:
         self, reservation: Reservation, body: bytes, namespace: str, idempotency_key: str | None, *, deduplicate: bool
     ) -> Answer:
         """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
-        if idempotency_key is None:
-            bulk = await self._encoded(body, len(body), encode_whole, namespace, deduplicate=deduplicate)
-            if bulk is not None:
-                sending = _ValidatedItems(bulk, {}, {})
-                answer, _ = await self._send_all(sending, len(bulk.ids), reservation, "batch")
+        if idempotency_key is None and batches.is_known():
+            scanned = await self._validator.scan_body(body)
+            if scanned is not None:
+                headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traces.current_traceparent())
+                sending = _ValidatedItems(await self._encoded(scanned, len(body), namespace, headers), {}, {})
+                answer, _ = await self._send_all(sending, len(scanned.indexes), reservation, "batch")
                 return answer
         items = await self._validator.items(body)
         keys = [f"{idempotency_key}#{index}" for index in range(len(items))] if idempotency_key else None
@@ -159,10 +157,11 @@ class Collector:
         traceparent, records, refused = traces.current_traceparent(), dict[int, OutgoingRecord](), dict[int, Any]()
         headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traceparent)
         bulk, rest = None, [*range(len(items))]
-        if keys is None and len(items) >= MIN_EVENTS:
+        if keys is None and len(items) >= MIN_EVENTS and batches.is_known():
             size = sum(map(len, items))
-            bulk = await self._encoded(items, size, encode_items, namespace, deduplicate=deduplicate)
-            if bulk is not None:
+            scanned = await run_by_size(size, partial(scan_items, max_bytes=self._event_bytes), items)
+            if scanned is not None:
+                bulk = await self._encoded(scanned, size, namespace, headers)
                 rest = [] if len(bulk.indexes) == len(items) else sorted({*rest} - {*bulk.indexes})
         ids, validated = mint_id.many(len(rest)), await self._validator.validate_all([items[index] for index in rest])
         for index, interaction_id, event in zip(rest, ids, validated, strict=True):
@@ -179,24 +178,15 @@ class Collector:
         return _ValidatedItems(bulk, records, refused)
 
     async def _encoded(
-        self,
-        given: Given,
-        size: int,
-        encode: Callable[[Given, BulkOptions], Bulk | None],
-        namespace: str,
-        *,
-        deduplicate: bool,
-    ) -> Bulk | None:
-        """Encode what the scanner accepts. Raises ApiError when Kafka does not answer."""
-        if not batches.is_known():
-            return None
+        self, scanned: ScannedBatch, size: int, namespace: str, headers: Sequence[tuple[str, bytes]]
+    ) -> Bulk:
+        """Encode scanned events of `size` bytes. Raises ApiError when Kafka does not answer."""
         try:
             partitions = await self._topic.partition_count()
         except TallyError as error:
             raise _not_acknowledged(error) from error
-        headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traces.current_traceparent())
-        options = BulkOptions(self._event_bytes, self._batch_items, partitions, namespace, headers)
-        return await run_by_size(size, lambda values: encode(values, options), given)
+        encode = partial(encode_bulk, partitions=partitions, namespace=namespace, headers=headers)
+        return await run_by_size(size, encode, scanned)
 
     async def _send_all(
         self, sending: _ValidatedItems, count: int, reservation: Reservation, route: str

@@ -5,6 +5,7 @@ Clients make well-formed batches only. A batch of this module says whatever its 
 
 import asyncio
 import struct
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -129,13 +130,14 @@ class RawProducer:
 
         Sent again while the broker does not lead the partition yet, which is new then.
         """
-        async with asyncio.timeout(_LEADER_TIMEOUT_S):
-            while True:
-                try:
-                    return await self._send_once(topic, partition, batch)
-                except BatchRefused as refused:
-                    if refused.error not in _NO_LEADER_YET:
-                        raise
+        give_up_at = time.monotonic() + _LEADER_TIMEOUT_S
+        while True:
+            try:
+                return await self._send_once(topic, partition, batch)
+            except BatchRefused as refused:
+                if refused.error not in _NO_LEADER_YET or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(0.05)
 
     async def _send_once(self, topic: str, partition: int, batch: bytes) -> int:
         self._sent += 1
