@@ -192,11 +192,13 @@ def _result_of(item: _Item, record: OutgoingRecord, placed: Placed | TallyError)
     found = placed.delivery.outcome.result()
     if isinstance(found, TallyError):
         return NotAccepted(interaction, found)
-    offset, warning = (
+    return Receipt(
+        record.interaction_id,
+        _from_epoch_ms(found.append_ms),
+        placed.delivery.partition,
         None if found.offset is None else found.offset + placed.number,
         warning_for(interaction.feature_uri),
     )
-    return Receipt(record.interaction_id, _from_epoch_ms(found.append_ms), placed.delivery.partition, offset, warning)
 
 
 class _Flow:
