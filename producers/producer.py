@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from producers.deliveries import OutgoingRecord, Placed
 from producers.topic import TopicWriter
 from runtime import kafka
-from runtime.errors import TallyError
+from runtime.errors import RecordRefused, TallyError
 from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from schemas.event_time import from_epoch_ms
@@ -157,22 +157,31 @@ class Producer:
         space = check_namespace(namespace or self._settings.namespace)
         token = None if idempotency_key is None else check_idempotency_key(idempotency_key)
         plain, imported = encode_headers(space), encode_headers(space, derived_id=True)
-        records = list[OutgoingRecord]()
-        for item, minted in zip(items, mint_id.many(len(items)), strict=True):
+        records, refused = list[OutgoingRecord](), dict[int, RecordRefused]()
+        for index, (item, minted) in enumerate(zip(items, mint_id.many(len(items)), strict=True)):
             if isinstance(item, ImportedInteraction):
                 (interaction, interaction_id), headers, key = item, imported, None
             else:
                 interaction, interaction_id, headers, key = item, minted, plain, token
-            if key is not None and not interaction.execution_id:
-                headers = encode_headers(space, idempotency_key=key)
-            value = encode_value(interaction, interaction_id)
-            records.append(OutgoingRecord(interaction_id, partition_key(space, interaction, key), value, headers))
-        return _SentChunk(items, records, await self._topic.send(records))
+            try:
+                if key is not None and not interaction.execution_id:
+                    headers = encode_headers(space, idempotency_key=key)
+                value = encode_value(interaction, interaction_id)
+                records.append(OutgoingRecord(interaction_id, partition_key(space, interaction, key), value, headers))
+            except (AttributeError, TypeError, ValueError) as error:  # not an Interaction, or one made without checks
+                refused[index] = RecordRefused(f"the interaction cannot be encoded: {error}")
+        placed = await self._topic.send(records) if records else []
+        for index, refusal in refused.items():
+            records.insert(index, _NO_RECORD)
+            placed.insert(index, refusal)
+        return _SentChunk(items, records, placed)
 
 
 _Item = Interaction | ImportedInteraction
 _InteractionSource = Iterable[_Item] | AsyncIterable[_Item]
 
+_NO_RECORD = OutgoingRecord("", b"", b"", ())
+"""Stands for the record of an item that cannot be encoded."""
 _from_epoch_ms = lru_cache(from_epoch_ms)  # all records of a batch have the same append time
 
 

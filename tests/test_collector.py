@@ -199,6 +199,9 @@ async def test_settings_can_narrow_the_bounds(lab: Lab) -> None:
         (b'{"interactions":{}}', 422),
         (b'{"interactions":[{}],"more":1}', 422),
         (b'{"interactions":[' + b"[" * 5_000, 422),
+        (b'{"interactions":[{}],"interactions":[{}]}', 422),
+        (b'{"interactions":[{}],"interaction\\u0073":[{}]}', 422),
+        (b'{"interaction\\u0073":[{}],"\\u0069nteractions":[{}]}', 422),
     ],
 )
 async def test_a_malformed_batch_is_refused_as_a_whole(shared_api: httpx.AsyncClient, body: bytes, status: int) -> None:
@@ -415,6 +418,16 @@ async def test_a_page_gets_an_error_when_kafka_refuses_an_event(
         assert_error(sent, 503, "ServiceUnavailableError")
     batch = (await shared_api.post(f"{PATH}/batch", json={"interactions": [EVENT, EVENT]})).json()
     assert (batch["created"], batch["failed"]) == (1, 1)
+
+
+async def test_a_page_with_too_many_events_learns_the_bound(shared_api: httpx.AsyncClient) -> None:
+    """In each form of a page's body."""
+    token = PageToken.until(ROOT, "default", "https://a.example", 60).signed(hash_of(KEY))
+    for content in ([EVENT] * 1_001, {"interactions": [EVENT] * 1_001}):
+        sent = await shared_api.post(
+            f"{PATH}/beacon?token={token}", json=content, headers={"Origin": "https://a.example"}
+        )
+        assert "TALLY_HTTP_BATCH_ITEMS" in assert_error(sent, 422, "ValidationError")["message"]
 
 
 async def test_an_unavailable_outcome_does_not_fail_an_accepted_event(lab: Lab) -> None:

@@ -151,6 +151,26 @@ async def test_a_field_that_the_model_lacks_is_left_to_the_validator(lab: Lab) -
     assert (counts.stored, counts.rejected) == (2, 1)
 
 
+async def test_items_that_cannot_be_encoded_are_refused_alone(lab: Lab) -> None:
+    incomplete: dict[str, Any] = {"position": 0}
+    odd: list[Any] = [
+        click().model_copy(update={"execution_id": "\ud800"}),
+        click().model_copy(update={"occurred_at": "yesterday"}),
+        click(metadata={"a": {None: 1}}),
+        Interaction.model_construct(**incomplete),
+        None,
+        {"feature_id": "doc-1"},
+    ]
+    items = [each for number, item in enumerate(odd) for each in (click(f"doc-{number}"), item)]
+    async with Producer(lab.settings) as producer:
+        results = [each async for each in producer.emit_many(items)]
+        with pytest.raises(RecordRefused, match="cannot be encoded"):
+            await producer.emit(odd[0])
+    assert [isinstance(each, NotAccepted) for each in results] == [False, True] * len(odd)
+    assert [each.interaction for each in results if isinstance(each, NotAccepted)] == odd
+    assert (await lab.drain()).stored == len(odd)
+
+
 async def test_results_do_not_wait_for_a_source_that_pauses(lab: Lab) -> None:
     """The first result is there before the source gives its second item: `tail -f | tally emit -` works."""
     acknowledged = asyncio.Event()

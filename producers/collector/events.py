@@ -1,6 +1,7 @@
 """Conversion of request bodies to records. It has no I/O; the validator decides, and this module words HTTP errors."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -32,6 +33,7 @@ LARGE_BYTES = 256 * 1024
 WHITESPACE = b" \t\r\n"
 _COMMA = ord(",")
 _BATCH_KEY = b'"interactions"'
+_IS_BATCH = re.compile(rb'\s*\{\s*"interactions"\s*:').match
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -98,15 +100,18 @@ class RequestValidator:
         return items
 
     def _is_unusual(self, body: bytes) -> bool:
-        """Return whether a body may hold too many events, or two lists of events."""
+        """Return whether a body may hold too many events, or two lists of events: a key may be spelled with escapes."""
         commas = np.count_nonzero(np.frombuffer(body, np.uint8) == _COMMA)
-        return bool(commas > USUAL_COMMAS_PER_EVENT * self._most_items) or body.count(_BATCH_KEY) != 1
+        is_long = bool(commas > USUAL_COMMAS_PER_EVENT * self._most_items)
+        return is_long or body.count(_BATCH_KEY) != 1 or b"\\u" in body
 
     async def page_items(self, body: bytes) -> list[Raw]:
         """Read a page's body: one event, a list of them, or a batch. Raises ApiError."""
         start = body.lstrip(WHITESPACE)[:1]
         if start == b"[":
             return await self.items(b'{"interactions":' + body + b"}")
+        if _IS_BATCH(body):
+            return await self.items(body)
         try:
             return await self.items(body)
         except ApiError:
@@ -114,7 +119,7 @@ class RequestValidator:
 
     def _check_count(self, count: int) -> None:
         if not 1 <= count <= self._most_items:
-            message = f"has {count} events, 1 to {self._most_items} are allowed"
+            message = f"has {count} events, 1 to {self._most_items} are allowed (TALLY_HTTP_BATCH_ITEMS)"
             raise invalid([problem("too_many" if count else "too_few", ["body", "interactions"], message)])
 
 
