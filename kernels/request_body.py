@@ -1,9 +1,9 @@
 """Structure of request bodies: how many events a batch has, and where each is."""
 
 import numpy as np
-import numpy.typing as npt
 
 from kernels.compiled import compiled
+from kernels.scan_event import Integers
 from kernels.scan_json import (
     BACKSLASH,
     CLOSE_ARRAY,
@@ -18,8 +18,6 @@ from kernels.scan_json import (
     skip_plain,
     skip_space,
 )
-
-Spans = npt.NDArray[np.int64]
 
 _LIST_KEY = np.frombuffer(b'"interactions"', np.uint8)
 
@@ -54,7 +52,7 @@ def _count_commas(text: Bytes) -> tuple[int, int]:
     return outer, inner
 
 
-def split_batch(body: bytes, most: int) -> Spans | None:
+def split_batch(body: bytes, most: int) -> Integers | None:
     """Return start and end of each object in a body `{"interactions":[{...},{...}]}` of 1 to `most` objects.
 
     None for a body of another shape, also for one that only spells its key in another way. Brackets inside objects are
@@ -67,7 +65,7 @@ def split_batch(body: bytes, most: int) -> Spans | None:
 
 
 @compiled
-def _split_batch(text: Bytes, spans: Spans) -> int:
+def _split_batch(text: Bytes, spans: Integers) -> int:
     """Write the spans of the objects. Return their number, or UNSURE."""
     end, found = len(text), 0
     at = _skip_list_start(text, end)

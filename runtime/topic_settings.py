@@ -25,6 +25,7 @@ DELETE = "delete"
 RETENTION_MS = "retention.ms"
 MAX_MESSAGE_BYTES = "max.message.bytes"
 CHANGE_TIMEOUT_S = 30
+"""Longest wait until a broker has a change that the controller acknowledged."""
 _POLL_S = 0.05
 _SET_ON_THE_TOPIC = 1
 """Kafka's number for the config source "dynamic topic config"."""
