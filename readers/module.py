@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from readers.export_request import EXPORTED, ExportQuery
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
 from readers.progress import ConsumerProgress
@@ -54,7 +55,7 @@ class ReaderModule:
         return (await self._reader.waiting.outcome(namespace, interaction_id, seconds)).outcome
 
     def routes(self, base: AppContext) -> APIRouter:
-        """Return the endpoints: get, status, list, delete and outcomes."""
+        """Return the endpoints: get, status, list, delete, outcomes and export."""
         router = APIRouter(tags=["interactions"])
         reader, deleter = base.require_scope("read"), base.require_scope("delete")
 
@@ -110,5 +111,19 @@ class ReaderModule:
             if query.unattributed and "admin" not in caller.scopes:
                 raise forbidden("records without a namespace need a key with the scope 'admin'")
             return await self._reader.outcomes("" if query.unattributed else caller.namespace, query)
+
+        @router.get(
+            "/v1/export",
+            response_class=Response,
+            responses=openapi.error_responses() | EXPORTED,
+        )
+        async def export(
+            caller: Annotated[Caller, Depends(reader)], query: Annotated[ExportQuery, Query()]
+        ) -> Response:
+            """Stream all records of a time range that meet the filters, in the order of their ids.
+
+            A response that ends without its last chunk is incomplete.
+            """
+            return self._reader.exports.answer(caller.namespace, query)
 
         return router

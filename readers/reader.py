@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from readers.export_request import Exports
 from readers.list_request import HeldPages, ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
@@ -61,6 +62,7 @@ class Reader:
         self.waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
         self._progress = progress
         self._deletions = Deletions(stores.lookups)
+        self.exports = Exports(settings, stores.lists)
 
     async def close(self) -> None:
         """Stop background tasks."""

@@ -15,6 +15,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtime.clickhouse_http import HttpEndpoint, QueryPool, TextParameters
+from runtime.clickhouse_stream import streamed
 from runtime.errors import SettingsError
 from runtime.faults.clickhouse import clickhouse_fault
 from runtime.settings import Settings
@@ -83,9 +84,10 @@ class _SinglePassBody:
 class ClickHouse:
     """Queries and inserts over the connections of one process."""
 
-    def __init__(self, open_client: Callable[[], Client], threads: ThreadPoolExecutor, pool: QueryPool) -> None:
+    def __init__(self, open_client: Callable[[], Client], threads: ThreadPoolExecutor, endpoint: HttpEndpoint) -> None:
         self._open_client = open_client
-        self._pool = pool
+        self._endpoint = endpoint
+        self._pool = QueryPool(endpoint)
         self._opened: Client | None = None
         self._opening = Lock()
         self._threads = threads
@@ -101,6 +103,21 @@ class ClickHouse:
         """Run a short SELECT with bound texts on a kept connection, and return its rows in JSONCompactEachRow."""
         try:
             return await self._pool.fetch(sql, parameters)
+        except ClickHouseError as error:
+            raise clickhouse_fault(error) from error
+
+    @asynccontextmanager
+    async def stream(
+        self, sql: str, parameters: Mapping[str, Any], *, settings: Mapping[str, object], timeout_s: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Run a SELECT with bound parameters, and yield the pieces of its result, of any size, in its own format.
+
+        `settings` are ClickHouse settings of this query. Raises StatementTimeout once `timeout_s` are over, and
+        Unavailable for a result without its end.
+        """
+        try:
+            async with streamed(self._endpoint, sql, parameters, settings, timeout_s) as pieces:
+                yield pieces
         except ClickHouseError as error:
             raise clickhouse_fault(error) from error
 
@@ -179,7 +196,7 @@ async def connect(
         _CLUSTER_SETTINGS if settings.clickhouse_cluster else {},
         trust,
     )
-    opened = ClickHouse(open_client, pool, QueryPool(endpoint))
+    opened = ClickHouse(open_client, pool, endpoint)
     try:
         if not lazily:
             await opened.open()

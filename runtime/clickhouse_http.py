@@ -52,6 +52,15 @@ class HttpEndpoint(NamedTuple):
     """Certificates to trust; None: without TLS."""
 
 
+def request_head(endpoint: HttpEndpoint, settings: Mapping[str, object]) -> tuple[str, str]:
+    """Return the path of a query with these ClickHouse settings, and its headers without that of its size."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    credentials = base64.b64encode(f"{endpoint.user}:{endpoint.password}".encode()).decode()
+    named = {"database": endpoint.database, **settings, **endpoint.settings}
+    path = "/?" + "&".join(f"{name}={quote(str(value), safe='')}" for name, value in named.items())
+    return path, f"Host: {host}:{endpoint.port}\r\nAuthorization: Basic {credentials}\r\n"
+
+
 class QueryPool:
     """Kept connections of one event loop, at most CONNECTIONS."""
 
@@ -59,11 +68,7 @@ class QueryPool:
         self._endpoint = endpoint
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._idle: list[_Connection] = []
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        credentials = base64.b64encode(f"{endpoint.user}:{endpoint.password}".encode()).decode()
-        settings = {"database": endpoint.database, **_SETTINGS, **endpoint.settings}
-        self._path = "/?" + "&".join(f"{name}={quote(str(value), safe='')}" for name, value in settings.items())
-        self._headers = f"Host: {host}:{endpoint.port}\r\nAuthorization: Basic {credentials}\r\n"
+        self._path, self._headers = request_head(endpoint, _SETTINGS)
 
     async def fetch(self, sql: str, parameters: TextParameters) -> bytes:
         """Run a SELECT with bound texts and lists of texts, and return its rows in JSONCompactEachRow.

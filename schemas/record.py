@@ -25,7 +25,8 @@ class InteractionRecord(Interaction):
     warning: str | None = None
 
 
-_IN_ORDER: dict[str, Any] = dict.fromkeys(InteractionRecord.model_fields)
+RECORD_FIELDS = tuple(InteractionRecord.model_fields)
+_IN_ORDER: dict[str, Any] = dict.fromkeys(RECORD_FIELDS)
 
 
 def record_from_row(row: Mapping[str, Any], *, deduplicated: bool = False) -> dict[str, Any]:

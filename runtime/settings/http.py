@@ -29,6 +29,11 @@ class HttpSettings(BaseSettings):
     list_timeout_ms: int = Field(20_000, ge=100)
     """Milliseconds until a list query is given up."""
 
+    exports_in_flight: int = Field(4, ge=1, le=1_000)
+    """Maximum exports in flight in one API process. Further ones are answered 503."""
+    export_timeout_ms: int = Field(3_600_000, ge=1_000)
+    """Milliseconds until an export is given up, the time of its reader included."""
+
     http_in_flight: int = Field(2_000, ge=1)
     """Maximum requests in flight in one API process. Further ones are answered 503."""
     http_body_bytes: int = Field(MIB, ge=1024, le=64 * MIB)

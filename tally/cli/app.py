@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tally.cli import ask, audit, dlq, feed, keys, replay, run, status
+from tally.cli import ask, audit, dlq, export, feed, keys, replay, run, status
 from tally.cli.output import out
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
+app.add_typer(export.app, name="export", rich_help_panel="Query")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Repair")

@@ -86,6 +86,16 @@ class _StandardOutput(_Stream):
             _give_up(stream)
             raise OutputFailed(error) from None
 
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes to the file or pipe, after all text written before. Raises OutputFailed."""
+        self.flush()
+        try:
+            descriptor, left = self.fileno(), memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        except OSError as error:
+            raise OutputFailed(error) from None
+
     def flush(self) -> None:
         """Flush. Raises OutputFailed."""
         try:

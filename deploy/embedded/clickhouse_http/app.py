@@ -33,6 +33,7 @@ _CONTENT_TYPES = {
     "csv": "text/csv; charset=UTF-8",
     "json": "application/json; charset=UTF-8",
     "jsoneachrow": "application/x-ndjson; charset=UTF-8",
+    "parquet": "application/vnd.apache.parquet",
 }
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Front:
         if request.form_type:
             request = request.with_fields(await read_form(body, request.form_type))
         statement = await read_statement(request.query, body, request.default_format)
-        if request.whole_result and statement.kind == "stream_out":
+        if request.whole_result and statement.kind in {"stream_out", "pipe_out"}:
             statement = statement._replace(kind="at_once")
         if request.only_reads and not is_reading(statement.sql):
             raise error(ErrorCode.READONLY, "Cannot execute query in readonly mode: GET only reads, use POST")

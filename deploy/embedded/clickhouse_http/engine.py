@@ -16,6 +16,7 @@ from tempfile import TemporaryFile
 import chdb
 
 from deploy.embedded.clickhouse_http.errors import ErrorCode, error
+from deploy.embedded.clickhouse_http.pipe import piped
 from deploy.embedded.clickhouse_http.policy import INFILE, StatementNotAllowed, StatementPolicy
 from deploy.embedded.clickhouse_http.priority import lower_merges
 from deploy.embedded.clickhouse_http.session import Session, SessionPool, literal
@@ -29,7 +30,7 @@ _MERGES = "background_pool_size=1&background_merges_mutations_scheduling_policy=
 _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 RESULT_BOUNDS = {"max_result_bytes": str(256 * 1024 * 1024), "result_overflow_mode": "throw"}
-"""Bounds of a result that cannot be streamed; the engine's error names the setting."""
+"""Bounds of a result that cannot be streamed; the engine's error names max_result_bytes."""
 
 SMALL_BYTES = 4 * 1024 * 1024
 """Size of rows up to which an insert runs in one thread: further threads cost more than they save."""
@@ -139,10 +140,11 @@ class Engine:
         Everything runs in the thread that requests the first block. Closing the iterator ends the statement.
         """
         backup = self._needs_backup(caller, statement)
-        at_once = statement.kind == "at_once"
         with self._session(caller, statement, backup=backup) as session:
-            if at_once:
+            if statement.kind == "at_once":
                 yield session.query(statement.sql, statement.format, params)
+            elif statement.kind == "pipe_out":
+                yield from piped(lambda path: session.query(statement.into_file(path), statement.format, params))
             else:
                 yield from session.stream(statement.sql, statement.format, params)
 

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple
 
 from deploy.embedded.clickhouse_http.errors import ErrorCode, error
 
-StatementKind = Literal["stream_out", "stream_in", "at_once"]
+StatementKind = Literal["stream_out", "pipe_out", "stream_in", "at_once"]
 
 # A stream is the concatenation of independently formatted blocks, so only formats without a frame around the whole
-# result can be streamed. Results in other formats are formatted at once, and bounded in size.
+# result can be streamed. PIPED_OUTPUT is written by the engine into a pipe. Results in other formats are formatted at
+# once, and bounded in size.
 STREAMABLE_OUTPUT = frozenset(
     {
         "native",
@@ -24,6 +25,7 @@ STREAMABLE_OUTPUT = frozenset(
         "lineasstring",
     }
 )
+PIPED_OUTPUT = frozenset({"parquet"})
 DEFAULT_FORMAT = "TabSeparated"
 
 # Possessive quantifiers: a text of many comments is scanned once, without backtracking. The content of a possessive
@@ -48,6 +50,12 @@ class Statement(NamedTuple):
     sql: str
     format: str
     data: bytes = b""
+    format_at: int = -1
+    """Position of the FORMAT clause in `sql`; -1 without one."""
+
+    def into_file(self, path: str) -> str:
+        """Return the SELECT with its FORMAT clause that writes its result to a file."""
+        return f"{self.sql[: self.format_at]}INTO OUTFILE '{path}' TRUNCATE {self.sql[self.format_at :]}"
 
 
 def decode_sql(text: bytes) -> str:
@@ -100,13 +108,23 @@ def split_insert(head: bytes) -> Statement | None:
 def plan(sql: str, default_format: str | None) -> Statement:
     """Return how to run a whole statement, other than a streamed INSERT."""
     formats = [
-        found.group(1)
+        found
         for found in _FORMAT.finditer(sql)
         if found.group(1) and _AFTER_FORMAT.fullmatch(sql, found.end())  # elsewhere it is a column's name
     ]
-    output = formats[-1] if formats else default_format or DEFAULT_FORMAT
-    streamed = is_select(sql) and output.lower() in STREAMABLE_OUTPUT
-    return Statement("stream_out" if streamed else "at_once", sql, output)
+    if not formats:
+        output = default_format or DEFAULT_FORMAT
+        return Statement(_kind(sql, output, has_clause=False), sql, output)
+    output = formats[-1].group(1)
+    return Statement(_kind(sql, output, has_clause=True), sql, output, format_at=formats[-1].start())
+
+
+def _kind(sql: str, output: str, *, has_clause: bool) -> StatementKind:
+    if not is_select(sql):
+        return "at_once"
+    if output.lower() in STREAMABLE_OUTPUT:
+        return "stream_out"
+    return "pipe_out" if has_clause and output.lower() in PIPED_OUTPUT else "at_once"
 
 
 def is_select(sql: str) -> bool:
