@@ -9,8 +9,9 @@ from pydantic import BaseModel, Field
 
 from readers.export import ExportRequest, exported
 from readers.export_format import MEDIA_TYPES, ExportFormat
-from readers.export_options import read_columns, read_filter_json
+from readers.export_options import read_columns
 from readers.filter_fields import FilterError
+from readers.filter_text import read_filter_json
 from readers.outcomes import Time
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout

@@ -1,6 +1,6 @@
 """Endpoints of the reader."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Annotated
@@ -12,6 +12,7 @@ from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
 from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
+from readers.report_request import ReportList, ReportQuery, ReportResponse, described_reports
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import Answer
@@ -25,7 +26,10 @@ from schemas.identity import PREFIX
 from schemas.outcome import Outcome
 from schemas.record import InteractionRecord
 
+CallerOf = Callable[[Request], Awaitable[Caller]]
+"""Dependency that authenticates the caller of a request."""
 InteractionId = Annotated[str, Path(description=f"{PREFIX} and 32 hex digits", examples=[f"{PREFIX}{'0' * 32}"])]
+ReportName = Annotated[str, Path(description="name in the list of reports", examples=["overview"], max_length=100)]
 
 
 class ReaderModule:
@@ -103,6 +107,12 @@ class ReaderModule:
             """Delete an interaction for good, whether stored, in flight, or sent again later. Safe to repeat."""
             return await self._reader.delete(caller.namespace, interaction_id)
 
+        self._add_downloads(router, reader)
+        return router
+
+    def _add_downloads(self, router: APIRouter, reader: CallerOf) -> None:
+        """Add the endpoints for many events at once: outcomes, exports and reports."""
+
         @router.get("/v1/outcomes", response_model=OutcomePage, responses=openapi.error_responses(), tags=["outcomes"])
         async def outcomes(
             caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeQuery, Query()]
@@ -126,4 +136,19 @@ class ReaderModule:
             """
             return self._reader.exports.answer(caller.namespace, query)
 
-        return router
+        @router.get("/v1/reports", responses=openapi.error_responses(), tags=["reports"])
+        async def list_reports(_caller: Annotated[Caller, Depends(reader)]) -> ReportList:
+            """List the reports, with their questions, columns and parameters."""
+            return described_reports()
+
+        @router.get(
+            "/v1/reports/{name}",
+            response_model=ReportResponse,
+            responses=openapi.error_responses(404),
+            tags=["reports"],
+        )
+        async def get_report(
+            name: ReportName, caller: Annotated[Caller, Depends(reader)], query: Annotated[ReportQuery, Query()]
+        ) -> Response:
+            """Answer a question about search over a range of event time. Rates have 95 % intervals."""
+            return await self._reader.reports.answer(caller.namespace, name, query)

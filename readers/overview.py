@@ -26,6 +26,10 @@ _WITHHELD = (
     f"SELECT namespace, count() AS events FROM {OUTCOMES} FINAL WHERE _topic = {{topic:String}} "
     "AND reason = 'namespace_held' AND replayed_as = '' GROUP BY namespace ORDER BY events DESC, namespace LIMIT 20"
 )
+_NAMESPACES = (
+    f"SELECT namespace, count() AS events FROM {INTERACTIONS} GROUP BY namespace "
+    "ORDER BY events DESC, namespace LIMIT 10"
+)
 _AT_OFFSETS = "_topic = {topic:String} AND _partition = {partition:UInt32} AND _offset IN {offsets:Array(UInt64)}"
 _COUNTS_AT = f"""
 SELECT verdict, uniqExact(_offset) FROM (
@@ -110,6 +114,11 @@ async def count_verdicts(settings: Settings, database: ClickHouse) -> VerdictCou
     counts = VerdictCounts()
     counts.add(await database.rows(_COUNTS, {"topic": settings.topic}))
     return counts
+
+
+async def events_by_namespace(database: ClickHouse) -> dict[str, int]:
+    """Return the number of stored rows of the 10 largest namespaces, the largest first."""
+    return {namespace: int(events) for namespace, events in await database.rows(_NAMESPACES)}
 
 
 async def count_withheld(settings: Settings, database: ClickHouse) -> dict[str, int]:

@@ -14,6 +14,7 @@ from readers.list_request import HeldPages, ListQuery, answer_list
 from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
 from readers.progress import ConsumerProgress
+from readers.report_request import Reports
 from readers.waiting import LookupResult, OutcomeWaiter
 from runtime.deletions import Deletion, Deletions
 from runtime.errors import StatementTimeout
@@ -63,6 +64,7 @@ class Reader:
         self._progress = progress
         self._deletions = Deletions(stores.lookups)
         self.exports = Exports(settings, stores.lists)
+        self.reports = Reports(settings, stores.lists)
 
     async def close(self) -> None:
         """Stop background tasks."""

@@ -1,76 +1,224 @@
-"""Reports: analytics views by name, over a range of append times."""
+"""Reports: the SQL of their definitions, run with bound parameters and bounds."""
 
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:  # the command line reads the names of the reports, and must not load the client for that
-    from runtime.clickhouse import ClickHouse
+from readers.filter_fields import FilterError, FilterField, field_named
+from readers.filter_sql import where
+from readers.filters import Filter
+from runtime.clickhouse import BoundParameters, ClickHouse
+from runtime.errors import StatementRefused, StatementTimeout, TallyError, Unavailable
+from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
+from runtime.settings import Settings
+from schemas.analytics.catalogue import REPORTS
+from schemas.analytics.definition import ParameterValue, Report, ReportParameter, ReportScope
+
+_MEMORY = "clickhouse 241"
+MAX_TEXT_BYTES = 1_024
+_SPILLED_SHARE = 4
+"""Share of a report's memory, as a divisor, from which groups and sorts go to disk."""
 
 
-class Report(NamedTuple):
-    """Rows of a report. `label` and `value` name the columns that a plot shows."""
+class ReportError(TallyError):
+    """Report that cannot be made as asked. `parameter` names the part of the request to change."""
+
+    exit_code = 2
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"{parameter}: {message}")
+        self.parameter = parameter
+        self.message = message
+
+
+class ReportRequest(NamedTuple):
+    """Report to make of a namespace's events from `since` up to, excluding, `until`, by event time."""
 
     name: str
-    title: str
-    columns: list[str]
-    rows: list[Any]
-    label: str
-    value: str
+    namespace: str
+    since: datetime
+    until: datetime
+    parameters: Mapping[str, ParameterValue | None] = {}
+    """Values by name; a value of None is as an absent one."""
+    filters: Filter | None = None
+    """Condition of the events that are read; None: all."""
+    sort: str = ""
+    """ReportColumn, with `:desc` for the largest first; empty: the report's own order."""
+    limit: int | None = None
+    """Maximum rows; None: TALLY_REPORT_ROWS."""
 
 
-class _View(NamedTuple):
-    view: str
-    title: str
-    columns: str
-    """Columns of the view in order, because an empty result has no column names."""
-    label: str
-    value: str
+class ReportResult(NamedTuple):
+    """Rows of a report. `is_truncated`: the limit left rows out."""
+
+    report: Report
+    request: ReportRequest
+    rows: Sequence[Sequence[Any]]
+    is_truncated: bool
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns."""
+        return self.report.all_columns()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as objects."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-_CLICK_THROUGH = "impressions clicks clicks_without_impression click_through"
+async def run_report(settings: Settings, database: ClickHouse, request: ReportRequest) -> ReportResult:
+    """Run a report. Raises ReportError for a request to change, Unavailable when ClickHouse cannot answer."""
+    report = _report(request.name)
+    sql, values, rows = _statement(settings, report, request)
+    try:
+        found = await database.rows(sql, values, limits=_limits(settings))
+    except StatementTimeout:
+        raise ReportError("since, until", _slow(settings)) from None
+    except Unavailable as error:
+        if error.kind == _MEMORY:
+            raise ReportError("since, until", _large(settings)) from None
+        raise
+    except StatementRefused as error:
+        if error.code == CLICKHOUSE_BAD_PATTERN:
+            raise ReportError("where", "the pattern is not a valid RE2 regular expression") from None
+        raise
+    checked = [[_plain(value) for value in row] for row in found[:rows]]
+    return ReportResult(report, request, checked, is_truncated=len(found) > rows)
 
 
-_VIEWS = {
-    "positions": _View(
-        "click_through_by_position",
-        "Click-through by position",
-        f"position {_CLICK_THROUGH}",
-        "position",
-        "click_through",
-    ),
-    "retrievers": _View(
-        "click_through_by_retriever",
-        "Click-through by retriever",
-        f"retriever_id {_CLICK_THROUGH}",
-        "retriever_id",
-        "click_through",
-    ),
-    "types": _View(
-        "counts_by_type_and_hour", "Interactions by type and hour", "hour type interactions", "type", "interactions"
-    ),
-    "verdicts": _View(
-        "verdicts_by_hour",
-        "Stored, duplicate, rejected and moved by hour",
-        "hour stored duplicates rejected moved duplicate_rate rejection_rate",
-        "hour",
-        "duplicate_rate",
-    ),
-}
-REPORTS = {name: view.title for name, view in _VIEWS.items()}
+def _report(name: str) -> Report:
+    try:
+        return REPORTS[name]
+    except KeyError:
+        raise ReportError("name", f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}") from None
 
 
-async def run_report(database: "ClickHouse", name: str, namespace: str, since: datetime, until: datetime) -> Report:
-    """Run a report over events recorded from `since` up to, excluding, `until`. Raises KeyError for an unknown name."""
-    chosen = _VIEWS[name]
-    columns = chosen.columns.split()
+def _statement(settings: Settings, report: Report, request: ReportRequest) -> tuple[str, dict[str, Any], int]:
+    """Return the statement, its bound parameters, and the number of rows to answer."""
+    if request.since >= request.until:
+        raise ReportError("until", f"{_shown(request.until)} is not later than since, {_shown(request.since)}")
+    bind = BoundParameters()
+    selection, values = _selection(settings, report, request, bind)
+    rows = min(request.limit or settings.report_rows, settings.report_rows)
     sql = (
-        f"SELECT {', '.join(columns)} FROM {chosen.view}(namespace = {{namespace:String}}, "
-        "since = {since:DateTime64(3)}, until = {until:DateTime64(3)})"
+        f"SELECT {', '.join(report.all_columns())} FROM ({report.sql(selection)}) "
+        f"ORDER BY {_order(report, request.sort)} LIMIT {rows + 1}"
     )
-    rows = await database.rows(
-        sql, {"namespace": namespace, "since": _clickhouse_time(since), "until": _clickhouse_time(until)}
+    scope = {
+        "namespace": request.namespace,
+        "since": _clickhouse_time(request.since),
+        "until": _clickhouse_time(request.until),
+    }
+    return sql, {**scope, **values, **bind.values}, rows
+
+
+def _selection(
+    settings: Settings, report: Report, request: ReportRequest, bind: BoundParameters
+) -> tuple[ReportScope, dict[str, ParameterValue]]:
+    unknown = [
+        name for name, value in request.parameters.items() if value is not None and name not in report.defaults()
+    ]
+    if unknown:
+        raise ReportError(unknown[0], f"is not a parameter of the report {report.name}{_known(report)}")
+    values: dict[str, ParameterValue] = {}
+    group = ""
+    for parameter in report.parameters:
+        given = request.parameters.get(parameter.name)
+        value = parameter.default if given is None else given
+        if parameter.name == report.groups_by and value not in parameter.choices:
+            group = _group(parameter.name, str(value), bind)
+        values[parameter.name] = _checked(report, parameter, value, is_field=bool(group))
+    condition = "1"
+    if request.filters is not None:
+        if not report.takes_condition:
+            raise ReportError("where", f"the report {report.name} cannot be filtered: outcomes lack most fields")
+        condition = where(request.filters, bind)
+    return ReportScope(condition, group, settings.query_path), values
+
+
+def _known(report: Report) -> str:
+    names = ", ".join(parameter.name for parameter in report.parameters)
+    return f"; it has {names}" if names else ", which has none"
+
+
+def _checked(report: Report, parameter: ReportParameter, value: Any, *, is_field: bool) -> ParameterValue:
+    if value is None:
+        raise ReportError(parameter.name, f"is needed by the report {report.name}: {parameter.meaning}")
+    if parameter.kind == "String":
+        text = str(value)
+        if len(text.encode(errors="replace")) > MAX_TEXT_BYTES:
+            raise ReportError(parameter.name, f"is longer than {MAX_TEXT_BYTES} bytes")
+        if parameter.choices and not is_field and text not in parameter.choices:
+            raise ReportError(parameter.name, f"{text[:40]!r} is not one of {', '.join(parameter.choices)}")
+        return text
+    number = float(value)
+    if not parameter.at_least <= number <= parameter.at_most:
+        raise ReportError(parameter.name, f"must be from {parameter.at_least:,g} to {parameter.at_most:,g}")
+    return number if parameter.kind == "Float64" else int(number)
+
+
+def _group(parameter: str, name: str, bind: BoundParameters) -> str:
+    """Return the expression of a field that events are grouped by, as a text. Raises ReportError."""
+    try:
+        field = field_named(name, [parameter])
+    except FilterError as error:
+        raise ReportError(parameter, str(error)) from None
+    return _text_of(parameter, field, bind)
+
+
+def _text_of(parameter: str, field: FilterField, bind: BoundParameters) -> str:
+    if field.kind == "json" and field.path:
+        path = ", ".join(bind.bind(key, "String") for key in field.path)
+        return f"JSONExtract({field.column}, {path}, 'String')"
+    if field.kind in ("text", "number"):
+        return f"ifNull(toString({field.column}), '')"
+    raise ReportError(parameter, f"{field.column} cannot be grouped by: choose a text, a number, or a key of metadata")
+
+
+def _order(report: Report, sort: str) -> str:
+    if not sort:
+        return report.order
+    column, _, direction = sort.partition(":")
+    if column not in report.all_columns() or direction not in ("", "asc", "desc"):
+        raise ReportError(
+            "sort", f"{sort[:60]!r} is not a column, or COLUMN:desc; known are {', '.join(report.all_columns())}"
+        )
+    return f"{column} {direction or 'asc'} NULLS LAST, {report.order}"
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    timeout_ms = min(settings.report_timeout_ms, max(1_000, settings.query_timeout_ms - 1_000))
+    spilled = settings.report_memory_bytes // _SPILLED_SHARE
+    return {
+        "max_execution_time": timeout_ms / 1000,
+        "max_memory_usage": settings.report_memory_bytes,
+        "max_bytes_before_external_group_by": spilled,
+        "max_bytes_before_external_sort": spilled,
+    }
+
+
+def _slow(settings: Settings) -> str:
+    return (
+        f"the report takes longer than {settings.report_timeout_ms:,} ms: choose a shorter range, or raise "
+        "TALLY_REPORT_TIMEOUT_MS (and TALLY_QUERY_TIMEOUT_MS above it)"
     )
-    return Report(name, chosen.title, columns, list(rows), chosen.label, chosen.value)
+
+
+def _large(settings: Settings) -> str:
+    return (
+        f"the report needs more than {settings.report_memory_bytes:,} bytes of memory in ClickHouse: choose a shorter "
+        "range, or raise TALLY_REPORT_MEMORY_BYTES"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is answered: a number that is none is null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shown(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _clickhouse_time(moment: datetime) -> str:

@@ -1,5 +1,6 @@
-"""Migrations of a ClickHouse database. `schemas/tables.py` defines the tables."""
+"""Migrations of a ClickHouse database. `schemas/migrations.py` defines them."""
 
+import hashlib
 import logging
 import re
 from typing import NamedTuple
@@ -7,16 +8,10 @@ from typing import NamedTuple
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Fatal, SettingsError
 from runtime.settings import Settings
+from schemas.analytics.catalogue import views
 from schemas.cluster import local, of_partition, on_cluster
-from schemas.tables import (
-    BOOTSTRAP,
-    INTERACTIONS,
-    LATEST_VERSION,
-    MIGRATIONS,
-    MIGRATIONS_TABLE,
-    TOPICS,
-    recompression_ttl,
-)
+from schemas.migrations import BOOTSTRAP, LATEST_VERSION, MIGRATIONS
+from schemas.tables import INTERACTIONS, MIGRATIONS_TABLE, TOPICS, recompression_ttl
 
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _TTL = re.compile(r" TTL (.*?)(?: SETTINGS |$)")
@@ -29,7 +24,7 @@ log = logging.getLogger("tally.tables")
 
 
 async def migrate(settings: Settings) -> list[int]:
-    """Apply missing migrations and TALLY_RECOMPRESS_DAYS; return the migrations' versions.
+    """Apply missing migrations, replace the views and apply TALLY_RECOMPRESS_DAYS; return the migrations' versions.
 
     Safe to repeat, also after a crash half-way.
 
@@ -54,8 +49,23 @@ async def migrate(settings: Settings) -> list[int]:
                     {"version": migration.version, "oldest": migration.oldest},
                 )
                 applied.append(migration.version)
+        await _replace_views(settings, database)
         await _set_recompression(settings, database)
         return applied
+
+
+async def _replace_views(settings: Settings, database: ClickHouse) -> None:
+    """Create the views of this version again, unless they are there with the same path of the query's text."""
+    statements = views(settings.query_path)
+    mark = f"tally {hashlib.sha256(repr(statements).encode()).hexdigest()[:16]}"
+    found = await database.rows(
+        "SELECT count() FROM system.tables WHERE database = currentDatabase() AND comment = {mark:String}",
+        {"mark": mark},
+    )
+    if found[0][0] == len(statements):
+        return
+    for statement in statements.values():
+        await _run(settings, database, f"{statement} COMMENT '{mark}'")
 
 
 async def _set_recompression(settings: Settings, database: ClickHouse) -> None:

@@ -14,6 +14,7 @@ from runtime.settings import Settings
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
+from runtime.settings.reports import ReportSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 
 _GROUPS: dict[str, type[BaseSettings]] = {
@@ -22,6 +23,7 @@ _GROUPS: dict[str, type[BaseSettings]] = {
     "ClickHouse": ClickHouseSettings,
     "Workers": ConsumerSettings,
     "Retention": RetentionSettings,
+    "Reports": ReportSettings,
     "HTTP API": HttpSettings,
 }
 _HEAD = """# Settings

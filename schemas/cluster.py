@@ -20,6 +20,7 @@ _PATH = "'/clickhouse/tables/{uuid}/{shard}', '{replica}'"
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) \(")
 _CREATE_LIKE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) AS (\w+)")
 _VIEW = re.compile(r"CREATE OR REPLACE VIEW (\w+) AS")
+_DROP_VIEW = re.compile(r"DROP VIEW IF EXISTS (\w+)")
 _ALTER = re.compile(r"ALTER TABLE (\w+)\s")
 _ENGINE = re.compile(r"ENGINE = ReplacingMergeTree(?:\(([^)]*)\))?")
 _COLUMNS_ONLY = re.compile(r"(?:ADD COLUMN IF NOT EXISTS|MODIFY COLUMN) .*?(?=,\s*ADD |\Z)", re.DOTALL)
@@ -49,6 +50,8 @@ def _translated(statement: str, everywhere: str, cluster: str, database: str) ->
         yield _distributed(table, everywhere, cluster, database)
     elif found := _VIEW.match(statement):
         yield statement.replace(found[0], f"CREATE OR REPLACE VIEW {found[1]} {everywhere} AS", 1)
+    elif found := _DROP_VIEW.match(statement):
+        yield f"{found[0]} {everywhere}"
     elif found := _ALTER.match(statement):
         table, change = found[1], statement[found.end() :]
         yield f"ALTER TABLE {local(table)} {everywhere} {_settings(change)}"

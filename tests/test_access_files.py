@@ -5,7 +5,7 @@ import re
 import yaml
 
 from deploy.access.users_xml import SQL, users_xml
-from schemas.tables import MIGRATIONS
+from schemas.migrations import MIGRATIONS
 from tests.access_lab import ACCESS, Right, kafka_rights
 from tests.lab import Lab
 

@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from deploy.embedded.stack import Stack
+from schemas.analytics.catalogue import RANGED_VIEWS, REPORTS
+from schemas.analytics.definition import Report
 from schemas.tables import INTERACTIONS, OUTCOMES
-from schemas.views import VIEWS
 from tests.clickhouse_lab import DEADLINE_S, Front, code_of, front_of
 from tests.hostile_sql import FORBIDDEN_READS
 
@@ -31,10 +32,20 @@ async def front(stack: Stack) -> AsyncIterator[Front]:
         yield found
 
 
+def more(report: Report) -> str:
+    """The further parameters of a report's view, each with its default."""
+    values = {name: "s" if value is None else value for name, value in report.defaults().items()}
+    return "".join(f", {name} = '{value}'" for name, value in values.items())
+
+
 def test_an_analyst_reads_tables_and_views(stack: Stack, front: Front) -> None:
     client = clickhouse_connect.get_client(dsn=stack.stack_file().endpoints.analyst, database="tally")
-    ranged = "(namespace = 'default', since = '2026-01-01', until = {until:DateTime64(3)})"
-    for table in (INTERACTIONS, OUTCOMES, *(f"{view}{ranged}" for view in VIEWS)):
+    ranged = "namespace = 'default', since = '2026-01-01', until = {until:DateTime64(3)}"
+    reports = (
+        f"{each.view}({ranged}{more(each)})" for each in REPORTS.values() if each.name not in ("funnel", "health")
+    )
+    plain = ("events", *(f"all_{name}" for name in RANGED_VIEWS))
+    for table in (INTERACTIONS, OUTCOMES, *plain, *(f"{view}({ranged})" for view in RANGED_VIEWS), *reports):
         assert client.query(f"SELECT count() FROM {table}", {"until": "2026-02-01"}).result_rows == [(0,)], table
     assert {INTERACTIONS, OUTCOMES} <= {row[0] for row in client.query("SHOW TABLES").result_rows}
     assert len(client.query("SELECT name FROM system.columns WHERE table = 'interactions'").result_rows) > 15

@@ -8,11 +8,17 @@ import re
 import pytest
 
 from runtime.clickhouse import ClickHouse
+from schemas.analytics.catalogue import views
 from schemas.cluster import of_partition, on_cluster
-from schemas.tables import BOOTSTRAP, INTERACTIONS, MIGRATIONS, OUTCOMES, recompression_ttl
+from schemas.migrations import BOOTSTRAP, MIGRATIONS
+from schemas.tables import INTERACTIONS, OUTCOMES, recompression_ttl
 from tests.lab import Lab
 
-STATEMENTS = [*BOOTSTRAP, *(statement for migration in MIGRATIONS for statement in migration.statements)]
+STATEMENTS = [
+    *BOOTSTRAP,
+    *(statement for migration in MIGRATIONS for statement in migration.statements),
+    *views().values(),
+]
 ON_ALL = [each for statement in STATEMENTS for each in on_cluster(statement, "events", "tally")]
 
 

@@ -10,7 +10,8 @@ from readers.filters import read_filters
 from readers.listing import Listing, Order
 from runtime.clickhouse import BoundParameters
 from runtime.deletions import Deletion, Deletions
-from schemas.tables import INDEXED_BY_VALUE, INTERACTIONS, MIGRATIONS
+from schemas.migrations import MIGRATIONS
+from schemas.tables import INDEXED_BY_VALUE, INTERACTIONS
 from tests.lab import Lab
 from tests.waiting import eventually_async
 

@@ -17,6 +17,7 @@ from runtime.log import LogFormat
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
+from runtime.settings.reports import ReportSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 from runtime.stack_file import StackFile, StackPhase
 from runtime.text import register_secrets
@@ -28,7 +29,15 @@ NOT_SETTINGS = {"TALLY_KEY", "TALLY_IMAGE", "TALLY_TEST_STANDINS"}
 __all__ = ["DEFAULT_DATA_DIR", "Settings", "with_user", "without_password"]
 
 
-class Settings(KafkaSettings, RedisSettings, ClickHouseSettings, ConsumerSettings, RetentionSettings, HttpSettings):
+class Settings(
+    KafkaSettings,
+    RedisSettings,
+    ClickHouseSettings,
+    ConsumerSettings,
+    RetentionSettings,
+    ReportSettings,
+    HttpSettings,
+):
     """All settings of all processes. Sizes are in bytes, times in milliseconds, unless the name says otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="TALLY_", frozen=True, extra="ignore")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tally.cli import ask, audit, dlq, export, feed, keys, replay, run, status
+from tally.cli import ask, audit, dlq, export, feed, keys, replay, report, run, status
 from tally.cli.output import out
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ app.command("simulate", rich_help_panel="Produce")(feed.simulate)
 imports = typer.Typer(help="Import published logs.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Produce")
-for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):
+for ask_command in (ask.lookup, ask.tail, report.report, status.status, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
 app.add_typer(export.app, name="export", rich_help_panel="Query")

@@ -4,18 +4,15 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from readers.reports import REPORTS, Report, run_report
 from runtime.errors import TallyError
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, load_settings, needs
-from tally.cli.output import answers, cell, out, say, table
+from tally.cli.output import answers, cell, out, say
 
 if TYPE_CHECKING:
     from runtime.clickhouse import ClickHouse
@@ -79,55 +76,6 @@ def _as_json(row: Mapping[str, Any]) -> Any:
     from schemas.record import encode_record
 
     return json.loads(encode_record(row))
-
-
-@needs("worker")
-def report(
-    name: Annotated[str, typer.Argument(help=f"Report name, one of: {', '.join(REPORTS)}.")],
-    hours: Annotated[float, typer.Option(help="Hours before now, by time of recording.", min=0.01, max=300_000)] = 24,
-    plot: Annotated[Path | None, typer.Option(help="Also write a chart to this PNG file.")] = None,
-    namespace: Namespace = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Show an analytics report over the events of the last hours.
-
-    Examples: tally report positions --plot positions.png; tally report verdicts --hours 1 --json
-    """
-    if name not in REPORTS:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(REPORTS)}", param_hint="NAME")
-    from tally.answering import queried
-
-    settings = load_settings(data_dir)
-    space = namespace or settings.namespace
-    until = datetime.now(UTC) + timedelta(minutes=1)  # a broker's clock may be ahead of ours
-    since = until - timedelta(hours=hours)
-    found = queried(settings, lambda database: run_report(database, name, space, since, until))
-    if plot:
-        _draw(found, plot)
-    if as_json:
-        answer_json([dict(zip(found.columns, row, strict=True)) for row in found.rows])
-        return
-    shown = table(*found.columns, title=found.title, caption=None if found.rows else "nothing recorded in this range")
-    for row in found.rows:
-        shown.add_row(*map(_written, row))
-    out.print(shown)
-
-
-@needs("plot")
-def _draw(found: Report, path: Path) -> None:
-    from tally.plot import draw
-
-    draw(found, path)
-    say(f"chart written to {path}")
-
-
-def _written(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
 
 
 @needs("worker")

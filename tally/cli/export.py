@@ -11,12 +11,21 @@ import typer
 
 from readers.export_format import EXPORT_FORMATS, ExportFormat
 from runtime.text import printable
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs, parse_range
+from tally.cli.options import (
+    AsJson,
+    DataDir,
+    Namespace,
+    Where,
+    answer_json,
+    load_settings,
+    needs,
+    parse_filter,
+    parse_range,
+)
 from tally.cli.output import answers, err, say
 
 if TYPE_CHECKING:
     from readers.export import ExportRequest
-    from readers.filters import Group
     from runtime.clickhouse import ClickHouse
     from runtime.settings import Settings
     from tally.export import ExportSummary
@@ -40,10 +49,7 @@ def interactions(
     hours: Annotated[
         float | None, typer.Option(help="Only records of the last hours, instead of --since.", min=0.01, max=300_000)
     ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(help="Condition: field=value, or filters of the list call as JSON. Repeatable; all must hold."),
-    ] = None,
+    where: Where = None,
     columns: Annotated[str | None, typer.Option(help="Fields separated by commas. Default: all.")] = None,
     output_format: Annotated[
         ExportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else jsonl.")
@@ -74,7 +80,7 @@ def interactions(
         begin = datetime.now(UTC) - timedelta(hours=hours)
     selected = RECORD_FIELDS if columns is None else _columns(columns)
     settings = load_settings(data_dir, "clickhouse")
-    filters = [_filter(text) for text in where or ()]
+    filters = [parse_filter(text) for text in where or ()]
     request = ExportRequest(namespace or settings.namespace, begin, end, filters, chosen, selected)
 
     summary = _exported(settings, request, output, force=force)
@@ -105,17 +111,6 @@ def _columns(text: str) -> tuple[str, ...]:
         return read_columns(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--columns") from None
-
-
-def _filter(text: str) -> "Group":
-    from readers.export_options import read_filter
-    from readers.filter_fields import FilterError
-
-    try:
-        return read_filter(text)
-    except FilterError as error:
-        place = ".".join(map(str, error.where))
-        raise typer.BadParameter(f"{place}: {error}" if place else str(error), param_hint="--where") from None
 
 
 def _exported(settings: "Settings", request: "ExportRequest", output: str, *, force: bool) -> "ExportSummary":

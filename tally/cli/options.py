@@ -15,6 +15,7 @@ from schemas.event_time import iso_ms, parse_time_or_day
 from tally.cli.output import answers
 
 if TYPE_CHECKING:
+    from readers.filters import Group
     from runtime.settings import Settings
 
 Extra = Literal["worker", "api", "embedded", "plot"]
@@ -27,6 +28,11 @@ DataDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Since = Annotated[str | None, typer.Option("--from", help="Only records appended at this time or later.")]
 Until = Annotated[str | None, typer.Option("--to", help="Only records appended before this time.")]
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Condition: field=value, or filters of the list call as JSON. Repeatable; all must hold."),
+]
 
 
 class MissingExtra(TallyError):
@@ -88,6 +94,18 @@ def parse_range(since: str | None, until: str | None) -> tuple[datetime | None, 
     if begin is not None and end is not None and begin >= end:
         raise typer.BadParameter(f"the range ends at {until}, before it begins at {since}")
     return begin, end
+
+
+def parse_filter(text: str) -> "Group":
+    """Parse a --where option."""
+    from readers.filter_fields import FilterError
+    from readers.filter_text import read_filter
+
+    try:
+        return read_filter(text)
+    except FilterError as error:
+        place = ".".join(map(str, error.where))
+        raise typer.BadParameter(f"{place}: {error}" if place else str(error), param_hint="--where") from None
 
 
 def checked_namespace(value: str | None) -> str | None:

@@ -75,7 +75,7 @@ def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """
     from runtime.kafka import create_topics
     from runtime.migrate import migrate
-    from schemas.tables import LATEST_VERSION
+    from schemas.migrations import LATEST_VERSION
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
     asyncio.run(create_topics(settings))

@@ -73,7 +73,7 @@ async def test_an_added_field_needs_only_a_model_line_and_a_migration(settings: 
     for package in (*MAY_IMPORT, "tests"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     change(tmp_path / "schemas" / "interaction.py", END_OF_FIELDS, FIELDS + END_OF_FIELDS)
-    change(tmp_path / "schemas" / "tables.py", END_OF_MIGRATIONS, MIGRATION + END_OF_MIGRATIONS)
+    change(tmp_path / "schemas" / "migrations.py", END_OF_MIGRATIONS, MIGRATION + END_OF_MIGRATIONS)
     environment = {**os.environ, **settings.as_environment(), "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-P", "-m", "tests.added_fields"]
     ran = await asyncio.to_thread(

@@ -1,0 +1,178 @@
+"""HTTP requests of reports: the list of definitions, and one report as JSON."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from readers.filter_fields import FilterError
+from readers.filter_text import read_filter_json
+from readers.outcomes import Time
+from readers.reports import ReportError, ReportRequest, ReportResult, run_report
+from runtime.clickhouse import ClickHouse
+from runtime.http.answer import json_answer
+from runtime.http.errors import ApiError, invalid, problem, unavailable
+from runtime.settings import Settings
+from schemas.analytics.catalogue import REPORTS
+from schemas.analytics.definition import Report, ReportColumn
+from schemas.event_time import iso_ms
+
+DEFAULT_RANGE = timedelta(days=1)
+
+
+class ReportQuery(BaseModel):
+    """Report over a range of event time, by default the last day. Each report has some of the further parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Time | None = Field(None, description="earliest event time, inclusive, ISO 8601")
+    until: Time | None = Field(None, description="event time before which events are read, ISO 8601")
+    filters: str | None = Field(None, description="filters of the list call as JSON", examples=['{"user_id": "ada"}'])
+    sort: str = Field("", max_length=100, description="a column, or COLUMN:desc", examples=["ctr:desc"])
+    limit: int = Field(1_000, ge=1, le=1_000_000)
+    by: str | None = Field(None, max_length=512, description="hour, day, week, all; of overview also a field")
+    min_executions: int | None = None
+    window_s: int | None = None
+    session: str | None = Field(None, max_length=512)
+    a: str | None = Field(None, max_length=512)
+    b: str | None = Field(None, max_length=512)
+    of: str | None = Field(None, max_length=512)
+    share_b: float | None = Field(None, allow_inf_nan=False)
+    effect: float | None = Field(None, allow_inf_nan=False)
+    bot_executions: int | None = None
+
+
+class ColumnDescription(BaseModel):
+    """Column of a report. With `has_interval`, `NAME_low` and `NAME_high` are the ends of its 95 % interval."""
+
+    name: str
+    unit: str
+    meaning: str
+    support: str | None
+    has_interval: bool
+
+    @classmethod
+    def of(cls, column: ReportColumn) -> "ColumnDescription":
+        """Describe a column."""
+        return cls(
+            name=column.name,
+            unit=column.unit,
+            meaning=column.meaning,
+            support=column.support or None,
+            has_interval=column.has_interval,
+        )
+
+
+class ParameterDescription(BaseModel):
+    """Parameter of a report; one without a default is required."""
+
+    name: str
+    default: str | int | float | None
+    meaning: str
+    choices: list[str]
+
+
+class ReportDescription(BaseModel):
+    """Report with the question that it answers."""
+
+    name: str
+    question: str
+    view: str
+    columns: list[ColumnDescription]
+    parameters: list[ParameterDescription]
+
+    @classmethod
+    def of(cls, report: Report) -> "ReportDescription":
+        """Describe a report."""
+        return cls(
+            name=report.name,
+            question=report.question,
+            view=report.view,
+            columns=[ColumnDescription.of(column) for column in report.columns],
+            parameters=[
+                ParameterDescription(
+                    name=each.name, default=each.default, meaning=each.meaning, choices=list(each.choices)
+                )
+                for each in report.parameters
+            ],
+        )
+
+
+class ReportList(BaseModel):
+    """All reports."""
+
+    reports: list[ReportDescription]
+
+
+class ReportResponse(BaseModel):
+    """Rows of a report, as objects. Null: unknown, such as a rate of nothing."""
+
+    report: str
+    question: str
+    namespace: str
+    since: datetime
+    until: datetime
+    columns: list[ColumnDescription]
+    rows: list[dict[str, Any]]
+    truncated: bool = Field(description="whether the limit left rows out")
+
+
+def described_reports() -> ReportList:
+    """Describe all reports."""
+    return ReportList(reports=[ReportDescription.of(report) for report in REPORTS.values()])
+
+
+class Reports:
+    """Reports of one process, bounded in number."""
+
+    def __init__(self, settings: Settings, database: ClickHouse) -> None:
+        self._settings = settings
+        self._database = database
+        self._running = 0
+
+    async def answer(self, namespace: str, name: str, query: ReportQuery) -> Response:
+        """Return the response with a report. Raises ApiError and Unavailable."""
+        if name not in REPORTS:
+            raise ApiError(404, f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}", code="unknown_report")
+        request = _request(namespace, name, query)
+        if self._running >= self._settings.reports_in_flight:
+            raise unavailable(f"{self._running} reports are in flight (TALLY_REPORTS_IN_FLIGHT): retry later")
+        self._running += 1
+        try:
+            found = await run_report(self._settings, self._database, request)
+        except ReportError as error:
+            raise invalid([problem("bad_report", ["query", error.parameter], error.message)]) from None
+        finally:
+            self._running -= 1
+        return json_answer(_body(found)).response()
+
+
+def _request(namespace: str, name: str, query: ReportQuery) -> ReportRequest:
+    until = query.until or datetime.now(UTC)
+    since = query.since or until - DEFAULT_RANGE
+    try:
+        filters = None if query.filters is None else read_filter_json(query.filters)
+    except FilterError as error:
+        raise invalid([problem("bad_filter", ["query", *error.where], str(error))]) from None
+    shared = {"since", "until", "filters", "sort", "limit"}
+    parameters = query.model_dump(exclude=shared)
+    return ReportRequest(name, namespace, since, until, parameters, filters, query.sort, query.limit)
+
+
+def _body(found: ReportResult) -> dict[str, Any]:
+    request = found.request
+    rows = [
+        {name: iso_ms(value) if isinstance(value, datetime) else value for name, value in row.items()}
+        for row in found.records()
+    ]
+    return {
+        "report": found.report.name,
+        "question": found.report.question,
+        "namespace": request.namespace,
+        "since": iso_ms(request.since),
+        "until": iso_ms(request.until),
+        "columns": [ColumnDescription.of(column).model_dump() for column in found.report.columns],
+        "rows": rows,
+        "truncated": found.is_truncated,
+    }

@@ -1,0 +1,209 @@
+"""Health of the tracking: faults in what a site sends, counted, each with examples and a remedy."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from schemas.analytics.base import EXECUTION_TYPES, RANGE, executions, literal, per_result
+from schemas.analytics.definition import Report, ReportColumn, ReportParameter, ReportScope
+from schemas.analytics.intervals import share
+from schemas.tables import INTERACTIONS, OUTCOMES
+
+EXAMPLES = 3
+CLOCK_SKEW_MS = 60_000
+"""Largest time in milliseconds by which an event may be ahead of its append time."""
+
+
+class HealthCheck(NamedTuple):
+    """Check of the tracking. A share of faults above `limit` fails it; a limit of 1 never does."""
+
+    name: str
+    limit: float
+    rule: str
+    remedy: str
+
+
+CHECKS: tuple[HealthCheck, ...] = (
+    HealthCheck(
+        "executions_without_impressions",
+        0.05,
+        "an execution has events, but neither an impression nor zero_results",
+        "send an impression for each result shown, and zero_results if there are none",
+    ),
+    HealthCheck(
+        "clicks_without_impression",
+        0.02,
+        "a clicked result has no impression in its execution",
+        "send impressions with the execution_id and feature_id of the clicks",
+    ),
+    HealthCheck(
+        "positions_beyond_result_set",
+        0.001,
+        "position >= result_set_size",
+        "send 0-based positions, and the number of results of the whole execution",
+    ),
+    HealthCheck("missing_execution_id", 0.01, "an event has no execution_id", "send the execution_id of the search"),
+    HealthCheck(
+        "missing_query", 0.05, "an execution has no query text", "send query_snapshot.text with the impressions"
+    ),
+    HealthCheck("missing_feature_uri", 1, "an event about a result has no feature_uri", "send it for learned weights"),
+    HealthCheck("missing_document_score", 1, "an impression has no document_score", "send the score of the retriever"),
+    HealthCheck(
+        "clock_ahead",
+        0.001,
+        f"occurred_at is over {CLOCK_SKEW_MS // 1000} s later than the append time",
+        "correct the sender's clock, or omit occurred_at for live events",
+    ),
+    HealthCheck(
+        "duplicates",
+        0.2,
+        "an event repeats a stored one",
+        "examples are the owners with the most duplicates: find why the page sends them again",
+    ),
+    HealthCheck("rejected", 0.01, "an event is invalid", "look at the reasons: `tally dlq list`"),
+    HealthCheck(
+        "silent_hours",
+        0.1,
+        "an hour has no event, between the first event and the end of the range",
+        "find out why the senders were silent",
+    ),
+    HealthCheck(
+        "bots",
+        0.005,
+        "a user has more executions within an hour than a person",
+        "exclude the user: --where, or a filter in the sender",
+    ),
+)
+
+
+def _one(name: str, faults: str, total: str, examples: str) -> str:
+    """Return a tuple for a check: name, faults, of how many, examples."""
+    return f"({literal(name)}, toUInt64({faults}), toUInt64({total}), {examples})"
+
+
+def _ids(column: str, condition: str) -> str:
+    return f"groupArraySortedIf({EXAMPLES})({column}, {condition})"
+
+
+def _of_rows(rows: str, checks: list[str]) -> str:
+    return f"SELECT arrayJoin([{', '.join(checks)}]) AS found FROM ({rows})"
+
+
+def _if(name: str, fault: str, base: str, example: str) -> str:
+    return _one(name, f"countIf(({base}) AND ({fault}))", f"countIf({base})", _ids(example, f"({base}) AND ({fault})"))
+
+
+def _events(chosen: ReportScope) -> str:
+    of_result = f"notEmpty(arrayFilter(x -> x NOT IN ({str(EXECUTION_TYPES)[1:-1]}), interaction_type))"
+    shown = "has(interaction_type, 'impression')"
+    checks = [
+        _if("positions_beyond_result_set", "position >= result_set_size", "result_set_size > 0", "interaction_id"),
+        _if("missing_execution_id", "ifNull(execution_id, '') = ''", "1", "interaction_id"),
+        _if("missing_feature_uri", "ifNull(feature_uri, '') = ''", of_result, "interaction_id"),
+        _if("missing_document_score", "document_score IS NULL", shown, "interaction_id"),
+        _if(
+            "clock_ahead",
+            f"_event_time_ms > toUnixTimestamp64Milli(timestamp) + {CLOCK_SKEW_MS}",
+            "1",
+            "interaction_id",
+        ),
+    ]
+    rows = f"SELECT * FROM {INTERACTIONS} FINAL WHERE {RANGE} AND {chosen.condition}"
+    hours = f"""
+SELECT ('silent_hours', toUInt64(hours - length(seen)), toUInt64(hours),
+    arrayMap(x -> toString(toDateTime(x * 3600, 'UTC')),
+        arraySlice(arrayFilter(x -> NOT has(seen, x), range(first, first + hours)), 1, {EXAMPLES}))) AS found
+FROM (
+    SELECT arraySort(groupUniqArray(toUInt32(intDiv(toUnixTimestamp(event_time), 3600)))) AS seen, seen[1] AS first,
+        if(empty(seen), 0, toUInt32(least(1000000, greatest(1 + seen[-1] - first,
+            intDiv(toUnixTimestamp(least(now64(3), {{until:DateTime64(3, 'UTC')}})), 3600) - first)))) AS hours
+    FROM {INTERACTIONS} FINAL
+    WHERE {RANGE} AND {chosen.condition}
+)"""
+    return f"{_of_rows(rows, checks)} UNION ALL {hours}"
+
+
+def _executions(chosen: ReportScope) -> str:
+    rows = executions(chosen.condition, chosen.path, {"has_execution": "ifNull(execution_id, '') != ''"})
+    searches = "results_shown > 0 OR zero_results"
+    checks = [
+        _if("executions_without_impressions", f"NOT ({searches})", "has_execution", "execution_id"),
+        _if("missing_query", "query = ''", searches, "execution_id"),
+    ]
+    clicks = _if("clicks_without_impression", "NOT is_shown", "is_clicked", "execution")
+    bots = f"""
+SELECT {
+        _one(
+            "bots",
+            "uniqExactIf(user_id, executions > {bot_executions:UInt32})",
+            "uniqExact(user_id)",
+            _ids("assumeNotNull(user_id)", "executions > {bot_executions:UInt32}"),
+        )
+    } AS found
+FROM (
+    SELECT user_id, max(executions) AS executions
+    FROM (
+        SELECT user_id, toStartOfHour(event_time, 'UTC') AS hour, count() AS executions
+        FROM ({rows}) WHERE user_id != '' GROUP BY user_id, hour
+    )
+    GROUP BY user_id
+)"""
+    return f"{_of_rows(rows, checks)} UNION ALL {_of_rows(per_result(chosen.condition), [clicks])} UNION ALL {bots}"
+
+
+def _outcomes() -> str:
+    appended = RANGE.replace("event_time", "timestamp")
+    owners = f"""
+SELECT duplicate_of AS owner FROM {OUTCOMES} FINAL WHERE {appended} AND verdict = 'duplicate'
+GROUP BY owner ORDER BY count() DESC, owner LIMIT {EXAMPLES}"""
+    return f"""
+SELECT arrayJoin([
+    ('duplicates', duplicates, stored + duplicates, owners), ('rejected', rejected, stored + rejected, rejections)
+]) AS found
+FROM (
+    SELECT countIf(verdict = 'duplicate') AS duplicates, countIf(verdict = 'rejected') AS rejected,
+        (SELECT groupArray(owner) FROM ({owners})) AS owners,
+        {_ids("interaction_id", "verdict = 'rejected'")} AS rejections,
+        (SELECT count() FROM {INTERACTIONS} FINAL WHERE {appended}) AS stored
+    FROM {OUTCOMES} FINAL
+    WHERE {appended}
+)"""
+
+
+def _health(chosen: ReportScope) -> str:
+    names = [check.name for check in CHECKS]
+    columns: Mapping[str, Sequence[float | str]] = {
+        "allowed": [float(check.limit) for check in CHECKS],
+        "rule": [check.rule for check in CHECKS],
+        "remedy": [check.remedy for check in CHECKS],
+    }
+    looked_up = ", ".join(
+        f"[{', '.join(literal(value) if isinstance(value, str) else str(value) for value in values)}]"
+        f"[indexOf({names}, found.1)] AS {name}"
+        for name, values in columns.items()
+    )
+    return f"""
+SELECT found.1 AS check, {share("found.2", "found.3")} AS share, found.2 AS faults, found.3 AS of,
+    {looked_up}, if(found.3 = 0, 'no data', if(share > allowed, 'fails', 'ok')) AS status, found.4 AS examples
+FROM ({_events(chosen)} UNION ALL {_executions(chosen)} UNION ALL {_outcomes()})"""
+
+
+HEALTH = Report(
+    name="health",
+    question="Is the tracking broken?",
+    columns=(
+        ReportColumn("status", "text", "fails if the share is larger than allowed", rank=0),
+        ReportColumn("check", "text", "name of the check", rank=0),
+        ReportColumn("faults", "count", "events, results, executions, users or hours with the fault", rank=0),
+        ReportColumn("of", "count", "how many were checked", rank=1),
+        ReportColumn("share", "share", "faults / of", "of", rank=0),
+        ReportColumn("allowed", "share", "largest share that passes", rank=3),
+        ReportColumn("rule", "text", "fault that is counted", rank=2),
+        ReportColumn("remedy", "text", "what to do", rank=2),
+        ReportColumn("examples", "texts", f"at most {EXAMPLES}: ids of events, executions or users, or hours", rank=1),
+    ),
+    sql=_health,
+    order="status, share DESC, check",
+    parameters=(
+        ReportParameter("bot_executions", "UInt32", 100, "most executions of a person within an hour", at_least=1),
+    ),
+)

@@ -1,0 +1,44 @@
+"""Reports over results: attention by position, and clicks by document and by feature index."""
+
+from schemas.analytics.base import results
+from schemas.analytics.definition import Chart, Report, ReportColumn, ReportScope
+from schemas.analytics.metrics import RESULT_COUNTS, RESULT_METRICS, aggregated, columns
+
+_CTR = RESULT_METRICS[:1]
+_HAVING = "impressions > 0 OR clicks_without_impression > 0"
+
+
+def _positions(chosen: ReportScope) -> str:
+    return aggregated(results(chosen.condition, chosen.path), "position", "position", RESULT_COUNTS, _CTR, _HAVING)
+
+
+POSITIONS = Report(
+    name="positions",
+    question="How does attention fall with the position?",
+    columns=(ReportColumn("position", "position", "0-based position", rank=0), *columns(RESULT_COUNTS, _CTR)),
+    sql=_positions,
+    order="position",
+    chart=Chart("intervals", "position", "ctr", "Click-through rate by position"),
+)
+
+
+def _per(column: str, question: str, title: str) -> Report:
+    def sql(chosen: ReportScope) -> str:
+        rows = results(chosen.condition, chosen.path)
+        return aggregated(rows, f"ifNull({column}, '')", column, RESULT_COUNTS, RESULT_METRICS, _HAVING)
+
+    return Report(
+        name=title,
+        question=question,
+        columns=(
+            ReportColumn(column, "text", f"{column}; empty: of events without one", rank=0),
+            *columns(RESULT_COUNTS, RESULT_METRICS),
+        ),
+        sql=sql,
+        order=f"impressions DESC, {column}",
+        chart=Chart("intervals", column, "ctr", f"Click-through rate by {column}"),
+    )
+
+
+FEATURES = _per("feature_id", "Which documents are clicked and purchased?", "features")
+URIS = _per("feature_uri", "Which feature index finds the results that are clicked?", "uris")

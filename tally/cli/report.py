@@ -1,0 +1,194 @@
+"""`tally report`: answers about search, from the stored events."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from runtime.errors import TallyError
+from tally.cli.options import (
+    AsJson,
+    DataDir,
+    Namespace,
+    Where,
+    answer_json,
+    load_settings,
+    needs,
+    parse_filter,
+    parse_range,
+)
+from tally.cli.output import out, say, table
+
+if TYPE_CHECKING:
+    from readers.reports import ReportResult
+    from runtime.clickhouse import ClickHouse
+    from runtime.settings import Settings
+
+ReportFormat = Literal["table", "csv", "json", "parquet"]
+SHOWN_ROWS = 50
+"""Rows of a table, unless --limit says otherwise. Files and JSON have all."""
+CLOCK_AHEAD = timedelta(minutes=1)
+"""Time after now that is read by default: a broker's clock may be ahead of this machine's."""
+
+
+@needs("worker")
+def report(
+    name: Annotated[str | None, typer.Argument(help="Report; without one, all are listed.")] = None,
+    values: Annotated[
+        list[str] | None, typer.Argument(help="Groups A and B of `compare`; session id of `journey`.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Only events of this time or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only events before this time.")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="The last days, instead of --since.", min=0.001, max=40_000)
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="The last hours. Default: 24.", min=0.001, max=900_000)] = None,
+    by: Annotated[str | None, typer.Option(help="hour, day, week, all; of `overview` also a field.")] = None,
+    where: Where = None,
+    sort: Annotated[str | None, typer.Option(help="Column, or COLUMN:desc for the largest first.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum rows. Default of a table: 50.", min=1)] = None,
+    min_executions: Annotated[int | None, typer.Option(help="Fewest executions, of `queries`.")] = None,
+    window_s: Annotated[int | None, typer.Option(help="Seconds from a click to a purchase, of `funnel`.")] = None,
+    of: Annotated[str | None, typer.Option(help="Field with the groups of `compare`. Default: retriever_id.")] = None,
+    effect: Annotated[float | None, typer.Option(help="Relative effect that `compare` plans for: 0.05.")] = None,
+    share_b: Annotated[float | None, typer.Option(help="Share of users that B should have: 0.5.")] = None,
+    bot_executions: Annotated[int | None, typer.Option(help="Most executions of a person in an hour.")] = None,
+    output_format: Annotated[
+        ReportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else table.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write to, instead of standard output.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a chart to this .png or .svg file.")] = None,
+    min_support: Annotated[int, typer.Option(help="Fewest observations of a point that is drawn.", min=1)] = 30,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer a question about search. Rates have 95 % intervals. Without a name, list the reports.
+
+    Examples: tally report overview --days 7 --by day --plot ctr.png; tally report queries --sort zero_result_rate:desc;
+    tally report positions --where metadata.device=ios; tally report compare dense hybrid --days 7
+    """
+    from tally.report_output import check_files, write
+
+    if name is None:
+        _list(as_json=as_json)
+        return
+    chosen = _format(output_format, output, as_json=as_json)
+    check_files(output, plot)
+    settings = load_settings(data_dir, "clickhouse")
+    begin, end = _range(since, until, days, hours)
+    parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
+    parameters |= {"effect": effect, "share_b": share_b, "bot_executions": bot_executions}
+    parameters |= _positional(name, values or [])
+    most = SHOWN_ROWS if limit is None and chosen == "table" else limit
+    request = _request(name, namespace or settings.namespace, begin, end, where, sort)
+    found, others = _run(settings, request._replace(parameters=parameters, limit=most))
+    if plot:
+        _draw(found, plot, min_support)
+    if chosen == "table":
+        _print(found, others)
+    else:
+        write(found, chosen, output)
+
+
+def _list(*, as_json: bool) -> None:
+    from schemas.analytics.catalogue import REPORTS
+
+    if as_json:
+        answer_json([{"name": each.name, "question": each.question} for each in REPORTS.values()])
+        return
+    listed = table("report", "question", "options")
+    for each in REPORTS.values():
+        options = [
+            f"--{parameter.name.replace('_', '-')}" for parameter in each.parameters if parameter.default is not None
+        ]
+        needed = [parameter.name.upper() for parameter in each.parameters if parameter.default is None]
+        listed.add_row(" ".join([each.name, *needed]), each.question, " ".join(options))
+    out.print(listed)
+
+
+def _format(chosen: ReportFormat | None, output: Path | None, *, as_json: bool) -> ReportFormat:
+    if as_json and chosen not in (None, "json"):
+        raise typer.BadParameter("choose --json or --format", param_hint="--json")
+    of_suffix: dict[str, ReportFormat] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+    found = "json" if as_json else chosen or (of_suffix.get(output.suffix.lower()) if output else "table")
+    if found is None or (output and found == "table"):
+        raise typer.BadParameter("name the file .csv, .json or .parquet, or choose --format", param_hint="--output")
+    if found == "parquet" and output is None:
+        raise typer.BadParameter("needs --output FILE", param_hint="--format parquet")
+    return found
+
+
+def _range(since: str | None, until: str | None, days: float | None, hours: float | None) -> tuple[datetime, datetime]:
+    if [since, days, hours].count(None) < 2:  # noqa: PLR2004  (one of three is given at most)
+        raise typer.BadParameter("choose one of --since, --days and --hours", param_hint="--since")
+    begin, end = parse_range(since, until)
+    end = end or datetime.now(UTC) + CLOCK_AHEAD
+    length = timedelta(days=days) if days is not None else timedelta(hours=24 if hours is None else hours)
+    try:
+        return begin or end - length, end
+    except OverflowError:
+        raise typer.BadParameter("begins before the year 1", param_hint="--days") from None
+
+
+def _positional(name: str, values: list[str]) -> dict[str, str]:
+    """Return the required parameters of a report from the arguments after its name."""
+    from schemas.analytics.catalogue import REPORTS
+
+    known = REPORTS.get(name)
+    needed = [parameter.name for parameter in known.parameters if parameter.default is None] if known else []
+    if known and len(values) > len(needed):
+        raise typer.BadParameter(f"{values[len(needed)]!r} is one argument too many", param_hint="VALUES")
+    return dict(zip(needed, values, strict=False))
+
+
+def _request(
+    name: str, namespace: str, since: datetime, until: datetime, conditions: list[str] | None, sort: str | None
+) -> Any:
+    from readers.filters import Group
+    from readers.reports import ReportRequest
+
+    filters = [parse_filter(text) for text in conditions or ()]
+    found = Group(tuple(filters)) if filters else None
+    return ReportRequest(name, namespace, since, until, filters=found, sort=sort or "")
+
+
+def _run(settings: "Settings", request: Any) -> "tuple[ReportResult, dict[str, int]]":
+    """Return the report, and, if it has no rows, the namespaces that have events."""
+    from readers.overview import events_by_namespace
+    from readers.reports import run_report
+    from tally.answering import queried
+
+    async def ask(database: "ClickHouse") -> "tuple[ReportResult, dict[str, int]]":
+        found = await run_report(settings, database, request)
+        return found, {} if found.rows else await events_by_namespace(database)
+
+    return queried(settings, ask)
+
+
+def _print(found: "ReportResult", others: dict[str, int]) -> None:
+    from tally.report_output import cells, headings, title
+
+    request = found.request
+    if not found.rows:
+        say(f"no rows: namespace {request.namespace!r} has nothing for this report in the range")
+        if others:
+            say("namespaces with events: " + ", ".join(f"{name} ({count:,})" for name, count in others.items()))
+        return
+    shown = table(*headings(found), title=title(found))
+    for row in cells(found):
+        shown.add_row(*row)
+    out.print(shown)
+    if found.is_truncated:
+        say(f"only the first {len(found.rows):,} rows are shown: see --limit, --sort and --output")
+
+
+@needs("plot")
+def _draw(found: "ReportResult", path: Path, min_support: int) -> None:
+    from tally.plot import draw
+
+    if found.report.chart is None:
+        raise TallyError(f"the report {found.report.name} has no chart")
+    undrawn = draw(found, path, min_support=min_support)
+    say(f"chart written to {path}" + (f"; {undrawn}" if undrawn else ""))

@@ -1,0 +1,135 @@
+"""Texts and files of a report: table cells with intervals, CSV, JSON and Parquet."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from readers.reports import ReportResult
+from runtime.errors import TallyError
+from schemas.analytics.definition import ReportColumn, with_ends
+from schemas.event_time import iso_ms
+from tally.cli.output import answers
+
+CHART_SUFFIXES = (".png", ".svg")
+MAX_CELL = 60
+"""Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
+
+
+def check_files(output: Path | None, plot: Path | None) -> None:
+    """Check file names before the report is made. Raises TallyError."""
+    if plot and plot.suffix.lower() not in CHART_SUFFIXES:
+        raise TallyError(f"--plot {plot}: name the file {' or '.join(CHART_SUFFIXES)}")
+    for path in filter(None, (output, plot)):
+        if not path.absolute().parent.is_dir():
+            raise TallyError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def title(found: ReportResult) -> str:
+    """Return the question, with namespace and range."""
+    since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (found.request.since, found.request.until))
+    return f"{found.report.question} ({found.request.namespace}, {since} to {until} UTC)"
+
+
+def headings(found: ReportResult) -> list[str]:
+    """Return the names of the columns, without those of interval ends."""
+    return [column.name for column in found.report.columns]
+
+
+def cells(found: ReportResult) -> Iterator[list[str]]:
+    """Yield the cells of each row; a rate has its interval behind it."""
+    for record in found.records():
+        yield [cell(column, record) for column in found.report.columns]
+
+
+def cell(column: ReportColumn, record: dict[str, Any]) -> str:
+    """Return the text of one value, with its interval if it has one."""
+    value = record[column.name]
+    if value is None:
+        return "-"
+    text = _text(column, value)
+    low, high = (record.get(f"{column.name}_{end}") for end in ("low", "high"))
+    return text if low is None or high is None else f"{text} ({_number(column, low)} to {_number(column, high)})"
+
+
+def _text(column: ReportColumn, value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}" if column.name == "period" else f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list):
+        return _shortened(" | ".join(map(str, value)))
+    if isinstance(value, str):
+        return _shortened(value)
+    return f"{_number(column, value)}%" if column.unit == "share" else _number(column, value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
+
+
+def _number(column: ReportColumn, value: float) -> str:
+    match column.unit:
+        case "share":
+            return f"{100 * value:.2f}"
+        case "number":
+            return f"{value:.4f}"
+        case "p":
+            return f"{value:.4f}" if value >= 0.0001 else "<0.0001"  # noqa: PLR2004  (the last digit shown)
+        case _:
+            return f"{value:,.0f}"
+
+
+def write(found: ReportResult, chosen: Literal["csv", "json", "parquet"], output: Path | None) -> None:
+    """Write all columns to a file, or to standard output. Raises TallyError when the file cannot be written."""
+    content = _WRITTEN[chosen](found)
+    if output is None:
+        answers.write(content.decode())
+        return
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise TallyError(f"cannot write {output}: {error.strerror}") from error
+
+
+def _plain(value: Any) -> Any:
+    return iso_ms(value) if isinstance(value, datetime) else value
+
+
+def _json(found: ReportResult) -> bytes:
+    rows = [{name: _plain(value) for name, value in row.items()} for row in found.records()]
+    return f"{json.dumps(rows)}\n".encode()
+
+
+def _csv(found: ReportResult) -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(found.columns)
+    for row in found.rows:
+        writer.writerow([json.dumps(value) if isinstance(value, list) else _plain(value) for value in row])
+    return file.getvalue().encode()
+
+
+def _parquet(found: ReportResult) -> bytes:
+    import pyarrow  # noqa: PLC0415  (large, and needed for this format alone)
+    from pyarrow import parquet  # noqa: PLC0415
+
+    kinds = {
+        "text": pyarrow.string(),
+        "texts": pyarrow.list_(pyarrow.string()),
+        "time": pyarrow.timestamp("ms", tz="UTC"),
+        "count": pyarrow.int64(),
+        "position": pyarrow.int64(),
+    }
+    fields = [
+        (name, kinds.get(column.unit, pyarrow.float64()))
+        for column in found.report.columns
+        for name in with_ends(column)
+    ]
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(found.records(), schema=pyarrow.schema(fields)), file)
+    return file.getvalue()
+
+
+_WRITTEN: Mapping[str, Callable[[ReportResult], bytes]] = {"csv": _csv, "json": _json, "parquet": _parquet}
