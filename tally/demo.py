@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from producers.open_bandit import read_log
 from producers.producer import Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.overview import read_overview
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable

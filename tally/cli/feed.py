@@ -111,7 +111,7 @@ def simulate(
 
     Example: tally simulate --rate 500 --for 60 --duplicates 0.1
     """
-    from producers.simulator import Simulator
+    from producers.simulation.simulator import Simulator
     from tally.pace import for_seconds, paced
 
     settings = load_settings(data_dir)
