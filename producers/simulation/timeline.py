@@ -16,6 +16,8 @@ BUSIEST_HOUR = 20
 """Hour of the day, in UTC."""
 MAX_DAYS = 3_650
 MAX_BACKFILL_RATE = 1_000.0
+DEFAULT_BACKFILL_RATE = 0.2
+"""Events per second of simulated time: 7 days are about 121,000 events."""
 
 
 class Backfill(NamedTuple):
