@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from aiokafka import AIOKafkaProducer
 
 from producers.producer import NotAccepted, Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from runtime.errors import TallyError
 from runtime.kafka_connection import connection_options
 from runtime.settings import Settings

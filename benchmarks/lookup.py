@@ -19,7 +19,7 @@ from benchmarks.load import sender
 from benchmarks.systems import Tally
 from deploy.embedded.stack import Stack
 from producers.producer import Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.lookup import Lookups
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings

@@ -25,7 +25,7 @@ from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.demo import run_demo
+from tally.demo import Demo, with_demo_namespace
 from tally.invoked import invoked
 
 API_PORTS_TRIED = 50
@@ -69,7 +69,7 @@ def run(settings: Settings, options: Options, say: ReportLine, show: Show) -> No
     """
     begun = time.monotonic()
     with _signals_interrupt(), Stack(settings, say) as stack:
-        up = LocalDeployment(stack, stack.settings(), options, say, show)
+        up = LocalDeployment(stack, with_demo_namespace(stack.settings()), options, say, show)
         try:
             asyncio.run(up.run(begun))
         finally:
@@ -218,8 +218,7 @@ class LocalDeployment:
         async with running(self._report(database), "reporting"):
             if self._options.demo:
                 rate, seconds = self._options.rate, self._options.seconds
-                where = self._settings, database, self._api_url
-                await run_demo(*where, self._stop, rate=rate, seconds=seconds, say=self._say)
+                await Demo(self._settings, database, self._stop, self._say).run(self._api_url, rate, seconds)
             elif self._options.seconds is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from consumers.retention import expire_outcomes
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import PartitionAudit, audit
 from readers.deep_audit import deep_audit
 from runtime import kafka

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from producers.producer import Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import audit
 from readers.lookup import Lookups
 from runtime.kafka import create_topics

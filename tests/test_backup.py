@@ -4,7 +4,7 @@ import itertools
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import PartitionAudit, audit
 from runtime.clickhouse import connect
 from runtime.redis import connect_redis

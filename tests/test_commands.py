@@ -27,6 +27,15 @@ from tests.cli_lab import command
         (["keys", "create", "x", "--namespaces", "a,,b"], 2, "--namespaces"),
         (["simulate", "--rate", "inf"], 2, "--rate"),
         (["simulate", "--namespace", "x" * 129], 2, "1 to 128 bytes"),
+        (["simulate", "--lift", "dense+5%"], 2, "--lift dense+5%: write the retriever"),
+        (["simulate", "--lift", "sparse=+5%"], 2, "'sparse' is not a retriever"),
+        (["simulate", "--lift", "dense=-200%"], 2, "lift of dense"),
+        (["simulate", "--lift", "dense=1%", "--lift", "dense=2%"], 2, "--lift names dense twice"),
+        (["simulate", "--days", "1", "--rate", "0"], 2, "--rate 0 has no meaning with --days"),
+        (["simulate", "--days", "1", "--rate", "2000"], 2, "rate of a backfill"),
+        (["simulate", "--days", "1", "--for", "3"], 2, "--for has no meaning with --days"),
+        (["simulate", "--days", "1", "--late", "0.1"], 2, "--late has no meaning with --days"),
+        (["simulate", "--truth", "/nowhere/truth.json"], 2, "--truth /nowhere/truth.json: No such file"),
     ],
 )
 def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from consumers.worker import Worker
 from producers.producer import Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import audit
 from runtime import kafka
 from runtime.errors import Fatal, Unavailable

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from consumers.native_format import block, texts, times
 from consumers.sink import InsertRows, insert_token
 from consumers.worker import Worker
-from producers.simulator import Simulator
 from readers.overview import read_lag
 from runtime import kafka
 from runtime.clickhouse import EncodedRows
@@ -24,6 +23,7 @@ from schemas.identity import derive_foreign_id
 from tests.crashes import at_failpoint, crash_at
 from tests.lab import Lab, as_json, click
 from tests.test_backup import rewind
+from tests.traffic import keyed_traffic
 from tests.validating import events_at
 from tests.waiting import DEADLINE_S, eventually_async
 
@@ -58,7 +58,7 @@ async def test_a_crash_between_any_two_steps_changes_nothing(lab: Lab, failpoint
     """Each step of the batch is the last one of a run; the next run ends where an undisturbed one would have."""
     for partition in range(lab.settings.partitions):  # so that the partition that is read first has a letter
         await lab.put(b"not json", partition=partition)
-    await lab.emit_all(itertools.islice(iter(Simulator(5, duplicates=0.3)), 2_000))
+    await lab.emit_all(itertools.islice(keyed_traffic(5, duplicates=0.3), 2_000))
     with crash_at(failpoint):
         await lab.drain(batch_rows=700)
     assert await state_of(lab) == state
@@ -85,7 +85,7 @@ async def lose_commits(lab: Lab) -> None:
 
 
 async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab) -> None:
-    await lab.emit_all(itertools.islice(iter(Simulator(6)), 3_000))
+    await lab.emit_all(itertools.islice(keyed_traffic(6), 3_000))
     first = await lab.drain(batch_rows=400)
     await lose_commits(lab)
     second = await lab.drain(batch_rows=300)
@@ -95,7 +95,7 @@ async def test_stored_records_are_skipped_when_a_commit_was_lost(lab: Lab) -> No
 
 async def test_a_half_received_insert_is_completed(lab: Lab) -> None:
     """An insert is not atomic across blocks: holes below the highest stored offset must be filled."""
-    receipts = await lab.emit_all(itertools.islice(iter(Simulator(7, duplicates=0)), 1_000))
+    receipts = await lab.emit_all(itertools.islice(keyed_traffic(7, duplicates=0), 1_000))
     await lab.drain()
     await lose_commits(lab)
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset % 3 = 1 SETTINGS mutations_sync = 2")
@@ -168,13 +168,13 @@ async def test_records_that_expire_under_a_running_worker_are_fatal(lab: Lab) ->
 
 async def test_rebalances_neither_lose_nor_double_events(lab: Lab) -> None:
     """Workers join and leave while events come in; each event is stored or a duplicate exactly once."""
-    await lab.emit_all(itertools.islice(iter(Simulator(8, duplicates=0.2)), 4_000))
+    await lab.emit_all(itertools.islice(keyed_traffic(8, duplicates=0.2), 4_000))
     small = lab.settings.model_copy(update={"batch_rows": 50})
     workers = [Worker(small, instance=None, until_caught_up=False) for _ in range(3)]
     running = []
     for seed, worker in enumerate(workers, 100):
         running.append(asyncio.create_task(worker.run()))
-        await lab.emit_all(itertools.islice(iter(Simulator(seed, duplicates=0.2)), 500))
+        await lab.emit_all(itertools.islice(keyed_traffic(seed, duplicates=0.2), 500))
     workers[0].stop()
     await running[0]
 

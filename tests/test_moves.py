@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from consumers.records import EVENT_BYTES
 from producers.partitions import partition_of
-from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
@@ -40,6 +39,7 @@ from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records
 from tests.lab import Lab, ReadRecord, as_json, click, reading
 from tests.test_backup import rewind
+from tests.traffic import keyed_traffic
 from tests.validating import APPEND_MS, validated
 
 PARTITIONS = 4
@@ -225,7 +225,7 @@ async def test_recorded_moves_are_skipped_when_a_commit_was_lost(lab: Lab) -> No
 
 async def test_misplaced_events_are_stored_like_correctly_placed_ones(lab: Lab) -> None:
     """Thousands of events, in several batches: the same tuples, each once."""
-    traffic = list(itertools.islice(iter(Simulator(8, duplicates=0.2)), 3_000))
+    traffic = list(itertools.islice(keyed_traffic(8, duplicates=0.2), 3_000))
     async with kafka.producer(lab.settings) as producer:
         for number, event in enumerate(traffic):
             value = encode_value(event, mint_id())

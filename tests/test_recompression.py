@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import audit
 from readers.lookup import read_stored, visible_ids
 from readers.overview import count_verdicts

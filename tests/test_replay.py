@@ -11,7 +11,6 @@ import pytest
 from consumers.moves import Mover
 from consumers.worker import Worker
 from producers.partitions import partition_of
-from producers.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime.clickhouse import ClickHouse, connect
@@ -24,6 +23,7 @@ from tally.replay import Replay
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes
 from tests.lab import Lab, as_json, click
+from tests.traffic import keyed_traffic
 from tests.waiting import eventually_async
 
 HOME_PARTITION = partition_of(b"default:exec-1", 4)
@@ -88,7 +88,7 @@ async def test_a_replay_of_a_range_finds_the_owners_before_it(lab: Lab) -> None:
 
 async def test_a_replay_repairs_wrong_and_lost_outcomes(lab: Lab) -> None:
     """Some outcomes are wrong, others lost; after the swap all are correct, and live events find their owners."""
-    traffic = list(itertools.islice(iter(Simulator(31, duplicates=0.2)), 500))
+    traffic = list(itertools.islice(keyed_traffic(31, duplicates=0.2), 500))
     await lab.emit_all(traffic)
     await lab.drain()
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset % 7 = 1 SETTINGS mutations_sync = 2")

@@ -18,7 +18,7 @@ FILES: dict[str, str] = {}
 FUNCTIONS: dict[str, str] = {}
 """Longer functions, each with the reason."""
 PARAMETERS: dict[str, str] = {
-    "tally/cli/feed.py:simulate": "the parameters of a command are its options",
+    "tally/cli/simulate.py:simulate": "the parameters of a command are its options",
     "tally/cli/dlq.py:replay_letters": "the parameters of a command are its options",
     "tally/cli/export.py:interactions": "the parameters of a command are its options",
     "tally/cli/report.py:report": "the parameters of a command are its options",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tally.cli import ask, audit, dlq, export, feed, keys, replay, report, run, status
+from tally.cli import ask, audit, dlq, export, feed, keys, replay, report, run, simulate, status
 from tally.cli.output import out
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def _tally(
 for run_command in (run.up, run.init, run.consume, run.serve):
     app.command(rich_help_panel="Run")(run_command)
 app.command("emit", rich_help_panel="Produce")(feed.emit)
-app.command("simulate", rich_help_panel="Produce")(feed.simulate)
+app.command("simulate", rich_help_panel="Produce")(simulate.simulate)
 imports = typer.Typer(help="Import published logs.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Produce")

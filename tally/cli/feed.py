@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import signal
-import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -88,47 +87,11 @@ def open_bandit(
     settings = load_settings(data_dir)
     space = namespace or settings.namespace
     source = at_rate(itertools.islice(read_log(policy, campaign, space), limit), rate)
-    fed, verdicts = asyncio.run(_feed_and_wait(settings, source, space, wait, total=limit or 10_000))
-    _report(f"open-bandit {policy}/{campaign}", fed, verdicts, as_json=as_json)
+    fed, verdicts = asyncio.run(feed_and_wait(settings, source, space, wait, total=limit or 10_000))
+    report(f"open-bandit {policy}/{campaign}", fed, verdicts, as_json=as_json)
 
 
-@needs("worker")
-def simulate(
-    rate: Annotated[float, typer.Option(help="Events per second; 0 = unlimited.", min=0, max=1_000_000)] = 200,
-    seconds: Annotated[float | None, typer.Option("--for", help="Seconds to run.", min=0, max=10_000_000)] = None,
-    events: Annotated[int | None, typer.Option(help="Stop after this many events.", min=1)] = None,
-    duplicates: Annotated[float, typer.Option(help="Fraction of events that are duplicates.", min=0, max=0.9)] = 0.05,
-    late: Annotated[float, typer.Option(help="Fraction of events that are late.", min=0, max=0.9)] = 0.02,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same sessions: again within 5 minutes, all duplicates.")
-    ] = None,
-    wait: Wait = 60,
-    namespace: Namespace = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Emit simulated search sessions, until Ctrl-C unless --for or --events ends it.
-
-    Example: tally simulate --rate 500 --for 60 --duplicates 0.1
-    """
-    from producers.simulator import Simulator
-    from tally.pace import for_seconds, paced
-
-    settings = load_settings(data_dir)
-    simulator = Simulator(time.time_ns() if seed is None else seed, duplicates=duplicates, late=late)
-    due = int(rate * seconds) if rate and seconds is not None else None
-    total = min((limit for limit in (events, due) if limit is not None), default=None)
-    simulated = itertools.islice(simulator, total)
-    source: Source = simulated
-    if rate:
-        source = paced(simulated, rate)
-    elif seconds is not None:
-        source = for_seconds(simulated, seconds)
-    fed, verdicts = asyncio.run(_feed_and_wait(settings, source, namespace or settings.namespace, wait, total=total))
-    _report("simulated", fed, verdicts, as_json=as_json)
-
-
-async def _feed_and_wait(
+async def feed_and_wait(
     settings: "Settings", source: "Source", namespace: str, wait_s: float, *, total: int | None
 ) -> "tuple[EmitSummary, VerdictCounts | None]":
     """Emit `source` until it ends or SIGINT arrives, then count the outcomes that appear within `wait_s` (0: None)."""
@@ -156,7 +119,8 @@ async def _feed_and_wait(
             return fed, await wait_for_verdicts(settings, database, fed, wait_s)
 
 
-def _report(what: str, fed: "EmitSummary", verdicts: "VerdictCounts | None", *, as_json: bool) -> None:
+def report(what: str, fed: "EmitSummary", verdicts: "VerdictCounts | None", *, as_json: bool) -> None:
+    """Print what was accepted, and its outcomes if they were waited for. Raises TallyError if something was not."""
     pending = fed.accepted - verdicts.total if verdicts else None
     if as_json:
         counts = verdicts.model_dump() if verdicts else {}

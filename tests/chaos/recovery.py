@@ -25,7 +25,7 @@ from consumers.claims.rebuild import Rebuild
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from producers.producer import Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from readers.overview import read_lag
@@ -38,6 +38,7 @@ from runtime.redis import connect_redis
 from runtime.settings import Settings
 from tally.feed import feed
 from tally.pace import paced, until
+from tests.traffic import keyed_traffic
 
 POLL_S = 0.02
 RATE = 500.0
@@ -183,7 +184,7 @@ async def lag(stack: Stack, few: int, many: int) -> None:
                 await asyncio.sleep(0.1)
             os.kill(stack.pid("clickhouse"), signal.SIGSTOP)
             async with Producer(where.settings) as producer:
-                traffic = itertools.islice(iter(Simulator(events, duplicates=0.1)), events)
+                traffic = itertools.islice(keyed_traffic(events, duplicates=0.1), events)
                 fed = await feed(producer, traffic, namespace="default")
             print(f"{fed.accepted:,} events wait ({len(fed.failed)} not accepted)")
             peaks.append(await _settled_peak_mib(supervisor.pids[0]))

@@ -302,10 +302,12 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     assert running.process.wait(120) == 0, running.output()
     said = running.output()
     assert "imported 10,000 Open Bandit rows: 10,000 stored, 0 duplicates" in said
+    assert "simulated 7 days, " in said
     assert "simulated 300 events in 3 s: " in said
     assert " 0 pending" in said
     assert said.count("Bearer ") == 1
     assert "curl -H 'Authorization: Bearer root_" in said
+    assert " -H 'X-Namespace: open-bandit' http" in said
     assert "lag 0" in said
 
 

@@ -14,7 +14,6 @@ from redis.asyncio import RedisCluster
 from consumers.supervised import supervised_workers
 from deploy.embedded.stack import Stack
 from producers.producer import Producer, Receipt
-from producers.simulator import Simulator
 from readers.audit import audit
 from readers.lookup import Lookups
 from runtime import kafka as kafka_client
@@ -24,6 +23,7 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from tests.cluster_lab import brokers, running_children, valkey_nodes
 from tests.lab import Lab, lab_of, settings_of_its_own
+from tests.traffic import keyed_traffic
 from tests.waiting import eventually_async
 
 EVENTS = 12_000
@@ -38,7 +38,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecretStr]:
 
 async def test_a_cluster_is_detected_and_used(lab: Lab, cluster: SecretStr) -> None:
     lab.settings = lab.settings.model_copy(update={"redis": cluster})
-    await lab.emit_all(itertools.islice(iter(Simulator(21, duplicates=0.3)), 2_000))
+    await lab.emit_all(itertools.islice(keyed_traffic(21, duplicates=0.3), 2_000))
     counts = await lab.drain(batch_rows=300)
     assert counts.stored + counts.duplicates == 2_000
     ((rows, tuples),) = await lab.rows(
@@ -53,7 +53,7 @@ async def test_a_cluster_is_detected_and_used(lab: Lab, cluster: SecretStr) -> N
 
 async def test_claims_lost_by_one_node_are_rebuilt(lab: Lab, cluster: SecretStr) -> None:
     lab.settings = lab.settings.model_copy(update={"redis": cluster, "key_prefix": f"{lab.settings.key_prefix}-2"})
-    traffic = list(itertools.islice(iter(Simulator(22, duplicates=0)), 500))
+    traffic = list(itertools.islice(keyed_traffic(22, duplicates=0), 500))
     await lab.emit_all(traffic)
     assert (await lab.drain()).stored == 500
     async with connect_redis(lab.settings) as redis:
@@ -80,7 +80,7 @@ async def test_events_survive_the_failure_of_a_broker_and_a_master(stack: Stack,
             )
             workers.start()
             looking_after = asyncio.create_task(poll(workers))
-            traffic = iter(Simulator(23, duplicates=0.1))
+            traffic = keyed_traffic(23, duplicates=0.1)
             receipts: list[Receipt] = []
 
             async def are_stored() -> bool:

@@ -13,7 +13,7 @@ from consumers.supervised import supervised_workers
 from producers.open_bandit import read_log
 from producers.partitions import partition_of
 from producers.producer import Producer
-from producers.simulator import Simulator
+from producers.simulation.simulator import Simulator
 from readers.audit import audit
 from readers.deep_audit import deep_audit
 from runtime import kafka
