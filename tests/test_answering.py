@@ -112,6 +112,6 @@ async def test_status_names_namespaces_whose_held_events_can_be_replayed(lab: La
     await lab.drain(reject_window=10, reject_policy="hold")
     done = await asyncio.to_thread(command, "status", env=environment(lab.settings))
     assert (
-        f"{len(held)} valid events of shop are held: once less than half of what it sends is rejected, "
+        f"{len(held)} valid events of shop held: once less than half of what it sends is rejected, "
         "tally dlq replay --reason namespace_held --namespace shop\n"
     ) in done.stdout
