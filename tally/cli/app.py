@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tally.cli import ask, audit, dlq, feed, keys, replay, run, status
+from tally.cli import ask, audit, connect, dlq, feed, keys, replay, run, sql, status, tail
 from tally.cli.output import out
 
 app = typer.Typer(
@@ -13,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -38,7 +39,7 @@ app.command("simulate", rich_help_panel="Produce")(feed.simulate)
 imports = typer.Typer(help="Import published logs.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Produce")
-for ask_command in (ask.lookup, ask.tail, ask.report, status.status, audit.audit):
+for ask_command in (ask.lookup, tail.tail, ask.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
