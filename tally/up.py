@@ -36,7 +36,6 @@ API_START_S = 120.0
 POLL_S = 0.2
 REPORT_EVERY_S = 5.0
 FAILED_STOP_S = 3.0
-TOTALS_TIMEOUT_S = 5.0
 SHARED_SETTINGS = (
     "namespace",
     "topic",
@@ -270,8 +269,10 @@ class LocalDeployment:
         # Without one of the stores they cannot, and the next start reads those records again.
         self._workers.stop(timeout_s=FAILED_STOP_S if self._failure else None)
         if not self._failure:
-            with contextlib.suppress(TallyError, TimeoutError):
-                await asyncio.wait_for(self._print_totals(), TOTALS_TIMEOUT_S)
+            try:
+                await asyncio.wait_for(self._print_totals(), self._settings.connect_timeout_ms / 1000)
+            except (TallyError, TimeoutError):
+                self._say("the totals of this run cannot be read: a store does not answer")
         if hasattr(self, "_api"):
             self._stack.children.stop(self._api, self._settings.stop_timeout_ms / 1000)
         StackFile.remove(self._settings.data_dir)

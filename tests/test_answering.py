@@ -104,6 +104,15 @@ async def test_lookup_distinguishes_events_in_flight_from_unknown_ids(lab: Lab) 
     assert (code, json.loads(answer)) == (0, {"outcome": "deleted"})
 
 
+async def test_a_rejection_that_was_not_replayed_names_no_id(lab: Lab) -> None:
+    await lab.put(b"no JSON")
+    await lab.drain()
+    ((rejected,),) = await lab.rows("SELECT interaction_id FROM outcomes")
+    done = await asyncio.to_thread(command, "lookup", rejected, env=environment(lab.settings))
+    answer = json.loads(done.stdout)
+    assert (answer["reason"], answer["field"], answer["replayed_as"]) == ("not_json", None, None)
+
+
 async def test_status_names_namespaces_whose_held_events_can_be_replayed(lab: Lab) -> None:
     headers = [(NAMESPACE_HEADER, b"shop")]
     for number in range(40):
