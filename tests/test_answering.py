@@ -105,12 +105,14 @@ async def test_lookup_distinguishes_events_in_flight_from_unknown_ids(lab: Lab) 
 
 
 async def test_a_rejection_that_was_not_replayed_names_no_id(lab: Lab) -> None:
-    await lab.put(b"no JSON")
+    await lab.put(as_json(position="first"), headers=[(NAMESPACE_HEADER, b"shop")])
     await lab.drain()
     ((rejected,),) = await lab.rows("SELECT interaction_id FROM outcomes")
-    done = await asyncio.to_thread(command, "lookup", rejected, env=environment(lab.settings))
+    words = ("lookup", rejected, "--namespace", "shop")
+    done = await asyncio.to_thread(command, *words, env=environment(lab.settings))
+    assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert (answer["reason"], answer["field"], answer["replayed_as"]) == ("not_json", None, None)
+    assert (answer["reason"], answer["field"], answer["replayed_as"]) == ("wrong_type", "position", None)
 
 
 async def test_status_names_namespaces_whose_held_events_can_be_replayed(lab: Lab) -> None:

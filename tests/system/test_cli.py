@@ -112,7 +112,8 @@ def test_up_prints_every_address_and_the_next_command(up: Running) -> None:
         assert f" {address}" in said
     for url in (endpoints["redis"], endpoints["analyst"]):
         assert f" {without_password(url)} " in said.replace("\n", " ")
-    activate = Path(TALLY).with_name("activate")
+    activate, here = Path(TALLY).with_name("activate"), Path.cwd()
+    activate = activate.relative_to(here) if activate.is_relative_to(here) else activate
     assert f"next, in a second terminal: source {activate} && tally connect --data-dir {up.data_dir}\n" in said
     assert httpx.get(f"{endpoints['api']}/docs").status_code == 200
 
