@@ -54,6 +54,8 @@ def test_a_line_that_was_cut_off_is_one_error_and_hides_no_other_line() -> None:
         found = messages("\n".join([*before, cut, GOOD, cut, "no json", GOOD]))
         accepted = [number for number, message in found if not message]
         assert accepted == [*range(1, len(before) + 1), len(before) + 2, len(before) + 5]
+    refused, unknown, accepted_message = messages("\n".join([cut, '{"a": 1}', GOOD]))
+    assert refused[1] and unknown[1] and not accepted_message[1]
 
 
 Entry = st.fixed_dictionaries({"feature_id": st.text(min_size=1), "metadata": st.dictionaries(st.text(), st.text())})
