@@ -13,6 +13,7 @@ import clickhouse_connect
 import urllib3
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from pydantic import SecretStr
 
 from runtime.clickhouse_http import HttpEndpoint, QueryPool, TextParameters
 from runtime.clickhouse_stream import streamed
@@ -163,7 +164,7 @@ async def connect(
     `lazily`: connect at the first statement, which then raises these errors.
     """
     settings.need("clickhouse")
-    url = _parse_url(settings)
+    url = parse_url(settings.clickhouse, "TALLY_CLICKHOUSE")
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
     trust = tls_context(settings) if url.scheme == "https" else None
     sockets = urllib3.PoolManager(maxsize=threads, retries=False, ssl_context=trust)
@@ -172,7 +173,7 @@ async def connect(
         return clickhouse_connect.get_client(
             interface=url.scheme or "http",
             host=url.hostname or "127.0.0.1",
-            port=url.port or (8443 if url.scheme == "https" else 8123),
+            port=port_of(url),
             username=unquote(url.username or "default"),
             password=unquote(url.password or ""),
             database=database or settings.database,
@@ -187,7 +188,7 @@ async def connect(
 
     endpoint = HttpEndpoint(
         url.hostname or "127.0.0.1",
-        url.port or (8443 if url.scheme == "https" else 8123),
+        port_of(url),
         unquote(url.username or "default"),
         unquote(url.password or ""),
         database or settings.database,
@@ -208,14 +209,20 @@ async def connect(
         sockets.clear()
 
 
-def _parse_url(settings: Settings) -> SplitResult:
+def parse_url(secret: SecretStr, setting: str) -> SplitResult:
+    """Parse a URL of ClickHouse. Raises SettingsError that names the setting, and not the URL."""
     try:
-        url = urlsplit(settings.clickhouse.get_secret_value())
+        url = urlsplit(secret.get_secret_value())
         port = url.port
     except ValueError:
         port, url = None, SplitResult("", "", "", "", "")
     if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
         raise SettingsError(
-            "TALLY_CLICKHOUSE: write http[s]://host:port; user:password@ before the host has / and @ as %2F and %40"
+            f"{setting}: write http[s]://host:port; user:password@ before the host has / and @ as %2F and %40"
         )
     return url
+
+
+def port_of(url: SplitResult) -> int:
+    """Return the port of a URL of ClickHouse's HTTP interface, by default that of its scheme."""
+    return url.port or (8443 if url.scheme == "https" else 8123)

@@ -55,7 +55,7 @@ class StackFile(BaseModel):
         """Return the settings that this stack provides."""
         return {
             **self.settings,
-            **self.endpoints.model_dump(exclude={"api", "analyst"}),
+            **self.endpoints.model_dump(exclude={"api"}),
             **({"api_key": self.key} if self.key else {}),
         }
 

@@ -1,5 +1,6 @@
 """Name by which this program was called, for hints that can be typed as shown."""
 
+import os
 import re
 import shlex
 import shutil
@@ -17,6 +18,19 @@ def invoked() -> str:
         return NAME
     found = shutil.which(NAME)
     return NAME if found and Path(found).samefile(called) else shlex.quote(sys.argv[0])
+
+
+def activation() -> str:
+    """Return the shell command after which another terminal finds this program as `tally`; empty when it does already.
+
+    That is where a virtual environment with a script for it is active, or has the program, but not its folder on PATH.
+    """
+    script = Path(sys.prefix) / "bin" / "activate"
+    is_found_anywhere = invoked() == NAME and not os.environ.get("VIRTUAL_ENV")
+    if sys.prefix == sys.base_prefix or not script.exists() or is_found_anywhere:
+        return ""
+    here = Path.cwd()
+    return f"source {shlex.quote(str(script.relative_to(here) if script.is_relative_to(here) else script))}"
 
 
 def as_invoked(text: str) -> str:

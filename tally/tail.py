@@ -1,5 +1,6 @@
 """Tail: events as they are appended, each with its outcome."""
 
+import json
 import time
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
@@ -46,6 +47,10 @@ class TailEvent(BaseModel):
     duplicate_of: str | None = None
     reason: str | None = None
     interaction_type: list[str] = []
+    query: str | None = None
+    """`query_snapshot.text`, if that is a text."""
+    position: int | None = None
+    retriever_id: str | None = None
     feature_id: str | None = None
     user_id: str | None = None
     execution_id: str | None = None
@@ -165,5 +170,13 @@ def _seen(partition: int, record: PlainRecord, default_namespace: str) -> TailEv
     if not isinstance(validated, ValidEvent):
         return seen
     event = validated.event
-    told = ("interaction_id", "interaction_type", "feature_id", "user_id", "execution_id")
-    return seen.model_copy(update={name: getattr(event, name) for name in told})
+    shown = ("interaction_id", "interaction_type", "position", "retriever_id", "feature_id", "user_id", "execution_id")
+    fields = {name: getattr(event, name) for name in (*shown, "query_snapshot")}
+    return seen.model_copy(update={**fields, "query": _query_text(fields.pop("query_snapshot"))})
+
+
+def _query_text(snapshot: bytes) -> str | None:
+    """Return the `text` of a query_snapshot; None when it has none."""
+    found = json.loads(bytes(snapshot))
+    text = found.get("text") if isinstance(found, dict) else None
+    return text if isinstance(text, str) else None

@@ -11,23 +11,25 @@ from dataclasses import dataclass
 from types import FrameType
 
 from consumers.supervised import supervised_workers
-from deploy.embedded.services import HOST
+from deploy.embedded.port_file import NoFreePort
+from deploy.embedded.services import ANALYST, HOST
 from deploy.embedded.stack import Stack
-from readers.overview import Overview, read_overview
+from readers.overview import Overview, VerdictCounts, count_verdicts, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
-from runtime.ports import is_free, responds_to_http
+from runtime.ports import responds_to_http
 from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
-from runtime.settings import DEFAULT_DATA_DIR, Settings
+from runtime.settings import DEFAULT_DATA_DIR, Settings, without_password
 from runtime.stack_file import StackFile
 from runtime.tasks import running
 from tally.demo import Demo, with_demo_namespace
-from tally.invoked import invoked
+from tally.invoked import NAME, activation, invoked
 
+API_PORT = 8080
 API_PORTS_TRIED = 50
 API_START_S = 120.0
 """Includes compiling after a change of sources, while workers compile as well."""
@@ -51,7 +53,8 @@ class Options:
     """Options of `tally up`."""
 
     workers: int = 2
-    port: int = 8080
+    port: int | None = None
+    """Port of the API; None: that of the last start, at first API_PORT."""
     rate: float = 200
     seconds: float | None = None
     demo: bool = True
@@ -75,6 +78,8 @@ def run(settings: Settings, options: Options, say: ReportLine, show: Show) -> No
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):  # the shutdown must not be interrupted
                 signal.signal(number, signal.SIG_IGN)
+    folder = shlex.quote(str(settings.data_dir))
+    say(f"stopped. The data stays in {folder} for the next start; rm -r {folder} deletes it")
     if up.interrupted:
         raise KeyboardInterrupt
 
@@ -110,6 +115,7 @@ class LocalDeployment:
         self.interrupted = False
         """True after Ctrl-C."""
         self._failure: TallyError | None = None
+        self._before: VerdictCounts
         self._written: StackFile | None = None
         self._api: Child
         self._api_url: str
@@ -123,13 +129,16 @@ class LocalDeployment:
         self._stack.note("starting")  # the stores run, workers and API do not yet
         await create_topics(self._settings)
         await migrate(self._settings)
+        async with clickhouse.connect(self._settings) as database:
+            self._before = await count_verdicts(self._settings, database)
         self._start_workers()
         try:
             await self._start_api()
             self._write_stack_file()
             self._stack.note("running")
-            self._say(f"up after {time.monotonic() - begun:.1f} s: {self._api_url}, Ctrl-C stops it")
-            self._say(f"passwords and the API key: {invoked()} status --show-secrets{self._data_dir_option()}")
+            self._say(f"up after {time.monotonic() - begun:.1f} s, Ctrl-C stops it")
+            for line in self._directions():
+                self._say(line)
             watching = asyncio.create_task(self._watch())
             try:
                 async with clickhouse.connect(self._settings) as database:
@@ -138,13 +147,25 @@ class LocalDeployment:
                 self._stop.set()
                 await watching
         finally:
-            self._leave()
+            await self._leave()
         if self._failure:
             raise self._failure
 
     def _interrupt(self) -> None:
         self.interrupted = True
         self._stop.set()
+
+    def _directions(self) -> Iterator[str]:
+        """Yield the lines that say where everything is, and the next command for another terminal."""
+        endpoints, option, activate = self._stack.stack_file().endpoints, self._data_dir_option(), activation()
+        yield f"  API         {self._api_url} (documentation: {self._api_url}/docs)"
+        yield f"  ClickHouse  {without_password(endpoints.analyst)} (HTTP; user {ANALYST} may only read)"
+        yield f"  Kafka       {endpoints.kafka}"
+        yield f"  Redis       {without_password(endpoints.redis)}"
+        yield f"  data        {self._settings.data_dir.absolute()}"
+        name = NAME if activate else invoked()
+        yield f"next, in a second terminal: {activate and f'{activate} && '}{name} connect{option}"
+        yield f"passwords and the API key: {invoked()} status --show-secrets{option}"
 
     def _data_dir_option(self) -> str:
         """The option with which other commands find this stack from any directory."""
@@ -163,12 +184,12 @@ class LocalDeployment:
         self._workers.start()
 
     async def _start_api(self) -> None:
-        wanted = self._options.port
-        port = next((port for port in range(wanted, min(wanted + API_PORTS_TRIED, 65_536)) if is_free(port)), None)
-        if port is None:
-            raise TallyError(f"no free port from {wanted} on: choose one with --port")
-        if port != wanted:
-            self._say(f"port {wanted} is taken: the API answers on {port}")
+        ports = self._stack.ports
+        wanted = self._options.port or ports.port_of("api") or API_PORT
+        try:
+            port = ports.choose("api", range(wanted, min(wanted + API_PORTS_TRIED, 65_536)), wanted=wanted)
+        except NoFreePort:
+            raise TallyError(f"no free port from {wanted} on: choose one with --port") from None
         self._api_url = f"http://{HOST}:{port}"
         command = module_command("tally.serve", "all", "--host", HOST, "--port", str(port))
         self._api = self._stack.children.start(
@@ -225,6 +246,14 @@ class LocalDeployment:
             else:
                 await self._stop.wait()
 
+    async def _print_totals(self) -> None:
+        async with clickhouse.connect(self._settings) as database:
+            now = await read_overview(self._settings, database)
+        names = VerdictCounts.model_fields
+        # A deletion in this run takes stored events of earlier ones away.
+        more = {name: max(0, getattr(now.verdicts, name) - getattr(self._before, name)) for name in names}
+        self._say(f"this run: {VerdictCounts(**more).as_text}, lag {now.lag:,}")
+
     async def _report(self, database: ClickHouse) -> None:
         while True:
             await asyncio.sleep(REPORT_EVERY_S)
@@ -232,12 +261,17 @@ class LocalDeployment:
                 overview = await read_overview(self._settings, database)
                 self._show(overview, len(self._workers.pids))
 
-    def _leave(self) -> None:
-        """Stop the workers first: they can still store and commit their batches."""
+    async def _leave(self) -> None:
+        """Stop the workers first: they can still store and commit their batches. Then print the totals of this run."""
         self._say("stopping")
         self._stack.note("stopping")
         # Without one of the stores they cannot, and the next start reads those records again.
         self._workers.stop(timeout_s=FAILED_STOP_S if self._failure else None)
+        if not self._failure:
+            try:
+                await asyncio.wait_for(self._print_totals(), self._settings.connect_timeout_ms / 1000)
+            except (TallyError, TimeoutError):
+                self._say("the totals of this run cannot be read: a store does not answer")
         if hasattr(self, "_api"):
             self._stack.children.stop(self._api, self._settings.stop_timeout_ms / 1000)
         StackFile.remove(self._settings.data_dir)

@@ -59,6 +59,12 @@ class Terminal:
         while text not in self.output:
             assert self._read(), f"ended without {text!r}: {self.output}"
 
+    def shows(self, text: str, wait_s: float) -> bool:
+        """Return whether a text was shown, after at most `wait_s` for more output."""
+        while text not in self.output and select.select([self._ours], [], [], wait_s)[0]:
+            assert self._read(), f"ended without {text!r}: {self.output}"
+        return text in self.output
+
     def end(self) -> int:
         """The exit code, once everything was shown."""
         while self._read():

@@ -104,6 +104,17 @@ async def test_lookup_distinguishes_events_in_flight_from_unknown_ids(lab: Lab) 
     assert (code, json.loads(answer)) == (0, {"outcome": "deleted"})
 
 
+async def test_a_rejection_that_was_not_replayed_names_no_id(lab: Lab) -> None:
+    await lab.put(as_json(position="first"), headers=[(NAMESPACE_HEADER, b"shop")])
+    await lab.drain()
+    ((rejected,),) = await lab.rows("SELECT interaction_id FROM outcomes")
+    words = ("lookup", rejected, "--namespace", "shop")
+    done = await asyncio.to_thread(command, *words, env=environment(lab.settings))
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["reason"], answer["field"], answer["replayed_as"]) == ("wrong_type", "position", None)
+
+
 async def test_status_names_namespaces_whose_held_events_can_be_replayed(lab: Lab) -> None:
     headers = [(NAMESPACE_HEADER, b"shop")]
     for number in range(40):
@@ -112,6 +123,6 @@ async def test_status_names_namespaces_whose_held_events_can_be_replayed(lab: La
     await lab.drain(reject_window=10, reject_policy="hold")
     done = await asyncio.to_thread(command, "status", env=environment(lab.settings))
     assert (
-        f"{len(held)} valid events of shop are held: once less than half of what it sends is rejected, "
+        f"{len(held)} valid events of shop held: once less than half of what it sends is rejected, "
         "tally dlq replay --reason namespace_held --namespace shop\n"
     ) in done.stdout

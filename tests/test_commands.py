@@ -23,6 +23,8 @@ from tests.cli_lab import command
         (["serve", "writer"], 2, "is not one of 'collector'"),
         (["serve"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
         (["tail", "--verdict", "lost"], 2, "--verdict"),
+        (["sql", "SELECT 1"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
+        (["connect"], SettingsError.exit_code, "TALLY_CLICKHOUSE is not set"),
         (["keys", "create", "x", "--scopes", "write,fly"], 2, "--scopes"),
         (["keys", "create", "x", "--namespaces", "a,,b"], 2, "--namespaces"),
         (["simulate", "--rate", "inf"], 2, "--rate"),
@@ -49,7 +51,7 @@ def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str],
     "name",
     [
         *("up", "init", "consume", "serve", "emit", "simulate", "import open-bandit", "lookup", "tail", "report"),
-        *("status", "audit", "replay", "dlq list", "dlq show", "dlq replay"),
+        *("status", "audit", "sql", "connect", "replay", "dlq list", "dlq show", "dlq replay"),
         *("keys create", "keys list", "keys revoke", "keys token"),
     ],
 )
@@ -57,6 +59,13 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     done = command(*name.split(), "--help")
     assert done.returncode == 0
     assert "Example" in done.stdout
+    assert command(*name.split(), "-h") == done
+
+
+@pytest.mark.parametrize("group", ["", "dlq", "keys", "import", "topic"])
+def test_every_group_has_help_under_both_names(group: str) -> None:
+    assert command(*group.split(), "-h") == command(*group.split(), "--help")
+    assert command(*group.split(), "-h").returncode == 0
 
 
 def test_the_version_is_printed() -> None:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from deploy.embedded import jars
 from deploy.embedded.clickhouse_http.users import User, analyst
 from deploy.embedded.credentials import Credentials
+from deploy.embedded.port_file import PortFile
 from deploy.embedded.services import (
     ANALYST,
     CLICKHOUSE_USER,
@@ -21,9 +22,8 @@ from deploy.embedded.services import (
     wait_until,
 )
 from runtime.errors import TallyError
-from runtime.ports import free_port
 from runtime.process.children import Child, ChildFailed, Children
-from runtime.settings import Settings, with_user, without_password
+from runtime.settings import Settings, with_user
 from runtime.stack_file import LOCK_NAME, Endpoints, Pids, StackFile, StackPhase, StackState
 from schemas.tables import API_KEYS
 
@@ -52,6 +52,7 @@ class Stack:
         self._umask_before: int
         self.children: Children
         self.credentials: Credentials
+        self.ports: PortFile
 
     def __enter__(self) -> Self:
         _check_name(self._data_dir)
@@ -64,6 +65,7 @@ class Stack:
             raise
         try:
             self.credentials = Credentials.of(self._data_dir)
+            self.ports = PortFile.of(self._data_dir, self._progress)
             self._start_on_free_ports()
             self.note("running")
         except BaseException:
@@ -110,7 +112,10 @@ class Stack:
             StackPhase(os.getpid(), doing).note(self._lock_descriptor)
 
     def _start_on_free_ports(self) -> None:
-        """Start the services; on other ports when a program has taken one since it was found free."""
+        """Start the services; on other ports when a program has taken one since it was found free.
+
+        A port that was taken is then found taken, and another one is kept for the data directory.
+        """
         for _ in range(ATTEMPTS - 1):
             try:
                 self._start_all()
@@ -123,12 +128,12 @@ class Stack:
         self._start_all()
 
     def _start_all(self) -> None:
-        folder = jars.fetch(self._settings.cache_dir, self._progress)
+        folder, choose = jars.fetch(self._settings.cache_dir, self._progress), self.ports.choose
         # Started together, awaited in order: the JVM takes longest.
         for part in (
-            kafka_service(self._data_dir, folder, free_port(), free_port()),
-            valkey_service(self._data_dir, free_port(), self.credentials.valkey_password),
-            clickhouse_service(self._data_dir, free_port(), self._clickhouse_users()),
+            kafka_service(self._data_dir, folder, choose("kafka"), choose("kafka controller")),
+            valkey_service(self._data_dir, choose("redis"), self.credentials.valkey_password),
+            clickhouse_service(self._data_dir, choose("clickhouse"), self._clickhouse_users()),
         ):
             self._start(part)
         for part, child in self._running.values():
@@ -144,7 +149,7 @@ class Stack:
             if child.exit_code is None:
                 raise child.failure(f"did not answer within {part.start_timeout_s:.0f} s")
             raise child.failure(f"{child.describe_exit()} while starting")
-        self._progress(f"{part.name} ready at {without_password(part.endpoint)}")
+        self._progress(f"{part.name} is ready")
 
     def _clickhouse_users(self) -> list[User]:
         return [

@@ -101,6 +101,8 @@ class Settings(
         stack = StackFile.of_running_stack(chosen)
         offered = stack.as_settings() if stack else {}
         named = {name: value for name, value in offered.items() if f"TALLY_{name.upper()}" not in os.environ}
+        if "TALLY_CLICKHOUSE" in os.environ:
+            named.pop("analyst", None)  # the stack's read-only user does not exist there
         try:
             loaded = cls(**{**named, "data_dir": chosen, **overrides})
         except ValidationError as error:

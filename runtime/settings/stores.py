@@ -45,6 +45,9 @@ class ClickHouseSettings(BaseSettings):
 
     clickhouse: SecretStr = SecretStr("")
     """ClickHouse URL: http[s]://[user:password@]host:port."""
+    analyst: SecretStr = SecretStr("")
+    """ClickHouse URL of a read-only user, for `tally sql` and `tally connect`: http[s]://user:password@host:port.
+    Empty: TALLY_CLICKHOUSE."""
     clickhouse_cluster: str = Field("", pattern=r"^[\w.-]*$")
     """Name of the ClickHouse cluster that holds the tables, sharded and replicated. Empty: a single node."""
     database: str = "tally"

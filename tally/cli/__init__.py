@@ -19,7 +19,8 @@ def main() -> None:
         from runtime import log
         from runtime.errors import TallyError
         from tally.cli.app import app
-        from tally.cli.output import GuardedOutput, answers, say
+        from tally.cli.output import answers, say
+        from tally.cli.streams import GuardedOutput
         from tally.invoked import invoked
 
         log.silence_libraries()

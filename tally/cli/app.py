@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from tally.cli import ask, audit, dlq, export, feed, keys, replay, report, run, simulate, status
+from tally.cli import (
+    ask,
+    audit,
+    connect,
+    dlq,
+    export,
+    feed,
+    keys,
+    replay,
+    report,
+    run,
+    simulate,
+    sql,
+    status,
+    tail,
+)
 from tally.cli.output import out
 
 app = typer.Typer(
@@ -13,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -38,7 +54,7 @@ app.command("simulate", rich_help_panel="Produce")(simulate.simulate)
 imports = typer.Typer(help="Import published logs.", no_args_is_help=True)
 imports.command("open-bandit")(feed.open_bandit)
 app.add_typer(imports, name="import", rich_help_panel="Produce")
-for ask_command in (ask.lookup, ask.tail, report.report, status.status, audit.audit):
+for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
 app.add_typer(export.app, name="export", rich_help_panel="Query")

@@ -1,24 +1,16 @@
 """Commands that answer questions about events."""
 
-import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from runtime.errors import TallyError
 from schemas.identity import is_interaction_id
 from schemas.outcome import Deleted, DuplicateOf, Moved, Outcome, RejectedFor, Stored
-from tally.cli.options import AsJson, DataDir, Namespace, answer_json, checked_namespace, load_settings, needs
-from tally.cli.output import answers, cell, out, say
-
-if TYPE_CHECKING:
-    from runtime.clickhouse import ClickHouse
-    from tally.tail import TailEvent
-
-Verdict = Literal["stored", "duplicate", "rejected", "deleted", "moved"]
+from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
+from tally.cli.output import out
 
 
 @needs("worker")
@@ -64,7 +56,7 @@ def _describe(outcome: Outcome | None) -> dict[str, Any] | None:
         case DuplicateOf(owner_id):
             return {"outcome": "duplicate", "duplicate_of": owner_id}
         case RejectedFor() as rejected:
-            return {"outcome": "rejected", **rejected._asdict()}
+            return {"outcome": "rejected", **{name: value or None for name, value in rejected._asdict().items()}}
         case Moved(partition, offset):
             return {"outcome": "moved", "partition": partition, "offset": offset}
         case Deleted():
@@ -76,55 +68,3 @@ def _as_json(row: Mapping[str, Any]) -> Any:
     from schemas.record import encode_record
 
     return json.loads(encode_record(row))
-
-
-@needs("worker")
-def tail(
-    namespace: Annotated[
-        str | None, typer.Option(help="Only events of this namespace.", callback=checked_namespace)
-    ] = None,
-    kind: Annotated[str | None, typer.Option("--type", help="Only events of this interaction type.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only events of this user_id.")] = None,
-    execution: Annotated[str | None, typer.Option(help="Only events of this execution_id.")] = None,
-    verdict: Annotated[Verdict | None, typer.Option(help="Only events with this outcome.")] = None,
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop after this many seconds.", min=0.1)] = None,
-    as_json: AsJson = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Show events as they come in, each with its outcome, until Ctrl-C.
-
-    Examples: tally tail --type purchase; tally tail --verdict rejected --json
-    """
-    from tally.answering import queried
-    from tally.tail import Skipped, TailFilter
-    from tally.tail import tail as follow
-
-    settings = load_settings(data_dir, "kafka", "clickhouse")
-    wanted = TailFilter(namespace, kind, user, execution, verdict)
-
-    async def show(database: "ClickHouse") -> None:
-        async with asyncio.timeout(seconds), aclosing(follow(settings, database, wanted)) as events:
-            async for each in events:
-                if isinstance(each, Skipped):
-                    say(f"{each.events:,} events came too fast to be shown: narrow what is shown")
-                elif as_json:
-                    answer_json(each.model_dump())
-                    answers.flush()
-                else:
-                    out.print(cell(_line(each)), soft_wrap=True)
-
-    with suppress(TimeoutError):
-        queried(settings, show, others=["kafka"])
-
-
-def _line(seen: "TailEvent") -> str:
-    what = f"{seen.verdict or 'in flight':<9} {seen.interaction_id or f'{seen.partition}/{seen.offset}'}"
-    told = [
-        ",".join(seen.interaction_type),
-        seen.feature_id,
-        seen.user_id and f"user {seen.user_id}",
-        seen.execution_id and f"execution {seen.execution_id}",
-        seen.duplicate_of and f"duplicate of {seen.duplicate_of}",
-        seen.reason if seen.verdict == "rejected" else None,
-    ]
-    return " ".join([seen.timestamp, what, seen.namespace, *filter(None, told)])

@@ -66,7 +66,12 @@ def audit(
 
 def _print(topic: str, partitions: "list[PartitionAudit]", totals: dict[str, int]) -> None:
     shown = [*_COUNTS[:-1], *(name for name in _SELDOM if totals[name]), _COUNTS[-1]]
-    accounts = table("partition", *(name.replace("_", " ") for name in shown), title=f"Audit of {topic}")
+    accounts = table(
+        "partition",
+        *(name.replace("_", " ") for name in shown),
+        title=f"Audit of {topic}",
+        keep=("partition", "difference", "accepted", "stored", "duplicates"),
+    )
     for partition in partitions:
         accounts.add_row(partition.partition, *(f"{getattr(partition, name):,}" for name in shown))
     accounts.add_total("all", *(f"{totals[name]:,}" for name in shown))

@@ -15,7 +15,7 @@ from schemas.json_bounds import MAX_DEPTH, depth_of_text
 from schemas.letter import Letter, Origin
 from schemas.rejection import Reason
 from tally.cli.options import AsJson, DataDir, answer_json, checked_namespace, load_settings, needs, parse_range
-from tally.cli.output import cell, err, out, table
+from tally.cli.output import cell, counted, err, out, table
 
 if TYPE_CHECKING:
     from runtime.clickhouse import ClickHouse
@@ -66,7 +66,9 @@ def list_letters(
     settings = load_settings(data_dir, "kafka")
     selection = Selection(reason, field, namespace, *parse_range(since, until))
     letters = table(
-        "origin", "appended", "namespace", "reason", "field", "message", title=settings.dead_letter_topic_name
+        *("origin", "appended", "namespace", "reason", "field", "message"),
+        title=settings.dead_letter_topic_name,
+        keep=("origin", "reason", "field", "message", "namespace"),
     )
     counts: Counter[str] = Counter()
 
@@ -87,7 +89,7 @@ def list_letters(
     if not as_json:
         out.print(letters)
         by_reason = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
-        out.print(f"{counts.total():,} letters{': ' if by_reason else ''}{by_reason}", highlight=False)
+        out.print(f"{counted(counts.total(), 'letter')}{': ' if by_reason else ''}{by_reason}", highlight=False)
 
 
 def describe(letter: Letter) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def replay_letters(
         with err.status("reading letters") as progress:
             async with aclosing(steps):
                 async for done in steps:
-                    progress.update(f"{done.read:,} letters read, {done.passing:,} pass")
+                    progress.update(f"{counted(done.read, 'letter')} read, {done.passing:,} valid now")
         return done
 
     _report(queried(settings, run, others=["kafka"]), dry_run=dry_run, as_json=as_json)
@@ -227,9 +229,9 @@ def _report(done: "ReplayProgress", *, dry_run: bool, as_json: bool) -> None:
             }
         )
         return
-    verb = "would pass now" if dry_run else "are on the topic again"
-    settled = f", {done.settled:,} were settled before" if done.settled else ""
-    line = f"{done.read:,} letters: {done.passing:,} {verb}, {failing:,} are still rejected{settled}"
+    passing = "valid now" if dry_run else "on the topic again"
+    settled = f", {done.settled:,} settled before" if done.settled else ""
+    line = f"{counted(done.read, 'letter')}: {done.passing:,} {passing}, {failing:,} still rejected{settled}"
     out.print(line, highlight=False)
     for why, count in done.failing.most_common(10):
         out.print(cell(f"  {count:,} {why}"))

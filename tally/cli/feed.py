@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import signal
+import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -38,32 +39,64 @@ def emit(
 ) -> None:
     """Emit interactions from lines of JSON. Exits 1 when a line was refused; the others are emitted.
 
+    Standard output has the receipts and nothing else, with --json as JSON: the id, the partition and the offset of each
+    accepted event. Refused lines and totals are text on standard error.
+
     Example: echo '{"feature_id": "doc-1", "interaction_type": ["click"], "position": 0}' | tally emit -
     """
-    from producers.producer import NotAccepted
     from tally.emit import emit_lines
 
-    failures = 0
+    settings = load_settings(data_dir)
+    results = _EmitResults(as_json=as_json)
+    try:
+        asyncio.run(
+            emit_lines(
+                settings, file, namespace=namespace, rate=rate, refused=results.refuse, emitted=results.add_emitted
+            )
+        )
+    except KeyboardInterrupt:
+        say(results.totals)
+        raise
+    say(results.totals)
+    if results.refused or results.failed:
+        raise typer.Exit(1)
 
-    def refused(number: int, rejection: Rejection) -> None:
-        nonlocal failures
-        failures += 1
-        say(f"line {number}: {rejection.reason} {rejection.field}: {rejection.message}")
 
-    def emitted(result: "Receipt | NotAccepted") -> None:
-        nonlocal failures
+class _EmitResults:
+    """Printer and counter of the results of `tally emit`."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._begun = time.monotonic()
+        self.accepted = self.refused = self.failed = 0
+
+    def refuse(self, number: int, rejection: Rejection) -> None:
+        """Print the rejection of a line."""
+        self.refused += 1
+        where = f"{rejection.reason} {rejection.field}".rstrip()
+        say(f"line {number}: {where}: {rejection.message}")
+
+    def add_emitted(self, result: "Receipt | NotAccepted") -> None:
+        """Print a receipt, or the error of an event that Kafka did not accept."""
+        from producers.producer import NotAccepted
+
         if isinstance(result, NotAccepted):
-            failures += 1
+            self.failed += 1
             say(f"not accepted: {result.error}")
-        elif as_json:
+            return
+        self.accepted += 1
+        if self._as_json:
             answer_json(result._asdict())
         else:
-            out.print(f"{result.interaction_id}  {result.partition}/{result.offset}", highlight=False)
+            offset = "" if result.offset is None else f" offset {result.offset}"
+            out.print(f"{result.interaction_id}  partition {result.partition}{offset}", highlight=False)
 
-    settings = load_settings(data_dir)
-    asyncio.run(emit_lines(settings, file, namespace=namespace, rate=rate, refused=refused, emitted=emitted))
-    if failures:
-        raise typer.Exit(1)
+    @property
+    def totals(self) -> str:
+        """Counts and duration as one line."""
+        failed = f", {self.failed:,} not accepted by Kafka" if self.failed else ""
+        duration_s = time.monotonic() - self._begun
+        return f"{self.accepted:,} accepted, {self.refused:,} refused{failed} in {duration_s:.1f} s"
 
 
 @needs("worker")

@@ -81,7 +81,11 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     if as_json:
         answer_json([each._asdict() for each in found])
         return
-    keys = table("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked", title="Keys")
+    keys = table(
+        *("key", "name", "scopes", "namespaces", "rate/s", "created", "revoked"),
+        title="Keys",
+        keep=("key", "name", "revoked", "scopes", "namespaces"),
+    )
     for each in found:
         revoked = f"{each.revoked_at:%Y-%m-%d %H:%M}" if each.revoked_at else ""
         keys.add_row(

@@ -1,9 +1,6 @@
-"""Standard output and standard error of commands, on terminals, in files and in pipes."""
+"""Answers, tables, progress and messages of commands, on terminals, in files and in pipes."""
 
-import io
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TextIO, cast
 
 from rich.cells import cell_len
@@ -22,130 +19,12 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from runtime.errors import TallyError
 from runtime.text import printable
+from tally.cli.streams import StandardError, StandardOutput, StandardStream
 from tally.invoked import as_invoked
 
 _WIDE = 100_000
 """Columns of output that goes to no terminal."""
-
-BROKEN_PIPE = 141
-"""Exit code of a program that SIGPIPE ends, which is how other commands in a pipeline end (128 + 13)."""
-
-
-class OutputFailed(TallyError):
-    """Standard output cannot be written to: it is closed, its disk is full, or its reader is gone."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(f"cannot write to standard output: {error.strerror or error}")
-        if isinstance(error, BrokenPipeError):
-            self.exit_code = BROKEN_PIPE
-
-
-class _Stream(io.TextIOBase):
-    """Standard stream, looked up at each write: tests and programs replace it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    @property
-    def _found(self) -> TextIO | None:
-        found: TextIO | None = getattr(sys, self._name)
-        # A live display replaces the stream by one that prints to this console, which would recurse.
-        return getattr(found, "rich_proxied_file", found)
-
-    @property
-    def _stream(self) -> TextIO:
-        return self._found or io.StringIO()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """Encoding of the stream."""
-        return self._stream.encoding or "utf-8"
-
-    def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        """Return the stream's file descriptor."""
-        return self._stream.fileno()
-
-
-class _StandardOutput(_Stream):
-    """Standard output. Raises OutputFailed."""
-
-    def write(self, text: str) -> int:
-        """Write text; characters that the encoding lacks are escaped."""
-        if self._found is None:
-            raise OutputFailed(OSError("it is closed"))
-        stream, encoding = self._stream, self.encoding
-        try:
-            return stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except OSError as error:
-            _give_up(stream)
-            raise OutputFailed(error) from None
-
-    def write_bytes(self, data: bytes) -> None:
-        """Write bytes to the file or pipe, after all text written before. Raises OutputFailed."""
-        self.flush()
-        try:
-            descriptor, left = self.fileno(), memoryview(data)
-            while left:
-                left = left[os.write(descriptor, left) :]
-        except OSError as error:
-            raise OutputFailed(error) from None
-
-    def flush(self) -> None:
-        """Flush. Raises OutputFailed."""
-        try:
-            self._stream.flush()
-        except OSError as error:
-            _give_up(self._stream)
-            raise OutputFailed(error) from None
-
-
-class GuardedOutput(_StandardOutput):
-    """Standard output for libraries that print by themselves, such as click in its help. Raises OutputFailed too."""
-
-    errors = "backslashreplace"
-
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__("stdout")
-        self._guarded = stream
-
-    @property
-    def _found(self) -> TextIO | None:
-        return self._guarded
-
-
-class _StandardError(_Stream):
-    """Standard error. A failed write is ignored."""
-
-    def write(self, text: str) -> int:
-        """Write text if possible."""
-        try:
-            return self._stream.write(text)
-        except OSError:
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush if possible."""
-        try:
-            self._stream.flush()
-        except OSError:
-            _give_up(self._stream)
-
-
-def _give_up(stream: TextIO) -> None:
-    """Send buffered text to the null device: else the interpreter reports the error again when it ends."""
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError):
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 class _EscapedRenderable:
@@ -180,14 +59,14 @@ class _Console(Console):
         self.width, self.height = new_size
 
 
-def _console(stream: _Stream) -> Console:
+def _console(stream: StandardStream) -> Console:
     console = _Console(file=cast(TextIO, stream), emoji=False)
     console.push_render_hook(_EscapeHook())
     return console
 
 
-answers = _StandardOutput("stdout")
-out, err = _console(answers), _console(_StandardError("stderr"))
+answers = StandardOutput("stdout")
+out, err = _console(answers), _console(StandardError("stderr"))
 
 
 def cell(value: object) -> Text:
@@ -196,12 +75,26 @@ def cell(value: object) -> Text:
 
 
 class WholeWordTable:
-    """Table that breaks no word. If it does not fit the terminal, each value is on a line of its own."""
+    """Table that breaks no word and cuts no value.
 
-    def __init__(self, columns: Sequence[str], title: str | None, caption: str | None, *, right: bool) -> None:
-        self._columns = [Text(column) for column in columns]
+    If it does not fit the terminal, it leaves out the least important columns and names them in its caption. Without
+    an order of importance, each value is on a line of its own.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        title: str | None,
+        caption: str | None,
+        *,
+        right: Container[int],
+        keep: Sequence[str],
+        elsewhere: str,
+    ) -> None:
+        self._columns = [cell(column) for column in columns]
         self._title, self._caption = title, caption
         self._right = right
+        self._keep, self._elsewhere = keep, elsewhere
         self._rows: list[list[Text]] = []
         self._last_is_total = False
 
@@ -215,22 +108,35 @@ class WholeWordTable:
         self._last_is_total = True
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render as a table if it fits."""
+        """Render the columns that fit as a table."""
         columns = list(zip(self._columns, *self._rows, strict=True))
         needed = [max(_longest_word(each) for each in column) for column in columns]
         wanted = [max(cell_len(each.plain) for each in column) for column in columns]
-        room = options.max_width - 3 * len(columns) - 1
-        yield self._table(_shared(needed, wanted, room)) if sum(needed) <= room else self._lines()
+        shown, width = list(range(len(columns))), options.max_width
+        least_first = reversed(self._by_importance()) if self._keep else iter(())
+        while (room := _room(width, len(shown))) < sum(needed[number] for number in shown):
+            if len(shown) == 1 or (least := next(least_first, None)) is None:
+                yield self._lines()
+                return
+            shown.remove(least)
+        yield self._table(shown, _shared([needed[each] for each in shown], [wanted[each] for each in shown], room))
 
-    def _table(self, widths: Sequence[int]) -> Table:
-        made = Table(title=self._title, caption=self._caption)
-        for number, (column, width) in enumerate(zip(self._columns, widths, strict=True)):
-            justify: JustifyMethod = "right" if self._right and number else "left"
-            made.add_column(column, width=width, overflow="fold", justify=justify)
+    def _by_importance(self) -> list[int]:
+        names = [column.plain for column in self._columns]
+        kept = [names.index(name) for name in self._keep]
+        return kept + [number for number in range(len(names)) if number not in kept]
+
+    def _table(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
+        left_out = ", ".join(each.plain for number, each in enumerate(self._columns) if number not in shown)
+        hint = f"left out: {left_out}. {self._elsewhere} or a wider terminal shows them" if left_out else None
+        made = Table(title=self._title, caption="\n".join(filter(None, (self._caption, hint))) or None)
+        for number, width in zip(shown, widths, strict=True):
+            justify: JustifyMethod = "right" if number in self._right else "left"
+            made.add_column(self._columns[number], width=width, overflow="fold", justify=justify)
         for number, row in enumerate(self._rows, 1):
             if self._last_is_total and number == len(self._rows):
                 made.add_section()
-            made.add_row(*row)
+            made.add_row(*(row[each] for each in shown))
         return made
 
     def _lines(self) -> Group:
@@ -241,6 +147,11 @@ class WholeWordTable:
             for column, value in zip(self._columns, row, strict=True):
                 lines.append(Text.assemble((f"{column.plain:<{width}} ", "bold"), value, overflow="fold"))
         return Group(*lines, *([Text(self._caption)] if self._caption else []))
+
+
+def _room(width: int, columns: int) -> int:
+    """Return the characters that the borders of a table leave for its values."""
+    return width - 3 * columns - 1
 
 
 def _longest_word(text: Text) -> int:
@@ -258,9 +169,28 @@ def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int
     return widths
 
 
-def table(*columns: str, title: str | None = None, caption: str | None = None, right: bool = False) -> WholeWordTable:
-    """Make a table; `right`: all columns but the first are numbers."""
-    return WholeWordTable(columns, title, caption, right=right)
+def table(
+    *columns: str,
+    title: str | None = None,
+    caption: str | None = None,
+    right: bool | Container[int] = False,
+    keep: Sequence[str] = (),
+    elsewhere: str = "--json",
+) -> WholeWordTable:
+    """Make a table.
+
+    `right`: indexes of the columns of numbers; True for all but the first. `keep`: columns in the order of their
+    importance; the others come after them, in their own order. On a narrow terminal the least important ones are left
+    out, and the caption says that the option `elsewhere` shows them.
+    """
+    if isinstance(right, bool):
+        right = range(1, len(columns)) if right else ()
+    return WholeWordTable(columns, title, caption, right=right, keep=keep, elsewhere=elsewhere)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one: 1 letter, 2 letters."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def progress_bar() -> Progress:

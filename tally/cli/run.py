@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tally.capacity import EVENT_BYTES, Load, need_of
 from tally.cli.options import AsJson, DataDir, answer_json, load_settings, needs
-from tally.cli.output import err, out, say, table
+from tally.cli.output import counted, err, out, say, table
 
 if TYPE_CHECKING:
     from readers.overview import Overview
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 def up(
     workers: Annotated[int, typer.Option(help="Worker processes.", min=1, max=64)] = 2,
     port: Annotated[
-        int, typer.Option(help="Port of the API; the next free one if it is taken.", min=1, max=65535)
-    ] = 8080,
+        int | None,
+        typer.Option(
+            help="Port of the API; the next free one if it is taken. Default: that of the last start, at first 8080.",
+            min=1,
+            max=65535,
+        ),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Simulated events per second.", min=1, max=100_000)] = 200,
     seconds: Annotated[
         float | None, typer.Option("--for", help="Stop after this many seconds.", min=1, max=10_000_000)
@@ -57,14 +62,14 @@ class _Screen:
         rate = (counts.total - before) / (now - before_at) if now > before_at else 0.0
         self._last = now, counts.total
         if self._live is None:
-            say(f"{counts.as_text}, lag {overview.lag:,}, {rate:,.0f} events/s, {workers} workers")
+            say(f"{counts.as_text}, lag {overview.lag:,}, {rate:,.0f} events/s, {counted(workers, 'worker')}")
             return
-        counted = Table(title="Tally", caption="Ctrl-C stops it")
+        counts_now = Table(title="Tally", caption="Ctrl-C stops it")
         for name in ("stored", "duplicates", "rejected", "lag", "events/s", "workers"):
-            counted.add_column(name, justify="right")
+            counts_now.add_column(name, justify="right")
         shown = (counts.stored, counts.duplicates, counts.rejected, overview.lag, round(rate), workers)
-        counted.add_row(*(f"{value:,}" for value in shown))
-        self._live.update(counted, refresh=True)
+        counts_now.add_row(*(f"{value:,}" for value in shown))
+        self._live.update(counts_now, refresh=True)
 
 
 @needs("worker")

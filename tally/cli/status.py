@@ -8,7 +8,7 @@ import typer
 
 from schemas.tables import INTERACTIONS
 from tally.cli.options import AsJson, DataDir, answer_json, load_settings, needs
-from tally.cli.output import cell, out, table
+from tally.cli.output import cell, counted, out, table
 from tally.invoked import as_invoked, invoked
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _describe(settings: "Settings", found: "Status", *, show_secrets: bool) -> d
 def _print(described: dict[str, Any], found: "Status") -> None:
     from runtime.settings import without_password
 
-    parts = table("part", "pid", "endpoint", title="Parts")
+    parts = table("part", "pid", "endpoint", title="Parts", keep=("part", "endpoint"))
     for name, pid in described["pids"].items():
         shown = ", ".join(map(str, pid)) if isinstance(pid, list) else str(pid)
         parts.add_row(name, shown, without_password(described["endpoints"].get(name, "")))
@@ -90,7 +90,9 @@ def _print(described: dict[str, Any], found: "Status") -> None:
         for name, secret in {"key": described["key"], **described["endpoints"]}.items():
             out.print(cell(f"{name} {secret}"), soft_wrap=True)
     if found.partitions is not None:
-        lag = table("partition", "end", "committed", "lag", title=f"Topic {described['topic']}")
+        lag = table(
+            *("partition", "end", "committed", "lag"), title=f"Topic {described['topic']}", keep=("partition", "lag")
+        )
         for partition in found.partitions:
             lag.add_row(partition.partition, partition.end_offset, partition.committed, partition.lag)
         out.print(lag)
@@ -107,8 +109,9 @@ def _print(described: dict[str, Any], found: "Status") -> None:
 def _print_withheld(namespace: str, events: int) -> None:
     """Print the command that puts held events back on the topic. Used too early, they are held again."""
     hint = f"{invoked()} dlq replay --reason namespace_held --namespace {shlex.quote(namespace)}"
+    held = counted(events, "valid event")
     out.print(
-        f"{events:,} valid events of {namespace} are held: once less than half of what it sends is rejected, {hint}",
+        f"{held} of {namespace} held: once less than half of what it sends is rejected, {hint}",
         highlight=False,
         markup=False,
         soft_wrap=True,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from runtime.errors import Fatal, SettingsError
+from runtime.errors import Fatal, SettingsError, Unavailable
 from runtime.ports import free_port, responds_to_http
+from runtime.settings import without_password
 from runtime.stack_file import StackPhase
 from tally.cli import INTERRUPTED
 from tests.cli_lab import CLEAN, TALLY, Running, command, is_running
@@ -29,7 +31,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         running = Running(tmp_path_factory.mktemp("up") / "data", "--no-demo", "--workers", "2", "--port", str(port))
         try:
             eventually(running.is_ready)
-            assert f"port {port} is taken: the API answers on" in running.output()
+            assert f"port {port} is taken: api uses" in running.output()
             yield running
             pids = running.pids()
         finally:
@@ -82,7 +84,7 @@ def test_an_emitted_event_can_be_looked_up(up: Running) -> None:
     lines = '{"feature_id": "d", "interaction_type": ["click"], "position": 0}\n\nnot json\n'
     done = up.tally("emit", "-", "--json", given=lines)
     assert done.returncode == 1, "one line was refused"
-    assert "line 3: not_json" in done.stderr
+    assert re.fullmatch(r"line 3: not_json: .*\n1 accepted, 1 refused in \d+\.\d s\n", done.stderr)
     receipt = json.loads(done.stdout)
     assert set(receipt) == {"interaction_id", "timestamp", "partition", "offset", "warning"}
 
@@ -94,6 +96,42 @@ def test_an_emitted_event_can_be_looked_up(up: Running) -> None:
     url = f"{status['endpoints']['api']}/v1/retrievers/interactions/{receipt['interaction_id']}"
     answer = httpx.get(url, headers={"Authorization": f"Bearer {up.key()}"})
     assert answer.json() == found["record"]
+
+
+def test_a_receipt_names_partition_and_offset(up: Running) -> None:
+    lines = '{"feature_id": "d", "interaction_type": ["click"], "position": 0}\n' * 2
+    done = up.tally("emit", "-", given=lines)
+    assert done.returncode == 0
+    assert re.fullmatch(r"(int_[0-9a-f]{32}  partition \d offset \d+\n){2}", done.stdout)
+    assert re.fullmatch(r"2 accepted, 0 refused in \d+\.\d s\n", done.stderr)
+
+
+def test_up_prints_every_address_and_the_next_command(up: Running) -> None:
+    endpoints, said = up.json("status", "--show-secrets")["endpoints"], up.output()
+    for address in (endpoints["api"], f"{endpoints['api']}/docs", endpoints["kafka"], str(up.data_dir)):
+        assert f" {address}" in said
+    for url in (endpoints["redis"], endpoints["analyst"]):
+        assert f" {without_password(url)} " in said.replace("\n", " ")
+    activate, here = Path(TALLY).with_name("activate"), Path.cwd()
+    activate = activate.relative_to(here) if activate.is_relative_to(here) else activate
+    assert f"next, in a second terminal: source {activate} && tally connect --data-dir {up.data_dir}\n" in said
+    assert httpx.get(f"{endpoints['api']}/docs").status_code == 200
+
+
+def test_a_statement_runs_as_the_analyst_of_the_stack(up: Running) -> None:
+    assert int(up.tally("sql", "SELECT count() >= 0 FROM interactions", "--format", "jsonl").stdout[-3]) == 1
+    refused = up.tally("sql", "SELECT * FROM api_keys")
+    assert "Not enough privileges" in refused.stderr
+    found = up.json("connect")
+    assert (found["clickhouse"]["user"], found["clickhouse"]["read_only"]) == ("analyst", True)
+    assert found["api"]["url"] == up.json("status")["endpoints"]["api"]
+
+
+def test_an_own_clickhouse_is_not_read_with_the_analyst_of_a_stack(up: Running) -> None:
+    own = CLEAN | {"TALLY_CLICKHOUSE": "http://me:mine@127.0.0.1:9"}
+    done = command("sql", "SELECT 1", "--data-dir", str(up.data_dir), env=own)
+    assert "TALLY_CLICKHOUSE" in done.stderr
+    assert done.returncode == Unavailable.exit_code
 
 
 def test_importing_twice_stores_once(up: Running) -> None:

@@ -21,7 +21,7 @@ from runtime.errors import Unavailable
 from runtime.settings import Settings
 from runtime.text import printable
 from tally.cli import INTERRUPTED
-from tally.cli.output import cell, out, table
+from tally.cli.output import cell, counted, out, table
 from tests.cli_lab import CLEAN, TALLY, command, environment
 from tests.lab import Lab
 
@@ -72,6 +72,11 @@ def test_a_table_in_a_file_folds_nothing(capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert all(value.strip() in lines[-3] for value in values)
     assert lines[-1].count("many") == 20
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 letters"), (1, "1 letter"), (1_234, "1,234 letters")])
+def test_one_is_not_a_plural(number: int, words: str) -> None:
+    assert counted(number, "letter") == words
 
 
 def finished(

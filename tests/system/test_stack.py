@@ -4,9 +4,11 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,7 +19,7 @@ from runtime.clickhouse import connect
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
-from runtime.ports import free_port
+from runtime.ports import free_port, is_free
 from runtime.process.children import ChildFailed
 from runtime.settings import Settings
 from runtime.stack_file import process_exists
@@ -77,14 +79,51 @@ def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: 
         Stack(Settings(data_dir=tmp_path)).__enter__()
 
 
-def test_a_port_of_another_program_is_not_taken(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Valkey's, the third that is asked for: it was free when it was looked for."""
-    taken = int(stack.stack_file().endpoints.redis.rpartition(":")[2].partition("/")[0])
-    ports = itertools.chain([free_port(), free_port(), taken], iter(free_port, None))
-    monkeypatch.setattr("deploy.embedded.stack.free_port", lambda: next(ports))
+def ports_of(stack: Stack) -> dict[str, int | None]:
+    """The ports of a stack's services, by the addresses that other commands use."""
+    endpoints = stack.stack_file().endpoints
+    urls = {"kafka": f"kafka://{endpoints.kafka}", "redis": endpoints.redis, "clickhouse": endpoints.clickhouse}
+    return {name: urlsplit(url).port for name, url in urls.items()}
+
+
+def test_a_restart_keeps_ports_and_replaces_one_that_is_taken(tmp_path: Path) -> None:
+    """Another program listens on ClickHouse's port at the second start, and no more at the third."""
+    with Stack(Settings(data_dir=tmp_path)) as first:
+        before = ports_of(first)
+        assert len(set(before.values())) == 3
+    lines: list[str] = []
+    occupied = socket.create_server(("127.0.0.1", before["clickhouse"] or 0))
+    with occupied, Stack(Settings(data_dir=tmp_path), lines.append) as second:
+        second.check()
+        moved = ports_of(second)
+    assert moved == before | {"clickhouse": moved["clickhouse"]} != before
+    assert f"port {before['clickhouse']} is taken: clickhouse uses {moved['clickhouse']} from now on" in lines
+    lines.clear()
+    with Stack(Settings(data_dir=tmp_path), lines.append) as third:
+        assert ports_of(third) == moved
+    assert not [line for line in lines if "taken" in line]
+
+
+def test_a_port_that_is_taken_after_it_was_found_free_is_replaced(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Valkey's, the third that is chosen: a program takes it before Valkey listens."""
+    taken = ports_of(stack)["redis"]
+    found = itertools.chain([free_port(), free_port(), taken], iter(free_port, None))
+    free = itertools.chain([True] * 4, iter(lambda: None, 0))
+    monkeypatch.setattr("deploy.embedded.port_file.free_port", lambda: next(found))
+    monkeypatch.setattr(
+        "deploy.embedded.port_file.is_free", lambda port: is_free(port) if (fixed := next(free)) is None else fixed
+    )
     with Stack(Settings(data_dir=tmp_path)) as other:
         other.check()
-        assert f":{taken}" not in other.stack_file().endpoints.redis
+        assert taken not in ports_of(other).values()
+
+
+def test_a_damaged_file_of_ports_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ports.json").write_text('{"kafka": "many"}')
+    with pytest.raises(TallyError, match=r"ports\.json cannot be read: delete it"):
+        Stack(Settings(data_dir=tmp_path)).__enter__()
 
 
 def test_no_process_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:

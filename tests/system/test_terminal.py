@@ -1,6 +1,9 @@
 """Commands as a person at a terminal meets them: live displays, Ctrl-C, and their last line."""
 
+import json
+import re
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +65,31 @@ def test_a_table_on_a_terminal_breaks_no_word(columns: int) -> None:
         assert ("━" in terminal.output) == (columns >= 100), terminal.output
 
 
+A_REPORT = """
+from tally.cli.output import out, table
+
+report = table("day", "executions", "users", "ctr", "mrr", title="Overview", keep=("day", "ctr"))
+report.add_row("2026-11-22", "123,456,789", "98,765,432", "0.123456", "0.654321")
+out.print(report)
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"),
+    [(80, ""), (60, "mrr"), (47, "users, mrr"), (36, "executions, users, mrr"), (20, "executions, users, ctr, mrr")],
+)
+def test_a_report_on_a_narrow_terminal_leaves_out_columns_and_names_them(columns: int, left_out: str) -> None:
+    command = [sys.executable, "-c", A_REPORT]
+    with Terminal(command, CLEAN | {"TERM": "xterm"}, columns=columns, deadline_s=30) as terminal:
+        assert terminal.end() == 0, terminal.output
+    shown = " ".join(terminal.output.split())
+    values = {"day": "2026-11-22", "executions": "123,456,789", "users": "98,765,432", "ctr": "0.123456"}
+    for name, value in (values | {"mrr": "0.654321"}).items():
+        assert (value in shown) == (name not in left_out.split(", ")), (name, terminal.output)
+    assert (f"left out: {left_out}. --json or a wider terminal shows them" in shown) == bool(left_out)
+    assert max(map(len, terminal.output.splitlines())) <= columns
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Run one stack for the commands of this file."""
@@ -82,7 +110,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         ("simulate --for 1 --rate 50", " duplicates, 0 rejected\n"),
         ("import open-bandit --limit 100", " duplicates, 0 rejected\n"),
         ("replay --into again_{term}", " outcomes are the same, 0 are not\n"),
-        ("dlq replay --dry-run", "0 letters: 0 would pass now, 0 are still rejected\n"),
+        ("dlq replay --dry-run", "0 letters: 0 valid now, 0 still rejected\n"),
         ("status", " lag 0\n"),
     ],
 )
@@ -94,6 +122,28 @@ def test_a_command_at_a_terminal_ends_with_its_answer(up: Running, term: str, co
         assert "Traceback" not in terminal.output
 
 
+def test_a_tail_at_a_terminal_has_a_line_for_each_event(up: Running) -> None:
+    """Each is as wide as the terminal at most."""
+    with at_terminal("xterm", up.data_dir, "tail", "--type", "purchase") as terminal:
+        event = {"feature_id": "doc-\x1b[31m", "interaction_type": ["purchase"], "position": 7}
+        more = {"query_snapshot": {"text": "shoes " * 50}, "retriever_id": "hybrid"}
+
+        def is_shown() -> bool:
+            up.tally("emit", "-", given=json.dumps(event | more | {"execution_id": str(uuid.uuid4())}))
+            return terminal.shows("purchase", wait_s=1)
+
+        eventually(is_shown)
+        terminal.type(CTRL_C)
+        assert terminal.end() == INTERRUPTED, terminal.output
+        lines = [line for line in terminal.output.splitlines() if "purchase" in line]
+        assert lines
+        for line in lines:
+            assert re.fullmatch(
+                r"\d\d:\d\d:\d\d\.\d{3} stored    purchase   \"shoes .*… hybrid doc-\\x1b\[31m #7 [0-9a-f]{8}", line
+            ), line
+            assert len(line) <= 80
+
+
 @TERMS
 def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
     with at_terminal(term, tmp_path / "data", "up", "--for", "2", "--rate", "100", "--workers", "1") as terminal:
@@ -101,6 +151,7 @@ def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
         assert "Traceback" not in terminal.output
         assert "simulated 200 events in 2 s: " in terminal.output
         assert "stopping" in terminal.output
+        assert "this run: 10," in terminal.output.partition("stopping")[2]
 
 
 @TERMS
@@ -109,5 +160,7 @@ def test_ctrl_c_at_a_terminal_ends_up_in_order(tmp_path: Path, term: str) -> Non
         terminal.until("events/s")
         terminal.type(CTRL_C)
         assert terminal.end() == INTERRUPTED, terminal.output
-        assert "stopping" in terminal.output
+        assert "this run: 0 stored, 0 duplicates, 0 rejected, lag 0\n" in terminal.output
+        data = tmp_path / "data"
+        assert f"stopped. The data stays in {data} for the next start; rm -r {data} deletes it\n" in terminal.output
         assert "Traceback" not in terminal.output
