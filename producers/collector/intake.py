@@ -15,6 +15,7 @@ from producers.collector.bulk import MIN_EVENTS, Bulk, ScannedBatch, encode_bulk
 from producers.collector.creates import Create, Created, Creates
 from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all, run_by_size
 from producers.collector.hints import DuplicateHints
+from producers.collector.outcome_headers import PENDING, headers_of_created
 from producers.deliveries import OutgoingRecord, error_of
 from producers.topic import TopicWriter
 from runtime import traces
@@ -22,7 +23,6 @@ from runtime.errors import RecordRefused, TallyError, Unavailable
 from runtime.http.answer import Answer, json_answer
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError, invalid, problem, unavailable
-from runtime.http.prefer import preference_applied
 from runtime.metrics import ACCEPTED, REFUSED
 from runtime.settings import Settings
 from schemas.identity import mint_id
@@ -84,13 +84,16 @@ class Collector:
         event, interaction_id, append_ms, first = await self._created(body, namespace, idempotency_key)
         reservation.release()
         ACCEPTED.labels("create").inc()
-        waited = None
+        final, waited = None, None
         if seconds is not None and self._wait_for is not None:
             # Kafka has the event: an error of the wait must not make the client send it again.
             with suppress(TallyError):
                 final, waited = await self._wait_for(namespace, interaction_id, seconds), seconds
-                first = first if final is None else _owner(final)
-        headers = preference_applied(waited) | {"X-Interaction-Id": interaction_id}
+        headers = headers_of_created(interaction_id, final, waited)
+        if isinstance(final, RejectedFor):
+            raise _rejected(final, headers)
+        if final is not None:
+            first = final.interaction_id if isinstance(final, DuplicateOf) else None
         if first is not None:
             headers["X-Duplicate-Of"] = first
         answer = record_from_text(
@@ -203,7 +206,7 @@ class Collector:
         errors = [failed[index] for index in sorted(failed)] or None
         results = _results(ids, failed, count)
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
-        return json_answer(answer), send_error
+        return json_answer(answer, PENDING if len(failed) < count else None), send_error
 
     async def _send_errors(self, sending: _ValidatedItems) -> dict[int, TallyError]:
         """Send valid events, and return the errors of those that were not acknowledged, by index."""
@@ -236,8 +239,8 @@ def _not_acknowledged(error: Exception) -> ApiError:
     return unavailable(NOT_ACKNOWLEDGED)
 
 
-def _owner(final: Outcome) -> str | None:
-    """Return the owner of a duplicate. Raises ApiError 422 for a rejected event."""
-    if isinstance(final, RejectedFor):
-        raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
-    return final.interaction_id if isinstance(final, DuplicateOf) else None
+def _rejected(final: RejectedFor, headers: dict[str, str]) -> ApiError:
+    """Return the error response for an event that a worker rejected while the request waited."""
+    error = invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
+    error.headers |= headers
+    return error
