@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from schemas.interaction import NO_FEATURE_URI
 from tests.http_lab import consuming, served, with_key
 from tests.lab import Lab
 
@@ -48,7 +49,7 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
         done = await asyncio.to_thread(run, [sys.executable, "-"], here("\n".join(blocks("python"))))
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == [
-            "True no feature_uri: this interaction cannot take part in learned fusion",
+            f"True {NO_FEATURE_URI}",
             "3 0 ['created', 'created', 'created']",
             "doc-17 stored",
             "True",
