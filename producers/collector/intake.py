@@ -61,7 +61,7 @@ class Collector:
     ) -> None:
         self._topic = topic
         self._budget = InFlightBudget(settings)
-        self._validator = RequestValidator(settings)
+        self.validator = RequestValidator(settings)
         self._hints = DuplicateHints(settings, redis)
         self._creates = Creates(self._topic, self._hints, settings.http_event_bytes)
         self._event_bytes = settings.http_event_bytes
@@ -108,7 +108,7 @@ class Collector:
         try:
             created = await self._creates.create(create)
             if created is None:
-                validated = await self._validator.validate(body)
+                validated = await self.validator.validate(body)
                 if not isinstance(validated, ValidEvent):
                     REFUSED.labels("create", validated[0].reason).inc()
                     raise refusal(validated)
@@ -124,13 +124,13 @@ class Collector:
     ) -> Answer:
         """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
         if idempotency_key is None and batches.is_known():
-            scanned = await self._validator.scan_body(body)
+            scanned = await self.validator.scan_body(body)
             if scanned is not None:
                 headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traces.current_traceparent())
                 sending = _ValidatedItems(await self._encoded(scanned, len(body), namespace, headers), {}, {})
                 answer, _ = await self._send_all(sending, len(scanned.indexes), reservation, "batch")
                 return answer
-        items = await self._validator.items(body)
+        items = await self.validator.items(body)
         keys = [f"{idempotency_key}#{index}" for index in range(len(items))] if idempotency_key else None
         sending = await self._validated(items, namespace, "batch", keys=keys, deduplicate=deduplicate)
         answer, _ = await self._send_all(sending, len(items), reservation, "batch")
@@ -138,7 +138,7 @@ class Collector:
 
     async def page(self, reservation: Reservation, body: bytes, namespace: str) -> Answer:
         """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
-        items = await self._validator.page_items(body)
+        items = await self.validator.page_items(body)
         sending = await self._validated(items, namespace, "beacon")
         if not sending.records and sending.bulk is None:
             raise refusal_of_all(sending.refused)
@@ -166,7 +166,7 @@ class Collector:
             if scanned is not None:
                 bulk = await self._encoded(scanned, size, namespace, headers)
                 rest = [] if len(bulk.indexes) == len(items) else sorted({*rest} - {*bulk.indexes})
-        ids, validated = mint_id.many(len(rest)), await self._validator.validate_all([items[index] for index in rest])
+        ids, validated = mint_id.many(len(rest)), await self.validator.validate_all([items[index] for index in rest])
         for index, interaction_id, event in zip(rest, ids, validated, strict=True):
             if not isinstance(event, AcceptedEvent):
                 refused[index] = event

@@ -35,9 +35,10 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
         done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell)
         assert done.returncode == 0, done.stderr
         answers = [json.loads(line) for line in re.findall(r"\{.*\}", done.stdout.replace("}{", "}\n{"))]
-        created, batch, record, status, ada, found, deleted, outcomes, token = answers
+        created, batch, dry_run, record, status, ada, found, deleted, outcomes, token = answers
         assert created["feature_id"] == "doc-17"
         assert (batch["created"], batch["failed"]) == (1, 1)
+        assert "position_outside_results" in {each["code"] for each in dry_run["results"][0]["warnings"]}
         assert record["feature_id"] == "doc-3"
         assert status["status"] == "stored"
         assert [each["user_id"] for each in ada["results"]] == ["ada"]
@@ -51,6 +52,9 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
         assert done.stdout.splitlines() == [
             f"True {NO_FEATURE_URI}",
             "3 0 ['created', 'created', 'created']",
+            "execution ['no_feature_uri', 'no_retriever_id', 'no_query_text']",
+            "body.interaction_type: Field required (and 1 more errors) "
+            "[['body', 'interaction_type'], ['body', 'position']]",
             "doc-17 stored",
             "True",
             "True",
