@@ -107,7 +107,7 @@ def _occurred_at(value: object) -> object:
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         to_epoch_ms(aware)  # raises outside 1970 to 2262
         return aware
-    return value
+    raise PydanticCustomError("wrong_type", "is not a text: send ISO 8601, such as 2026-11-27T10:00:00Z")
 
 
 Id = Annotated[str, FieldType("text", MAX_ID_BYTES), _within(MAX_ID_BYTES)]

@@ -19,7 +19,7 @@ from producers.collector.dry_run_models import (
     ItemValidation,
     WarningCode,
 )
-from producers.collector.events import RequestValidator, refusal
+from producers.collector.events import RequestValidator, refusal_of_create
 from producers.partitions import partition_of
 from producers.topic import TopicWriter
 from runtime.errors import TallyError
@@ -115,7 +115,7 @@ def validation_of(
 ) -> ItemValidation:
     """Return the answer for one event, with the errors of create, or with derived values and warnings."""
     if not isinstance(found, ValidEvent):
-        error = refusal(found)
+        error = refusal_of_create(found)
         problems = error.details["validation_errors"]
         return ItemValidation(index=index, valid=False, message=error.message, validation_errors=problems)
     now_ms = time.time_ns() // 1_000_000

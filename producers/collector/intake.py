@@ -13,7 +13,7 @@ from producers.collector.accepted import AcceptedEvent
 from producers.collector.budget import InFlightBudget, Reservation
 from producers.collector.bulk import MIN_EVENTS, Bulk, ScannedBatch, encode_bulk, scan_items
 from producers.collector.creates import Create, Created, Creates
-from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all, run_by_size
+from producers.collector.events import RequestValidator, error_of_item, refusal_of_all, refusal_of_create, run_by_size
 from producers.collector.hints import DuplicateHints
 from producers.collector.outcome_headers import PENDING, headers_of_created
 from producers.deliveries import OutgoingRecord, error_of
@@ -111,7 +111,7 @@ class Collector:
                 validated = await self.validator.validate(body)
                 if not isinstance(validated, ValidEvent):
                     REFUSED.labels("create", validated[0].reason).inc()
-                    raise refusal(validated)
+                    raise refusal_of_create(validated)
                 create.event, create.future = AcceptedEvent.validated(validated), new_future()
                 created = await self._creates.create(create)
         except TallyError as error:

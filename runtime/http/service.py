@@ -237,7 +237,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         methods := openapi.methods_of(request.app.openapi(), request.scope["path"])
     ):
         headers["Allow"] = ", ".join(sorted(methods))  # the router itself names the methods of one endpoint only
-    return ApiError(error.status_code, str(error.detail), headers=headers).answer().response()
+    message = openapi.explain_status(error.status_code, request.scope["path"], headers.get("Allow", ""))
+    return ApiError(error.status_code, message or str(error.detail), headers=headers).answer().response()
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:
