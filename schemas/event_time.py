@@ -37,7 +37,7 @@ def parse_occurred_at(text: str) -> datetime:
     exist, and for a time before 1970 or from 2262 on.
     """
     if not _ISO_8601.fullmatch(text):
-        raise PydanticCustomError("bad_time", "is not an ISO 8601 date and time")
+        raise PydanticCustomError("bad_time", "is not an ISO 8601 date and time, such as 2026-11-27T10:00:00Z")
     try:
         parsed = datetime.fromisoformat(_BLANK_BEFORE_OFFSET.sub("", text).upper())
         aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -50,7 +50,10 @@ MAX_OBJECT_BYTES = 64 * 1024
 MAX_TYPES = 64
 MAX_NAMESPACE_BYTES = 128
 
-NO_FEATURE_URI = "no feature_uri: this interaction cannot take part in learned fusion"
+NO_FEATURE_URI = (
+    "accepted, but the weights of features (learned fusion) are not learned from this event: send the feature_uri of "
+    "the feature, such as an embedding, that found the result (docs/api.md, section 'Feature URI')"
+)
 
 
 def warning_for(feature_uri: str | None) -> str | None:
@@ -104,7 +107,7 @@ def _occurred_at(value: object) -> object:
         aware = value if value.tzinfo else value.replace(tzinfo=UTC)
         to_epoch_ms(aware)  # raises outside 1970 to 2262
         return aware
-    return value
+    raise PydanticCustomError("wrong_type", "is not a text: send ISO 8601, such as 2026-11-27T10:00:00Z")
 
 
 Id = Annotated[str, FieldType("text", MAX_ID_BYTES), _within(MAX_ID_BYTES)]
@@ -140,7 +143,9 @@ class Interaction(BaseModel):
     query_snapshot: JsonObject | None = Field(default=None, description="At most 64 KiB of JSON.")
     document_score: Float | None = None
     result_set_size: Int32 | None = Field(default=None, description="0 only together with zero_results.")
-    feature_uri: Uri | None = Field(default=None, description="Needed for learned fusion; at most 2048 bytes.")
+    feature_uri: Uri | None = Field(
+        default=None, description="The feature, such as an embedding, that found the result; at most 2048 bytes."
+    )
     occurred_at: OccurredAt | None = Field(
         default=None, description="ISO 8601 with a time; without an offset it is UTC. 1970 to 2262."
     )

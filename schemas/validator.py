@@ -110,7 +110,7 @@ def _decode(value: bytes | None) -> str:
     if value is None:
         raise _Refused.because("tombstone", "", "the record has no value")
     if not value:
-        raise _Refused.because("empty", "", "the record's value is empty")
+        raise _Refused.because("empty", "", "the value is empty: a JSON object is expected")
     try:
         return value.decode()
     except UnicodeDecodeError as error:
@@ -136,7 +136,8 @@ def _parse(text: str) -> dict[str, Any]:
             text, object_pairs_hook=last_counts, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
         )
     except json.JSONDecodeError as error:
-        raise _Refused.because("not_json", "", f"{error.msg.removesuffix(' at')} at character {error.pos}") from None
+        why = error.msg.removesuffix(" at")
+        raise _Refused.because("not_json", "", f"is not JSON: {why} at character {error.pos}") from None
     except RecursionError:
         raise _Refused.because("too_deep", "", f"nests deeper than {MAX_DEPTH} levels") from None
     if not isinstance(fields, dict):

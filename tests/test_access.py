@@ -58,6 +58,7 @@ CALLS: dict[Scope, list[tuple[str, str, Any]]] = {
     "write": [
         ("POST", PATH, EVENT),
         ("POST", f"{PATH}/batch", {"interactions": [EVENT]}),
+        ("POST", f"{PATH}/validate", EVENT),
         ("POST", f"{PATH}/beacon-token", {"origin": SHOP}),
     ],
     "read": [

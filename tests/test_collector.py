@@ -13,11 +13,14 @@ from aiokafka import TopicPartition
 from aiokafka.producer.transaction_manager import TransactionManager
 from pydantic import SecretStr
 
+from producers.collector.module import CollectorModule
 from producers.partitions import partition_of
 from producers.topic import TopicWriter
 from runtime.errors import RecordRefused, Unavailable
 from runtime.http.keys import ROOT, PageToken, hash_of
+from runtime.http.service import create_app
 from schemas.interaction import NO_FEATURE_URI
+from schemas.outcome import Deleted, Outcome, RejectedFor
 from schemas.record import InteractionRecord
 from tests.http_lab import (
     BEARER,
@@ -27,6 +30,7 @@ from tests.http_lab import (
     api_of,
     assert_error,
     consuming,
+    lifespan,
     served,
     until_all_ready,
     with_key,
@@ -284,9 +288,44 @@ async def test_prefer_wait_returns_the_final_outcome(lab: Lab) -> None:
         same_time = {"occurred_at": first.json()["timestamp"]}
         again = await api.post(PATH, json=EVENT | same_time, headers=wait)
         assert again.json()["deduplicated"] is True
+        assert (first.headers["x-outcome"], again.headers["x-outcome"]) == ("stored", "duplicate")
         assert again.headers["x-duplicate-of"] == stored
         got = await api.get(f"{PATH}/{again.headers['x-interaction-id']}", headers=wait)
         assert got.headers["preference-applied"] == "wait=60"
+
+
+async def test_an_answer_before_the_verdict_says_so(shared_api: httpx.AsyncClient) -> None:
+    """Also with a hint; the link is the address of the event's status."""
+    for _ in range(2):
+        answer = await shared_api.post(PATH, json=EVENT)
+        assert answer.headers["x-outcome"] == "pending"
+        minted = answer.headers["x-interaction-id"]
+        assert answer.headers["link"] == f'<{PATH}/{minted}/status>; rel="status"'
+        assert (await shared_api.get(answer.links["status"]["url"])).json()["status"] == "accepted"
+    assert answer.json()["deduplicated"] is True
+    for items, expected in (([EVENT, {}], "pending"), ([{}], None)):
+        batch = await shared_api.post(f"{PATH}/batch", json={"interactions": items})
+        assert batch.headers.get("x-outcome") == expected
+
+
+@pytest.mark.parametrize(
+    ("final", "status", "outcome"),
+    [
+        (RejectedFor("wrong_type", "position", "is no number", ""), 422, "rejected"),
+        (Deleted(), 200, "deleted"),
+        (None, 200, "pending"),
+    ],
+)
+async def test_the_outcome_of_a_wait_is_named(lab: Lab, final: Outcome | None, status: int, outcome: str) -> None:
+    async def wait_for(_namespace: str, _interaction_id: str, _seconds: float) -> Outcome | None:
+        return final
+
+    app = create_app(with_key(lab.settings), [CollectorModule(wait_for)])
+    transport = httpx.ASGITransport(app)
+    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://t", headers=BEARER) as api:
+        answer = await api.post(PATH, json=EVENT, headers={"Prefer": "wait=1"})
+    assert (answer.status_code, answer.headers["x-outcome"]) == (status, outcome)
+    assert answer.headers["link"].startswith(f"<{PATH}/{answer.headers['x-interaction-id']}")
 
 
 async def test_a_broker_that_does_not_answer_is_a_503(

@@ -10,6 +10,7 @@ import pytest
 from runtime import metrics
 from runtime.settings import NOT_SETTINGS, Settings
 from runtime.settings_doc import as_markdown
+from schemas.interaction import NO_FEATURE_URI
 from schemas.json_schema import as_text
 from tally import capacity
 
@@ -82,6 +83,12 @@ def test_every_name_in_a_document_exists(page: str) -> None:
     targets = re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE)
     named = {f"make {name}" for name in re.findall(r"`make ([\w-]+)", text)}
     assert not [name for name in named if name.removeprefix("make ") not in targets]
+
+
+def test_the_section_that_the_warning_names_exists() -> None:
+    named = re.search(r"\((\S+), section '([^']+)'\)", NO_FEATURE_URI)
+    assert named is not None
+    assert re.search(rf"^#+ {named[2]}$", (ROOT / named[1]).read_text(), re.MULTILINE)
 
 
 def test_the_size_of_the_architecture_document_is_bounded() -> None:

@@ -23,7 +23,7 @@ Pairs = tuple[tuple[str, bytes], ...]
 BEARER: Pairs = (("Authorization", b"Bearer " + KEY.encode()),)
 ORIGIN: Pairs = (("Origin", b"https://a.example"),)
 UNKNOWN = f"/int_{'0' * 32}"
-NO_KEY = "send your key as `Authorization: Bearer <key>`"
+NO_KEY = "send your API key as `Authorization: Bearer <key>` (`tally keys create` makes one)"
 NO_TOKEN = "send the page token as ?token="  # noqa: S105  (an error's message)
 SHORT = ("string_too_short", "String should have at least 1 character")
 LONG = ("string_too_long", "String should have at most 500 characters")
@@ -116,7 +116,7 @@ TOKENS: list[tuple[str, Pairs, Expected]] = [
         Expected(403, "the token is for pages of another origin"),
     ),
 ]
-NOT_FOUND, NO_METHOD = Expected(404, "Not Found"), Expected(405, "Method Not Allowed")
+NOT_FOUND, NO_METHOD = Expected(404, "no endpoint has this path"), Expected(405, "this path does not have the method")
 PATHS: list[tuple[str, str, Expected]] = [
     ("GET", "/x", Expected(404, "no interaction 'x'")),
     ("GET", f"/{'x' * 300}", Expected(404, f"no interaction '{'x' * 64}'")),

@@ -26,6 +26,7 @@ async def test_head_is_get_without_the_body(lab: Lab) -> None:
         "/metrics",
         "/openapi.json",
         "/docs",
+        "/docs/swagger-ui-bundle.js",
         "/v1/outcomes",
         stored,
         f"{stored}/status",

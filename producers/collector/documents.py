@@ -68,4 +68,5 @@ _BATCH = {
 CREATE = request_body(_ONE, EXAMPLE)
 BATCH = request_body(_BATCH, {"interactions": [EXAMPLE]})
 TOKEN = request_body(TokenRequest.model_json_schema(), {"origin": "https://shop.example"})
+DRY_RUN = request_body({"anyOf": [_ONE, _BATCH]}, EXAMPLE)
 BEACON = request_body({"anyOf": [_ONE, _MANY, _BATCH]}, [EXAMPLE], kinds=("text/plain", "application/json"))

@@ -14,6 +14,7 @@ from msgspec import Raw
 from kernels.boundary import count_commas
 from producers.collector.accepted import AcceptedEvent, scan_texts
 from producers.collector.bulk import MIN_EVENTS, ScannedBatch, encode_bulk, scan_body, scan_items
+from runtime.http import paths
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
@@ -30,6 +31,8 @@ USUAL_COMMAS_PER_EVENT = 50
 """Commas of the largest usual event. A batch with more commas has its events counted before they are parsed."""
 LARGE_BYTES = 256 * 1024
 """Size from which a batch is counted and scanned in a thread, where compiled code does not block the event loop."""
+BATCH_FORM = '{"interactions": [...]}'
+"""Form of a batch, for error messages."""
 WHITESPACE = b" \t\r\n"
 _COMMA = ord(",")
 _BATCH_KEY = b'"interactions"'
@@ -89,7 +92,7 @@ class RequestValidator:
         try:
             items = await self._turns.run(len(body), lambda: msgspec.json.decode(body, type=_BatchRequest).interactions)
         except msgspec.ValidationError as error:
-            raise invalid([problem("malformed_batch", ["body"], str(error))]) from None
+            raise invalid([problem("malformed_batch", ["body"], f"{error}; a batch is {BATCH_FORM}")]) from None
         except RecursionError:
             raise invalid([problem("too_deep", ["body"], f"nests deeper than {MAX_DEPTH} levels")]) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -128,6 +131,14 @@ def refusal(rejections: Sequence[Rejection]) -> ApiError:
     status = 400 if rejections[0].reason in MALFORMED else 422
     shown = [_problem(each) for each in rejections[:MAX_PROBLEMS]]
     return invalid(shown, status=status, more=len(rejections) - len(shown))
+
+
+def refusal_of_create(rejections: Sequence[Rejection]) -> ApiError:
+    """Return the error response for an invalid event of create, which names the path of batches if it was meant."""
+    error = refusal(rejections)
+    if any(each.reason == "not_an_object" or each.field == "interactions" for each in rejections):
+        error.message += f"; for several events send {BATCH_FORM} to {paths.INTERACTIONS}/batch"
+    return error
 
 
 def refusal_of_all(refused: Mapping[int, Sequence[Rejection]]) -> ApiError:

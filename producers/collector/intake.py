@@ -13,8 +13,9 @@ from producers.collector.accepted import AcceptedEvent
 from producers.collector.budget import InFlightBudget, Reservation
 from producers.collector.bulk import MIN_EVENTS, Bulk, ScannedBatch, encode_bulk, scan_items
 from producers.collector.creates import Create, Created, Creates
-from producers.collector.events import RequestValidator, error_of_item, refusal, refusal_of_all, run_by_size
+from producers.collector.events import RequestValidator, error_of_item, refusal_of_all, refusal_of_create, run_by_size
 from producers.collector.hints import DuplicateHints
+from producers.collector.outcome_headers import PENDING, headers_of_created
 from producers.deliveries import OutgoingRecord, error_of
 from producers.topic import TopicWriter
 from runtime import traces
@@ -22,7 +23,6 @@ from runtime.errors import RecordRefused, TallyError, Unavailable
 from runtime.http.answer import Answer, json_answer
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError, invalid, problem, unavailable
-from runtime.http.prefer import preference_applied
 from runtime.metrics import ACCEPTED, REFUSED
 from runtime.settings import Settings
 from schemas.identity import mint_id
@@ -61,7 +61,7 @@ class Collector:
     ) -> None:
         self._topic = topic
         self._budget = InFlightBudget(settings)
-        self._validator = RequestValidator(settings)
+        self.validator = RequestValidator(settings)
         self._hints = DuplicateHints(settings, redis)
         self._creates = Creates(self._topic, self._hints, settings.http_event_bytes)
         self._event_bytes = settings.http_event_bytes
@@ -84,13 +84,16 @@ class Collector:
         event, interaction_id, append_ms, first = await self._created(body, namespace, idempotency_key)
         reservation.release()
         ACCEPTED.labels("create").inc()
-        waited = None
+        final, waited = None, None
         if seconds is not None and self._wait_for is not None:
             # Kafka has the event: an error of the wait must not make the client send it again.
             with suppress(TallyError):
                 final, waited = await self._wait_for(namespace, interaction_id, seconds), seconds
-                first = first if final is None else _owner(final)
-        headers = preference_applied(waited) | {"X-Interaction-Id": interaction_id}
+        headers = headers_of_created(interaction_id, final, waited)
+        if isinstance(final, RejectedFor):
+            raise _rejected(final, headers)
+        if final is not None:
+            first = final.interaction_id if isinstance(final, DuplicateOf) else None
         if first is not None:
             headers["X-Duplicate-Of"] = first
         answer = record_from_text(
@@ -105,10 +108,10 @@ class Collector:
         try:
             created = await self._creates.create(create)
             if created is None:
-                validated = await self._validator.validate(body)
+                validated = await self.validator.validate(body)
                 if not isinstance(validated, ValidEvent):
                     REFUSED.labels("create", validated[0].reason).inc()
-                    raise refusal(validated)
+                    raise refusal_of_create(validated)
                 create.event, create.future = AcceptedEvent.validated(validated), new_future()
                 created = await self._creates.create(create)
         except TallyError as error:
@@ -121,13 +124,13 @@ class Collector:
     ) -> Answer:
         """Accept many events, each by itself. Item i of a batch with a key has the key KEY#i."""
         if idempotency_key is None and batches.is_known():
-            scanned = await self._validator.scan_body(body)
+            scanned = await self.validator.scan_body(body)
             if scanned is not None:
                 headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traces.current_traceparent())
                 sending = _ValidatedItems(await self._encoded(scanned, len(body), namespace, headers), {}, {})
                 answer, _ = await self._send_all(sending, len(scanned.indexes), reservation, "batch")
                 return answer
-        items = await self._validator.items(body)
+        items = await self.validator.items(body)
         keys = [f"{idempotency_key}#{index}" for index in range(len(items))] if idempotency_key else None
         sending = await self._validated(items, namespace, "batch", keys=keys, deduplicate=deduplicate)
         answer, _ = await self._send_all(sending, len(items), reservation, "batch")
@@ -135,7 +138,7 @@ class Collector:
 
     async def page(self, reservation: Reservation, body: bytes, namespace: str) -> Answer:
         """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
-        items = await self._validator.page_items(body)
+        items = await self.validator.page_items(body)
         sending = await self._validated(items, namespace, "beacon")
         if not sending.records and sending.bulk is None:
             raise refusal_of_all(sending.refused)
@@ -163,7 +166,7 @@ class Collector:
             if scanned is not None:
                 bulk = await self._encoded(scanned, size, namespace, headers)
                 rest = [] if len(bulk.indexes) == len(items) else sorted({*rest} - {*bulk.indexes})
-        ids, validated = mint_id.many(len(rest)), await self._validator.validate_all([items[index] for index in rest])
+        ids, validated = mint_id.many(len(rest)), await self.validator.validate_all([items[index] for index in rest])
         for index, interaction_id, event in zip(rest, ids, validated, strict=True):
             if not isinstance(event, AcceptedEvent):
                 refused[index] = event
@@ -203,7 +206,7 @@ class Collector:
         errors = [failed[index] for index in sorted(failed)] or None
         results = _results(ids, failed, count)
         answer = {"created": count - len(failed), "failed": len(failed), "errors": errors, "results": results}
-        return json_answer(answer), send_error
+        return json_answer(answer, PENDING if len(failed) < count else None), send_error
 
     async def _send_errors(self, sending: _ValidatedItems) -> dict[int, TallyError]:
         """Send valid events, and return the errors of those that were not acknowledged, by index."""
@@ -236,8 +239,8 @@ def _not_acknowledged(error: Exception) -> ApiError:
     return unavailable(NOT_ACKNOWLEDGED)
 
 
-def _owner(final: Outcome) -> str | None:
-    """Return the owner of a duplicate. Raises ApiError 422 for a rejected event."""
-    if isinstance(final, RejectedFor):
-        raise invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
-    return final.interaction_id if isinstance(final, DuplicateOf) else None
+def _rejected(final: RejectedFor, headers: dict[str, str]) -> ApiError:
+    """Return the error response for an event that a worker rejected while the request waited."""
+    error = invalid([problem(final.reason, final.field.split("."), final.message)], code=final.reason)
+    error.headers |= headers
+    return error

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel
 
 from producers.collector import documents
+from producers.collector.dry_run import DryRun, DryRunContext
+from producers.collector.dry_run_models import DryRunReport
 from producers.collector.events import precompile
 from producers.collector.intake import Collector, WaitFor
 from producers.topic import TopicWriter
@@ -56,6 +58,7 @@ class CollectorModule:
     def __init__(self, wait_for: WaitFor | None = None) -> None:
         self._wait_for = wait_for
         self._collector: Collector
+        self._dry_run: DryRun
 
     @asynccontextmanager
     async def opened(self, base: AppContext, _stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
@@ -64,16 +67,18 @@ class CollectorModule:
         await kafka.require_topic(base.settings)
         async with TopicWriter(base.settings, base.settings.collector_ack_ms) as topic:
             self._collector = Collector(base.settings, topic, base.redis, self._wait_for)
+            self._dry_run = DryRun(base.settings, self._collector.validator, topic)
             try:
                 yield {"kafka": Check(topic.check)}
             finally:
                 await self._collector.close()
 
     def routes(self, base: AppContext) -> APIRouter:
-        """Return the endpoints: create, batch, beacon and page tokens."""
+        """Return the endpoints: create, batch, validate, beacon and page tokens."""
         router = APIRouter(prefix=paths.INTERACTIONS, tags=["interactions"])
         self._declare_single(router, base)
         self._declare_batch(router, base)
+        self._declare_dry_run(router, base)
         self._declare_beacon(router, base)
         self._declare_token(router, base)
         return router
@@ -120,6 +125,32 @@ class CollectorModule:
         ) -> Response:
             """Record up to 1,000 interactions, each validated by itself. 200 once Kafka has the valid ones."""
             declared_only(idempotency_key, deduplicate)
+
+    def _declare_dry_run(self, router: APIRouter, base: AppContext) -> None:
+        writer, settings = base.require_scope("write"), base.settings
+
+        @router.post(
+            "/validate",
+            responses=openapi.error_responses(408, 413, 415, ok=DryRunReport),
+            openapi_extra=documents.DRY_RUN,
+        )
+        async def validate_interactions(
+            request: Request,
+            caller: Annotated[Caller, Depends(writer)],
+            idempotency_key: IdempotencyKey = None,
+            deduplicate: Deduplicate = True,
+        ) -> Response:
+            """Validate the body of create or of batch, and show what Tally derives from it. Nothing is stored."""
+            with self._collector.reserve() as reservation:
+                body = await read_body(
+                    request.scope,
+                    request.receive,
+                    settings.http_batch_bytes,
+                    settings.http_body_timeout_ms,
+                    reservation.take,
+                )
+                context = DryRunContext(caller.namespace, idempotency_key, deduplicate)
+                return await self._dry_run.check(body, context)
 
     def _declare_beacon(self, router: APIRouter, base: AppContext) -> None:
         settings = base.settings

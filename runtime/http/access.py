@@ -20,6 +20,7 @@ from runtime.tasks import running
 MAX_KEYS_AGE_S = 10.0
 MISSED_REFRESHES = 10
 FIRST_READ_TIMEOUT_S = 5.0
+MAX_SHOWN_NAMESPACES = 5
 
 log = logging.getLogger("tally.api")
 
@@ -77,11 +78,11 @@ class Access:
         """Authenticate a request by its headers. Raises ApiError: 401 without a valid key, 403 without the scope."""
         given, _, token = headers.get("authorization", "").partition(" ")
         if given.lower() != "bearer" or not token:
-            raise unauthorized("send your key as `Authorization: Bearer <key>`")
+            raise unauthorized("send your API key as `Authorization: Bearer <key>` (`tally keys create` makes one)")
         token = token.strip()
         key = self._keys.get(key_id_of(token)) or self._root.get(ROOT)
         if key is None or not key.is_of(token):
-            raise self._unknown("the key is unknown")
+            raise self._unknown("the API key is unknown or revoked (`tally keys list` shows valid ones)")
         if scope not in key.scopes:
             raise forbidden(f"the key lacks the scope {scope!r}")
         return _caller_of(key, select_namespace(headers.get("x-namespace"), key))
@@ -131,7 +132,10 @@ def select_namespace(header: str | None, key: ApiKey) -> str:
     for name in (as_utf8, header, unquote(as_utf8)):
         if name in key.namespaces:
             return name
-    raise forbidden("the key is not bound to this namespace")
+    own = ", ".join(key.namespaces[:MAX_SHOWN_NAMESPACES])
+    raise forbidden(
+        f"the key is not bound to this namespace: X-Namespace may be left out, or name one of its own ({own})"
+    )
 
 
 def _caller_of(key: ApiKey, namespace: str) -> Caller:

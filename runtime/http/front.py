@@ -17,6 +17,8 @@ EXPOSED_HEADERS = (
     REQUEST_ID,
     "X-Interaction-Id",
     "X-Duplicate-Of",
+    "X-Outcome",
+    "Link",
     "Retry-After",
     "Preference-Applied",
     "X-RateLimit-Limit",

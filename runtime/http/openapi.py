@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
+
+from runtime.http import paths
 
 
 class ErrorDetail(BaseModel):
@@ -87,6 +90,16 @@ def methods_of(document_generator: dict[str, Any], path: str) -> set[str]:
     )
     methods = {method.upper() for each in fitting for method in paths[each]}
     return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def explain_status(status: int, path: str, allowed: str) -> str:
+    """Return the message of a 404 or 405 of the router, empty for other statuses. `allowed` are a path's methods."""
+    if status == HTTPStatus.NOT_FOUND:
+        return f"no endpoint has this path: interactions are at {paths.INTERACTIONS}, all endpoints at {paths.DOCS}"
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        listing = f" (lists: POST {paths.INTERACTIONS}/list)" if path == paths.INTERACTIONS else ""
+        return f"this path does not have the method; it has {allowed or 'others'}{listing}"
+    return ""
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

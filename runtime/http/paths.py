@@ -5,6 +5,7 @@ BEACON = f"{INTERACTIONS}/beacon"
 HEALTH = "/v1/health"
 READY = "/v1/ready"
 METRICS = "/metrics"
+DOCS = "/docs"
 
 OPERATIONS = (HEALTH, READY, METRICS)
 WITHOUT_KEY = (*OPERATIONS, BEACON)

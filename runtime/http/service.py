@@ -22,6 +22,7 @@ from runtime.errors import Degraded, TallyError, Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access, Caller
 from runtime.http.best_effort import BestEffortRedis
+from runtime.http.docs_page import docs_routes
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, store_unavailable
 from runtime.http.front import Api, with_middleware
 from runtime.http.headers import headers_of
@@ -143,20 +144,27 @@ def create_app(
         summary="Every interaction, accounted for.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # the framework's own pages load their scripts from a public host
+        redoc_url=None,
     )
+    _answer_errors(app)
+    routers = [module.routes(base) for module in modules]
+    for router in routers:
+        app.include_router(router)
+    app.include_router(_operations(readiness, metrics))
+    app.include_router(docs_routes())
+    app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
+    hot = HotRoutes(app.by_framework, routes=[route for router in routers for route in hot_routes_of(router)])
+    app.front = with_middleware(hot, settings, hosts, traces)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(Unavailable, _on_unavailable)
     app.add_exception_handler(Exception, _on_unexpected)
-    routers = [module.routes(base) for module in modules]
-    for router in routers:
-        app.include_router(router)
-    app.include_router(_operations(readiness, metrics))
-    app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
-    hot = HotRoutes(app.by_framework, routes=[route for router in routers for route in hot_routes_of(router)])
-    app.front = with_middleware(hot, settings, hosts, traces)
-    return app
 
 
 def _operations(readiness: "_Readiness", metrics_text: Callable[[], bytes]) -> APIRouter:
@@ -229,7 +237,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         methods := openapi.methods_of(request.app.openapi(), request.scope["path"])
     ):
         headers["Allow"] = ", ".join(sorted(methods))  # the router itself names the methods of one endpoint only
-    return ApiError(error.status_code, str(error.detail), headers=headers).answer().response()
+    message = openapi.explain_status(error.status_code, request.scope["path"], headers.get("Allow", ""))
+    return ApiError(error.status_code, message or str(error.detail), headers=headers).answer().response()
 
 
 async def _on_invalid_request(_request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from schemas.interaction import NO_FEATURE_URI
 from tests.http_lab import consuming, served, with_key
 from tests.lab import Lab
 
@@ -34,9 +35,10 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
         done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell)
         assert done.returncode == 0, done.stderr
         answers = [json.loads(line) for line in re.findall(r"\{.*\}", done.stdout.replace("}{", "}\n{"))]
-        created, batch, record, status, ada, found, deleted, outcomes, token = answers
+        created, batch, dry_run, record, status, ada, found, deleted, outcomes, token = answers
         assert created["feature_id"] == "doc-17"
         assert (batch["created"], batch["failed"]) == (1, 1)
+        assert "position_outside_results" in {each["code"] for each in dry_run["results"][0]["warnings"]}
         assert record["feature_id"] == "doc-3"
         assert status["status"] == "stored"
         assert [each["user_id"] for each in ada["results"]] == ["ada"]
@@ -48,8 +50,11 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
         done = await asyncio.to_thread(run, [sys.executable, "-"], here("\n".join(blocks("python"))))
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == [
-            "True no feature_uri: this interaction cannot take part in learned fusion",
+            f"True {NO_FEATURE_URI}",
             "3 0 ['created', 'created', 'created']",
+            "execution ['no_feature_uri', 'no_retriever_id', 'no_query_text']",
+            "body.interaction_type: Field required (and 1 more errors) "
+            "[['body', 'interaction_type'], ['body', 'position']]",
             "doc-17 stored",
             "True",
             "True",
