@@ -1,6 +1,6 @@
 """Endpoints of the reader."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Annotated
@@ -103,6 +103,10 @@ class ReaderModule:
             """Delete an interaction for good, whether stored, in flight, or sent again later. Safe to repeat."""
             return await self._reader.delete(caller.namespace, interaction_id)
 
+        self._add_outcomes_and_export(router, reader)
+        return router
+
+    def _add_outcomes_and_export(self, router: APIRouter, reader: Callable[[Request], Awaitable[Caller]]) -> None:
         @router.get("/v1/outcomes", response_model=OutcomePage, responses=openapi.error_responses(), tags=["outcomes"])
         async def outcomes(
             caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeQuery, Query()]
@@ -125,5 +129,3 @@ class ReaderModule:
             A response that ends without its last chunk is incomplete.
             """
             return self._reader.exports.answer(caller.namespace, query)
-
-        return router

@@ -20,6 +20,7 @@ FUNCTIONS: dict[str, str] = {}
 PARAMETERS: dict[str, str] = {
     "tally/cli/feed.py:simulate": "the parameters of a command are its options",
     "tally/cli/dlq.py:replay_letters": "the parameters of a command are its options",
+    "tally/cli/export.py:interactions": "the parameters of a command are its options",
 }
 """Functions with more parameters, each with the reason."""
 NAMES: dict[str, str] = {}
