@@ -20,11 +20,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def run(command: list[str], text: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, check=False, capture_output=True, text=True, input=text, env=os.environ, timeout=120)
+def run(command: list[str], text: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, input=text, env=os.environ, cwd=folder, timeout=120
+    )
 
 
-async def test_the_documented_calls_run(lab: Lab) -> None:
+async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
     settings = with_key(lab.settings, read_wait_ms=60_000, delivery_timeout_ms=60_000, api_namespaces=("default",))
     async with served(settings) as url, consuming(lab.settings):
 
@@ -32,10 +34,10 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
             return text.replace(DOCUMENTED_URL, url).replace("your-key", "a-secret-key")
 
         shell = here("set -e\n" + "\necho\n".join(blocks("bash")).replace("curl -s", "curl -sS --fail"))
-        done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell)
+        done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell, tmp_path)
         assert done.returncode == 0, done.stderr
         answers = [json.loads(line) for line in re.findall(r"\{.*\}", done.stdout.replace("}{", "}\n{"))]
-        created, batch, dry_run, record, status, ada, found, deleted, outcomes, token = answers
+        created, batch, dry_run, record, status, ada, found, exported, deleted, outcomes, token = answers
         assert created["feature_id"] == "doc-17"
         assert (batch["created"], batch["failed"]) == (1, 1)
         assert "position_outside_results" in {each["code"] for each in dry_run["results"][0]["warnings"]}
@@ -43,6 +45,8 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
         assert status["status"] == "stored"
         assert [each["user_id"] for each in ada["results"]] == ["ada"]
         assert found["pagination"]["total"] == 1
+        assert exported == ada["results"][0]
+        assert (tmp_path / "interactions.parquet").read_bytes().startswith(b"PAR1")
         assert deleted["success"] is True
         assert outcomes["results"] == []
         assert token["token"].startswith("tb_")
@@ -57,6 +61,9 @@ async def test_the_documented_calls_run(lab: Lab) -> None:
             "[['body', 'interaction_type'], ['body', 'position']]",
             "doc-17 stored",
             "True",
+            "feature_id,position",
+            '"doc-17",2',
+            '"doc-17",2',
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",

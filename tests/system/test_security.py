@@ -16,6 +16,7 @@ from redis.exceptions import NoPermissionError
 
 from consumers.retention import expire_interactions, expire_outcomes
 from deploy.embedded.stack import Stack
+from readers.export_format import EXPORT_FORMATS
 from runtime import kafka
 from runtime.clickhouse import connect
 from runtime.errors import Fatal, SettingsError, TallyError
@@ -74,6 +75,10 @@ async def test_events_are_stored_and_read_with_all_security_settings(secure: Sec
         assert await lab.count("interactions") == await lab.count("outcomes") == 1
         await lab.put(b"no JSON")
         await eventually_async(partial(_has_outcomes, lab, 2))  # which follow the dead letter
+        for output in EXPORT_FORMATS:
+            exported = await reader.get("/v1/export", params={"format": output})
+            assert exported.status_code == 200, exported.text
+            assert first.headers["x-interaction-id"].encode() in exported.content
         assert (await reader.delete(f"{PATH}/{first.headers['x-interaction-id']}")).status_code == 200
         await until_all_ready(reader, {"redis", "keys", "clickhouse", "progress", "workers"})
     async with connect(secure.of("tally_worker")) as database:
