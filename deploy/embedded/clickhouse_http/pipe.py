@@ -1,4 +1,4 @@
-"""Results in formats with a frame around the whole, which the engine writes into a pipe while the front reads it."""
+"""Results in formats with a frame around all rows, which the engine writes into a pipe while the front reads it."""
 
 import os
 from collections.abc import Callable, Iterator
