@@ -15,6 +15,7 @@ from schemas.event_time import iso_ms
 from tally.cli.output import answers
 
 CHART_SUFFIXES = (".png", ".svg")
+_SMALLEST_P = 0.0001
 MAX_CELL = 60
 """Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
 
@@ -28,15 +29,10 @@ def check_files(output: Path | None, plot: Path | None) -> None:
             raise TallyError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def title(found: ReportResult) -> str:
-    """Return the question, with namespace and range."""
+def scope(found: ReportResult) -> str:
+    """Return the namespace and the range of a report."""
     since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (found.request.since, found.request.until))
-    return f"{found.report.question} ({found.request.namespace}, {since} to {until} UTC)"
-
-
-def headings(found: ReportResult) -> list[str]:
-    """Return the names of the columns, without those of interval ends."""
-    return [column.name for column in found.report.columns]
+    return f"{found.request.namespace}, {since} to {until} UTC; in brackets 95 % intervals"
 
 
 def cells(found: ReportResult) -> Iterator[list[str]]:
@@ -52,16 +48,19 @@ def cell(column: ReportColumn, record: dict[str, Any]) -> str:
         return "-"
     text = _text(column, value)
     low, high = (record.get(f"{column.name}_{end}") for end in ("low", "high"))
-    return text if low is None or high is None else f"{text} ({_number(column, low)} to {_number(column, high)})"
+    if low is None or high is None:
+        return text
+    return f"{text} ({_number(column, low)}{' to ' if low < 0 else '–'}{_number(column, high)})"
 
 
 def _text(column: ReportColumn, value: Any) -> str:
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M}" if column.name == "period" else f"{value:%Y-%m-%d %H:%M:%S}"
+        has_time = column.name != "period" or (value.hour, value.minute) != (0, 0)
+        return f"{value:%Y-%m-%d %H:%M}" if has_time else f"{value:%Y-%m-%d}"
     if isinstance(value, list):
         return _shortened(" | ".join(map(str, value)))
     if isinstance(value, str):
-        return _shortened(value)
+        return _shortened(value) or "(none)"
     return f"{_number(column, value)}%" if column.unit == "share" else _number(column, value)
 
 
@@ -72,11 +71,11 @@ def _shortened(text: str) -> str:
 def _number(column: ReportColumn, value: float) -> str:
     match column.unit:
         case "share":
-            return f"{100 * value:.2f}"
+            return f"{100 * value:.1f}"
         case "number":
-            return f"{value:.4f}"
+            return f"{value:.3f}"
         case "p":
-            return f"{value:.4f}" if value >= 0.0001 else "<0.0001"  # noqa: PLR2004  (the last digit shown)
+            return f"{value:.4f}" if value >= _SMALLEST_P else f"<{_SMALLEST_P}"
         case _:
             return f"{value:,.0f}"
 

@@ -5,6 +5,9 @@ Welch's interval and p-value (Welch, 1947); p-values are adjusted over the metri
 split is checked by a chi-squared test of the numbers of users (sample-ratio mismatch).
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from schemas.analytics.base import executions, literal
 from schemas.analytics.definition import Chart, Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import Z, rounded
@@ -12,6 +15,8 @@ from schemas.analytics.metrics import COUNTED, EXECUTION_METRICS
 
 UNIT = "coalesce(nullIf(user_id, ''), nullIf(session_id, ''), execution_id)"
 """Unit of a comparison: the user, else the session, else the execution."""
+BROKEN_SPLIT_P = 0.001
+"""P-value of the split of users below which the split is taken for broken."""
 Z_POWER = 0.8416212335729143
 """Quantile 0.8 of the normal distribution: a power of 80 %."""
 _THIS_AND_LARGER = "ORDER BY p ASC NULLS LAST ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING"
@@ -41,7 +46,7 @@ def _compare(chosen: ReportScope) -> str:
         f"pow(all_b - {expected_b}, 2) / ({expected_b}) + pow(all_b - {expected_b}, 2) / (all_a + all_b - {expected_b})"
     )
     return f"""
-SELECT metric, {rounded("a")} AS a, {rounded("b")} AS b,
+SELECT number, metric, {rounded("a")} AS a, {rounded("b")} AS b,
     {rounded("b - a")} AS difference, {rounded("if(is_testable, test.3, NULL)")} AS difference_low,
     {rounded("if(is_testable, test.4, NULL)")} AS difference_high,
     {rounded("if(a = 0, NULL, b / a - 1)")} AS relative,
@@ -72,15 +77,30 @@ FROM (
 )"""
 
 
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    notes = []
+    if rows and min(rows[0]["users_a"], rows[0]["users_b"]) == 0:
+        notes.append("one of the groups has no users in this range: are the names right?")
+    if rows and rows[0]["sample_ratio_p_value"] is not None and rows[0]["sample_ratio_p_value"] < BROKEN_SPLIT_P:
+        notes.append("the split of the users is not the expected one (sample-ratio mismatch): do not trust the differences")
+    if rows and rows[0]["users_in_both"]:
+        notes.append(
+            f"{rows[0]['users_in_both']:,} users are in both groups; the test takes them for different users, "
+            "so intervals are too wide"
+        )
+    return notes
+
+
 COMPARE = Report(
     name="compare",
     question="Is B better than A?",
     columns=(
+        ReportColumn("number", "count", "number of the metric", rank=5),
         ReportColumn("metric", "text", "metric of `overview`, averaged per user", rank=0),
         ReportColumn("a", "number", "mean of the users of A", "users_a", rank=0),
         ReportColumn("b", "number", "mean of the users of B", "users_b", rank=0),
         ReportColumn("difference", "number", "b - a", has_interval=True, rank=0),
-        ReportColumn("relative", "share", "b / a - 1", rank=1),
+        ReportColumn("relative", "share", "b / a - 1", rank=2),
         ReportColumn("p_value", "p", "Welch's test", rank=2),
         ReportColumn("adjusted_p_value", "p", "p-value adjusted over the metrics (Benjamini-Hochberg)", rank=1),
         ReportColumn("detectable", "number", "difference that these users show with a power of 80 %", rank=2),
@@ -93,7 +113,7 @@ COMPARE = Report(
         ReportColumn("users_in_both", "count", "users in both groups, whom the test takes for different users", rank=4),
     ),
     sql=_compare,
-    order="metric",
+    order="number",
     chart=Chart("differences", "metric", "difference", "Difference of B from A"),
     parameters=(
         ReportParameter("a", "String", None, "group A: a retriever_id"),
@@ -103,4 +123,5 @@ COMPARE = Report(
         ReportParameter("effect", "Float64", 0.05, "relative effect that users_needed is for", at_least=0.0001),
     ),
     groups_by="of",
+    notes=_notes,
 )

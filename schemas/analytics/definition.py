@@ -1,7 +1,7 @@
 """Definition of a report: one object from which its SQL view, command, API call, columns and chart are made."""
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from schemas.analytics.base import EventCondition
 
@@ -72,6 +72,8 @@ class Report(NamedTuple):
     parameters: tuple[ReportParameter, ...] = ()
     groups_by: str = ""
     """Parameter whose value may be a field of an event besides its choices; '' if there is none."""
+    notes: Callable[[Sequence[Mapping[str, Any]]], list[str]] = lambda _rows: []
+    """Remarks about the rows that a reader must not miss."""
     takes_condition: bool = True
     """Whether a filter of events applies: outcomes lack most fields."""
 

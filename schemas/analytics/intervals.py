@@ -3,6 +3,8 @@
 Each expression is NULL where the counts allow no interval.
 """
 
+from math import isinf
+
 Z = 1.959963984540054
 """Quantile 0.975 of the normal distribution."""
 DIGITS = 9
@@ -52,11 +54,17 @@ def student_quantile(degrees: str) -> str:
     return f"if({degrees} <= {_EXACT_DEGREES}, [{_QUANTILES}][toUInt32({degrees})], {far})"
 
 
-def student(mean: str, deviation: str, total: str) -> tuple[str, str]:
-    """Return the ends of the interval of a mean, from the standard deviation of the values (Student, 1908)."""
+def student(mean: str, deviation: str, total: str, *, most: float | None = None) -> tuple[str, str]:
+    """Return the ends of the interval of a mean, from the standard deviation of the values (Student, 1908).
+
+    `most`: the values are from 0 to this number, and so are the ends; None: they are not bounded.
+    """
     half = f"{student_quantile(f'({total} - 1)')} * {deviation} / sqrt({total})"
-    low, high = (rounded(f"if({total} < 2, NULL, {mean} {sign} {half})") for sign in "-+")
-    return low, high
+    low, high = f"{mean} - {half}", f"{mean} + {half}"
+    if most is not None:
+        low = f"greatest(0, {low})"
+        high = high if isinf(most) else f"least({most}, {high})"
+    return rounded(f"if({total} < 2, NULL, {low})"), rounded(f"if({total} < 2, NULL, {high})")
 
 
 def median(values: str) -> tuple[str, str, str]:

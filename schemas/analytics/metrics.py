@@ -1,6 +1,7 @@
 """Metrics over executions and over results, each defined once: columns of reports, and rows of comparisons."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import Literal, NamedTuple
 
 from schemas.analytics.definition import ReportColumn, Unit
@@ -31,6 +32,8 @@ class SearchMetric(NamedTuple):
     """Column with the number of these rows."""
     meaning: str
     rank: int = 2
+    most: float | None = None
+    """Largest possible value of a mean of values that are not negative; None: values may be negative."""
 
     @property
     def column(self) -> ReportColumn:
@@ -41,7 +44,7 @@ class SearchMetric(NamedTuple):
 EXECUTION_METRICS: tuple[SearchMetric, ...] = (
     SearchMetric("ctr", "share", "clicks > 0", WITH_RESULTS, "with_results", "executions with a click", rank=1),
     SearchMetric(
-        "mrr", "mean", "reciprocal_rank", WITH_RESULTS, "with_results", "1 / rank of the highest click", rank=1
+        "mrr", "mean", "reciprocal_rank", WITH_RESULTS, "with_results", "1 / rank of the highest click", rank=1, most=1
     ),
     SearchMetric("abandonment", "share", "abandoned", WITH_RESULTS, "with_results", "executions with impressions only"),
     SearchMetric("zero_result_rate", "share", "zero_results", COUNTED, "executions", "executions that found nothing"),
@@ -49,9 +52,9 @@ EXECUTION_METRICS: tuple[SearchMetric, ...] = (
     SearchMetric("conversion", "share", "purchased", WITH_RESULTS, "with_results", "executions with a purchase"),
     SearchMetric("reward", "mean", "reward", COUNTED, "executions", "reward per execution", rank=3),
     SearchMetric(
-        "mean_clicks", "mean", "clicks", WITH_RESULTS, "with_results", "results clicked per execution", rank=3
+        "mean_clicks", "mean", "clicks", WITH_RESULTS, "with_results", "results clicked per execution", rank=3, most=inf
     ),
-    SearchMetric("ndcg", "mean", "ndcg", WITH_RESULTS, "with_results", "nDCG@10 of clicks", rank=3),
+    SearchMetric("ndcg", "mean", "ndcg", WITH_RESULTS, "with_results", "nDCG@10 of clicks", rank=3, most=1),
 )
 TIME_TO_CLICK = SearchMetric(
     "ms_to_click", "median", "ms_to_first_click", "clicks > 0", "with_clicks", "median from impression to click", rank=3
@@ -74,7 +77,7 @@ RESULT_METRICS: tuple[SearchMetric, ...] = (
     SearchMetric("ctr", "share", "clicked", "shown", "impressions", "impressions that were clicked", rank=0),
     SearchMetric("conversion", "share", "purchased", "shown", "impressions", "impressions that were purchased"),
     SearchMetric("reward", "mean", "reward", "shown", "impressions", "reward per impression"),
-    SearchMetric("mean_position", "mean", "position", "shown", "impressions", "position of the impressions", rank=3),
+    SearchMetric("mean_position", "mean", "position", "shown", "impressions", "position of the impressions", rank=3, most=inf),
 )
 RESULT_COUNTS: tuple[Count, ...] = (
     Count(ReportColumn("impressions", "count", "results shown, each once per execution", rank=0), "countIf(shown)"),
@@ -126,7 +129,8 @@ def _outer(metric: SearchMetric) -> str:
     if metric.kind == "share":
         middle, (low, high) = share(value, support), wilson(value, support)
     elif metric.kind == "mean":
-        middle, (low, high) = rounded(f"if({support} = 0, NULL, {value})"), student(value, f"{value}_sd", support)
+        middle = rounded(f"if({support} = 0, NULL, {value})")
+        low, high = student(value, f"{value}_sd", support, most=metric.most)
     else:
         middle, low, high = median(value)
     return f"{middle} AS {metric.name}, {low} AS {metric.name}_low, {high} AS {metric.name}_high"

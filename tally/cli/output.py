@@ -75,7 +75,7 @@ def cell(value: object) -> Text:
 
 
 class WholeWordTable:
-    """Table that breaks no word and cuts no value.
+    """Table that breaks no word and no number, and cuts no value.
 
     If it does not fit the terminal, it leaves out the least important columns and names them in its caption. Without
     an order of importance, each value is on a line of its own.
@@ -110,7 +110,10 @@ class WholeWordTable:
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the columns that fit as a table."""
         columns = list(zip(self._columns, *self._rows, strict=True))
-        needed = [max(_longest_word(each) for each in column) for column in columns]
+        needed = [
+            max((cell_len(each.plain) if number in self._right else _longest_word(each)) for each in column)
+            for number, column in enumerate(columns)
+        ]
         wanted = [max(cell_len(each.plain) for each in column) for column in columns]
         shown, width = list(range(len(columns))), options.max_width
         least_first = reversed(self._by_importance()) if self._keep else iter(())

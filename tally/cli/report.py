@@ -98,7 +98,7 @@ def _list(*, as_json: bool) -> None:
     if as_json:
         answer_json([{"name": each.name, "question": each.question} for each in REPORTS.values()])
         return
-    listed = table("report", "question", "options")
+    listed = table("report", "question", "options", keep=("report", "question"), elsewhere="--json")
     for each in REPORTS.values():
         options = [
             f"--{parameter.name.replace('_', '-')}" for parameter in each.parameters if parameter.default is not None
@@ -168,18 +168,25 @@ def _run(settings: "Settings", request: Any) -> "tuple[ReportResult, dict[str, i
 
 
 def _print(found: "ReportResult", others: dict[str, int]) -> None:
-    from tally.report_output import cells, headings, title
+    from tally.report_output import cells, scope
 
     request = found.request
     if not found.rows:
-        say(f"no rows: namespace {request.namespace!r} has nothing for this report in the range")
+        say(f"no rows: namespace {request.namespace!r} has nothing for this report in the range (see `tally report health`)")
         if others:
             say("namespaces with events: " + ", ".join(f"{name} ({count:,})" for name, count in others.items()))
         return
-    shown = table(*headings(found), title=title(found))
+    columns = found.report.columns
+    keep = [column.name for column in sorted(columns, key=lambda column: column.rank)]
+    right = [number for number, column in enumerate(columns) if column.unit not in ("text", "texts", "time")]
+    names = [column.name for column in columns]
+    question = found.report.question
+    shown = table(*names, title=question, caption=scope(found), right=right, keep=keep, elsewhere="--format csv")
     for row in cells(found):
         shown.add_row(*row)
     out.print(shown)
+    for note in found.report.notes(found.records()):
+        say(note)
     if found.is_truncated:
         say(f"only the first {len(found.rows):,} rows are shown: see --limit, --sort and --output")
 
