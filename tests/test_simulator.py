@@ -88,8 +88,28 @@ def test_users_keep_their_device_and_retriever_and_some_are_anonymous() -> None:
             device = (event.metadata or {})["device"], event.retriever_id
             traits.setdefault(event.user_id or event.session_id, set()).add(str(device))
     assert all(len(found) == 1 for found in traits.values())
-    assert len([name for name in traits if (name or "").startswith("user-")]) == 50
+    assert len([name for name in traits if (name or "").startswith("user-")]) in range(45, 51)
     assert len([name for name in traits if (name or "").startswith("s-")]) > 50
+
+
+def test_a_fifth_of_the_sessions_is_anonymous() -> None:
+    known = {event.session_id: event.user_id is not None for event in take(30_000)}
+    assert abs(sum(known.values()) / len(known) - 0.8) < 5 * math.sqrt(0.16 / len(known))
+
+
+def test_one_document_is_open_at_a_time_and_clicks_come_in_any_order() -> None:
+    clicks: dict[str | None, list[tuple[int, int]]] = {}
+    dwells: dict[str | None, list[tuple[int, int]]] = {}
+    for ms, event in dated(simulator_of(duplicates=0, backfill=Backfill(1, 0.2))):
+        if event.interaction_type == ["click"]:
+            clicks.setdefault(event.execution_id, []).append((ms, event.position))
+        elif event.interaction_type == ["dwell"]:
+            dwells.setdefault(event.execution_id, []).append((ms - (event.metadata or {})["dwell_ms"], ms))
+    open_at = [(ms, dwell) for name, found in clicks.items() for ms, _ in found for dwell in dwells.get(name, [])]
+    assert len(open_at) > 500
+    assert not [ms for ms, (opened, left) in open_at if opened < ms < left]
+    positions = [[position for _ms, position in found] for found in clicks.values()]
+    assert 0 < len([found for found in positions if found != sorted(found)]) < len(positions) / 5
 
 
 def test_activity_of_users_is_uneven_but_no_user_dominates() -> None:
@@ -130,14 +150,14 @@ def test_a_document_of_a_query_is_shown_at_several_positions() -> None:
 
 
 def test_a_backfill_is_in_the_order_of_event_time_and_ends_now() -> None:
-    backfill = Backfill(days=2, rate=0.1)
+    backfill = Backfill(days=1, rate=0.3)
     simulator = simulator_of(duplicates=0, backfill=backfill)
     events = list(simulator)
     times = [ms for ms, _event in dated(events)]
-    assert len(times) == len(events) == simulator.emitted.events == pytest.approx(2 * 86_400 * 0.1, rel=0.1)
+    assert len(times) == len(events) == simulator.emitted.events == pytest.approx(86_400 * 0.3, rel=0.1)
     assert times == sorted(times)
-    assert times[0] >= to_epoch_ms(NOON - timedelta(days=2))
-    assert to_epoch_ms(NOON - timedelta(hours=1)) < times[-1] < to_epoch_ms(NOON)
+    assert times[0] >= to_epoch_ms(NOON - timedelta(days=1))
+    assert to_epoch_ms(NOON - timedelta(minutes=5)) < times[-1] < to_epoch_ms(NOON)
     sessions = [event.session_id for event in events]
     assert len(list(itertools.groupby(sessions))) > 1.2 * len(set(sessions)), "sessions interleave"
 
