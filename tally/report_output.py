@@ -50,7 +50,7 @@ def cell(column: ReportColumn, record: dict[str, Any]) -> str:
     low, high = (record.get(f"{column.name}_{end}") for end in ("low", "high"))
     if low is None or high is None:
         return text
-    return f"{text} ({_number(column, low)}{' to ' if low < 0 else '–'}{_number(column, high)})"
+    return f"{text} ({_number(column, low)}{' to ' if low < 0 else '-'}{_number(column, high)})"
 
 
 def _text(column: ReportColumn, value: Any) -> str:

@@ -82,7 +82,9 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if rows and min(rows[0]["users_a"], rows[0]["users_b"]) == 0:
         notes.append("one of the groups has no users in this range: are the names right?")
     if rows and rows[0]["sample_ratio_p_value"] is not None and rows[0]["sample_ratio_p_value"] < BROKEN_SPLIT_P:
-        notes.append("the split of the users is not the expected one (sample-ratio mismatch): do not trust the differences")
+        notes.append(
+            "the split of the users is not the expected one (sample-ratio mismatch): do not trust the differences"
+        )
     if rows and rows[0]["users_in_both"]:
         notes.append(
             f"{rows[0]['users_in_both']:,} users are in both groups; the test takes them for different users, "

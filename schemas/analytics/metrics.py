@@ -77,7 +77,9 @@ RESULT_METRICS: tuple[SearchMetric, ...] = (
     SearchMetric("ctr", "share", "clicked", "shown", "impressions", "impressions that were clicked", rank=0),
     SearchMetric("conversion", "share", "purchased", "shown", "impressions", "impressions that were purchased"),
     SearchMetric("reward", "mean", "reward", "shown", "impressions", "reward per impression"),
-    SearchMetric("mean_position", "mean", "position", "shown", "impressions", "position of the impressions", rank=3, most=inf),
+    SearchMetric(
+        "mean_position", "mean", "position", "shown", "impressions", "position of the impressions", rank=3, most=inf
+    ),
 )
 RESULT_COUNTS: tuple[Count, ...] = (
     Count(ReportColumn("impressions", "count", "results shown, each once per execution", rank=0), "countIf(shown)"),

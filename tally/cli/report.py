@@ -172,7 +172,7 @@ def _print(found: "ReportResult", others: dict[str, int]) -> None:
 
     request = found.request
     if not found.rows:
-        say(f"no rows: namespace {request.namespace!r} has nothing for this report in the range (see `tally report health`)")
+        say(f"no rows: namespace {request.namespace!r} has nothing for this report in this range")
         if others:
             say("namespaces with events: " + ", ".join(f"{name} ({count:,})" for name, count in others.items()))
         return
