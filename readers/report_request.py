@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from readers.filter_fields import FilterError
 from readers.filter_text import read_filter_json
 from readers.outcomes import Time
-from readers.reports import ReportError, ReportRequest, ReportResult, run_report
+from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report
 from runtime.clickhouse import ClickHouse
 from runtime.http.answer import json_answer
 from runtime.http.errors import ApiError, invalid, problem, unavailable
@@ -31,6 +31,7 @@ class ReportQuery(BaseModel):
     filters: str | None = Field(None, description="filters of the list call as JSON", examples=['{"user_id": "ada"}'])
     sort: str = Field("", max_length=100, description="a column, or COLUMN:desc", examples=["ctr:desc"])
     limit: int = Field(1_000, ge=1, le=1_000_000)
+    columns: str | None = Field(None, max_length=1_000, description="columns, separated by commas; default: all")
     by: str | None = Field(None, max_length=512, description="hour, day, week, all; of overview also a field")
     min_executions: int | None = None
     window_s: int | None = None
@@ -115,6 +116,7 @@ class ReportResponse(BaseModel):
     until: datetime
     columns: list[ColumnDescription]
     rows: list[dict[str, Any]]
+    notes: list[str] = Field(description="remarks about the rows that a reader must not miss")
     truncated: bool = Field(description="whether the limit left rows out")
 
 
@@ -155,9 +157,10 @@ def _request(namespace: str, name: str, query: ReportQuery) -> ReportRequest:
         filters = None if query.filters is None else read_filter_json(query.filters)
     except FilterError as error:
         raise invalid([problem("bad_filter", ["query", *error.where], str(error))]) from None
-    shared = {"since", "until", "filters", "sort", "limit"}
+    shared = {"since", "until", "filters", "sort", "limit", "columns"}
     parameters = query.model_dump(exclude=shared)
-    return ReportRequest(name, namespace, since, until, parameters, filters, query.sort, query.limit)
+    columns = names_of(query.columns)
+    return ReportRequest(name, namespace, since, until, parameters, filters, query.sort, query.limit, columns)
 
 
 def _body(found: ReportResult) -> dict[str, Any]:
@@ -174,5 +177,6 @@ def _body(found: ReportResult) -> dict[str, Any]:
         "until": iso_ms(request.until),
         "columns": [ColumnDescription.of(column).model_dump() for column in found.report.columns],
         "rows": rows,
+        "notes": found.notes,
         "truncated": found.is_truncated,
     }

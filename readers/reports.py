@@ -47,6 +47,8 @@ class ReportRequest(NamedTuple):
     """ReportColumn, with `:desc` for the largest first; empty: the report's own order."""
     limit: int | None = None
     """Maximum rows; None: TALLY_REPORT_ROWS."""
+    columns: tuple[str, ...] = ()
+    """Columns by name, in this order; empty: all."""
 
 
 class ReportResult(NamedTuple):
@@ -56,6 +58,11 @@ class ReportResult(NamedTuple):
     request: ReportRequest
     rows: Sequence[Sequence[Any]]
     is_truncated: bool
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks about the rows that a reader must not miss."""
+        return [] if self.request.columns else self.report.notes(self.records())
 
     @property
     def columns(self) -> list[str]:
@@ -69,7 +76,7 @@ class ReportResult(NamedTuple):
 
 async def run_report(settings: Settings, database: ClickHouse, request: ReportRequest) -> ReportResult:
     """Run a report. Raises ReportError for a request to change, Unavailable when ClickHouse cannot answer."""
-    report = _report(request.name)
+    report = _with_columns(_report(request.name), request.columns)
     sql, values, rows = _statement(settings, report, request)
     try:
         found = await database.rows(sql, values, limits=_limits(settings))
@@ -87,11 +94,25 @@ async def run_report(settings: Settings, database: ClickHouse, request: ReportRe
     return ReportResult(report, request, checked, is_truncated=len(found) > rows)
 
 
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Return the names in a text, separated by commas."""
+    return tuple(filter(None, (name.strip() for name in (text or "").split(","))))
+
+
 def _report(name: str) -> Report:
     try:
         return REPORTS[name]
     except KeyError:
         raise ReportError("name", f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}") from None
+
+
+def _with_columns(report: Report, names: tuple[str, ...]) -> Report:
+    if not names:
+        return report
+    known = {column.name: column for column in report.columns}
+    if unknown := [name for name in names if name not in known]:
+        raise ReportError("columns", f"{unknown[0][:60]!r} is not a column; known are {', '.join(known)}")
+    return report._replace(columns=tuple(known[name] for name in dict.fromkeys(names)))
 
 
 def _statement(settings: Settings, report: Report, request: ReportRequest) -> tuple[str, dict[str, Any], int]:
@@ -180,10 +201,9 @@ def _order(report: Report, sort: str) -> str:
     if not sort:
         return report.order
     column, _, direction = sort.partition(":")
-    if column not in report.all_columns() or direction not in ("", "asc", "desc"):
-        raise ReportError(
-            "sort", f"{sort[:60]!r} is not a column, or COLUMN:desc; known are {', '.join(report.all_columns())}"
-        )
+    known = REPORTS[report.name].all_columns()
+    if column not in known or direction not in ("", "asc", "desc"):
+        raise ReportError("sort", f"{sort[:60]!r} is not a column, or COLUMN:desc; known are {', '.join(known)}")
     return f"{column} {direction or 'asc'} NULLS LAST, {report.order}"
 
 

@@ -47,6 +47,8 @@ def draw(found: ReportResult, path: Path, *, min_support: int) -> str:
     chart = found.report.chart
     if chart is None:
         raise TallyError(f"the report {found.report.name} has no chart")
+    if missing := [name for name in (chart.x, chart.y, chart.series) if name and name not in found.columns]:
+        raise TallyError(f"--columns lacks {', '.join(missing)}, which the chart shows")
     points = _points(found, chart, min_support)
     if not points:
         return f"no chart: no row has {min_support:,} observations (--min-support)"
@@ -71,7 +73,7 @@ def _points(found: ReportResult, chart: Chart, min_support: int) -> list[Point]:
     """Return the points of rows with enough observations, in the order of the rows."""
     column, points = _column(found, chart.y), []
     for row in found.records():
-        value, support = row[column.name], row[column.support] if column.support else min_support
+        value, support = row[column.name], row.get(column.support, min_support)
         if chart.kind == "differences":  # metrics of different units share an axis, as shares of A
             support, scale = min(row["users_a"], row["users_b"]), row["a"]
         else:
@@ -150,7 +152,7 @@ def _differences(axes: Axes, _chart: Chart, points: Sequence[Point]) -> None:
 
 def _bars(axes: Axes, _chart: Chart, points: Sequence[Point]) -> None:
     bars = axes.barh(range(len(points)), [point.y for point in points], color=_COLOR)
-    shares = [point.row["share_of_previous"] for point in points]
+    shares = [point.row.get("share_of_previous") for point in points]
     counts = [f"{point.y:,.0f}" for point in points]
     labels = [text if share is None else f"{text} ({share:.1%})" for text, share in zip(counts, shares, strict=True)]
     axes.bar_label(bars, labels, padding=4)

@@ -123,7 +123,7 @@ async def test_a_report_of_a_day_reads_a_day(lab: Lab) -> None:
     for statement in read:
         rows = await lab.database.rows(f"EXPLAIN ESTIMATE {statement}")
         marks = sum(row[3] for row in rows if row[1] == "interactions")
-        assert marks < 1_000_000 / 20, statement
+        assert marks < 1_000_000 / 10, statement  # `health` and `funnel` read their range several times
         assert marks or "session = " in statement  # no session is in that day's bloom filters
 
 

@@ -51,11 +51,11 @@ SELECT number, metric, {rounded("a")} AS a, {rounded("b")} AS b,
     {rounded("if(is_testable, test.4, NULL)")} AS difference_high,
     {rounded("if(a = 0, NULL, b / a - 1)")} AS relative,
     {rounded("p")} AS p_value,
-    {rounded(f"min(least(1, p * tests / rank)) OVER ({_THIS_AND_LARGER})")} AS adjusted_p_value,
+    {rounded(f"min(least(1, p * tests / rank)) OVER ({_THIS_AND_LARGER})")} AS adjusted_p,
     {rounded(f"if(is_testable, {power} * sqrt({variance}), NULL)")} AS detectable,
     accurateCastOrNull(ceil(pow({power} / ({{effect:Float64}} * a), 2) * (variance_a + variance_b)), 'UInt64')
         AS users_needed,
-    users_a, users_b, {rounded(f"erfc(sqrt(({chi}) / 2))")} AS sample_ratio_p_value, in_both AS users_in_both
+    users_a, users_b, {rounded(f"erfc(sqrt(({chi}) / 2))")} AS sample_ratio_p, in_both AS users_in_both
 FROM (
     SELECT *, if(is_testable, test.2, NULL) AS p, count(p) OVER () AS tests,
         row_number() OVER (ORDER BY p ASC NULLS LAST, number) AS rank
@@ -81,7 +81,7 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
     if rows and min(rows[0]["users_a"], rows[0]["users_b"]) == 0:
         notes.append("one of the groups has no users in this range: are the names right?")
-    if rows and rows[0]["sample_ratio_p_value"] is not None and rows[0]["sample_ratio_p_value"] < BROKEN_SPLIT_P:
+    if rows and rows[0]["sample_ratio_p"] is not None and rows[0]["sample_ratio_p"] < BROKEN_SPLIT_P:
         notes.append(
             "the split of the users is not the expected one (sample-ratio mismatch): do not trust the differences"
         )
@@ -104,14 +104,12 @@ COMPARE = Report(
         ReportColumn("difference", "number", "b - a", has_interval=True, rank=0),
         ReportColumn("relative", "share", "b / a - 1", rank=2),
         ReportColumn("p_value", "p", "Welch's test", rank=2),
-        ReportColumn("adjusted_p_value", "p", "p-value adjusted over the metrics (Benjamini-Hochberg)", rank=1),
+        ReportColumn("adjusted_p", "p", "p-value adjusted over the metrics (Benjamini-Hochberg)", rank=1),
         ReportColumn("detectable", "number", "difference that these users show with a power of 80 %", rank=2),
         ReportColumn("users_needed", "count", "users per group for a power of 80 % at the effect asked for", rank=2),
         ReportColumn("users_a", "count", "users of A", rank=3),
         ReportColumn("users_b", "count", "users of B", rank=3),
-        ReportColumn(
-            "sample_ratio_p_value", "p", "chi-squared test of the split; below 0.001 the split is broken", rank=4
-        ),
+        ReportColumn("sample_ratio_p", "p", "chi-squared test of the split; below 0.001 the split is broken", rank=4),
         ReportColumn("users_in_both", "count", "users in both groups, whom the test takes for different users", rank=4),
     ),
     sql=_compare,

@@ -48,6 +48,7 @@ def report(
     where: Where = None,
     sort: Annotated[str | None, typer.Option(help="Column, or COLUMN:desc for the largest first.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum rows. Default of a table: 50.", min=1)] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns, separated by commas. Default: all.")] = None,
     min_executions: Annotated[int | None, typer.Option(help="Fewest executions, of `queries`.")] = None,
     window_s: Annotated[int | None, typer.Option(help="Seconds from a click to a purchase, of `funnel`.")] = None,
     of: Annotated[str | None, typer.Option(help="Field with the groups of `compare`. Default: retriever_id.")] = None,
@@ -69,6 +70,7 @@ def report(
     Examples: tally report overview --days 7 --by day --plot ctr.png; tally report queries --sort zero_result_rate:desc;
     tally report positions --where metadata.device=ios; tally report compare dense hybrid --days 7
     """
+    from readers.reports import names_of
     from tally.report_output import check_files, write
 
     if name is None:
@@ -83,7 +85,7 @@ def report(
     parameters |= _positional(name, values or [])
     most = SHOWN_ROWS if limit is None and chosen == "table" else limit
     request = _request(name, namespace or settings.namespace, begin, end, where, sort)
-    found, others = _run(settings, request._replace(parameters=parameters, limit=most))
+    found, others = _run(settings, request._replace(parameters=parameters, limit=most, columns=names_of(columns)))
     if plot:
         _draw(found, plot, min_support)
     if chosen == "table":
@@ -177,7 +179,8 @@ def _print(found: "ReportResult", others: dict[str, int]) -> None:
             say("namespaces with events: " + ", ".join(f"{name} ({count:,})" for name, count in others.items()))
         return
     columns = found.report.columns
-    keep = [column.name for column in sorted(columns, key=lambda column: column.rank)]
+    sorted_by = request.sort.partition(":")[0]
+    keep = [each.name for each in sorted(columns, key=lambda each: -1 if each.name == sorted_by else each.rank)]
     right = [number for number, column in enumerate(columns) if column.unit not in ("text", "texts", "time")]
     names = [column.name for column in columns]
     question = found.report.question
@@ -185,7 +188,7 @@ def _print(found: "ReportResult", others: dict[str, int]) -> None:
     for row in cells(found):
         shown.add_row(*row)
     out.print(shown)
-    for note in found.report.notes(found.records()):
+    for note in found.notes:
         say(note)
     if found.is_truncated:
         say(f"only the first {len(found.rows):,} rows are shown: see --limit, --sort and --output")

@@ -1,0 +1,1 @@
+"""Analytics against truth: simulated worlds whose expected metrics are known."""
