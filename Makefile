@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -77,6 +77,10 @@ RUNS ?= 100
 SEED ?= 1
 chaos: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.chaos --runs $(RUNS) --seed $(SEED) $(ARGS)
+
+## make analytics              reports of simulated worlds against their truth, and simulated experiments (ARGS=--help)
+analytics: $(VENV)/.dev
+	@$(BIN)/python -P -m tests.analytics $(ARGS)
 
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev

@@ -158,6 +158,8 @@ class Expectations(NamedTuple):
     """Probability of an add_to_cart."""
     purchase: Floats
     """Probability of a purchase with the `execution_id`."""
+    any_purchase: Floats
+    """Probability of a purchase of a result, with or without the `execution_id`."""
     reward: Floats
 
 
@@ -175,6 +177,7 @@ def expectations_of(cells: Cells) -> Expectations:
         ndcg=expected_ndcg(clicked),
         cart=1 - np.prod(1 - cart, axis=-1),
         purchase=1 - np.prod(1 - cart * RECORDED_PURCHASE, axis=-1),
+        any_purchase=1 - np.prod(1 - cart * PURCHASE_AFTER_CART, axis=-1),
         reward=(clicked * REWARD_OF_GRADE[cells.grade] + cells.skipped * REWARDS["skip"]).sum(axis=-1),
     )
 

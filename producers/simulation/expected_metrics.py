@@ -84,9 +84,12 @@ def median_ms_to_first_click(found: Enumeration, group: Floats | float = 1.0) ->
 
 
 def funnel_of(found: Enumeration) -> Metrics:
-    """Return the shares of executions with results that have a click, an add_to_cart and a purchase."""
+    """Return the shares of executions with results that have a click, an add_to_cart and a purchase.
+
+    Purchases without `execution_id` are included: a report attributes them to the execution of the click.
+    """
     shown = found.runs.all[..., 0] * found.cells.has_results
-    reached = {"click": 1 - found.each.no_click, "add_to_cart": found.each.cart, "purchase": found.each.purchase}
+    reached = {"click": 1 - found.each.no_click, "add_to_cart": found.each.cart, "purchase": found.each.any_purchase}
     return {name: float((shown * share).sum() / shown.sum()) for name, share in reached.items()}
 
 

@@ -27,9 +27,14 @@ _COLUMNS = (
 )
 
 
-async def load(database: ClickHouse, namespace: str, events: Iterable[Interaction], **metadata: Any) -> int:
-    """Insert events, in the order of time, and return their number. `metadata`: further keys of each."""
-    rows, count = _rows(namespace, events, metadata), 0
+async def load(
+    database: ClickHouse, namespace: str, events: Iterable[Interaction], *, first: int = 0, **metadata: Any
+) -> int:
+    """Insert events, in the order of time, and return their number.
+
+    `first`: number of the first event, for its id. `metadata`: further keys of each event.
+    """
+    rows, count = _rows(namespace, enumerate(events, first), metadata), 0
     while batch := list(itertools.islice(rows, ROWS_TOGETHER)):
         body = "\n".join(map(json.dumps, batch)).encode()
         await database._call(partial(_insert, body))
@@ -41,9 +46,11 @@ def _insert(body: bytes, client: Client) -> None:
     client.raw_insert("interactions", _COLUMNS, body, fmt="JSONEachRow")
 
 
-def _rows(namespace: str, events: Iterable[Interaction], metadata: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for number, event in enumerate(events):
-        ms = to_epoch_ms(event.occurred_at or BEGIN) + (0 if event.occurred_at else number * STEP_MS)
+def _rows(
+    namespace: str, events: Iterable[tuple[int, Interaction]], metadata: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    for number, event in events:
+        ms = to_epoch_ms(event.occurred_at or BEGIN) + (0 if event.occurred_at else number % 10**9 * STEP_MS)
         yield {
             **{name: getattr(event, name) for name in _PLAIN},
             "namespace": namespace,
