@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,13 @@ from schemas.analytics.definition import Chart, ReportColumn
 MAX_CATEGORIES = 25
 """Most values of a text that are drawn; the first ones of the report."""
 MAX_SERIES = 8
+MAX_BARS = 40
+"""Most points of a trend whose intervals are drawn as bars besides the band."""
+MAX_DIFFERENCE = 1.0
+"""Largest difference on the axis, as a share of A: a rare metric's interval would flatten the others."""
 MAX_LABEL = 40
+_SVG: Any = {"svg.hashsalt": "tally", "svg.fonttype": "none"}
+"""The same rows give the same file, and texts stay texts."""
 _COLOR, _MUTED = "#3b6ea5", "#666666"
 _WIDTH, _HEIGHT, _CATEGORY_HEIGHT = 9, 4.5, 0.28
 """Sizes of a figure in inches."""
@@ -107,28 +114,50 @@ def _trend(axes: Axes, chart: Chart, points: Sequence[Point]) -> None:
     series: dict[str, list[Point]] = {}
     for point in points:
         series.setdefault(_label(point.row[chart.series]) if chart.series else "", []).append(point)
+    step = _step(points)
     for name in sorted(series, key=lambda name: -sum(point.y for point in series[name]))[:MAX_SERIES]:
-        times, values = [point.x for point in series[name]], [point.y for point in series[name]]
-        axes.plot(times, values, marker="o", markersize=4, label=name, color=None if chart.series else _COLOR)
+        runs = _runs(series[name], step)
+        color: Any = None if chart.series else _COLOR
+        for run in runs:
+            (line,) = axes.plot([p.x for p in run], [p.y for p in run], marker="o", markersize=3, color=color)
+            color = line.get_color()
+            if not chart.series:
+                _add_intervals(axes, run, has_bars=len(points) <= MAX_BARS)
+        axes.plot([], [], marker="o", markersize=3, color=color, label=name)
     if chart.series:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_yscale("log")
-    else:
-        _add_intervals(axes, points)
+    axes.set_xlim(points[0].x - step, points[-1].x + step)
     locator = AutoDateLocator(tz=UTC)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
 
 
-def _add_intervals(axes: Axes, points: Sequence[Point]) -> None:
+def _step(points: Sequence[Point]) -> timedelta:
+    """Return the time between neighbouring points; an hour for a single one."""
+    times = sorted({point.x for point in points})
+    return min((later - earlier for earlier, later in pairwise(times)), default=timedelta(hours=1))
+
+
+def _runs(points: Sequence[Point], step: timedelta) -> list[list[Point]]:
+    """Split points where one is missing, so that no line is drawn through a period without support."""
+    runs = [[points[0]]]
+    for earlier, later in pairwise(points):
+        if later.x - earlier.x > step:
+            runs.append([])
+        runs[-1].append(later)
+    return runs
+
+
+def _add_intervals(axes: Axes, points: Sequence[Point], *, has_bars: bool) -> None:
     times = [point.x for point in points]
     axes.fill_between(times, [point.low for point in points], [point.high for point in points], color=_COLOR, alpha=0.2)
-    axes.errorbar(times, [point.y for point in points], yerr=_errors(points), fmt="none", ecolor=_COLOR, capsize=3)
-    axes.set_ylim(bottom=0)
+    if has_bars or len(points) == 1:
+        axes.errorbar(times, [point.y for point in points], yerr=_errors(points), fmt="none", ecolor=_COLOR, capsize=3)
 
 
 def _errors(points: Sequence[Point]) -> list[list[float]]:
-    return [[point.y - point.low for point in points], [point.high - point.y for point in points]]
+    return [[max(0, point.y - point.low) for point in points], [max(0, point.high - point.y) for point in points]]
 
 
 def _intervals(axes: Axes, _chart: Chart, points: Sequence[Point]) -> None:
@@ -147,6 +176,8 @@ def _differences(axes: Axes, _chart: Chart, points: Sequence[Point]) -> None:
     values = [point.y for point in points]
     axes.errorbar(values, range(len(points)), xerr=_errors(points), fmt="o", color=_COLOR, capsize=3)
     axes.axvline(0, color=_MUTED, linewidth=1)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -MAX_DIFFERENCE), min(high, MAX_DIFFERENCE))
     _name_rows(axes, points)
 
 
@@ -200,7 +231,7 @@ def _describe(axes: Axes, found: ReportResult, chart: Chart) -> None:
 def _save(figure: Figure, path: Path) -> None:
     chosen = path.suffix.lower().removeprefix(".")
     try:
-        with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "tally"}):
+        with warnings.catch_warnings(), matplotlib.rc_context(_SVG):
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(path, dpi=120, format=chosen, metadata={"Date": None} if chosen == "svg" else {})
     except OSError as error:
