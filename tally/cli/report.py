@@ -30,6 +30,8 @@ SHOWN_ROWS = 50
 """Rows of a table, unless --limit says otherwise. Files and JSON have all."""
 CLOCK_AHEAD = timedelta(minutes=1)
 """Time after now that is read by default: a broker's clock may be ahead of this machine's."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Earliest time of an event."""
 
 
 @needs("worker")
@@ -128,10 +130,7 @@ def _range(since: str | None, until: str | None, days: float | None, hours: floa
     begin, end = parse_range(since, until)
     end = end or datetime.now(UTC) + CLOCK_AHEAD
     length = timedelta(days=days) if days is not None else timedelta(hours=24 if hours is None else hours)
-    try:
-        return begin or end - length, end
-    except OverflowError:
-        raise typer.BadParameter("begins before the year 1", param_hint="--days") from None
+    return begin or max(end - length, EPOCH), end
 
 
 def _positional(name: str, values: list[str]) -> dict[str, str]:

@@ -1,0 +1,67 @@
+"""Reports over HTTP: the rows of the command, of the key's namespace alone, bounded."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from schemas.analytics.catalogue import REPORTS
+from tests.http_lab import api_of, with_key
+from tests.lab import Lab, click
+from tests.reports_lab import rows_of
+
+EVERYTHING = {"since": "1970-01-01"}
+
+
+@pytest.fixture
+async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
+    """The API on this test's tables."""
+    async with api_of(with_key(lab.settings), "reader") as client:
+        yield client
+
+
+async def test_the_reports_are_described(api: httpx.AsyncClient) -> None:
+    listed = (await api.get("/v1/reports")).json()["reports"]
+    assert [each["name"] for each in listed] == list(REPORTS)
+    overview = next(each for each in listed if each["name"] == "overview")
+    assert overview["view"] == "report_overview"
+    assert overview["parameters"][0]["choices"] == ["hour", "day", "week", "all"]
+    ctr = next(column for column in overview["columns"] if column["name"] == "ctr")
+    assert (ctr["unit"], ctr["support"], ctr["has_interval"]) == ("share", "with_results", True)
+
+
+async def test_a_report_has_the_rows_of_its_definition(lab: Lab, api: httpx.AsyncClient) -> None:
+    await lab.emit(click("a", interaction_type=["impression"]), click("a"), click("b", "exec-2"))
+    await lab.drain()
+    for name in ("positions", "features", "retrievers", "funnel"):
+        answer = (await api.get(f"/v1/reports/{name}", params=EVERYTHING)).json()
+        assert answer["rows"] == await rows_of(lab, name), name
+        assert (answer["report"], answer["namespace"], answer["truncated"]) == (name, "default", False)
+    chosen = {**EVERYTHING, "filters": '{"feature_id": "a"}', "columns": "feature_id,ctr", "sort": "ctr:desc"}
+    answer = (await api.get("/v1/reports/features", params=chosen)).json()
+    assert [(row["feature_id"], row["ctr"], len(row)) for row in answer["rows"]] == [("a", 1.0, 4)]
+    cut = (await api.get("/v1/reports/features", params={**EVERYTHING, "limit": 1})).json()
+    assert (len(cut["rows"]), cut["truncated"]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "status", "says"),
+    [
+        ("nothing", {}, 404, "'nothing' is not a report"),
+        ("overview", {"by": "minute"}, 422, "'minute' is not a field"),
+        ("overview", {"filters": "{"}, 422, "is not JSON"),
+        ("overview", {"since": "2026-02-02", "until": "2026-02-01"}, 422, "is not later than since"),
+        ("overview", {"since": "soon"}, 422, "since"),
+        ("overview", {"sort": "x"}, 422, "is not a column"),
+        ("overview", {"unknown": "x"}, 422, "unknown"),
+        ("compare", {"a": "x"}, 422, "is needed by the report compare"),
+        ("compare", {"a": "x", "b": "y", "effect": "nan"}, 422, "effect"),
+    ],
+)
+async def test_a_request_that_cannot_be_answered_names_its_parameter(
+    api: httpx.AsyncClient, name: str, query: dict[str, Any], status: int, says: str
+) -> None:
+    answer = await api.get(f"/v1/reports/{name}", params=query)
+    assert answer.status_code == status, answer.text
+    assert says in answer.text
