@@ -18,6 +18,7 @@ from runtime.clickhouse import BoundParameters, ClickHouse
 from schemas.fields import FieldKind
 from schemas.interaction import FIELDS, NO_FEATURE_URI
 from schemas.record import RECORD_FIELDS
+from schemas.sql_text import literal
 from schemas.tables import INTERACTIONS
 
 ROWS_TOGETHER = 512
@@ -91,7 +92,7 @@ def _statement(request: ExportRequest) -> tuple[str, dict[str, Any]]:
 
 
 def _jsonl(columns: Sequence[str]) -> tuple[str, str]:
-    members = ", ',', ".join(f"'{json.dumps(name)}:', {_as_json(name)}" for name in columns)
+    members = ", ',', ".join(f"{literal(json.dumps(name) + ':')}, {_as_json(name)}" for name in columns)
     return f"concat('{{', {members}, '}}')", "TSVRaw"
 
 
@@ -100,7 +101,7 @@ def _as_json(name: str) -> str:
     if name == "deduplicated":
         return "'false'"
     if name == "warning":
-        return f"if(isNull(feature_uri), '{json.dumps(NO_FEATURE_URI)}', 'null')"
+        return f"if(isNull(feature_uri), {literal(json.dumps(NO_FEATURE_URI))}, 'null')"
     if _KINDS[name] == "object":  # stored as written, perhaps with line breaks between its members
         return rf"if(empty({name}), 'null', translate({name}, '\r\n', '  '))"
     return f"ifNull(toJSONString({name}), 'null')"
@@ -122,7 +123,7 @@ def _typed(name: str) -> str:
     if name == "deduplicated":
         return "false"
     if name == "warning":
-        return f"if(isNull(feature_uri), '{NO_FEATURE_URI}', NULL)"
+        return f"if(isNull(feature_uri), {literal(NO_FEATURE_URI)}, NULL)"
     kind = _KINDS[name]
     if kind == "object":
         return f"nullIf({name}, '')"

@@ -15,6 +15,7 @@ from readers.filter_text import read_filter
 from readers.filters import read_filters
 from runtime.deletions import Deletion, Deletions
 from schemas.identity import mint_id
+from schemas.interaction import NO_FEATURE_URI
 from schemas.record import RECORD_FIELDS
 from tests.export_lab import TEXT, Record, export_bytes, insert_many, read_back, request_of
 from tests.http_lab import PATH, api_of, with_key
@@ -162,7 +163,7 @@ async def test_an_export_without_records_has_a_header_and_a_schema(lab: Lab) -> 
 async def test_chosen_columns_come_in_their_order(lab: Lab, output: ExportFormat) -> None:
     await insert_many(lab.database, 3)
     records = await export(lab, output, columns=read_columns("position, warning,feature_id"))
-    warning = "no feature_uri: this interaction cannot take part in learned fusion"
+    warning = NO_FEATURE_URI
     assert [list(record.items()) for record in records] == [
         [("position", n), ("warning", warning), ("feature_id", f"doc-{n}")] for n in range(3)
     ]

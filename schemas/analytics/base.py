@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from schemas.interaction import MAX_TYPES, InteractionType
 from schemas.rewards import DEFAULT_REWARDS, MAX_REWARD
+from schemas.sql_text import literal
 from schemas.tables import INTERACTIONS
 
 EventCondition = str
@@ -33,11 +34,6 @@ _IS_IMPRESSION = "has(interaction_type, 'impression')"
 _IS_CLICK = "has(interaction_type, 'click')"
 _IS_REACTION = f"notEmpty(arrayFilter(x -> x NOT IN ('impression', {str(EXECUTION_TYPES)[1:-1]}), interaction_type))"
 _IS_MORE = "notEmpty(arrayFilter(x -> x != 'impression', interaction_type))"
-
-
-def literal(text: str) -> str:
-    """Return a text as a SQL literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def reward_of(rewards: Mapping[InteractionType, float], most: float = MAX_REWARD) -> str:

@@ -8,10 +8,11 @@ split is checked by a chi-squared test of the numbers of users (sample-ratio mis
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.analytics.base import executions, literal
+from schemas.analytics.base import executions
 from schemas.analytics.definition import Chart, Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import Z, rounded
 from schemas.analytics.metrics import COUNTED, EXECUTION_METRICS
+from schemas.sql_text import literal
 
 UNIT = "coalesce(nullIf(user_id, ''), nullIf(session_id, ''), execution_id)"
 """Unit of a comparison: the user, else the session, else the execution."""

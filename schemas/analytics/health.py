@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.analytics.base import EXECUTION_TYPES, RANGE, executions, literal, per_result
+from schemas.analytics.base import EXECUTION_TYPES, RANGE, executions, per_result
 from schemas.analytics.definition import Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import share
+from schemas.sql_text import literal
 from schemas.tables import INTERACTIONS, OUTCOMES
 
 EXAMPLES = 3
