@@ -30,6 +30,11 @@ def usage(pid: int) -> Usage:
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, peak_kib * 1024)
 
 
+def reset_peak(pid: int) -> None:
+    """Set the peak memory of a process to what it uses now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 class Meter:
     """Meter of named groups of processes."""
 

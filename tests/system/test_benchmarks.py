@@ -11,6 +11,7 @@ from benchmarks import environments, throughput
 from benchmarks.throughput import SystemRun, Turn
 from deploy.embedded import jars
 from runtime.process.children import module_command
+from schemas.analytics.catalogue import REPORTS
 
 
 async def test_tally_and_the_naive_loop_are_measured_side_by_side(tmp_path: Path) -> None:
@@ -88,3 +89,24 @@ async def test_lookups_are_measured_however_short_the_time(tmp_path: Path) -> No
     assert [(each["rows"], each["writing_per_s"]) for each in found] == [(1000, 0), (1000, 500), (2000, 0), (2000, 500)]
     assert all(each["calls"] > 0 and each["per_s"] > 0 for each in found)
     assert set(re.findall(r"(\d+) moved", said)) == {"0"}, "the load is on the partitions of its keys"
+
+
+async def test_each_report_is_measured_over_a_day_a_week_and_the_year(tmp_path: Path) -> None:
+    """Every report of the catalogue has its cost, and the table can be pasted into a document."""
+    options = ["--rows", "20000", "--rounds", "1", "--folder", str(tmp_path)]
+    command = module_command("benchmarks.reports", *options)
+    running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said = (await running.communicate())[0].decode()
+    assert running.returncode == 0, said
+    found = json.loads((tmp_path / "reports.json").read_text())
+    assert [(each["range"], each["report"]) for each in found] == [
+        (name, report) for name in ("day", "week", "year") for report in REPORTS
+    ]
+    assert [each["error"] for each in found] == [""] * len(found)
+    assert all(each["ms"]["p50"] > 0 and each["ratio"] > 0 and each["peak_bytes"] > 0 for each in found)
+    read = {(each["range"], each["report"]): each["rows_read"] for each in found}
+    assert read["year", "types"] == 20_000 > read["day", "types"] > 0
+    head, rule, *lines = said.splitlines()
+    assert head.startswith("| report | range | runs | p50 ms | p99 ms | of count |")
+    assert {line.count("|") for line in (head, rule, *lines)} == {11}
+    assert len(lines) == len(found)
