@@ -19,6 +19,9 @@ MAX_CELL = 60
 """Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
 
 
+_TEXTS = ("text", "texts", "time")
+
+
 def check_files(output: Path | None, plot: Path | None) -> None:
     """Check file names before the report is made. Raises TallyError."""
     if plot and plot.suffix.lower() not in CHART_SUFFIXES:
@@ -29,9 +32,13 @@ def check_files(output: Path | None, plot: Path | None) -> None:
 
 
 def title(found: ReportResult) -> str:
-    """Return the question, with namespace and range."""
-    since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (found.request.since, found.request.until))
-    return f"{found.report.question} ({found.request.namespace}, {since} to {until} UTC)"
+    """Return the question, with namespace, range and required parameters."""
+    request = found.request
+    since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (request.since, request.until))
+    required = [
+        f"{name} {request.parameters[name]}" for name, default in found.report.defaults().items() if default is None
+    ]
+    return f"{found.report.question} ({', '.join([*required, request.namespace, f'{since} to {until} UTC'])})"
 
 
 def headings(found: ReportResult) -> list[str]:
@@ -39,8 +46,20 @@ def headings(found: ReportResult) -> list[str]:
     return [column.name for column in found.report.columns]
 
 
+def by_importance(found: ReportResult) -> list[str]:
+    """Return the names of the columns; the last ones are the first that a narrow table leaves out."""
+    by = found.request.sort.partition(":")[0]
+    ordered = sorted(found.report.columns, key=lambda column: 0 if by in with_ends(column) else column.rank)
+    return [column.name for column in ordered]
+
+
+def numeric(found: ReportResult) -> list[int]:
+    """Return the indexes of the columns of numbers."""
+    return [number for number, column in enumerate(found.report.columns) if column.unit not in _TEXTS]
+
+
 def cells(found: ReportResult) -> Iterator[list[str]]:
-    """Yield the cells of each row; a rate has its interval behind it."""
+    """Yield the cells of each row; a rate is followed by its interval."""
     for record in found.records():
         yield [cell(column, record) for column in found.report.columns]
 
