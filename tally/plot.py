@@ -46,7 +46,7 @@ class Point(NamedTuple):
 
 
 def draw(found: ReportResult, path: Path, *, min_support: int) -> str:
-    """Write a chart as PNG or SVG by the suffix of `path`; return a note about rows that are not drawn, or ''.
+    """Write a chart as PNG or SVG by the suffix of `path`; return a note about it.
 
     A row with fewer than `min_support` observations is not drawn. Without any row no file is written. Raises TallyError
     when the file cannot be written, and for a report without a chart.
@@ -69,11 +69,8 @@ def draw(found: ReportResult, path: Path, *, min_support: int) -> str:
     _describe(axes, found, chart)
     _save(figure, path)
     omitted = len(found.rows) - len(drawn)
-    return (
-        f"{omitted:,} rows are not drawn: --min-support {min_support}, at most {MAX_CATEGORIES} names"
-        if omitted
-        else ""
-    )
+    note = f"; {omitted:,} rows are not drawn: --min-support {min_support}, at most {MAX_CATEGORIES} names"
+    return f"chart written to {path}" + (note if omitted else "")
 
 
 def _points(found: ReportResult, chart: Chart, min_support: int) -> list[Point]:

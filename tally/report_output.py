@@ -16,6 +16,7 @@ from tally.cli.output import answers
 
 CHART_SUFFIXES = (".png", ".svg")
 _SMALLEST_P = 0.0001
+_TEXTS = ("text", "texts", "time")
 MAX_CELL = 60
 """Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
 
@@ -30,13 +31,30 @@ def check_files(output: Path | None, plot: Path | None) -> None:
 
 
 def scope(found: ReportResult) -> str:
-    """Return the namespace and the range of a report."""
-    since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (found.request.since, found.request.until))
-    return f"{found.request.namespace}, {since} to {until} UTC; in brackets 95 % intervals"
+    """Return the required parameters, the namespace and the range of a report."""
+    request = found.request
+    since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (request.since, request.until))
+    required = [
+        f"{name} = {request.parameters[name]}" for name, value in found.report.defaults().items() if value is None
+    ]
+    brackets = "; in brackets 95 % intervals" if any(column.has_interval for column in found.report.columns) else ""
+    return f"{', '.join([*required, request.namespace, f'{since} to {until} UTC'])}{brackets}"
+
+
+def by_importance(found: ReportResult) -> list[str]:
+    """Return the names of the columns; the last ones are the first that a narrow table leaves out."""
+    by = found.request.sort.partition(":")[0]
+    ordered = sorted(found.report.columns, key=lambda column: 0 if by in with_ends(column) else column.rank)
+    return [column.name for column in ordered]
+
+
+def numeric(found: ReportResult) -> list[int]:
+    """Return the indexes of the columns of numbers."""
+    return [number for number, column in enumerate(found.report.columns) if column.unit not in _TEXTS]
 
 
 def cells(found: ReportResult) -> Iterator[list[str]]:
-    """Yield the cells of each row; a rate has its interval behind it."""
+    """Yield the cells of each row; a rate is followed by its interval."""
     for record in found.records():
         yield [cell(column, record) for column in found.report.columns]
 

@@ -106,12 +106,16 @@ COMPARE = Report(
         ReportColumn("relative", "share", "b / a - 1", rank=2),
         ReportColumn("p_value", "p", "Welch's test", rank=2),
         ReportColumn("adjusted_p", "p", "p-value adjusted over the metrics (Benjamini-Hochberg)", rank=1),
-        ReportColumn("detectable", "number", "difference that these users show with a power of 80 %", rank=2),
-        ReportColumn("users_needed", "count", "users per group for a power of 80 % at the effect asked for", rank=2),
+        ReportColumn(
+            "detectable", "number", "smallest difference that these users detect with a power of 80 %", rank=2
+        ),
+        ReportColumn(
+            "users_needed", "count", "users per group for a power of 80 % at the relative difference `effect`", rank=2
+        ),
         ReportColumn("users_a", "count", "users of A", rank=3),
         ReportColumn("users_b", "count", "users of B", rank=3),
         ReportColumn("sample_ratio_p", "p", "chi-squared test of the split; below 0.001 the split is broken", rank=4),
-        ReportColumn("users_in_both", "count", "users in both groups, whom the test takes for different users", rank=4),
+        ReportColumn("users_in_both", "count", "users in both groups; the test counts each as two users", rank=4),
     ),
     sql=_compare,
     order="number",
@@ -120,8 +124,10 @@ COMPARE = Report(
         ReportParameter("a", "String", None, "group A: a retriever_id"),
         ReportParameter("b", "String", None, "group B"),
         ReportParameter("of", "String", "retriever_id", "field that names the groups, such as metadata.variant"),
-        ReportParameter("share_b", "Float64", 0.5, "share of users that B should have", at_least=0.001, at_most=0.999),
-        ReportParameter("effect", "Float64", 0.05, "relative effect that users_needed is for", at_least=0.0001),
+        ReportParameter("share_b", "Float64", 0.5, "expected share of users in B", at_least=0.001, at_most=0.999),
+        ReportParameter(
+            "effect", "Float64", 0.05, "relative difference that users_needed is computed for", at_least=0.0001
+        ),
     ),
     groups_by="of",
     notes=_notes,

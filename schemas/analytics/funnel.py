@@ -75,14 +75,14 @@ FUNNEL = Report(
         ReportColumn("before", "count", "executions with the steps before it", rank=3),
         ReportColumn("share_of_previous", "share", "executions / before", "before", has_interval=True, rank=1),
         ReportColumn("share_of_first", "share", "executions / those of the first step", rank=2),
-        ReportColumn("any_order", "count", "executions with this step, whatever came before", rank=3),
+        ReportColumn("any_order", "count", "executions with this step, with or without the steps before it", rank=3),
     ),
     sql=_funnel,
     order="step",
     chart=Chart("bars", "name", "executions", "Executions by step"),
     parameters=(
         ReportParameter(
-            "window_s", "UInt32", 86_400, "most seconds from a click to the purchase attributed to it", at_least=1
+            "window_s", "UInt32", 86_400, "maximum seconds from a click to the purchase attributed to it", at_least=1
         ),
     ),
 )

@@ -51,7 +51,7 @@ CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck(
         "clock_ahead",
         0.001,
-        f"occurred_at is over {CLOCK_SKEW_MS // 1000} s later than the append time",
+        f"occurred_at is more than {CLOCK_SKEW_MS // 1000} s later than the append time",
         "correct the sender's clock, or omit occurred_at for live events",
     ),
     HealthCheck(
@@ -70,7 +70,7 @@ CHECKS: tuple[HealthCheck, ...] = (
     HealthCheck(
         "bots",
         0.005,
-        "a user has more executions within an hour than a person",
+        "a user has more executions within an hour than `bot_executions`",
         "exclude the user: --where, or a filter in the sender",
     ),
 )
@@ -195,16 +195,16 @@ HEALTH = Report(
         ReportColumn("status", "text", "fails if the share is larger than allowed", rank=0),
         ReportColumn("check", "text", "name of the check", rank=0),
         ReportColumn("faults", "count", "events, results, executions, users or hours with the fault", rank=0),
-        ReportColumn("of", "count", "how many were checked", rank=1),
+        ReportColumn("of", "count", "events, results, executions, users or hours that were checked", rank=1),
         ReportColumn("share", "share", "faults / of", "of", rank=0),
         ReportColumn("allowed", "share", "largest share that passes", rank=3),
         ReportColumn("rule", "text", "fault that is counted", rank=2),
-        ReportColumn("remedy", "text", "what to do", rank=2),
-        ReportColumn("examples", "texts", f"at most {EXAMPLES}: ids of events, executions or users, or hours", rank=1),
+        ReportColumn("remedy", "text", "action that removes the fault", rank=1),
+        ReportColumn("examples", "texts", f"at most {EXAMPLES}: ids of events, executions or users, or hours", rank=2),
     ),
     sql=_health,
     order="status, share DESC, check",
     parameters=(
-        ReportParameter("bot_executions", "UInt32", 100, "most executions of a person within an hour", at_least=1),
+        ReportParameter("bot_executions", "UInt32", 100, "maximum executions of a person within an hour", at_least=1),
     ),
 )

@@ -42,22 +42,50 @@ class SearchMetric(NamedTuple):
 
 
 EXECUTION_METRICS: tuple[SearchMetric, ...] = (
-    SearchMetric("ctr", "share", "clicks > 0", WITH_RESULTS, "with_results", "executions with a click", rank=1),
     SearchMetric(
-        "mrr", "mean", "reciprocal_rank", WITH_RESULTS, "with_results", "1 / rank of the highest click", rank=1, most=1
+        "ctr", "share", "clicks > 0", WITH_RESULTS, "with_results", "share of executions with a click", rank=1
     ),
-    SearchMetric("abandonment", "share", "abandoned", WITH_RESULTS, "with_results", "executions with impressions only"),
-    SearchMetric("zero_result_rate", "share", "zero_results", COUNTED, "executions", "executions that found nothing"),
-    SearchMetric("refinement_rate", "share", "refined", COUNTED, "executions", "executions that were refined"),
-    SearchMetric("conversion", "share", "purchased", WITH_RESULTS, "with_results", "executions with a purchase"),
-    SearchMetric("reward", "mean", "reward", COUNTED, "executions", "reward per execution", rank=3),
     SearchMetric(
-        "mean_clicks", "mean", "clicks", WITH_RESULTS, "with_results", "results clicked per execution", rank=3, most=inf
+        "mrr",
+        "mean",
+        "reciprocal_rank",
+        WITH_RESULTS,
+        "with_results",
+        "mean of 1 / (highest clicked position + 1)",
+        rank=1,
+        most=1,
     ),
-    SearchMetric("ndcg", "mean", "ndcg", WITH_RESULTS, "with_results", "nDCG@10 of clicks", rank=3, most=1),
+    SearchMetric(
+        "abandonment", "share", "abandoned", WITH_RESULTS, "with_results", "share of executions with impressions only"
+    ),
+    SearchMetric(
+        "zero_result_rate", "share", "zero_results", COUNTED, "executions", "share of executions that found nothing"
+    ),
+    SearchMetric("refinement_rate", "share", "refined", COUNTED, "executions", "share of executions that were refined"),
+    SearchMetric(
+        "conversion", "share", "purchased", WITH_RESULTS, "with_results", "share of executions with a purchase"
+    ),
+    SearchMetric("reward", "mean", "reward", COUNTED, "executions", "mean reward per execution", rank=3),
+    SearchMetric(
+        "mean_clicks",
+        "mean",
+        "clicks",
+        WITH_RESULTS,
+        "with_results",
+        "mean number of results clicked",
+        rank=3,
+        most=inf,
+    ),
+    SearchMetric("ndcg", "mean", "ndcg", WITH_RESULTS, "with_results", "mean nDCG@10 of clicks", rank=3, most=1),
 )
 TIME_TO_CLICK = SearchMetric(
-    "ms_to_click", "median", "ms_to_first_click", "clicks > 0", "with_clicks", "median from impression to click", rank=3
+    "ms_to_click",
+    "median",
+    "ms_to_first_click",
+    "clicks > 0",
+    "with_clicks",
+    "median time from the impressions to the first click",
+    rank=3,
 )
 EXECUTION_COUNTS: tuple[Count, ...] = (
     Count(
@@ -74,11 +102,20 @@ EXECUTION_COUNTS: tuple[Count, ...] = (
 )
 
 RESULT_METRICS: tuple[SearchMetric, ...] = (
-    SearchMetric("ctr", "share", "clicked", "shown", "impressions", "impressions that were clicked", rank=0),
-    SearchMetric("conversion", "share", "purchased", "shown", "impressions", "impressions that were purchased"),
-    SearchMetric("reward", "mean", "reward", "shown", "impressions", "reward per impression"),
+    SearchMetric("ctr", "share", "clicked", "shown", "impressions", "share of impressions that were clicked", rank=0),
     SearchMetric(
-        "mean_position", "mean", "position", "shown", "impressions", "position of the impressions", rank=3, most=inf
+        "conversion", "share", "purchased", "shown", "impressions", "share of impressions that were purchased"
+    ),
+    SearchMetric("reward", "mean", "reward", "shown", "impressions", "mean reward per impression"),
+    SearchMetric(
+        "mean_position",
+        "mean",
+        "position",
+        "shown",
+        "impressions",
+        "mean 0-based position of the impressions",
+        rank=3,
+        most=inf,
     ),
 )
 RESULT_COUNTS: tuple[Count, ...] = (

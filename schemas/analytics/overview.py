@@ -43,7 +43,7 @@ def _overview(chosen: ReportScope) -> str:
 
 OVERVIEW = Report(
     name="overview",
-    question="How is search doing, over time or by a field of the events?",
+    question="How well does search work, over time or by a field of the events?",
     columns=(
         ReportColumn("period", "time", "beginning of the period (UTC), or the value of the field", rank=0),
         *columns(EXECUTION_COUNTS, ALL_METRICS),
@@ -85,7 +85,5 @@ QUERIES = Report(
     sql=_queries,
     order="executions DESC, text",
     chart=Chart("intervals", "text", "ctr", "Click-through rate by query"),
-    parameters=(
-        ReportParameter("min_executions", "UInt32", 10, "fewest executions of a query that is listed", at_least=1),
-    ),
+    parameters=(ReportParameter("min_executions", "UInt32", 10, "minimum executions of a listed query", at_least=1),),
 )

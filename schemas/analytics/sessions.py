@@ -28,7 +28,7 @@ SESSIONS = Report(
         ReportColumn("session", "text", "session_id", rank=0),
         ReportColumn("user_id", "text", "user, if known", rank=3),
         ReportColumn("began_at", "time", "time of the first event", rank=1),
-        ReportColumn("executions", "count", "executions and events without one", rank=1),
+        ReportColumn("executions", "count", "executions; an event without execution_id is one of its own", rank=1),
         ReportColumn(
             "queries", "texts", f"texts in order, repetitions joined, of {MAX_QUERIES} executions at most", rank=2
         ),

@@ -17,7 +17,7 @@ GROUP BY period, type"""
 
 TYPES = Report(
     name="types",
-    question="Which interactions were stored?",
+    question="How many events of each type were stored?",
     columns=(
         ReportColumn("period", "time", "beginning of the period (UTC)", rank=0),
         ReportColumn("type", "text", "interaction type", rank=0),
@@ -31,8 +31,8 @@ TYPES = Report(
 
 _APPENDED = RANGE.replace("event_time", "timestamp")
 _RATES = {
-    "duplicate_rate": ("duplicates", "events that were duplicates"),
-    "rejection_rate": ("rejected", "events that were rejected"),
+    "duplicate_rate": ("duplicates", "share of events that were duplicates"),
+    "rejection_rate": ("rejected", "share of events that were rejected"),
 }
 _RATE_SQL = ", ".join(
     f"{share(hits, 'events')} AS {name}, {low} AS {name}_low, {high} AS {name}_high"

@@ -110,10 +110,7 @@ class WholeWordTable:
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the columns that fit as a table."""
         columns = list(zip(self._columns, *self._rows, strict=True))
-        needed = [
-            max((cell_len(each.plain) if number in self._right else _longest_word(each)) for each in column)
-            for number, column in enumerate(columns)
-        ]
+        needed = [self._needed(number, column) for number, column in enumerate(columns)]
         wanted = [max(cell_len(each.plain) for each in column) for column in columns]
         shown, width = list(range(len(columns))), options.max_width
         least_first = reversed(self._by_importance()) if self._keep else iter(())
@@ -123,6 +120,14 @@ class WholeWordTable:
                 return
             shown.remove(least)
         yield self._table(shown, _shared([needed[each] for each in shown], [wanted[each] for each in shown], room))
+
+    def _needed(self, number: int, column: Sequence[Text]) -> int:
+        """Return the smallest width of a column: a number and its interval stay on one line."""
+        name, *values = column
+        is_whole = number in self._right and bool(self._keep)
+        return max(
+            _longest_word(name), *(cell_len(each.plain) if is_whole else _longest_word(each) for each in values), 1
+        )
 
     def _by_importance(self) -> list[int]:
         names = [column.plain for column in self._columns]

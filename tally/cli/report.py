@@ -51,18 +51,28 @@ def report(
     sort: Annotated[str | None, typer.Option(help="Column, or COLUMN:desc for the largest first.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum rows. Default of a table: 50.", min=1)] = None,
     columns: Annotated[str | None, typer.Option(help="Columns, separated by commas. Default: all.")] = None,
-    min_executions: Annotated[int | None, typer.Option(help="Fewest executions, of `queries`.")] = None,
-    window_s: Annotated[int | None, typer.Option(help="Seconds from a click to a purchase, of `funnel`.")] = None,
+    min_executions: Annotated[
+        int | None, typer.Option(help="Minimum executions of a listed query, of `queries`. Default: 10.")
+    ] = None,
+    window_s: Annotated[
+        int | None, typer.Option(help="Maximum seconds from a click to a purchase, of `funnel`. Default: 86400.")
+    ] = None,
     of: Annotated[str | None, typer.Option(help="Field with the groups of `compare`. Default: retriever_id.")] = None,
-    effect: Annotated[float | None, typer.Option(help="Relative effect that `compare` plans for: 0.05.")] = None,
-    share_b: Annotated[float | None, typer.Option(help="Share of users that B should have: 0.5.")] = None,
-    bot_executions: Annotated[int | None, typer.Option(help="Most executions of a person in an hour.")] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="Relative difference for users_needed of `compare`. Default: 0.05.")
+    ] = None,
+    share_b: Annotated[
+        float | None, typer.Option(help="Expected share of users in B, of `compare`. Default: 0.5.")
+    ] = None,
+    bot_executions: Annotated[
+        int | None, typer.Option(help="Maximum executions of a person in an hour, of `health`. Default: 100.")
+    ] = None,
     output_format: Annotated[
         ReportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else table.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="File to write to, instead of standard output.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Also draw a chart to this .png or .svg file.")] = None,
-    min_support: Annotated[int, typer.Option(help="Fewest observations of a point that is drawn.", min=1)] = 30,
+    min_support: Annotated[int, typer.Option(help="Minimum observations of a drawn point.", min=1)] = 30,
     namespace: Namespace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -169,7 +179,7 @@ def _run(settings: "Settings", request: Any) -> "tuple[ReportResult, dict[str, i
 
 
 def _print(found: "ReportResult", others: dict[str, int]) -> None:
-    from tally.report_output import cells, scope
+    from tally.report_output import by_importance, cells, numeric, scope
 
     request = found.request
     if not found.rows:
@@ -177,13 +187,15 @@ def _print(found: "ReportResult", others: dict[str, int]) -> None:
         if others:
             say("namespaces with events: " + ", ".join(f"{name} ({count:,})" for name, count in others.items()))
         return
-    columns = found.report.columns
-    sorted_by = request.sort.partition(":")[0]
-    keep = [each.name for each in sorted(columns, key=lambda each: -1 if each.name == sorted_by else each.rank)]
-    right = [number for number, column in enumerate(columns) if column.unit not in ("text", "texts", "time")]
-    names = [column.name for column in columns]
-    question = found.report.question
-    shown = table(*names, title=question, caption=scope(found), right=right, keep=keep, elsewhere="--format csv")
+    names = [column.name for column in found.report.columns]
+    shown = table(
+        *names,
+        title=found.report.question,
+        caption=scope(found),
+        right=numeric(found),
+        keep=by_importance(found),
+        elsewhere="--columns, --format csv",
+    )
     for row in cells(found):
         shown.add_row(*row)
     out.print(shown)
@@ -199,5 +211,4 @@ def _draw(found: "ReportResult", path: Path, min_support: int) -> None:
 
     if found.report.chart is None:
         raise TallyError(f"the report {found.report.name} has no chart")
-    undrawn = draw(found, path, min_support=min_support)
-    say(f"chart written to {path}" + (f"; {undrawn}" if undrawn else ""))
+    say(draw(found, path, min_support=min_support))

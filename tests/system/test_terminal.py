@@ -90,6 +90,22 @@ def test_a_report_on_a_narrow_terminal_leaves_out_columns_and_names_them(columns
     assert max(map(len, terminal.output.splitlines())) <= columns
 
 
+INTERVALS = """
+from tally.cli.output import out, table
+
+report = table("day", "ctr", "mrr", keep=("day", "ctr"), right=True)
+report.add_row("2026-11-22", "48.08% (44.85 to 51.32)", "0.3336 (0.3063 to 0.3609)")
+out.print(report)
+"""
+
+
+def test_a_number_and_its_interval_stay_on_one_line() -> None:
+    with Terminal([sys.executable, "-c", INTERVALS], CLEAN | {"TERM": "xterm"}, columns=60, deadline_s=30) as terminal:
+        assert terminal.end() == 0, terminal.output
+    assert "48.08% (44.85 to 51.32) │" in terminal.output
+    assert "left out: mrr" in terminal.output
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Run one stack for the commands of this file."""
