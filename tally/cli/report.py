@@ -33,6 +33,21 @@ CLOCK_AHEAD = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Earliest time of an event."""
 
+MinExecutions = Annotated[
+    int | None, typer.Option(help="Minimum executions of a listed query, of `queries`. Default: 10.")
+]
+Window = Annotated[
+    int | None, typer.Option(help="Maximum seconds from a click to a purchase, of `funnel`. Default: 86400.")
+]
+Of = Annotated[str | None, typer.Option(help="Field with the groups of `compare`. Default: retriever_id.")]
+Effect = Annotated[float | None, typer.Option(help="Relative difference for users_needed of `compare`. Default: 0.05.")]
+ShareB = Annotated[float | None, typer.Option(help="Expected share of users in B, of `compare`. Default: 0.5.")]
+BotExecutions = Annotated[
+    int | None, typer.Option(help="Maximum executions of a person in an hour, of `health`. Default: 100.")
+]
+ColumnNames = Annotated[str | None, typer.Option(help="Columns, separated by commas. Default: all.")]
+SortBy = Annotated[str | None, typer.Option(help="Column, or COLUMN:desc for the largest first.")]
+
 
 @needs("worker")
 def report(
@@ -48,25 +63,15 @@ def report(
     hours: Annotated[float | None, typer.Option(help="The last hours. Default: 24.", min=0.001, max=900_000)] = None,
     by: Annotated[str | None, typer.Option(help="hour, day, week, all; of `overview` also a field.")] = None,
     where: Where = None,
-    sort: Annotated[str | None, typer.Option(help="Column, or COLUMN:desc for the largest first.")] = None,
+    sort: SortBy = None,
     limit: Annotated[int | None, typer.Option(help="Maximum rows. Default of a table: 50.", min=1)] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns, separated by commas. Default: all.")] = None,
-    min_executions: Annotated[
-        int | None, typer.Option(help="Minimum executions of a listed query, of `queries`. Default: 10.")
-    ] = None,
-    window_s: Annotated[
-        int | None, typer.Option(help="Maximum seconds from a click to a purchase, of `funnel`. Default: 86400.")
-    ] = None,
-    of: Annotated[str | None, typer.Option(help="Field with the groups of `compare`. Default: retriever_id.")] = None,
-    effect: Annotated[
-        float | None, typer.Option(help="Relative difference for users_needed of `compare`. Default: 0.05.")
-    ] = None,
-    share_b: Annotated[
-        float | None, typer.Option(help="Expected share of users in B, of `compare`. Default: 0.5.")
-    ] = None,
-    bot_executions: Annotated[
-        int | None, typer.Option(help="Maximum executions of a person in an hour, of `health`. Default: 100.")
-    ] = None,
+    columns: ColumnNames = None,
+    min_executions: MinExecutions = None,
+    window_s: Window = None,
+    of: Of = None,
+    effect: Effect = None,
+    share_b: ShareB = None,
+    bot_executions: BotExecutions = None,
     output_format: Annotated[
         ReportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else table.")
     ] = None,
