@@ -7,10 +7,13 @@ import httpx
 import pytest
 from hypothesis import example, given, settings
 
+from producers.collector.dry_run import DryRunContext, validation_of
 from schemas.dedup import dedup_key
 from schemas.interaction import NO_FEATURE_URI
+from schemas.validator import validate
+from schemas.wire import ValidEvent
 from tests.http_lab import EVENT, PATH, api_of, assert_error, with_key
-from tests.lab import Lab, reading
+from tests.lab import Lab, as_json, reading
 from tests.test_scanner import values
 
 VALIDATE = f"{PATH}/validate"
@@ -169,3 +172,11 @@ async def test_a_dry_run_is_bounded_like_create_and_batch(lab: Lab) -> None:
             assert assert_error(await api.post(VALIDATE, json=body), 422, "ValidationError") == of_batch
         assert int((await api.post(VALIDATE, json=EVENT)).headers["x-ratelimit-limit"]) > 0
         assert_error(await api.post(VALIDATE, json=EVENT, headers={"Authorization": ""}), 401, "UnauthorizedError")
+
+
+@pytest.mark.parametrize(("path", "has_text"), [(("q", "text"), True), (("text",), False), (("q",), False)])
+def test_the_text_of_the_query_is_where_the_setting_says(path: tuple[str, ...], has_text: bool) -> None:
+    event = validate(as_json(query_snapshot={"q": {"text": "shoes"}}))
+    assert isinstance(event, ValidEvent)
+    found = validation_of(0, event, DryRunContext("default", None, True, path), 4)
+    assert ("no_query_text" not in {warning.code for warning in found.warnings}) == has_text

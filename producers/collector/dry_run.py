@@ -27,17 +27,18 @@ from runtime.http.body import ChunkedJsonResponse
 from runtime.http.errors import too_large, unavailable
 from runtime.http.turns import TurnQueue
 from runtime.settings import Settings
+from schemas.analytics.base import QUERY_TEXT_PATH
 from schemas.dedup import dedup_key
 from schemas.event_time import from_epoch_ms, iso_ms
 from schemas.interaction import warning_for
 from schemas.rejection import Rejection
-from schemas.wire import NULL, ValidEvent, partition_key
+from schemas.wire import ValidEvent, partition_key
 
 MESSAGES: dict[WarningCode, str] = {
     "no_execution_id": "no execution_id: the events of one search cannot be joined, and only an Idempotency-Key lets a "
     "repeat be recognized as a duplicate",
     "no_retriever_id": "no retriever_id: reports cannot tell retrievers apart",
-    "no_query_text": "query_snapshot has no text: the event cannot be assigned to a query",
+    "no_query_text": "query_snapshot has no text (TALLY_QUERY_TEXT_PATH): the event cannot be assigned to a query",
     "position_outside_results": "position counts from 0 and is not below result_set_size",
     "future_event_time": "occurred_at is in the future: the record shows the time of acceptance instead",
 }
@@ -50,10 +51,6 @@ class _BatchKey(msgspec.Struct):
     interactions: Raw | UnsetType = UNSET
 
 
-class _QuerySnapshot(msgspec.Struct):
-    text: Raw = NULL
-
-
 class DryRunContext(NamedTuple):
     """Values of a request that decide about its events, besides the events themselves."""
 
@@ -61,6 +58,8 @@ class DryRunContext(NamedTuple):
     idempotency_key: str | None
     deduplicate: bool
     """False for a batch that is exempt from deduplication."""
+    query_path: Sequence[str] = QUERY_TEXT_PATH
+    """Path of the query's text in `query_snapshot`."""
 
 
 class DryRun:
@@ -123,7 +122,7 @@ def validation_of(
         index=index,
         valid=True,
         derived=_derived(found, context, partitions, now_ms),
-        warnings=list(_warnings(found, now_ms)),
+        warnings=list(_warnings(found, context.query_path, now_ms)),
     )
 
 
@@ -155,7 +154,7 @@ def _deduplication(event: AcceptedEvent, context: DryRunContext, token: str | No
     )
 
 
-def _warnings(valid: ValidEvent, now_ms: int) -> Iterator[EventWarning]:
+def _warnings(valid: ValidEvent, query_path: Sequence[str], now_ms: int) -> Iterator[EventWarning]:
     event: Any = valid.event
     if warning := warning_for(event.feature_uri):
         yield EventWarning(code="no_feature_uri", message=warning)
@@ -163,7 +162,7 @@ def _warnings(valid: ValidEvent, now_ms: int) -> Iterator[EventWarning]:
     holds: dict[WarningCode, bool] = {
         "no_execution_id": not event.execution_id,
         "no_retriever_id": not event.retriever_id,
-        "no_query_text": not _has_query_text(event.query_snapshot),
+        "no_query_text": not _has_query_text(event.query_snapshot, query_path),
         "position_outside_results": bool(size) and event.position >= size,
         "future_event_time": _is_future(valid.occurred_ms, now_ms),
     }
@@ -172,11 +171,11 @@ def _warnings(valid: ValidEvent, now_ms: int) -> Iterator[EventWarning]:
             yield EventWarning(code=code, message=MESSAGES[code])
 
 
-def _has_query_text(snapshot: Raw) -> bool:
-    if snapshot == NULL:
-        return False
-    text = json.loads(bytes(msgspec.json.decode(snapshot, type=_QuerySnapshot).text))
-    return isinstance(text, str) and bool(text.strip())
+def _has_query_text(snapshot: Raw, path: Sequence[str]) -> bool:
+    found = json.loads(bytes(snapshot))
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return isinstance(found, str) and bool(found.strip())
 
 
 def _is_future(occurred_ms: int | None, now_ms: int) -> bool:

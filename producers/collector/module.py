@@ -149,7 +149,7 @@ class CollectorModule:
                     settings.http_body_timeout_ms,
                     reservation.take,
                 )
-                context = DryRunContext(caller.namespace, idempotency_key, deduplicate)
+                context = DryRunContext(caller.namespace, idempotency_key, deduplicate, settings.query_path)
                 return await self._dry_run.check(body, context)
 
     def _declare_beacon(self, router: APIRouter, base: AppContext) -> None:
