@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.analytics.base import EXECUTION_TYPES, RANGE, executions, per_result
+from schemas.analytics.base import EXECUTION_TYPES, RANGE, select_executions, select_per_result
 from schemas.analytics.definition import Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import share
 from schemas.sql_text import literal
@@ -94,7 +94,7 @@ def _if(name: str, fault: str, base: str, example: str) -> str:
 
 
 def _events(chosen: ReportScope) -> str:
-    of_result = f"notEmpty(arrayFilter(x -> x NOT IN ({str(EXECUTION_TYPES)[1:-1]}), interaction_type))"
+    of_result = f"notEmpty(arrayFilter(x -> x NOT IN {EXECUTION_TYPES}, interaction_type))"
     shown = "has(interaction_type, 'impression')"
     checks = [
         _if("positions_beyond_result_set", "position >= result_set_size", "result_set_size > 0", "interaction_id"),
@@ -124,7 +124,7 @@ FROM (
 
 
 def _executions(chosen: ReportScope) -> str:
-    rows = executions(chosen.condition, chosen.path, {"has_execution": "ifNull(execution_id, '') != ''"})
+    rows = select_executions(chosen.condition, chosen.path, {"has_execution": "ifNull(execution_id, '') != ''"})
     searches = "results_shown > 0 OR zero_results"
     checks = [
         _if("executions_without_impressions", f"NOT ({searches})", "has_execution", "execution_id"),
@@ -144,11 +144,12 @@ FROM (
     SELECT user_id, max(executions) AS executions
     FROM (
         SELECT user_id, toStartOfHour(event_time, 'UTC') AS hour, count() AS executions
-        FROM ({rows}) WHERE user_id != '' GROUP BY user_id, hour
+        FROM ({rows}) WHERE isNotNull(user_id) GROUP BY user_id, hour
     )
     GROUP BY user_id
 )"""
-    return f"{_of_rows(rows, checks)} UNION ALL {_of_rows(per_result(chosen.condition), [clicks])} UNION ALL {bots}"
+    results = select_per_result(chosen.condition)
+    return f"{_of_rows(rows, checks)} UNION ALL {_of_rows(results, [clicks])} UNION ALL {bots}"
 
 
 def _outcomes() -> str:
