@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from runtime.errors import TallyError
+from tally.cli.destination import Force, Output, destination
 from tally.cli.options import (
     AsJson,
     DataDir,
@@ -19,6 +20,7 @@ from tally.cli.options import (
     parse_range,
 )
 from tally.cli.output import out, say, table
+from tally.output_file import check_target
 
 if TYPE_CHECKING:
     from readers.reports import ReportResult
@@ -75,7 +77,8 @@ def report(
     output_format: Annotated[
         ReportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else table.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write to, instead of standard output.")] = None,
+    output: Output = None,
+    force: Force = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a chart to this .png or .svg file.")] = None,
     min_support: Annotated[int, typer.Option(help="Minimum observations of a drawn point.", min=1)] = 30,
     namespace: Namespace = None,
@@ -88,13 +91,16 @@ def report(
     tally report positions --where metadata.device=ios; tally report compare dense hybrid --days 7
     """
     from readers.reports import names_of
-    from tally.report_output import check_files, write
+    from tally.report_output import check_plot, encoded
 
     if name is None:
         _list(as_json=as_json)
         return
     chosen = _format(output_format, output, as_json=as_json)
-    check_files(output, plot)
+    if output:
+        check_target(output, force=force)
+    if plot:
+        check_plot(plot)
     settings = load_settings(data_dir, "clickhouse")
     begin, end = _range(since, until, days, hours)
     parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
@@ -108,7 +114,8 @@ def report(
     if chosen == "table":
         _print(found, others)
     else:
-        write(found, chosen, output)
+        with destination(output, force=force) as write:
+            write(encoded(found, chosen))
 
 
 def _list(*, as_json: bool) -> None:
