@@ -106,6 +106,7 @@ def _columns(text: str) -> tuple[str, ...]:
 def _exported(settings: "Settings", request: "ExportRequest", output: Path | None, *, force: bool) -> "ExportSummary":
     from tally.answering import queried
     from tally.export import export
+    from tally.export_rows import rows_of_parquet
 
     def report(rows: int | None, size: int) -> None:
         counted = "" if rows is None else f"{rows:,} rows, "
@@ -116,4 +117,7 @@ def _exported(settings: "Settings", request: "ExportRequest", output: Path | Non
             return await export(database, request, settings.export_timeout_ms, write, report)
 
     with err.status("exporting") as progress:
-        return queried(settings, run)
+        summary = queried(settings, run)
+    if request.format == "parquet" and output:
+        summary = summary._replace(rows=rows_of_parquet(output))
+    return summary
