@@ -1,4 +1,4 @@
-"""Texts and encoded rows of a report: table cells with intervals, CSV, JSON and Parquet."""
+"""Texts and files of a report: table cells with intervals, CSV, JSON and Parquet."""
 
 import csv
 import io
@@ -12,6 +12,7 @@ from readers.reports import ReportResult
 from runtime.errors import TallyError
 from schemas.analytics.definition import ReportColumn, with_ends
 from schemas.event_time import iso_ms
+from tally.cli.destination import destination
 from tally.output_file import check_target
 
 CHART_SUFFIXES = (".png", ".svg")
@@ -21,11 +22,14 @@ MAX_CELL = 60
 """Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
 
 
-def check_plot(path: Path) -> None:
-    """Check the name of a chart's file before the report is made. Raises TallyError."""
-    if path.suffix.lower() not in CHART_SUFFIXES:
-        raise TallyError(f"--plot {path}: name the file {' or '.join(CHART_SUFFIXES)}")
-    check_target(path, force=True)
+def check_files(output: Path | None, plot: Path | None, *, force: bool) -> None:
+    """Check file names before the report is made; a chart replaces its file. Raises TallyError."""
+    if plot and plot.suffix.lower() not in CHART_SUFFIXES:
+        raise TallyError(f"--plot {plot}: name the file {' or '.join(CHART_SUFFIXES)}")
+    if output:
+        check_target(output, force=force)
+    if plot:
+        check_target(plot, force=True)
 
 
 def scope(found: ReportResult) -> str:
@@ -96,9 +100,12 @@ def _number(column: ReportColumn, value: float) -> str:
             return f"{value:,.0f}"
 
 
-def encoded(found: ReportResult, chosen: Literal["csv", "json", "parquet"]) -> bytes:
-    """Return all columns in a format."""
-    return _ENCODED[chosen](found)
+def write(
+    found: ReportResult, chosen: Literal["csv", "json", "parquet"], output: Path | None, *, force: bool = False
+) -> None:
+    """Write all columns to a file, or to standard output. Raises TallyError when they cannot be written."""
+    with destination(output, force=force) as write_piece:
+        write_piece(_ENCODED[chosen](found))
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from readers.reports import ReportResult
 from schemas.analytics.catalogue import REPORTS
 from schemas.interaction import Interaction
 from tally.plot import draw
-from tally.report_output import MAX_CELL, cells, encoded
+from tally.report_output import MAX_CELL, cells, write
 from tests.lab import Lab, click
 from tests.reports_lab import BEGIN, END, made, only
 
@@ -50,7 +50,7 @@ def check_formats(found: ReportResult, folder: Path) -> None:
     assert len(list(cells(found))) == len(found.rows)
     json.dumps(found.rows, default=str, allow_nan=False)
     for kind in ("csv", "json", "parquet"):
-        (folder / f"report.{kind}").write_bytes(encoded(found, kind))
+        write(found, kind, folder / f"report.{kind}")
     rows = [json.loads(json.dumps(record, default=str)) for record in found.records()]
     as_json = json.loads((folder / "report.json").read_text())
     as_csv = list(csv.DictReader(io.StringIO((folder / "report.csv").read_bytes().decode(), newline="")))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from runtime.errors import TallyError
-from tally.cli.destination import Force, Output, destination
+from tally.cli.destination import Force, Output
 from tally.cli.options import (
     AsJson,
     DataDir,
@@ -20,7 +20,6 @@ from tally.cli.options import (
     parse_range,
 )
 from tally.cli.output import out, say, table
-from tally.output_file import check_target
 
 if TYPE_CHECKING:
     from readers.reports import ReportResult
@@ -91,16 +90,13 @@ def report(
     tally report positions --where metadata.device=ios; tally report compare dense hybrid --days 7
     """
     from readers.reports import names_of
-    from tally.report_output import check_plot, encoded
+    from tally.report_output import check_files, write
 
     if name is None:
         _list(as_json=as_json)
         return
     chosen = _format(output_format, output, as_json=as_json)
-    if output:
-        check_target(output, force=force)
-    if plot:
-        check_plot(plot)
+    check_files(output, plot, force=force)
     settings = load_settings(data_dir, "clickhouse")
     begin, end = _range(since, until, days, hours)
     parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
@@ -114,8 +110,7 @@ def report(
     if chosen == "table":
         _print(found, others)
     else:
-        with destination(output, force=force) as write:
-            write(encoded(found, chosen))
+        write(found, chosen, output, force=force)
 
 
 def _list(*, as_json: bool) -> None:
