@@ -13,6 +13,7 @@ from readers.outcomes import OutcomePage, OutcomeQuery
 from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from readers.report_request import ReportList, ReportQuery, ReportResponse, described_reports
+from readers.tracking_health import measuring
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import Answer
@@ -40,13 +41,15 @@ class ReaderModule:
 
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
-        """Follow the progress of the consumers until the block ends."""
+        """Follow the progress of the consumers, and measure the health of the tracking, until the block ends."""
         progress = ConsumerProgress(base.settings)
         self._reader = Reader(base.settings, stores, progress)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
                 await stack.enter_async_context(progress.following())
+            if base.settings.health_every_ms:
+                await stack.enter_async_context(measuring(base.settings, base.redis))
             yield {
                 "clickhouse": Check(partial(check_schema, base.settings, stores.monitoring)),
                 "progress": Check(progress.check, needed=False),

@@ -79,7 +79,7 @@ async def run_report(settings: Settings, database: ClickHouse, request: ReportRe
     report = _with_columns(_report(request.name), request.columns)
     sql, values, rows = _statement(settings, report, request)
     try:
-        found = await database.rows(sql, values, limits=_limits(settings))
+        found = await database.rows(sql, values, limits=report_limits(settings))
     except StatementTimeout:
         raise ReportError("since, until", _slow(settings)) from None
     except Unavailable as error:
@@ -207,7 +207,8 @@ def _order(report: Report, sort: str) -> str:
     return f"{column} {direction or 'asc'} NULLS LAST, {report.order}"
 
 
-def _limits(settings: Settings) -> dict[str, Any]:
+def report_limits(settings: Settings) -> dict[str, Any]:
+    """Return the ClickHouse settings that bound a report."""
     timeout_ms = min(settings.report_timeout_ms, max(1_000, settings.query_timeout_ms - 1_000))
     spilled = settings.report_memory_bytes // _SPILLED_SHARE
     return {

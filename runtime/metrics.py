@@ -60,6 +60,13 @@ STUCK_OFFSET = Gauge(
     ["topic", "partition"],
 )
 
+# The tracking, measured by one reader at a time.
+TRACKING_FAULT_EXCESS = Gauge(
+    "tally_tracking_fault_excess",
+    "Share of faults in the tracking of the last hour, divided by the share that the check allows: it fails above 1.",
+    ["namespace", "check"],
+)
+
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records processed, by outcome.", ["outcome"])
 LAST_EVENT = Gauge(

@@ -36,6 +36,7 @@ def with_key(settings: Settings, **overrides: Any) -> Settings:
         "rate_limit_per_s": 0,
         "keys_refresh_ms": 50,
         "redis_patience_ms": 5_000,
+        "health_every_ms": 0,
     }
     return settings.model_copy(update=own | overrides)
 

@@ -24,6 +24,7 @@ _ROWS = {
         "tally_partition_",
         "tally_worker_events",
         "tally_worker_freshness",
+        "tally_tracking_",
         "tally_http_events_",
     ),
     "Workers": ("tally_worker_", "tally_retries"),
@@ -31,7 +32,13 @@ _ROWS = {
     "Versions": ("tally_build",),
 }
 """Rows by title, with the prefixes of their metrics. A metric is in the first row with a matching prefix."""
-_SEEN_BY_EACH = {metrics.LAG, metrics.LAG_SECONDS, metrics.STUCK_SECONDS, metrics.STUCK_OFFSET}
+_SEEN_BY_EACH = {
+    metrics.LAG,
+    metrics.LAG_SECONDS,
+    metrics.STUCK_SECONDS,
+    metrics.STUCK_OFFSET,
+    metrics.TRACKING_FAULT_EXCESS,
+}
 """Metrics that every reader exports with the same value: they are combined by max, not sum."""
 
 

@@ -19,6 +19,9 @@ class ReportSettings(BaseSettings):
     """Maximum rows of a report. Further ones are left out, and the answer says so."""
     reports_in_flight: int = Field(4, ge=1)
     """Maximum reports in flight in one API process. Further ones are answered 503."""
+    health_every_ms: int = Field(300_000, ge=0, le=86_400_000)
+    """Milliseconds between two measurements of the metric tally_tracking_fault_excess, by one reader at a time. 0: no
+    reader measures it."""
 
     @property
     def query_path(self) -> tuple[str, ...]:

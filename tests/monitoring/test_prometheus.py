@@ -27,6 +27,7 @@ NOT_HAPPENING = (
     "tally_http_redis_bypassed_total",
     "tally_worker_reject_fuses_tripped",
     "tally_partition_stuck_offset",
+    "tally_tracking_fault_excess",
 )
 """Counted by label, and not at all until they happen."""
 
