@@ -152,8 +152,9 @@ async def test_the_rows_before_an_error_are_a_result_without_it(settings: Settin
         assert (arrived, raised.value.code) == (rows, 395)
 
 
-async def test_a_row_that_quotes_an_error_is_data(settings: Settings) -> None:
-    body = b'"%b"\n' % ERROR
+@pytest.mark.parametrize("row", [b'"%b"\n', b"says %b\n"])
+async def test_a_row_that_quotes_an_error_is_data(settings: Settings, row: bytes) -> None:
+    body = row % ERROR
     response = CHUNKED % b"" + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     async with server_of(settings, response) as database:
         assert await result(database, "SELECT 1 FORMAT CSV") == body
