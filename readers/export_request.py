@@ -10,12 +10,10 @@ from pydantic import BaseModel, Field
 from readers.export import ExportRequest, exported
 from readers.export_format import MEDIA_TYPES, ExportFormat
 from readers.export_options import read_columns
-from readers.filter_fields import FilterError
-from readers.filter_text import read_filter_json
+from readers.filter_errors import read_filter_parameter, refused_pattern
 from readers.outcomes import Time
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout
-from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
 from runtime.http.errors import invalid, problem, unavailable
 from runtime.http.streaming import StreamedResponse
 from runtime.settings import Settings
@@ -54,15 +52,12 @@ class Exports:
         """Return the response with an export. Raises ApiError, also when the response is sent."""
         if query.since is not None and query.until is not None and query.since >= query.until:
             raise invalid([problem("conflict", ["query", "until"], "the range ends before it begins")])
-        try:
-            filters = [] if query.filters is None else [read_filter_json(query.filters)]
-        except FilterError as error:
-            raise invalid([problem("bad_filter", ["query", *error.where], str(error))]) from None
+        group = read_filter_parameter(query.filters)
         try:
             columns = RECORD_FIELDS if query.columns is None else read_columns(query.columns)
         except ValueError as error:
             raise invalid([problem("bad_columns", ["query", "columns"], str(error))]) from None
-        wanted = ExportRequest(namespace, query.since, query.until, filters, query.format, columns)
+        wanted = ExportRequest(namespace, query.since, query.until, [group] if group else [], query.format, columns)
         headers = {
             "content-type": MEDIA_TYPES[query.format],
             "content-disposition": f'attachment; filename="interactions.{query.format}"',
@@ -82,9 +77,6 @@ class Exports:
                 "the export takes longer than TALLY_EXPORT_TIMEOUT_MS: use a shorter time range"
             ) from None
         except StatementRefused as error:
-            if error.code != CLICKHOUSE_BAD_PATTERN:
-                raise
-            message = "a pattern is not a regular expression (RE2)"
-            raise invalid([problem("bad_filter", ["query", "filters"], message)]) from None
+            raise refused_pattern(error, "query") from None
         finally:
             self._running -= 1

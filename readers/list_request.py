@@ -8,12 +8,12 @@ import msgspec
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from readers.filter_errors import refused_pattern
 from readers.filter_fields import FilterError, field_named, is_plain
 from readers.filters import Condition, Filter, read_filters
 from readers.listing import Listing, ListPage, ListPosition, Order, read_cursor, write_cursor
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout
-from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
 from runtime.http.body import ChunkedJsonResponse, read_body, read_model
 from runtime.http.errors import ApiError, invalid, problem, unavailable
 from runtime.http.middleware import ON_COMPLETE
@@ -165,11 +165,7 @@ async def answer_list(
     except StatementTimeout:
         raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: filter by a time or an id") from None
     except StatementRefused as error:
-        if error.code != CLICKHOUSE_BAD_PATTERN:
-            raise
-        raise invalid(
-            [problem("bad_filter", ["body", "filters"], "a pattern is not a regular expression (RE2)")]
-        ) from None
+        raise refused_pattern(error, "body") from None
     records = await turns.run(
         sum(len(row[name]) for row in page.rows for name in OBJECT_FIELDS), lambda: _encoded(page)
     )

@@ -6,8 +6,7 @@ from typing import Any
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from readers.filter_fields import FilterError
-from readers.filter_text import read_filter_json
+from readers.filter_errors import read_filter_parameter
 from readers.outcomes import Time
 from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report
 from runtime.clickhouse import ClickHouse
@@ -153,10 +152,7 @@ class Reports:
 def _request(namespace: str, name: str, query: ReportQuery) -> ReportRequest:
     until = query.until or datetime.now(UTC)
     since = query.since or until - DEFAULT_RANGE
-    try:
-        filters = None if query.filters is None else read_filter_json(query.filters)
-    except FilterError as error:
-        raise invalid([problem("bad_filter", ["query", *error.where], str(error))]) from None
+    filters = read_filter_parameter(query.filters)
     shared = {"since", "until", "filters", "sort", "limit", "columns"}
     parameters = query.model_dump(exclude=shared)
     columns = names_of(query.columns)

@@ -117,8 +117,8 @@ class ClickHouse:
         Unavailable for a result without its end.
         """
         try:
-            async with streamed(self._endpoint, sql, parameters, settings, timeout_s) as pieces:
-                yield pieces
+            async with streamed(self._endpoint, sql, parameters, settings, timeout_s) as result:
+                yield result.pieces
         except ClickHouseError as error:
             raise clickhouse_fault(error) from error
 
@@ -164,39 +164,30 @@ async def connect(
     `lazily`: connect at the first statement, which then raises these errors.
     """
     settings.need("clickhouse")
-    url = parse_url(settings.clickhouse, "TALLY_CLICKHOUSE")
+    cluster = _CLUSTER_SETTINGS if settings.clickhouse_cluster else {}
+    endpoint = endpoint_of(settings, parse_url(settings.clickhouse, "TALLY_CLICKHOUSE"))._replace(settings=cluster)
+    if database:
+        endpoint = endpoint._replace(database=database)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clickhouse")
-    trust = tls_context(settings) if url.scheme == "https" else None
-    sockets = urllib3.PoolManager(maxsize=threads, retries=False, ssl_context=trust)
+    sockets = urllib3.PoolManager(maxsize=threads, retries=False, ssl_context=endpoint.trust)
 
     def open_client() -> Client:
         return clickhouse_connect.get_client(
-            interface=url.scheme or "http",
-            host=url.hostname or "127.0.0.1",
-            port=port_of(url),
-            username=unquote(url.username or "default"),
-            password=unquote(url.password or ""),
-            database=database or settings.database,
+            interface="https" if endpoint.trust else "http",
+            host=endpoint.host,
+            port=endpoint.port,
+            username=endpoint.user,
+            password=endpoint.password,
+            database=endpoint.database,
             connect_timeout=settings.connect_timeout_ms // 1000 or 1,
             send_receive_timeout=settings.query_timeout_ms // 1000,
             autogenerate_session_id=False,  # a session runs its queries one after another
             pool_mgr=sockets,
             compress=False,
             tz_mode="aware",
-            settings=_CLUSTER_SETTINGS if settings.clickhouse_cluster else None,
+            settings=cluster or None,
         )
 
-    endpoint = HttpEndpoint(
-        url.hostname or "127.0.0.1",
-        port_of(url),
-        unquote(url.username or "default"),
-        unquote(url.password or ""),
-        database or settings.database,
-        settings.connect_timeout_ms / 1000,
-        settings.query_timeout_ms / 1000,
-        _CLUSTER_SETTINGS if settings.clickhouse_cluster else {},
-        trust,
-    )
     opened = ClickHouse(open_client, pool, endpoint)
     try:
         if not lazily:
@@ -209,11 +200,27 @@ async def connect(
         sockets.clear()
 
 
+def endpoint_of(settings: Settings, url: SplitResult) -> HttpEndpoint:
+    """Return the endpoint at a URL of ClickHouse, for the configured database and time limits."""
+    return HttpEndpoint(
+        url.hostname or "127.0.0.1",
+        port_of(url),
+        unquote(url.username or "default"),
+        unquote(url.password or ""),
+        settings.database,
+        settings.connect_timeout_ms / 1000,
+        settings.query_timeout_ms / 1000,
+        {},
+        tls_context(settings) if url.scheme == "https" else None,
+    )
+
+
 def parse_url(secret: SecretStr, setting: str) -> SplitResult:
     """Parse a URL of ClickHouse. Raises SettingsError that names the setting, and not the URL."""
     try:
         url = urlsplit(secret.get_secret_value())
         port = url.port
+        (url.hostname or "").encode("idna")
     except ValueError:
         port, url = None, SplitResult("", "", "", "", "")
     if url.scheme not in {"http", "https"} or not url.hostname or port == 0:

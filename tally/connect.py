@@ -4,8 +4,8 @@ import shlex
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from runtime.clickhouse import parse_url, port_of
-from runtime.read_only_sql import analyst_setting
+from runtime.analyst import analyst_url
+from runtime.clickhouse import port_of
 from runtime.settings import Settings, password_of
 from schemas.tables import INTERACTIONS
 
@@ -28,12 +28,10 @@ class Connections:
 
     def __init__(self, settings: Settings, *, api_url: str) -> None:
         """Take the settings, and the address of the embedded stack's API, if it is one. Raises SettingsError."""
-        setting = analyst_setting(settings)
+        setting, self._clickhouse = analyst_url(settings)
         self._settings = settings
         self._api = api_url
         self._has_analyst = setting == "TALLY_ANALYST"
-        chosen = settings.analyst if self._has_analyst else settings.clickhouse
-        self._clickhouse = parse_url(chosen, setting)
         self._redis = urlsplit(settings.redis.get_secret_value())
 
     @property

@@ -13,7 +13,7 @@ from tally.export_rows import counter_of
 
 
 class ExportSummary(NamedTuple):
-    """Size of an export. `rows` is None while a Parquet file is written."""
+    """Size of an export. `rows` is None for Parquet, whose bytes do not show them as they pass."""
 
     rows: int | None
     bytes: int

@@ -1,16 +1,9 @@
 """Counters of the rows of an export, from its bytes as they pass."""
 
+from pathlib import Path
 from typing import Protocol
 
 from readers.export_format import ExportFormat
-from tally.thrift import integer_field
-
-FOOTER_BYTES = 4 * 1024 * 1024
-"""Largest Parquet footer whose rows are counted; it describes some 100 million rows."""
-_MAGIC = b"PAR1"
-_SIZE_BYTES = 4
-_NUM_ROWS = 3
-"""Field of the number of rows in Parquet's FileMetaData."""
 
 
 class RowCounter(Protocol):
@@ -29,7 +22,7 @@ def counter_of(output: ExportFormat) -> RowCounter:
     counters: dict[ExportFormat, type[RowCounter]] = {
         "jsonl": LineCounter,
         "csv": CsvCounter,
-        "parquet": ParquetCounter,
+        "parquet": NoCounter,
     }
     return counters[output]()
 
@@ -70,25 +63,19 @@ class CsvCounter:
         return max(0, self._lines - 1)
 
 
-class ParquetCounter:
-    """Reader of the number of rows in a Parquet file's footer."""
+class NoCounter:
+    """Counter of a format whose rows cannot be counted in its bytes as they pass."""
 
-    def __init__(self) -> None:
-        self._tail = bytearray()
+    rows: int | None = None
 
     def add(self, piece: bytes) -> None:
-        """Keep the end of the bytes so far."""
-        self._tail += piece
-        del self._tail[:-FOOTER_BYTES]
+        """Ignore the next bytes."""
 
-    @property
-    def rows(self) -> int | None:
-        """Rows of the whole file; None before its end, and if its footer is larger than FOOTER_BYTES."""
-        end = len(self._tail) - len(_MAGIC) - _SIZE_BYTES
-        if end < 0 or not self._tail.endswith(_MAGIC):
-            return None
-        begin = end - int.from_bytes(self._tail[end : end + _SIZE_BYTES], "little")
-        try:
-            return integer_field(self._tail, begin, _NUM_ROWS) if begin >= 0 else None
-        except (IndexError, ValueError):  # these bytes in the middle of the file are no footer
-            return None
+
+def rows_of_parquet(path: Path) -> int | None:
+    """Return the number of rows in a Parquet file; None without the package pyarrow (extra `plot`)."""
+    try:
+        from pyarrow import parquet  # noqa: PLC0415  (optional)
+    except ModuleNotFoundError:
+        return None
+    return int(parquet.read_metadata(path).num_rows)

@@ -10,18 +10,25 @@ from typing import BinaryIO
 from runtime.errors import TallyError
 
 
+def check_target(path: Path, *, force: bool) -> None:
+    """Raise TallyError for a file that exists, unless `force`, and for one that cannot be a file in its folder."""
+    if path.exists() and not path.is_file():
+        raise TallyError(f"{path} is not a regular file: write to standard output instead (--output -)")
+    if path.exists() and not force:
+        raise TallyError(f"{path} exists: --force replaces it")
+    if not path.resolve().parent.is_dir():
+        raise TallyError(f"cannot write {path}: there is no folder {path.parent}")
+
+
 @contextmanager
 def complete_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     """Write a file under a temporary name beside its own. At the end of the block it is on disk, under its own name.
 
-    After an error nothing is left. Raises TallyError for a file that exists, unless `force`, and for one that cannot
-    be written.
+    After an error nothing is left. Raises the errors of `check_target`, and TallyError for a file that cannot be
+    written.
     """
+    check_target(path, force=force)
     target = path.resolve()
-    if target.exists() and not target.is_file():
-        raise TallyError(f"{path} is not a regular file: write to standard output instead (--output -)")
-    if target.exists() and not force:
-        raise TallyError(f"{path} exists: --force replaces it")
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("xb") as file:

@@ -12,7 +12,8 @@ from readers.reports import ReportResult
 from runtime.errors import TallyError
 from schemas.analytics.definition import ReportColumn, with_ends
 from schemas.event_time import iso_ms
-from tally.cli.output import answers
+from tally.cli.destination import destination
+from tally.output_file import check_target
 
 CHART_SUFFIXES = (".png", ".svg")
 _SMALLEST_P = 0.0001
@@ -21,13 +22,14 @@ MAX_CELL = 60
 """Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
 
 
-def check_files(output: Path | None, plot: Path | None) -> None:
-    """Check file names before the report is made. Raises TallyError."""
+def check_files(output: Path | None, plot: Path | None, *, force: bool) -> None:
+    """Check file names before the report is made; a chart replaces its file. Raises TallyError."""
     if plot and plot.suffix.lower() not in CHART_SUFFIXES:
         raise TallyError(f"--plot {plot}: name the file {' or '.join(CHART_SUFFIXES)}")
-    for path in filter(None, (output, plot)):
-        if not path.absolute().parent.is_dir():
-            raise TallyError(f"cannot write {path}: there is no folder {path.parent}")
+    if output:
+        check_target(output, force=force)
+    if plot:
+        check_target(plot, force=True)
 
 
 def scope(found: ReportResult) -> str:
@@ -98,16 +100,12 @@ def _number(column: ReportColumn, value: float) -> str:
             return f"{value:,.0f}"
 
 
-def write(found: ReportResult, chosen: Literal["csv", "json", "parquet"], output: Path | None) -> None:
-    """Write all columns to a file, or to standard output. Raises TallyError when the file cannot be written."""
-    content = _WRITTEN[chosen](found)
-    if output is None:
-        answers.write(content.decode())
-        return
-    try:
-        output.write_bytes(content)
-    except OSError as error:
-        raise TallyError(f"cannot write {output}: {error.strerror}") from error
+def write(
+    found: ReportResult, chosen: Literal["csv", "json", "parquet"], output: Path | None, *, force: bool = False
+) -> None:
+    """Write all columns to a file, or to standard output. Raises TallyError when they cannot be written."""
+    with destination(output, force=force) as write_piece:
+        write_piece(_ENCODED[chosen](found))
 
 
 def _plain(value: Any) -> Any:
@@ -149,4 +147,4 @@ def _parquet(found: ReportResult) -> bytes:
     return file.getvalue()
 
 
-_WRITTEN: Mapping[str, Callable[[ReportResult], bytes]] = {"csv": _csv, "json": _json, "parquet": _parquet}
+_ENCODED: Mapping[str, Callable[[ReportResult], bytes]] = {"csv": _csv, "json": _json, "parquet": _parquet}

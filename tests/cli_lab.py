@@ -67,6 +67,11 @@ def _standard_input(text: str) -> Iterator[None]:
             os.close(before)
 
 
+def names_in(folder: Path) -> list[str]:
+    """The files of a folder that are not empty."""
+    return [each.name for each in folder.iterdir() if each.stat().st_size]
+
+
 def is_running(pid: int) -> bool:
     """Whether a process runs; one that ended and was not reaped by its new parent does not count."""
     try:

@@ -102,7 +102,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%b\r\n"
         (b"HTTP/1.1 200 OK\r\n\r\n1\n", "closed before the end"),
         (CHUNKED % b"" + b"2\r\n1\n\r\n", "closed before the end"),
         (b"SSH-2.0-OpenSSH\r\n", "is not HTTP"),
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nproxy", "proxy"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nproxy", "HTTP status 502: proxy"),
     ],
 )
 async def test_a_result_without_its_end_is_an_error(settings: Settings, response: bytes, message: str) -> None:
@@ -129,6 +129,33 @@ async def test_the_mark_of_another_response_is_data(settings: Settings) -> None:
     body = b"\r\n__exception__\r\nother\r\ntext\n5 other\r\n__exception__\r\n"
     head = CHUNKED % b"X-ClickHouse-Exception-Tag: mine\r\n"
     async with server_of(settings, head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)) as database:
+        assert await result(database, "SELECT 1 FORMAT CSV") == body
+
+
+ERROR = b"Code: 395. DB::Exception: at two million (FUNCTION_THROW_IF) (version 25.3.1.1 (official build))"
+
+
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b""], ids=["complete", "broken"])
+@pytest.mark.parametrize("rows", [b"", b"1\n", b"1\n" * TAIL_BYTES])
+async def test_the_rows_before_an_error_are_a_result_without_it(settings: Settings, rows: bytes, end: bytes) -> None:
+    """Servers before 25.11 mark no error; an error without its end is one too."""
+    marked = b"\r\n__exception__\r\nmine\r\n%b\n%d mine\r\n__exception__\r\n" % (ERROR, len(ERROR) + 1)
+    for tag, error in ((b"", ERROR + b"\n"), (b"mine", marked), (b"mine", marked[:-60])):
+        head = CHUNKED % (b"X-ClickHouse-Exception-Tag: %b\r\n" % tag if tag else b"")
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (rows, error) if part)
+        arrived = b""
+        async with server_of(settings, head + body + end) as database:
+            with pytest.raises(StatementRefused, match="at two million") as raised:
+                async with database.stream("SELECT 1", {}, settings={}, timeout_s=LIMIT_S) as pieces:
+                    async for piece in pieces:
+                        arrived += piece
+        assert (arrived, raised.value.code) == (rows, 395)
+
+
+async def test_a_row_that_quotes_an_error_is_data(settings: Settings) -> None:
+    body = b'"%b"\n' % ERROR
+    response = CHUNKED % b"" + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with server_of(settings, response) as database:
         assert await result(database, "SELECT 1 FORMAT CSV") == body
 
 

@@ -53,6 +53,11 @@ async def test_each_question_is_one_command(lab: Lab, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.endswith(f"chart written to {files[1]}\n")
     assert [file.read_bytes()[:4] for file in files] == [b"PAR1", b"<?xm"]
+    refused = await report(lab, "overview", "--output", str(files[0]))
+    assert (refused.returncode, files[0].read_bytes()[:4]) == (1, b"PAR1")
+    assert "--force replaces it" in refused.stderr
+    done = await report(lab, "overview", "--output", str(files[0]), "--format", "csv", "--force")
+    assert (done.returncode, files[0].read_bytes()[:6]) == (0, b"period")
 
 
 async def test_a_table_has_fifty_rows_and_says_how_to_see_more(lab: Lab) -> None:
@@ -97,6 +102,7 @@ async def test_the_reports_are_listed(lab: Lab) -> None:
         (["overview", "--columns", "ctr,nothing"], "columns: 'nothing' is not a column"),
         (["overview", "--plot", "chart.pdf"], "name the file .png or .svg"),
         (["overview", "--plot", "/nowhere/chart.png"], "there is no folder /nowhere"),
+        (["overview", "--output", "/nowhere/report.csv"], "cannot write /nowhere/report.csv: there is no folder"),
         (["overview", "--format", "parquet"], "needs --output FILE"),
         (["overview", "--output", "report.txt"], "name the file .csv, .json or .parquet"),
         (["overview", "--json", "--format", "csv"], "choose --json or --format"),

@@ -222,3 +222,13 @@ async def test_the_views_follow_the_path_of_the_query_text(lab: Lab) -> None:
     found = await only(Lab(moved, lab.database, lab._raw), "queries", "text", min_executions=1)
     assert found == [("red shoes",)]
     assert (await lab.rows("SELECT count() FROM system.tables WHERE comment LIKE 'tally %'"))[0][0] >= len(views())
+
+
+async def test_empty_ids_are_no_user_and_no_session(lab: Lab) -> None:
+    for number in range(2):
+        empty = {"user_id": "", "session_id": "", "query_snapshot": {"text": f"query {number}"}}
+        await lab.emit(click("doc", f"exec-{number}", interaction_type=["impression"], **empty))
+    await lab.drain()
+    names = "executions", "users", "sessions", "refinement_rate"
+    assert await only(lab, "overview", *names, by="all") == [(2, 0, 0, 0.0)]
+    assert await only(lab, "sessions", "session") == []

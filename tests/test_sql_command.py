@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow.parquet
 import pytest
@@ -14,10 +17,14 @@ from pydantic import SecretStr
 from deploy.embedded.stack import Stack
 from runtime.errors import Fatal, SettingsError, StatementRefused, Unavailable
 from runtime.settings import with_user
-from tally.cli.sql import _as_text, _read_rows
-from tests.cli_lab import TALLY, CommandResult, command, environment
+from tally.cli import INTERRUPTED
+from tally.cli.sql import _as_text, _read_row
+from tests.chaos.proxy import proxy_to
+from tests.cli_lab import TALLY, CommandResult, command, environment, names_in
 from tests.clickhouse_lab import front_of
+from tests.lab import at_port
 from tests.terminal import Terminal
+from tests.waiting import eventually_async
 
 Sql = Callable[..., CommandResult]
 
@@ -86,7 +93,7 @@ def test_a_failed_statement_leaves_the_file_unchanged(sql: Sql, tmp_path: Path) 
     path = tmp_path / "numbers.jsonl"
     path.write_text("before")
     late = "SELECT throwIf(number = 3000000, 'too late') FROM numbers(4000000)"
-    done = sql(late, "--output", str(path))
+    done = sql(late, "--output", str(path), "--force")
     assert (done.returncode, path.read_text()) == (StatementRefused.exit_code, "before")
     assert done.stderr.startswith("error: ClickHouse refused the statement: too late")
     assert list(tmp_path.iterdir()) == [path]
@@ -94,6 +101,37 @@ def test_a_failed_statement_leaves_the_file_unchanged(sql: Sql, tmp_path: Path) 
     assert to_a_pipe.returncode == StatementRefused.exit_code
     assert "__exception__" not in to_a_pipe.stdout
     assert to_a_pipe.stdout.endswith("}\n")
+
+
+def test_an_existing_file_is_replaced_only_by_force(sql: Sql, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.csv"
+    path.write_text("before")
+    refused = sql("SELECT 1 AS a", "--output", str(path))
+    assert (refused.returncode, path.read_text()) == (1, "before")
+    assert "--force replaces it" in refused.stderr
+    assert sql("SELECT 1 AS a", "--output", str(path), "--force").returncode == 0
+    assert path.read_text() == '"a"\n1\n'
+    assert sql("SELECT 1 AS a", "--output", "-").stdout == "a\n1\n"
+
+
+async def test_ctrl_c_ends_a_statement_and_leaves_no_file(variables: dict[str, str], tmp_path: Path) -> None:
+    url = SecretStr(variables["TALLY_ANALYST"])
+    async with proxy_to(urlsplit(url.get_secret_value()).port or 0) as proxy:
+        proxy.delay_s = 0.01
+        there = variables | {"TALLY_ANALYST": at_port(url, proxy.port).get_secret_value()}
+        statement = "SELECT number FROM numbers(100000000)"
+        process = await asyncio.create_subprocess_exec(
+            *(TALLY, "sql", statement, "--output", str(tmp_path / "numbers.jsonl")), env=there, stderr=subprocess.PIPE
+        )
+
+        async def has_begun() -> bool:
+            return names_in(tmp_path) != []
+
+        await eventually_async(has_begun)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (INTERRUPTED, b"")
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -132,8 +170,10 @@ def test_the_user_of_tally_clickhouse_reads_only_too(variables: dict[str, str]) 
         (["SELECT 1", "--param", "a-b=1"], 2, "'a-b=1' is not name=value"),
         ([" "], 2, "is empty"),
         (["SELECT 1", "--output", "numbers"], 2, "needs --format, or an ending of .csv"),
-        (["SELECT 1", "--output", "/nowhere/x.csv"], 1, "cannot write /nowhere/x.csv: No such file or directory"),
+        (["SELECT 1", "--output", "/nowhere/x.csv"], 1, "cannot write /nowhere/x.csv: there is no folder /nowhere"),
         (["SELECT 1", "--json", "--format", "csv"], 2, "contradicts --format csv"),
+        (["SELECT 1", "--output", "/dev/null", "--format", "csv"], 1, "/dev/null is not a regular file"),
+        (["SELECT '\udcff'"], 1, "the statement or one of its parameters is not UTF-8"),
         (["SELECT 1 -- " + "x" * 70_000], 1, "more than 65,536 bytes"),
     ],
 )
@@ -152,6 +192,7 @@ def test_credentials_and_addresses_are_named_by_their_setting(variables: dict[st
         (with_user(variables["TALLY_ANALYST"], "analyst", "a-wrong-one"), Fatal, "refused the credentials in"),
         ("http://analyst:secret@127.0.0.1:9", Unavailable, "does not answer: Connection refused"),
         ("ftp://analyst:secret@127.0.0.1", SettingsError, "write http[s]://host:port"),
+        ("http://analyst:secret@a..b:8123", SettingsError, "write http[s]://host:port"),
     ):
         done = command("sql", "SELECT 1", env=variables | {"TALLY_ANALYST": url})
         assert done.returncode == error.exit_code
@@ -190,11 +231,11 @@ Values = st.recursive(
 @given(Values)
 def test_a_shown_value_is_the_value_as_json(value: object) -> None:
     line = json.dumps({"a": value}).encode() + b"\n"
-    ((_, read),) = next(_read_rows([line[:3], line[3:]]))
+    ((_, read),) = _read_row(line)
     shown = json.dumps(read) if type(read) is str else _as_text(read)
     assert json.loads(shown.replace("NULL", "null")) == value
 
 
 def test_numbers_keep_their_digits() -> None:
-    (row,) = _read_rows([b'{"a": 1.50, "a": [12345678901234567890.10]}\n'])
+    row = _read_row(b'{"a": 1.50, "a": [12345678901234567890.10]}')
     assert [_as_text(value) for _, value in row] == ["1.50", "[12345678901234567890.10]"]

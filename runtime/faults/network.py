@@ -1,7 +1,12 @@
 """Causes of failed connections, as the operating system words them."""
 
+import os
+import re
 import ssl
 from collections.abc import Iterator
+
+_ASYNCIO = re.compile(r"\[Errno (\d+)\] Connect call failed")
+"""asyncio's words for a connection that failed, at one or at several addresses."""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -20,4 +25,7 @@ def untrusted(error: BaseException) -> str:
 def network_reason(error: BaseException) -> str:
     """Return the operating system's message for a failed connection; empty when the error has another cause."""
     found = [each for each in _causes(error) if isinstance(each, OSError)]
-    return found[-1].strerror or str(found[-1]) if found else ""
+    if not found:
+        return ""
+    refused = _ASYNCIO.search(str(found[-1]))
+    return os.strerror(int(refused.group(1))) if refused else found[-1].strerror or str(found[-1])

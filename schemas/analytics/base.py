@@ -7,7 +7,7 @@ disagree about a text, such as the retriever, the largest text is taken, so that
 
 from collections.abc import Mapping, Sequence
 
-from schemas.interaction import MAX_TYPES, InteractionType
+from schemas.interaction import InteractionType
 from schemas.rewards import DEFAULT_REWARDS, MAX_REWARD
 from schemas.sql_text import literal
 from schemas.tables import INTERACTIONS
@@ -32,14 +32,14 @@ EXECUTION = "coalesce(nullIf(execution_id, ''), interaction_id)"
 """Execution of an event. An event without one is an execution of its own."""
 _IS_IMPRESSION = "has(interaction_type, 'impression')"
 _IS_CLICK = "has(interaction_type, 'click')"
-_IS_REACTION = f"notEmpty(arrayFilter(x -> x NOT IN ('impression', {str(EXECUTION_TYPES)[1:-1]}), interaction_type))"
+_IS_REACTION = f"notEmpty(arrayFilter(x -> x NOT IN {('impression', *EXECUTION_TYPES)}, interaction_type))"
 _IS_MORE = "notEmpty(arrayFilter(x -> x != 'impression', interaction_type))"
 
 
 def reward_of(rewards: Mapping[InteractionType, float], most: float = MAX_REWARD) -> str:
-    """Return the reward of an event: that of its types together, at most `most` in absolute value."""
+    """Return the reward of an event: the sum of its types' rewards, at most `most` in absolute value."""
     names, values = [*rewards], [float(value) for value in rewards.values()]
-    total = f"arraySum(x -> transform(x, {names}, {values}, 0.), arraySlice(interaction_type, 1, {MAX_TYPES}))"
+    total = f"arraySum(x -> transform(x, {names}, {values}, 0.), interaction_type)"
     return f"greatest(-{most}, least({most}, {total}))"
 
 
@@ -49,7 +49,7 @@ def query_text(path: Sequence[str] = QUERY_TEXT_PATH, column: str = "query_snaps
     return f"trimBoth(replaceRegexpAll(lowerUTF8(normalizeUTF8NFKC({found})), '\\\\s+', ' '))"
 
 
-def per_result(
+def select_per_result(
     condition: EventCondition = EVERYTHING, more: Mapping[str, str] | None = None, within: EventCondition = RANGE
 ) -> str:
     """Select a row for each execution and `feature_id`, those of events about the execution alone included.
@@ -60,12 +60,11 @@ def per_result(
     return f"""
 SELECT
     namespace, {EXECUTION} AS execution, feature_id,
-    max(interactions.retriever_id) AS retriever, max(interactions.query_snapshot) AS snapshot,
-    max(interactions.user_id) AS user, max(interactions.session_id) AS session,
+    max(nullIf(interactions.retriever_id, '')) AS retriever, max(interactions.query_snapshot) AS snapshot,
+    max(nullIf(interactions.user_id, '')) AS user, max(nullIf(interactions.session_id, '')) AS session,
     max({_IS_IMPRESSION}) AS is_shown, max({_IS_CLICK}) AS is_clicked, max({_IS_REACTION}) AS is_reacted_to,
     max({_IS_MORE}) AS is_more,
     max(has(interaction_type, 'purchase')) AS is_purchased,
-    max(has(interaction_type, 'add_to_cart')) AS is_in_cart,
     max(has(interaction_type, 'zero_results')) AS is_empty,
     max(has(interaction_type, 'query_refinement')) AS is_refined,
     if(is_shown, minIf(interactions.position, {_IS_IMPRESSION}), min(interactions.position)) AS place,
@@ -81,7 +80,7 @@ WHERE {within} AND {condition}
 GROUP BY namespace, execution, feature_id"""
 
 
-def results(
+def select_results(
     condition: EventCondition = EVERYTHING, path: Sequence[str] = QUERY_TEXT_PATH, within: EventCondition = RANGE
 ) -> str:
     """Select a row for each result of an execution."""
@@ -93,17 +92,17 @@ SELECT
     is_shown AS shown, is_clicked AS clicked, is_purchased AS purchased, arraySort(types) AS interaction_types,
     reward_sum AS reward,
     if(reacted_at >= shown_at, date_diff('millisecond', shown_at, reacted_at), NULL) AS ms_to_first_interaction
-FROM ({per_result(condition, within=within)})
+FROM ({select_per_result(condition, within=within)})
 WHERE is_shown OR is_reacted_to"""
 
 
-def executions(
+def select_executions(
     condition: EventCondition = EVERYTHING,
     path: Sequence[str] = QUERY_TEXT_PATH,
     more: Mapping[str, str] | None = None,
     within: EventCondition = RANGE,
 ) -> str:
-    """Select a row for each execution. `more`: as in `per_result`."""
+    """Select a row for each execution. `more`: as in `select_per_result`."""
     further = "".join(f", max({name}) AS {name}" for name in (more or {}))
     return f"""
 SELECT
@@ -134,7 +133,7 @@ FROM (
             date_diff('millisecond', first_clicked_at, ended_at) AS dwell_ms,
             max(is_empty) AS zero_results, max(is_purchased) AS purchased, max(is_refined) AS is_refined,
             max(is_more) AS is_more, sum(reward_sum) AS reward{further}
-        FROM ({per_result(condition, more, within)}) AS per_result
+        FROM ({select_per_result(condition, more, within)}) AS per_result
         GROUP BY namespace, execution
     )
     WINDOW following AS (

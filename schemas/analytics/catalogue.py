@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from schemas.analytics.base import EVERYTHING, QUERY_TEXT_PATH, executions, query_text, results
+from schemas.analytics.base import EVERYTHING, QUERY_TEXT_PATH, query_text, select_executions, select_results
 from schemas.analytics.comparison import COMPARE
 from schemas.analytics.definition import Report, ReportScope
 from schemas.analytics.funnel import FUNNEL
@@ -49,10 +49,10 @@ def views(path: Sequence[str] = QUERY_TEXT_PATH) -> Mapping[str, str]:
     chosen = ReportScope(path=tuple(path))
     selects = {
         "events": _events(path),
-        "results": results(path=path),
-        "executions": executions(path=path),
-        "all_results": results(path=path, within=EVERYTHING),
-        "all_executions": executions(path=path, within=EVERYTHING),
+        "results": select_results(path=path),
+        "executions": select_executions(path=path),
+        "all_results": select_results(path=path, within=EVERYTHING),
+        "all_executions": select_executions(path=path, within=EVERYTHING),
         **{report.view: report.sql(chosen) for report in REPORTS.values()},
     }
     return {name: f"CREATE OR REPLACE VIEW {name} AS {select.strip()}" for name, select in selects.items()}

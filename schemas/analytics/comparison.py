@@ -8,13 +8,13 @@ split is checked by a chi-squared test of the numbers of users (sample-ratio mis
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.analytics.base import executions
+from schemas.analytics.base import select_executions
 from schemas.analytics.definition import Chart, Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import Z, rounded
 from schemas.analytics.metrics import COUNTED, EXECUTION_METRICS
 from schemas.sql_text import literal
 
-UNIT = "coalesce(nullIf(user_id, ''), nullIf(session_id, ''), execution_id)"
+UNIT = "coalesce(user_id, session_id, execution_id)"
 """Unit of a comparison: the user, else the session, else the execution."""
 BROKEN_SPLIT_P = 0.001
 """P-value of the split of users below which the split is taken for broken."""
@@ -27,7 +27,7 @@ _UNTESTED = "[0., 1., 0., 1.]", "[0, 0, 1, 1]"
 
 def _per_user(chosen: ReportScope) -> str:
     group = chosen.group or "retriever_id"
-    rows = executions(chosen.condition, chosen.path, {"chosen_group": group})
+    rows = select_executions(chosen.condition, chosen.path, {"chosen_group": group})
     means = ", ".join(
         f"({literal(metric.name)}, {number}, avgOrNullIf(toFloat64({metric.value}), {metric.base}))"
         for number, metric in enumerate(EXECUTION_METRICS)

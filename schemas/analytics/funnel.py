@@ -18,7 +18,7 @@ ARRAY JOIN [(1, ifNull(session_id, '')), (2, ifNull(user_id, '')), (3, {EXECUTIO
 WHERE {RANGE} AND {chosen.condition} AND has(interaction_type, '{kind}') AND same != ''"""
 
 
-def attributed(chosen: ReportScope) -> str:
+def select_attributed(chosen: ReportScope) -> str:
     """Select (id, execution): purchases, with the execution of the click that each is attributed to.
 
     It is the last click on the same document within `window_s` before the purchase, in the same session, else of the
@@ -58,7 +58,7 @@ FROM (
     FROM (
         SELECT [{totals}] AS totals, [{anyhow}] AS anyhow
         FROM (
-            SELECT reached.*, execution IN (SELECT execution FROM ({attributed(chosen)})) AS step_4
+            SELECT reached.*, execution IN (SELECT execution FROM ({select_attributed(chosen)})) AS step_4
             FROM ({reached}) AS reached
         )
     ) ARRAY JOIN arrayEnumerate(totals) AS step

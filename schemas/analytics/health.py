@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.analytics.base import EXECUTION_TYPES, RANGE, executions, per_result
+from schemas.analytics.base import EVERYTHING, EXECUTION_TYPES, RANGE, select_executions, select_per_result
 from schemas.analytics.definition import Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import share
 from schemas.sql_text import literal
@@ -12,6 +12,14 @@ from schemas.tables import INTERACTIONS, OUTCOMES
 EXAMPLES = 3
 CLOCK_SKEW_MS = 60_000
 """Largest time in milliseconds by which an event may be ahead of its append time."""
+MAX_HOURS = 1_000_000
+"""Most hours of a range that are checked for silence."""
+LOOK_BACK_S = 3_600
+"""Seconds before a range within which the impressions of its clicks are looked for."""
+
+_SINCE = "{since:DateTime64(3, 'UTC')}"
+_WITHIN = RANGE.replace(_SINCE, f"{_SINCE} - toIntervalSecond({LOOK_BACK_S})")
+_IS_IN_RANGE = f"event_time >= {_SINCE}"
 
 
 class HealthCheck(NamedTuple):
@@ -94,7 +102,7 @@ def _if(name: str, fault: str, base: str, example: str) -> str:
 
 
 def _events(chosen: ReportScope) -> str:
-    of_result = f"notEmpty(arrayFilter(x -> x NOT IN ({str(EXECUTION_TYPES)[1:-1]}), interaction_type))"
+    of_result = f"notEmpty(arrayFilter(x -> x NOT IN {EXECUTION_TYPES}, interaction_type))"
     shown = "has(interaction_type, 'impression')"
     checks = [
         _if("positions_beyond_result_set", "position >= result_set_size", "result_set_size > 0", "interaction_id"),
@@ -108,29 +116,36 @@ def _events(chosen: ReportScope) -> str:
             "interaction_id",
         ),
     ]
-    rows = f"SELECT * FROM {INTERACTIONS} FINAL WHERE {RANGE} AND {chosen.condition}"
-    hours = f"""
-SELECT ('silent_hours', toUInt64(hours - length(seen)), toUInt64(hours),
-    arrayMap(x -> toString(toDateTime(x * 3600, 'UTC')),
-        arraySlice(arrayFilter(x -> NOT has(seen, x), range(first, first + hours)), 1, {EXAMPLES}))) AS found
+    silent = _one(
+        "silent_hours",
+        "hours - length(seen)",
+        "hours",
+        "arrayMap(x -> toString(toDateTime(x * 3600, 'UTC')), "
+        f"arraySlice(arrayFilter(x -> NOT has(seen, x), range(first, first + hours)), 1, {EXAMPLES}))",
+    )
+    return f"""
+SELECT found
 FROM (
-    SELECT arraySort(groupUniqArray(toUInt32(intDiv(toUnixTimestamp(event_time), 3600)))) AS seen, seen[1] AS first,
-        if(empty(seen), 0, toUInt32(least(1000000, greatest(1 + seen[-1] - first,
-            intDiv(toUnixTimestamp(least(now64(3), {{until:DateTime64(3, 'UTC')}})), 3600) - first)))) AS hours
-    FROM {INTERACTIONS} FINAL
-    WHERE {RANGE} AND {chosen.condition}
+    SELECT
+        arraySort(groupUniqArray(toUInt32(intDiv(toUnixTimestamp(event_time), 3600)))) AS seen, seen[1] AS first,
+        if(empty(seen), 0, toUInt32(least({MAX_HOURS}, greatest(1 + seen[-1] - first,
+            intDiv(toUnixTimestamp(least(now64(3), {{until:DateTime64(3, 'UTC')}})), 3600) - first)))) AS hours,
+        arrayJoin([{", ".join([*checks, silent])}]) AS found
+    FROM (SELECT *, event_time FROM {INTERACTIONS} FINAL WHERE {RANGE} AND {chosen.condition})
 )"""
-    return f"{_of_rows(rows, checks)} UNION ALL {hours}"
 
 
 def _executions(chosen: ReportScope) -> str:
-    rows = executions(chosen.condition, chosen.path, {"has_execution": "ifNull(execution_id, '') != ''"})
+    more = {"has_execution": "ifNull(execution_id, '') != ''", "is_in_range": _IS_IN_RANGE}
+    rows = f"SELECT * FROM ({select_executions(chosen.condition, chosen.path, more, _WITHIN)}) WHERE is_in_range"
+    clicked = {"is_clicked_in_range": f"has(interaction_type, 'click') AND {_IS_IN_RANGE}"}
+    of_results = select_per_result(chosen.condition, clicked, _WITHIN)
     searches = "results_shown > 0 OR zero_results"
     checks = [
         _if("executions_without_impressions", f"NOT ({searches})", "has_execution", "execution_id"),
         _if("missing_query", "query = ''", searches, "execution_id"),
     ]
-    clicks = _if("clicks_without_impression", "NOT is_shown", "is_clicked", "execution")
+    clicks = _if("clicks_without_impression", "NOT is_shown", "is_clicked_in_range", "execution")
     bots = f"""
 SELECT {
         _one(
@@ -144,14 +159,15 @@ FROM (
     SELECT user_id, max(executions) AS executions
     FROM (
         SELECT user_id, toStartOfHour(event_time, 'UTC') AS hour, count() AS executions
-        FROM ({rows}) WHERE user_id != '' GROUP BY user_id, hour
+        FROM ({select_executions(chosen.condition, chosen.path)}) WHERE isNotNull(user_id) GROUP BY user_id, hour
     )
     GROUP BY user_id
 )"""
-    return f"{_of_rows(rows, checks)} UNION ALL {_of_rows(per_result(chosen.condition), [clicks])} UNION ALL {bots}"
+    return f"{_of_rows(rows, checks)} UNION ALL {_of_rows(of_results, [clicks])} UNION ALL {bots}"
 
 
 def _outcomes() -> str:
+    """Return the checks of outcomes, by append time: outcomes have no event time."""
     appended = RANGE.replace("event_time", "timestamp")
     owners = f"""
 SELECT duplicate_of AS owner FROM {OUTCOMES} FINAL WHERE {appended} AND verdict = 'duplicate'
@@ -170,6 +186,10 @@ FROM (
 )"""
 
 
+_NO_OUTCOMES = _of_rows("SELECT 1", [_one(name, "0", "0", "emptyArrayString()") for name in ("duplicates", "rejected")])
+"""Checks of outcomes under a condition on events: outcomes lack most fields, so there is no data."""
+
+
 def _health(chosen: ReportScope) -> str:
     names = [check.name for check in CHECKS]
     columns: Mapping[str, Sequence[float | str]] = {
@@ -182,10 +202,11 @@ def _health(chosen: ReportScope) -> str:
         f"[indexOf({names}, found.1)] AS {name}"
         for name, values in columns.items()
     )
+    parts = [_events(chosen), _executions(chosen), _outcomes() if chosen.condition == EVERYTHING else _NO_OUTCOMES]
     return f"""
 SELECT found.1 AS check, {share("found.2", "found.3")} AS share, found.2 AS faults, found.3 AS of,
     {looked_up}, if(found.3 = 0, 'no data', if(share > allowed, 'fails', 'ok')) AS status, found.4 AS examples
-FROM ({_events(chosen)} UNION ALL {_executions(chosen)} UNION ALL {_outcomes()})"""
+FROM ({" UNION ALL ".join(parts)})"""
 
 
 HEALTH = Report(

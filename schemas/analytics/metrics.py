@@ -128,12 +128,12 @@ RESULT_COUNTS: tuple[Count, ...] = (
 )
 
 
-def columns(counts: Sequence[Count], metrics: Sequence[SearchMetric]) -> tuple[ReportColumn, ...]:
+def columns_of(counts: Sequence[Count], metrics: Sequence[SearchMetric]) -> tuple[ReportColumn, ...]:
     """Return the columns of counts and metrics."""
     return (*(count.column for count in counts), *(metric.column for metric in metrics))
 
 
-def aggregated(
+def select_metrics(
     rows: str, group: str, name: str, counts: Sequence[Count], metrics: Sequence[SearchMetric], having: str
 ) -> str:
     """Select counts and metrics of groups of rows; `group` is an expression over a row, and `name` its column."""

@@ -1,14 +1,14 @@
 """Reports over executions: search over time, by retriever and by query."""
 
-from schemas.analytics.base import executions
+from schemas.analytics.base import select_executions
 from schemas.analytics.definition import Chart, Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.metrics import (
     EXECUTION_COUNTS,
     EXECUTION_METRICS,
     TIME_TO_CLICK,
     SearchMetric,
-    aggregated,
-    columns,
+    columns_of,
+    select_metrics,
 )
 
 PERIODS = ("hour", "day", "week", "all")
@@ -31,14 +31,14 @@ BY = ReportParameter("by", "String", "day", "hour, day, week (from Monday, UTC) 
 
 
 def _per_group(rows: str, group: str, name: str, metrics: tuple[SearchMetric, ...] = ALL_METRICS) -> str:
-    return aggregated(rows, group, name, EXECUTION_COUNTS, metrics, "executions > 0")
+    return select_metrics(rows, group, name, EXECUTION_COUNTS, metrics, "executions > 0")
 
 
 def _overview(chosen: ReportScope) -> str:
     if chosen.group:
-        rows = executions(chosen.condition, chosen.path, {"chosen_group": chosen.group})
+        rows = select_executions(chosen.condition, chosen.path, {"chosen_group": chosen.group})
         return _per_group(rows, "chosen_group", "period")
-    return _per_group(executions(chosen.condition, chosen.path), period(), "period")
+    return _per_group(select_executions(chosen.condition, chosen.path), period(), "period")
 
 
 OVERVIEW = Report(
@@ -46,7 +46,7 @@ OVERVIEW = Report(
     question="How well does search work, over time or by a field of the events?",
     columns=(
         ReportColumn("period", "time", "beginning of the period (UTC), or the value of the field", rank=0),
-        *columns(EXECUTION_COUNTS, ALL_METRICS),
+        *columns_of(EXECUTION_COUNTS, ALL_METRICS),
     ),
     sql=_overview,
     order="period",
@@ -60,10 +60,10 @@ RETRIEVERS = Report(
     question="Which retriever is better?",
     columns=(
         ReportColumn("retriever_id", "text", "retriever; empty: of events without one", rank=0),
-        *columns(EXECUTION_COUNTS, ALL_METRICS),
+        *columns_of(EXECUTION_COUNTS, ALL_METRICS),
     ),
     sql=lambda chosen: _per_group(
-        executions(chosen.condition, chosen.path), "ifNull(retriever_id, '')", "retriever_id"
+        select_executions(chosen.condition, chosen.path), "ifNull(retriever_id, '')", "retriever_id"
     ),
     order="executions DESC, retriever_id",
     chart=Chart("intervals", "retriever_id", "ctr", "Click-through rate by retriever"),
@@ -71,7 +71,7 @@ RETRIEVERS = Report(
 
 
 def _queries(chosen: ReportScope) -> str:
-    rows = _per_group(executions(chosen.condition, chosen.path), "query", "text", QUERY_METRICS)
+    rows = _per_group(select_executions(chosen.condition, chosen.path), "query", "text", QUERY_METRICS)
     return f"SELECT * FROM ({rows}) WHERE executions >= {{min_executions:UInt32}}"
 
 
@@ -80,7 +80,7 @@ QUERIES = Report(
     question="What do people search for, and where does search fail?",
     columns=(
         ReportColumn("text", "text", "text of the query, in lower case; empty: of events without one", rank=0),
-        *columns(EXECUTION_COUNTS, QUERY_METRICS),
+        *columns_of(EXECUTION_COUNTS, QUERY_METRICS),
     ),
     sql=_queries,
     order="executions DESC, text",

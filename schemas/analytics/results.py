@@ -1,21 +1,22 @@
 """Reports over results: attention by position, and clicks by document and by feature index."""
 
-from schemas.analytics.base import results
+from schemas.analytics.base import select_results
 from schemas.analytics.definition import Chart, Report, ReportColumn, ReportScope
-from schemas.analytics.metrics import RESULT_COUNTS, RESULT_METRICS, aggregated, columns
+from schemas.analytics.metrics import RESULT_COUNTS, RESULT_METRICS, columns_of, select_metrics
 
 _CTR = RESULT_METRICS[:1]
 _HAVING = "impressions > 0 OR clicks_without_impression > 0"
 
 
 def _positions(chosen: ReportScope) -> str:
-    return aggregated(results(chosen.condition, chosen.path), "position", "position", RESULT_COUNTS, _CTR, _HAVING)
+    rows = select_results(chosen.condition, chosen.path)
+    return select_metrics(rows, "position", "position", RESULT_COUNTS, _CTR, _HAVING)
 
 
 POSITIONS = Report(
     name="positions",
     question="How does attention fall with the position?",
-    columns=(ReportColumn("position", "position", "0-based position", rank=0), *columns(RESULT_COUNTS, _CTR)),
+    columns=(ReportColumn("position", "position", "0-based position", rank=0), *columns_of(RESULT_COUNTS, _CTR)),
     sql=_positions,
     order="position",
     chart=Chart("intervals", "position", "ctr", "Click-through rate by position"),
@@ -24,15 +25,15 @@ POSITIONS = Report(
 
 def _per(column: str, question: str, title: str) -> Report:
     def sql(chosen: ReportScope) -> str:
-        rows = results(chosen.condition, chosen.path)
-        return aggregated(rows, f"ifNull({column}, '')", column, RESULT_COUNTS, RESULT_METRICS, _HAVING)
+        rows = select_results(chosen.condition, chosen.path)
+        return select_metrics(rows, f"ifNull({column}, '')", column, RESULT_COUNTS, RESULT_METRICS, _HAVING)
 
     return Report(
         name=title,
         question=question,
         columns=(
             ReportColumn(column, "text", f"{column}; empty: of events without one", rank=0),
-            *columns(RESULT_COUNTS, RESULT_METRICS),
+            *columns_of(RESULT_COUNTS, RESULT_METRICS),
         ),
         sql=sql,
         order=f"impressions DESC, {column}",

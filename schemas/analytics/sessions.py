@@ -1,6 +1,6 @@
 """Sessions: their queries, clicks and duration; and the events of one session in order."""
 
-from schemas.analytics.base import RANGE, executions, query_text
+from schemas.analytics.base import RANGE, query_text, select_executions
 from schemas.analytics.definition import Report, ReportColumn, ReportParameter, ReportScope
 from schemas.tables import INTERACTIONS
 
@@ -16,8 +16,8 @@ SELECT assumeNotNull(session_id) AS session, max(user_id) AS user_id, min(event_
         AS queries,
     sum(clicks) AS clicks, countIf(purchased) AS purchases, sum(reward) AS reward,
     date_diff('millisecond', min(event_time), max(ended_at)) AS duration_ms
-FROM ({executions(chosen.condition, chosen.path)})
-WHERE session_id IS NOT NULL AND session_id != ''
+FROM ({select_executions(chosen.condition, chosen.path)})
+WHERE isNotNull(session_id)
 GROUP BY session"""
 
 

@@ -41,8 +41,6 @@ def connect(
     if client not in (None, "env", *CLIENTS):
         raise typer.BadParameter(f"{client!r} is not one of env, {', '.join(CLIENTS)}", param_hint="CLIENT")
     settings = load_settings(data_dir)
-    if not settings.analyst.get_secret_value():
-        settings.need("clickhouse")
     stack = StackFile.of_running_stack(settings.data_dir)
     is_embedded = stack is not None and stack.endpoints.clickhouse == settings.clickhouse.get_secret_value()
     found = Connections(settings, api_url=stack.endpoints.api if stack and is_embedded else "")

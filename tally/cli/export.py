@@ -1,8 +1,5 @@
 """`tally export`: write stored data to files."""
 
-import codecs
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from readers.export_format import EXPORT_FORMATS, ExportFormat
-from runtime.text import printable
+from tally.cli.destination import Force, Output, check_binary, destination
 from tally.cli.options import (
     AsJson,
     DataDir,
@@ -22,7 +19,7 @@ from tally.cli.options import (
     parse_filter,
     parse_range,
 )
-from tally.cli.output import answers, err, say
+from tally.cli.output import err, say
 
 if TYPE_CHECKING:
     from readers.export import ExportRequest
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from runtime.settings import Settings
     from tally.export import ExportSummary
 
-STANDARD_OUTPUT = "-"
 _MIB = 1024 * 1024
 
 app = typer.Typer(help="Write stored data to files.", no_args_is_help=True)
@@ -54,8 +50,8 @@ def interactions(
     output_format: Annotated[
         ExportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else jsonl.")
     ] = None,
-    output: Annotated[str, typer.Option(help="File, or - for standard output.")] = STANDARD_OUTPUT,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    output: Output = None,
+    force: Force = False,
     namespace: Namespace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -71,8 +67,10 @@ def interactions(
     from schemas.record import RECORD_FIELDS
 
     chosen = output_format or _format_of(output)
-    if output == STANDARD_OUTPUT:
-        _check_standard_output(chosen, as_json=as_json)
+    if as_json and output is None:
+        raise typer.BadParameter("needs --output FILE: standard output has the records", param_hint="--json")
+    if chosen == "parquet":
+        check_binary(chosen, output)
     if hours is not None and since is not None:
         raise typer.BadParameter("cannot be combined with --since", param_hint="--hours")
     begin, end = parse_range(since, until)
@@ -85,23 +83,15 @@ def interactions(
 
     summary = _exported(settings, request, output, force=force)
     if as_json:
-        answer_json({**summary._asdict(), "file": output})
+        answer_json({**summary._asdict(), "file": str(output)})
     else:
         counted = "" if summary.rows is None else f"{summary.rows:,} rows, "
-        where_to = "standard output" if output == STANDARD_OUTPUT else output
-        say(f"exported {counted}{summary.bytes:,} bytes to {where_to} in {summary.seconds:.1f} s")
+        say(f"exported {counted}{summary.bytes:,} bytes to {output or 'standard output'} in {summary.seconds:.1f} s")
 
 
-def _format_of(output: str) -> ExportFormat:
-    suffix = Path(output).suffix.removeprefix(".").lower()
+def _format_of(output: Path | None) -> ExportFormat:
+    suffix = output.suffix.removeprefix(".").lower() if output else ""
     return next((each for each in EXPORT_FORMATS if each == suffix), "jsonl")
-
-
-def _check_standard_output(chosen: ExportFormat, *, as_json: bool) -> None:
-    if as_json:
-        raise typer.BadParameter("needs --output FILE: standard output has the records", param_hint="--json")
-    if chosen == "parquet" and answers.isatty():
-        raise typer.BadParameter("Parquet is not for a terminal: write to a file or a pipe", param_hint="--output")
 
 
 def _columns(text: str) -> tuple[str, ...]:
@@ -113,32 +103,21 @@ def _columns(text: str) -> tuple[str, ...]:
         raise typer.BadParameter(str(error), param_hint="--columns") from None
 
 
-def _exported(settings: "Settings", request: "ExportRequest", output: str, *, force: bool) -> "ExportSummary":
+def _exported(settings: "Settings", request: "ExportRequest", output: Path | None, *, force: bool) -> "ExportSummary":
     from tally.answering import queried
     from tally.export import export
+    from tally.export_rows import rows_of_parquet
 
     def report(rows: int | None, size: int) -> None:
         counted = "" if rows is None else f"{rows:,} rows, "
         progress.update(f"{counted}{size / _MIB:,.1f} MiB exported")
 
     async def run(database: "ClickHouse") -> "ExportSummary":
-        with _sink(output, force=force) as write:
+        with destination(output, force=force) as write:
             return await export(database, request, settings.export_timeout_ms, write, report)
 
     with err.status("exporting") as progress:
-        return queried(settings, run)
-
-
-@contextmanager
-def _sink(output: str, *, force: bool) -> Iterator[Callable[[bytes], object]]:
-    """Yield a function that writes the pieces of an export. On a terminal it escapes control characters."""
-    from tally.output_file import complete_file
-
-    if output != STANDARD_OUTPUT:
-        with complete_file(Path(output), force=force) as file:
-            yield file.write
-    elif answers.isatty():
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        yield lambda piece: answers.write(printable(decoder.decode(piece), keep="\n"))
-    else:
-        yield answers.write_bytes
+        summary = queried(settings, run)
+    if request.format == "parquet" and output:
+        summary = summary._replace(rows=rows_of_parquet(output))
+    return summary

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from runtime.errors import TallyError
+from tally.cli.destination import Force, Output
 from tally.cli.options import (
     AsJson,
     DataDir,
@@ -75,7 +76,8 @@ def report(
     output_format: Annotated[
         ReportFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else table.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write to, instead of standard output.")] = None,
+    output: Output = None,
+    force: Force = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw a chart to this .png or .svg file.")] = None,
     min_support: Annotated[int, typer.Option(help="Minimum observations of a drawn point.", min=1)] = 30,
     namespace: Namespace = None,
@@ -94,7 +96,7 @@ def report(
         _list(as_json=as_json)
         return
     chosen = _format(output_format, output, as_json=as_json)
-    check_files(output, plot)
+    check_files(output, plot, force=force)
     settings = load_settings(data_dir, "clickhouse")
     begin, end = _range(since, until, days, hours)
     parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
@@ -108,7 +110,7 @@ def report(
     if chosen == "table":
         _print(found, others)
     else:
-        write(found, chosen, output)
+        write(found, chosen, output, force=force)
 
 
 def _list(*, as_json: bool) -> None:

@@ -1,22 +1,25 @@
 """`tally sql`: one read-only statement, as a table or in a format of ClickHouse."""
 
-import codecs
-import itertools
+import asyncio
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from runtime.errors import TallyError
-from runtime.text import printable
+from tally.cli.destination import Force, Output, check_binary, destination
 from tally.cli.options import AsJson, DataDir, load_settings, needs
 from tally.cli.output import answers, counted, err, out, say, table
+from tally.output_file import check_target
+
+if TYPE_CHECKING:
+    from runtime.clickhouse_stream import StreamedResult
 
 OutputFormat = Literal["table", "csv", "tsv", "json", "jsonl", "parquet", "arrow", "markdown", "vertical"]
 
@@ -52,7 +55,8 @@ def sql(
     parameter: Annotated[
         list[str] | None, typer.Option("--param", help="Value of {name:Type} in the statement, name=value; repeatable.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="File to write instead of standard output.")] = None,
+    output: Output = None,
+    force: Force = False,
     rows: Annotated[int, typer.Option(help="Maximum rows of a table; other formats have all.", min=1, max=10_000)] = 50,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -62,30 +66,44 @@ def sql(
     Examples: tally sql "SHOW TABLES"; tally sql "SELECT count() FROM interactions WHERE user_id = {user:String}"
     --param user=ada; tally sql - --output clicks.parquet < clicks.sql
     """
-    from runtime.read_only_sql import MAX_STATEMENT_BYTES, run_read_only
+    from runtime.analyst import MAX_STATEMENT_BYTES, analyst_result
 
     chosen = _format_of(output_format, output, as_json=as_json)
     parameters = dict(map(_parameter, parameter or ()))
     settings = load_settings(data_dir)
-    if not settings.analyst.get_secret_value():
-        settings.need("clickhouse")
     text = _read_statement(MAX_STATEMENT_BYTES) if statement == "-" else statement
     if not text.strip():
         raise typer.BadParameter("is empty", param_hint="STATEMENT")
-    if output is None and _FORMATS[chosen] in _BINARY and answers.isatty():
-        raise typer.BadParameter(f"{chosen} is binary: add --output FILE, or pipe it", param_hint="--format")
-    with ExitStack() as running:
-        display = running.enter_context(err.status("running the statement"))
-        result = running.enter_context(run_read_only(settings, text, _FORMATS[chosen], parameters))
-        if chosen == "table" and result.format == _TABLE:
-            found = list(itertools.islice(_read_rows(result.blocks), rows + 1))
-            display.stop()
-            _show(found, rows)
-        elif output is not None:
-            _write_file(result.blocks, output)
-        else:
-            display.stop()
-            _write(result.blocks)
+    if _FORMATS[chosen] in _BINARY:
+        check_binary(chosen, output)
+    if output is not None:
+        check_target(output, force=force)
+    running = analyst_result(settings, text, parameters, _FORMATS[chosen])
+    asyncio.run(_show_result(running, chosen, output, rows, force=force))
+
+
+async def _show_result(
+    running: AbstractAsyncContextManager["StreamedResult"],
+    chosen: OutputFormat,
+    output: Path | None,
+    rows: int,
+    *,
+    force: bool,
+) -> None:
+    size = 0
+    with err.status("running the statement") as display:
+        async with running as result:
+            if output is None:
+                display.stop()
+            if chosen == "table" and result.format == _TABLE:
+                _show(await _first_rows(result.pieces, rows + 1), rows)
+                return
+            with destination(output, force=force) as write:
+                async for piece in result.pieces:
+                    write(piece)
+                    size += len(piece)
+    if output is not None:
+        say(f"{size:,} bytes written to {output}")
 
 
 def _format_of(wanted: OutputFormat | None, output: Path | None, *, as_json: bool) -> OutputFormat:
@@ -132,13 +150,21 @@ class _Pairs(list[tuple[str, Any]]):
     """JSON object, with repeated names: `SELECT 1 AS a, 2 AS a` has two."""
 
 
-def _read_rows(blocks: Iterable[bytes]) -> Iterator[_Pairs]:
-    """Yield each row as names and values."""
+async def _first_rows(pieces: AsyncIterator[bytes], limit: int) -> list[_Pairs]:
+    found: list[_Pairs] = []
     rest = b""
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            yield json.loads(line, object_pairs_hook=_Pairs, parse_float=_Number, parse_int=_Number)
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        found += map(_read_row, lines[: limit - len(found)])
+        if len(found) == limit:
+            break
+    return found
+
+
+def _read_row(line: bytes) -> _Pairs:
+    """Read a row in JSONEachRow."""
+    row: _Pairs = json.loads(line, object_pairs_hook=_Pairs, parse_float=_Number, parse_int=_Number)
+    return row
 
 
 def _show(found: Sequence[_Pairs], limit: int) -> None:
@@ -168,32 +194,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_as_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _write(blocks: Iterator[bytes]) -> None:
-    if not answers.isatty():
-        for block in blocks:
-            answers.write_bytes(block)
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for block in itertools.chain(blocks, [b""]):
-        # Text of events must not act on the terminal.
-        answers.write(printable(decoder.decode(block, final=not block), keep="\n\t"))
-
-
-def _write_file(blocks: Iterator[bytes], output: Path) -> None:
-    """Write a file, atomically where it is an ordinary one: a failure leaves an earlier file unchanged."""
-    is_special = output.exists() and not output.is_file()
-    written = output if is_special else output.with_name(f"{output.name}.part")
-    try:
-        with written.open("wb") as file:
-            size = sum(map(file.write, blocks))
-        if not is_special:
-            written.replace(output)
-    except BaseException as error:
-        if not is_special:
-            written.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise TallyError(f"cannot write {output}: {error.strerror or error}") from error
-        raise
-    say(f"{size:,} bytes written to {output}")
