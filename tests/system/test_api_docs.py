@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from schemas.analytics.catalogue import REPORTS
 from schemas.interaction import NO_FEATURE_URI
 from tests.http_lab import consuming, served, with_key
 from tests.lab import Lab
@@ -37,7 +38,9 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell, tmp_path)
         assert done.returncode == 0, done.stderr
         answers = [json.loads(line) for line in re.findall(r"\{.*\}", done.stdout.replace("}{", "}\n{"))]
-        created, batch, dry_run, record, status, ada, found, exported, deleted, outcomes, token = answers
+        created, batch, dry_run, record, status, ada, found, exported, reports, overview, deleted, outcomes, token = (
+            answers
+        )
         assert created["feature_id"] == "doc-17"
         assert (batch["created"], batch["failed"]) == (1, 1)
         assert "position_outside_results" in {each["code"] for each in dry_run["results"][0]["warnings"]}
@@ -47,6 +50,8 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         assert found["pagination"]["total"] == 1
         assert exported == ada["results"][0]
         assert (tmp_path / "interactions.parquet").read_bytes().startswith(b"PAR1")
+        assert [each["name"] for each in reports["reports"]] == list(REPORTS)
+        assert overview["columns"] == reports["reports"][0]["columns"]
         assert deleted["success"] is True
         assert outcomes["results"] == []
         assert token["token"].startswith("tb_")
@@ -64,6 +69,8 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
             "feature_id,position",
             '"doc-17",2',
             '"doc-17",2',
+            "['overview', 'queries', 'positions']",
+            "True False",
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",

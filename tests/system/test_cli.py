@@ -220,7 +220,7 @@ def test_a_missing_topic_is_named(up: Running) -> None:
 def test_reports_answer_and_are_drawn(up: Running, tmp_path: Path) -> None:
     done = up.tally("report", "positions", "--plot", str(tmp_path / "p.png"))
     assert done.returncode == 0, done.stderr
-    assert "Click-through by position" in done.stdout
+    assert "How does attention fall with the position?" in done.stdout
     assert f"chart written to {tmp_path / 'p.png'}\n" in done.stderr
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert up.json("report", "verdicts")[0]["stored"] > 0

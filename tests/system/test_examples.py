@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from schemas.analytics.catalogue import REPORTS
 from tests.http_lab import KEY, consuming, served, with_key
 from tests.lab import Lab
 from tests.test_docs import ROOT, blocks
@@ -17,7 +18,7 @@ def run(command: list[str], lab: Lab, folder: Path) -> "subprocess.CompletedProc
     scripts = str(Path(sys.executable).parent)
     environment = {**os.environ, **lab.settings.as_environment(), "PATH": f"{scripts}:{os.environ['PATH']}"}
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=environment, cwd=folder, timeout=300
+        command, check=False, capture_output=True, text=True, env=environment, cwd=folder, timeout=600
     )
 
 
@@ -49,7 +50,7 @@ async def test_the_first_tasks_of_the_readme_run(lab: Lab, tmp_path: Path) -> No
         done = await asyncio.to_thread(run, ["/bin/sh", "-c", f"set -e\n{here}"], lab, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"feature_id":"doc-17"') == 3, "once by id, twice in the list (results, items)"
-    assert "Click-through by position" in done.stdout
+    assert "What do people search for, and where does search fail?" in done.stdout
     assert "Audit of" in done.stdout
 
 
@@ -63,6 +64,8 @@ async def test_the_tour_of_commands_runs(lab: Lab, tmp_path: Path) -> None:
     assert "outcomes are the same, 0 are not" in done.stdout
     assert "open-bandit bts/women: 10,000 accepted" in done.stdout
     assert "simulated: 2,500 accepted" in done.stdout
-    assert "Click-through by position" in done.stdout
-    assert (tmp_path / "positions.png").exists()
+    for report in REPORTS.values():
+        assert report.question in done.stdout, "the list of reports names it"
+        assert f"tally report {report.name}" in tour
+    assert all((tmp_path / name).exists() for name in ("positions.png", "devices.csv", "sessions.parquet"))
     assert await lab.count("interactions") > 10_000
