@@ -173,6 +173,6 @@ def _body(found: ReportResult) -> dict[str, Any]:
         "until": iso_ms(request.until),
         "columns": [ColumnDescription.of(column).model_dump() for column in found.report.columns],
         "rows": rows,
-        "notes": found.notes,
+        "notes": list(found.notes),
         "truncated": found.is_truncated,
     }

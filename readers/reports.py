@@ -58,11 +58,8 @@ class ReportResult(NamedTuple):
     request: ReportRequest
     rows: Sequence[Sequence[Any]]
     is_truncated: bool
-
-    @property
-    def notes(self) -> list[str]:
-        """Remarks about the rows that a reader must not miss."""
-        return [] if self.request.columns else self.report.notes(self.records())
+    notes: Sequence[str] = ()
+    """Remarks about the rows that a reader must not miss."""
 
     @property
     def columns(self) -> list[str]:
@@ -76,8 +73,10 @@ class ReportResult(NamedTuple):
 
 async def run_report(settings: Settings, database: ClickHouse, request: ReportRequest) -> ReportResult:
     """Run a report. Raises ReportError for a request to change, Unavailable when ClickHouse cannot answer."""
-    report = _with_columns(_report(request.name), request.columns)
-    sql, values, rows = _statement(settings, report, request)
+    whole = _grouped(_report(request.name), request.parameters)
+    report = _with_columns(whole, request.columns)
+    read = whole if whole.notes else report  # notes are of columns that may not be chosen
+    sql, values, rows = _statement(settings, read, request)
     try:
         found = await database.rows(sql, values, limits=report_limits(settings))
     except StatementTimeout:
@@ -91,7 +90,14 @@ async def run_report(settings: Settings, database: ClickHouse, request: ReportRe
             raise ReportError("where", "the pattern is not a valid RE2 regular expression") from None
         raise
     checked = [[_plain(value) for value in row] for row in found[:rows]]
-    return ReportResult(report, request, checked, is_truncated=len(found) > rows)
+    result = ReportResult(read, request, checked, is_truncated=len(found) > rows)
+    return result if read.notes is None else _projected(result, report, read.notes(result.records()))
+
+
+def _projected(result: ReportResult, report: Report, notes: list[str]) -> ReportResult:
+    """Return the result with the columns of `report` alone, and notes."""
+    rows = [[record[name] for name in report.all_columns()] for record in result.records()]
+    return result._replace(report=report, rows=rows, notes=notes)
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -104,6 +110,15 @@ def _report(name: str) -> Report:
         return REPORTS[name]
     except KeyError:
         raise ReportError("name", f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}") from None
+
+
+def _grouped(report: Report, parameters: Mapping[str, ParameterValue | None]) -> Report:
+    """Return the report with texts for its periods if it is grouped by a field."""
+    by = next((each for each in report.parameters if each.name == report.groups_by), None)
+    if by is None or parameters.get(by.name) in (None, *by.choices):
+        return report
+    columns = [column._replace(unit="text") if column.unit == "time" else column for column in report.columns]
+    return report._replace(columns=tuple(columns))
 
 
 def _with_columns(report: Report, names: tuple[str, ...]) -> Report:

@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from readers.reports import ReportResult
 from runtime.errors import TallyError
 from runtime.text import printable
-from schemas.analytics.definition import Chart, ReportColumn
+from schemas.analytics.catalogue import REPORTS
+from schemas.analytics.definition import Chart, Report, ReportColumn
 
 MAX_CATEGORIES = 25
 """Most values of a text that are drawn; the first ones of the report."""
@@ -54,8 +55,8 @@ def draw(found: ReportResult, path: Path, *, min_support: int) -> str:
     chart = found.report.chart
     if chart is None:
         raise TallyError(f"the report {found.report.name} has no chart")
-    if missing := [name for name in (chart.x, chart.y, chart.series) if name and name not in found.columns]:
-        raise TallyError(f"--columns lacks {', '.join(missing)}, which the chart shows")
+    if missing := [name for name in _needed(chart, REPORTS[found.report.name]) if name not in found.columns]:
+        raise TallyError(f"--columns lacks {', '.join(missing)}, which the chart needs")
     points = _points(found, chart, min_support)
     if not points:
         return f"no chart: no row has {min_support:,} observations (--min-support)"
@@ -73,13 +74,20 @@ def draw(found: ReportResult, path: Path, *, min_support: int) -> str:
     return f"chart written to {path}" + (note if omitted else "")
 
 
+def _needed(chart: Chart, report: Report) -> list[str]:
+    """Return the columns that a chart is drawn from."""
+    support = next(column.support for column in report.columns if column.name == chart.y)
+    supports = ("a", "users_a", "users_b") if chart.kind == "differences" else (support,)
+    return [name for name in (chart.x, chart.y, chart.series, *supports) if name]
+
+
 def _points(found: ReportResult, chart: Chart, min_support: int) -> list[Point]:
     """Return the points of rows with enough observations, in the order of the rows."""
     column, points = _column(found, chart.y), []
     for row in found.records():
         value, support = row[column.name], row.get(column.support, min_support)
-        if chart.kind == "differences":  # metrics of different units share an axis, as shares of A
-            support, scale = min(row["users_a"], row["users_b"]), row["a"]
+        if chart.kind == "differences":  # metrics of different units share an axis, as shares of |A|
+            support, scale = min(row["users_a"], row["users_b"]), abs(row["a"] or 0)
         else:
             scale = 1
         if value is None or support < min_support or not scale:

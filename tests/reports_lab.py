@@ -9,7 +9,7 @@ from tests.lab import Lab
 BEGIN, END = datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(hours=1)
 
 
-async def made(
+async def made(  # noqa: PLR0913  (as those of a request)
     lab: Lab,
     name: str,
     namespace: str = "default",
@@ -19,10 +19,11 @@ async def made(
     filters: Any = None,
     sort: str = "",
     limit: int | None = None,
+    columns: tuple[str, ...] = (),
     **parameters: Any,
 ) -> ReportResult:
     """Make a report over all events, unless the range is given."""
-    request = ReportRequest(name, namespace, since, until, parameters, filters, sort, limit)
+    request = ReportRequest(name, namespace, since, until, parameters, filters, sort, limit, columns)
     return await run_report(lab.settings, lab.database, request)
 
 

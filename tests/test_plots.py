@@ -74,6 +74,13 @@ def test_a_point_of_few_observations_is_not_drawn() -> None:
     assert points_of(found)[0][1:4] == pytest.approx((0.5, 0.4, 0.6))
 
 
+def test_a_difference_from_a_negative_mean_keeps_its_sign() -> None:
+    row = {"metric": "reward", "a": -2.0, "users_a": 99, "users_b": 99}
+    values = {"difference": 1.0, "difference_low": 0.5, "difference_high": 1.5}
+    (point,) = points_of(result("compare", {**row, **values}, a="old", b="new"))
+    assert point[1:4] == (0.5, 0.25, 0.75)
+
+
 def test_a_chart_without_points_is_a_note_and_no_file(tmp_path: Path) -> None:
     for rows in ([], [day(0, support=2)]):
         note = draw(result("overview", *rows), tmp_path / "chart.png", min_support=30)
@@ -108,7 +115,11 @@ def test_a_chart_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
         draw(result("sessions"), tmp_path / "chart.png", min_support=1)
     narrow = result("overview", day(0))
     narrow = narrow._replace(report=narrow.report._replace(columns=narrow.report.columns[:1]))
-    with pytest.raises(TallyError, match="--columns lacks ctr, which the chart shows"):
+    with pytest.raises(TallyError, match="--columns lacks ctr, with_results, which the chart needs"):
         draw(narrow, tmp_path / "chart.png", min_support=1)
+    compared = result("compare", a="old", b="new")
+    compared = compared._replace(report=compared.report._replace(columns=compared.report.columns[1:5]))
+    with pytest.raises(TallyError, match="--columns lacks users_a, users_b, which the chart needs"):
+        draw(compared, tmp_path / "chart.png", min_support=1)
     with pytest.raises(TallyError, match=r"cannot write .*: No such file or directory"):
         draw(result("overview", day(0)), tmp_path / "missing" / "chart.png", min_support=1)

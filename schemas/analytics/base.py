@@ -2,7 +2,8 @@
 
 Their parameters are a namespace and a range of event time. They read FINAL within the range: a row that was inserted
 twice counts once, deleted rows are gone, and a day's query reads a day. Where the events of an execution or result
-disagree about a text, such as the retriever, the largest text is taken, so that repeated queries agree.
+disagree about a text, such as the retriever, the largest text is taken, so that repeated queries agree. An empty user
+or session is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ EXECUTION_TYPES = ("zero_results", "query_refinement", "filter_toggle")
 REFINED_WITHIN_MS = 300_000
 """Largest time in milliseconds from an execution without a click to another query of the session that refines it."""
 NDCG_DEPTH = 10
+"""Positions that count in nDCG. It is 1 at most, also where several results have the same position."""
 QUERY_TEXT_PATH: Sequence[str] = ("text",)
 """Default path of the query's text in `query_snapshot`."""
 
@@ -109,7 +111,7 @@ SELECT
     namespace, execution_id, event_time, ended_at, retriever_id, query, user_id, session_id, results_shown,
     result_set_size, clicks, first_click_position, highest_click_position,
     if(clicks = 0, 0, 1 / (highest_click_position + 1)) AS reciprocal_rank,
-    if(clicks = 0, 0, gain / arraySum(x -> 1 / log2(x + 2), range(least(clicks, {NDCG_DEPTH})))) AS ndcg,
+    if(clicks = 0, 0, least(1, gain / arraySum(x -> 1 / log2(x + 2), range(least(clicks, {NDCG_DEPTH}))))) AS ndcg,
     ms_to_first_click, dwell_ms, zero_results, purchased,
     results_shown > 0 AND NOT is_more AS abandoned,
     is_refined OR (clicks = 0 AND has_other_query) AS refined,

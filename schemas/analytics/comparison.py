@@ -20,7 +20,7 @@ BROKEN_SPLIT_P = 0.001
 """P-value of the split of users below which the split is taken for broken."""
 Z_POWER = 0.8416212335729143
 """Quantile 0.8 of the normal distribution: a power of 80 %."""
-_THIS_AND_LARGER = "ORDER BY p ASC NULLS LAST ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING"
+_THIS_AND_LARGER = "ORDER BY p ASC NULLS LAST, number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING"
 _UNTESTED = "[0., 1., 0., 1.]", "[0, 0, 1, 1]"
 """Values and groups given to the test where it would fail: of fewer than two users, or of equal values."""
 
@@ -50,9 +50,9 @@ def _compare(chosen: ReportScope) -> str:
 SELECT number, metric, {rounded("a")} AS a, {rounded("b")} AS b,
     {rounded("b - a")} AS difference, {rounded("if(is_testable, test.3, NULL)")} AS difference_low,
     {rounded("if(is_testable, test.4, NULL)")} AS difference_high,
-    {rounded("if(a = 0, NULL, b / a - 1)")} AS relative,
+    {rounded("if(a = 0, NULL, (b - a) / abs(a))")} AS relative,
     {rounded("p")} AS p_value,
-    {rounded(f"min(least(1, p * tests / rank)) OVER ({_THIS_AND_LARGER})")} AS adjusted_p,
+    {rounded(f"if(is_testable, min(least(1, p * tests / rank)) OVER ({_THIS_AND_LARGER}), NULL)")} AS adjusted_p,
     {rounded(f"if(is_testable, {power} * sqrt({variance}), NULL)")} AS detectable,
     accurateCastOrNull(ceil(pow({power} / ({{effect:Float64}} * a), 2) * (variance_a + variance_b)), 'UInt64')
         AS users_needed,
@@ -103,7 +103,7 @@ COMPARE = Report(
         ReportColumn("a", "number", "mean of the users of A", "users_a", rank=0),
         ReportColumn("b", "number", "mean of the users of B", "users_b", rank=0),
         ReportColumn("difference", "number", "b - a", has_interval=True, rank=0),
-        ReportColumn("relative", "share", "b / a - 1", rank=2),
+        ReportColumn("relative", "share", "difference as a share of the absolute value of a", rank=2),
         ReportColumn("p_value", "p", "Welch's test", rank=2),
         ReportColumn("adjusted_p", "p", "p-value adjusted over the metrics (Benjamini-Hochberg)", rank=1),
         ReportColumn(

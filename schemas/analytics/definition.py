@@ -72,8 +72,8 @@ class Report(NamedTuple):
     parameters: tuple[ReportParameter, ...] = ()
     groups_by: str = ""
     """Parameter whose value may be a field of an event besides its choices; '' if there is none."""
-    notes: Callable[[Sequence[Mapping[str, Any]]], list[str]] = lambda _rows: []
-    """Remarks about the rows that a reader must not miss."""
+    notes: Callable[[Sequence[Mapping[str, Any]]], list[str]] | None = None
+    """Remarks about the rows that a reader must not miss; None: the report has none."""
     takes_condition: bool = True
     """Whether a filter of events applies: outcomes lack most fields."""
 
