@@ -192,9 +192,8 @@ def _print(found: "ReportResult", others: dict[str, int]) -> None:
     if not found.rows:
         say(f"no rows: namespace {request.namespace!r} has nothing for this report in this range")
         if found.report.name == "compare":
-            say(
-                f"`tally report overview --by {request.parameters['of'] or 'retriever_id'}` lists the groups that there are"
-            )
+            field = request.parameters["of"] or "retriever_id"
+            say(f"`tally report overview --by {field}` lists the groups that there are")
         if others:
             say("namespaces with events: " + ", ".join(f"{name} ({count:,})" for name, count in others.items()))
         return
