@@ -7,6 +7,7 @@ import pytest
 
 from readers.filter_text import read_filter
 from readers.reports import ReportError
+from runtime.errors import Fatal
 from schemas.analytics.catalogue import REPORTS, views
 from schemas.wire import encode_headers
 from tests.lab import Lab, as_json, click
@@ -222,3 +223,21 @@ async def test_the_views_follow_the_path_of_the_query_text(lab: Lab) -> None:
     found = await only(Lab(moved, lab.database, lab._raw), "queries", "text", min_executions=1)
     assert found == [("red shoes",)]
     assert (await lab.rows("SELECT count() FROM system.tables WHERE comment LIKE 'tally %'"))[0][0] >= len(views())
+
+
+@pytest.mark.parametrize(
+    "kind", ["TABLE events (x UInt8) ENGINE = MergeTree ORDER BY x", "VIEW events AS SELECT 1 AS x"]
+)
+async def test_a_table_that_has_the_name_of_a_view_is_kept(lab: Lab, kind: str) -> None:
+    from runtime.migrate import migrate
+
+    await lab.database.command("DROP VIEW events")
+    await lab.database.command(f"CREATE {kind}")
+    with pytest.raises(Fatal, match=r"\.events is not a view of Tally's, .*: rename it"):
+        await migrate(lab.settings)
+    assert await lab.rows(
+        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'events'"
+    ) == [("x",)]
+    await lab.database.command("RENAME TABLE events TO mine")
+    await migrate(lab.settings)
+    assert await lab.rows("SELECT count() FROM events") == [(0,)]
