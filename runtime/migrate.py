@@ -28,7 +28,7 @@ async def migrate(settings: Settings) -> list[int]:
 
     Safe to repeat, also after a crash half-way.
 
-    Raises Fatal when a newer version of Tally made the database.
+    Raises Fatal when a newer version of Tally made the database, and when a table has the name of a view.
     """
     if not _DATABASE_NAME.fullmatch(settings.database):
         raise SettingsError(f"TALLY_DATABASE: {settings.database!r} is not a plain name")
@@ -55,7 +55,10 @@ async def migrate(settings: Settings) -> list[int]:
 
 
 async def _replace_views(settings: Settings, database: ClickHouse) -> None:
-    """Create the views of this version again, unless they are there with the same path of the query's text."""
+    """Create the views of this version again, unless they are there with the same path of the query's text.
+
+    Raises Fatal when somebody else's table or view has the name of one.
+    """
     statements = views(settings.query_path)
     mark = f"tally {hashlib.sha256(repr(statements).encode()).hexdigest()[:16]}"
     found = await database.rows(
@@ -64,6 +67,16 @@ async def _replace_views(settings: Settings, database: ClickHouse) -> None:
     )
     if found[0][0] == len(statements):
         return
+    foreign = await database.rows(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {names:Array(String)} "
+        "AND NOT (engine = 'View' AND startsWith(comment, 'tally ')) ORDER BY name",
+        {"names": list(statements)},
+    )
+    if foreign:
+        raise Fatal(
+            f"{settings.database}.{foreign[0][0]} is not a view of Tally's, and a view of this name would replace it: "
+            "rename it, or set another TALLY_DATABASE"
+        )
     for statement in statements.values():
         await _run(settings, database, f"{statement} COMMENT '{mark}'")
 

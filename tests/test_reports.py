@@ -7,6 +7,7 @@ import pytest
 
 from readers.filter_text import read_filter
 from readers.reports import ReportError
+from runtime.errors import Fatal
 from schemas.analytics.catalogue import REPORTS, views
 from schemas.wire import encode_headers
 from tests.lab import Lab, as_json, click
@@ -232,3 +233,21 @@ async def test_empty_ids_are_no_user_and_no_session(lab: Lab) -> None:
     names = "executions", "users", "sessions", "refinement_rate"
     assert await only(lab, "overview", *names, by="all") == [(2, 0, 0, 0.0)]
     assert await only(lab, "sessions", "session") == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["TABLE events (x UInt8) ENGINE = MergeTree ORDER BY x", "VIEW events AS SELECT 1 AS x"]
+)
+async def test_a_table_that_has_the_name_of_a_view_is_kept(lab: Lab, kind: str) -> None:
+    from runtime.migrate import migrate
+
+    await lab.database.command("DROP VIEW events")
+    await lab.database.command(f"CREATE {kind}")
+    with pytest.raises(Fatal, match=r"\.events is not a view of Tally's, .*: rename it"):
+        await migrate(lab.settings)
+    assert await lab.rows(
+        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'events'"
+    ) == [("x",)]
+    await lab.database.command("RENAME TABLE events TO mine")
+    await migrate(lab.settings)
+    assert await lab.rows("SELECT count() FROM events") == [(0,)]

@@ -1,9 +1,11 @@
 """The truth of the simulator: a long run agrees with the metrics that are enumerated."""
 
 import itertools
+import json
 import math
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from producers.simulation.simulator import Simulator
 from producers.simulation.timeline import Backfill
 from producers.simulation.truth import truth_of
 from producers.simulation.world import RETRIEVERS
+from runtime.errors import TallyError
+from tally.cli.simulate import _check_writable, _write_truth
 from tests.analytics_reference import (
     Estimate,
     Observed,
@@ -65,6 +69,23 @@ def test_every_metric_of_a_long_run_agrees_with_the_truth(lifted: bool) -> None:
                 assert agrees(found, wanted[metric]), (name, metric, found, wanted[metric])
     carts = metrics_of(executions)["carts"]
     assert agrees(carts, expected["funnel"]["add_to_cart"])
+
+
+@pytest.mark.parametrize("factor", [0.0, 10.0])
+def test_the_truth_is_finite_at_the_bounds_of_lifts(factor: float, tmp_path: Path) -> None:
+    """A result that is always clicked, and one that never is, have metrics."""
+    simulator = Simulator(1, users=3, lifts={each.name: factor for each in RETRIEVERS})
+    _write_truth(simulator, tmp_path / "truth.json")
+    overall = json.loads((tmp_path / "truth.json").read_text())["expected"]["overall"]
+    assert (overall["mrr"] > 0.5) == bool(factor)
+    assert (overall["median_ms_to_first_click"] is None) == (not factor)
+
+
+def test_a_truth_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(TallyError, match="--truth /dev/full: No space left on device"):
+        _write_truth(Simulator(1), Path("/dev/full"))
+    _check_writable(tmp_path / "truth.json")
+    assert not list(tmp_path.iterdir())
 
 
 def test_click_through_by_position_agrees_with_the_truth() -> None:

@@ -167,7 +167,8 @@ def expectations_of(cells: Cells) -> Expectations:
     """Compute the expected values of one execution in every cell."""
     clicked = cells.clicked
     cart = clicked * CART_OF_GRADE[cells.grade]
-    not_clicked_above = np.cumprod(1 - clicked, axis=-1) / (1 - clicked)
+    first = np.ones((*clicked.shape[:-1], 1))
+    not_clicked_above = np.concatenate([first, np.cumprod(1 - clicked[..., :-1], axis=-1)], axis=-1)
     ranks = np.arange(1, MAX_DEPTH_SHOWN + 1)
     return Expectations(
         no_click=np.prod(1 - clicked, axis=-1),

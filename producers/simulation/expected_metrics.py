@@ -61,8 +61,8 @@ def metrics_of(found: Enumeration, group: Floats | float = 1.0, *, has_median: b
     return metrics
 
 
-def median_ms_to_first_click(found: Enumeration, group: Floats | float = 1.0) -> float:
-    """Return the median time in ms from the impressions to the first click of an execution with a click.
+def median_ms_to_first_click(found: Enumeration, group: Floats | float = 1.0) -> float | None:
+    """Return the median time in ms from the impressions to the first click of executions with a click; None of none.
 
     The first click comes before t unless no position was clicked before t: the distribution is a mixture, over cells,
     of 1 - product over positions of 1 - P(click) * P(delay < t). The median is found by bisection.
@@ -76,6 +76,8 @@ def median_ms_to_first_click(found: Enumeration, group: Floats | float = 1.0) ->
         return float((weights * (1 - np.prod(1 - clicked * arrived, axis=-1))).sum())
 
     half = float((weights * (1 - found.each.no_click)).sum()) / 2
+    if not half:
+        return None
     low, high = 0.0, float(_LONGEST_FIRST_CLICK_MS)
     while high - low > 1:
         middle = (low + high) / 2

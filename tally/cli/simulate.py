@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime.errors import TallyError
 from tally.cli.feed import Wait, feed_and_wait, report
 from tally.cli.options import AsJson, DataDir, Namespace, load_settings, needs
 
@@ -139,10 +140,13 @@ def _limited_source(
 
 
 def _check_writable(path: Path | None) -> None:
-    """Raise BadParameter, before anything is emitted, if the truth cannot be written."""
+    """Raise BadParameter, before anything is emitted, if the truth cannot be written. A new file is removed again."""
     if path is not None:
+        is_new = not path.exists()
         try:
             path.open("a").close()
+            if is_new:
+                path.unlink()
         except OSError as error:
             raise typer.BadParameter(f"--truth {path}: {error.strerror}") from None
 
@@ -151,4 +155,8 @@ def _write_truth(simulator: "Simulator", path: Path | None) -> None:
     from producers.simulation.truth import truth_of
 
     if path is not None:
-        path.write_text(json.dumps(truth_of(simulator), allow_nan=False) + "\n")
+        text = json.dumps(truth_of(simulator), allow_nan=False) + "\n"
+        try:
+            path.write_text(text)
+        except OSError as error:
+            raise TallyError(f"--truth {path}: {error.strerror}") from error
