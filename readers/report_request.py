@@ -143,7 +143,8 @@ class Reports:
         try:
             found = await run_report(self._settings, self._database, request)
         except ReportError as error:
-            raise invalid([problem("bad_report", ["query", error.parameter], error.message)]) from None
+            name = "filters" if error.parameter == "where" else error.parameter
+            raise invalid([problem("bad_report", ["query", name], error.message)]) from None
         finally:
             self._running -= 1
         return json_answer(_body(found)).response()

@@ -190,7 +190,7 @@ def _checked(report: Report, parameter: ReportParameter, value: Any, *, is_field
         return text
     number = float(value)
     if not parameter.at_least <= number <= parameter.at_most:
-        raise ReportError(parameter.name, f"must be from {parameter.at_least:,g} to {parameter.at_most:,g}")
+        raise ReportError(parameter.name, f"must be from {parameter.at_least:,} to {parameter.at_most:,}")
     return number if parameter.kind == "Float64" else int(number)
 
 

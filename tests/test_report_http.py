@@ -55,6 +55,8 @@ async def test_a_report_has_the_rows_of_its_definition(lab: Lab, api: httpx.Asyn
         ("overview", {"since": "soon"}, 422, "since"),
         ("overview", {"sort": "x"}, 422, "is not a column"),
         ("overview", {"unknown": "x"}, 422, "unknown"),
+        ("verdicts", {"filters": '{"user_id": "a"}'}, 422, "query.filters: the report verdicts cannot be filtered"),
+        ("queries", {"min_executions": -1}, 422, "must be from 1 to 2,147,483,648"),
         ("compare", {"a": "x"}, 422, "is needed by the report compare"),
         ("compare", {"a": "x", "b": "y", "effect": "nan"}, 422, "effect"),
     ],

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import RootModel, ValidationError
+from pydantic import Field, RootModel, ValidationError
 
 from runtime.errors import TallyError
 from runtime.ports import free_port, is_free
@@ -20,7 +20,10 @@ class NoFreePort(TallyError):
     """No port is free for a service. Another program has all that were tried."""
 
 
-class _Ports(RootModel[dict[ServiceName, int]]):
+_Port = Annotated[int, Field(strict=True, ge=1, le=65_535)]
+
+
+class _Ports(RootModel[dict[ServiceName, _Port]]):
     """Content of the file: a port for each service."""
 
 

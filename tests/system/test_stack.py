@@ -120,8 +120,9 @@ def test_a_port_that_is_taken_after_it_was_found_free_is_replaced(
         assert taken not in ports_of(other).values()
 
 
-def test_a_damaged_file_of_ports_is_named(tmp_path: Path) -> None:
-    (tmp_path / "ports.json").write_text('{"kafka": "many"}')
+@pytest.mark.parametrize("content", ['{"kafka": "many"}', '{"kafka": 0}', '{"kafka": 65536}', '{"kafka": true}', ""])
+def test_a_damaged_file_of_ports_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "ports.json").write_text(content)
     with pytest.raises(TallyError, match=r"ports\.json cannot be read: delete it"):
         Stack(Settings(data_dir=tmp_path)).__enter__()
 
