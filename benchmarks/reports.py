@@ -81,21 +81,16 @@ class ReportCost(NamedTuple):
     """Reason why the report could not be made; empty if it was."""
 
 
-class Work(NamedTuple):
-    """Rows and uncompressed bytes that a statement reads from tables."""
-
-    rows: int
-    size_bytes: int
-
-
 def parameters_of(name: str, session: str) -> Mapping[str, str]:
     """Return the parameters that a report requires."""
     a, b, *_ = report_rows.RETRIEVERS
     return {"compare": {"a": a, "b": b}, "journey": {"session": session}}.get(name, {})
 
 
-async def work_of(database: ClickHouse, name: str, bounds: Mapping[str, str], own: Mapping[str, str]) -> Work:
-    """Return what a report's view reads, from the statistics at the end of a result as JSON."""
+async def work_of(
+    database: ClickHouse, name: str, bounds: Mapping[str, str], own: Mapping[str, str]
+) -> tuple[int, int]:
+    """Return the rows and uncompressed bytes that a view reads. A result as JSON ends with these statistics."""
     report = REPORTS[name]
     defaults = {key: value for key, value in report.defaults().items() if value is not None and key != "of"}
     given = {**bounds, **defaults, **own}
@@ -106,7 +101,7 @@ async def work_of(database: ClickHouse, name: str, bounds: Mapping[str, str], ow
     sql = f"SELECT {columns} FROM {report.view}({arguments}) ORDER BY {report.order} LIMIT 1 FORMAT JSON"
     async with database.stream(sql, given, settings={}, timeout_s=REPORT_TIMEOUT_MS / 1000) as pieces:
         found = json.loads(b"".join([piece async for piece in pieces]))["statistics"]
-    return Work(found["rows_read"], found["bytes_read"])
+    return int(found["rows_read"]), int(found["bytes_read"])
 
 
 class Bench:

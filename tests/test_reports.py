@@ -55,6 +55,26 @@ async def test_click_through_counts_clicks_without_impressions_separately(lab: L
     ]
 
 
+async def test_the_position_of_a_click_is_that_of_its_result(lab: Lab) -> None:
+    """Position: the smallest of its impressions, else of all its events. The earliest click is the first."""
+    began = datetime.now(UTC) - timedelta(hours=1)
+    events = (
+        ("a", ["click"], 9, 4), ("a", ["impression"], 3, 1), ("a", ["impression", "dwell"], 2, 2),
+        ("b", ["click"], 6, 3), ("b", ["view"], 5, 9), ("a", ["click", "dwell"], 1, 6), ("c", ["impression"], 0, 0),
+        ("z", ["zero_results"], 0, 8),
+    )  # fmt: skip
+    for feature, kinds, position, second in events:
+        at = began + timedelta(seconds=second)
+        await lab.emit(click(feature, interaction_type=kinds, position=position, occurred_at=at))
+    await lab.drain()
+    found = await lab.rows(
+        "SELECT results_shown, clicks, first_click_position, highest_click_position, ms_to_first_click, dwell_ms, "
+        "zero_results, abandoned, round(ndcg * (1 + 1 / log2(3)), 9) = round(1 / log2(4) + 1 / log2(7), 9) "
+        "FROM all_executions"
+    )
+    assert found == [(2, 2, 5, 2, 3_000, 6_000, 1, False, 1)]
+
+
 async def test_retrievers_have_the_metrics_of_their_executions(lab: Lab) -> None:
     await shown_results(lab)
     names = "executions", "ctr", "mrr", "mean_clicks", "conversion", "reward"
@@ -190,14 +210,15 @@ async def test_a_report_that_cannot_be_made_names_what_to_change(
 
 
 async def test_a_report_beyond_its_bounds_names_the_setting(lab: Lab) -> None:
+    """One execution is one group in memory; other groups would go to disk."""
     await lab.database.command(
         "INSERT INTO interactions (namespace, interaction_id, feature_id, execution_id, interaction_type, timestamp, "
-        "_event_time_ms) SELECT 'default', toString(generateUUIDv4()), toString(number), toString(number), "
-        "['impression'], toDateTime64('2026-03-01', 3, 'UTC'), 1772323200000 FROM numbers(300000)"
+        "_event_time_ms) SELECT 'default', toString(generateUUIDv4()), toString(number), 'one', "
+        "['click'], toDateTime64('2026-03-01', 3, 'UTC'), 1772323200000 FROM numbers(800000)"
     )
     small = lab.settings.model_copy(update={"report_memory_bytes": 64 * 1024 * 1024})
     with pytest.raises(ReportError, match="TALLY_REPORT_MEMORY_BYTES"):
-        await made(Lab(small, lab.database, lab._raw), "sessions", since=datetime(2026, 1, 1, tzinfo=UTC))
+        await made(Lab(small, lab.database, lab._raw), "overview", since=datetime(2026, 1, 1, tzinfo=UTC))
     hasty = lab.settings.model_copy(update={"report_timeout_ms": 1})
     with pytest.raises(ReportError, match="TALLY_REPORT_TIMEOUT_MS"):
         await made(Lab(hasty, lab.database, lab._raw), "overview", by="all")

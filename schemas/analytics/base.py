@@ -36,6 +36,9 @@ _IS_IMPRESSION = "has(interaction_type, 'impression')"
 _IS_CLICK = "has(interaction_type, 'click')"
 _IS_REACTION = f"notEmpty(arrayFilter(x -> x NOT IN {('impression', *EXECUTION_TYPES)}, interaction_type))"
 _IS_MORE = "notEmpty(arrayFilter(x -> x != 'impression', interaction_type))"
+_EVENT_OF_RESULT = (
+    "Tuple(result UInt64, is_no_impression UInt8, position UInt32, is_click UInt8, at DateTime64(3, \\'UTC\\'))"
+)
 
 
 def reward_of(rewards: Mapping[InteractionType, float], most: float = MAX_REWARD) -> str:
@@ -65,17 +68,13 @@ SELECT
     max(nullIf(interactions.retriever_id, '')) AS retriever, max(interactions.query_snapshot) AS snapshot,
     max(nullIf(interactions.user_id, '')) AS user, max(nullIf(interactions.session_id, '')) AS session,
     max({_IS_IMPRESSION}) AS is_shown, max({_IS_CLICK}) AS is_clicked, max({_IS_REACTION}) AS is_reacted_to,
-    max({_IS_MORE}) AS is_more,
     max(has(interaction_type, 'purchase')) AS is_purchased,
-    max(has(interaction_type, 'zero_results')) AS is_empty,
-    max(has(interaction_type, 'query_refinement')) AS is_refined,
     if(is_shown, minIf(interactions.position, {_IS_IMPRESSION}), min(interactions.position)) AS place,
     max(interactions.document_score) AS score, max(interactions.feature_uri) AS uri,
     max(interactions.result_set_size) AS set_size, groupUniqArrayArray(interaction_type) AS types,
     sum({reward_of(DEFAULT_REWARDS)}) AS reward_sum,
-    min(interactions.event_time) AS began_at, max(interactions.event_time) AS ended_at,
+    min(interactions.event_time) AS began_at,
     minOrNullIf(interactions.event_time, {_IS_IMPRESSION}) AS shown_at,
-    minOrNullIf(interactions.event_time, {_IS_CLICK}) AS clicked_at,
     minOrNullIf(interactions.event_time, {_IS_REACTION}) AS reacted_at{further}
 FROM {INTERACTIONS} FINAL
 WHERE {within} AND {condition}
@@ -98,14 +97,58 @@ FROM ({select_per_result(condition, within=within)})
 WHERE is_shown OR is_reacted_to"""
 
 
+def _select_per_execution(condition: EventCondition, more: Mapping[str, str], within: EventCondition) -> str:
+    """Select a row for each execution. `clicked_results`: (time of its first click, position) of each clicked result.
+
+    Events are grouped once: a first group for each result would compare its texts, which are those of the execution.
+    Only executions with clicks get arrays of results. In the sorted events those of a result are consecutive, its
+    impressions first, then by position: the position of the first event is that of the result.
+    """
+    further = "".join(f", max({expression}) AS {name}" for name, expression in more.items())
+    return f"""
+SELECT *,
+    arraySort(if(is_clicked, events, [])) AS sorted,
+    arraySplit((_, step) -> step != 0, sorted, arrayDifference(sorted.result)) AS by_result,
+    arrayMap(
+        x -> (arrayMin(arrayMap(y -> y.at, arrayFilter(y -> y.is_click, x))), x[1].position),
+        arrayFilter(x -> arrayExists(y -> y.is_click, x), by_result)
+    ) AS clicked_results
+FROM (
+    SELECT
+        namespace, {EXECUTION} AS execution,
+        max(nullIf(interactions.retriever_id, '')) AS retriever, max(interactions.query_snapshot) AS snapshot,
+        max(nullIf(interactions.user_id, '')) AS user, max(nullIf(interactions.session_id, '')) AS session,
+        groupArray(CAST(
+            (cityHash64(feature_id), NOT {_IS_IMPRESSION}, position, {_IS_CLICK}, interactions.event_time),
+            '{_EVENT_OF_RESULT}'
+        )) AS events,
+        max({_IS_CLICK}) AS is_clicked, uniqExactIf(feature_id, {_IS_IMPRESSION}) AS shown,
+        max({_IS_MORE}) AS is_more,
+        max(has(interaction_type, 'purchase')) AS is_purchased,
+        max(has(interaction_type, 'zero_results')) AS is_empty,
+        max(has(interaction_type, 'query_refinement')) AS is_refined,
+        max(interactions.result_set_size) AS set_size,
+        sum({reward_of(DEFAULT_REWARDS)}) AS reward_sum,
+        min(interactions.event_time) AS began_at, max(interactions.event_time) AS last_at,
+        minOrNullIf(interactions.event_time, {_IS_IMPRESSION}) AS shown_at,
+        minOrNullIf(interactions.event_time, {_IS_CLICK}) AS first_clicked_at{further}
+    FROM {INTERACTIONS} FINAL
+    WHERE {within} AND {condition}
+    GROUP BY namespace, execution
+)"""
+
+
 def select_executions(
     condition: EventCondition = EVERYTHING,
     path: Sequence[str] = QUERY_TEXT_PATH,
     more: Mapping[str, str] | None = None,
     within: EventCondition = RANGE,
 ) -> str:
-    """Select a row for each execution. `more`: as in `select_per_result`."""
-    further = "".join(f", max({name}) AS {name}" for name in (more or {}))
+    """Select a row for each execution.
+
+    `more`: further columns by name, as expressions over an event; of each, the largest value.
+    """
+    further = "".join(f", {name}" for name in (more or {}))
     return f"""
 SELECT
     namespace, execution_id, event_time, ended_at, retriever_id, query, user_id, session_id, results_shown,
@@ -115,28 +158,25 @@ SELECT
     ms_to_first_click, dwell_ms, zero_results, purchased,
     results_shown > 0 AND NOT is_more AS abandoned,
     is_refined OR (clicks = 0 AND has_other_query) AS refined,
-    reward{"".join(f", {name}" for name in (more or {}))}
+    reward{further}
 FROM (
     SELECT *,
         min(text_hash) OVER following != max(text_hash) OVER following AS has_other_query
     FROM (
         SELECT
-            namespace, execution AS execution_id, min(began_at) AS event_time, max(per_result.ended_at) AS ended_at,
-            max(retriever) AS retriever_id,
-            {query_text(path, "max(snapshot)")} AS query, cityHash64(query) AS text_hash,
-            max(user) AS user_id, max(session) AS session_id,
-            sum(is_shown) AS results_shown, max(set_size) AS result_set_size, sum(is_clicked) AS clicks,
-            argMinOrNullIf(place, clicked_at, is_clicked) AS first_click_position,
-            minOrNullIf(place, is_clicked) AS highest_click_position,
-            sumIf(1 / log2(place + 2), is_clicked AND place < {NDCG_DEPTH}) AS gain,
-            min(clicked_at) AS first_clicked_at,
-            if(first_clicked_at >= min(shown_at), date_diff('millisecond', min(shown_at), first_clicked_at), NULL)
+            namespace, execution AS execution_id, began_at AS event_time, last_at AS ended_at,
+            retriever AS retriever_id,
+            {query_text(path, "snapshot")} AS query, cityHash64(query) AS text_hash,
+            user AS user_id, session AS session_id,
+            shown AS results_shown, set_size AS result_set_size, length(clicked_results) AS clicks,
+            if(clicks = 0, NULL, arraySort(clicked_results)[1].2) AS first_click_position,
+            if(clicks = 0, NULL, arrayMin(clicked_results.2)) AS highest_click_position,
+            arraySum(x -> if(x < {NDCG_DEPTH}, 1 / log2(x + 2), 0), clicked_results.2) AS gain,
+            if(first_clicked_at >= shown_at, date_diff('millisecond', shown_at, first_clicked_at), NULL)
                 AS ms_to_first_click,
-            date_diff('millisecond', first_clicked_at, ended_at) AS dwell_ms,
-            max(is_empty) AS zero_results, max(is_purchased) AS purchased, max(is_refined) AS is_refined,
-            max(is_more) AS is_more, sum(reward_sum) AS reward{further}
-        FROM ({select_per_result(condition, more, within)}) AS per_result
-        GROUP BY namespace, execution
+            date_diff('millisecond', first_clicked_at, last_at) AS dwell_ms,
+            is_empty AS zero_results, is_purchased AS purchased, is_refined, is_more, reward_sum AS reward{further}
+        FROM ({_select_per_execution(condition, more or {}, within)})
     )
     WINDOW following AS (
         PARTITION BY namespace, ifNull(session_id, execution_id), results_shown > 0 OR zero_results
