@@ -12,6 +12,7 @@ from runtime.clickhouse import BoundParameters, ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout, TallyError, Unavailable
 from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
 from runtime.settings import Settings
+from schemas.analytics.base import EVERYTHING
 from schemas.analytics.catalogue import REPORTS
 from schemas.analytics.definition import ParameterValue, Report, ReportParameter, ReportScope
 
@@ -165,7 +166,7 @@ def _selection(
         if parameter.name == report.groups_by and value not in parameter.choices:
             group = _group(parameter.name, str(value), bind)
         values[parameter.name] = _checked(report, parameter, value, is_field=bool(group))
-    condition = "1"
+    condition = EVERYTHING
     if request.filters is not None:
         if not report.takes_condition:
             raise ReportError("where", f"the report {report.name} cannot be filtered: outcomes lack most fields")

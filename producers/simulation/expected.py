@@ -31,26 +31,15 @@ from producers.simulation.behaviour import (
 )
 from producers.simulation.people import population
 from producers.simulation.world import ORDERINGS, RETRIEVERS, World, the_world
+from schemas.interaction import InteractionType
+from schemas.rewards import DEFAULT_REWARDS
 
 Floats = npt.NDArray[np.float64]
 
 NDCG_DEPTH = 10
-REWARDS: Mapping[str, float] = {
-    "click": 1,
-    "long_view": 1,
-    "purchase": 3,
-    "add_to_cart": 2,
-    "bookmark": 1.5,
-    "share": 1.5,
-    "positive_feedback": 2,
-    "negative_feedback": -2,
-    "skip": -0.5,
-    "return_to_results": -0.5,
-}
-"""Reward of an event by its type; other types have 0."""
 
 
-def _of_grade(values: Mapping[str, float]) -> Floats:
+def _of_grade(values: Mapping[InteractionType, float]) -> Floats:
     """Return, for each grade, the sum of values over the events after a click, each times its probability."""
     return np.array([sum(p * values.get(kind, 0) for kind, p in kinds) for kinds in AFTER_CLICK])
 
@@ -58,7 +47,11 @@ def _of_grade(values: Mapping[str, float]) -> Floats:
 CART_OF_GRADE = _of_grade({"add_to_cart": 1})
 RECORDED_PURCHASE = PURCHASE_AFTER_CART * (1 - PURCHASE_WITHOUT_EXECUTION)
 """Probability, after an add_to_cart, of a purchase with the `execution_id`."""
-REWARD_OF_GRADE = REWARDS["click"] + _of_grade(REWARDS) + CART_OF_GRADE * RECORDED_PURCHASE * REWARDS["purchase"]
+REWARD_OF_GRADE = (
+    DEFAULT_REWARDS["click"]
+    + _of_grade(DEFAULT_REWARDS)
+    + CART_OF_GRADE * RECORDED_PURCHASE * DEFAULT_REWARDS["purchase"]
+)
 """Expected reward of a click on a result of each grade, with the events after it."""
 EVENTS_OF_GRADE = 1 + _of_grade({kind: 1 for kind, _ in AFTER_CLICK[0]}) + CART_OF_GRADE * PURCHASE_AFTER_CART
 
@@ -179,7 +172,7 @@ def expectations_of(cells: Cells) -> Expectations:
         cart=1 - np.prod(1 - cart, axis=-1),
         purchase=1 - np.prod(1 - cart * RECORDED_PURCHASE, axis=-1),
         any_purchase=1 - np.prod(1 - cart * PURCHASE_AFTER_CART, axis=-1),
-        reward=(clicked * REWARD_OF_GRADE[cells.grade] + cells.skipped * REWARDS["skip"]).sum(axis=-1),
+        reward=(clicked * REWARD_OF_GRADE[cells.grade] + cells.skipped * DEFAULT_REWARDS["skip"]).sum(axis=-1),
     )
 
 

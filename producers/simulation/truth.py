@@ -3,11 +3,12 @@
 from typing import Any
 
 from producers.simulation import behaviour, people, timeline
-from producers.simulation.expected import REWARDS, enumerate_cells, events_per_session
+from producers.simulation.expected import enumerate_cells, events_per_session
 from producers.simulation.expected_metrics import expected_metrics
 from producers.simulation.sessions import VARIANTS
 from producers.simulation.simulator import Simulator
 from producers.simulation.world import ORDERINGS, RETRIEVERS, Ranked, World, the_world
+from schemas.rewards import DEFAULT_REWARDS
 
 BEHAVIOUR = (
     "ATTRACTION",
@@ -41,7 +42,7 @@ def truth_of(simulator: Simulator) -> dict[str, Any]:
         "world": _world(world),
         "people": _people(users),
         "behaviour": {name.lower(): getattr(behaviour, name) for name in BEHAVIOUR}
-        | {"after_click_by_grade": [dict(kinds) for kinds in behaviour.AFTER_CLICK], "rewards": dict(REWARDS)},
+        | {"after_click_by_grade": [dict(kinds) for kinds in behaviour.AFTER_CLICK], "rewards": dict(DEFAULT_REWARDS)},
         "expected": {
             "executions_per_session": float(enumeration.runs.all.sum()),
             "events_per_session": events_per_session(users, lifts),

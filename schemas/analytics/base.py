@@ -21,13 +21,15 @@ RANGE = (
     "namespace = {namespace:String} "
     "AND event_time >= {since:DateTime64(3, 'UTC')} AND event_time < {until:DateTime64(3, 'UTC')}"
 )
+APPENDED_RANGE = RANGE.replace("event_time", "timestamp")
+"""The range by append time: outcomes have no event time."""
 EXECUTION_TYPES = ("zero_results", "query_refinement", "filter_toggle")
 """Types that say something about an execution and nothing about a result."""
 REFINED_WITHIN_MS = 300_000
 """Largest time in milliseconds from an execution without a click to another query of the session that refines it."""
 NDCG_DEPTH = 10
 """Positions that count in nDCG. It is 1 at most, also where several results have the same position."""
-QUERY_TEXT_PATH: Sequence[str] = ("text",)
+QUERY_TEXT_PATH: tuple[str, ...] = ("text",)
 """Default path of the query's text in `query_snapshot`."""
 
 EXECUTION = "coalesce(nullIf(execution_id, ''), interaction_id)"
@@ -36,6 +38,10 @@ _IS_IMPRESSION = "has(interaction_type, 'impression')"
 _IS_CLICK = "has(interaction_type, 'click')"
 _IS_REACTION = f"notEmpty(arrayFilter(x -> x NOT IN {('impression', *EXECUTION_TYPES)}, interaction_type))"
 _IS_MORE = "notEmpty(arrayFilter(x -> x != 'impression', interaction_type))"
+_LARGEST_TEXTS = """
+    max(nullIf(interactions.retriever_id, '')) AS retriever, max(interactions.query_snapshot) AS snapshot,
+    max(nullIf(interactions.user_id, '')) AS user, max(nullIf(interactions.session_id, '')) AS session
+""".strip()
 _EVENT_OF_RESULT = (
     "Tuple(result UInt64, is_no_impression UInt8, position UInt32, is_click UInt8, at DateTime64(3, \\'UTC\\'))"
 )
@@ -65,8 +71,7 @@ def select_per_result(
     return f"""
 SELECT
     namespace, {EXECUTION} AS execution, feature_id,
-    max(nullIf(interactions.retriever_id, '')) AS retriever, max(interactions.query_snapshot) AS snapshot,
-    max(nullIf(interactions.user_id, '')) AS user, max(nullIf(interactions.session_id, '')) AS session,
+    {_LARGEST_TEXTS},
     max({_IS_IMPRESSION}) AS is_shown, max({_IS_CLICK}) AS is_clicked, max({_IS_REACTION}) AS is_reacted_to,
     max(has(interaction_type, 'purchase')) AS is_purchased,
     if(is_shown, minIf(interactions.position, {_IS_IMPRESSION}), min(interactions.position)) AS place,
@@ -116,8 +121,7 @@ SELECT *,
 FROM (
     SELECT
         namespace, {EXECUTION} AS execution,
-        max(nullIf(interactions.retriever_id, '')) AS retriever, max(interactions.query_snapshot) AS snapshot,
-        max(nullIf(interactions.user_id, '')) AS user, max(nullIf(interactions.session_id, '')) AS session,
+        {_LARGEST_TEXTS},
         groupArray(CAST(
             (cityHash64(feature_id), NOT {_IS_IMPRESSION}, position, {_IS_CLICK}, interactions.event_time),
             '{_EVENT_OF_RESULT}'

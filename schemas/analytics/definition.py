@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from schemas.analytics.base import EventCondition
+from schemas.analytics.base import EVERYTHING, QUERY_TEXT_PATH, EventCondition
 
 Unit = Literal["text", "time", "count", "share", "number", "ms", "position", "p", "texts"]
 ChartKind = Literal["trend", "intervals", "bars", "differences"]
@@ -51,10 +51,10 @@ class Chart(NamedTuple):
 class ReportScope(NamedTuple):
     """Events and groups that a report is made of."""
 
-    condition: EventCondition = "1"
+    condition: EventCondition = EVERYTHING
     group: str = ""
     """SQL expression over an event to group by instead of the report's own grouping; '' for that."""
-    path: tuple[str, ...] = ("text",)
+    path: tuple[str, ...] = QUERY_TEXT_PATH
     """Path of the query's text in `query_snapshot`."""
 
 

@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.analytics.base import EVERYTHING, EXECUTION_TYPES, RANGE, select_executions, select_per_result
+from schemas.analytics.base import (
+    APPENDED_RANGE,
+    EVERYTHING,
+    EXECUTION_TYPES,
+    RANGE,
+    select_executions,
+    select_per_result,
+)
 from schemas.analytics.definition import Report, ReportColumn, ReportParameter, ReportScope
 from schemas.analytics.intervals import share
 from schemas.sql_text import literal
@@ -168,9 +175,8 @@ FROM (
 
 def _outcomes() -> str:
     """Return the checks of outcomes, by append time: outcomes have no event time."""
-    appended = RANGE.replace("event_time", "timestamp")
     owners = f"""
-SELECT duplicate_of AS owner FROM {OUTCOMES} FINAL WHERE {appended} AND verdict = 'duplicate'
+SELECT duplicate_of AS owner FROM {OUTCOMES} FINAL WHERE {APPENDED_RANGE} AND verdict = 'duplicate'
 GROUP BY owner ORDER BY count() DESC, owner LIMIT {EXAMPLES}"""
     return f"""
 SELECT arrayJoin([
@@ -180,9 +186,9 @@ FROM (
     SELECT countIf(verdict = 'duplicate') AS duplicates, countIf(verdict = 'rejected') AS rejected,
         (SELECT groupArray(owner) FROM ({owners})) AS owners,
         {_ids("interaction_id", "verdict = 'rejected'")} AS rejections,
-        (SELECT count() FROM {INTERACTIONS} FINAL WHERE {appended}) AS stored
+        (SELECT count() FROM {INTERACTIONS} FINAL WHERE {APPENDED_RANGE}) AS stored
     FROM {OUTCOMES} FINAL
-    WHERE {appended}
+    WHERE {APPENDED_RANGE}
 )"""
 
 

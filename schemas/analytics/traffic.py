@@ -1,6 +1,6 @@
 """Reports over events and outcomes: types, and what became of events, over time."""
 
-from schemas.analytics.base import RANGE
+from schemas.analytics.base import APPENDED_RANGE, RANGE
 from schemas.analytics.definition import Chart, Report, ReportColumn, ReportScope
 from schemas.analytics.intervals import share, wilson
 from schemas.analytics.overview import BY, period
@@ -29,7 +29,6 @@ TYPES = Report(
     parameters=(BY,),
 )
 
-_APPENDED = RANGE.replace("event_time", "timestamp")
 _RATES = {
     "duplicate_rate": ("duplicates", "share of events that were duplicates"),
     "rejection_rate": ("rejected", "share of events that were rejected"),
@@ -50,9 +49,9 @@ FROM (
         countIf(verdict = 'duplicate') AS duplicates, countIf(verdict = 'rejected') AS rejected,
         countIf(verdict = 'moved') AS moved
     FROM (
-        SELECT timestamp, 'stored' AS verdict FROM {INTERACTIONS} FINAL WHERE {_APPENDED}
+        SELECT timestamp, 'stored' AS verdict FROM {INTERACTIONS} FINAL WHERE {APPENDED_RANGE}
         UNION ALL
-        SELECT timestamp, CAST(verdict, 'String') AS verdict FROM {OUTCOMES} FINAL WHERE {_APPENDED}
+        SELECT timestamp, CAST(verdict, 'String') AS verdict FROM {OUTCOMES} FINAL WHERE {APPENDED_RANGE}
     )
     GROUP BY period
 )"""
