@@ -15,6 +15,7 @@ from readers.outcomes import Time
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout
 from runtime.http.errors import invalid, problem, unavailable
+from runtime.http.in_flight import InFlightLimit
 from runtime.http.streaming import StreamedResponse
 from runtime.settings import Settings
 from schemas.record import RECORD_FIELDS
@@ -43,10 +44,9 @@ class Exports:
     """Exports of one process, which are bounded in number and time."""
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
-        self._most = settings.exports_in_flight
+        self._limit = InFlightLimit(settings.exports_in_flight, "exports", "TALLY_EXPORTS_IN_FLIGHT")
         self._timeout_ms = settings.export_timeout_ms
         self._database = database
-        self._running = 0
 
     def answer(self, namespace: str, query: ExportQuery) -> Response:
         """Return the response with an export. Raises ApiError, also when the response is sent."""
@@ -66,17 +66,13 @@ class Exports:
 
     @asynccontextmanager
     async def _opened(self, wanted: ExportRequest) -> AsyncIterator[AsyncIterator[bytes]]:
-        if self._running >= self._most:
-            raise unavailable(f"{self._most} exports are in flight (TALLY_EXPORTS_IN_FLIGHT): retry later")
-        self._running += 1
         try:
-            async with exported(self._database, wanted, self._timeout_ms) as pieces:
-                yield pieces
+            with self._limit.slot():
+                async with exported(self._database, wanted, self._timeout_ms) as pieces:
+                    yield pieces
         except StatementTimeout:
             raise unavailable(
                 "the export takes longer than TALLY_EXPORT_TIMEOUT_MS: use a shorter time range"
             ) from None
         except StatementRefused as error:
             raise refused_pattern(error, "query") from None
-        finally:
-            self._running -= 1

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from fastapi import Request, Response
@@ -20,6 +18,7 @@ from runtime.deletions import Deletion, Deletions
 from runtime.errors import StatementTimeout
 from runtime.http.answer import Answer, json_answer
 from runtime.http.errors import ApiError, not_found, problem, unavailable
+from runtime.http.in_flight import InFlightLimit
 from runtime.http.prefer import preference_applied
 from runtime.http.service import Stores
 from runtime.http.turns import TurnQueue
@@ -56,7 +55,7 @@ class Reader:
     def __init__(self, settings: Settings, stores: Stores, progress: ConsumerProgress) -> None:
         self._settings = settings
         self._lists = stores.lists
-        self._lists_running = 0
+        self._list_limit = InFlightLimit(settings.lists_in_flight, "lists", "TALLY_LISTS_IN_FLIGHT")
         self._turns = TurnQueue()
         self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
@@ -122,29 +121,18 @@ class Reader:
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """Return a page of records."""
-        with self._list_slot():
+        with self._list_limit.slot():
             return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """Return a page of outcomes of events that were not stored."""
         timeout_ms = self._settings.list_timeout_ms
         try:
-            with self._list_slot():
+            with self._list_limit.slot():
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
         except StatementTimeout:
             raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
         return json_answer({"results": results, "next_cursor": following}).response()
-
-    @contextmanager
-    def _list_slot(self) -> Iterator[None]:
-        """Count a list query, whose number is bounded because lists may be slow. Raises ApiError 503."""
-        if self._lists_running >= self._settings.lists_in_flight:
-            raise unavailable("too many concurrent list queries (TALLY_LISTS_IN_FLIGHT): retry shortly")
-        self._lists_running += 1
-        try:
-            yield
-        finally:
-            self._lists_running -= 1
 
 
 def _check_id(interaction_id: str) -> None:

@@ -11,7 +11,8 @@ from readers.outcomes import Time
 from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report
 from runtime.clickhouse import ClickHouse
 from runtime.http.answer import json_answer
-from runtime.http.errors import ApiError, invalid, problem, unavailable
+from runtime.http.errors import ApiError, invalid, problem
+from runtime.http.in_flight import InFlightLimit
 from runtime.settings import Settings
 from schemas.analytics.catalogue import REPORTS
 from schemas.analytics.definition import Report, ReportColumn
@@ -130,23 +131,19 @@ class Reports:
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._settings = settings
         self._database = database
-        self._running = 0
+        self._limit = InFlightLimit(settings.reports_in_flight, "reports", "TALLY_REPORTS_IN_FLIGHT")
 
     async def answer(self, namespace: str, name: str, query: ReportQuery) -> Response:
         """Return the response with a report. Raises ApiError and Unavailable."""
         if name not in REPORTS:
             raise ApiError(404, f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}", code="unknown_report")
         request = _request(namespace, name, query)
-        if self._running >= self._settings.reports_in_flight:
-            raise unavailable(f"{self._running} reports are in flight (TALLY_REPORTS_IN_FLIGHT): retry later")
-        self._running += 1
         try:
-            found = await run_report(self._settings, self._database, request)
+            with self._limit.slot():
+                found = await run_report(self._settings, self._database, request)
         except ReportError as error:
             name = "filters" if error.parameter == "where" else error.parameter
             raise invalid([problem("bad_report", ["query", name], error.message)]) from None
-        finally:
-            self._running -= 1
         return json_answer(_body(found)).response()
 
 

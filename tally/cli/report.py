@@ -22,7 +22,7 @@ from tally.cli.options import (
 from tally.cli.output import out, say, table
 
 if TYPE_CHECKING:
-    from readers.reports import ReportResult
+    from readers.reports import ReportRequest, ReportResult
     from runtime.clickhouse import ClickHouse
     from runtime.settings import Settings
 
@@ -163,7 +163,7 @@ def _positional(name: str, values: list[str]) -> dict[str, str]:
 
 def _request(
     name: str, namespace: str, since: datetime, until: datetime, conditions: list[str] | None, sort: str | None
-) -> Any:
+) -> "ReportRequest":
     from readers.filters import Group
     from readers.reports import ReportRequest
 
@@ -172,7 +172,7 @@ def _request(
     return ReportRequest(name, namespace, since, until, filters=found, sort=sort or "")
 
 
-def _run(settings: "Settings", request: Any) -> "tuple[ReportResult, dict[str, int]]":
+def _run(settings: "Settings", request: "ReportRequest") -> "tuple[ReportResult, dict[str, int]]":
     """Return the report, and, if it has no rows, the namespaces that have events."""
     from readers.overview import events_by_namespace
     from readers.reports import run_report
