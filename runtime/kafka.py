@@ -30,7 +30,9 @@ from runtime.topic_settings import (
     RETENTION_MS,
     TIMESTAMP_TYPE,
     DescribeConfigsDenied,
+    MissingTopic,
     check_topic,
+    once_known,
     until_a_broker_has,
 )
 
@@ -201,17 +203,22 @@ def _has_leaders(topic: dict[str, Any]) -> bool:
 
 
 async def partition_numbers(client: AIOKafkaAdminClient, name: str) -> list[int]:
-    """Return a topic's partition numbers, sorted. Raises Fatal when it does not exist, else as `kafka_fault` says."""
+    """Return a topic's partition numbers, sorted. Raises MissingTopic, else as `kafka_fault` says."""
+    found = await once_known(lambda: _found_topic(client, name))
+    return sorted(part["partition"] for part in found["partitions"])
+
+
+async def _found_topic(client: AIOKafkaAdminClient, name: str) -> dict[str, Any]:
     try:
         (found,) = await client.describe_topics([name])
     except KafkaError as error:
         raise kafka_fault(error, f"asking for topic {name}") from error
+    refusal = for_code(found["error_code"])
+    if refusal is UnknownTopicOrPartitionError:
+        raise MissingTopic(name)
     if found["error_code"]:
-        refusal = for_code(found["error_code"])
-        if refusal is UnknownTopicOrPartitionError:
-            raise Fatal(f"topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC) does not exist; `tally init` creates it")
         raise kafka_fault(refusal(), f"asking for topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC)")
-    return sorted(part["partition"] for part in found["partitions"])
+    return dict(found)
 
 
 async def require_topic(settings: Settings) -> None:

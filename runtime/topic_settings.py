@@ -1,9 +1,10 @@
 """Settings and partition count of a topic: checked before it is used, and changed while it is live."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -26,6 +27,8 @@ RETENTION_MS = "retention.ms"
 MAX_MESSAGE_BYTES = "max.message.bytes"
 CHANGE_TIMEOUT_S = 30
 """Longest wait until a broker has a change that the controller acknowledged."""
+NEW_TOPIC_TIMEOUT_S = 2
+"""Longest wait until the broker of a request knows a new topic that another broker knows."""
 _POLL_S = 0.05
 _SET_ON_THE_TOPIC = 1
 """Kafka's number for the config source "dynamic topic config"."""
@@ -41,14 +44,39 @@ _WHY = {
 }
 
 
+Answer = TypeVar("Answer")
+
+
 class DescribeConfigsDenied(Fatal):
     """Refusal of DescribeConfigs: Kafka does not show this user a topic's settings."""
+
+
+class MissingTopic(Fatal):
+    """Topic that the broker of a request does not know."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC) does not exist; `tally init` creates it")
+
+
+async def once_known(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return the answer to a request about a topic. Raises MissingTopic after NEW_TOPIC_TIMEOUT_S.
+
+    Brokers learn of a new topic one after another, and each request may go to another broker.
+    """
+    deadline = time.monotonic() + NEW_TOPIC_TIMEOUT_S
+    while True:
+        try:
+            return await ask()
+        except MissingTopic:
+            if time.monotonic() >= deadline:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 async def _describe(client: AIOKafkaAdminClient, name: str, asked: Mapping[str, str] | None = None) -> list[Any]:
     """Return the entries of a topic's settings: those asked for, or all.
 
-    Raises Unavailable, Fatal for a missing topic, and DescribeConfigsDenied.
+    Raises Unavailable, MissingTopic, Fatal, and DescribeConfigsDenied.
     """
     try:
         answers: Any = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=asked)])
@@ -58,18 +86,19 @@ async def _describe(client: AIOKafkaAdminClient, name: str, asked: Mapping[str, 
     refusal = for_code(code)
     if refusal in (TopicAuthorizationFailedError, ClusterAuthorizationFailedError):
         raise DescribeConfigsDenied(f"topic {name}: Kafka does not allow DescribeConfigs, which Tally needs")
-    if refusal.retriable and refusal is not UnknownTopicOrPartitionError:
+    if refusal is UnknownTopicOrPartitionError:
+        raise MissingTopic(name)
+    if refusal.retriable:
         raise kafka_fault(refusal(), f"asking for the settings of topic {name}")
     if code:
-        why = message or refusal.__name__
-        raise Fatal(f"topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC): {why}; `tally init` creates it")
+        raise Fatal(f"topic {name} (TALLY_TOPIC, TALLY_DEAD_LETTER_TOPIC): {message or refusal.__name__}")
     return list(entries)
 
 
 async def check_topic(client: AIOKafkaAdminClient, name: str, required: Mapping[str, str] = REQUIRED) -> dict[str, str]:
     """Return the topic's settings. Raises Fatal when one differs from `required`."""
     asked = dict.fromkeys((*REQUIRED, RETENTION_MS), "")
-    found = {entry[0]: entry[1] for entry in await _describe(client, name, asked)}
+    found = {entry[0]: entry[1] for entry in await once_known(lambda: _describe(client, name, asked))}
     for setting, wanted in required.items():
         if found.get(setting) != wanted:
             raise Fatal(f"topic {name} has {setting}={found.get(setting)}: set it to {wanted}, because {_WHY[setting]}")
@@ -78,7 +107,8 @@ async def check_topic(client: AIOKafkaAdminClient, name: str, required: Mapping[
 
 async def topic_overrides(admin: AIOKafkaAdminClient, topic: str) -> dict[str, str]:
     """Return the settings that override the broker's defaults. Raises like `check_topic`."""
-    return {entry[0]: entry[1] for entry in await _describe(admin, topic) if entry[3] == _SET_ON_THE_TOPIC}
+    entries = await once_known(lambda: _describe(admin, topic))
+    return {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_THE_TOPIC}
 
 
 async def change_topic_settings(admin: AIOKafkaAdminClient, topic: str, **changes: str) -> None:

@@ -55,6 +55,24 @@ async def running(settings: Settings) -> AsyncIterator["asyncio.Task[object]"]:
         await asyncio.gather(working, return_exceptions=True)
 
 
+async def test_a_topic_that_appears_while_it_is_requested_is_found(lab: Lab) -> None:
+    """In a cluster a broker may learn of a new topic after `tally init` has returned."""
+    new = lab.settings.model_copy(update={"topic": f"{lab.settings.topic}-new"})
+    async with kafka.admin(new) as admin:
+        numbers = asyncio.create_task(kafka.partition_numbers(admin, new.topic))
+        settings = asyncio.create_task(topic_settings.check_topic(admin, new.topic))
+        await kafka.create_topics(new)
+        assert len(await numbers) == new.partitions
+        assert (await settings)["cleanup.policy"] == "delete"
+
+
+async def test_a_missing_topic_is_an_error_that_says_how_to_create_it(lab: Lab) -> None:
+    async with kafka.admin(lab.settings) as admin:
+        for request in (kafka.partition_numbers, topic_settings.check_topic):
+            with pytest.raises(topic_settings.MissingTopic, match=r"nowhere .*does not exist; `tally init` creates it"):
+                await request(admin, "nowhere")
+
+
 async def test_a_new_topic_is_never_compacted(lab: Lab) -> None:
     """The broker's default does not matter."""
     async with kafka.admin(lab.settings) as admin:
