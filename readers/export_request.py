@@ -11,12 +11,12 @@ from readers.export import ExportRequest, exported
 from readers.export_format import MEDIA_TYPES, ExportFormat
 from readers.export_options import read_columns
 from readers.filter_errors import read_filter_parameter, refused_pattern
-from readers.outcomes import Time
 from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementRefused, StatementTimeout
 from runtime.http.errors import invalid, problem, unavailable
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.streaming import StreamedResponse
+from runtime.http.times import Time
 from runtime.settings import Settings
 from schemas.record import RECORD_FIELDS
 

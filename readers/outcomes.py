@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from runtime.clickhouse import BoundParameters, ClickHouse
+from runtime.http.times import Time
 from schemas.dedup import DuplicateReason
-from schemas.event_time import iso_ms, parse_time_or_day
+from schemas.event_time import iso_ms
 from schemas.identity import ID_LENGTH, is_interaction_id
 from schemas.rejection import Reason
 from schemas.tables import DELETIONS, OUTCOMES
@@ -88,7 +89,6 @@ def _cursor(text: str) -> str:
 
 
 BoundedText = Annotated[str | None, Field(max_length=512)]
-Time = Annotated[datetime, BeforeValidator(parse_time_or_day, json_schema_input_type=str)]
 
 
 class OutcomeQuery(BaseModel):

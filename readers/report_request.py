@@ -7,12 +7,12 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from readers.filter_errors import read_filter_parameter
-from readers.outcomes import Time
 from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report
 from runtime.clickhouse import ClickHouse
 from runtime.http.answer import json_answer
 from runtime.http.errors import ApiError, invalid, problem
 from runtime.http.in_flight import InFlightLimit
+from runtime.http.times import Time
 from runtime.settings import Settings
 from schemas.analytics.catalogue import REPORTS
 from schemas.analytics.definition import Report, ReportColumn

@@ -8,18 +8,16 @@ from typing import Any, NamedTuple
 from readers.filter_fields import FilterError, FilterField, field_named
 from readers.filter_sql import where
 from readers.filters import Filter
+from runtime.analytics import RangeTooLarge, range_errors, range_parameters, report_limits
 from runtime.clickhouse import BoundParameters, ClickHouse
-from runtime.errors import StatementRefused, StatementTimeout, TallyError, Unavailable
+from runtime.errors import StatementRefused, TallyError
 from runtime.faults.clickhouse import CLICKHOUSE_BAD_PATTERN
 from runtime.settings import Settings
 from schemas.analytics.base import EVERYTHING
 from schemas.analytics.catalogue import REPORTS
 from schemas.analytics.definition import ParameterValue, Report, ReportParameter, ReportScope
 
-_MEMORY = "clickhouse 241"
 MAX_TEXT_BYTES = 1_024
-_SPILLED_SHARE = 4
-"""Share of a report's memory, as a divisor, from which groups and sorts go to disk."""
 
 
 class ReportError(TallyError):
@@ -79,13 +77,10 @@ async def run_report(settings: Settings, database: ClickHouse, request: ReportRe
     read = whole if whole.notes else report  # notes are of columns that may not be chosen
     sql, values, rows = _statement(settings, read, request)
     try:
-        found = await database.rows(sql, values, limits=report_limits(settings))
-    except StatementTimeout:
-        raise ReportError("since, until", _slow(settings)) from None
-    except Unavailable as error:
-        if error.kind == _MEMORY:
-            raise ReportError("since, until", _large(settings)) from None
-        raise
+        with range_errors(settings, "the report"):
+            found = await database.rows(sql, values, limits=report_limits(settings))
+    except RangeTooLarge as error:
+        raise ReportError("since, until", str(error)) from None
     except StatementRefused as error:
         if error.code == CLICKHOUSE_BAD_PATTERN:
             raise ReportError("where", "the pattern is not a valid RE2 regular expression") from None
@@ -142,11 +137,7 @@ def _statement(settings: Settings, report: Report, request: ReportRequest) -> tu
         f"SELECT {', '.join(report.all_columns())} FROM ({report.sql(selection)}) "
         f"ORDER BY {_order(report, request.sort)} LIMIT {rows + 1}"
     )
-    scope = {
-        "namespace": request.namespace,
-        "since": _clickhouse_time(request.since),
-        "until": _clickhouse_time(request.until),
-    }
+    scope = range_parameters(request.namespace, request.since, request.until)
     return sql, {**scope, **values, **bind.values}, rows
 
 
@@ -223,32 +214,6 @@ def _order(report: Report, sort: str) -> str:
     return f"{column} {direction or 'asc'} NULLS LAST, {report.order}"
 
 
-def report_limits(settings: Settings) -> dict[str, Any]:
-    """Return the ClickHouse settings that bound a report."""
-    timeout_ms = min(settings.report_timeout_ms, max(1_000, settings.query_timeout_ms - 1_000))
-    spilled = settings.report_memory_bytes // _SPILLED_SHARE
-    return {
-        "max_execution_time": timeout_ms / 1000,
-        "max_memory_usage": settings.report_memory_bytes,
-        "max_bytes_before_external_group_by": spilled,
-        "max_bytes_before_external_sort": spilled,
-    }
-
-
-def _slow(settings: Settings) -> str:
-    return (
-        f"the report takes longer than {settings.report_timeout_ms:,} ms: choose a shorter range, or raise "
-        "TALLY_REPORT_TIMEOUT_MS (and TALLY_QUERY_TIMEOUT_MS above it)"
-    )
-
-
-def _large(settings: Settings) -> str:
-    return (
-        f"the report needs more than {settings.report_memory_bytes:,} bytes of memory in ClickHouse: choose a shorter "
-        "range, or raise TALLY_REPORT_MEMORY_BYTES"
-    )
-
-
 def _plain(value: Any) -> Any:
     """Return a value as it is answered: a number that is none is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -256,7 +221,3 @@ def _plain(value: Any) -> Any:
 
 def _shown(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _clickhouse_time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

@@ -14,6 +14,7 @@ from runtime.settings import Settings
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
+from runtime.settings.learning import LearningSettings
 from runtime.settings.reports import ReportSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 
@@ -24,6 +25,7 @@ _GROUPS: dict[str, type[BaseSettings]] = {
     "Workers": ConsumerSettings,
     "Retention": RetentionSettings,
     "Reports": ReportSettings,
+    "Learning": LearningSettings,
     "HTTP API": HttpSettings,
 }
 _HEAD = """# Settings

@@ -1,6 +1,9 @@
 """Rewards: the number that an interaction is worth, by its types. Computed when events are read, never stored."""
 
+import json
+import math
 from collections.abc import Mapping
+from typing import NamedTuple, cast, get_args
 
 from schemas.interaction import InteractionType
 
@@ -20,3 +23,54 @@ DEFAULT_REWARDS: Mapping[InteractionType, float] = {
 
 MAX_REWARD = 5.0
 """Largest absolute reward of one interaction."""
+
+
+MICROS = 1_000_000
+"""Rewards are rounded to millionths, so that their sums do not depend on the order of the events."""
+
+
+class RewardMap(NamedTuple):
+    """Reward of each type, and the largest absolute reward of one interaction.
+
+    A type that is absent has no reward. An interaction has the sum of the rewards of its types.
+    """
+
+    rewards: Mapping[InteractionType, float] = DEFAULT_REWARDS
+    most: float = MAX_REWARD
+
+
+def parse_rewards(text: str, most: float = MAX_REWARD) -> RewardMap:
+    """Parse a map that replaces the default one: `click=1,purchase=3`, or the same as a JSON object.
+
+    Raises ValueError for an unknown type, a reward that is not a finite number, and a cap outside 0.1 to 100.
+    """
+    if not 0.1 <= most <= 100:  # noqa: PLR2004  (range of the published service)
+        raise ValueError("the largest reward of an interaction must be from 0.1 to 100")
+    found = _json_object(text) if text.lstrip().startswith("{") else _pairs(text)
+    rewards = dict[InteractionType, float]()
+    for name, value in found.items():
+        if name not in get_args(InteractionType):
+            raise ValueError(f"{name[:40]!r} is not an interaction type")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"the reward of {name} is not a number")
+        rewards[cast(InteractionType, name)] = float(value)
+    return RewardMap(rewards, most)
+
+
+def _json_object(text: str) -> Mapping[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the reward map is not JSON: {error}") from None
+    return cast(Mapping[str, object], found)
+
+
+def _pairs(text: str) -> Mapping[str, object]:
+    found = dict[str, object]()
+    for pair in text.split(","):
+        name, _equals, number = (part.strip() for part in pair.partition("="))
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise ValueError(f"{pair.strip()[:60]!r} is not TYPE=NUMBER") from None
+    return found

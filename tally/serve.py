@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from fastapi import FastAPI
 from prometheus_client import generate_latest
 
+from learning.module import LearningModule
 from producers.collector.module import CollectorModule
 from readers.module import ReaderModule
 from runtime import log
@@ -48,8 +49,8 @@ def app_of(settings: Settings, role: Role, host: str = "", metrics: Callable[[],
     reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorModule()],
-        "reader": [reader],
-        "all": [reader, CollectorModule(reader.outcome)],
+        "reader": [reader, LearningModule()],
+        "all": [reader, LearningModule(), CollectorModule(reader.outcome)],
     }
     return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host), metrics=metrics)
 

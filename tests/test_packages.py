@@ -13,8 +13,9 @@ MAY_IMPORT = {
     "producers": {"schemas", "kernels", "runtime"},
     "consumers": {"schemas", "kernels", "runtime"},
     "readers": {"schemas", "runtime"},
+    "learning": {"schemas", "runtime"},
     "deploy": {"schemas", "runtime"},
-    "tally": {"schemas", "kernels", "runtime", "producers", "consumers", "readers", "deploy"},
+    "tally": {"schemas", "kernels", "runtime", "producers", "consumers", "readers", "learning", "deploy"},
 }
 IO_MODULES = {
     "aiokafka", "asyncio", "atexit", "clickhouse_connect", "httpx", "io", "logging", "os", "pathlib", "redis", "shutil",

@@ -23,6 +23,7 @@ PACKAGES = (
     "producers",
     "consumers",
     "readers",
+    "learning",
     "tally",
     "deploy",
     "benchmarks",

@@ -17,6 +17,7 @@ from runtime.log import LogFormat
 from runtime.settings.consumer import ConsumerSettings
 from runtime.settings.http import HttpSettings
 from runtime.settings.kafka import KafkaSettings
+from runtime.settings.learning import LearningSettings
 from runtime.settings.reports import ReportSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
 from runtime.stack_file import StackFile, StackPhase
@@ -36,6 +37,7 @@ class Settings(
     ConsumerSettings,
     RetentionSettings,
     ReportSettings,
+    LearningSettings,
     HttpSettings,
 ):
     """All settings of all processes. Sizes are in bytes, times in milliseconds, unless the name says otherwise."""

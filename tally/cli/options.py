@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from readers.filters import Group
     from runtime.settings import Settings
 
-Extra = Literal["worker", "api", "embedded", "plot"]
+Extra = Literal["worker", "learning", "api", "embedded", "plot"]
 Parameters = ParamSpec("Parameters")
 
 DataDir = Annotated[

@@ -1,6 +1,6 @@
 """`tally report`: answers about search, from the stored events."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,6 +8,7 @@ import typer
 
 from runtime.errors import TallyError
 from tally.cli.destination import Force, Output
+from tally.cli.event_range import Days, EventsSince, EventsUntil, Hours, event_range
 from tally.cli.options import (
     AsJson,
     DataDir,
@@ -17,7 +18,6 @@ from tally.cli.options import (
     load_settings,
     needs,
     parse_filter,
-    parse_range,
 )
 from tally.cli.output import out, say, table
 
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 ReportFormat = Literal["table", "csv", "json", "parquet"]
 SHOWN_ROWS = 50
 """Rows of a table, unless --limit says otherwise. Files and JSON have all."""
-CLOCK_AHEAD = timedelta(minutes=1)
-"""Time after now that is read by default: a broker's clock may be ahead of this machine's."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""Earliest time of an event."""
 
 MinExecutions = Annotated[
     int | None, typer.Option(help="Minimum executions of a listed query, of `queries`. Default: 10.")
@@ -56,12 +52,10 @@ def report(
     values: Annotated[
         list[str] | None, typer.Argument(help="Groups A and B of `compare`; session id of `journey`.")
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Only events of this time or later.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only events before this time.")] = None,
-    days: Annotated[
-        float | None, typer.Option(help="The last days, instead of --since.", min=0.001, max=40_000)
-    ] = None,
-    hours: Annotated[float | None, typer.Option(help="The last hours. Default: 24.", min=0.001, max=900_000)] = None,
+    since: EventsSince = None,
+    until: EventsUntil = None,
+    days: Days = None,
+    hours: Hours = None,
     by: Annotated[str | None, typer.Option(help="hour, day, week, all; of `overview` also a field.")] = None,
     where: Where = None,
     sort: SortBy = None,
@@ -98,7 +92,7 @@ def report(
     chosen = _format(output_format, output, as_json=as_json)
     check_files(output, plot, force=force)
     settings = load_settings(data_dir, "clickhouse")
-    begin, end = _range(since, until, days, hours)
+    begin, end = event_range(since, until, days, hours)
     parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
     parameters |= {"effect": effect, "share_b": share_b, "bot_executions": bot_executions}
     parameters |= _positional(name, values or [])
@@ -139,15 +133,6 @@ def _format(chosen: ReportFormat | None, output: Path | None, *, as_json: bool) 
     if found == "parquet" and output is None:
         raise typer.BadParameter("needs --output FILE", param_hint="--format parquet")
     return found
-
-
-def _range(since: str | None, until: str | None, days: float | None, hours: float | None) -> tuple[datetime, datetime]:
-    if [since, days, hours].count(None) < 2:  # noqa: PLR2004  (one of three is given at most)
-        raise typer.BadParameter("choose one of --since, --days and --hours", param_hint="--since")
-    begin, end = parse_range(since, until)
-    end = end or datetime.now(UTC) + CLOCK_AHEAD
-    length = timedelta(days=days) if days is not None else timedelta(hours=24 if hours is None else hours)
-    return begin or max(end - length, EPOCH), end
 
 
 def _positional(name: str, values: list[str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Learning from events: propensities, judgments, training sets and evaluation."""

@@ -1,0 +1,101 @@
+"""Counts of impressions and clicks by position, streamed from ClickHouse as arrays."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from learning.scope import LearningScope, Refusal, select_shown
+from runtime.analytics import range_errors, report_limits
+from runtime.clickhouse import ClickHouse
+from runtime.settings import Settings
+
+BUCKETS = 200
+"""Random groups of executions that a bootstrap draws from. With fewer executions most are alone in their group."""
+MAX_SEGMENTS = 1_000
+
+_ROW = np.dtype(
+    [
+        ("segment", "<u4"),
+        ("item", "<u8"),
+        ("position", "<u4"),
+        ("bucket", "<u2"),
+        ("impressions", "<u4"),
+        ("clicks", "<u4"),
+    ]
+)
+Integers = npt.NDArray[np.int64]
+
+
+class ClickCounts(NamedTuple):
+    """Impressions and clicks of one segment. All arrays have one entry for each (item, position, bucket).
+
+    An item is a pair of query and document, numbered from 0. Positions are 0-based. Sorted by item, position, bucket.
+    """
+
+    item: Integers
+    position: Integers
+    bucket: Integers
+    """Random group of the execution, from 0 to BUCKETS - 1."""
+    impressions: Integers
+    clicks: Integers
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return int(self.item[-1]) + 1 if len(self.item) else 0
+
+
+async def read_click_counts(settings: Settings, database: ClickHouse, scope: LearningScope) -> dict[str, ClickCounts]:
+    """Return the counts of each segment, by its text, in order of the texts.
+
+    Memory: 26 bytes for each (item, position, bucket), at most TALLY_LEARNING_CELLS of them. Raises Refusal for more,
+    and where nothing was shown; RangeTooLarge; Unavailable.
+    """
+    with range_errors(settings, "the count of clicks"):
+        segments = await _segments(settings, database, scope)
+        rows = await _rows(settings, database, scope, segments)
+    counts = dict[str, ClickCounts]()
+    for number, segment in enumerate(segments):
+        own = rows[rows["segment"] == number]
+        _, item = np.unique(own["item"], return_inverse=True)
+        columns = (own[name].astype(np.int64) for name in ("position", "bucket", "impressions", "clicks"))
+        counts[segment] = ClickCounts(item.astype(np.int64), *columns)
+    return counts
+
+
+async def _segments(settings: Settings, database: ClickHouse, scope: LearningScope) -> list[str]:
+    sql = f"SELECT DISTINCT segment FROM ({select_shown(scope)}) ORDER BY segment LIMIT {MAX_SEGMENTS + 1}"
+    found = await database.rows(sql, scope.parameters(), limits=report_limits(settings))
+    if not found:
+        raise Refusal(f"retriever {scope.retriever[:60]!r} showed no results in this range")
+    if len(found) > MAX_SEGMENTS:
+        path = ".".join(scope.segment_path)
+        raise Refusal(f"metadata.{path} has more than {MAX_SEGMENTS:,} values: choose one with fewer")
+    return [segment for (segment,) in found]
+
+
+async def _rows(
+    settings: Settings, database: ClickHouse, scope: LearningScope, segments: list[str]
+) -> npt.NDArray[np.void]:
+    most = settings.learning_cells
+    sql = f"""
+SELECT
+    toUInt32(indexOf({{segments:Array(String)}}, segment) - 1) AS number, sipHash64(query, feature_id) AS item,
+    position,
+    toUInt16(sipHash64(execution) % {BUCKETS}) AS bucket, toUInt32(count()), toUInt32(sum(clicked))
+FROM ({select_shown(scope)})
+GROUP BY number, item, position, bucket
+ORDER BY number, item, position, bucket
+LIMIT {most + 1}
+FORMAT RowBinary"""
+    limits = report_limits(settings)
+    found = bytearray()
+    values = {**scope.parameters(), "segments": segments}
+    async with database.stream(sql, values, settings=limits, timeout_s=limits["max_execution_time"]) as pieces:
+        async for piece in pieces:
+            found += piece
+    rows = np.frombuffer(found, _ROW)
+    if len(rows) > most:
+        raise Refusal(f"the range has more than {most:,} counts: choose a shorter one, or raise TALLY_LEARNING_CELLS")
+    return rows

@@ -1,0 +1,1 @@
+"""Estimators over arrays. They read nothing and write nothing."""

@@ -1,0 +1,85 @@
+"""Scope of learning: the results that propensities, judgments and training sets are made from."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from runtime.analytics import range_parameters
+from runtime.errors import TallyError
+from schemas.analytics.base import QUERY_TEXT_PATH, query_text, select_per_result
+from schemas.sql_text import literal
+
+MAX_TEXT_BYTES = 1_024
+"""Largest retriever and namespace name in bytes."""
+
+
+class Refusal(TallyError):
+    """Refusal to estimate. The message says what is missing in the events."""
+
+    exit_code = 1
+
+
+class ScopeError(TallyError):
+    """Scope that is not valid. `parameter` names the part to change."""
+
+    exit_code = 2
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+def segment_path(text: str | None) -> tuple[str, ...]:
+    """Parse the path of a segment, such as `metadata.device`; None: no segments. Raises ScopeError."""
+    if text is None:
+        return ()
+    head, *path = text.split(".")
+    if head != "metadata" or not path or not all(path) or len(text) > MAX_TEXT_BYTES:
+        raise ScopeError("by", f"{text[:60]!r} is not a path in metadata, such as metadata.device")
+    return tuple(path)
+
+
+class LearningScope(NamedTuple):
+    """Results of one retriever shown from `since` up to, excluding, `until`, by event time.
+
+    Only results with an impression count. The events of an execution name its retriever: the largest name counts.
+    """
+
+    namespace: str
+    retriever: str
+    since: datetime
+    until: datetime
+    segment_path: tuple[str, ...] = ()
+    """Path of a text in `metadata` that divides the results into segments, such as ("device",). Empty: one segment."""
+    query_path: tuple[str, ...] = QUERY_TEXT_PATH
+
+    def checked(self) -> "LearningScope":
+        """Return the scope. Raises ScopeError for a range that ends before it begins, and a name that is too long."""
+        if self.since >= self.until:
+            raise ScopeError("until", f"{self.until.isoformat()} is not later than since, {self.since.isoformat()}")
+        if not 0 < len(self.retriever.encode(errors="replace")) <= MAX_TEXT_BYTES:
+            raise ScopeError("retriever", f"a retriever's name has from 1 to {MAX_TEXT_BYTES:,} bytes")
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the bound parameters of `select_shown`."""
+        return {**range_parameters(self.namespace, self.since, self.until), "retriever": self.retriever}
+
+
+def select_shown(scope: LearningScope) -> str:
+    """Select a row for each result that was shown.
+
+    Columns: `execution`, `segment`, `query`, `feature_id`, `position` (of the impression, from 0), `clicked` (0 or 1),
+    `types` (all types of the result's events), `propensity` (`metadata.propensity`: the probability with which the
+    retriever shows this document at this position; NULL if it was not logged).
+    """
+    path = ", ".join(map(literal, scope.segment_path))
+    more = {
+        "segment_text": f"JSONExtractString(metadata, {path})" if path else "''",
+        "logged_propensity": "JSONExtract(metadata, 'propensity', 'Nullable(Float64)')",
+    }
+    return f"""
+SELECT
+    execution, segment_text AS segment, {query_text(scope.query_path, "snapshot")} AS query, feature_id,
+    place AS position, is_clicked AS clicked, types, logged_propensity AS propensity
+FROM ({select_per_result(more=more)})
+WHERE is_shown AND retriever = {{retriever:String}}"""

@@ -1,0 +1,13 @@
+"""Settings of learning from events."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+
+class LearningSettings(BaseSettings):
+    """Bounds of estimates and training sets."""
+
+    learning_cells: int = Field(10_000_000, ge=1_000, le=100_000_000)
+    """Maximum counts (query, document, position, group of executions) that one estimate holds, 26 bytes each."""
+    learning_in_flight: int = Field(2, ge=1)
+    """Maximum estimates in flight in one API process. Further ones are answered 503."""

@@ -1,0 +1,46 @@
+"""Options of commands that learn from events."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from schemas.rewards import MAX_REWARD, RewardMap, parse_rewards
+
+if TYPE_CHECKING:
+    from learning.scope import LearningScope
+    from runtime.settings import Settings
+
+RetrieverName = Annotated[str, typer.Argument(help="Retriever (retriever_id) whose results are learned from.")]
+SegmentPath = Annotated[
+    str | None,
+    typer.Option("--by", help="Text in the metadata that divides the results, such as metadata.device. Default: none."),
+]
+Rewards = Annotated[
+    str | None,
+    typer.Option(help="Rewards by type instead of the default ones: click=1,purchase=3, or the same as JSON."),
+]
+MaxReward = Annotated[float, typer.Option(help="Largest absolute reward of one interaction.", min=0.1, max=100)]
+
+
+def scope_of(
+    settings: "Settings", namespace: str | None, retriever: str, begin_end: tuple[datetime, datetime], by: str | None
+) -> "LearningScope":
+    """Return the scope that options name. Raises BadParameter."""
+    from learning.scope import LearningScope, ScopeError, segment_path
+
+    try:
+        path = segment_path(by)
+        return LearningScope(
+            namespace or settings.namespace, retriever, *begin_end, path, settings.query_path
+        ).checked()
+    except ScopeError as error:
+        raise typer.BadParameter(str(error), param_hint=error.parameter) from None
+
+
+def reward_map(text: str | None, most: float = MAX_REWARD) -> RewardMap:
+    """Return the reward map that options name. Raises BadParameter."""
+    try:
+        return RewardMap(most=most) if text is None else parse_rewards(text, most)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rewards") from None
