@@ -78,7 +78,7 @@ def _statement(scope: LearningScope, rewards: RewardMap) -> str:
 SELECT query, feature_id, max(best), arraySort(groupArray((segment, position, impressions, clicks)))
 FROM (
     SELECT
-        toValidUTF8(query) AS query, feature_id, toValidUTF8(segment) AS segment, position,
+        query, feature_id, segment, position,
         toUInt32(count()) AS impressions, toUInt32(sum(clicked)) AS clicks,
         toInt32(round(max(best_reward) * {MICROS})) AS best
     FROM ({shown})

@@ -71,8 +71,10 @@ def query_lines(found: Judgments) -> Iterator[bytes]:
 def trec_document(document: str) -> str:
     """Return a document id as a qrels field: white space, control characters and % are percent-encoded UTF-8.
 
-    `urllib.parse.unquote` reverses it.
+    `urllib.parse.unquote` reverses it. The empty id is a single %.
     """
+    if not document:
+        return "%"
     if document.isprintable() and not any(each.isspace() or each == "%" for each in document):
         return document
     return "".join(_percent(each) if _is_escaped(each) else each for each in document)

@@ -21,14 +21,16 @@ from learning.estimators.judging import (
     grades_of,
     propensity_weighted,
 )
+from producers.simulation.behaviour import ATTRACTION, DEVICES
+from producers.simulation.world import RETRIEVERS, the_world
 
 Row = tuple[int, int, int, int, int]
 """Item, segment, position, impressions and clicks."""
 
 
-def cells_of(rows: list[Row], items: int | None = None) -> ItemCells:
-    columns = np.array(rows, np.int64).reshape(-1, 5).T
-    return ItemCells(*columns, items=1 + max((row[0] for row in rows), default=-1) if items is None else items)
+def cells_of(rows: list[Row]) -> ItemCells:
+    item, segment, position, shown, clicked = np.array(rows, np.int64).reshape(-1, 5).T
+    return ItemCells(item, segment, position, shown, clicked, 1 + max((row[0] for row in rows), default=-1))
 
 
 def harmonic(cells: ItemCells) -> Any:
@@ -193,3 +195,39 @@ def test_intervals_of_weighted_clicks_hold_the_truth(clip: float, attraction: fl
     held = float(((low <= attraction) & (attraction <= high)).mean())
     assert 0.93 <= held <= 0.98
     assert float(found.value.mean()) == pytest.approx(attraction, rel=0.02)  # unbiased, whatever the clip
+
+
+def rank_correlations(retriever: int, executions: int) -> dict[str, float]:
+    """Return the rank correlations of values with true attraction, for the results of a simulated retriever."""
+    world, source = the_world(), np.random.default_rng(5)
+    cells: dict[tuple[int, int, int], list[int]] = {}
+    propensity: dict[tuple[int, int], float] = {}
+    truth, numbers = list[float](), dict[tuple[str, str], int]()
+    for query, orderings in zip(world.queries, world.orderings[retriever], strict=True):
+        for segment, device in enumerate(DEVICES):
+            for ordering in orderings:
+                shown = int(source.poisson(executions * query.probability * device.share / len(orderings)))
+                for position, ranked in enumerate(ordering[: device.depth]):
+                    item = numbers.setdefault((query.text, ranked.document.id), len(numbers))
+                    if item == len(truth):
+                        truth.append(ATTRACTION[ranked.grade])
+                    propensity[segment, position] = device.examination(position)
+                    clicks = int(source.binomial(shown, ATTRACTION[ranked.grade] * propensity[segment, position]))
+                    cell = cells.setdefault((item, segment, position), [0, 0])
+                    cell[0] += shown
+                    cell[1] += clicks
+    counted = cells_of([(*place, shown, clicks) for place, (shown, clicks) in cells.items()])
+    theta = np.array([propensity[segment, position] for _, segment, position in cells])
+    estimates = {"ctr": click_through(counted), "ips": propensity_weighted(counted, theta)}
+    often = estimates["ctr"].impressions >= 200
+    return {
+        name: float(stats.spearmanr(found.value[often], np.array(truth)[often]).statistic)
+        for name, found in estimates.items()
+    }
+
+
+@pytest.mark.parametrize("retriever", range(len(RETRIEVERS)))
+def test_weighting_removes_position_bias(retriever: int) -> None:
+    found = rank_correlations(retriever, 1_000_000)
+    assert found["ips"] > 0.95
+    assert found["ips"] > found["ctr"] + 0.02
