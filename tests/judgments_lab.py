@@ -1,6 +1,6 @@
 """Judgments of tests."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from producers.simulation.behaviour import DEVICES
 from producers.simulation.simulator import Simulator
 from producers.simulation.timeline import Backfill
 from schemas.interaction import Interaction
+from tests.analytics.loading import load
 from tests.lab import Lab, click
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -64,3 +65,9 @@ def shown(query: str | None, document: str, execution: str, *types: str, **field
     about = {"retriever_id": "r", "query_snapshot": snapshot, "occurred_at": NOON, **fields}
     for kind in ("impression", *types):
         yield click(document, execution, interaction_type=[kind], **about)
+
+
+async def stored(lab: Lab, namespace: str, *results: Sequence[str | None], **fields: Any) -> None:
+    """Store the events of results, given as the arguments of `shown`."""
+    events = [event for each in results for event in shown(*each, **fields)]  # type: ignore[arg-type]
+    await load(lab.database, namespace, events)
