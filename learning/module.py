@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter
 
+from learning.judgment_routes import add_judgments
 from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.service import AppContext, Check, Stores
@@ -35,5 +36,8 @@ class LearningModule:
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""
-        self._context = LearningContext(base)
-        return APIRouter(tags=["learning"])
+        context = self._context = LearningContext(base)
+        router = APIRouter(tags=["learning"])
+        reader = base.require_scope("read")
+        add_judgments(router, reader, context.settings, context.limit, lambda: context.database)
+        return router

@@ -1,5 +1,6 @@
 """Scope of learning: the results that propensities, judgments and training sets are made from."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -65,21 +66,24 @@ class LearningScope(NamedTuple):
         return {**range_parameters(self.namespace, self.since, self.until), "retriever": self.retriever}
 
 
-def select_shown(scope: LearningScope) -> str:
+def select_shown(scope: LearningScope, more: Mapping[str, str] | None = None) -> str:
     """Select a row for each result that was shown.
 
     Columns: `execution`, `segment`, `query`, `feature_id`, `position` (of the impression, from 0), `clicked` (0 or 1),
     `types` (all types of the result's events), `propensity` (`metadata.propensity`: the probability with which the
     retriever shows this document at this position; NULL if it was not logged).
+
+    `more`: further columns by name, as expressions over an event of the result; of each, the largest value.
     """
     path = ", ".join(map(literal, scope.segment_path))
-    more = {
+    own = {
         "segment_text": f"JSONExtractString(metadata, {path})" if path else "''",
         "logged_propensity": "JSONExtract(metadata, 'propensity', 'Nullable(Float64)')",
     }
+    further = "".join(f", {name}" for name in (more or {}))
     return f"""
 SELECT
     execution, segment_text AS segment, {query_text(scope.query_path, "snapshot")} AS query, feature_id,
-    place AS position, is_clicked AS clicked, types, logged_propensity AS propensity
-FROM ({select_per_result(more=more)})
+    place AS position, is_clicked AS clicked, types, logged_propensity AS propensity{further}
+FROM ({select_per_result(more={**own, **(more or {})})})
 WHERE is_shown AND retriever = {{retriever:String}}"""

@@ -3,11 +3,15 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+MIB = 1024 * 1024
+
 
 class LearningSettings(BaseSettings):
     """Bounds of estimates and training sets."""
 
     learning_cells: int = Field(10_000_000, ge=1_000, le=100_000_000)
     """Maximum counts (query, document, position, group of executions) that one estimate holds, 26 bytes each."""
+    learning_text_bytes: int = Field(256 * MIB, ge=MIB)
+    """Maximum bytes of queries and documents of one set of judgments. Each item takes about 200 bytes besides."""
     learning_in_flight: int = Field(2, ge=1)
     """Maximum estimates in flight in one API process. Further ones are answered 503."""

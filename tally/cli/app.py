@@ -12,6 +12,7 @@ from tally.cli import (
     dlq,
     export,
     feed,
+    judgments,
     keys,
     replay,
     report,
@@ -58,6 +59,9 @@ for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
 app.add_typer(export.app, name="export", rich_help_panel="Query")
+learn = typer.Typer(help="Learn from stored events.", no_args_is_help=True)
+learn.command("judgments")(judgments.judgments)
+app.add_typer(learn, name="learn", rich_help_panel="Query")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Repair")

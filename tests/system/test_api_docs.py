@@ -71,6 +71,7 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
             '"doc-17",2',
             "['overview', 'queries', 'positions']",
             "True False",
+            "[('red shoes', 'doc-9', 0)] False",
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
