@@ -1,7 +1,6 @@
 """Demo of `tally up`: an import of real data, then simulated traffic: at first a backfill, then live."""
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Iterable
 
@@ -16,7 +15,7 @@ from runtime.errors import Unavailable
 from runtime.settings import Settings
 from schemas.interaction import Interaction
 from tally.feed import EmitSummary, feed, wait_for_verdicts
-from tally.pace import paced, until
+from tally.pace import in_real_time, until
 
 VERDICTS_WAIT_S = 60.0
 OPEN_BANDIT = "open-bandit"
@@ -44,7 +43,7 @@ class Demo:
         self._say = say
 
     async def run(self, api_url: str, rate: float, seconds: float | None) -> None:
-        """Import, backfill, simulate `rate` events per second for `seconds` (None: no end), and summarize.
+        """Import, backfill, simulate `rate` events per second in real time for `seconds` (None: no end), and summarize.
 
         Ends when `stop` is set. Raises Unavailable when outcomes are missing.
         """
@@ -52,10 +51,9 @@ class Demo:
             await self._import(producer, api_url)
             if not self._stop.is_set() and not await self._has_simulated():
                 await self._backfill(producer)
-            events = None if seconds is None else int(rate * seconds)
-            traffic = paced(itertools.islice(Simulator(seed=time.time_ns()), events), rate)
+            traffic = in_real_time(Simulator(seed=time.time_ns()).live(rate), self._stop, seconds=seconds)
             space = self._settings.namespace
-            fed = await feed(producer, until(self._stop, traffic), namespace=space, keep_offsets=seconds is not None)
+            fed = await feed(producer, traffic, namespace=space, keep_offsets=seconds is not None)
         if not self._stop.is_set():
             await self._summarize(fed, seconds or 0)
 

@@ -1,12 +1,15 @@
 """Limits of sources of events: rate, time, and a signal to stop."""
 
 import asyncio
+import contextlib
 import itertools
+import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TypeVar
 
 from producers.producer import ImportedInteraction
+from producers.simulation.live import LiveTraffic
 from schemas.interaction import Interaction
 
 Item = TypeVar("Item")
@@ -15,18 +18,43 @@ Source = Iterable[Interaction | ImportedInteraction] | AsyncIterable[Interaction
 
 TICK_S = 0.02
 """Shortest sleep: items of a higher rate come a few at a time."""
+MAX_BEHIND_MS = 500
+"""Longest delay in ms of live traffic that is caught up: shorter than from any impression to its first reaction."""
 ITEMS_BETWEEN_LOOKS = 100
 """Items of a source that is not asynchronous, after which the event loop may run."""
 
 
-async def paced(source: Iterable[Item], rate: float) -> AsyncIterator[Item]:
-    """Yield from `source` at `rate` items per second. Lost time is caught up."""
-    begun = time.monotonic()
-    for number, item in enumerate(source, 1):
-        early_s = begun + number / rate - time.monotonic()
-        if early_s > 0:
-            await asyncio.sleep(max(early_s, TICK_S))
-        yield item
+async def in_real_time(
+    traffic: LiveTraffic, stop: asyncio.Event, *, seconds: float | None = None, events: int | None = None
+) -> AsyncIterator[Interaction]:
+    """Yield each event of `traffic` when it is due, and at the end the late ones that are held.
+
+    Ends when `stop` is set, after `seconds`, or with exactly this number of events. Unless `events` ends it, all
+    impressions of an execution are yielded or none. Lost time is not caught up, apart from MAX_BEHIND_MS.
+    """
+    end_ms = math.inf if seconds is None else time.time() * 1_000 + seconds * 1_000
+    yielded, reached_ms = 0, -math.inf
+    while events is None or yielded + traffic.held < events:
+        if (due_ms := traffic.due_ms) > reached_ms:  # events of the same time stay together
+            await _wait(stop, min(due_ms, end_ms) / 1_000 - time.time())
+            now_ms = time.time() * 1_000
+            if stop.is_set() or now_ms >= end_ms:
+                break
+            if now_ms - due_ms > MAX_BEHIND_MS:
+                traffic.postpone(int(now_ms - due_ms))
+            reached_ms = traffic.due_ms
+        if (event := traffic.take()) is not None:
+            yielded += 1
+            yield event
+    while traffic.held:
+        yield traffic.take_held()
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    """Return after `seconds`, or at once if `stop` is set."""
+    if seconds > 0:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(seconds, TICK_S))
 
 
 async def at_rate(source: Iterable[Item] | AsyncIterable[Item], rate: float | None) -> AsyncIterator[Item]:

@@ -14,6 +14,7 @@ from consumers.supervised import supervised_workers
 from deploy.embedded.port_file import NoFreePort
 from deploy.embedded.services import ANALYST, HOST
 from deploy.embedded.stack import Stack
+from producers.simulation.live import DEFAULT_LIVE_RATE
 from readers.overview import Overview, VerdictCounts, count_verdicts, read_overview
 from runtime import clickhouse
 from runtime.clickhouse import ClickHouse
@@ -55,7 +56,7 @@ class Options:
     workers: int = 2
     port: int | None = None
     """Port of the API; None: that of the last start, at first API_PORT."""
-    rate: float = 200
+    rate: float = DEFAULT_LIVE_RATE
     seconds: float | None = None
     demo: bool = True
 

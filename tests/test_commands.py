@@ -37,6 +37,9 @@ from tests.cli_lab import command
         (["simulate", "--days", "1", "--rate", "2000"], 2, "rate of a backfill"),
         (["simulate", "--days", "1", "--for", "3"], 2, "--for has no meaning with --days"),
         (["simulate", "--days", "1", "--late", "0.1"], 2, "--late has no meaning with --days"),
+        (["simulate", "--rate", "0", "--late", "0.1"], 2, "--late has no meaning with --rate 0"),
+        (["simulate", "--rate", "5001"], 2, "--rate"),
+        (["simulate", "--rate", "0.0", "--shuffle", "2"], 2, "--shuffle"),
         (["simulate", "--truth", "/nowhere/truth.json"], 2, "--truth /nowhere/truth.json: No such file"),
     ],
 )

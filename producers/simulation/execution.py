@@ -32,7 +32,8 @@ class SeenResult(NamedTuple):
 
     document_id: str
     price: float
-    propensity: float
+    metadata: dict[str, Any]
+    """Metadata that events about this result have besides those of the execution."""
     score: float
     feature_uri: str | None
     grade: int
@@ -130,7 +131,7 @@ class Execution:
 
     def _add(self, kind: InteractionType, result: SeenResult, at_ms: int, more: dict[str, Any] | None = None) -> None:
         """Add an event about a result."""
-        metadata = {**self._metadata, "price": result.price, "propensity": result.propensity}
+        metadata = self._metadata | result.metadata
         self._append(
             at_ms,
             {

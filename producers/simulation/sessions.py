@@ -1,7 +1,7 @@
 """Sessions of simulated people: executions one after the other, with their events in the order of time."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any
@@ -21,7 +21,7 @@ from producers.simulation.behaviour import (
 from producers.simulation.execution import NO_RESULT, Execution, SeenResult
 from producers.simulation.faults import BOT_EXECUTIONS, BOT_PAUSE_MS, BOTS, FAULTS_OF_EXECUTIONS, Timed, plant
 from producers.simulation.people import Person, Population
-from producers.simulation.world import RETRIEVERS, World
+from producers.simulation.world import RETRIEVERS, Ranked, World
 from schemas.interaction import Interaction
 
 EXECUTION_PREFIX = "sim-"
@@ -36,7 +36,10 @@ _BY_TIME = itemgetter(0)  # a stable sort by it keeps events of the same time in
 
 
 class Sessions:
-    """Source of sessions. `lifts` are factors of attraction by name of retriever, `bad` is a share of executions."""
+    """Source of sessions.
+
+    `lifts` are factors of attraction by name of retriever; `bad` and `shuffle` are shares of executions.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Sessions:
         *,
         lifts: Mapping[str, float],
         bad: float,
+        shuffle: float,
         is_dated: bool,
     ) -> None:
         self._source = source
@@ -53,6 +57,7 @@ class Sessions:
         self._people = people
         self._lifts = [lifts.get(each.name, 1.0) for each in RETRIEVERS]
         self._bad = bad
+        self._shuffle = shuffle
         self._is_dated = is_dated
         self._run = f"{source.getrandbits(32):08x}"
         self._executions = 0
@@ -78,13 +83,14 @@ class Sessions:
         return events
 
     def _execute(self, person: Person, session_id: str, query: int, query_ms: int) -> Execution:
-        results = self._results(person, query)
+        is_shuffled = bool(self._shuffle) and self._source.random() < self._shuffle
+        results = self._results(person, query, is_shuffled=is_shuffled)
         self._executions += 1
         template = Interaction.model_construct(
             feature_id=NO_RESULT,
             interaction_type=[],
             position=0,
-            metadata=_metadata(person),
+            metadata=_metadata(person, is_shuffled=is_shuffled),
             user_id=person.user_id,
             session_id=session_id,
             execution_id=f"{EXECUTION_PREFIX}{self._run}-{self._executions}",
@@ -95,27 +101,44 @@ class Sessions:
         shown_ms = query_ms + self._uniform(RESPONSE_MS)
         return Execution(self._source, template, results, shown_ms, is_dated=self._is_dated)
 
-    def _results(self, person: Person, query: int) -> list[SeenResult]:
+    def _results(self, person: Person, query: int, *, is_shuffled: bool) -> list[SeenResult]:
         """Return the results of an execution: one of the retriever's orderings, as far as the device shows it."""
         orderings = self._world.orderings[person.retriever][query]
         if not orderings:
             return []
         chosen = int(self._source.random() * len(orderings))
+        shown = orderings[chosen][: DEVICES[person.device].depth]
+        if is_shuffled:
+            moved = [each._replace(propensity=1 / len(shown)) for each in shown]
+            self._source.shuffle(moved)
+            return self._seen_by(person, query, moved)
         key = person.retriever, query, chosen, person.device, person.taste
         if (found := self._seen.get(key)) is None:
-            device, taste, lift = DEVICES[person.device], TASTES[person.taste], self._lifts[person.retriever]
-            found = self._seen[key] = []
-            for position, (document, grade, score, feature_uri, propensity) in enumerate(orderings[chosen]):
-                if position < device.depth:
-                    examined, attracted = device.examination(position), attraction(grade, taste, feature_uri, lift)
-                    clicked = examined * attracted
-                    skipped = clicked + examined * (1 - attracted) * SKIPPED
-                    found.append(
-                        SeenResult(
-                            *(document.id, document.price, propensity, score, feature_uri, grade),
-                            *(position, clicked, skipped),
-                        )
-                    )
+            found = self._seen[key] = self._seen_by(person, query, shown)
+        return found
+
+    def _seen_by(self, person: Person, query: int, shown: Sequence[Ranked]) -> list[SeenResult]:
+        device, taste, lift = DEVICES[person.device], TASTES[person.taste], self._lifts[person.retriever]
+        features, found = self._world.features[query], list[SeenResult]()
+        for position, ranked in enumerate(shown):
+            document = ranked.document
+            examined = device.examination(position)
+            attracted = attraction(ranked.grade, taste, ranked.feature_uri, lift)
+            clicked = examined * attracted
+            found.append(
+                SeenResult(
+                    document_id=document.id,
+                    price=document.price,
+                    metadata={"price": document.price, "propensity": ranked.propensity}
+                    | features[document.id]._asdict(),
+                    score=ranked.score,
+                    feature_uri=ranked.feature_uri,
+                    grade=ranked.grade,
+                    position=position,
+                    clicked=clicked,
+                    skipped=clicked + examined * (1 - attracted) * SKIPPED,
+                )
+            )
         return found
 
     def _continue(self, query: int, execution: Execution) -> tuple[int, int] | None:
@@ -159,9 +182,10 @@ class Sessions:
         return int(self._source.uniform(*bounds))
 
 
-def _metadata(person: Person) -> dict[str, Any]:
-    return {
+def _metadata(person: Person, *, is_shuffled: bool) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
         "device": DEVICES[person.device].name,
         "app_version": person.app_version,
         "variant": VARIANTS[person.retriever],
     }
+    return metadata | {"shuffled": True} if is_shuffled else metadata

@@ -1,15 +1,16 @@
-"""Seeded simulator of search sessions, with known shares of duplicates, late and faulty events.
+"""Seeded simulator of search sessions, with known shares of duplicate, late and faulty events.
 
 The world (`producers.simulation.world`) and the users are the same for every seed; the seed decides what happens.
 """
 
 import random
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from typing import Any
 
-from producers.simulation.faults import INVALID_EVENTS, Fault, Timed
+from producers.simulation.emission import Emission
+from producers.simulation.faults import Timed
+from producers.simulation.live import DEFAULT_LATE, LiveTraffic, check_live
 from producers.simulation.people import DEFAULT_USERS, population
 from producers.simulation.sessions import Sessions
 from producers.simulation.timeline import DAY_MS, Backfill, in_order_of_time
@@ -17,46 +18,22 @@ from producers.simulation.world import RETRIEVERS, the_world
 from schemas.event_time import to_epoch_ms
 from schemas.interaction import Interaction
 
-MAX_REPEAT_DISTANCE = 2_000
-"""Largest number of events between a duplicate and its original."""
-MAX_LATE_MINUTES = 50
-MAX_SHARE = 0.9
+MAX_DUPLICATES = 0.9
 MAX_BAD = 0.5
 MAX_LIFT = 10.0
-
-
-@dataclass
-class EmittedCounts:
-    """Counts of the events that a simulator has yielded."""
-
-    events: int = 0
-    duplicates: int = 0
-    """Repeats of an earlier event, which are stored once if they arrive within the deduplication window."""
-    late: int = 0
-    faults: Counter[Fault] = field(default_factory=Counter)
-    """Planted faults by kind: each is one event, execution or (bot) session."""
-
-    @property
-    def rejected(self) -> int:
-        """Invalid events."""
-        return sum(self.faults[kind] for kind in INVALID_EVENTS)
-
-    @property
-    def stored(self) -> int:
-        """Events that are neither invalid nor duplicates."""
-        return self.events - self.duplicates - self.rejected
 
 
 class Simulator:
     """Stream of interactions. The same arguments and clock yield the same stream.
 
-    `duplicates` and `late` are shares of all events, from 0 to 0.9. A duplicate repeats the execution, feature and
-    types of an earlier event. A late event has an `occurred_at` of up to 50 minutes ago. `lifts` are factors of
-    attraction by name of retriever. `bad` is the share of executions with faulty tracking, and, again, of executions
-    by bots, from 0 to 0.5.
+    `duplicates` is a share of all events, from 0 to 0.9: they repeat the execution, feature and types of an earlier
+    event. `lifts` are factors of attraction by name of retriever. `bad` is the share of executions with faulty
+    tracking, and, again, of executions by bots, from 0 to 0.5. `shuffle` is the share of executions, from 0 to 1, that
+    show their results in a uniformly random order.
 
-    A live stream has no end. With a `backfill`, the stream is the time before now, in the order of `occurred_at`, apart
-    from duplicates and clocks that are ahead; no event of it is late.
+    An iteration has no end and no pauses: sessions follow one another as load, and no event has an `occurred_at`. With
+    a `backfill`, it is the time before now, in the order of `occurred_at`, apart from duplicates and clocks that are
+    ahead. `live` has the events in real time.
     """
 
     def __init__(
@@ -64,59 +41,64 @@ class Simulator:
         seed: int,
         *,
         duplicates: float = 0.05,
-        late: float = 0.02,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         users: int = DEFAULT_USERS,
         lifts: Mapping[str, float] | None = None,
         bad: float = 0,
+        shuffle: float = 0,
         backfill: Backfill | None = None,
     ) -> None:
-        if not (0 <= duplicates <= MAX_SHARE and 0 <= late <= MAX_SHARE):
-            raise ValueError(f"the shares of duplicates and late events must be between 0 and {MAX_SHARE}")
+        if not 0 <= duplicates <= MAX_DUPLICATES:
+            raise ValueError(f"the share of duplicates must be between 0 and {MAX_DUPLICATES}")
         if not 0 <= bad <= MAX_BAD:
             raise ValueError(f"the share of faulty executions must be between 0 and {MAX_BAD}")
+        if not 0 <= shuffle <= 1:
+            raise ValueError("the share of shuffled executions must be between 0 and 1")
         if backfill:
             backfill.check()
         self.users = users
         self.lifts = check_lifts(lifts or {})
-        self.parameters = {
-            **{"seed": seed, "duplicates": duplicates, "late": 0.0 if backfill else late, "users": users},
-            **{"lifts": self.lifts, "bad": bad, "backfill": backfill._asdict() if backfill else None},
+        self.shuffle = shuffle
+        self.parameters: dict[str, Any] = {
+            **{"seed": seed, "duplicates": duplicates, "late": 0.0, "users": users, "lifts": self.lifts, "bad": bad},
+            **{"shuffle": shuffle, "backfill": backfill._asdict() if backfill else None, "live_rate": None},
         }
         """Arguments, for the truth."""
-        self.emitted = EmittedCounts()
         self._random = random.Random(seed)
         self._duplicates = duplicates
-        self._late = 0.0 if backfill else late
+        self._emission = Emission(self._random, duplicates)
+        self.emitted = self._emission.counts
         self._clock = clock
         self._backfill = backfill
-        self._recent: deque[Interaction] = deque(maxlen=MAX_REPEAT_DISTANCE)
         self._sessions = Sessions(
             self._random,
             the_world(),
             population(users),
             lifts=self.lifts,
             bad=bad,
+            shuffle=shuffle,
             is_dated=backfill is not None,
         )
 
     def __iter__(self) -> Iterator[Interaction]:
         """Yield interactions."""
-        chance, recent, emitted = self._random.random, self._recent, self.emitted
+        emission = self._emission
         for timed in self._timeline():
-            while recent and chance() < self._duplicates:
-                emitted.events += 1
-                emitted.duplicates += 1
-                yield self._random.choice(recent)
-            event = timed.event
-            if timed.fault:
-                emitted.faults[timed.fault] += 1
-            elif self._late and chance() < self._late:
-                event = self._made_late(event)
-            if event.execution_id and timed.fault not in INVALID_EVENTS:  # others have no deduplication key
-                recent.append(event)
-            emitted.events += 1
-            yield event
+            while (repeated := emission.repeat()) is not None:
+                yield repeated
+            yield emission.first(timed)
+
+    def live(self, rate: float, late: float = DEFAULT_LATE) -> LiveTraffic:
+        """Return events in real time from now on, with a mean of `rate` per second and this share of late events.
+
+        Raises ValueError for a rate or a share out of bounds.
+        """
+        if self._backfill:
+            raise ValueError("a backfill has no live traffic")
+        check_live(rate, late)
+        self.parameters |= {"live_rate": rate, "late": late}
+        first_rate = rate * (1 - self._duplicates)  # repeats come on top
+        return LiveTraffic(self._sessions, self._emission, self._random, self._now_ms(), rate=first_rate, late=late)
 
     def _timeline(self) -> Iterator[Timed]:
         if not self._backfill:
@@ -133,11 +115,6 @@ class Simulator:
 
     def _now_ms(self) -> int:
         return to_epoch_ms(self._clock())
-
-    def _made_late(self, event: Interaction) -> Interaction:
-        self.emitted.late += 1
-        moment = self._clock() - timedelta(minutes=self._random.uniform(1, MAX_LATE_MINUTES))
-        return event.model_copy(update={"occurred_at": moment})
 
 
 def check_lifts(lifts: Mapping[str, float]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Truth of a simulation as one JSON object: world, people, behaviour, parameters, expected metrics and counts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from producers.simulation import behaviour, people, timeline
@@ -28,14 +29,16 @@ BEHAVIOUR = (
 )
 """Constants of `producers.simulation.behaviour` that the truth lists, in lower case."""
 
+EXPECTED_LEFT_OUT = "the expected metrics of shuffled executions are not enumerated"
+
 
 def truth_of(simulator: Simulator) -> dict[str, Any]:
     """Return the truth of a simulator. The counts are those of the events that it has yielded so far.
 
-    The expected metrics are exact for an endless stream without duplicates, late events and faults.
+    The expected metrics are exact for an endless stream without duplicates, late events and faults. With shuffled
+    executions, "expected" is None: their metrics would need a sum over all orders.
     """
-    world, users, lifts = the_world(), simulator.users, simulator.lifts
-    enumeration = enumerate_cells(users, lifts)
+    world, users = the_world(), simulator.users
     emitted = simulator.emitted
     return {
         "parameters": simulator.parameters,
@@ -43,11 +46,8 @@ def truth_of(simulator: Simulator) -> dict[str, Any]:
         "people": _people(users),
         "behaviour": {name.lower(): getattr(behaviour, name) for name in BEHAVIOUR}
         | {"after_click_by_grade": [dict(kinds) for kinds in behaviour.AFTER_CLICK], "rewards": dict(DEFAULT_REWARDS)},
-        "expected": {
-            "executions_per_session": float(enumeration.runs.all.sum()),
-            "events_per_session": events_per_session(users, lifts),
-            **expected_metrics(enumeration),
-        },
+        "expected": None if simulator.shuffle else _expected(users, simulator.lifts),
+        "expected_left_out": EXPECTED_LEFT_OUT if simulator.shuffle else None,
         "emitted": {
             "events": emitted.events,
             "stored": emitted.stored,
@@ -59,10 +59,22 @@ def truth_of(simulator: Simulator) -> dict[str, Any]:
     }
 
 
+def _expected(users: int, lifts: Mapping[str, float]) -> dict[str, Any]:
+    enumeration = enumerate_cells(users, lifts)
+    return {
+        "executions_per_session": float(enumeration.runs.all.sum()),
+        "events_per_session": events_per_session(users, lifts),
+        **expected_metrics(enumeration),
+    }
+
+
 def _world(world: World) -> dict[str, Any]:
     return {
         "documents": [document._asdict() for document in world.documents],
-        "queries": [query._asdict() for query in world.queries],
+        "queries": [
+            query._asdict() | {"features": {name: each._asdict() for name, each in features.items()}}
+            for query, features in zip(world.queries, world.features, strict=True)
+        ],
         "retrievers": [retriever._asdict() for retriever in RETRIEVERS],
         "orderings_per_query": ORDERINGS,
         "results": {

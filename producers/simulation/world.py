@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from producers.simulation.behaviour import IMAGE_URI, MAX_DEPTH_SHOWN, TEXT_URI
 from producers.simulation.catalogue import CATEGORIES, INTENTS_PER_CATEGORY, intent_texts
+from producers.simulation.features import Features, draw_features
 
 WORLD_SEED = 2008
 DOCUMENTS_PER_CATEGORY = 50
@@ -78,6 +79,8 @@ class World(NamedTuple):
     """Numbers of the queries of each intent."""
     orderings: tuple[tuple[tuple[Ordering, ...], ...], ...]
     """Orderings by number of retriever and number of query; none where the retriever finds nothing."""
+    features: tuple[dict[str, Features], ...]
+    """Features of the documents of a query's category, by number of query and id of the document."""
 
 
 @cache
@@ -86,6 +89,7 @@ def the_world() -> World:
     source = random.Random(WORLD_SEED)
     documents, queries, intents = list[Document](), list[Query](), list[tuple[int, ...]]()
     found: list[list[tuple[Ordering, ...]]] = [[] for _ in RETRIEVERS]
+    stocks = list[tuple[list[str], list[list[float]]]]()
     texts = [intent_texts(each, number) for each in CATEGORIES for number in range(INTENTS_PER_CATEGORY)]
     chances = _zipf(sum(map(len, texts)), source)
     for number, category in enumerate(CATEGORIES):
@@ -94,18 +98,23 @@ def the_world() -> World:
             for each in range(DOCUMENTS_PER_CATEGORY)
         ]
         documents += stock
+        relevances = list[list[float]]()
+        stocks.append(([document.id for document in stock], relevances))
         for _ in range(INTENTS_PER_CATEGORY):
             intent = len(intents)
             intents.append(tuple(range(len(queries), len(queries) + len(texts[intent]))))
             meant = [source.gauss(0, 1) for _ in stock]
             for text in texts[intent]:
                 relevance = [each + source.gauss(0, _REFORMULATION_NOISE) for each in meant]
+                relevances.append(relevance)
                 grades = _grades(relevance)
                 relevant = {stock[index].id: grade for index, grade in enumerate(grades) if grade}
                 queries.append(Query(text, intent, chances[len(queries)], relevant))
                 for lists, retriever in zip(found, RETRIEVERS, strict=True):
                     lists.append(_retrieve(retriever, stock, relevance, grades, source))
-    return World(tuple(documents), tuple(queries), tuple(intents), tuple(map(tuple, found)))
+    return World(
+        tuple(documents), tuple(queries), tuple(intents), tuple(map(tuple, found)), tuple(draw_features(stocks))
+    )
 
 
 def _zipf(count: int, source: random.Random) -> list[float]:

@@ -115,32 +115,31 @@ def open_bandit(
     Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
     """
     from producers.open_bandit import read_log
-    from tally.pace import at_rate
+    from tally.pace import at_rate, until
 
     settings = load_settings(data_dir)
     space = namespace or settings.namespace
-    source = at_rate(itertools.islice(read_log(policy, campaign, space), limit), rate)
-    fed, verdicts = asyncio.run(feed_and_wait(settings, source, space, wait, total=limit or 10_000))
+    stop = asyncio.Event()
+    source = until(stop, at_rate(itertools.islice(read_log(policy, campaign, space), limit), rate))
+    fed, verdicts = asyncio.run(feed_and_wait(settings, source, stop, space, wait, total=limit or 10_000))
     report(f"open-bandit {policy}/{campaign}", fed, verdicts, as_json=as_json)
 
 
 async def feed_and_wait(
-    settings: "Settings", source: "Source", namespace: str, wait_s: float, *, total: int | None
+    settings: "Settings", source: "Source", stop: asyncio.Event, namespace: str, wait_s: float, *, total: int | None
 ) -> "tuple[EmitSummary, VerdictCounts | None]":
-    """Emit `source` until it ends or SIGINT arrives, then count the outcomes that appear within `wait_s` (0: None)."""
+    """Emit `source`, which ends when SIGINT sets `stop`. Then count the outcomes within `wait_s` (0: None)."""
     from producers.producer import Producer
     from runtime import clickhouse
     from tally.feed import feed, wait_for_verdicts
-    from tally.pace import until
 
-    stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     with progress_bar() as bar:
         task = bar.add_task("accepted by Kafka", total=total)
         async with Producer(settings) as producer:
             fed = await feed(
                 producer,
-                until(stop, source),
+                source,
                 namespace=namespace,
                 keep_offsets=bool(wait_s),
                 progress=lambda accepted: bar.update(task, completed=accepted),

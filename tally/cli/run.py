@@ -28,7 +28,9 @@ def up(
             max=65535,
         ),
     ] = None,
-    rate: Annotated[float, typer.Option(help="Simulated events per second.", min=1, max=100_000)] = 200,
+    rate: Annotated[
+        float, typer.Option(help="Mean of the simulated events per second, in real time.", min=0.1, max=5_000)
+    ] = 5,
     seconds: Annotated[
         float | None, typer.Option("--for", help="Stop after this many seconds.", min=1, max=10_000_000)
     ] = None,

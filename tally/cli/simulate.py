@@ -19,21 +19,32 @@ if TYPE_CHECKING:
     from producers.simulation.timeline import Backfill
     from tally.pace import Source
 
-LIVE_RATE = 200.0
-LATE = 0.02
-
 LiveOrBackfillRate = Annotated[
     float | None,
     typer.Option(
-        help="Events per second; 0 = unlimited. Default 200; with --days 0.2, of simulated time.",
+        help="Mean events per second, in real time (5), or with --days in simulated time (0.2). "
+        "0: as many as possible, without pauses in the sessions.",
         min=0,
-        max=1_000_000,
+        max=5_000,
+    ),
+]
+
+Late = Annotated[
+    float | None,
+    typer.Option(
+        help="Fraction of events that arrive up to 2 minutes late. Default 0.02; not with --days or --rate 0.",
+        min=0,
+        max=0.9,
     ),
 ]
 
 Bad = Annotated[
     float,
     typer.Option(help="Fraction of executions with faulty tracking; as many again are by bots.", min=0, max=0.5),
+]
+
+Shuffle = Annotated[
+    float, typer.Option(help="Fraction of executions that show their results in random order.", min=0, max=1)
 ]
 
 Lifts = Annotated[
@@ -56,11 +67,9 @@ def simulate(
     seconds: Annotated[float | None, typer.Option("--for", help="Seconds to run.", min=0, max=10_000_000)] = None,
     events: Annotated[int | None, typer.Option(help="Stop after this many events.", min=1)] = None,
     duplicates: Annotated[float, typer.Option(help="Fraction of events that are duplicates.", min=0, max=0.9)] = 0.05,
-    late: Annotated[
-        float | None,
-        typer.Option(help="Fraction of events that are late. Default 0.02; not with --days.", min=0, max=0.9),
-    ] = None,
+    late: Late = None,
     bad: Bad = 0,
+    shuffle: Shuffle = 0,
     lift: Lifts = None,
     users: Annotated[int, typer.Option(help="Number of users who return.", min=1, max=200_000)] = 2_000,
     seed: Annotated[
@@ -75,27 +84,35 @@ def simulate(
 ) -> None:
     """Emit simulated search sessions, until Ctrl-C unless --days, --for or --events ends it.
 
-    Examples: tally simulate --rate 500 --for 60 --duplicates 0.1; tally simulate --days 7 --truth truth.json
+    Sessions are in real time: clicks come seconds after their impressions. The end cuts open sessions; late events that
+    are held arrive at once.
+
+    Examples: tally simulate --rate 50 --for 60 --duplicates 0.1; tally simulate --days 7 --truth truth.json
     """
     from producers.simulation.simulator import Simulator
     from producers.simulation.timeline import DEFAULT_BACKFILL_RATE, Backfill
 
     settings = load_settings(data_dir)
-    backfill = None
+    backfill, stop = None, asyncio.Event()
     if days is not None:
         _refuse_with_days(rate=rate, seconds=seconds, late=late)
         backfill = Backfill(days, DEFAULT_BACKFILL_RATE if rate is None else rate)
-    options: dict[str, Any] = {
-        **{"duplicates": duplicates, "late": LATE if late is None else late, "bad": bad, "users": users},
-        **{"lifts": _parse_lifts(lift or []), "backfill": backfill},
-    }
+    elif rate == 0 and late:
+        raise typer.BadParameter("--late has no meaning with --rate 0: its sessions are not in real time")
+    options: dict[str, Any] = {"duplicates": duplicates, "bad": bad, "shuffle": shuffle, "users": users}
     try:
-        simulator = Simulator(time.time_ns() if seed is None else seed, **options)
+        simulator = Simulator(
+            time.time_ns() if seed is None else seed, **options, lifts=_parse_lifts(lift or []), backfill=backfill
+        )
+        if backfill is None and rate != 0:
+            source, total = _live_source(simulator, stop, rate, late, seconds, events)
+        else:
+            source, total = _limited_source(simulator, stop, backfill, seconds, events)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     _check_writable(truth)
-    source, total = _limited_source(simulator, backfill, LIVE_RATE if rate is None else rate, seconds, events)
-    fed, verdicts = asyncio.run(feed_and_wait(settings, source, namespace or settings.namespace, wait, total=total))
+    space = namespace or settings.namespace
+    fed, verdicts = asyncio.run(feed_and_wait(settings, source, stop, space, wait, total=total))
     _write_truth(simulator, truth)
     report("simulated", fed, verdicts, as_json=as_json)
 
@@ -123,20 +140,35 @@ def _parse_lifts(texts: list[str]) -> dict[str, float]:
     return lifts
 
 
-def _limited_source(
-    simulator: "Simulator", backfill: "Backfill | None", rate: float, seconds: float | None, events: int | None
+def _live_source(
+    simulator: "Simulator",
+    stop: asyncio.Event,
+    rate: float | None,
+    late: float | None,
+    seconds: float | None,
+    events: int | None,
 ) -> "tuple[Source, int | None]":
-    """Return the events to emit, and their number as far as it is known (of a backfill: its mean)."""
-    from tally.pace import for_seconds, paced
+    """Return the events to emit in real time, and their number as far as it is known (with `seconds`: its mean)."""
+    from producers.simulation.live import DEFAULT_LATE, DEFAULT_LIVE_RATE
+    from tally.pace import in_real_time
 
+    rate = DEFAULT_LIVE_RATE if rate is None else rate
+    traffic = simulator.live(rate, DEFAULT_LATE if late is None else late)
+    limits = (events, None if seconds is None else int(rate * seconds))
+    total = min((limit for limit in limits if limit is not None), default=None)
+    return in_real_time(traffic, stop, seconds=seconds, events=events), total
+
+
+def _limited_source(
+    simulator: "Simulator", stop: asyncio.Event, backfill: "Backfill | None", seconds: float | None, events: int | None
+) -> "tuple[Source, int | None]":
+    """Return the events to emit at full speed, and their number as far as it is known (of a backfill: its mean)."""
+    from tally.pace import for_seconds, until
+
+    simulated = itertools.islice(simulator, events)
     if backfill is not None:
-        return itertools.islice(simulator, events), events or int(backfill.days * 86_400 * backfill.rate)
-    due = int(rate * seconds) if rate and seconds is not None else None
-    total = min((limit for limit in (events, due) if limit is not None), default=None)
-    simulated = itertools.islice(simulator, total)
-    if rate:
-        return paced(simulated, rate), total
-    return (simulated if seconds is None else for_seconds(simulated, seconds)), total
+        return until(stop, simulated), events or int(backfill.days * 86_400 * backfill.rate)
+    return until(stop, simulated if seconds is None else for_seconds(simulated, seconds)), events
 
 
 def _check_writable(path: Path | None) -> None:

@@ -23,7 +23,7 @@ def visitors(seed: int, count: int, lift: float) -> Iterator[Interaction]:
     """Yield the events of the first sessions in which `count` users or anonymous visitors are seen."""
     lifts = {retriever.name: lift for retriever in RETRIEVERS}
     seen = set[str]()
-    for event in Simulator(seed, duplicates=0, late=0, users=POPULATION, lifts=lifts):
+    for event in Simulator(seed, duplicates=0, users=POPULATION, lifts=lifts):
         seen.add(event.user_id or event.session_id or "")
         if len(seen) > count:
             return

@@ -37,7 +37,7 @@ from runtime.process.supervisor import Supervisor
 from runtime.redis import connect_redis
 from runtime.settings import Settings
 from tally.feed import feed
-from tally.pace import paced, until
+from tally.pace import in_real_time
 from tests.traffic import keyed_traffic
 
 POLL_S = 0.02
@@ -111,7 +111,7 @@ async def load(where: Site) -> AsyncIterator[None]:
 
     async def emit() -> None:
         async with Producer(where.settings) as producer:
-            await feed(producer, until(stop, paced(Simulator(1), RATE)), namespace="default")
+            await feed(producer, in_real_time(Simulator(1).live(RATE), stop), namespace="default")
 
     emitting = asyncio.create_task(emit())
     try:

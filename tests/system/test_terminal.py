@@ -165,7 +165,7 @@ def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
     with at_terminal(term, tmp_path / "data", "up", "--for", "2", "--rate", "100", "--workers", "1") as terminal:
         assert terminal.end() == 0, terminal.output
         assert "Traceback" not in terminal.output
-        assert "simulated 200 events in 2 s: " in terminal.output
+        assert re.search(r"simulated \d+ events in 2 s: ", terminal.output)
         assert "stopping" in terminal.output
         assert re.search(r"this run: \d\d,\d\d\d stored", terminal.output.partition("stopping")[2])
 
