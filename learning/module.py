@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter
 
+from learning.policy_routes import add_policy_routes
 from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.service import AppContext, Check, Stores
@@ -36,4 +37,7 @@ class LearningModule:
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""
         self._context = LearningContext(base)
-        return APIRouter(tags=["learning"])
+        router = APIRouter(tags=["learning"])
+        reader, context = base.require_scope("read"), self._context
+        add_policy_routes(router, base.settings, lambda: context.database, context.limit, reader)
+        return router

@@ -11,3 +11,5 @@ class LearningSettings(BaseSettings):
     """Maximum counts (query, document, position, group of executions) that one estimate holds, 26 bytes each."""
     learning_in_flight: int = Field(2, ge=1)
     """Maximum estimates in flight in one API process. Further ones are answered 503."""
+    min_ess: float = Field(100, ge=1, le=1e9)
+    """Smallest effective sample size, in executions, of an off-policy estimate. A smaller one is refused."""

@@ -13,6 +13,7 @@ from tally.cli import (
     export,
     feed,
     keys,
+    policy,
     replay,
     report,
     run,
@@ -57,6 +58,9 @@ app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
+evaluations = typer.Typer(help="Evaluate rankings and policies.", no_args_is_help=True)
+evaluations.command("policy")(policy.policy)
+app.add_typer(evaluations, name="evaluate", rich_help_panel="Query")
 app.add_typer(export.app, name="export", rich_help_panel="Query")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
