@@ -62,6 +62,16 @@ def test_clipping_names_its_bias() -> None:
     assert (found.weights.clipped, found.weights.largest, found.weights.mean) == (1, 1, 0.75)
 
 
+def test_clipping_does_not_hide_a_log_that_cannot_answer() -> None:
+    rows = [*GOOD, (0, 1e-5, 1, -1)]
+    with pytest.raises(Refusal, match="effective sample size is 1 of 201"):
+        estimate_value(logged(rows))
+    clipped = estimate_value(logged(rows), max_weight=2)
+    assert clipped.warnings == (
+        "without clipping the effective sample size is 1: the log hardly shows how large the bias is",
+    )
+
+
 def test_results_of_one_execution_are_one_observation() -> None:
     """Every result ten times in its execution changes no interval; ten times as an execution of its own does."""
     rows = [*HAND, (0, 0.2, 0.45, 4)]  # with a mean weight of 1
@@ -160,6 +170,7 @@ GOOD = [(number % 2, 0.5, 0.5, number) for number in range(200)]
         ([(1, 0.5, 1.5, -1), *GOOD], "a probability of the policy is not from 0 to 1"),
         ([(1, 0.5, 0, number) for number in range(200)], "none of the logged results"),
         ([(number % 2, 0.5, 0.5, 7) for number in range(200)], "all results are of one execution"),
+        ([(*row[:3], row[3] // 4) for row in GOOD], "sample size is 50 of 50 executions"),
         (GOOD[:99], "sample size is 99 of 99 executions, and at least 100 is needed"),
         ([(1, 1e-9, 1, -1), *GOOD], "the largest weight is 1,000,000,000"),
         ([(row[0], 0.5, 0.4, row[3]) for row in GOOD], "mean weight is 0.800 (99.9 % interval 0.800 to 0.800)"),

@@ -124,6 +124,10 @@ def estimate_value(
     summary = _summary(results, raw, weight, cluster)
     _check_ess(summary, min_ess)
     warnings = [*_check_mean(raw, cluster, summary), *_check_rewards(results, weight, summary)]
+    if summary.clipped and (ess := _ess(np.bincount(cluster, raw).astype(np.float64))) < min_ess:
+        warnings.append(
+            f"without clipping the effective sample size is {ess:,.0f}: the log hardly shows how large the bias is"
+        )
     estimates = []
     for name in dict.fromkeys(estimators):
         found = _estimate(name, results, weight, cluster)
