@@ -34,7 +34,7 @@ from tests.lab import lab_of, settings_of_its_own
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 DAYS, RATE, USERS = 7, 0.05, 2_000
-"""About 4,000 executions for each seed."""
+"""About 1,000 executions of the retriever for each seed."""
 RETRIEVER = "hybrid"
 POLICIES: Mapping[str, Mapping[int, float]] = {"first": {0: 1.0}, "first two": {0: 0.5, 1: 0.5}}
 """Probabilities of orderings by number."""
