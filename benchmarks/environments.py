@@ -21,6 +21,7 @@ PACKAGES = {
     "quix": ("quixstreams==3.28.0", "clickhouse-connect>=1.12,<2"),
     "confluent": ("confluent-kafka==2.16.1",),
     "pathway": ("pathway==0.33.0", "clickhouse-connect>=1.12,<2"),
+    "obp": ("numpy>=2,<3", "pandas>=2", "scikit-learn>=1.5,<2"),
 }
 
 JAVA_OPTIONS = ("-Xmx2g", "-XX:+UseParallelGC")
@@ -71,6 +72,10 @@ def _pathway(folder: Path, _cache_dir: Path) -> Environment:
     return Environment(_python_of("pathway", folder), PEERS / "pathway_job.py", {})
 
 
+def _obp(folder: Path, _cache_dir: Path) -> Environment:
+    return Environment(_python_of("obp", folder), PEERS / "obp_estimates.py", {})
+
+
 def _flink(folder: Path, _cache_dir: Path) -> Environment:
     java, compiler = _program("java"), _program("javac")
     found = _jars("Flink", PEERS / "flink-jars.txt", FLINK_MB, folder)
@@ -105,6 +110,7 @@ _PREPARATIONS: dict[str, Callable[[Path, Path], Environment]] = {
     "confluent": _confluent,
     "pathway": _pathway,
     "connect": _connect,
+    "obp": _obp,
 }
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 
 from learning.judgment_routes import add_judgments
+from learning.policy_routes import add_policy_routes
 from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.service import AppContext, Check, Stores
@@ -40,4 +41,5 @@ class LearningModule:
         router = APIRouter(tags=["learning"])
         reader = base.require_scope("read")
         add_judgments(router, reader, context.settings, context.limit, lambda: context.database)
+        add_policy_routes(router, context.settings, lambda: context.database, context.limit, reader)
         return router

@@ -54,6 +54,7 @@ def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str],
     "name",
     [
         *("up", "init", "consume", "serve", "emit", "simulate", "import open-bandit", "lookup", "tail", "report"),
+        "evaluate policy",
         *("status", "audit", "sql", "connect", "replay", "dlq list", "dlq show", "dlq replay"),
         *("keys create", "keys list", "keys revoke", "keys token", "learn judgments"),
     ],
@@ -65,7 +66,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert command(*name.split(), "-h") == done
 
 
-@pytest.mark.parametrize("group", ["", "dlq", "keys", "import", "topic", "learn"])
+@pytest.mark.parametrize("group", ["", "dlq", "evaluate", "keys", "import", "learn", "topic"])
 def test_every_group_has_help_under_both_names(group: str) -> None:
     assert command(*group.split(), "-h") == command(*group.split(), "--help")
     assert command(*group.split(), "-h").returncode == 0

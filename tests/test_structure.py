@@ -23,6 +23,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/export.py:interactions": "the parameters of a command are its options",
     "tally/cli/judgments.py:judgments": "the parameters of a command are its options",
     "tally/cli/report.py:report": "the parameters of a command are its options",
+    "tally/cli/policy.py:policy": "the parameters of a command are its options",
 }
 """Functions with more parameters, each with the reason."""
 NAMES: dict[str, str] = {}

@@ -14,6 +14,7 @@ from tally.cli import (
     feed,
     judgments,
     keys,
+    policy,
     replay,
     report,
     run,
@@ -58,6 +59,9 @@ app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
+evaluations = typer.Typer(help="Evaluate rankings and policies.", no_args_is_help=True)
+evaluations.command("policy")(policy.policy)
+app.add_typer(evaluations, name="evaluate", rich_help_panel="Query")
 app.add_typer(export.app, name="export", rich_help_panel="Query")
 learn = typer.Typer(help="Learn from stored events.", no_args_is_help=True)
 learn.command("judgments")(judgments.judgments)

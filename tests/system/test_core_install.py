@@ -117,6 +117,7 @@ def test_help_needs_no_extra(core: Core) -> None:
         ("lookup int_0198b2c0a1b27c3d8e4f5061728394a5", "worker"),
         ("tail", "worker"),
         ("report positions", "worker"),
+        ("evaluate policy hybrid --policy uniform", "learning"),
         ("status", "worker"),
         ("audit", "worker"),
         ("keys list", "worker"),
