@@ -20,6 +20,7 @@ from tally.cli import (
     sql,
     status,
     tail,
+    training,
 )
 from tally.cli.output import out
 
@@ -57,6 +58,8 @@ app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
+export.app.command()(training.training)
+export.app.command()(training.verify)
 app.add_typer(export.app, name="export", rich_help_panel="Query")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
