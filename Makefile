@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-training lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -125,6 +125,10 @@ bench-emit: $(VENV)/.dev
 ## make bench-reports          each report over a day, a week and a year of events
 bench-reports: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.reports $(ARGS)
+
+## make bench-training         a training set of ten million results, beside a plain SELECT
+bench-training: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.training $(ARGS)
 
 ## make lint                   formatter, linter and search for dead code, as CI runs them
 lint: $(VENV)/.dev
