@@ -22,7 +22,7 @@ async def record_batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[pa.Recor
         held += piece
         while (found := _first_message(held)) is not None:
             message, size = found
-            del held[:size]
+            held = held[size:]  # the message keeps the memory of the old one
             if schema is None:
                 schema = ipc.read_schema(message)
             else:
@@ -37,7 +37,7 @@ def _first_message(held: bytearray) -> tuple[ipc.Message, int] | None:
     if len(held) < _WORD or head == 0 or len(held) < _WORD + head:
         return None
     try:
-        message = ipc.read_message(pa.py_buffer(bytes(held)))
+        message = ipc.read_message(pa.py_buffer(held))
     except (pa.ArrowInvalid, OSError):
         return None  # the body of the message is incomplete
     body = 0 if message.body is None else -(-message.body.size // _WORD) * _WORD
