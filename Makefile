@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -129,6 +129,10 @@ bench-reports: $(VENV)/.dev
 ## make bench-off-policy       off-policy estimates beside those of Open Bandit Pipeline, on the same arrays
 bench-off-policy: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.off_policy $(ARGS)
+
+## make bench-training         a training set of ten million results, beside a plain SELECT
+bench-training: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.training $(ARGS)
 
 ## make lint                   formatter, linter and search for dead code, as CI runs them
 lint: $(VENV)/.dev

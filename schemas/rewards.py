@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast, get_args
 
 from schemas.interaction import InteractionType
@@ -27,6 +27,13 @@ MAX_REWARD = 5.0
 
 MICROS = 1_000_000
 """Rewards are rounded to millionths, so that their sums do not depend on the order of the events."""
+_LARGEST = 1e11
+"""Largest reward of a type, beyond every cap: the sum over the types of an event is a 64-bit number of millionths."""
+
+
+GRADES: Sequence[tuple[int, int]] = ((3 * MICROS, 4), (2 * MICROS, 3), (MICROS + MICROS // 2, 2), (1, 1))
+"""Least reward in millionths of each grade, the highest grade first. A result has the grade of the highest reward of
+one of its events, and grade 0 without a positive one."""
 
 
 class RewardMap(NamedTuple):
@@ -37,6 +44,18 @@ class RewardMap(NamedTuple):
 
     rewards: Mapping[InteractionType, float] = DEFAULT_REWARDS
     most: float = MAX_REWARD
+
+    def in_micros(self) -> "MicroRewards":
+        """Return the same in whole millionths, whose sums are exact."""
+        values = {name: round(max(-_LARGEST, min(_LARGEST, value)) * MICROS) for name, value in self.rewards.items()}
+        return MicroRewards(values, round(self.most * MICROS))
+
+
+class MicroRewards(NamedTuple):
+    """Rewards in millionths: of each type, and the largest absolute reward of one interaction."""
+
+    rewards: Mapping[InteractionType, int]
+    most: int
 
 
 def parse_rewards(text: str, most: float = MAX_REWARD) -> RewardMap:

@@ -22,6 +22,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/dlq.py:replay_letters": "the parameters of a command are its options",
     "tally/cli/export.py:interactions": "the parameters of a command are its options",
     "tally/cli/judgments.py:judgments": "the parameters of a command are its options",
+    "tally/cli/training.py:training": "the parameters of a command are its options",
     "tally/cli/report.py:report": "the parameters of a command are its options",
     "tally/cli/policy.py:policy": "the parameters of a command are its options",
 }

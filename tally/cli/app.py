@@ -22,6 +22,7 @@ from tally.cli import (
     sql,
     status,
     tail,
+    training,
 )
 from tally.cli.output import out
 
@@ -62,6 +63,8 @@ app.command(rich_help_panel="Run")(run.capacity)
 evaluations = typer.Typer(help="Evaluate rankings and policies.", no_args_is_help=True)
 evaluations.command("policy")(policy.policy)
 app.add_typer(evaluations, name="evaluate", rich_help_panel="Query")
+export.app.command()(training.training)
+export.app.command()(training.verify)
 app.add_typer(export.app, name="export", rich_help_panel="Query")
 learn = typer.Typer(help="Learn from stored events.", no_args_is_help=True)
 learn.command("judgments")(judgments.judgments)

@@ -32,11 +32,6 @@ _MIB = 1024 * 1024
 app = typer.Typer(help="Write stored data to files.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `interactions` a subcommand: typer promotes the only command of a group."""
-
-
 @app.command()
 @needs("worker")
 def interactions(

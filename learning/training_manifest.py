@@ -1,0 +1,191 @@
+"""Manifest of a training set: the request and the snapshot that give its bytes again, as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from learning.estimators.curve import PropensityCurve, PropensityPoint
+from learning.scope import LearningScope, ScopeError
+from learning.training import PartCounts, Snapshot, TrainingCounts, TrainingSet
+from learning.training_formats import FileDigest
+from learning.training_request import TrainingRequest
+from learning.training_sql import LogPart
+from runtime.errors import TallyError
+from schemas.event_time import iso_ms, parse_occurred_at
+from schemas.rewards import parse_rewards
+
+FORMAT_VERSION = 1
+MANIFEST_SUFFIX = ".manifest.json"
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+
+_MEANINGS = {
+    "qid": "execution; its rows are consecutive",
+    "query": "text of the query: NFKC, lower case, white space collapsed",
+    "document": "feature_id of the result",
+    "shown_at": "event time of the first impression of the result",
+    "position": "position of that impression, 0-based",
+    "segment": "segment of that impression, by the path of the request",
+    "reward": "sum of the capped rewards of the result's events within the horizon",
+    "propensity": "probability of examination at the position, relative to the reference position; null if unknown",
+    "weight": "weight of the row in training",
+    "split": "train, or validation: executions whose first impression is at validation_from or later",
+}
+_LABELS = {
+    "click": "1 if the result was clicked within the horizon, else 0",
+    "graded": "0 to 4, by the highest reward of an event within the horizon",
+    "reward": "sum of the capped rewards of the result's events within the horizon",
+    "ips": "1 if the result was clicked within the horizon, else 0; clicks are weighted by 1 / propensity",
+}
+
+
+class ManifestError(TallyError):
+    """Manifest that cannot be used. The message names the part that is wrong."""
+
+    exit_code = 2
+
+
+class Manifest(NamedTuple):
+    """Manifest of a training set."""
+
+    request: TrainingRequest
+    snapshot: Snapshot
+    counts: TrainingCounts
+    files: Sequence[tuple[str, FileDigest]]
+    """Names of the files, relative to the folder of the manifest, with their digests."""
+    columns: Sequence[Mapping[str, str]]
+    """Name, type and meaning of each column."""
+    writer: str
+    """Version of pyarrow: another one may write the same rows as other bytes."""
+
+    def text(self) -> str:
+        """Return the manifest as JSON."""
+        return f"{json.dumps(_as_json(self), indent=2, ensure_ascii=True, allow_nan=False)}\n"
+
+
+def manifest_of(request: TrainingRequest, snapshot: Snapshot, written: TrainingSet, name: str) -> Manifest:
+    """Return the manifest of a training set that was written to files whose names begin with `name`."""
+    columns = [
+        {"name": field.name, "type": str(field.type), "meaning": _meaning(request, field.name)}
+        for field in written.schema
+    ]
+    files = [(f"{name}{digest.suffix}", digest) for digest in written.files]
+    return Manifest(request, snapshot, written.counts, files, columns, pa.__version__)
+
+
+def _meaning(request: TrainingRequest, column: str) -> str:
+    if column == "label":
+        return _LABELS[request.label]
+    return _MEANINGS.get(column) or f"feature {column}: its value in the first impression; null if it had none"
+
+
+def _as_json(manifest: Manifest) -> dict[str, Any]:
+    request, snapshot = manifest.request, manifest.snapshot
+    scope = request.scope
+    return {
+        "format_version": FORMAT_VERSION,
+        "created_at": iso_ms(snapshot.created_at),
+        "request": {
+            "namespace": scope.namespace,
+            "retriever": scope.retriever,
+            "since": iso_ms(scope.since),
+            "until": iso_ms(scope.until),
+            "by": scope.segment_path,
+            "query_path": scope.query_path,
+            "label": request.label,
+            "features": request.features,
+            "format": request.format,
+            "validation_from": iso_ms(request.validation_from),
+            "horizon_ms": request.horizon_ms,
+            "rewards": request.rewards.rewards,
+            "max_reward": request.rewards.most,
+            "clip": request.clip,
+            "propensities": curves_as_json(request.curves),
+        },
+        "schema": manifest.columns,
+        "counts": manifest.counts.as_json(),
+        "offsets": [part._asdict() for part in snapshot.parts],
+        "files": [{"name": name, **digest._asdict()} for name, digest in manifest.files],
+        "writer": {"pyarrow": manifest.writer},
+    }
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Parse a manifest. Raises ManifestError."""
+    try:
+        found = json.loads(text)
+        if found["format_version"] != FORMAT_VERSION:
+            raise ManifestError(f"format_version: this version of Tally reads {FORMAT_VERSION}")
+        snapshot = Snapshot(
+            _time(found["created_at"]),
+            [
+                LogPart(str(each["topic"]), *(int(each[key]) for key in ("partition", "first", "last", "rows")))
+                for each in found["offsets"]
+            ],
+        )
+        files = [
+            (str(each["name"]), FileDigest(str(each["suffix"]), int(each["bytes"]), str(each["sha256"])))
+            for each in found["files"]
+        ]
+        counts, writer = _counts(found["counts"]), str(found["writer"]["pyarrow"])
+        return Manifest(_request(found["request"]), snapshot, counts, files, found["schema"], writer)
+    except ScopeError as error:
+        raise ManifestError(f"request: {error.parameter}: {error}") from None
+    except KeyError as error:
+        raise ManifestError(f"{error.args[0]} is missing") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ManifestError(f"not a manifest of a training set: {str(error)[:200]}") from None
+
+
+def _counts(found: Mapping[str, Any]) -> TrainingCounts:
+    train, validation = (PartCounts(**found[name]) for name in ("train", "validation"))
+    return TrainingCounts(train, validation, int(found["open_horizon"]), int(found["unknown_propensity"]))
+
+
+def _request(found: Mapping[str, Any]) -> TrainingRequest:
+    if found["label"] not in _LABELS or found["format"] not in ("parquet", "libsvm", "lightgbm"):
+        raise ManifestError("request: unknown label or format")
+    scope = LearningScope(
+        str(found["namespace"]),
+        str(found["retriever"]),
+        _time(found["since"]),
+        _time(found["until"]),
+        tuple(map(str, found["by"])),
+        tuple(map(str, found["query_path"])),
+    )
+    return TrainingRequest(
+        scope,
+        found["label"],
+        tuple(map(str, found["features"])),
+        found["format"],
+        _time(found["validation_from"]),
+        int(found["horizon_ms"]),
+        parse_rewards(json.dumps(found["rewards"]), float(found["max_reward"])),
+        curves_from_json(found["propensities"]),
+        float(found["clip"]),
+    ).checked()
+
+
+def curves_as_json(curves: Sequence[PropensityCurve]) -> list[dict[str, Any]]:
+    """Return curves as objects."""
+    return [{**curve._asdict(), "points": [point._asdict() for point in curve.points]} for curve in curves]
+
+
+def curves_from_json(found: Sequence[Mapping[str, Any]]) -> tuple[PropensityCurve, ...]:
+    """Return the curves of such objects. Raises KeyError, TypeError and ValueError for others."""
+    curves = []
+    for each in found:
+        points = tuple(PropensityPoint(**point) for point in each["points"])
+        for point in points:
+            if not isinstance(point.position, int) or not isinstance(point.value, int | float | None):
+                raise TypeError("a point has a whole position, and a number or null as its value")
+        curves.append(PropensityCurve(str(each["segment"]), each["method"], int(each["reference"]), points))
+    return tuple(curves)
+
+
+def _time(text: object) -> datetime:
+    if not isinstance(text, str):
+        raise TypeError("a time is a text in ISO 8601")
+    return parse_occurred_at(text)
