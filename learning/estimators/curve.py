@@ -32,6 +32,8 @@ class PropensityCurve(NamedTuple):
     reference: int
     """Position whose propensity is 1: the lowest one that was shown."""
     points: tuple[PropensityPoint, ...]
+    omitted: int = 0
+    """Impressions at positions below the last point, where a retriever showed results at too many positions."""
 
     def values(self) -> Mapping[int, float]:
         """Return the known propensities by position."""

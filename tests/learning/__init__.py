@@ -1,0 +1,1 @@
+"""Learning against truth: propensities of simulated logs whose examination is known."""
