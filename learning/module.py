@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter
 
+from learning.propensity_routes import add_propensity_routes
 from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.service import AppContext, Check, Stores
@@ -35,5 +36,8 @@ class LearningModule:
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""
-        self._context = LearningContext(base)
-        return APIRouter(tags=["learning"])
+        self._context = context = LearningContext(base)
+        router = APIRouter(tags=["learning"])
+        reader = base.require_scope("read")
+        add_propensity_routes(router, context.settings, lambda: context.database, context.limit, reader)
+        return router

@@ -1,6 +1,7 @@
 """Examination propensities of a retriever's results, estimated from the stored events."""
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -187,10 +188,15 @@ class _Shown:
                     int(impressions[index]),
                     int(clicks[index]),
                     int(items),
-                    float(np.exp(found.values[index])) if is_known else None,
-                    float(np.exp(found.low[index])) if has_ends else None,
-                    float(np.exp(found.high[index])) if has_ends else None,
+                    _rounded(found.values[index]) if is_known else None,
+                    _rounded(found.low[index]) if has_ends else None,
+                    _rounded(found.high[index]) if has_ends else None,
                     reason,
                 )
             )
         return PropensityCurve(segment, method, int(self.positions[0]), tuple(points), self.omitted)
+
+
+def _rounded(logarithm: float) -> float:
+    """Return the value with the digits that the estimate has (`position_model.TOLERANCE`)."""
+    return float(f"{math.exp(logarithm):.6g}")

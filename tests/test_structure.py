@@ -21,6 +21,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/simulate.py:simulate": "the parameters of a command are its options",
     "tally/cli/dlq.py:replay_letters": "the parameters of a command are its options",
     "tally/cli/export.py:interactions": "the parameters of a command are its options",
+    "tally/cli/propensities.py:propensities": "the parameters of a command are its options",
     "tally/cli/report.py:report": "the parameters of a command are its options",
 }
 """Functions with more parameters, each with the reason."""

@@ -2,8 +2,8 @@
 
 Executions are in random groups, of which as many are drawn with replacement for each replicate (Efron, 1979,
 "Bootstrap Methods: Another Look at the Jackknife"): events of an execution depend on each other, those of different
-groups do not. The interval is log value -/+ 1.96 standard errors; on simulated logs it held the truth about as often as
-the percentiles of the replicates, and it is more stable with 200 of them.
+groups do not. The interval is log value -/+ 1.96 standard errors: where an estimate is biased by small counts, its
+replicates are more so, and their percentiles held the truth of simulated logs less often.
 
 Where it lies: executions of one user are taken as independent, so that few, heavy users make it too narrow. It has no
 part for bias.

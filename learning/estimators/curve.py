@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 PropensityMethod = Literal["em", "harvesting", "randomised"]
+DEFAULT_METHOD: PropensityMethod = "harvesting"
+"""Unlike `em`, without bias where items have few impressions; nearly as precise where they have many."""
 
 
 class PropensityPoint(NamedTuple):

@@ -23,6 +23,7 @@ each, whose gammas are fitted to noise: low positions then seem to be examined t
 has no gamma of single items.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -40,7 +41,8 @@ _FIRST_CYCLES, _FIRST_GAMMAS = 20, 3
 _LARGEST = 1 - 1e-9
 _LOG_LARGEST = float(np.log(_LARGEST))
 """Largest gamma and product: the likelihood of a result that was not clicked is 0 at 1."""
-_LONGEST_STEP = 1.0
+_LONGEST_STEP, _LONGEST_JUMP = 1.0, 5.0
+"""Largest change of a logarithm in a step and in an extrapolation."""
 _MOST_OBSERVED = 32.0
 """Largest observed information that is used, as a multiple of the expected one."""
 
@@ -87,8 +89,7 @@ class _Fit:
         self._cells = cells
         self._shown, self._clicked = impressions, clicks
         self._skipped = np.maximum(impressions - clicks, 0.0)
-        self._item_shown, self._item_clicked = cells.per_item(impressions), cells.per_item(clicks)
-        self._position_shown, self._position_clicked = cells.per_position(impressions), cells.per_position(clicks)
+        self._item_clicked, self._position_clicked = cells.per_item(clicks), cells.per_position(clicks)
 
     def run(self, start: Floats | None) -> Floats:
         """Return log theta."""
@@ -150,7 +151,7 @@ class _Fit:
         log_theta, log_gamma = np.split(parameters, [self._cells.positions])
         product = log_theta[self._cells.position] + log_gamma[self._cells.item]
         missed = np.log1p(-np.minimum(np.exp(product), _LARGEST))
-        return float(np.dot(self._clicked, product) + np.dot(self._skipped, missed))
+        return float(np.sum(self._clicked * product + self._skipped * missed))
 
     def _error(self, now: Floats, once: Floats, twice: Floats) -> float:
         """Estimate the error of log theta relative to the first: the rest of a geometric series of steps."""
@@ -167,10 +168,11 @@ class _Fit:
         """Return the extrapolated parameters, or those after two steps, and their likelihood."""
         step = once - now
         curvature = twice - once - step
-        bend = float(np.linalg.norm(curvature))
-        length = float(np.linalg.norm(step)) / bend if bend else 1.0
+        bend = float(np.sum(curvature**2))
+        length = math.sqrt(float(np.sum(step**2)) / bend) if bend else 1.0
         if length > 1:
-            ahead = now + 2 * length * step + length**2 * curvature
+            jump = np.clip(2 * length * step + length**2 * curvature, -_LONGEST_JUMP, _LONGEST_JUMP)
+            ahead = now + jump
             ahead = self._step(self._scaled(*np.split(ahead, [self._cells.positions])))
             found = self._log_likelihood(ahead)
             if found >= likelihood:

@@ -13,6 +13,7 @@ from tally.cli import (
     export,
     feed,
     keys,
+    propensities,
     replay,
     report,
     run,
@@ -47,6 +48,10 @@ def _tally(
     pass
 
 
+def _keep_group() -> None:
+    """Keep the command of a group a subcommand: typer promotes an only one."""
+
+
 for run_command in (run.up, run.init, run.consume, run.serve):
     app.command(rich_help_panel="Run")(run_command)
 app.command("emit", rich_help_panel="Produce")(feed.emit)
@@ -57,6 +62,10 @@ app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
+learn = typer.Typer(help="Learn from stored events, with intervals.", no_args_is_help=True)
+learn.callback()(_keep_group)
+learn.command("propensities")(propensities.propensities)
+app.add_typer(learn, name="learn", rich_help_panel="Query")
 app.add_typer(export.app, name="export", rich_help_panel="Query")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
