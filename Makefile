@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics learning fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-propensities lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -82,6 +82,10 @@ chaos: $(VENV)/.dev
 analytics: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.analytics $(ARGS)
 
+## make learning               propensities of simulated logs against their truth (ARGS=--help)
+learning: $(VENV)/.dev
+	@$(BIN)/python -P -m tests.learning $(ARGS)
+
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.fuzz $(ARGS)
@@ -125,6 +129,10 @@ bench-emit: $(VENV)/.dev
 ## make bench-reports          each report over a day, a week and a year of events
 bench-reports: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.reports $(ARGS)
+
+## make bench-propensities     the position-based model beside that of clax, on the same counts
+bench-propensities: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.propensities $(ARGS)
 
 ## make lint                   formatter, linter and search for dead code, as CI runs them
 lint: $(VENV)/.dev

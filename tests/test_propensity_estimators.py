@@ -17,20 +17,13 @@ from learning.propensities import MAX_POSITIONS, curves_of
 from learning.scope import Refusal
 from producers.simulation.behaviour import DEVICES
 from tests.learning.drawn import drawn
+from tests.learning.logs import REFUSED, counts_of
 
 MODELS = {"em": position_model.log_propensities, "harvesting": harvesting.log_propensities}
 METHODS: tuple[PropensityMethod, ...] = ("em", "harvesting")
 
 Row = tuple[int, int, int, int, int]
 """Item, position, bucket, impressions and clicks."""
-
-
-def counts_of(rows: list[Row], propensity: float | None = None) -> ClickCounts:
-    """Return the counts of rows, sorted, with items numbered from 0."""
-    columns = np.array(sorted(rows), np.int64).reshape(-1, 5).T
-    item = np.unique(columns[0], return_inverse=True)[1].astype(np.int64)
-    logged = None if propensity is None else np.full(columns.shape[1], propensity)
-    return ClickCounts(item, *columns[1:], propensity=logged)  # type: ignore[misc]
 
 
 def curve_of(rows: list[Row], method: PropensityMethod = "em", **options: Any) -> PropensityCurve:
@@ -160,20 +153,13 @@ def test_items_of_few_impressions_bias_the_click_model_and_not_the_comparison() 
 
 
 CONNECTED = [(0, 0, b, 5, b % 2) for b in range(100)] + [(0, 1, b, 5, b % 3 == 0) for b in range(100)]
-LOGS: dict[str, tuple[list[Row], str]] = {
-    "one position": ([(item, 2, item, 10, 3) for item in range(9)], "every result was shown at position 2"),
-    "one document per query": ([(item, item % 3, item, 10, 3) for item in range(9)], "no document was shown at two"),
-    "no clicks": ([(0, place, 1, 10, 0) for place in range(3)], "no shown result was clicked"),
-    "no clicks at the reference": ([(0, 0, 1, 50, 0), (0, 1, 2, 50, 9)], "no position compares with position 0"),
-}
 
 
-@pytest.mark.parametrize("name", LOGS)
-@pytest.mark.parametrize("method", METHODS)
-def test_a_log_that_cannot_say_is_refused(name: str, method: PropensityMethod) -> None:
-    rows, reason = LOGS[name]
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_log_that_cannot_say_is_refused(name: str) -> None:
+    counts, method, reason = REFUSED[name]
     with pytest.raises(Refusal, match=reason):
-        curve_of(rows, method)
+        curves_of({"": counts}, method, 50)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -202,7 +188,7 @@ def test_only_clicks_give_equal_propensities(method: PropensityMethod) -> None:
 
 
 def test_a_segment_that_cannot_say_does_not_refuse_the_others() -> None:
-    counts = {"ios": counts_of(CONNECTED), "none": counts_of(LOGS["no clicks"][0])}
+    counts = {"ios": counts_of(CONNECTED), "none": REFUSED["no clicks, em"][0]}
     known, unknown = curves_of(counts, "harvesting", 50)
     assert known.segment == "ios" and known.values()[1] == pytest.approx(0.68)
     assert unknown.values() == {}
