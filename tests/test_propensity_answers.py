@@ -72,7 +72,7 @@ async def test_the_command_shows_writes_and_draws_a_curve_for_each_segment(
     ]
 
 
-async def test_a_refusal_of_the_command_says_what_is_missing(stored: Lab, tmp_path: Path) -> None:
+async def test_a_refusal_of_the_command_names_the_missing_data(stored: Lab, tmp_path: Path) -> None:
     done = await learn(stored, RETRIEVER, "--since", SINCE, "--method", "randomised")
     assert done.returncode == 1
     assert "1,600 of 1,600 shown results have no number in metadata.propensity" in done.stderr

@@ -16,6 +16,7 @@ from learning.estimators.curve import PropensityCurve, PropensityMethod
 from learning.propensities import MAX_POSITIONS, curves_of
 from learning.scope import Refusal
 from producers.simulation.behaviour import DEVICES
+from tests.learning.__main__ import findings, parsed, run
 from tests.learning.drawn import drawn
 from tests.learning.logs import REFUSED, counts_of
 
@@ -91,10 +92,10 @@ def test_names_of_items_and_scale_of_counts_do_not_matter(
 
 
 def test_the_same_counts_give_the_same_digits() -> None:
-    for _, log in drawn():
-        counts = {"": log.draw(30_000, np.random.default_rng(1))}
-        for method in METHODS:
-            assert curves_of(counts, method, 50) == curves_of(counts, method, 50)
+    _, log = next(drawn())
+    counts = {"": log.draw(20_000, np.random.default_rng(1))}
+    for method in METHODS:
+        assert curves_of(counts, method, 20) == curves_of(counts, method, 20)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,19 +117,19 @@ def test_two_positions_of_many_items_have_the_common_risk_ratio() -> None:
     assert curve_of(rows, "harvesting").points[1].value == pytest.approx(mantel_haenszel, rel=1e-5)
 
 
-def test_the_maximum_is_that_of_plain_em() -> None:
+@pytest.mark.parametrize(("least", "most"), [(20, 200), (1, 8)])
+def test_the_maximum_is_that_of_plain_em(least: int, most: int) -> None:
+    """With few impressions, items that were always clicked have an attraction of 1."""
     source = np.random.default_rng(3)
-    theta, gamma = np.array([1, 0.6, 0.4, 0.3]), source.uniform(0.05, 0.9, 30)
-    item, position = (
-        np.repeat(np.arange(30), 3),
-        np.array([p for i in range(30) for p in sorted({0, 1, 2, 3} - {i % 4})]),
-    )
-    n = source.integers(20, 200, 90).astype(np.float64)
+    theta, gamma = np.array([1, 0.6, 0.4, 0.3]), source.uniform(0.05, 0.9, 60)
+    item = np.repeat(np.arange(60), 3)
+    position = np.array([place for number in range(60) for place in sorted({0, 1, 2, 3} - {number % 4})])
+    n = source.integers(least, most, 180).astype(np.float64)
     c = source.binomial(n.astype(np.int64), theta[position] * gamma[item]).astype(np.float64)
-    cells = ItemCells(item, position, 30, 4)
-    assert relative(position_model.log_propensities(cells, n, c)) == pytest.approx(
-        plain_em(cells, n, c, 20_000), rel=1e-4
-    )
+    kept = np.isin(item, np.unique(item[c > 0]))
+    cells = ItemCells(item, position, 60, 4).compressed(kept)
+    found = relative(position_model.log_propensities(cells, n[kept], c[kept]))
+    assert found == pytest.approx(plain_em(cells, n[kept], c[kept], 10_000), rel=5e-4)
 
 
 def test_the_simulators_examination_is_found_in_its_expectations() -> None:
@@ -255,3 +256,10 @@ def test_the_bootstrap_has_the_standard_error_of_a_ratio() -> None:
     total = clicks.sum(axis=1)
     expected = np.sqrt((0.6 / total[0]) + (0.8 / total[1]))
     assert (found.high - found.values)[1] / 1.96 == pytest.approx(expected, rel=0.1)
+
+
+def test_a_slice_of_the_campaign_finds_nothing() -> None:
+    arguments = ["--stored", "0", "--events", "--seeds", "1", "--seed-events", "50000", "--replicates", "50"]
+    found = run(parsed(arguments), lambda _line: None)
+    assert not findings(found)
+    assert len(found["coverage"]["by_figure"]) > 20

@@ -28,7 +28,7 @@ def main() -> None:
     graph, state = nnx.split(model)
     state = jax.tree.map(lambda value: value.astype(jnp.float64), state)
     steps = options["steps"]
-    optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.3, steps))
 
     def loss(state: nnx.State) -> jax.Array:
         log_p = nnx.merge(graph, state).predict_conditional_clicks(batch).reshape(-1)

@@ -38,6 +38,8 @@ MAX_CYCLES = 500
 """Maximum cycles of three steps. After them the last estimate is taken."""
 _FIRST_CYCLES, _FIRST_GAMMAS = 20, 3
 """Steps that find parameters to start from: of the approximation for rare clicks, then of gamma alone."""
+_SETTLED_CYCLES = 2
+"""Successive cycles whose estimated error must be small: the first one may be, by a poor estimate."""
 _LARGEST = 1 - 1e-9
 _LOG_LARGEST = float(np.log(_LARGEST))
 """Largest gamma and product: the likelihood of a result that was not clicked is 0 at 1."""
@@ -95,10 +97,12 @@ class _Fit:
         """Return log theta."""
         now = self._first(start)
         likelihood = self._log_likelihood(now)
+        settled = 0
         for _ in range(MAX_CYCLES):
             once = self._step(now)
             twice = self._step(once)
-            if self._error(now, once, twice) <= TOLERANCE:
+            settled = settled + 1 if self._error(now, once, twice) <= TOLERANCE else 0
+            if settled == _SETTLED_CYCLES:
                 return twice[: self._cells.positions]
             now, likelihood = self._accelerated(now, once, twice, likelihood)
         return now[: self._cells.positions]
@@ -143,7 +147,8 @@ class _Fit:
         return self._scaled(log_theta, log_gamma)
 
     def _scaled(self, log_theta: Floats, log_gamma: Floats) -> Floats:
-        """Return the parameters with a largest theta of 1, and gamma at most 1."""
+        """Return the parameters within their bounds, with a largest theta of 1."""
+        log_theta = np.minimum(log_theta, 0.0)
         most = log_theta.max()
         return np.concatenate([log_theta - most, np.minimum(log_gamma + most, _LOG_LARGEST)])
 

@@ -67,7 +67,7 @@ class Figure(NamedTuple):
     @property
     def is_held(self) -> bool:
         """Whether the 95 % interval holds the truth."""
-        return abs(math.log(self.ratio)) <= Z * self.error
+        return bool(abs(math.log(self.ratio)) <= Z * self.error)
 
 
 def figures(log: str, curve: PropensityCurve, truth: Callable[[int], float]) -> Iterator[Figure]:
@@ -85,7 +85,8 @@ def drawn_logs(events: int, seed: int) -> Iterator[tuple[str, ClickCounts, Calla
         yield name, log.draw(events, np.random.default_rng([seed, number])), device.examination
 
 
-def _parsed(arguments: list[str] | None) -> argparse.Namespace:
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the options."""
     parser = argparse.ArgumentParser(prog="python -m tests.learning", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="Seeds of the coverage; 0: none. Default: 200.")
     parser.add_argument("--seed-events", type=int, default=1_000_000, help="Events of each seed. Default: 1000000.")
@@ -96,6 +97,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
         "--stored", type=int, default=1_000_000, help="Events stored in ClickHouse for the accuracy; 0: none."
     )
     parser.add_argument("--tolerance", type=float, default=0.05, help="Largest relative error. Default: 0.05.")
+    parser.add_argument("--replicates", type=int, default=200, help="Resampled logs of each interval. Default: 200.")
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of text.")
     return parser.parse_args(arguments)
@@ -123,7 +125,7 @@ def accuracy(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         say(f"accuracy: counts of {events:,} events")
         for device, counts, truth in drawn_logs(events, options.first_seed):
             for method in MODELS:
-                (curve,) = curves_of({device: counts}, method)
+                (curve,) = curves_of({device: counts}, method, options.replicates)
                 found += figures(f"{events:,} drawn", curve, truth)
         (curve,) = curves_of({"": randomised_slots(events // 10, options.first_seed)}, "randomised")
         found += figures(f"{events:,} drawn", curve, uniform_examination)
@@ -157,10 +159,10 @@ def coverage(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         found = list[Figure]()
         for device, counts, truth in drawn_logs(options.seed_events, seed):
             for method in MODELS:
-                (curve,) = curves_of({device: counts}, method)
+                (curve,) = curves_of({device: counts}, method, options.replicates)
                 found += figures("", curve, truth)
         slots = randomised_slots(options.seed_events // 10, seed)
-        found += figures("", curves_of({"": slots}, "randomised")[0], uniform_examination)
+        found += figures("", curves_of({"": slots}, "randomised", options.replicates)[0], uniform_examination)
         for each in found:
             name = f"{each.method} {each.segment} {each.position}"
             made[name] += 1
@@ -180,7 +182,7 @@ def coverage(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         "too_low": {
             name: [held[name], count]
             for name, count in made.items()
-            if held[name] < stats.binom.interval(CERTAINTY, count, 0.95)[0]
+            if held[name] < int(stats.binom.interval(CERTAINTY, count, 0.95)[0])
         },
     }
 
@@ -222,7 +224,7 @@ def findings(found: dict[str, Any]) -> bool:
 
 def main() -> None:
     """Run the campaign, print what was found, and exit 1 for a finding."""
-    options = _parsed(None)
+    options = parsed(None)
     logging.disable(logging.WARNING)
     found = run(options, lambda line: print(line, file=sys.stderr, flush=True))
     if options.json:
