@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning bench-propensities lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -82,6 +82,10 @@ chaos: $(VENV)/.dev
 analytics: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.analytics $(ARGS)
 
+## make learning               propensities of simulated logs against their truth (ARGS=--help)
+learning: $(VENV)/.dev
+	@$(BIN)/python -P -m tests.learning $(ARGS)
+
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.fuzz $(ARGS)
@@ -133,6 +137,10 @@ bench-off-policy: $(VENV)/.dev
 ## make bench-training         a training set of ten million results, beside a plain SELECT
 bench-training: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.training $(ARGS)
+
+## make bench-propensities     the position-based model beside that of clax, on the same counts
+bench-propensities: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.propensities $(ARGS)
 
 ## make lint                   formatter, linter and search for dead code, as CI runs them
 lint: $(VENV)/.dev

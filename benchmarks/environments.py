@@ -20,6 +20,7 @@ PACKAGES = {
     "engine": ("chdb==3.7.2",),
     "quix": ("quixstreams==3.28.0", "clickhouse-connect>=1.12,<2"),
     "confluent": ("confluent-kafka==2.16.1",),
+    "clax": ("clax-models==0.1.1", "jax==0.7.2", "jaxlib==0.7.2"),
     "pathway": ("pathway==0.33.0", "clickhouse-connect>=1.12,<2"),
     "obp": ("numpy>=2,<3", "pandas>=2", "scikit-learn>=1.5,<2"),
 }
@@ -67,6 +68,10 @@ def _confluent(folder: Path, _cache_dir: Path) -> Environment:
     return Environment(_python_of("confluent", folder), PEERS / "confluent_producer.py", {})
 
 
+def _clax(folder: Path, _cache_dir: Path) -> Environment:
+    return Environment(_python_of("clax", folder), PEERS / "clax_propensities.py", {})
+
+
 def _pathway(folder: Path, _cache_dir: Path) -> Environment:
     # Not pathway.py: the script's folder is searched first, and the package has that name.
     return Environment(_python_of("pathway", folder), PEERS / "pathway_job.py", {})
@@ -108,6 +113,7 @@ _PREPARATIONS: dict[str, Callable[[Path, Path], Environment]] = {
     "naive": _naive,
     "flink": _flink,
     "confluent": _confluent,
+    "clax": _clax,
     "pathway": _pathway,
     "connect": _connect,
     "obp": _obp,

@@ -24,13 +24,15 @@ _ROW = np.dtype(
         ("clicks", "<u4"),
     ]
 )
+_LOGGED_ROW = np.dtype([*_ROW.descr, ("propensity", "<f8")])
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class ClickCounts(NamedTuple):
-    """Impressions and clicks of one segment. All arrays have one entry for each (item, position, bucket).
+    """Impressions and clicks of one segment. All arrays have one entry for each (item, position, bucket, propensity).
 
-    An item is a pair of query and document, numbered from 0. Positions are 0-based. Sorted by item, position, bucket.
+    An item is a pair of query and document, numbered from 0. Positions are 0-based. Sorted in this order.
     """
 
     item: Integers
@@ -39,6 +41,8 @@ class ClickCounts(NamedTuple):
     """Random group of the execution, from 0 to BUCKETS - 1."""
     impressions: Integers
     clicks: Integers
+    propensity: Floats | None = None
+    """Logged propensity of the impressions, above 0, at most 1; None if it was not read."""
 
     @property
     def items(self) -> int:
@@ -46,22 +50,41 @@ class ClickCounts(NamedTuple):
         return int(self.item[-1]) + 1 if len(self.item) else 0
 
 
-async def read_click_counts(settings: Settings, database: ClickHouse, scope: LearningScope) -> dict[str, ClickCounts]:
+async def read_click_counts(
+    settings: Settings, database: ClickHouse, scope: LearningScope, *, with_propensity: bool = False
+) -> dict[str, ClickCounts]:
     """Return the counts of each segment, by its text, in order of the texts.
 
-    Memory: 26 bytes for each (item, position, bucket), at most TALLY_LEARNING_CELLS of them. Raises Refusal for more,
-    and where nothing was shown; RangeTooLarge; Unavailable.
+    Memory: 26 bytes for each (item, position, bucket), at most TALLY_LEARNING_CELLS of them; `with_propensity`, 34
+    bytes for each logged propensity of these. Raises Refusal for more counts, where nothing was shown, and where an
+    impression lacks a propensity that is needed; RangeTooLarge; Unavailable.
     """
     with range_errors(settings, "the count of clicks"):
         segments = await _segments(settings, database, scope)
-        rows = await _rows(settings, database, scope, segments)
+        if with_propensity:
+            await _check_propensities(settings, database, scope)
+        rows = await _rows(settings, database, scope, segments, with_propensity=with_propensity)
     counts = dict[str, ClickCounts]()
     for number, segment in enumerate(segments):
         own = rows[rows["segment"] == number]
         _, item = np.unique(own["item"], return_inverse=True)
-        columns = (own[name].astype(np.int64) for name in ("position", "bucket", "impressions", "clicks"))
-        counts[segment] = ClickCounts(item.astype(np.int64), *columns)
+        position, bucket, impressions, clicks = (
+            own[name].astype(np.int64) for name in ("position", "bucket", "impressions", "clicks")
+        )
+        logged = own["propensity"].astype(np.float64) if with_propensity else None
+        counts[segment] = ClickCounts(item.astype(np.int64), position, bucket, impressions, clicks, logged)
     return counts
+
+
+async def _check_propensities(settings: Settings, database: ClickHouse, scope: LearningScope) -> None:
+    sql = f"""
+SELECT count(), countIf(propensity IS NULL), countIf(NOT ifNull(propensity > 0 AND propensity <= 1, 1))
+FROM ({select_shown(scope)})"""
+    ((shown, missing, wrong),) = await database.rows(sql, scope.parameters(), limits=report_limits(settings))
+    if missing:
+        raise Refusal(f"{missing:,} of {shown:,} shown results have no number in metadata.propensity")
+    if wrong:
+        raise Refusal(f"metadata.propensity of {wrong:,} of {shown:,} shown results is not above 0 and at most 1")
 
 
 async def _segments(settings: Settings, database: ClickHouse, scope: LearningScope) -> list[str]:
@@ -76,17 +99,19 @@ async def _segments(settings: Settings, database: ClickHouse, scope: LearningSco
 
 
 async def _rows(
-    settings: Settings, database: ClickHouse, scope: LearningScope, segments: list[str]
+    settings: Settings, database: ClickHouse, scope: LearningScope, segments: list[str], *, with_propensity: bool
 ) -> npt.NDArray[np.void]:
     most = settings.learning_cells
+    key = "number, item, position, bucket" + ", logged" * with_propensity
+    logged = ", assumeNotNull(propensity) AS logged" if with_propensity else ""
     sql = f"""
 SELECT
     toUInt32(indexOf({{segments:Array(String)}}, segment) - 1) AS number, sipHash64(query, feature_id) AS item,
     position,
-    toUInt16(sipHash64(execution) % {BUCKETS}) AS bucket, toUInt32(count()), toUInt32(sum(clicked))
+    toUInt16(sipHash64(execution) % {BUCKETS}) AS bucket, toUInt32(count()), toUInt32(sum(clicked)){logged}
 FROM ({select_shown(scope)})
-GROUP BY number, item, position, bucket
-ORDER BY number, item, position, bucket
+GROUP BY {key}
+ORDER BY {key}
 LIMIT {most + 1}
 FORMAT RowBinary"""
     limits = report_limits(settings)
@@ -95,7 +120,7 @@ FORMAT RowBinary"""
     async with database.stream(sql, values, settings=limits, timeout_s=limits["max_execution_time"]) as pieces:
         async for piece in pieces:
             found += piece
-    rows = np.frombuffer(found, _ROW)
+    rows = np.frombuffer(found, _LOGGED_ROW if with_propensity else _ROW)
     if len(rows) > most:
         raise Refusal(f"the range has more than {most:,} counts: choose a shorter one, or raise TALLY_LEARNING_CELLS")
     return rows

@@ -1,26 +1,24 @@
 """Endpoint of judgments."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from learning.estimators.judging import CLIP, GRADE_THRESHOLDS, PRIOR_STRENGTH
-from learning.judgments import CurvesOf, JudgmentMethod, JudgmentRequest, Judgments, judge, no_curves, parse_thresholds
+from learning.context import LearningContext
+from learning.estimators.curve import CLIP
+from learning.estimators.judging import PRIOR_STRENGTH
+from learning.judgments import JudgmentMethod, JudgmentRequest, Judgments, judge, parse_thresholds
 from learning.scope import ScopeError
 from learning.scope_query import RetrieverId, ScopeQuery, learning_errors
-from runtime.clickhouse import ClickHouse
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
 from runtime.http.errors import invalid, problem
-from runtime.http.in_flight import InFlightLimit
-from runtime.settings import Settings
 from schemas.event_time import iso_ms
-from schemas.rewards import MAX_REWARD, RewardMap, parse_rewards
+from schemas.rewards import GRADE_THRESHOLDS, MAX_REWARD, RewardMap, parse_rewards
 
 MAX_ROWS = 100_000
 
@@ -91,15 +89,8 @@ class JudgmentResponse(BaseModel):
     truncated: bool = Field(description="whether the limit left judgments out")
 
 
-def add_judgments(
-    router: APIRouter,
-    reader: Callable[[Request], Awaitable[Caller]],
-    settings: Settings,
-    limit: InFlightLimit,
-    database: Callable[[], ClickHouse],
-    curves_of: CurvesOf = no_curves,
-) -> None:
-    """Add the endpoint of judgments. `reader` authenticates a caller; `database` returns the open connection."""
+def add_judgment_routes(router: APIRouter, context: LearningContext) -> None:
+    """Add the endpoint of judgments."""
 
     @router.get(
         "/v1/retrievers/{retriever_id}/judgments",
@@ -108,14 +99,14 @@ def add_judgments(
     )
     async def get_judgments(
         retriever_id: RetrieverId,
-        caller: Annotated[Caller, Depends(reader)],
+        caller: Annotated[Caller, Depends(context.reader)],
         query: Annotated[JudgmentQuery, Query()],
     ) -> Response:
         """Judge how good each document is for each query, from the events of a range. Rates have 95 % intervals."""
-        scope = query.scope(settings, caller.namespace, retriever_id)
+        scope = query.scope(context.settings, caller.namespace, retriever_id)
         request = query.request()
-        with limit.slot(), learning_errors():
-            found = await judge(settings, database(), scope, request, curves_of)
+        with context.limit.slot(), learning_errors():
+            found = await judge(context.settings, context.database, scope, request)
             return await asyncio.to_thread(_response, found, query.limit)
 
 

@@ -6,11 +6,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from learning.estimators.curve import PropensityCurve
+from learning.estimators.curve import CLIP, PropensityCurve
 from learning.estimators.judging import (
-    CLIP,
-    GRADE_THRESHOLDS,
-    HIGHEST_GRADE,
     PRIOR_STRENGTH,
     Floats,
     ItemEstimates,
@@ -21,19 +18,15 @@ from learning.estimators.judging import (
     propensity_weighted,
 )
 from learning.judgment_counts import ItemCounts, read_item_counts
+from learning.propensities import estimated_values
 from learning.scope import LearningScope, Refusal, ScopeError
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
-from schemas.rewards import RewardMap
+from schemas.rewards import GRADE_THRESHOLDS, HIGHEST_GRADE, RewardMap
 
 JudgmentMethod = Literal["ctr", "coec", "ips", "graded"]
 CurvesOf = Callable[[Settings, ClickHouse, LearningScope], Awaitable[Sequence[PropensityCurve]]]
 """Function that returns the propensities for a scope. It raises Refusal where the events cannot say."""
-
-
-async def no_curves(_settings: Settings, _database: ClickHouse, _scope: LearningScope) -> Sequence[PropensityCurve]:
-    """Refuse: propensities are not estimated here."""
-    raise Refusal("the method ips needs propensities: give a file of them, or choose the method coec")
 
 
 class JudgmentRequest(NamedTuple):
@@ -122,7 +115,7 @@ async def judge(
     database: ClickHouse,
     scope: LearningScope,
     request: JudgmentRequest,
-    curves_of: CurvesOf = no_curves,
+    curves_of: CurvesOf = estimated_values,
 ) -> Judgments:
     """Return the judgments of the items that were shown. `curves_of` is called for the method ips only.
 

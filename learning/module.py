@@ -5,22 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter
 
-from learning.judgment_routes import add_judgments
+from learning.context import LearningContext
+from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
-from runtime.clickhouse import ClickHouse
-from runtime.http.in_flight import InFlightLimit
+from learning.propensity_routes import add_propensity_routes
 from runtime.http.service import AppContext, Check, Stores
-
-
-class LearningContext:
-    """Context of the endpoints: what they share."""
-
-    def __init__(self, app: AppContext) -> None:
-        self.app = app
-        self.settings = app.settings
-        self.limit = InFlightLimit(app.settings.learning_in_flight, "estimates", "TALLY_LEARNING_IN_FLIGHT")
-        self.database: ClickHouse
-        """Connection of lists, while the module is open."""
 
 
 class LearningModule:
@@ -37,9 +26,8 @@ class LearningModule:
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""
-        context = self._context = LearningContext(base)
+        self._context = LearningContext(base)
         router = APIRouter(tags=["learning"])
-        reader = base.require_scope("read")
-        add_judgments(router, reader, context.settings, context.limit, lambda: context.database)
-        add_policy_routes(router, context.settings, lambda: context.database, context.limit, reader)
+        for add_routes in (add_propensity_routes, add_judgment_routes, add_policy_routes):
+            add_routes(router, self._context)
         return router

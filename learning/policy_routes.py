@@ -1,25 +1,23 @@
 """Endpoint of off-policy estimates."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from learning.context import LearningContext
 from learning.estimators.off_policy import OffPolicyEstimator, PolicyValue, WeightSummary
 from learning.policies import ESTIMATORS, PolicyRequest, evaluate_policy
 from learning.scope import MAX_TEXT_BYTES, LearningScope, ScopeError
 from learning.scope_query import DEFAULT_RANGE, learning_errors
 from learning.target_policy import PolicyError, TargetPolicy, parse_uniform, policy_table
-from runtime.clickhouse import ClickHouse
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
 from runtime.http.body import read_body, read_model
 from runtime.http.errors import invalid, problem
-from runtime.http.in_flight import InFlightLimit
 from runtime.http.openapi import request_body
 from runtime.http.times import Time
 from runtime.settings import Settings
@@ -97,14 +95,9 @@ class OffPolicyResponse(BaseModel):
 _EXAMPLE = {"retriever_id": "random", "policy": "uniform:80", "since": "2019-11-01", "until": "2019-12-31"}
 
 
-def add_policy_routes(
-    router: APIRouter,
-    settings: Settings,
-    database_of: Callable[[], ClickHouse],
-    limit: InFlightLimit,
-    reader: Callable[[Request], Awaitable[Caller]],
-) -> None:
-    """Add the endpoint. `database_of` returns the connection once the module is open; `reader` needs scope read."""
+def add_policy_routes(router: APIRouter, context: LearningContext) -> None:
+    """Add the endpoint of off-policy estimates."""
+    settings = context.settings
 
     @router.post(
         PATH,
@@ -112,13 +105,13 @@ def add_policy_routes(
         responses=openapi.error_responses(408, 413, 415),
         openapi_extra=request_body(OffPolicyRequest.model_json_schema(), _EXAMPLE),
     )
-    async def evaluate_off_policy(request: Request, caller: Annotated[Caller, Depends(reader)]) -> Response:
+    async def evaluate_off_policy(request: Request, caller: Annotated[Caller, Depends(context.reader)]) -> Response:
         """Estimate what the mean reward of a result would have been under another policy.
 
         422 with code `refused` where the log cannot answer: propensities are missing, or the policy shows what the
         log rarely or never shows.
         """
-        with limit.slot():
+        with context.limit.slot():
             body = await read_body(
                 request.scope, request.receive, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _: None
             )
@@ -129,6 +122,6 @@ def add_policy_routes(
                 scope, policy, asked.reward_map(), tuple(asked.estimators), asked.min_ess, asked.max_weight
             )
             with learning_errors():
-                found = await evaluate_policy(settings, database_of(), wanted)
+                found = await evaluate_policy(settings, context.database, wanted)
         named = {"retriever_id": scope.retriever, "since": iso_ms(scope.since), "until": iso_ms(scope.until)}
         return json_answer({**named, **found.described()}).response()

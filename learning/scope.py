@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from runtime.analytics import range_parameters
 from runtime.errors import TallyError
-from schemas.analytics.base import QUERY_TEXT_PATH, query_text, select_per_result
+from schemas.analytics.base import IS_IMPRESSION, QUERY_TEXT_PATH, query_text, select_per_result
 from schemas.sql_text import literal
 
 MAX_TEXT_BYTES = 1_024
@@ -42,7 +42,7 @@ def segment_path(text: str | None) -> tuple[str, ...]:
 class LearningScope(NamedTuple):
     """Results of one retriever shown from `since` up to, excluding, `until`, by event time.
 
-    Only results with an impression count. The events of an execution name its retriever: the largest name counts.
+    Only results with an impression count. Where impressions of a result name several retrievers, the largest counts.
     """
 
     namespace: str
@@ -73,17 +73,23 @@ def select_shown(scope: LearningScope, more: Mapping[str, str] | None = None) ->
     `types` (all types of the result's events), `propensity` (`metadata.propensity`: the probability with which the
     retriever shows this document at this position; NULL if it was not logged).
 
-    `more`: further columns by name, as expressions over an event of the result; of each, the largest value.
+    Impressions alone name the retriever, the query and the segment: a retriever named by clicks would select clicked
+    results. `more`: further columns by name, as expressions over an event of the result; of each, the largest value.
     """
     path = ", ".join(map(literal, scope.segment_path))
-    own = {
+    of_impressions = {
         "segment_text": f"JSONExtractString(metadata, {path})" if path else "''",
+        "shown_by": "ifNull(retriever_id, '')",
+        "shown_for": "query_snapshot",
+    }
+    own = {
+        **{name: f"if({IS_IMPRESSION}, {value}, '')" for name, value in of_impressions.items()},
         "logged_propensity": "JSONExtract(metadata, 'propensity', 'Nullable(Float64)')",
     }
     further = "".join(f", {name}" for name in (more or {}))
     return f"""
 SELECT
-    execution, segment_text AS segment, {query_text(scope.query_path, "snapshot")} AS query, feature_id,
+    execution, segment_text AS segment, {query_text(scope.query_path, "shown_for")} AS query, feature_id,
     place AS position, is_clicked AS clicked, types, logged_propensity AS propensity{further}
 FROM ({select_per_result(more={**own, **(more or {})})})
-WHERE is_shown AND retriever = {{retriever:String}}"""
+WHERE is_shown AND shown_by = {{retriever:String}}"""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from learning.estimators.curve import PropensityCurve, PropensityPoint
+from learning.propensity_file import curves_as_json, curves_from_json
 from learning.scope import LearningScope, ScopeError
 from learning.training import PartCounts, Snapshot, TrainingCounts, TrainingSet
 from learning.training_formats import FileDigest
@@ -163,26 +163,9 @@ def _request(found: Mapping[str, Any]) -> TrainingRequest:
         _time(found["validation_from"]),
         int(found["horizon_ms"]),
         parse_rewards(json.dumps(found["rewards"]), float(found["max_reward"])),
-        curves_from_json(found["propensities"]),
+        curves_from_json(found["propensities"]) if found["propensities"] else (),
         float(found["clip"]),
     ).checked()
-
-
-def curves_as_json(curves: Sequence[PropensityCurve]) -> list[dict[str, Any]]:
-    """Return curves as objects."""
-    return [{**curve._asdict(), "points": [point._asdict() for point in curve.points]} for curve in curves]
-
-
-def curves_from_json(found: Sequence[Mapping[str, Any]]) -> tuple[PropensityCurve, ...]:
-    """Return the curves of such objects. Raises KeyError, TypeError and ValueError for others."""
-    curves = []
-    for each in found:
-        points = tuple(PropensityPoint(**point) for point in each["points"])
-        for point in points:
-            if not isinstance(point.position, int) or not isinstance(point.value, int | float | None):
-                raise TypeError("a point has a whole position, and a number or null as its value")
-        curves.append(PropensityCurve(str(each["segment"]), each["method"], int(each["reference"]), points))
-    return tuple(curves)
 
 
 def _time(text: object) -> datetime:

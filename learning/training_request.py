@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from learning.estimators.curve import PropensityCurve
+from learning.estimators.curve import CLIP, PropensityCurve
 from learning.scope import MAX_TEXT_BYTES, LearningScope, ScopeError
 from schemas.event_time import to_epoch_ms
 from schemas.interaction import FIELDS
@@ -18,8 +18,6 @@ RECORD_FEATURES = tuple(
 )
 """Numeric fields of an event that may be features. The position is a column of its own."""
 MAX_FEATURES = 200
-DEFAULT_CLIP = 20.0
-"""Largest weight of a click by default: a position that one user in twenty examines."""
 DEFAULT_HORIZON_MS = 24 * 3_600_000
 MAX_HORIZON_MS = 366 * 24 * 3_600_000
 
@@ -38,8 +36,8 @@ class TrainingRequest(NamedTuple):
     """Longest time from the impression of a result to an event that counts for its label and reward."""
     rewards: RewardMap = RewardMap()
     curves: Sequence[PropensityCurve] = ()
-    clip: float = DEFAULT_CLIP
-    """Largest weight of a clicked result, for label `ips`."""
+    clip: float = CLIP
+    """Largest inverse propensity of a clicked result, for label `ips`."""
 
     def checked(self) -> "TrainingRequest":
         """Return the request. Raises ScopeError, which names the part to change."""

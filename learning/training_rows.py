@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from learning.training_request import TrainingRequest
-from schemas.rewards import GRADES, MICROS
+from schemas.rewards import GRADE_THRESHOLDS, MICROS
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -101,8 +101,9 @@ def _reduced(function: np.ufunc, values: npt.NDArray[np.generic], starts: Intege
 
 
 def grades_of(highest: Integers) -> Integers:
-    """Return the grade, 0 to 4, of each highest reward in millionths (`schemas.rewards.GRADES`)."""
-    return np.select([highest >= least for least, _grade in GRADES], [grade for _least, grade in GRADES], 0)
+    """Return the grade, 0 to 4, of each highest reward in millionths (`schemas.rewards.GRADE_THRESHOLDS`)."""
+    reached = np.searchsorted(np.array([round(each * MICROS) for each in GRADE_THRESHOLDS]), highest, side="right")
+    return np.where(highest > 0, 1 + reached, 0)
 
 
 def propensities_of(curves: Mapping[str, Mapping[int, float]], segment: pa.StringArray, position: Integers) -> Floats:
@@ -119,14 +120,24 @@ def propensities_of(curves: Mapping[str, Mapping[int, float]], segment: pa.Strin
     return found
 
 
-def weights_of(propensity: Floats, is_clicked: Flags, clip: float) -> Floats:
-    """Return inverse propensity weights: min(1 / propensity, clip) of clicked results, 1 of others.
+def weights_of(propensity: Floats, is_clicked: Flags, execution: Integers, clip: float) -> Floats:
+    """Return the weight of each result: the mean of min(1 / propensity, clip) over the clicks of its execution.
 
-    Joachims, Swaminathan and Schnabel, "Unbiased Learning-to-Rank with Biased Feedback", 2017. A result at a position
-    whose propensity is unknown (NaN) has weight 0, clicked or not: it is left out, as all results of its position are.
+    With one click this is the query weight of Wang et al., 2018, "Position Bias Estimation for Unbiased Learning to
+    Rank in Personal Search": each pair of a clicked and another result counts 1 / propensity of the click, as in
+    Joachims, Swaminathan and Schnabel, 2017, "Unbiased Learning-to-Rank with Biased Feedback". With several clicks the mean is
+    an approximation. An execution without a click has weight 1. A result at a position whose propensity is unknown
+    (NaN) has weight 0, clicked or not: it is left out, as all results of its position are.
+
+    `execution`: index of each result's execution, from 0.
     """
-    weight = 1 / np.maximum(propensity, 1 / clip)
-    return np.where(np.isnan(propensity), 0.0, np.where(is_clicked, weight, 1.0))
+    is_known = ~np.isnan(propensity)
+    clicked = is_clicked & is_known
+    executions = int(execution.max(initial=-1)) + 1
+    clicks = np.bincount(execution[clicked], minlength=executions)
+    total = np.bincount(execution[clicked], 1 / np.maximum(propensity[clicked], 1 / clip), executions)
+    mean = np.where(clicks > 0, total / np.maximum(clicks, 1), 1.0)
+    return np.where(is_known, mean[execution], 0.0)
 
 
 def training_columns(results: ShownResults, request: TrainingRequest) -> pa.Table:
@@ -140,7 +151,11 @@ def training_columns(results: ShownResults, request: TrainingRequest) -> pa.Tabl
     else:
         label = pa.array(results.is_clicked.astype(np.int32))
     is_ips = request.label == "ips"
-    weight = weights_of(propensity, results.is_clicked, request.clip) if is_ips else np.ones(len(propensity))
+    weight = (
+        weights_of(propensity, results.is_clicked, results.execution, request.clip)
+        if is_ips
+        else np.ones(len(propensity))
+    )
     is_validation = results.began_ms[results.execution] >= request.validation_from_ms
     index = results.execution.astype(np.int32)
     columns: dict[str, pa.Array[Any]] = {

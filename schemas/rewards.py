@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, cast, get_args
 
 from schemas.interaction import InteractionType
@@ -30,10 +30,10 @@ MICROS = 1_000_000
 _LARGEST = 1e11
 """Largest reward of a type, beyond every cap: the sum over the types of an event is a 64-bit number of millionths."""
 
-
-GRADES: Sequence[tuple[int, int]] = ((3 * MICROS, 4), (2 * MICROS, 3), (MICROS + MICROS // 2, 2), (1, 1))
-"""Least reward in millionths of each grade, the highest grade first. A result has the grade of the highest reward of
-one of its events, and grade 0 without a positive one."""
+GRADE_THRESHOLDS = (1.5, 2.0, 3.0)
+"""Lowest rewards of grades 2, 3 and 4. Grade 1 is any smaller reward above 0, grade 0 none. With the default rewards
+grade 1 is a click or a long view, 2 a bookmark or a share, 3 a cart or positive feedback, 4 a purchase."""
+HIGHEST_GRADE = 4
 
 
 class RewardMap(NamedTuple):

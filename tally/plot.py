@@ -68,7 +68,7 @@ def draw(found: ReportResult, path: Path, *, min_support: int) -> str:
     axes = figure.subplots()
     _DRAW[chart.kind if is_trend or chart.kind != "trend" else "intervals"](axes, chart, drawn)
     _describe(axes, found, chart)
-    _save(figure, path)
+    save(figure, path)
     omitted = len(found.rows) - len(drawn)
     note = f"; {omitted:,} rows are not drawn: --min-support {min_support}, at most {MAX_CATEGORIES} names"
     return f"chart written to {path}" + (note if omitted else "")
@@ -93,7 +93,7 @@ def _points(found: ReportResult, chart: Chart, min_support: int) -> list[Point]:
         if value is None or support < min_support or not scale:
             continue
         low, high = (_end(row, column, end) for end in ("low", "high"))
-        points.append(Point(_label(row[chart.x]), value / scale, low / scale, high / scale, row))
+        points.append(Point(label(row[chart.x]), value / scale, low / scale, high / scale, row))
     return points
 
 
@@ -106,7 +106,7 @@ def _column(found: ReportResult, name: str) -> ReportColumn:
     return next(column for column in found.report.columns if column.name == name)
 
 
-def _label(value: Any) -> Any:
+def label(value: Any) -> Any:
     """Return a value as an axis shows it. Matplotlib reads a pair of dollar signs as a formula."""
     if not isinstance(value, str):
         return value
@@ -118,7 +118,7 @@ def _label(value: Any) -> Any:
 def _trend(axes: Axes, chart: Chart, points: Sequence[Point]) -> None:
     series: dict[str, list[Point]] = {}
     for point in points:
-        series.setdefault(_label(point.row[chart.series]) if chart.series else "", []).append(point)
+        series.setdefault(label(point.row[chart.series]) if chart.series else "", []).append(point)
     step = _step(points)
     for name in sorted(series, key=lambda name: -sum(point.y for point in series[name]))[:MAX_SERIES]:
         runs = _runs(series[name], step)
@@ -215,11 +215,11 @@ def _describe(axes: Axes, found: ReportResult, chart: Chart) -> None:
     request, column = found.request, _column(found, chart.y)
     title, value = chart.title, f"{chart.y.replace('_', ' ')} ({column.meaning})"
     if chart.kind == "differences":
-        a, b = (_label(str(request.parameters[name])) for name in "ab")
+        a, b = (label(str(request.parameters[name])) for name in "ab")
         title, value = f"{b} compared with {a}", f"difference per user, as a share of {a}"
     axes.set_title(f"{title}, with 95 % intervals\n" if column.has_interval else f"{title}\n", loc="left")
     since, until = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" for moment in (request.since, request.until))
-    scope = f"{_label(request.namespace)}, {since} to {until} UTC"
+    scope = f"{label(request.namespace)}, {since} to {until} UTC"
     axes.text(0, 1.02, scope, transform=axes.transAxes, color=_MUTED, fontsize=8)
     has_names = axes.yaxis_inverted()
     (axes.set_xlabel if has_names else axes.set_ylabel)(value)
@@ -233,7 +233,8 @@ def _describe(axes: Axes, found: ReportResult, chart: Chart) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix. Raises TallyError when it cannot be written."""
     chosen = path.suffix.lower().removeprefix(".")
     try:
         with warnings.catch_warnings(), matplotlib.rc_context(_SVG):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from mixpeek.models.create_dataset_request import CreateDatasetRequest
 from pyarrow import parquet as parquet_files
 
-from learning.curve_file import parse_curves
 from learning.estimators.judging import ItemCells
 from learning.judgment_counts import ItemCounts
 from learning.judgment_formats import (
@@ -153,30 +152,3 @@ def test_a_dataset_without_relevant_documents_is_refused() -> None:
 def test_the_length_of_a_datasets_name_is_bounded(name: str) -> None:
     with pytest.raises(ScopeError, match="from 1 to 200 characters"):
         dataset_name(judged(SHOES), name)
-
-
-def test_a_file_of_propensities_is_read() -> None:
-    text = b'{"curves": [{"segment": "ios", "extra": 1, "points": [{"position": 0, "value": 1, "low": null},'
-    text += b'{"position": 4, "value": null, "reason": "never shown elsewhere"}, {"position": 5, "value": 1.2}]}]}'
-    (curve,) = parse_curves(text)
-    assert (curve.segment, curve.values()) == ("ios", {0: 1.0, 5: 1.2})
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        (b"", "not a file of propensities"),
-        (b"\xff", "not a file of propensities"),
-        (b"[]", "not a file of propensities"),
-        (b'{"curves": []}', "no curve"),
-        (b'{"curves": [{"points": []}, {"points": []}]}', "a segment has two curves"),
-        (b'{"curves": [{"points": [{"position": -1, "value": 1}]}]}', ">= 0"),
-        (b'{"curves": [{"points": [{"position": 0, "value": 0}]}]}', "position 0 of segment '' is 0.0, not above 0"),
-        (b'{"curves": [{"points": [{"position": 0, "value": -1e9}]}]}', "not above 0"),
-        (b'{"curves": [{"points": [{"position": 0, "value": 1e999}]}]}', "not a file of propensities"),
-        (b'{"curves": [{"points": [{"position": 0, "value": 1}, {"position": 0, "value": 1}]}]}', "a position twice"),
-    ],
-)
-def test_a_file_that_is_none_of_propensities_is_refused(text: bytes, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        parse_curves(text)

@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 PropensityMethod = Literal["em", "harvesting", "randomised"]
+DEFAULT_METHOD: PropensityMethod = "harvesting"
+"""Unlike `em`, without bias where items have few impressions; nearly as precise where they have many."""
+CLIP = 10.0
+"""Default largest weight 1 / propensity. With a propensity of 1 / (position + 1) the first ten positions keep
+their full weights, and no click counts as more than ten."""
 
 
 class PropensityPoint(NamedTuple):
@@ -32,6 +37,8 @@ class PropensityCurve(NamedTuple):
     reference: int
     """Position whose propensity is 1: the lowest one that was shown."""
     points: tuple[PropensityPoint, ...]
+    omitted: int = 0
+    """Impressions at positions below the last point, where a retriever showed results at too many positions."""
 
     def values(self) -> Mapping[int, float]:
         """Return the known propensities by position."""

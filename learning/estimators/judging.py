@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from learning.estimators.curve import CLIP
 from schemas.analytics.intervals import Z
+from schemas.rewards import GRADE_THRESHOLDS, HIGHEST_GRADE
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -21,15 +23,8 @@ TAIL = 0.025
 """Probability of each side of an interval."""
 PRIOR_STRENGTH = 10.0
 """Default weight of the prior of `click_through`, in impressions."""
-CLIP = 10.0
-"""Default largest weight of a click in `propensity_weighted`. With a propensity of 1 / (position + 1), the first
-ten positions keep their full weights, and no click counts as more than ten."""
 MIN_PROPENSITY = 1e-6
 """Smallest propensity that is used: a click at a position that is never examined says nothing about the model."""
-GRADE_THRESHOLDS = (1.5, 2.0, 3.0)
-"""Default lowest rewards of grades 2, 3 and 4. With the default rewards grade 1 is a click or a long view, 2 a bookmark
-or a share, 3 a cart or positive feedback, 4 a purchase."""
-HIGHEST_GRADE = 4
 
 
 class ItemCells(NamedTuple):

@@ -34,7 +34,7 @@ QUERY_TEXT_PATH: tuple[str, ...] = ("text",)
 
 EXECUTION = "coalesce(nullIf(execution_id, ''), interaction_id)"
 """Execution of an event. An event without one is an execution of its own."""
-_IS_IMPRESSION = "has(interaction_type, 'impression')"
+IS_IMPRESSION = "has(interaction_type, 'impression')"
 _IS_CLICK = "has(interaction_type, 'click')"
 _IS_REACTION = f"notEmpty(arrayFilter(x -> x NOT IN {('impression', *EXECUTION_TYPES)}, interaction_type))"
 _IS_MORE = "notEmpty(arrayFilter(x -> x != 'impression', interaction_type))"
@@ -72,14 +72,14 @@ def select_per_result(
 SELECT
     namespace, {EXECUTION} AS execution, feature_id,
     {_LARGEST_TEXTS},
-    max({_IS_IMPRESSION}) AS is_shown, max({_IS_CLICK}) AS is_clicked, max({_IS_REACTION}) AS is_reacted_to,
+    max({IS_IMPRESSION}) AS is_shown, max({_IS_CLICK}) AS is_clicked, max({_IS_REACTION}) AS is_reacted_to,
     max(has(interaction_type, 'purchase')) AS is_purchased,
-    if(is_shown, minIf(interactions.position, {_IS_IMPRESSION}), min(interactions.position)) AS place,
+    if(is_shown, minIf(interactions.position, {IS_IMPRESSION}), min(interactions.position)) AS place,
     max(interactions.document_score) AS score, max(interactions.feature_uri) AS uri,
     max(interactions.result_set_size) AS set_size, groupUniqArrayArray(interaction_type) AS types,
     sum({reward_of(DEFAULT_REWARDS)}) AS reward_sum,
     min(interactions.event_time) AS began_at,
-    minOrNullIf(interactions.event_time, {_IS_IMPRESSION}) AS shown_at,
+    minOrNullIf(interactions.event_time, {IS_IMPRESSION}) AS shown_at,
     minOrNullIf(interactions.event_time, {_IS_REACTION}) AS reacted_at{further}
 FROM {INTERACTIONS} FINAL
 WHERE {within} AND {condition}
@@ -123,10 +123,10 @@ FROM (
         namespace, {EXECUTION} AS execution,
         {_LARGEST_TEXTS},
         groupArray(CAST(
-            (cityHash64(feature_id), NOT {_IS_IMPRESSION}, position, {_IS_CLICK}, interactions.event_time),
+            (cityHash64(feature_id), NOT {IS_IMPRESSION}, position, {_IS_CLICK}, interactions.event_time),
             '{_EVENT_OF_RESULT}'
         )) AS events,
-        max({_IS_CLICK}) AS is_clicked, uniqExactIf(feature_id, {_IS_IMPRESSION}) AS shown,
+        max({_IS_CLICK}) AS is_clicked, uniqExactIf(feature_id, {IS_IMPRESSION}) AS shown,
         max({_IS_MORE}) AS is_more,
         max(has(interaction_type, 'purchase')) AS is_purchased,
         max(has(interaction_type, 'zero_results')) AS is_empty,
@@ -134,7 +134,7 @@ FROM (
         max(interactions.result_set_size) AS set_size,
         sum({reward_of(DEFAULT_REWARDS)}) AS reward_sum,
         min(interactions.event_time) AS began_at, max(interactions.event_time) AS last_at,
-        minOrNullIf(interactions.event_time, {_IS_IMPRESSION}) AS shown_at,
+        minOrNullIf(interactions.event_time, {IS_IMPRESSION}) AS shown_at,
         minOrNullIf(interactions.event_time, {_IS_CLICK}) AS first_clicked_at{further}
     FROM {INTERACTIONS} FINAL
     WHERE {within} AND {condition}

@@ -15,6 +15,7 @@ from tally.cli import (
     judgments,
     keys,
     policy,
+    propensities,
     replay,
     report,
     run,
@@ -60,15 +61,16 @@ app.add_typer(imports, name="import", rich_help_panel="Produce")
 for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status, connect.connect, audit.audit):
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
-evaluations = typer.Typer(help="Evaluate rankings and policies.", no_args_is_help=True)
-evaluations.command("policy")(policy.policy)
-app.add_typer(evaluations, name="evaluate", rich_help_panel="Query")
 export.app.command()(training.training)
 export.app.command()(training.verify)
 app.add_typer(export.app, name="export", rich_help_panel="Query")
-learn = typer.Typer(help="Learn from stored events.", no_args_is_help=True)
+learn = typer.Typer(help="Learn from stored events, with intervals.", no_args_is_help=True)
+learn.command("propensities")(propensities.propensities)
 learn.command("judgments")(judgments.judgments)
-app.add_typer(learn, name="learn", rich_help_panel="Query")
+app.add_typer(learn, name="learn", rich_help_panel="Learn")
+evaluations = typer.Typer(help="Evaluate rankings and policies.", no_args_is_help=True)
+evaluations.command("policy")(policy.policy)
+app.add_typer(evaluations, name="evaluate", rich_help_panel="Learn")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Repair")

@@ -9,7 +9,7 @@ import typer
 
 from tally.cli.destination import Force, Output, check_binary, destination
 from tally.cli.event_range import Days, EventsSince, EventsUntil, event_range
-from tally.cli.learning_options import MaxReward, RetrieverName, Rewards, SegmentPath, reward_map, scope_of
+from tally.cli.learning_options import MaxReward, RetrieverName, Rewards, SegmentPath, curves_in, reward_map, scope_of
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
 from tally.cli.output import counted, out, say, table
 
@@ -144,10 +144,11 @@ def _named_options() -> Iterator[None]:
 def _judged(
     settings: "Settings", scope: "LearningScope", request: "JudgmentRequest", propensities: Path | None
 ) -> "Judgments":
-    from learning.judgments import judge, no_curves
+    from learning.judgments import judge
+    from learning.propensities import estimated_values
     from tally.answering import queried
 
-    curves_of = no_curves if propensities is None else _curves_in(propensities)
+    curves_of = estimated_values if propensities is None else _curves_in(propensities)
 
     async def ask(database: "ClickHouse") -> "Judgments":
         return await judge(settings, database, scope, request, curves_of)
@@ -157,18 +158,7 @@ def _judged(
 
 def _curves_in(path: Path) -> "CurvesOf":
     """Return a function that returns the curves of a file. Raises BadParameter."""
-    from learning.curve_file import MAX_FILE_BYTES, parse_curves
-
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise ValueError(f"larger than {MAX_FILE_BYTES:,} bytes")
-        curves = parse_curves(text)
-    except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror or error}", param_hint="--propensities") from None
-    except ValueError as error:
-        raise typer.BadParameter(f"{path}: {error}", param_hint="--propensities") from None
+    curves = curves_in(path)
 
     async def read_before(*_: object) -> "list[PropensityCurve]":
         return curves

@@ -1,6 +1,7 @@
 """Options of commands that learn from events."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from schemas.rewards import MAX_REWARD, RewardMap, parse_rewards
 
 if TYPE_CHECKING:
+    from learning.estimators.curve import PropensityCurve
     from learning.scope import LearningScope
     from runtime.settings import Settings
 
@@ -44,3 +46,16 @@ def reward_map(text: str | None, most: float = MAX_REWARD) -> RewardMap:
         return RewardMap(most=most) if text is None else parse_rewards(text, most)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rewards") from None
+
+
+def curves_in(path: Path) -> "list[PropensityCurve]":
+    """Return the curves of a file of `tally learn propensities`. Raises BadParameter."""
+    from learning.propensity_file import MAX_FILE_BYTES, PropensityFileError, read_curves
+
+    try:
+        with path.open("rb") as file:
+            return read_curves(file.read(MAX_FILE_BYTES + 1))
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror or error}", param_hint="--propensities") from None
+    except PropensityFileError as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint="--propensities") from None

@@ -1,6 +1,6 @@
 """`tally export training` and `tally export verify`: training sets, and whether the log still gives their bytes."""
 
-import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +10,7 @@ import typer
 from runtime.errors import TallyError
 from tally.cli.destination import Force
 from tally.cli.event_range import Days, EventsSince, EventsUntil, event_range
-from tally.cli.learning_options import MaxReward, Rewards, SegmentPath, reward_map, scope_of
+from tally.cli.learning_options import MaxReward, Rewards, SegmentPath, curves_in, reward_map, scope_of
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs, parse_time
 from tally.cli.output import err, say
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Label = Literal["click", "graded", "reward", "ips"]
 Format = Literal["parquet", "libsvm", "lightgbm"]
 _MIB = 1024 * 1024
-_MAX_CURVE_BYTES = 16 * 1024 * 1024
 
 
 @needs("learning")
@@ -51,11 +50,12 @@ def training(
         str, typer.Option(help="Begin of the validation set: share of the range at its end, or a time.")
     ] = "0.2",
     propensities: Annotated[
-        Path | None, typer.Option(help="File of `tally learn propensities`, for the column and for label ips.")
+        Path | None,
+        typer.Option(help="File of `tally learn propensities`. Default for label ips: estimated on the same range."),
     ] = None,
     rewards: Rewards = None,
     max_reward: MaxReward = 5.0,
-    clip: Annotated[float, typer.Option(help="Largest weight of a click, of label ips.", min=1, max=1e9)] = 20.0,
+    clip: Annotated[float, typer.Option(help="Largest weight of a click, of label ips.", min=1, max=1e9)] = 10.0,
     by: SegmentPath = None,
     force: Force = False,
     namespace: Namespace = None,
@@ -83,7 +83,7 @@ def training(
         _validation_from(validation, scope),
         round(horizon_hours * 3_600_000),
         reward_map(rewards, max_reward),
-        _read_curves(propensities) if propensities else (),
+        _curves(settings, scope, label, propensities),
         clip,
     )
     try:
@@ -118,20 +118,22 @@ def _validation_from(text: str, scope: "LearningScope") -> datetime:
     return scope.until - timedelta(milliseconds=round(share * length_ms))
 
 
-def _read_curves(path: Path) -> "tuple[PropensityCurve, ...]":
-    from learning.training_manifest import curves_from_json
+def _curves(
+    settings: "Settings", scope: "LearningScope", label: Label, path: Path | None
+) -> "Sequence[PropensityCurve]":
+    """Return the propensities of a file; without one those of the same events, if the label needs them."""
+    if path is not None:
+        return curves_in(path)
+    if label != "ips":
+        return ()
+    from learning.propensities import estimated_values
+    from tally.answering import queried
 
-    try:
-        if path.stat().st_size > _MAX_CURVE_BYTES:
-            raise ValueError(f"more than {_MAX_CURVE_BYTES:,} bytes")
-        return curves_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise typer.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--propensities") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise typer.BadParameter(
-            f"{path} has no propensities of `tally learn propensities`: {str(error)[:100]}",
-            param_hint="--propensities",
-        ) from None
+    async def estimated(database: "ClickHouse") -> "list[PropensityCurve]":
+        return await estimated_values(settings, database, scope)
+
+    with err.status("estimating propensities"):
+        return queried(settings, estimated)
 
 
 def _exported(settings: "Settings", request: "TrainingRequest", output: Path, *, force: bool) -> "TrainingExport":

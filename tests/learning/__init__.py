@@ -1,1 +1,1 @@
-"""Campaigns of estimates from events."""
+"""Learning against truth: estimates from simulated logs whose truth is known."""
