@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter
 
+from learning.dataset_routes import add_dataset_routes
+from learning.score_routes import add_score_routes
 from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.service import AppContext, Check, Stores
@@ -36,4 +38,7 @@ class LearningModule:
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""
         self._context = LearningContext(base)
-        return APIRouter(tags=["learning"])
+        router = APIRouter(tags=["learning"])
+        add_score_routes(router, base, self._context.limit)
+        add_dataset_routes(router, base, self._context.limit, lambda: self._context.database)
+        return router

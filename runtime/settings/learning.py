@@ -3,6 +3,8 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+MIB = 1024 * 1024
+
 
 class LearningSettings(BaseSettings):
     """Bounds of estimates and training sets."""
@@ -11,3 +13,11 @@ class LearningSettings(BaseSettings):
     """Maximum counts (query, document, position, group of executions) that one estimate holds, 26 bytes each."""
     learning_in_flight: int = Field(2, ge=1)
     """Maximum estimates in flight in one API process. Further ones are answered 503."""
+    evaluation_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB)
+    """Maximum bytes of one evaluation: a request to score, an evaluation dataset, or a page of datasets."""
+    evaluation_queries: int = Field(10_000, ge=1, le=1_000_000)
+    """Maximum queries of one evaluation: items to score, or queries of a dataset."""
+    evaluation_documents: int = Field(1_000_000, ge=1, le=100_000_000)
+    """Maximum documents of one evaluation: rankings and relevant documents of all its queries."""
+    evaluation_datasets: int = Field(1_000, ge=1, le=100_000)
+    """Maximum evaluation datasets of one namespace."""

@@ -10,6 +10,7 @@ from tally.cli import (
     audit,
     connect,
     dlq,
+    evaluate,
     export,
     feed,
     keys,
@@ -58,6 +59,7 @@ for ask_command in (ask.lookup, tail.tail, report.report, sql.sql, status.status
     app.command(rich_help_panel="Query")(ask_command)
 app.command(rich_help_panel="Run")(run.capacity)
 app.add_typer(export.app, name="export", rich_help_panel="Query")
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Learn")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Repair")
