@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learning.datasets import DatasetConflict, TooManyDatasets, UnknownDataset
+from learning.datasets import DatasetConflict, Datasets, TooManyDatasets, UnknownDataset
 from learning.interaction_datasets import query_id
 from learning.scope import Refusal, ScopeError
 from runtime.analytics import RangeTooLarge
@@ -30,18 +30,21 @@ async def test_grades_are_the_highest_reward_of_an_interaction(shared_lab: Lab) 
         reaction("shoes", "disliked", "click", "negative_feedback", number=7),
         reaction("shoes", "cart", "add_to_cart", number=8),
         reaction("shoes", "other", number=9, retriever_id="hybrid"),
-        reaction("hat", "hat", number=10),
+        reaction("shoes", "clicked and shared", "click", "share", number=10),
+        reaction("hat", "hat", number=11),
+        reaction("hat", "hat", "bookmark", number=11),
+        reaction("scarf", "scarf", number=12),
     )
     dataset = await generated(shared_lab, space, min_interactions=2)
-    grades = {"much": 5, "both": 4, "bought": 3, "shared": 2, "clicked": 1, "disliked": 1}
-    assert content(dataset) == {"shoes": grades}
-    (query,) = dataset.queries
+    grades = {"much": 5, "both": 4, "bought": 3, "clicked and shared": 3, "shared": 2, "clicked": 1, "disliked": 1}
+    assert content(dataset) == {"shoes": grades, "hat": {"hat": 2}}, "two interactions in one execution are two"
+    query, _ = dataset.queries
     assert query["relevant_documents"] == [*grades], "the best first, then by id"
     assert query["query_id"] == query_id("shoes")
     assert content(await generated(shared_lab, space, "cart", positive_types=["add_to_cart"])) == {
         "shoes": {"much": 5, "cart": 2}
     }
-    assert [*content(await generated(shared_lab, space, "all"))] == ["shoes", "hat"], "most interactions first"
+    assert [*content(await generated(shared_lab, space, "all"))] == ["shoes", "hat", "scarf"], "most interactions first"
 
 
 async def test_a_dataset_without_an_erased_user_is_that_of_a_log_without_the_user(shared_lab: Lab) -> None:
@@ -138,6 +141,21 @@ async def test_of_concurrent_creations_of_a_name_one_succeeds(shared_lab: Lab) -
     with pytest.raises(DatasetConflict, match=f"taken by dataset {created.dataset_id}"):
         await own.create(posted("same"))
     assert (await datasets(shared_lab, namespace()).create(posted("same"))).name == "same", "of another namespace"
+
+
+class LateDatasets(Datasets):
+    """Datasets that have read the versions of a name before another creation of it."""
+
+    async def _next_version(self, _name: str) -> int:
+        return 1
+
+
+async def test_a_creation_that_has_read_an_older_version_is_a_conflict(shared_lab: Lab) -> None:
+    space = namespace()
+    first = await datasets(shared_lab, space).create(posted("same"))
+    with pytest.raises(DatasetConflict, match=first.dataset_id):
+        await LateDatasets(shared_lab.settings, shared_lab.database, space).create(posted("same", description="late"))
+    assert await datasets(shared_lab, space).get("same") == first
 
 
 async def test_a_deleted_name_is_free_again(shared_lab: Lab) -> None:
