@@ -76,7 +76,7 @@ def test_few_queries_decide_nothing(queries: int) -> None:
     result = judged({"ndcg": ([0.0] * queries, [1.0] * queries), "map": ([1.0] * queries, [0.0] * queries)})
     assert not result.passed
     assert result.in_state("inconclusive") == ["ndcg", "map"]
-    assert result.reason == f"{queries} queries are too few to say: at least 10 are needed"
+    assert result.reason == f"too few queries to say: {queries}, at least 10 are needed"
 
 
 def test_ten_equal_rises_pass() -> None:

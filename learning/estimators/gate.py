@@ -129,7 +129,7 @@ def _needed(difference: MeanEstimate, bound: float) -> int | None:
 def _reason(found: GateResult) -> str:
     """Return the reason of a verdict as one sentence."""
     if found.queries < MIN_QUERIES:
-        return f"{found.queries} queries are too few to say: at least {MIN_QUERIES} are needed"
+        return f"too few queries to say: {found.queries}, at least {MIN_QUERIES} are needed"
     primary = found.metrics[found.primary]
     regressed = found.in_state("regressed")
     undecided = [name for name in found.in_state("inconclusive") if name != found.primary]

@@ -67,7 +67,7 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         assert overview["columns"] == reports["reports"][0]["columns"]
         score, gate, dataset, same = evaluations
         assert (score["aggregate"]["recall"], score["count"]) == (0.5, 1)
-        assert gate["reason"] == "1 queries are too few to say: at least 10 are needed"
+        assert gate["reason"] == "too few queries to say: 1, at least 10 are needed"
         assert (dataset["query_count"], same) == (1, dataset)
         assert deleted["success"] is True
         assert outcomes["results"] == []
