@@ -20,6 +20,7 @@ class LearningContext:
         self.settings = app.settings
         self.reader: CallerOf = app.require_scope("read")
         self.writer: CallerOf = app.require_scope("write")
+        self.deleter: CallerOf = app.require_scope("delete")
         self.limit = InFlightLimit(app.settings.learning_in_flight, "estimates", "TALLY_LEARNING_IN_FLIGHT")
         self.database: ClickHouse
         """Connection of lists, while the module is open."""

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 
 from learning.context import LearningContext
+from learning.dataset_routes import add_dataset_routes
 from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
+from learning.score_routes import add_score_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -28,6 +30,12 @@ class LearningModule:
         """Return the endpoints."""
         self._context = LearningContext(base)
         router = APIRouter(tags=["learning"])
-        for add_routes in (add_propensity_routes, add_judgment_routes, add_policy_routes):
+        for add_routes in (
+            add_propensity_routes,
+            add_judgment_routes,
+            add_score_routes,
+            add_dataset_routes,
+            add_policy_routes,
+        ):
             add_routes(router, self._context)
         return router

@@ -125,9 +125,9 @@ def weights_of(propensity: Floats, is_clicked: Flags, execution: Integers, clip:
 
     With one click this is the query weight of Wang et al., 2018, "Position Bias Estimation for Unbiased Learning to
     Rank in Personal Search": each pair of a clicked and another result counts 1 / propensity of the click, as in
-    Joachims, Swaminathan and Schnabel, 2017, "Unbiased Learning-to-Rank with Biased Feedback". With several clicks the mean is
-    an approximation. An execution without a click has weight 1. A result at a position whose propensity is unknown
-    (NaN) has weight 0, clicked or not: it is left out, as all results of its position are.
+    Joachims, Swaminathan and Schnabel, 2017, "Unbiased Learning-to-Rank with Biased Feedback". With several clicks the
+    mean is an approximation. An execution without a click has weight 1. A result at a position whose propensity is
+    unknown (NaN) has weight 0, clicked or not: it is left out, as all results of its position are.
 
     `execution`: index of each result's execution, from 0.
     """

@@ -1,6 +1,7 @@
 """Connections to ClickHouse. The client's calls block, so they run in a small pool of threads."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -141,6 +142,11 @@ class ClickHouse:
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": rows.token}
         body: Any = _SinglePassBody(rows.chunks)
         await self._call(lambda client: client.raw_insert(table, rows.columns, body, settings, "Native", "lz4"))
+
+    async def insert_row(self, table: str, row: Mapping[str, Any], token: str) -> None:
+        """Insert a row of JSON values once: see `insert`."""
+        settings, body = {"insert_deduplication_token": token}, json.dumps(row).encode()
+        await self._call(lambda client: client.raw_insert(table, [*row], body, settings, "JSONEachRow"))
 
     async def _call(self, function: Callable[[Client], Result]) -> Result:
         try:

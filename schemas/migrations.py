@@ -11,6 +11,7 @@ from schemas.tables import (
     COMPACT_PART_BYTES,
     DEDUPLICATION_WINDOW,
     DELETIONS,
+    EVALUATION_DATASETS,
     EXPANSIONS,
     EXPIRING,
     INDEXED_BY_VALUE,
@@ -246,6 +247,24 @@ _ADD_EVENT_TIME = (
     ),
 )
 
+# A name has a new version for each creation and deletion, whose token ClickHouse accepts once: of two creations at the
+# same time one is inserted. A generated dataset has its definition instead of its queries, so that erasures reach them.
+_CREATE_EVALUATION_DATASETS = f"""
+CREATE TABLE IF NOT EXISTS {EVALUATION_DATASETS} (
+    namespace LowCardinality(String),
+    name String,
+    version UInt32 COMMENT 'creations and deletions of this name so far',
+    dataset_id String COMMENT 'empty for a deleted dataset',
+    created_at DateTime64(3, 'UTC'),
+    description Nullable(String),
+    metadata String COMMENT 'JSON text; empty for null',
+    definition String COMMENT 'JSON text: what a generated dataset is computed from; empty for a posted one',
+    queries String COMMENT 'JSON text of a posted dataset; empty for a generated one'
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (namespace, name)
+SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER), oldest=1),
     Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES), oldest=2),
@@ -256,6 +275,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(7, _INDEX_VALUES, oldest=4),
     Migration(8, _CROP_INTEGERS, oldest=4),
     Migration(9, _ADD_EVENT_TIME, oldest=4),
+    Migration(10, (_CREATE_EVALUATION_DATASETS,), oldest=4),
 )
 BOOTSTRAP = (
     _CREATE_MIGRATIONS,

@@ -10,6 +10,7 @@ TOPICS = "topics"
 DELETIONS = "deletions"
 API_KEYS = "api_keys"
 EXPANSIONS = "expansions"
+EVALUATION_DATASETS = "evaluation_datasets"
 MIGRATIONS_TABLE = "schema_migrations"
 
 DEDUPLICATION_WINDOW = 10_000

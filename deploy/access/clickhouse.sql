@@ -13,11 +13,12 @@ GRANT INSERT ON tally.topics TO tally_worker;
 CREATE ROLE IF NOT EXISTS tally_collector;
 GRANT SELECT ON tally.api_keys TO tally_collector;
 
--- It reads, and notes deletions.
+-- It reads, notes deletions, and creates evaluation datasets.
 CREATE ROLE IF NOT EXISTS tally_reader;
 GRANT SELECT ON tally.* TO tally_reader;
 GRANT INSERT ON tally.interactions TO tally_reader;
 GRANT INSERT ON tally.deletions TO tally_reader;
+GRANT INSERT ON tally.evaluation_datasets TO tally_reader;
 
 -- For `tally init`, `tally keys` and `tally replay`.
 CREATE ROLE IF NOT EXISTS tally_admin;

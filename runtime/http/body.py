@@ -17,7 +17,8 @@ from runtime.http.headers import BODY_RECEIVED, headers_of, repeated_header
 from schemas.json_bounds import MAX_DEPTH, depth_of_text
 
 MAX_KEYS = 200
-"""Maximum keys of an object in a request other than an event: twice the conditions of a filter."""
+"""Maximum keys of an object in a request other than an event: twice the conditions of a filter. Unknown keys become
+errors, each of them."""
 _PIECE_BYTES = 256 * 1024
 _SMALL_BYTES = 2 * 1024
 """Largest compressed body that is decompressed on the event loop; at most a thousand times larger uncompressed."""
@@ -76,8 +77,19 @@ def _as_utf8(body: bytes) -> bytes:
     return body.removeprefix(codecs.BOM_UTF8)
 
 
-def read_json(body: bytes) -> Any:
-    """Return the JSON value of a body, None for an empty one. Raises ApiError: 400 for no JSON, 422 for a bound."""
+def read_json(body: bytes, max_keys: int = MAX_KEYS) -> Any:
+    """Return the JSON value of a body, None for an empty one. Raises ApiError: 400 for no JSON, 422 for a bound.
+
+    `max_keys`: of one object.
+    """
+
+    def bounded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(pairs) > max_keys:
+            raise invalid(
+                [problem("too_many", ["body"], f"an object has {len(pairs)} keys, at most {max_keys} are allowed")]
+            )
+        return dict(pairs)
+
     try:
         text = body.decode()
         if not text.strip():
@@ -85,26 +97,17 @@ def read_json(body: bytes) -> Any:
         depth = depth_of_text(text)
         if depth > MAX_DEPTH:
             raise invalid([problem("too_deep", ["body"], f"nests {depth} levels, at most {MAX_DEPTH} are allowed")])
-        return json.loads(text, object_pairs_hook=_small_object, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=bounded, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise invalid([problem("not_utf8", ["body"], f"invalid UTF-8 at byte {error.start}")], status=400) from None
     except ValueError as error:  # also an integer with more digits than the interpreter parses
         raise invalid([problem("not_json", ["body"], str(error)[:200])], status=400) from None
 
 
-def _small_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object with a bounded number of keys, because each unknown key would become an error."""
-    if len(pairs) > MAX_KEYS:
-        raise invalid(
-            [problem("too_many", ["body"], f"an object has {len(pairs)} keys, at most {MAX_KEYS} are allowed")]
-        )
-    return dict(pairs)
-
-
-def read_model(model: type[Model], body: bytes) -> Model:
+def read_model(model: type[Model], body: bytes, max_keys: int = MAX_KEYS) -> Model:
     """Validate a body as a model, regardless of its content type; an empty body is `{}`. Raises ApiError."""
     try:
-        value = read_json(body)
+        value = read_json(body, max_keys)
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)

@@ -14,6 +14,7 @@ ERROR_TYPES = {
     404: "NotFoundError",
     405: "MethodNotAllowedError",
     408: "RequestTimeoutError",
+    409: "ConflictError",
     413: "PayloadTooLargeError",
     414: "UriTooLongError",
     415: "UnsupportedMediaTypeError",

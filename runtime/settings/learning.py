@@ -17,3 +17,11 @@ class LearningSettings(BaseSettings):
     """Maximum estimates in flight in one API process. Further ones are answered 503."""
     min_ess: float = Field(100, ge=1, le=1e9)
     """Smallest effective sample size, in executions, of an off-policy estimate. A smaller one is refused."""
+    evaluation_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB)
+    """Maximum bytes of one evaluation: a request to score, an evaluation dataset, or a page of datasets."""
+    evaluation_queries: int = Field(10_000, ge=1, le=1_000_000)
+    """Maximum queries of one evaluation: items to score, or queries of a dataset."""
+    evaluation_documents: int = Field(1_000_000, ge=1, le=100_000_000)
+    """Maximum documents of one evaluation: rankings and relevant documents of all its queries."""
+    evaluation_datasets: int = Field(1_000, ge=1, le=100_000)
+    """Maximum evaluation datasets of one namespace."""

@@ -61,13 +61,18 @@ def query_text(path: Sequence[str] = QUERY_TEXT_PATH, column: str = "query_snaps
 
 
 def select_per_result(
-    condition: EventCondition = EVERYTHING, more: Mapping[str, str] | None = None, within: EventCondition = RANGE
+    condition: EventCondition = EVERYTHING,
+    more: Mapping[str, str] | None = None,
+    within: EventCondition = RANGE,
+    sums: Mapping[str, str] | None = None,
 ) -> str:
     """Select a row for each execution and `feature_id`, those of events about the execution alone included.
 
-    `more`: further columns by name, as expressions over an event; of each, the largest value.
+    `more`: further columns by name, as expressions over an event; of each, the largest value. `sums`: of each, the
+    sum.
     """
     further = "".join(f", max({expression}) AS {name}" for name, expression in (more or {}).items())
+    further += "".join(f", sum({expression}) AS {name}" for name, expression in (sums or {}).items())
     return f"""
 SELECT
     namespace, {EXECUTION} AS execution, feature_id,

@@ -10,6 +10,7 @@ from tally.cli import (
     audit,
     connect,
     dlq,
+    evaluate,
     export,
     feed,
     judgments,
@@ -68,9 +69,8 @@ learn = typer.Typer(help="Learn from stored events, with intervals.", no_args_is
 learn.command("propensities")(propensities.propensities)
 learn.command("judgments")(judgments.judgments)
 app.add_typer(learn, name="learn", rich_help_panel="Learn")
-evaluations = typer.Typer(help="Evaluate rankings and policies.", no_args_is_help=True)
-evaluations.command("policy")(policy.policy)
-app.add_typer(evaluations, name="evaluate", rich_help_panel="Learn")
+evaluate.app.command()(policy.policy)
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Learn")
 app.add_typer(keys.app, name="keys", rich_help_panel="Run")
 app.add_typer(run.topic, name="topic", rich_help_panel="Run")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="Repair")

@@ -38,9 +38,22 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         done = await asyncio.to_thread(run, ["/bin/bash", "-s"], shell, tmp_path)
         assert done.returncode == 0, done.stderr
         answers = [json.loads(line) for line in re.findall(r"\{.*\}", done.stdout.replace("}{", "}\n{"))]
-        created, batch, dry_run, record, status, ada, found, exported, reports, overview, deleted, outcomes, token = (
-            answers
-        )
+        (
+            created,
+            batch,
+            dry_run,
+            record,
+            status,
+            ada,
+            found,
+            exported,
+            reports,
+            overview,
+            *evaluations,
+            deleted,
+            outcomes,
+            token,
+        ) = answers
         assert created["feature_id"] == "doc-17"
         assert (batch["created"], batch["failed"]) == (1, 1)
         assert "position_outside_results" in {each["code"] for each in dry_run["results"][0]["warnings"]}
@@ -52,6 +65,10 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         assert (tmp_path / "interactions.parquet").read_bytes().startswith(b"PAR1")
         assert [each["name"] for each in reports["reports"]] == list(REPORTS)
         assert overview["columns"] == reports["reports"][0]["columns"]
+        score, gate, dataset, same = evaluations
+        assert (score["aggregate"]["recall"], score["count"]) == (0.5, 1)
+        assert gate["reason"] == "too few queries to say: 1, at least 10 are needed"
+        assert (dataset["query_count"], same) == (1, dataset)
         assert deleted["success"] is True
         assert outcomes["results"] == []
         assert token["token"].startswith("tb_")
@@ -72,6 +89,9 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
             "['overview', 'queries', 'positions']",
             "True False",
             "[('red shoes', 'doc-9', 0)] False",
+            "[('shoes', 1)]",
+            "422 retriever 'nobody' has no results in this range",
+            "True",
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
