@@ -231,6 +231,8 @@ HEALTH = Report(
     ),
     sql=_health,
     order="status, share DESC, check",
+    keys=("check",),
+    total="of",
     parameters=(
         ReportParameter("bot_executions", "UInt32", 100, "maximum executions of a person within an hour", at_least=1),
     ),

@@ -19,6 +19,7 @@ POSITIONS = Report(
     columns=(ReportColumn("position", "position", "0-based position", rank=0), *columns_of(RESULT_COUNTS, _CTR)),
     sql=_positions,
     order="position",
+    keys=("position",),
     chart=Chart("intervals", "position", "ctr", "Click-through rate by position"),
 )
 
@@ -37,6 +38,7 @@ def _per(column: str, question: str, title: str) -> Report:
         ),
         sql=sql,
         order=f"impressions DESC, {column}",
+        keys=(column,),
         chart=Chart("intervals", column, "ctr", f"Click-through rate by {column}"),
     )
 
