@@ -79,6 +79,12 @@ class ReportResult(NamedTuple):
         """Return the rows as objects."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
+    def first(self, rows: int | None) -> "ReportResult":
+        """Return the result with the first rows alone; None: with all."""
+        return self._replace(
+            rows=self.rows[:rows], is_truncated=self.is_truncated or len(self.rows) > (rows or math.inf)
+        )
+
     def with_columns(self, names: tuple[str, ...]) -> "ReportResult":
         """Return the result with these columns and the keys alone; with all if no names are given.
 
@@ -153,12 +159,20 @@ def unknown_report(name: str) -> str:
 
 
 def _grouped(report: Report, parameters: Mapping[str, ParameterValue | None]) -> Report:
-    """Return the report with texts for its periods if it is grouped by a field."""
+    """Return the report with a column for the values of a field if it is grouped by one."""
     by = next((each for each in report.parameters if each.name == report.groups_by), None)
     if by is None or parameters.get(by.name) in (None, *by.choices):
         return report
-    columns = [column._replace(unit="text") if column.unit == "time" else column for column in report.columns]
-    return report._replace(columns=tuple(columns))
+    if (added := report.field_column) is None:
+        columns = [column._replace(unit="text") if column.unit == "time" else column for column in report.columns]
+        return report._replace(columns=tuple(columns))
+    key, *others = report.columns
+    return report._replace(
+        columns=(key, added, *others),
+        keys=(*report.keys, added.name),
+        order=f"{report.order}, {added.name}",
+        chart=report.chart and report.chart._replace(series=added.name),
+    )
 
 
 def _with_columns(report: Report, names: tuple[str, ...]) -> Report:
@@ -261,7 +275,7 @@ def _order(report: Report, sort: str) -> str:
     if not sort:
         return report.order
     column, _, direction = sort.partition(":")
-    known = REPORTS[report.name].all_columns()
+    known = list(dict.fromkeys([*REPORTS[report.name].all_columns(), *report.all_columns()]))
     if column not in known or direction not in ("", "asc", "desc"):
         raise ReportError("sort", f"{sort[:60]!r} is not a column, or COLUMN:desc; known are {', '.join(known)}")
     return f"{column} {direction or 'asc'} NULLS LAST, {report.order}"

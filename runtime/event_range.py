@@ -20,6 +20,6 @@ def event_range(
     """
     if [since, days, hours].count(None) < 2:  # noqa: PLR2004  (one of three is given at most)
         raise ValueError("choose one of since, days and hours")
-    end = until or datetime.now(UTC) + CLOCK_AHEAD
+    now = datetime.now(UTC)
     length = timedelta(days=days) if days is not None else timedelta(hours=DEFAULT_HOURS if hours is None else hours)
-    return since or max(end - length, EPOCH), end
+    return since or max((until or now) - length, EPOCH), until or now + CLOCK_AHEAD

@@ -64,20 +64,25 @@ def chosen_chart(found: ReportResult, column: str = "", among: Sequence[str] = (
     report, chart = found.report, found.report.chart
     if chart is None:
         raise TallyError(f"the report {report.name} has no chart")
-    is_free = chart.kind in ("trend", "intervals") and not chart.series
+    is_free = chart.kind in ("trend", "intervals")
     rates = {each.name: each for each in report.columns if is_free and each.has_interval}
     if column and column not in (chart.y, *rates):
         raise ReportError("plot_column", f"{column[:60]!r} cannot be drawn; choose {', '.join(rates) or chart.y}")
     by_sort = [name for name, each in rates.items() if found.request.sort.partition(":")[0] in with_ends(each)]
     by_choice = [name for name in among if name in rates]
     y = column or next(iter(by_sort), "") or (by_choice[0] if len(by_choice) == 1 else chart.y)
-    field = str(found.request.parameters.get("by"))
-    by = field if chart.x == "period" and _column(found, chart.x).unit == "text" else ""
+    return chart._replace(y=y, title=_title(found, chart, y))
+
+
+def _title(found: ReportResult, chart: Chart, y: str) -> str:
+    """Return the title of a chart of a column, with the field that rows are grouped by."""
+    field, added = escaped(str(found.request.parameters.get("by"))), found.report.field_column
+    is_field = chart.x == "period" and _column(found, chart.x).unit == "text"
+    has_series = added is not None and chart.series == added.name
     if y == chart.y:
-        return chart._replace(title=f"{chart.title} by {escaped(by)}" if by else chart.title)
-    meaning = _column(found, y).meaning
-    by = by or ("time" if chart.x == "period" else chart.x.replace("_", " "))
-    return chart._replace(y=y, title=f"{meaning[0].upper()}{meaning[1:]}, by {escaped(by)}")
+        return f"{chart.title}{f' by {field}' if is_field else f' and {field}' if has_series else ''}"
+    meaning, x = _column(found, y).meaning, chart.title.partition(" by ")[2] or "time"
+    return f"{meaning[0].upper()}{meaning[1:]}, by {field if is_field else x}"
 
 
 def _points(found: ReportResult, chart: Chart, min_support: int) -> list[Point]:

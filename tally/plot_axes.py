@@ -24,7 +24,11 @@ MAX_LABEL = 40
 COLOR, MUTED = "#3b6ea5", "#666666"
 _MARGIN = 0.05
 """Space on both sides of the largest difference, as a share of it, so that its point is whole."""
+_EDGE = 0.02
+"""Space on the left of 0, as a share of the largest value."""
 _DAY = timedelta(days=1)
+_SPREAD = 0.8
+"""Width in positions that the points of all series share."""
 
 Row = Mapping[str, Any]
 
@@ -71,7 +75,7 @@ def _trend(axes: Axes, chart: Chart, points: Sequence[Point]) -> None:
                 _add_intervals(axes, run, has_bars=len(points) <= MAX_BARS)
         axes.plot([], [], marker="o", markersize=3, color=color, label=name)
     if chart.series:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        _add_legend(axes)
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=_bottom(points))
@@ -120,16 +124,28 @@ def _errors(points: Sequence[Point]) -> list[list[float]]:
     return [[max(0, point.y - point.low) for point in points], [max(0, point.high - point.y) for point in points]]
 
 
-def _intervals(axes: Axes, _chart: Chart, points: Sequence[Point]) -> None:
-    values, errors = [point.y for point in points], _errors(points)
+def _intervals(axes: Axes, chart: Chart, points: Sequence[Point]) -> None:
     if isinstance(points[0].x, str):
-        axes.errorbar(values, range(len(points)), xerr=errors, fmt="o", color=COLOR, capsize=3)
+        values = [point.y for point in points]
+        axes.errorbar(values, range(len(points)), xerr=_errors(points), fmt="o", color=COLOR, capsize=3)
         _name_rows(axes, points)
-        axes.set_xlim(left=_bottom(points))
-    else:
-        axes.errorbar([point.x for point in points], values, yerr=errors, fmt="o", color=COLOR, capsize=3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(bottom=_bottom(points))
+        axes.set_xlim(left=_bottom(points) - _EDGE * max(point.high for point in points))  # a point at 0 is whole
+        return
+    series = list(series_of(chart, points).items())[:MAX_SERIES]
+    for number, (name, members) in enumerate(series):
+        shift = _SPREAD * ((number + 0.5) / len(series) - 0.5)  # side by side, so that intervals do not overlap
+        color = None if chart.series else COLOR
+        values = [point.y for point in members]
+        places = [point.x + shift for point in members]
+        axes.errorbar(places, values, yerr=_errors(members), fmt="o", color=color, capsize=2, markersize=4, label=name)
+    if chart.series:
+        _add_legend(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=_bottom(points))
+
+
+def _add_legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _differences(axes: Axes, _chart: Chart, points: Sequence[Point]) -> None:

@@ -57,10 +57,12 @@ def by_importance(found: ReportResult) -> list[str]:
 
 
 def headers(found: ReportResult) -> list[str]:
-    """Return the names of the columns as a table shows them: a period that holds a field's values has its name."""
-    by = found.request.parameters.get("by")
-    is_field = any(column.name == "period" and column.unit == "text" for column in found.report.columns)
-    return [str(by) if is_field and column.name == "period" else column.name for column in found.report.columns]
+    """Return the names of the columns as a table shows them: the column with a field's values has the field's name."""
+    by, added = found.request.parameters.get("by"), found.report.field_column
+    return [
+        str(by) if column == added or (column.name, column.unit) == ("period", "text") else column.name
+        for column in found.report.columns
+    ]
 
 
 def numeric(found: ReportResult) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from readers.filter_text import read_filter
-from readers.reports import ReportError, ReportRequest, ReportResult
+from readers.reports import ReportError, ReportRequest, ReportResult, _grouped
 from runtime.errors import TallyError
 from schemas.analytics.catalogue import REPORTS
 from tally.plot import MAX_CATEGORIES, _points, chosen_chart, draw
@@ -160,6 +160,15 @@ def test_a_field_is_named_in_the_title(tmp_path: Path) -> None:
     title = "Click-through rate of executions by metadata.device, with 95 % intervals"
     assert title in texts(tmp_path / "chart.svg")
     assert chosen_chart(found, "ms_to_click").title.endswith("first click, by metadata.device")
+
+
+def test_values_of_a_field_are_series_side_by_side(tmp_path: Path) -> None:
+    report = _grouped(REPORTS["positions"], {"by": "metadata.device"})
+    rows = [[position, device, 100, 5, 0, 0.5, 0.4, 0.6] for position in (0, 1) for device in ("ios", "web")]
+    request = result("positions", by="metadata.device").request
+    draw(ReportResult(report, request, rows, is_truncated=False), tmp_path / "chart.svg", min_support=30)
+    title = "Click-through rate by position and metadata.device, with 95 % intervals"
+    assert {"ios", "web", title} <= set(texts(tmp_path / "chart.svg"))
 
 
 def test_the_lines_that_are_left_out_are_counted(tmp_path: Path) -> None:

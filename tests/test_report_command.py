@@ -73,6 +73,42 @@ async def test_a_table_has_fifty_rows_and_says_how_to_see_more(lab: Lab) -> None
     assert (await report(lab, "features", "--limit", "3", "--json")).stdout.count("doc-") == 3
 
 
+async def test_a_chart_has_the_rows_and_columns_that_the_table_leaves_out(lab: Lab, tmp_path: Path) -> None:
+    await lab.emit(
+        *(click("doc", f"e{number}", interaction_type=["impression"], position=number) for number in range(60))
+    )
+    await lab.drain()
+    chart = tmp_path / "chart.svg"
+    options = ("--columns", "clicks", "--min-support", "1", "--plot", str(chart))
+    done = await report(lab, "positions", *options)
+    assert done.stdout.count("\n│") == 50
+    assert "only the first 50 rows are shown" in done.stderr
+    assert re.findall(r"┃ +(\w+)", done.stdout) == ["position", "clicks"]
+    assert chart.read_text().count("<use ") > 3 * 50, "a mark and two caps for each position"
+    refused = await report(lab, "positions", "--plot-column", "clicks", "--force", *options)
+    assert (refused.returncode, "plot_column: 'clicks' cannot be drawn; choose ctr" in refused.stderr) == (2, True)
+
+
+async def test_positions_are_divided_by_the_largest_values_of_a_field(lab: Lab) -> None:
+    await lab.emit(
+        *(
+            click("doc", f"{number}-{copy}", interaction_type=["impression"], metadata={"device": f"d{number}"})
+            for number in range(10)
+            for copy in range(1 + number)
+        ),
+        click("doc", "9-0", metadata={"device": "d9"}),
+    )
+    await lab.drain()
+    done = await report(lab, "positions", "--by", "metadata.device", "--json")
+    rows = json.loads(done.stdout)
+    assert [row["value"] for row in rows] == [f"d{number}" for number in range(2, 10)]
+    assert [row["impressions"] for row in rows] == list(range(3, 11))
+    assert (rows[-1]["clicks"], rows[-1]["ctr"]) == (1, 0.1)
+    done = await report(lab, "positions", "--by", "metadata.device", "--sort", "value:desc", "--columns", "ctr")
+    assert re.findall(r"┃ +([\w.]+)", done.stdout) == ["position", "metadata.device", "ctr"]
+    assert json.loads((await report(lab, "positions", "--json")).stdout)[0]["impressions"] == 55
+
+
 async def test_a_report_of_nothing_names_the_namespaces_that_have_events(lab: Lab) -> None:
     await lab.emit(click())
     await lab.drain()

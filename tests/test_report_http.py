@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.event_range import CLOCK_AHEAD
 from schemas.analytics.catalogue import REPORTS
 from tests.http_lab import api_of, with_key
 from tests.lab import Lab, click
@@ -52,7 +53,7 @@ async def test_a_range_of_the_last_days_and_the_reasons_for_no_rows(lab: Lab, ap
     await lab.drain()
     answer = (await api.get("/v1/reports/features", params={"days": 2})).json()
     since, until = (datetime.fromisoformat(answer[end]) for end in ("since", "until"))
-    assert (len(answer["rows"]), answer["filters"], until - since) == (1, None, timedelta(days=2))
+    assert (len(answer["rows"]), answer["filters"], until - since) == (1, None, timedelta(days=2) + CLOCK_AHEAD)
     answer = (await api.get("/v1/reports/features", params={"hours": 1, "filters": '{"metadata.os": "x"}'})).json()
     assert (answer["rows"], answer["notes"][1:]) == ([], ["none of the 1 events in this range has metadata.os"])
     assert answer["notes"][0].endswith(", where metadata.os = x")

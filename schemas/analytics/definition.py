@@ -76,6 +76,8 @@ class Report(NamedTuple):
     parameters: tuple[ReportParameter, ...] = ()
     groups_by: str = ""
     """Parameter whose value may be a field of an event besides its choices; '' if there is none."""
+    field_column: ReportColumn | None = None
+    """Column with the values of that field, which is there with a field alone; None: the field replaces the period."""
     notes: Callable[[Sequence[Mapping[str, Any]]], list[str]] | None = None
     """Remarks about the rows that a reader must not miss; None: the report has none."""
     total: str = ""

@@ -80,8 +80,12 @@ def report(
 ) -> None:
     """Answer a question about search. Rates have 95 % intervals. Without a name, list the reports.
 
-    Examples: tally report overview --days 7 --by day --plot ctr.png; tally report queries --sort zero_result_rate:desc;
-    tally report positions --where metadata.device=ios; tally report compare dense hybrid --days 7
+    Examples:
+        tally report overview --days 7 --by day --plot ctr.png
+        tally report queries --days 7 --sort zero_result_rate_low:desc
+        tally report overview --by metadata.device --plot-column ms_to_click --plot clicks.png
+        tally report positions --where metadata.device=ios
+        tally report compare dense hybrid --days 7
     """
     from readers.reports import names_of
     from tally.report_output import check_files, write
@@ -94,20 +98,17 @@ def report(
     settings = load_settings(data_dir, "clickhouse")
     begin, end = event_range(since, until, days, hours)
     parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
-    parameters |= {"effect": effect, "share_b": share_b, "bot_executions": bot_executions}
-    parameters |= _positional(name, values or [])
-    most = SHOWN_ROWS if limit is None and chosen == "table" else limit
+    parameters |= {"effect": effect, "share_b": share_b, "bot_executions": bot_executions, **_positional(name, values)}
+    shown_rows = limit or (SHOWN_ROWS if chosen == "table" else None)
+    most = limit if plot else shown_rows  # a chart has all rows, also those that the table leaves out
     request = _request(name, namespace or settings.namespace, begin, end, where, sort)
     chosen_columns = names_of(columns)
     read = () if plot else chosen_columns  # a chart may need other columns
     found, others = _run(settings, request._replace(parameters=parameters, limit=most, columns=read))
-    shown = found.with_columns(chosen_columns)
+    shown = found.with_columns(chosen_columns).first(shown_rows)
     if plot:
         _draw(found, plot, plot_column, chosen_columns, min_support)
-    if chosen == "table":
-        _print(shown, others)
-    else:
-        write(shown, chosen, output, force=force)
+    _print(shown, others) if chosen == "table" else write(shown, chosen, output, force=force)
 
 
 def _list(*, as_json: bool) -> None:
@@ -138,12 +139,13 @@ def _format(chosen: ReportFormat | None, output: Path | None, *, as_json: bool) 
     return found
 
 
-def _positional(name: str, values: list[str]) -> dict[str, str]:
+def _positional(name: str, values: list[str] | None) -> dict[str, str]:
     """Return the required parameters of a report from the arguments after its name."""
     from schemas.analytics.catalogue import REPORTS
 
     known = REPORTS.get(name)
     needed = [parameter.name for parameter in known.parameters if parameter.default is None] if known else []
+    values = values or []
     if known and len(values) > len(needed):
         raise typer.BadParameter(f"{values[len(needed)]!r} is one argument too many", param_hint="VALUES")
     return dict(zip(needed, values, strict=False))

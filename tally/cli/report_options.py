@@ -30,7 +30,9 @@ SortBy = Annotated[
 Values = Annotated[list[str] | None, typer.Argument(help="Groups A and B of `compare`; session id of `journey`.")]
 By = Annotated[
     str | None,
-    typer.Option(help="hour, day (the default), week, all; of `overview` also a field, such as metadata.device."),
+    typer.Option(
+        help="hour, day (the default), week, all; of `overview` and `positions` also a field: metadata.device."
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Maximum rows. Default of a table: 50.", min=1)]
 Format = Annotated[

@@ -75,7 +75,9 @@ def simulate(
 ) -> None:
     """Emit simulated search sessions, until Ctrl-C unless --days, --for or --events ends it.
 
-    Examples: tally simulate --rate 500 --for 60 --duplicates 0.1; tally simulate --days 7 --truth truth.json
+    Examples:
+        tally simulate --rate 500 --for 60 --duplicates 0.1
+        tally simulate --days 7 --truth truth.json
     """
     from producers.simulation.simulator import Simulator
     from producers.simulation.timeline import DEFAULT_BACKFILL_RATE, Backfill
