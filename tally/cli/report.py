@@ -88,7 +88,7 @@ def report(
         tally report compare dense hybrid --days 7
     """
     from readers.reports import names_of
-    from tally.report_output import check_files, write
+    from tally.report_output import check_files
 
     if name is None:
         _list(as_json=as_json)
@@ -96,19 +96,31 @@ def report(
     chosen = _format(output_format, output, as_json=as_json)
     check_files(output, plot, force=force)
     settings = load_settings(data_dir, "clickhouse")
-    begin, end = event_range(since, until, days, hours)
     parameters: dict[str, Any] = {"by": by, "min_executions": min_executions, "window_s": window_s, "of": of}
     parameters |= {"effect": effect, "share_b": share_b, "bot_executions": bot_executions, **_positional(name, values)}
     shown_rows = limit or (SHOWN_ROWS if chosen == "table" else None)
-    most = limit if plot else shown_rows  # a chart has all rows, also those that the table leaves out
-    request = _request(name, namespace or settings.namespace, begin, end, where, sort)
+    most = limit if plot else shown_rows  # a chart has the rows and columns that the table leaves out
+    ends = event_range(since, until, days, hours)
+    request = _request(name, namespace or settings.namespace, ends, where, sort)
     chosen_columns = names_of(columns)
-    read = () if plot else chosen_columns  # a chart may need other columns
-    found, others = _run(settings, request._replace(parameters=parameters, limit=most, columns=read))
+    request = request._replace(parameters=parameters, limit=most, columns=() if plot else chosen_columns)
+    found, others = _run(settings, request)
     shown = found.with_columns(chosen_columns).first(shown_rows)
     if plot:
         _draw(found, plot, plot_column, chosen_columns, min_support)
-    _print(shown, others) if chosen == "table" else write(shown, chosen, output, force=force)
+    _answer(shown, others, chosen, output, force=force)
+
+
+def _answer(
+    shown: "ReportResult", others: dict[str, int], chosen: ReportFormat, output: Path | None, *, force: bool
+) -> None:
+    """Print a table, or write another format."""
+    from tally.report_output import write
+
+    if chosen == "table":
+        _print(shown, others)
+    else:
+        write(shown, chosen, output, force=force)
 
 
 def _list(*, as_json: bool) -> None:
@@ -152,14 +164,14 @@ def _positional(name: str, values: list[str] | None) -> dict[str, str]:
 
 
 def _request(
-    name: str, namespace: str, since: datetime, until: datetime, conditions: list[str] | None, sort: str | None
+    name: str, namespace: str, ends: tuple[datetime, datetime], conditions: list[str] | None, sort: str | None
 ) -> "ReportRequest":
     from readers.filters import Group
     from readers.reports import ReportRequest
 
     filters = [parse_filter(text) for text in conditions or ()]
     found = Group(tuple(filters)) if filters else None
-    return ReportRequest(name, namespace, since, until, filters=found, sort=sort or "")
+    return ReportRequest(name, namespace, *ends, filters=found, sort=sort or "")
 
 
 def _run(settings: "Settings", request: "ReportRequest") -> "tuple[ReportResult, dict[str, int]]":
