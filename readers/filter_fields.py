@@ -61,9 +61,16 @@ def field_named(name: str, where: Sequence[str | int]) -> FilterField:
             raise FilterError(where, f"{name[:100]!r} leads deeper than {MAX_PATH} levels")
         return FilterField(column, "json", tuple(path))
     if path or column not in FILTER_FIELDS:
-        known = ", ".join([*FILTER_FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
-        raise FilterError(where, f"{name[:100]!r} is not a field; known are {known}")
+        raise FilterError(where, f"{name[:100]!r} is not a field{_hint(name[:100])}")
     return FilterField(column, FILTER_FIELDS[column])
+
+
+def _hint(name: str) -> str:
+    """Return what to write instead of an unknown name, as the end of a sentence."""
+    if name == "event_time":
+        return ": it is occurred_at where the sender gave it, else timestamp; filter by one of these two"
+    known = ", ".join([*FILTER_FIELDS, *(f"{each}.…" for each in OBJECT_FIELDS)])
+    return f" (a key of the metadata is written metadata.{name.partition('.')[0]}); known are {known}"
 
 
 def _keys(name: str, where: Sequence[str | int]) -> list[str]:

@@ -33,9 +33,9 @@ def where(condition: Filter, bind: BoundParameters) -> str:
 def _condition(condition: Condition, bind: BoundParameters) -> str:
     field, operator, values, case_sensitive = condition
     if operator == "exists":
-        return f"NOT {_is_null(field, bind)}"
+        return f"NOT {is_absent(field, bind)}"
     if operator == "is_null":
-        return _is_null(field, bind)
+        return is_absent(field, bind)
     if operator == "ne":
         return f"NOT {_holds(field, 'eq', values, bind, case_sensitive)}"
     if operator == "nin":
@@ -43,7 +43,8 @@ def _condition(condition: Condition, bind: BoundParameters) -> str:
     return _holds(field, operator, values, bind, case_sensitive)
 
 
-def _is_null(field: FilterField, bind: BoundParameters) -> str:
+def is_absent(field: FilterField, bind: BoundParameters) -> str:
+    """Return a test whether an event lacks a field."""
     if field.kind == "json":
         if not field.path:
             return f"empty({field.column})"

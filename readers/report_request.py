@@ -1,14 +1,16 @@
 """HTTP requests of reports: the list of definitions, and one report as JSON."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from readers.filter_errors import read_filter_parameter
-from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report
+from readers.filter_words import filters_text
+from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report, unknown_report
 from runtime.clickhouse import ClickHouse
+from runtime.event_range import MAX_DAYS, MAX_HOURS, event_range
 from runtime.http.answer import json_answer
 from runtime.http.errors import ApiError, invalid, problem
 from runtime.http.in_flight import InFlightLimit
@@ -18,8 +20,6 @@ from schemas.analytics.catalogue import REPORTS
 from schemas.analytics.definition import Report, ReportColumn
 from schemas.event_time import iso_ms
 
-DEFAULT_RANGE = timedelta(days=1)
-
 
 class ReportQuery(BaseModel):
     """Report over a range of event time, by default the last day. Each report has some of the further parameters."""
@@ -28,6 +28,8 @@ class ReportQuery(BaseModel):
 
     since: Time | None = Field(None, description="earliest event time, inclusive, ISO 8601")
     until: Time | None = Field(None, description="event time before which events are read, ISO 8601")
+    days: float | None = Field(None, ge=0.001, le=MAX_DAYS, description="the last days, instead of since")
+    hours: float | None = Field(None, ge=0.001, le=MAX_HOURS, description="the last hours, instead of since")
     filters: str | None = Field(None, description="filters of the list call as JSON", examples=['{"user_id": "ada"}'])
     sort: str = Field("", max_length=100, description="a column, or COLUMN:desc", examples=["ctr:desc"])
     limit: int = Field(1_000, ge=1, le=1_000_000)
@@ -114,6 +116,7 @@ class ReportResponse(BaseModel):
     namespace: str
     since: datetime
     until: datetime
+    filters: str | None = Field(description="conditions of the events that were read, as text; null: all events")
     columns: list[ColumnDescription]
     rows: list[dict[str, Any]]
     notes: list[str] = Field(description="remarks about the rows that a reader must not miss")
@@ -136,7 +139,7 @@ class Reports:
     async def answer(self, namespace: str, name: str, query: ReportQuery) -> Response:
         """Return the response with a report. Raises ApiError and Unavailable."""
         if name not in REPORTS:
-            raise ApiError(404, f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}", code="unknown_report")
+            raise ApiError(404, unknown_report(name), code="unknown_report")
         request = _request(namespace, name, query)
         try:
             with self._limit.slot():
@@ -148,10 +151,12 @@ class Reports:
 
 
 def _request(namespace: str, name: str, query: ReportQuery) -> ReportRequest:
-    until = query.until or datetime.now(UTC)
-    since = query.since or until - DEFAULT_RANGE
+    try:
+        since, until = event_range(query.since, query.until, query.days, query.hours)
+    except ValueError as error:
+        raise invalid([problem("conflict", ["query", "since"], str(error))]) from None
     filters = read_filter_parameter(query.filters)
-    shared = {"since", "until", "filters", "sort", "limit", "columns"}
+    shared = {"since", "until", "days", "hours", "filters", "sort", "limit", "columns"}
     parameters = query.model_dump(exclude=shared)
     columns = names_of(query.columns)
     return ReportRequest(name, namespace, since, until, parameters, filters, query.sort, query.limit, columns)
@@ -169,6 +174,7 @@ def _body(found: ReportResult) -> dict[str, Any]:
         "namespace": request.namespace,
         "since": iso_ms(request.since),
         "until": iso_ms(request.until),
+        "filters": filters_text(request.filters) if request.filters else None,
         "columns": [ColumnDescription.of(column).model_dump() for column in found.report.columns],
         "rows": rows,
         "notes": list(found.notes),

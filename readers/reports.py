@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from readers.filter_fields import FilterError, FilterField, field_named
 from readers.filter_sql import where
 from readers.filters import Filter
+from readers.report_notes import cut_periods, groups_of, is_empty, reasons_for_nothing
 from runtime.analytics import RangeTooLarge, range_errors, range_parameters, report_limits
 from runtime.clickhouse import BoundParameters, ClickHouse
 from runtime.errors import StatementRefused, TallyError
@@ -31,6 +33,12 @@ class ReportError(TallyError):
         self.message = message
 
 
+class GroupMissing(ReportError):
+    """Group of a comparison that has no executions in the range."""
+
+    exit_code = 1
+
+
 class ReportRequest(NamedTuple):
     """Report to make of a namespace's events from `since` up to, excluding, `until`, by event time."""
 
@@ -47,7 +55,7 @@ class ReportRequest(NamedTuple):
     limit: int | None = None
     """Maximum rows; None: TALLY_REPORT_ROWS."""
     columns: tuple[str, ...] = ()
-    """Columns by name, in this order; empty: all."""
+    """Columns by name, in this order, after the report's keys; empty: all."""
 
 
 class ReportResult(NamedTuple):
@@ -59,6 +67,8 @@ class ReportResult(NamedTuple):
     is_truncated: bool
     notes: Sequence[str] = ()
     """Remarks about the rows that a reader must not miss."""
+    is_nothing: bool = False
+    """Whether no event was found; the notes say why."""
 
     @property
     def columns(self) -> list[str]:
@@ -69,31 +79,64 @@ class ReportResult(NamedTuple):
         """Return the rows as objects."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
+    def first(self, rows: int | None) -> "ReportResult":
+        """Return the result with the first rows alone; None: with all."""
+        return self._replace(
+            rows=self.rows[:rows], is_truncated=self.is_truncated or len(self.rows) > (rows or math.inf)
+        )
+
+    def with_columns(self, names: tuple[str, ...]) -> "ReportResult":
+        """Return the result with these columns and the keys alone; with all if no names are given.
+
+        Raises ReportError.
+        """
+        report = _with_columns(self.report, names)
+        rows = [[record[name] for name in report.all_columns()] for record in self.records()]
+        return self._replace(report=report, rows=rows)
+
 
 async def run_report(settings: Settings, database: ClickHouse, request: ReportRequest) -> ReportResult:
     """Run a report. Raises ReportError for a request to change, Unavailable when ClickHouse cannot answer."""
     whole = _grouped(_report(request.name), request.parameters)
-    report = _with_columns(whole, request.columns)
-    read = whole if whole.notes else report  # notes are of columns that may not be chosen
-    sql, values, rows = _statement(settings, read, request)
+    chosen = _with_columns(whole, request.columns)
+    read = whole if whole.notes or whole.total or whole.groups else chosen  # notes are of columns that are not chosen
+    statement = _statement(settings, read, request)
     try:
         with range_errors(settings, "the report"):
-            found = await database.rows(sql, values, limits=report_limits(settings))
+            found = await database.rows(statement.sql, statement.values, limits=report_limits(settings))
+            rows = [[_plain(value) for value in row] for row in found[: statement.rows]]
+            result = ReportResult(read, request, rows, is_truncated=len(found) > statement.rows)
+            is_nothing = is_empty(read, result.records())
+            notes = await _notes(settings, database, result, statement, is_nothing=is_nothing)
     except RangeTooLarge as error:
         raise ReportError("since, until", str(error)) from None
     except StatementRefused as error:
         if error.code == CLICKHOUSE_BAD_PATTERN:
             raise ReportError("where", "the pattern is not a valid RE2 regular expression") from None
         raise
-    checked = [[_plain(value) for value in row] for row in found[:rows]]
-    result = ReportResult(read, request, checked, is_truncated=len(found) > rows)
-    return result if read.notes is None else _projected(result, report, read.notes(result.records()))
+    return result.with_columns(request.columns)._replace(notes=notes, is_nothing=is_nothing)
 
 
-def _projected(result: ReportResult, report: Report, notes: list[str]) -> ReportResult:
-    """Return the result with the columns of `report` alone, and notes."""
-    rows = [[record[name] for name in report.all_columns()] for record in result.records()]
-    return result._replace(report=report, rows=rows, notes=notes)
+async def _notes(
+    settings: Settings, database: ClickHouse, result: ReportResult, statement: "_Statement", *, is_nothing: bool
+) -> Sequence[str]:
+    """Return remarks about the rows. Raises GroupMissing."""
+    report, records = result.report, result.records()
+    missing = [name for name, size in report.groups.items() if not any(record[size] for record in records)]
+    if missing:
+        group = statement.scope.group or "ifNull(retriever_id, '')"
+        groups = await groups_of(settings, database, group, statement.scope.condition, statement.values)
+        if groups:
+            raise _group_missing(missing[0], result.request, groups)
+    if missing or is_nothing:
+        return await reasons_for_nothing(settings, database, result.request)
+    return [*(report.notes(records) if report.notes else ()), *cut_periods(result)]
+
+
+def _group_missing(parameter: str, request: ReportRequest, groups: Sequence[str]) -> GroupMissing:
+    field = request.parameters.get("of") or "retriever_id"
+    name = str(request.parameters[parameter])
+    return GroupMissing(parameter, f"{name[:60]!r} has no executions in this range; {field} has {', '.join(groups)}")
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -105,16 +148,31 @@ def _report(name: str) -> Report:
     try:
         return REPORTS[name]
     except KeyError:
-        raise ReportError("name", f"{name[:40]!r} is not a report; known are {', '.join(REPORTS)}") from None
+        raise ReportError("name", unknown_report(name)) from None
+
+
+def unknown_report(name: str) -> str:
+    """Return what is wrong with the name of a report that does not exist."""
+    similar = get_close_matches(name[:40], REPORTS, 1)
+    meant = f" (did you mean {similar[0]}?)" if similar else ""
+    return f"{name[:40]!r} is not a report{meant}; known are {', '.join(REPORTS)}"
 
 
 def _grouped(report: Report, parameters: Mapping[str, ParameterValue | None]) -> Report:
-    """Return the report with texts for its periods if it is grouped by a field."""
+    """Return the report with a column for the values of a field if it is grouped by one."""
     by = next((each for each in report.parameters if each.name == report.groups_by), None)
     if by is None or parameters.get(by.name) in (None, *by.choices):
         return report
-    columns = [column._replace(unit="text") if column.unit == "time" else column for column in report.columns]
-    return report._replace(columns=tuple(columns))
+    if (added := report.field_column) is None:
+        columns = [column._replace(unit="text") if column.unit == "time" else column for column in report.columns]
+        return report._replace(columns=tuple(columns))
+    key, *others = report.columns
+    return report._replace(
+        columns=(key, added, *others),
+        keys=(*report.keys, added.name),
+        order=f"{report.order}, {added.name}",
+        chart=report.chart and report.chart._replace(series=added.name),
+    )
 
 
 def _with_columns(report: Report, names: tuple[str, ...]) -> Report:
@@ -123,11 +181,20 @@ def _with_columns(report: Report, names: tuple[str, ...]) -> Report:
     known = {column.name: column for column in report.columns}
     if unknown := [name for name in names if name not in known]:
         raise ReportError("columns", f"{unknown[0][:60]!r} is not a column; known are {', '.join(known)}")
-    return report._replace(columns=tuple(known[name] for name in dict.fromkeys(names)))
+    keys = [key for key in report.keys if key not in names]
+    return report._replace(columns=tuple(known[name] for name in dict.fromkeys([*keys, *names])))
 
 
-def _statement(settings: Settings, report: Report, request: ReportRequest) -> tuple[str, dict[str, Any], int]:
-    """Return the statement, its bound parameters, and the number of rows to answer."""
+class _Statement(NamedTuple):
+    """Statement of a report with its bound parameters. `rows`: number of rows to answer; it reads one more."""
+
+    sql: str
+    values: dict[str, Any]
+    rows: int
+    scope: ReportScope
+
+
+def _statement(settings: Settings, report: Report, request: ReportRequest) -> _Statement:
     if request.since >= request.until:
         raise ReportError("until", f"{_shown(request.until)} is not later than since, {_shown(request.since)}")
     bind = BoundParameters()
@@ -137,8 +204,8 @@ def _statement(settings: Settings, report: Report, request: ReportRequest) -> tu
         f"SELECT {', '.join(report.all_columns())} FROM ({report.sql(selection)}) "
         f"ORDER BY {_order(report, request.sort)} LIMIT {rows + 1}"
     )
-    scope = range_parameters(request.namespace, request.since, request.until)
-    return sql, {**scope, **values, **bind.values}, rows
+    ranged = range_parameters(request.namespace, request.since, request.until)
+    return _Statement(sql, {**ranged, **values, **bind.values}, rows, selection)
 
 
 def _selection(
@@ -208,7 +275,7 @@ def _order(report: Report, sort: str) -> str:
     if not sort:
         return report.order
     column, _, direction = sort.partition(":")
-    known = REPORTS[report.name].all_columns()
+    known = list(dict.fromkeys([*REPORTS[report.name].all_columns(), *report.all_columns()]))
     if column not in known or direction not in ("", "asc", "desc"):
         raise ReportError("sort", f"{sort[:60]!r} is not a column, or COLUMN:desc; known are {', '.join(known)}")
     return f"{column} {direction or 'asc'} NULLS LAST, {report.order}"

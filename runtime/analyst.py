@@ -22,6 +22,12 @@ READING = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXPLAIN", "EXISTS")
 """First words of statements that read."""
 
 _PREFIX = re.compile(r"^.*?Code: \d+\. (?:DB::)?\w*Exception: ", re.DOTALL)
+_WITHOUT_PARAMETERS = re.compile(r"parameterized view|Empty list of columns in projection", re.IGNORECASE)
+"""Errors of a view with parameters that is read, or described, like a table."""
+_VIEW_HINT = (
+    "results, executions and report_... are views with parameters: SELECT * FROM executions(namespace = 'default', "
+    "since = now() - INTERVAL 1 DAY, until = now())"
+)
 _VERSION = re.compile(r"\s*\(version [^)]*\)?[^)]*\)\s*$")
 
 
@@ -74,7 +80,8 @@ def _fault(error: ClickHouseError, setting: str) -> TallyError:
         return Unavailable(f"ClickHouse ({setting}) did not answer in time ({limits})")
     if not code:
         return Unavailable(f"ClickHouse ({setting}) does not answer: {why or _one_line(text)}")
-    return StatementRefused(code, f"ClickHouse refused the statement: {_one_line(_PREFIX.sub('', text))}")
+    refusal = f"ClickHouse refused the statement: {_one_line(_PREFIX.sub('', text))}"
+    return StatementRefused(code, f"{refusal}. {_VIEW_HINT}" if _WITHOUT_PARAMETERS.search(text) else refusal)
 
 
 def _one_line(text: str) -> str:

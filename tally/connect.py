@@ -9,8 +9,8 @@ from runtime.clickhouse import port_of
 from runtime.settings import Settings, password_of
 from schemas.tables import INTERACTIONS
 
-_COUNT = f"SELECT count() FROM {INTERACTIONS}"
-_RECENT = f"SELECT * FROM {INTERACTIONS} ORDER BY timestamp DESC LIMIT 1000"
+_COUNT = f"SELECT count() FROM {INTERACTIONS} FINAL"
+_RECENT = f"SELECT * FROM {INTERACTIONS} FINAL ORDER BY timestamp DESC LIMIT 1000"
 _API_PLACEHOLDER = "https://tally.example"
 """Address of an API that no setting names: `tally serve` runs it elsewhere."""
 

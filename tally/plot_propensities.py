@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from learning.estimators.curve import PropensityCurve
 from learning.scope import LearningScope
-from tally.plot import MAX_SERIES, label, save
+from tally.plot import save
+from tally.plot_axes import MAX_SERIES, label
 
 _SIZE = (9.0, 4.5)
 """Width and height in inches."""

@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import typer
+
+from readers.report_scope import scope_text
 from readers.reports import ReportResult
-from runtime.errors import TallyError
 from schemas.analytics.definition import ReportColumn, with_ends
 from schemas.event_time import iso_ms
 from tally.cli.destination import destination
@@ -18,36 +20,49 @@ from tally.output_file import check_target
 CHART_SUFFIXES = (".png", ".svg")
 _SMALLEST_P = 0.0001
 _TEXTS = ("text", "texts", "time")
-MAX_CELL = 60
-"""Longest text of a table cell in characters. CSV, JSON and Parquet have whole texts."""
+MAX_CELL = 100
+"""Longest text of a table cell on a terminal, in characters. Other output has whole texts."""
 
 
 def check_files(output: Path | None, plot: Path | None, *, force: bool) -> None:
-    """Check file names before the report is made; a chart replaces its file. Raises TallyError."""
+    """Check file names before the report is made. Raises BadParameter, and TallyError for a file that exists."""
     if plot and plot.suffix.lower() not in CHART_SUFFIXES:
-        raise TallyError(f"--plot {plot}: name the file {' or '.join(CHART_SUFFIXES)}")
-    if output:
-        check_target(output, force=force)
-    if plot:
-        check_target(plot, force=True)
+        raise typer.BadParameter(f"{plot}: name the file {' or '.join(CHART_SUFFIXES)}", param_hint="--plot")
+    for path in filter(None, (output, plot)):
+        check_target(path, force=force)
 
 
 def scope(found: ReportResult) -> str:
-    """Return the required parameters, the namespace and the range of a report."""
+    """Return the required parameters, the namespace, the range and the filters of a report."""
     request = found.request
-    since, until = (f"{moment:%Y-%m-%d %H:%M}" for moment in (request.since, request.until))
     required = [
         f"{name} = {request.parameters[name]}" for name, value in found.report.defaults().items() if value is None
     ]
     brackets = "; in brackets 95 % intervals" if any(column.has_interval for column in found.report.columns) else ""
-    return f"{', '.join([*required, request.namespace, f'{since} to {until} UTC'])}{brackets}"
+    footnote = f"; {found.report.footnote}" if found.report.footnote else ""
+    return f"{', '.join([*required, scope_text(request)])}{brackets}{footnote}"
 
 
 def by_importance(found: ReportResult) -> list[str]:
-    """Return the names of the columns; the last ones are the first that a narrow table leaves out."""
-    by = found.request.sort.partition(":")[0]
-    ordered = sorted(found.report.columns, key=lambda column: 0 if by in with_ends(column) else column.rank)
+    """Return the names of the columns; the last ones are the first that a narrow table leaves out.
+
+    Kept are the column that rows are sorted by, and those that a given parameter determines.
+    """
+    by, given = found.request.sort.partition(":")[0], found.request.parameters
+    kept = {each.sets for each in found.report.parameters if given.get(each.name) is not None}
+    ordered = sorted(
+        found.report.columns, key=lambda column: 0 if by in with_ends(column) or column.name in kept else column.rank
+    )
     return [column.name for column in ordered]
+
+
+def headers(found: ReportResult) -> list[str]:
+    """Return the names of the columns as a table shows them: the column with a field's values has the field's name."""
+    by, added = found.request.parameters.get("by"), found.report.field_column
+    return [
+        str(by) if column == added or (column.name, column.unit) == ("period", "text") else column.name
+        for column in found.report.columns
+    ]
 
 
 def numeric(found: ReportResult) -> list[int]:
@@ -55,37 +70,47 @@ def numeric(found: ReportResult) -> list[int]:
     return [number for number, column in enumerate(found.report.columns) if column.unit not in _TEXTS]
 
 
-def cells(found: ReportResult) -> Iterator[list[str]]:
-    """Yield the cells of each row; a rate is followed by its interval."""
+def cells(found: ReportResult, most: int = MAX_CELL) -> Iterator[list[str]]:
+    """Yield the cells of each row; a rate is followed by its interval. `most`: characters of a text."""
+    is_all = found.request.parameters.get("by") == "all"
     for record in found.records():
-        yield [cell(column, record) for column in found.report.columns]
+        yield [
+            "all" if is_all and column.name == "period" else cell(column, record, most)
+            for column in found.report.columns
+        ]
 
 
-def cell(column: ReportColumn, record: dict[str, Any]) -> str:
+def cell(column: ReportColumn, record: dict[str, Any], most: int = MAX_CELL) -> str:
     """Return the text of one value, with its interval if it has one."""
     value = record[column.name]
     if value is None:
         return "-"
-    text = _text(column, value)
+    text = _text(column, value, most)
     low, high = (record.get(f"{column.name}_{end}") for end in ("low", "high"))
     if low is None or high is None:
         return text
     return f"{text} ({_number(column, low)}{' to ' if low < 0 else '-'}{_number(column, high)})"
 
 
-def _text(column: ReportColumn, value: Any) -> str:
+def _text(column: ReportColumn, value: Any, most: int) -> str:
     if isinstance(value, datetime):
-        has_time = column.name != "period" or (value.hour, value.minute) != (0, 0)
-        return f"{value:%Y-%m-%d %H:%M}" if has_time else f"{value:%Y-%m-%d}"
+        return _time(column, value)
     if isinstance(value, list):
-        return _shortened(" | ".join(map(str, value)))
+        return _shortened(" | ".join(map(str, value)), most)
     if isinstance(value, str):
-        return _shortened(value) or "(none)"
+        return _shortened(value, most) or "(none)"
     return f"{_number(column, value)}%" if column.unit == "share" else _number(column, value)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
+def _time(column: ReportColumn, moment: datetime) -> str:
+    """Return a period to its minute, or as a day; the time of an event to its second."""
+    if column.name != "period":
+        return f"{moment:%Y-%m-%d %H:%M:%S}"
+    return f"{moment:%Y-%m-%d %H:%M}" if (moment.hour, moment.minute) != (0, 0) else f"{moment:%Y-%m-%d}"
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _number(column: ReportColumn, value: float) -> str:

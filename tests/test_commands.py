@@ -1,5 +1,6 @@
 """Commands in this process: their errors, their help and their exit codes."""
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,7 +65,10 @@ def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str],
 def test_every_command_has_help_with_an_example(name: str) -> None:
     done = command(*name.split(), "--help")
     assert done.returncode == 0
-    assert "Example" in done.stdout
+    help_lines = [line.strip() for line in done.stdout.splitlines()]
+    first = help_lines[help_lines.index("Examples:") + 1]
+    assert re.match(r"([A-Z_]+=\S+ )*(tally|echo) ", first), first
+    assert "; tally" not in done.stdout, "one example a line"
     assert command(*name.split(), "-h") == done
 
 

@@ -10,7 +10,7 @@ from schemas.analytics.health import CHECKS, EXAMPLES
 from schemas.interaction import Interaction
 from schemas.wire import encode_headers
 from tests.lab import Lab, as_json, click
-from tests.reports_lab import rows_of
+from tests.reports_lab import END, made, rows_of
 
 NOW = datetime.now(UTC)
 BEGAN_AT = NOW.replace(minute=10, second=0, microsecond=0) - timedelta(hours=5)
@@ -206,6 +206,9 @@ async def test_a_user_with_more_executions_than_a_person_is_a_bot(lab: Lab) -> N
     assert found(await health(lab, bot_executions=3), "status", "faults", "of", "examples") == {
         "bots": ("fails", 1, 3, ["robot"])
     }
+    notes = (await made(lab, "health", bot_executions=3)).notes
+    assert "examples of bots are users: `tally export interactions --where user_id=ID` shows one" in notes
+    assert (await made(lab, "health", since=END - timedelta(minutes=1))).is_nothing
 
 
 async def test_examples_are_few_and_the_same_each_time(lab: Lab) -> None:

@@ -7,22 +7,25 @@ from typing import Any
 
 import pytest
 
-from readers.reports import ReportRequest, ReportResult
+from readers.filter_text import read_filter
+from readers.reports import ReportError, ReportRequest, ReportResult, _grouped
 from runtime.errors import TallyError
 from schemas.analytics.catalogue import REPORTS
-from tally.plot import MAX_CATEGORIES, Point, _points, _runs, _step, draw
+from tally.plot import MAX_CATEGORIES, _points, chosen_chart, draw
+from tally.plot_axes import MAX_SERIES, Point, runs_of, step_of
 
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
 NO_VALUES = {"text": "", "time": DAY, "texts": []}
 
 
-def result(name: str, *rows: dict[str, Any], **parameters: Any) -> ReportResult:
+def result(name: str, *rows: dict[str, Any], sort: str = "", where: str = "", **parameters: Any) -> ReportResult:
     """Rows of a report with these values; others are 0, or empty."""
     report = REPORTS[name]
     empty = {column.name: NO_VALUES.get(column.unit, 0) for column in report.columns}
     ends = dict.fromkeys(set(report.all_columns()) - set(empty), 0.0)
     values = [[({**empty, **ends, **row})[column] for column in report.all_columns()] for row in rows]
-    request = ReportRequest(name, "shop", DAY, DAY + timedelta(days=7), parameters)
+    request = ReportRequest(name, "shop", DAY, DAY + timedelta(days=7), parameters, sort=sort)
+    request = request._replace(filters=read_filter(where) if where else None)
     return ReportResult(report, request, values, is_truncated=False)
 
 
@@ -90,7 +93,7 @@ def test_a_chart_without_points_is_a_note_and_no_file(tmp_path: Path) -> None:
 
 def test_no_line_is_drawn_through_a_missing_period() -> None:
     points = points_of(result("overview", day(0), day(1), day(4), day(5), day(9)))
-    runs = [[(point.x - DAY).days for point in run] for run in _runs(points, _step(points))]
+    runs = [[(point.x - DAY).days for point in run] for run in runs_of(points, step_of(points))]
     assert runs == [[0, 1], [4, 5], [9]]
 
 
@@ -106,20 +109,97 @@ def test_names_are_drawn_as_they_are_and_never_as_a_formula(tmp_path: Path) -> N
 def test_as_many_names_as_fit_are_drawn_and_the_others_counted(tmp_path: Path) -> None:
     rows = [{"text": f"query {number}", "with_results": 100, "ctr": 0.5} for number in range(60)]
     note = draw(result("queries", *rows), tmp_path / "queries.svg", min_support=30)
-    assert "; 35 rows are not drawn" in note
+    assert note.endswith("; not drawn: 35 names after the first 25")
     assert sum(text.startswith("query ") for text in texts(tmp_path / "queries.svg")) == MAX_CATEGORIES
+
+
+@pytest.mark.parametrize(
+    ("options", "column"),
+    [
+        ({}, "ctr"),
+        ({"column": "ms_to_click"}, "ms_to_click"),
+        ({"among": ("executions", "abandonment")}, "abandonment"),
+        ({"among": ("mrr", "abandonment")}, "ctr"),
+        ({"sort": "zero_result_rate_low:desc", "among": ("mrr",)}, "zero_result_rate"),
+        ({"sort": "executions:desc"}, "ctr"),
+    ],
+)
+def test_the_column_to_draw_is_the_named_the_sorted_or_the_only_chosen_one(
+    tmp_path: Path, options: dict[str, Any], column: str
+) -> None:
+    sort = options.pop("sort", "")
+    support = {"with_results": 100, "executions": 100, "with_clicks": 100}
+    found = result("retrievers", {"retriever_id": "a", **support, column: 0.5}, sort=sort)
+    assert chosen_chart(found, **options).y == column
+    draw(found, tmp_path / "chart.svg", min_support=30, **options)
+    assert any(text.startswith(column.replace("_", " ")) for text in texts(tmp_path / "chart.svg"))
+
+
+def test_a_column_without_an_interval_is_not_drawn() -> None:
+    with pytest.raises(ReportError, match="plot_column: 'executions' cannot be drawn; choose ctr, mrr"):
+        chosen_chart(result("overview", day(0)), "executions")
+    with pytest.raises(ReportError, match="plot_column: 'p_value' cannot be drawn; choose difference"):
+        chosen_chart(result("compare", a="old", b="new"), "p_value")
+
+
+def test_the_subtitle_has_filters_notes_and_omitted_rows(tmp_path: Path) -> None:
+    found = result("overview", day(0), day(1, support=2), where="metadata.device=ios")._replace(notes=["not whole"])
+    note = draw(found, tmp_path / "chart.svg", min_support=30)
+    shown = texts(tmp_path / "chart.svg")
+    left_out = "not drawn: 1 row with fewer than 30 observations (--min-support)"
+    assert "shop, 2026-03-01 00:00 to 2026-03-08 00:00 UTC, where metadata.device = ios" in shown
+    assert {"not whole", left_out, "01 Mar"} <= set(shown)
+    assert note.endswith(f"; {left_out}")
+
+
+def test_a_field_is_named_in_the_title(tmp_path: Path) -> None:
+    found = result("overview", {**day(0), "period": "ios"}, by="metadata.device")
+    first, *others = found.report.columns
+    found = found._replace(report=found.report._replace(columns=(first._replace(unit="text"), *others)))
+    draw(found, tmp_path / "chart.svg", min_support=30)
+    title = "Click-through rate of executions by metadata.device, with 95 % intervals"
+    assert title in texts(tmp_path / "chart.svg")
+    assert chosen_chart(found, "ms_to_click").title.endswith("first click, by metadata.device")
+
+
+def test_values_of_a_field_are_series_side_by_side(tmp_path: Path) -> None:
+    report = _grouped(REPORTS["positions"], {"by": "metadata.device"})
+    rows = [[position, device, 100, 5, 0, 0.5, 0.4, 0.6] for position in (0, 1) for device in ("ios", "web")]
+    request = result("positions", by="metadata.device").request
+    draw(ReportResult(report, request, rows, is_truncated=False), tmp_path / "chart.svg", min_support=30)
+    title = "Click-through rate by position and metadata.device, with 95 % intervals"
+    assert {"ios", "web", title} <= set(texts(tmp_path / "chart.svg"))
+
+
+def test_the_lines_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    rows = [{"period": DAY, "type": f"type-{number:02}", "interactions": number + 1} for number in range(17)]
+    note = draw(result("types", *rows), tmp_path / "types.svg", min_support=1)
+    assert note.endswith("; 8 of 17 values of type are drawn: those with the most interactions")
+    assert [text for text in texts(tmp_path / "types.svg") if text.startswith("type-")] == [
+        f"type-{number:02}" for number in range(16, 16 - MAX_SERIES, -1)
+    ]
+
+
+def test_an_interval_that_leaves_the_chart_has_an_arrowhead(tmp_path: Path) -> None:
+    row = {"metric": "ctr", "a": 0.1, "users_a": 99, "users_b": 99}
+    values = {"difference": 0.08, "difference_low": -0.01, "difference_high": 0.2}
+    note = draw(result("compare", {**row, **values}, a="x", b="y"), tmp_path / "cut.svg", min_support=30)
+    assert note.endswith("; arrowheads: the interval continues")
+    assert (tmp_path / "cut.svg").read_text().count('id="cut"') == 1
+    note = draw(
+        result("compare", {**row, **values, "difference_high": 0.09}, a="x", b="y"), tmp_path / "a.svg", min_support=1
+    )
+    assert note.endswith("a.svg")
+
+
+def test_bars_name_the_step_that_a_share_is_of(tmp_path: Path) -> None:
+    steps = [{"name": "click", "executions": 200, "share_of_previous": 0.25}]
+    draw(result("funnel", *steps), tmp_path / "funnel.svg", min_support=30)
+    assert "200 (25.0% of the previous step)" in texts(tmp_path / "funnel.svg")
 
 
 def test_a_chart_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(TallyError, match="the report sessions has no chart"):
         draw(result("sessions"), tmp_path / "chart.png", min_support=1)
-    narrow = result("overview", day(0))
-    narrow = narrow._replace(report=narrow.report._replace(columns=narrow.report.columns[:1]))
-    with pytest.raises(TallyError, match="--columns lacks ctr, with_results, which the chart needs"):
-        draw(narrow, tmp_path / "chart.png", min_support=1)
-    compared = result("compare", a="old", b="new")
-    compared = compared._replace(report=compared.report._replace(columns=compared.report.columns[1:5]))
-    with pytest.raises(TallyError, match="--columns lacks users_a, users_b, which the chart needs"):
-        draw(compared, tmp_path / "chart.png", min_support=1)
     with pytest.raises(TallyError, match=r"cannot write .*: No such file or directory"):
         draw(result("overview", day(0)), tmp_path / "missing" / "chart.png", min_support=1)

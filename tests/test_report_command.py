@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ async def test_each_question_is_one_command(lab: Lab, tmp_path: Path) -> None:
     await visited(lab)
     done = await report(lab, "retrievers")
     assert done.returncode == 0, done.stderr
-    assert "Which retriever is better?" in done.stdout
+    assert "How well does search work with each retriever?" in done.stdout
     assert "50.0% (29.9-70.1)" in done.stdout
     done = await report(lab, "overview", "--by", "metadata.device", "--format", "csv")
     (row,) = csv.DictReader(io.StringIO(done.stdout))
@@ -53,6 +54,8 @@ async def test_each_question_is_one_command(lab: Lab, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.endswith(f"chart written to {files[1]}\n")
     assert [file.read_bytes()[:4] for file in files] == [b"PAR1", b"<?xm"]
+    refused = await report(lab, "queries", "--plot", str(files[1]))
+    assert (refused.returncode, refused.stderr) == (1, f"error: {files[1]} exists: --force replaces it\n")
     refused = await report(lab, "overview", "--output", str(files[0]))
     assert (refused.returncode, files[0].read_bytes()[:4]) == (1, b"PAR1")
     assert "--force replaces it" in refused.stderr
@@ -70,16 +73,96 @@ async def test_a_table_has_fifty_rows_and_says_how_to_see_more(lab: Lab) -> None
     assert (await report(lab, "features", "--limit", "3", "--json")).stdout.count("doc-") == 3
 
 
+async def test_a_chart_has_the_rows_and_columns_that_the_table_leaves_out(lab: Lab, tmp_path: Path) -> None:
+    await lab.emit(
+        *(click("doc", f"e{number}", interaction_type=["impression"], position=number) for number in range(60))
+    )
+    await lab.drain()
+    chart = tmp_path / "chart.svg"
+    options = ("--columns", "clicks", "--min-support", "1", "--plot", str(chart))
+    done = await report(lab, "positions", *options)
+    assert done.stdout.count("\n│") == 50
+    assert "only the first 50 rows are shown" in done.stderr
+    assert re.findall(r"┃ +(\w+)", done.stdout) == ["position", "clicks"]
+    assert chart.read_text().count("<use ") > 3 * 50, "a mark and two caps for each position"
+    refused = await report(lab, "positions", "--plot-column", "clicks", "--force", *options)
+    assert (refused.returncode, "plot_column: 'clicks' cannot be drawn; choose ctr" in refused.stderr) == (2, True)
+
+
+async def test_positions_are_divided_by_the_largest_values_of_a_field(lab: Lab) -> None:
+    await lab.emit(
+        *(
+            click("doc", f"{number}-{copy}", interaction_type=["impression"], metadata={"device": f"d{number}"})
+            for number in range(10)
+            for copy in range(1 + number)
+        ),
+        click("doc", "9-0", metadata={"device": "d9"}),
+    )
+    await lab.drain()
+    done = await report(lab, "positions", "--by", "metadata.device", "--json")
+    rows = json.loads(done.stdout)
+    assert [row["value"] for row in rows] == [f"d{number}" for number in range(2, 10)]
+    assert [row["impressions"] for row in rows] == list(range(3, 11))
+    assert (rows[-1]["clicks"], rows[-1]["ctr"]) == (1, 0.1)
+    done = await report(lab, "positions", "--by", "metadata.device", "--sort", "value:desc", "--columns", "ctr")
+    assert re.findall(r"┃ +([\w.]+)", done.stdout) == ["position", "metadata.device", "ctr"]
+    assert json.loads((await report(lab, "positions", "--json")).stdout)[0]["impressions"] == 55
+
+
 async def test_a_report_of_nothing_names_the_namespaces_that_have_events(lab: Lab) -> None:
     await lab.emit(click())
     await lab.drain()
     done = await report(lab, "overview", "--namespace", "shop")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
-        "no rows: namespace 'shop' has nothing for this report in this range",
+        *done.stderr.splitlines()[:1],
+        "the namespace has no events in this range",
         "namespaces with events: default (1)",
     ]
     assert json.loads((await report(lab, "overview", "--namespace", "shop", "--json")).stdout) == []
+
+
+async def test_a_report_of_nothing_says_which_condition_no_event_meets(lab: Lab) -> None:
+    ios, android = {"device": "ios"}, {"device": "android"}
+    await lab.emit(click(session_id="s1", metadata=ios), click("b", session_id="s1", metadata=android))
+    await lab.drain()
+
+    async def reasons(session: str, *conditions: str) -> list[str]:
+        done = await report(lab, "journey", session, *(part for each in conditions for part in ("--where", each)))
+        found, *lines, namespaces, hint = done.stderr.splitlines()
+        assert re.fullmatch(r"nothing found: namespace default, .{16} to .{16} UTC(, where .*)?", found), found
+        assert (namespaces, hint.endswith(f"`tally report journey {session} --days 30`")) == (
+            "namespaces with events: default (2)",
+            True,
+        )
+        return lines
+
+    none_of = "none of the 2 events in this range"
+    assert await reasons("s1", "metadata.devise=ios") == [f"{none_of} has metadata.devise"]
+    assert await reasons("s1", "metadata.device=iOS") == [f"{none_of} meets: metadata.device = iOS"]
+    assert await reasons("s1", "metadata.device=ios", "metadata.device=android") == [
+        "each condition is met by some events, but no event meets all of them"
+    ]
+    assert await reasons("s2") == [
+        "2 events are in this range, but none is one of this report, with session = s2",
+    ]
+    done = await report(lab, "funnel", "--namespace", "shop")
+    assert "impression" in done.stdout
+    assert "the namespace has no events in this range" in done.stderr
+    done = await report(lab, "journey", "s1", "--where", "metadata.device!=ios", "--format", "csv")
+    assert [row["feature_id"] for row in csv.DictReader(io.StringIO(done.stdout))] == ["b"]
+
+
+async def test_a_comparison_with_a_group_that_nobody_has_names_those_that_exist(lab: Lab) -> None:
+    await visited(lab)
+    done = await report(lab, "compare", "old", "nwe")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: b: 'nwe' has no executions in this range; retriever_id has new (20 executions), old (20 executions)\n"
+    )
+    assert (await report(lab, "compare", "ios", "web", "--of", "metadata.device")).returncode == 1
+    done = await report(lab, "compare", "old", "new", "--namespace", "shop")
+    assert done.stderr.splitlines()[1] == "the namespace has no events in this range"
 
 
 async def test_the_reports_are_listed(lab: Lab) -> None:

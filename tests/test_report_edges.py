@@ -53,10 +53,10 @@ async def test_a_comparison_of_negative_means_keeps_the_sign_of_the_difference(l
 
 async def test_notes_do_not_depend_on_the_columns(lab: Lab) -> None:
     await negative_rewards(lab)
-    found = await made(lab, "compare", a="A", b="nobody", columns=("difference", "metric"))
+    found = await made(lab, "compare", a="A", b="B", share_b=0.01, columns=("difference", "metric"))
     assert found.columns == ["difference", "difference_low", "difference_high", "metric"]
-    assert found.rows[0] == [None, None, None, "ctr"]
-    assert list(found.notes) == list((await made(lab, "compare", a="A", b="nobody")).notes) != []
+    assert found.rows[0] == [0.0, None, None, "ctr"]
+    assert list(found.notes) == list((await made(lab, "compare", a="A", b="B", share_b=0.01)).notes) != []
 
 
 async def test_the_periods_of_an_overview_by_a_field_are_texts(lab: Lab, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ async def test_a_report_is_of_the_events_that_meet_its_condition(lab: Lab) -> No
         ("overview", {"by": "metadata"}, "by: metadata cannot be grouped by"),
         ("overview", {"by": "minute"}, "by: 'minute' is not a field"),
         ("types", {"by": "minute"}, "by: 'minute' is not one of hour, day, week, all"),
-        ("positions", {"by": "day"}, "by: is not a parameter of the report positions, which has none"),
+        ("features", {"by": "day"}, "by: is not a parameter of the report features, which has none"),
         ("queries", {"min_executions": 0}, "min_executions: must be from 1"),
         ("compare", {"a": "x"}, "b: is needed by the report compare: group B"),
         ("compare", {"a": "x", "b": "y", "effect": float("nan")}, "effect: must be from"),

@@ -22,7 +22,7 @@ from tally.cli.sql import _as_text, _read_row
 from tests.chaos.proxy import proxy_to
 from tests.cli_lab import TALLY, CommandResult, command, environment, names_in
 from tests.clickhouse_lab import front_of
-from tests.lab import at_port
+from tests.lab import Lab, at_port
 from tests.terminal import Terminal
 from tests.waiting import eventually_async
 
@@ -101,6 +101,13 @@ def test_a_failed_statement_leaves_the_file_unchanged(sql: Sql, tmp_path: Path) 
     assert to_a_pipe.returncode == StatementRefused.exit_code
     assert "__exception__" not in to_a_pipe.stdout
     assert to_a_pipe.stdout.endswith("}\n")
+
+
+@pytest.mark.parametrize("statement", ["DESCRIBE TABLE executions", "SELECT * FROM results WHERE namespace = 'shop'"])
+async def test_a_view_that_is_read_without_its_parameters_is_explained(lab: Lab, statement: str) -> None:
+    done = await asyncio.to_thread(command, "sql", statement, env=environment(lab.settings))
+    assert done.returncode == StatementRefused.exit_code
+    assert "are views with parameters: SELECT * FROM executions(namespace = 'default', since = now()" in done.stderr
 
 
 def test_an_existing_file_is_replaced_only_by_force(sql: Sql, tmp_path: Path) -> None:

@@ -290,4 +290,4 @@ def test_a_value_is_above_1_when_its_check_fails_and_only_then(rows: list[tuple[
 def as_row(check: Any, faults: int, healthy: int) -> list[Any]:
     """A row of the report."""
     of = faults + healthy
-    return ["", check.name, faults, of, faults / of if of else None, check.limit, "", "", []]
+    return ["", check.name, faults, of, faults / of if of else None, check.limit, "", "", "events", []]

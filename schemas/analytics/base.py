@@ -92,9 +92,16 @@ GROUP BY namespace, execution, feature_id"""
 
 
 def select_results(
-    condition: EventCondition = EVERYTHING, path: Sequence[str] = QUERY_TEXT_PATH, within: EventCondition = RANGE
+    condition: EventCondition = EVERYTHING,
+    path: Sequence[str] = QUERY_TEXT_PATH,
+    more: Mapping[str, str] | None = None,
+    within: EventCondition = RANGE,
 ) -> str:
-    """Select a row for each result of an execution."""
+    """Select a row for each result of an execution.
+
+    `more`: further columns by name, as expressions over an event; of each, the largest value.
+    """
+    further = "".join(f", {name}" for name in (more or {}))
     return f"""
 SELECT
     namespace, execution AS execution_id, feature_id, began_at AS event_time, retriever AS retriever_id,
@@ -102,8 +109,8 @@ SELECT
     score AS document_score, uri AS feature_uri, set_size AS result_set_size,
     is_shown AS shown, is_clicked AS clicked, is_purchased AS purchased, arraySort(types) AS interaction_types,
     reward_sum AS reward,
-    if(reacted_at >= shown_at, date_diff('millisecond', shown_at, reacted_at), NULL) AS ms_to_first_interaction
-FROM ({select_per_result(condition, within=within)})
+    if(reacted_at >= shown_at, date_diff('millisecond', shown_at, reacted_at), NULL) AS ms_to_first_interaction{further}
+FROM ({select_per_result(condition, more, within)})
 WHERE is_shown OR is_reacted_to"""
 
 

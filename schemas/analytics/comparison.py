@@ -80,8 +80,6 @@ FROM (
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
-    if rows and min(rows[0]["users_a"], rows[0]["users_b"]) == 0:
-        notes.append("one of the groups has no users in this range: are the names right?")
     if rows and rows[0]["sample_ratio_p"] is not None and rows[0]["sample_ratio_p"] < BROKEN_SPLIT_P:
         notes.append(
             "the split of the users is not the expected one (sample-ratio mismatch): do not trust the differences"
@@ -98,7 +96,6 @@ COMPARE = Report(
     name="compare",
     question="Is B better than A?",
     columns=(
-        ReportColumn("number", "count", "number of the metric", rank=5),
         ReportColumn("metric", "text", "metric of `overview`, averaged per user", rank=0),
         ReportColumn("a", "number", "mean of the users of A", "users_a", rank=0),
         ReportColumn("b", "number", "mean of the users of B", "users_b", rank=0),
@@ -112,23 +109,39 @@ COMPARE = Report(
         ReportColumn(
             "users_needed", "count", "users per group for a power of 80 % at the relative difference `effect`", rank=2
         ),
-        ReportColumn("users_a", "count", "users of A", rank=3),
-        ReportColumn("users_b", "count", "users of B", rank=3),
+        ReportColumn("users_a", "count", "users of A: by user_id, else session_id, else execution_id", rank=3),
+        ReportColumn("users_b", "count", "users of B, counted like those of A", rank=3),
         ReportColumn("sample_ratio_p", "p", "chi-squared test of the split; below 0.001 the split is broken", rank=4),
         ReportColumn("users_in_both", "count", "users in both groups; the test counts each as two users", rank=4),
     ),
     sql=_compare,
     order="number",
+    keys=("metric",),
     chart=Chart("differences", "metric", "difference", "Difference of B from A"),
     parameters=(
         ReportParameter("a", "String", None, "group A: a retriever_id"),
         ReportParameter("b", "String", None, "group B"),
         ReportParameter("of", "String", "retriever_id", "field that names the groups, such as metadata.variant"),
-        ReportParameter("share_b", "Float64", 0.5, "expected share of users in B", at_least=0.001, at_most=0.999),
         ReportParameter(
-            "effect", "Float64", 0.05, "relative difference that users_needed is computed for", at_least=0.0001
+            "share_b",
+            "Float64",
+            0.5,
+            "expected share of users in B",
+            at_least=0.001,
+            at_most=0.999,
+            sets="sample_ratio_p",
+        ),
+        ReportParameter(
+            "effect",
+            "Float64",
+            0.05,
+            "relative difference that users_needed is computed for",
+            at_least=0.0001,
+            sets="users_needed",
         ),
     ),
     groups_by="of",
+    groups={"a": "users_a", "b": "users_b"},
+    footnote="users: by user_id, else session_id, else execution_id; users_needed is per group",
     notes=_notes,
 )

@@ -35,6 +35,8 @@ class ReportParameter(NamedTuple):
     choices: tuple[str, ...] = ()
     at_least: float = 0
     at_most: float = 2**31
+    sets: str = ""
+    """Column that it determines, and that a narrow table keeps if it is given; '' for none."""
 
 
 class Chart(NamedTuple):
@@ -68,12 +70,22 @@ class Report(NamedTuple):
     """SELECT with placeholders {namespace}, {since}, {until} and those of `parameters`."""
     order: str
     """Default order of the rows."""
+    keys: tuple[str, ...]
+    """Columns that name a row. They cannot be left out."""
     chart: Chart | None = None
     parameters: tuple[ReportParameter, ...] = ()
     groups_by: str = ""
     """Parameter whose value may be a field of an event besides its choices; '' if there is none."""
+    field_column: ReportColumn | None = None
+    """Column with the values of that field, which is there with a field alone; None: the field replaces the period."""
     notes: Callable[[Sequence[Mapping[str, Any]]], list[str]] | None = None
     """Remarks about the rows that a reader must not miss; None: the report has none."""
+    total: str = ""
+    """Count that is 0 in all rows if there were no events; '' if there are no rows then."""
+    groups: Mapping[str, str] = {}
+    """Parameters that name a group, with the columns that count its users. A group without users is an error."""
+    footnote: str = ""
+    """Remark below each table about the meaning of columns."""
     takes_condition: bool = True
     """Whether a filter of events applies: outcomes lack most fields."""
 

@@ -79,6 +79,8 @@ FUNNEL = Report(
     ),
     sql=_funnel,
     order="step",
+    keys=("name",),
+    total="executions",
     chart=Chart("bars", "name", "executions", "Executions by step"),
     parameters=(
         ReportParameter(

@@ -1,7 +1,7 @@
 """Health of the tracking: faults in what a site sends, counted, each with examples and a remedy."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from schemas.analytics.base import (
     APPENDED_RANGE,
@@ -36,6 +36,8 @@ class HealthCheck(NamedTuple):
     limit: float
     rule: str
     remedy: str
+    example: Literal["event", "execution", "user", "hour"] = "event"
+    """Kind of its examples; those of events are ids."""
 
 
 CHECKS: tuple[HealthCheck, ...] = (
@@ -44,12 +46,14 @@ CHECKS: tuple[HealthCheck, ...] = (
         0.05,
         "an execution has events, but neither an impression nor zero_results",
         "send an impression for each result shown, and zero_results if there are none",
+        "execution",
     ),
     HealthCheck(
         "clicks_without_impression",
         0.02,
         "a clicked result has no impression in its execution",
         "send impressions with the execution_id and feature_id of the clicks",
+        "execution",
     ),
     HealthCheck(
         "positions_beyond_result_set",
@@ -59,7 +63,11 @@ CHECKS: tuple[HealthCheck, ...] = (
     ),
     HealthCheck("missing_execution_id", 0.01, "an event has no execution_id", "send the execution_id of the search"),
     HealthCheck(
-        "missing_query", 0.05, "an execution has no query text", "send query_snapshot.text with the impressions"
+        "missing_query",
+        0.05,
+        "an execution has no query text",
+        "send query_snapshot.text with the impressions",
+        "execution",
     ),
     HealthCheck("missing_feature_uri", 1, "an event about a result has no feature_uri", "send it for learned weights"),
     HealthCheck("missing_document_score", 1, "an impression has no document_score", "send the score of the retriever"),
@@ -81,12 +89,14 @@ CHECKS: tuple[HealthCheck, ...] = (
         0.1,
         "an hour has no event, between the first event and the end of the range",
         "find out why the senders were silent",
+        "hour",
     ),
     HealthCheck(
         "bots",
         0.005,
         "a user has more executions within an hour than `bot_executions`",
         "exclude the user: --where, or a filter in the sender",
+        "user",
     ),
 )
 
@@ -196,12 +206,25 @@ _NO_OUTCOMES = _of_rows("SELECT 1", [_one(name, "0", "0", "emptyArrayString()") 
 """Checks of outcomes under a condition on events: outcomes lack most fields, so there is no data."""
 
 
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the command that shows an example of each kind that a failing check has."""
+    commands = {
+        "executions": "`tally export interactions --where execution_id=ID`",
+        "events": "`tally lookup ID`",
+        "users": "`tally export interactions --where user_id=ID`",
+    }
+    failing = [row for row in rows if row["status"] == "fails" and row["examples"]]
+    found = {kind: ", ".join(row["check"] for row in failing if row["examples_are"] == kind) for kind in commands}
+    return [f"examples of {checks} are {kind}: {commands[kind]} shows one" for kind, checks in found.items() if checks]
+
+
 def _health(chosen: ReportScope) -> str:
     names = [check.name for check in CHECKS]
     columns: Mapping[str, Sequence[float | str]] = {
         "allowed": [float(check.limit) for check in CHECKS],
         "rule": [check.rule for check in CHECKS],
         "remedy": [check.remedy for check in CHECKS],
+        "examples_are": [f"{check.example}s" for check in CHECKS],
     }
     looked_up = ", ".join(
         f"[{', '.join(literal(value) if isinstance(value, str) else str(value) for value in values)}]"
@@ -227,10 +250,14 @@ HEALTH = Report(
         ReportColumn("allowed", "share", "largest share that passes", rank=3),
         ReportColumn("rule", "text", "fault that is counted", rank=2),
         ReportColumn("remedy", "text", "action that removes the fault", rank=1),
-        ReportColumn("examples", "texts", f"at most {EXAMPLES}: ids of events, executions or users, or hours", rank=2),
+        ReportColumn("examples_are", "text", "kind of the examples: events, executions, users or hours", rank=3),
+        ReportColumn("examples", "texts", f"at most {EXAMPLES} ids, or hours", rank=2),
     ),
     sql=_health,
+    notes=_notes,
     order="status, share DESC, check",
+    keys=("check",),
+    total="of",
     parameters=(
         ReportParameter("bot_executions", "UInt32", 100, "maximum executions of a person within an hour", at_least=1),
     ),

@@ -50,6 +50,7 @@ OVERVIEW = Report(
     ),
     sql=_overview,
     order="period",
+    keys=("period",),
     chart=Chart("trend", "period", "ctr", "Click-through rate of executions"),
     parameters=(BY._replace(meaning="hour, day, week (from Monday, UTC), all, or a field such as metadata.device"),),
     groups_by="by",
@@ -57,7 +58,7 @@ OVERVIEW = Report(
 
 RETRIEVERS = Report(
     name="retrievers",
-    question="Which retriever is better?",
+    question="How well does search work with each retriever?",
     columns=(
         ReportColumn("retriever_id", "text", "retriever; empty: of events without one", rank=0),
         *columns_of(EXECUTION_COUNTS, ALL_METRICS),
@@ -66,6 +67,7 @@ RETRIEVERS = Report(
         select_executions(chosen.condition, chosen.path), "ifNull(retriever_id, '')", "retriever_id"
     ),
     order="executions DESC, retriever_id",
+    keys=("retriever_id",),
     chart=Chart("intervals", "retriever_id", "ctr", "Click-through rate by retriever"),
 )
 
@@ -84,6 +86,7 @@ QUERIES = Report(
     ),
     sql=_queries,
     order="executions DESC, text",
+    keys=("text",),
     chart=Chart("intervals", "text", "ctr", "Click-through rate by query"),
     parameters=(ReportParameter("min_executions", "UInt32", 10, "minimum executions of a listed query", at_least=1),),
 )

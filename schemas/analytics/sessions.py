@@ -39,6 +39,7 @@ SESSIONS = Report(
     ),
     sql=_sessions,
     order="began_at DESC, session",
+    keys=("session",),
 )
 
 
@@ -65,5 +66,6 @@ JOURNEY = Report(
     ),
     sql=_journey,
     order="event_time, interaction_id",
+    keys=("event_time",),
     parameters=(ReportParameter("session", "String", None, "session_id"),),
 )

@@ -25,6 +25,7 @@ TYPES = Report(
     ),
     sql=_types,
     order="period, interactions DESC, type",
+    keys=("period", "type"),
     chart=Chart("trend", "period", "interactions", "Interactions by type", series="type"),
     parameters=(BY,),
 )
@@ -74,6 +75,7 @@ VERDICTS = Report(
     ),
     sql=_verdicts,
     order="period",
+    keys=("period",),
     chart=Chart("trend", "period", "duplicate_rate", "Share of duplicates"),
     parameters=(BY,),
     takes_condition=False,

@@ -24,7 +24,8 @@ def lookup(
 
     Exits 1 for an id that is unknown, or in flight: accepted and not stored yet.
 
-    Example: tally lookup int_0198b2c0a1b27c3d8e4f5061728394a5
+    Examples:
+        tally lookup int_0198b2c0a1b27c3d8e4f5061728394a5
     """
     from tally.answering import queried
     from tally.lookup import look_up

@@ -32,7 +32,10 @@ def audit(
 
     Exits 1 and names the offsets when the two sides differ.
 
-    Examples: tally audit --json; tally audit --deep; tally audit --from 2026-11-22T14:00:00Z --to 2026-11-22T15:00:00Z
+    Examples:
+        tally audit --json
+        tally audit --deep
+        tally audit --from 2026-11-22T14:00:00Z --to 2026-11-22T15:00:00Z
     """
     from readers.audit import audit as audit_partitions
     from readers.deep_audit import deep_audit

@@ -33,7 +33,10 @@ def connect(
 
     Examples read passwords from variables of the shell. Set them: eval "$(tally connect env --show-secrets)"
 
-    Examples: tally connect; tally connect clickhouse-connect > example.py; tally connect --json --show-secrets
+    Examples:
+        tally connect
+        tally connect clickhouse-connect > example.py
+        tally connect --json --show-secrets
     """
     from runtime.stack_file import StackFile
     from tally.connect import Connections

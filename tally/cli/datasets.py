@@ -37,7 +37,8 @@ def generate_dataset(
 ) -> None:
     """Make a dataset from positive interactions. It is computed when it is read: erased and expired events leave it.
 
-    Example: tally evaluate dataset generate hybrid clicked --days 90 --min-interactions 10
+    Examples:
+        tally evaluate dataset generate hybrid clicked --days 90 --min-interactions 10
     """
     from learning.dataset_requests import GenerateRequest
     from learning.scope import ScopeError
@@ -68,7 +69,8 @@ def create_dataset(
 ) -> None:
     """Store a dataset from a file, as it is.
 
-    Example: tally evaluate dataset create judged.json
+    Examples:
+        tally evaluate dataset create judged.json
     """
     from learning.dataset_requests import DatasetRequest
     from learning.datasets import NewDataset
@@ -97,7 +99,8 @@ def list_datasets(
 ) -> None:
     """List the datasets, the newest first. Those that were generated are computed for it.
 
-    Example: tally evaluate dataset list --json
+    Examples:
+        tally evaluate dataset list --json
     """
     settings = load_settings(data_dir, "clickhouse")
     found = _asked(settings, namespace, lambda datasets: datasets.page(page, page_size))
@@ -123,7 +126,8 @@ def show_dataset(
 ) -> None:
     """Show a dataset. Its JSON is a file of judgments: see `tally evaluate score --qrels`.
 
-    Example: tally evaluate dataset show clicked --json > clicked.json
+    Examples:
+        tally evaluate dataset show clicked --json > clicked.json
     """
     settings = load_settings(data_dir, "clickhouse")
     found = _asked(settings, namespace, lambda datasets: datasets.get(name))
@@ -149,7 +153,8 @@ def delete_dataset(
 ) -> None:
     """Delete a dataset for good. Its name is free again.
 
-    Example: tally evaluate dataset delete clicked
+    Examples:
+        tally evaluate dataset delete clicked
     """
     _asked(load_settings(data_dir, "clickhouse"), namespace, lambda datasets: datasets.delete(name))
     say(f"dataset {name} is deleted")

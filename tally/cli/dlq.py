@@ -58,7 +58,9 @@ def list_letters(
 ) -> None:
     """List the matching dead letters, and count them by reason.
 
-    Examples: tally dlq list --reason wrong_type --since 2026-11-22; tally dlq list --json --limit 100000
+    Examples:
+        tally dlq list --reason wrong_type --since 2026-11-22
+        tally dlq list --json --limit 100000
     """
     from tally.answering import asked
     from tally.dead_letters import Selection, read_letters
@@ -128,7 +130,8 @@ def show(
 ) -> None:
     """Show one dead letter as JSON: reason of its rejection, key, value and headers.
 
-    Example: tally dlq show interactions/3/1042
+    Examples:
+        tally dlq show interactions/3/1042
     """
     from tally.answering import asked
     from tally.dead_letters import Selection, read_letters
@@ -170,8 +173,9 @@ def replay_letters(
 
     Each keeps its event time and gets a new id, which the outcome of the rejection names as `replayed_as`.
 
-    Examples: tally dlq replay --reason wrong_type --patch '{"position": 0}' --dry-run;
-    tally dlq replay --origin interactions/3/1042 --patch @fix.json
+    Examples:
+        tally dlq replay --reason wrong_type --patch '{"position": 0}' --dry-run
+        tally dlq replay --origin interactions/3/1042 --patch @fix.json
     """
     from tally.answering import queried
     from tally.dead_letter_replay import ReplayProgress, replay

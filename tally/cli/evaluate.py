@@ -41,7 +41,8 @@ def score(
 ) -> None:
     """Score rankings against judgments: the mean of each metric over the queries, with its 95 % interval.
 
-    Example: tally evaluate score --run hybrid.run --qrels judgments.qrels --metrics ndcg,mrr,recall@50 --k 10
+    Examples:
+        tally evaluate score --run hybrid.run --qrels judgments.qrels --metrics ndcg,mrr,recall@50 --k 10
     """
     from learning.run_files import ranked_queries, read_qrels, read_run
     from learning.scoring import scored
@@ -75,7 +76,9 @@ def gate(
     It passes if the 95 % interval of the primary metric's difference is above 0, and that of each guard above
     -tolerance. Too few queries to say do not pass.
 
-    Example: tally evaluate gate --baseline a.run --candidate b.run --qrels judgments.qrels --guards map,mrr,recall@20
+    Examples:
+        tally evaluate gate --baseline a.run --candidate b.run --qrels judgments.qrels \\
+            --guards map,mrr,recall@20
     """
     from learning.run_files import ranked_queries, read_qrels, read_run
     from learning.scoring import GateResponse, compared

@@ -1,12 +1,13 @@
 """`tally export`: write stored data to files."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from readers.export_format import EXPORT_FORMATS, ExportFormat
+from runtime.event_range import MAX_DAYS, MAX_HOURS, event_range
 from tally.cli.destination import Force, Output, check_binary, destination
 from tally.cli.options import (
     AsJson,
@@ -37,8 +38,11 @@ app = typer.Typer(help="Write stored data to files.", no_args_is_help=True)
 def interactions(
     since: Annotated[str | None, typer.Option(help="Only records appended at this time or later.")] = None,
     until: Annotated[str | None, typer.Option(help="Only records appended before this time.")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Only records appended in the last days.", min=0.001, max=MAX_DAYS)
+    ] = None,
     hours: Annotated[
-        float | None, typer.Option(help="Only records of the last hours, instead of --since.", min=0.01, max=300_000)
+        float | None, typer.Option(help="Only records appended in the last hours.", min=0.001, max=MAX_HOURS)
     ] = None,
     where: Where = None,
     columns: Annotated[str | None, typer.Option(help="Fields separated by commas. Default: all.")] = None,
@@ -53,10 +57,14 @@ def interactions(
 ) -> None:
     """Write stored interactions to a file, in the order of their ids: JSON lines, CSV or Parquet.
 
+    The range is of append time (`timestamp`). Reports read event time, which is occurred_at for a backfill: to export
+    by it, add --where 'occurred_at>=2026-11-01'.
+
     A file appears under its name once it is complete; --json then prints rows, bytes, sha256 and seconds.
 
-    Examples: tally export interactions --since 2026-11-01 --until 2026-12-01 --output november.parquet;
-    tally export interactions --hours 24 --where user_id=ada --where metadata.device=ios --columns feature_id,timestamp
+    Examples:
+        tally export interactions --since 2026-11-01 --until 2026-12-01 --output november.parquet
+        tally export interactions --days 7 --where metadata.device=ios --columns feature_id,timestamp
     """
     from readers.export import ExportRequest
     from schemas.record import RECORD_FIELDS
@@ -66,11 +74,7 @@ def interactions(
         raise typer.BadParameter("needs --output FILE: standard output has the records", param_hint="--json")
     if chosen == "parquet":
         check_binary(chosen, output)
-    if hours is not None and since is not None:
-        raise typer.BadParameter("cannot be combined with --since", param_hint="--hours")
-    begin, end = parse_range(since, until)
-    if hours is not None:
-        begin = datetime.now(UTC) - timedelta(hours=hours)
+    begin, end = _append_range(since, until, days, hours)
     selected = RECORD_FIELDS if columns is None else _columns(columns)
     settings = load_settings(data_dir, "clickhouse")
     filters = [parse_filter(text) for text in where or ()]
@@ -81,7 +85,30 @@ def interactions(
         answer_json({**summary._asdict(), "file": str(output)})
     else:
         counted = "" if summary.rows is None else f"{summary.rows:,} rows, "
-        say(f"exported {counted}{summary.bytes:,} bytes to {output or 'standard output'} in {summary.seconds:.1f} s")
+        target = f"{output or 'standard output'} in {summary.seconds:.1f} s"
+        say(f"exported {counted}{summary.bytes:,} bytes to {target}: {_range_text(begin, end)}")
+
+
+def _append_range(
+    since: str | None, until: str | None, days: float | None, hours: float | None
+) -> tuple[datetime | None, datetime | None]:
+    """Return the range of append time that these options name; None: without that end. Raises BadParameter."""
+    begin, end = parse_range(since, until)
+    if days is None and hours is None:
+        return begin, end
+    try:
+        return event_range(begin, end, days, hours)[0], end
+    except ValueError:
+        raise typer.BadParameter("choose one of --since, --days and --hours", param_hint="--since") from None
+
+
+def _range_text(begin: datetime | None, end: datetime | None) -> str:
+    if begin is None and end is None:
+        return "records of any append time"
+    ends = ((begin, "from"), (end, "before"))
+    return "records appended " + " ".join(
+        f"{word} {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for moment, word in ends if moment
+    )
 
 
 def _format_of(output: Path | None) -> ExportFormat:

@@ -42,7 +42,8 @@ def emit(
     Standard output has the receipts and nothing else, with --json as JSON: the id, the partition and the offset of each
     accepted event. Refused lines and totals are text on standard error.
 
-    Example: echo '{"feature_id": "doc-1", "interaction_type": ["click"], "position": 0}' | tally emit -
+    Examples:
+        echo '{"feature_id": "doc-1", "interaction_type": ["click"], "position": 0}' | tally emit -
     """
     from tally.emit import emit_lines
 
@@ -112,7 +113,9 @@ def open_bandit(
 ) -> None:
     """Import an Open Bandit log: 10,000 real impressions and clicks. Importing twice stores once.
 
-    Examples: tally import open-bandit --policy random --campaign all; tally import open-bandit --rate 500
+    Examples:
+        tally import open-bandit --policy random --campaign all
+        tally import open-bandit --rate 500
     """
     from producers.open_bandit import read_log
     from tally.pace import at_rate, until

@@ -3,13 +3,22 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tally.cli.destination import Force, Output, check_binary, destination
-from tally.cli.event_range import Days, EventsSince, EventsUntil, event_range
-from tally.cli.learning_options import MaxReward, RetrieverName, Rewards, SegmentPath, curves_in, reward_map, scope_of
+from tally.cli.event_range import Days, EventsSince, EventsUntil
+from tally.cli.learning_options import (
+    MaxReward,
+    RetrieverName,
+    Rewards,
+    SegmentPath,
+    curves_in,
+    learning_range,
+    reward_map,
+    scope_of,
+)
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
 from tally.cli.output import counted, out, say, table
 
@@ -21,7 +30,6 @@ if TYPE_CHECKING:
     from runtime.settings import Settings
 
 JudgmentFormat = Literal["table", "qrels", "jsonl", "parquet", "dataset"]
-DEFAULT_DAYS = 7.0
 SHOWN_ROWS = 50
 """Rows of a table. Files have all."""
 MAX_CELL = 60
@@ -71,8 +79,10 @@ def judgments(
 ) -> None:
     """Judge how good each document is for each query, from impressions and clicks of the last seven days.
 
-    Examples: tally learn judgments hybrid --days 30 --min-impressions 20; tally learn judgments hybrid --method ips
-    --by metadata.device --propensities curves.json --output hybrid.qrels --queries queries.tsv
+    Examples:
+        tally learn judgments hybrid --days 30 --min-impressions 20
+        tally learn judgments hybrid --method ips --by metadata.device --propensities curves.json \\
+            --output hybrid.qrels --queries queries.tsv
     """
     from learning.judgments import JudgmentRequest, parse_thresholds
 
@@ -81,7 +91,7 @@ def judgments(
         _check_target(path, force=force)
     rewards_by_type = reward_map(rewards, max_reward)
     settings = load_settings(data_dir, "clickhouse")
-    scope = scope_of(settings, namespace, retriever, _range(since, until, days), by)
+    scope = scope_of(settings, namespace, retriever, learning_range(since, until, days), by)
     with _named_options():
         request = JudgmentRequest(
             method, min_impressions, prior_strength, clip, rewards_by_type, parse_thresholds(grades)
@@ -124,10 +134,6 @@ def _check_target(path: Path, *, force: bool) -> None:
     from tally.output_file import check_target
 
     check_target(path, force=force)
-
-
-def _range(since: str | None, until: str | None, days: float | None) -> Any:
-    return event_range(since, until, DEFAULT_DAYS if since is None and days is None else days, None)
 
 
 @contextmanager

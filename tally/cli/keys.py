@@ -59,7 +59,9 @@ def create(
 ) -> None:
     """Create a key. It is shown once; only its hash is stored.
 
-    Examples: tally keys create shop-backend --namespaces shop; tally keys create analyst --scopes read --json
+    Examples:
+        tally keys create shop-backend --namespaces shop
+        tally keys create analyst --scopes read --json
     """
     chosen, spaces = _scopes(scopes), _namespaces(namespaces)
     key_id, key = _with_store(data_dir, lambda store: store.create(name, chosen, spaces, rate))
@@ -75,7 +77,8 @@ def create(
 def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List all keys, revoked ones included, without their secrets.
 
-    Example: tally keys list --json
+    Examples:
+        tally keys list --json
     """
     found = _with_store(data_dir, lambda store: store.list())
     if as_json:
@@ -107,7 +110,8 @@ def revoke(
 ) -> None:
     """Revoke a key and the page tokens that it signed, within TALLY_KEYS_REFRESH_MS.
 
-    Example: tally keys revoke 1f2e3d4c
+    Examples:
+        tally keys revoke 1f2e3d4c
     """
     _with_store(data_dir, lambda store: store.revoke(key_id))
     say(f"key {key_id} is revoked")
@@ -130,7 +134,8 @@ def token(
 ) -> None:
     """Sign a token with which pages of one origin may write, and nothing else. Needs no connection.
 
-    Example: TALLY_KEY=tk_... tally keys token https://shop.example --namespace shop --for 900
+    Examples:
+        TALLY_KEY=tk_... tally keys token https://shop.example --namespace shop --for 900
     """
     key = key or load_settings(data_dir).api_key.get_secret_value()
     if not key:

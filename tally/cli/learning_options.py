@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.rewards import MAX_REWARD, RewardMap, parse_rewards
+from tally.cli.event_range import event_range
 
 if TYPE_CHECKING:
     from learning.estimators.curve import PropensityCurve
@@ -23,6 +24,13 @@ Rewards = Annotated[
     typer.Option(help="Rewards by type instead of the default ones: click=1,purchase=3, or the same as JSON."),
 ]
 MaxReward = Annotated[float, typer.Option(help="Largest absolute reward of one interaction.", min=0.1, max=100)]
+
+DEFAULT_DAYS = 7.0
+
+
+def learning_range(since: str | None, until: str | None, days: float | None) -> tuple[datetime, datetime]:
+    """Return the range of event time that options name, by default the last seven days. Raises BadParameter."""
+    return event_range(since, until, DEFAULT_DAYS if since is None and days is None else days, None)
 
 
 def scope_of(

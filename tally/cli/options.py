@@ -31,7 +31,10 @@ Until = Annotated[str | None, typer.Option("--to", help="Only records appended b
 
 Where = Annotated[
     list[str] | None,
-    typer.Option(help="Condition: field=value, or filters of the list call as JSON. Repeatable; all must hold."),
+    typer.Option(
+        help="Condition: field=value (or != < <= > >=), or filters of the list call as JSON. Repeatable; all must "
+        'hold, so one of several values is JSON: \'{"user_id": ["ada", "bob"]}\'.'
+    ),
 ]
 
 
@@ -92,7 +95,8 @@ def parse_range(since: str | None, until: str | None) -> tuple[datetime | None, 
     """Parse two time options that name a range without its end."""
     begin, end = parse_time(since), parse_time(until)
     if begin is not None and end is not None and begin >= end:
-        raise typer.BadParameter(f"the range ends at {until}, before it begins at {since}")
+        order = "at its beginning" if begin == end else f"before it begins at {since}"
+        raise typer.BadParameter(f"the range ends at {until}, {order}")
     return begin, end
 
 

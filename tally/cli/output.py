@@ -25,6 +25,8 @@ from tally.invoked import as_invoked
 
 _WIDE = 100_000
 """Columns of output that goes to no terminal."""
+WHOLE_TEXT = 24
+"""Longest text in characters that stays on one line in a table that can leave out columns."""
 
 
 class _EscapedRenderable:
@@ -108,7 +110,12 @@ class WholeWordTable:
         self._last_is_total = True
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the columns that fit as a table."""
+        """Render the title, the columns that fit as a table, and the caption, each up to the terminal's width."""
+        if self._title:
+            yield Text(printable(self._title), style="bold")
+        yield from self._body(options)
+
+    def _body(self, options: ConsoleOptions) -> RenderResult:
         columns = list(zip(self._columns, *self._rows, strict=True))
         needed = [self._needed(number, column) for number, column in enumerate(columns)]
         wanted = [max(cell_len(each.plain) for each in column) for column in columns]
@@ -117,16 +124,29 @@ class WholeWordTable:
         while (room := _room(width, len(shown))) < sum(needed[number] for number in shown):
             if len(shown) == 1 or (least := next(least_first, None)) is None:
                 yield self._lines()
+                yield from self._notes()
                 return
             shown.remove(least)
         yield self._table(shown, _shared([needed[each] for each in shown], [wanted[each] for each in shown], room))
+        left_out = ", ".join(each.plain for number, each in enumerate(self._columns) if number not in shown)
+        yield from self._notes(
+            f"left out: {left_out}. {self._elsewhere} or a wider terminal shows them" * bool(left_out)
+        )
+
+    def _notes(self, *more: str) -> RenderResult:
+        for line in filter(None, (self._caption, *more)):
+            yield Text(printable(line), style="dim")
 
     def _needed(self, number: int, column: Sequence[Text]) -> int:
-        """Return the smallest width of a column: a number and its interval stay on one line."""
+        """Return the smallest width of a column.
+
+        If columns may be left out, a number and its interval stay on one line, and so does a text of up to WHOLE_TEXT
+        characters.
+        """
         name, *values = column
-        is_whole = number in self._right and bool(self._keep)
+        whole = (_WIDE if number in self._right else WHOLE_TEXT) if self._keep else 1
         return max(
-            _longest_word(name), *(cell_len(each.plain) if is_whole else _longest_word(each) for each in values), 1
+            _longest_word(name), *(max(_longest_word(each), min(cell_len(each.plain), whole)) for each in values), 1
         )
 
     def _by_importance(self) -> list[int]:
@@ -135,9 +155,7 @@ class WholeWordTable:
         return kept + [number for number in range(len(names)) if number not in kept]
 
     def _table(self, shown: Sequence[int], widths: Sequence[int]) -> Table:
-        left_out = ", ".join(each.plain for number, each in enumerate(self._columns) if number not in shown)
-        hint = f"left out: {left_out}. {self._elsewhere} or a wider terminal shows them" if left_out else None
-        made = Table(title=self._title, caption="\n".join(filter(None, (self._caption, hint))) or None)
+        made = Table()
         for number, width in zip(shown, widths, strict=True):
             justify: JustifyMethod = "right" if number in self._right else "left"
             made.add_column(self._columns[number], width=width, overflow="fold", justify=justify)
@@ -149,12 +167,12 @@ class WholeWordTable:
 
     def _lines(self) -> Group:
         width = max(cell_len(column.plain) for column in self._columns)
-        lines = [Text(self._title, style="italic")] if self._title else []
+        lines = []
         for row in self._rows:
             lines.append(Text())
             for column, value in zip(self._columns, row, strict=True):
                 lines.append(Text.assemble((f"{column.plain:<{width}} ", "bold"), value, overflow="fold"))
-        return Group(*lines, *([Text(self._caption)] if self._caption else []))
+        return Group(*lines)
 
 
 def _room(width: int, columns: int) -> int:

@@ -6,8 +6,8 @@ import typer
 
 from schemas.interaction import InteractionType
 from schemas.rewards import MAX_REWARD, RewardMap
-from tally.cli.event_range import Days, EventsSince, EventsUntil, event_range
-from tally.cli.learning_options import MaxReward, RetrieverName, Rewards, reward_map, scope_of
+from tally.cli.event_range import Days, EventsSince, EventsUntil
+from tally.cli.learning_options import MaxReward, RetrieverName, Rewards, learning_range, reward_map, scope_of
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
 from tally.cli.output import out, progress_bar, say, table
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from runtime.clickhouse import ClickHouse
     from runtime.settings import Settings
 
-DEFAULT_DAYS = 7.0
 
 PolicyName = Annotated[
     str,
@@ -57,16 +56,15 @@ def policy(
 ) -> None:
     """Estimate the mean reward of a result under another policy, from metadata.propensity. Default: last 7 days.
 
-    Examples: tally evaluate policy random --policy uniform:80 --days 40000; tally evaluate policy hybrid --policy
-    new.jsonl --rewards click=1,purchase=3 --estimators snips,dr
+    Examples:
+        tally evaluate policy random --policy uniform:80 --days 40000
+        tally evaluate policy hybrid --policy new.jsonl --rewards click=1,purchase=3 --estimators snips,dr
     """
     from learning.policies import PolicyRequest
     from learning.policy_file import read_policy
 
     settings = load_settings(data_dir, "clickhouse")
-    if since is None and days is None:
-        days = DEFAULT_DAYS
-    scope = scope_of(settings, namespace, retriever, event_range(since, until, days, None), None)
+    scope = scope_of(settings, namespace, retriever, learning_range(since, until, days), None)
     request = PolicyRequest(
         scope,
         read_policy(policy_name),

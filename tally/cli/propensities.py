@@ -9,8 +9,8 @@ import typer
 
 from learning.estimators.curve import DEFAULT_METHOD, PropensityMethod
 from tally.cli.destination import Force, Output, destination
-from tally.cli.event_range import Days, EventsSince, EventsUntil, Hours, event_range
-from tally.cli.learning_options import RetrieverName, SegmentPath, scope_of
+from tally.cli.event_range import Days, EventsSince, EventsUntil
+from tally.cli.learning_options import RetrieverName, SegmentPath, learning_range, scope_of
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
 from tally.cli.output import err, out, progress_bar, say, table
 
@@ -33,7 +33,6 @@ def propensities(
     since: EventsSince = None,
     until: EventsUntil = None,
     days: Days = None,
-    hours: Hours = None,
     replicates: Annotated[
         int, typer.Option(help="Resampled logs from which intervals are computed.", min=50, max=10_000)
     ] = 200,
@@ -48,8 +47,9 @@ def propensities(
 
     --output writes the JSON that other commands read. Exits 1 with the reason where the events cannot say.
 
-    Examples: tally learn propensities dense --days 30 --by metadata.device --plot propensities.png;
-    tally learn propensities dense --method em --since 2026-11-01 --until 2026-12-01 --output dense.json
+    Examples:
+        tally learn propensities dense --days 30 --by metadata.device --plot propensities.png
+        tally learn propensities dense --method em --since 2026-11-01 --until 2026-12-01 --output dense.json
     """
     from learning.propensities import curves_of
     from learning.propensity_file import curves_document
@@ -57,7 +57,7 @@ def propensities(
 
     check_files(output, plot, force=force)
     settings = load_settings(data_dir, "clickhouse")
-    scope = scope_of(settings, namespace, retriever, event_range(since, until, days, hours), by)
+    scope = scope_of(settings, namespace, retriever, learning_range(since, until, days), by)
     counts = _read(settings, scope, method)
     with progress_bar() as progress:
         task = progress.add_task("resampling", total=replicates * len(counts))

@@ -32,7 +32,9 @@ def replay(
     Rows outside the range are copied. Exits 1 when an outcome differs, unless --swap is given. --swap needs the
     workers stopped; the other database keeps the old tables.
 
-    Examples: tally replay --into tally_again; tally replay --into repaired --from 2026-11-22T14:00:00Z --swap
+    Examples:
+        tally replay --into tally_again
+        tally replay --into repaired --from 2026-11-22T14:00:00Z --swap
     """
     from tally.answering import queried
     from tally.replay import Replay

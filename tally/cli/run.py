@@ -39,7 +39,10 @@ def up(
 ) -> None:
     """Run everything on this machine: Kafka, Valkey, ClickHouse, workers, API, and a demo on real data.
 
-    Examples: tally up; tally up --for 30; tally up --no-demo --data-dir /srv/tally --workers 4
+    Examples:
+        tally up
+        tally up --for 30
+        tally up --no-demo --data-dir /srv/tally --workers 4
     """
     from tally.up import Options, run
 
@@ -78,7 +81,8 @@ class _Screen:
 def init(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Create the topics and tables, or bring them to this version. Safe to repeat.
 
-    Example: TALLY_KAFKA=127.0.0.1:9092 TALLY_CLICKHOUSE=http://127.0.0.1:8123 tally init
+    Examples:
+        TALLY_KAFKA=127.0.0.1:9092 TALLY_CLICKHOUSE=http://127.0.0.1:8123 tally init
     """
     from runtime.kafka import create_topics
     from runtime.migrate import migrate
@@ -112,7 +116,9 @@ def consume(
 ) -> None:
     """Consume the topic: validate, deduplicate and store events, until Ctrl-C or --until-caught-up ends it.
 
-    Examples: tally consume --workers 4 --name host-1; tally consume --until-caught-up --json
+    Examples:
+        tally consume --workers 4 --name host-1
+        tally consume --until-caught-up --json
     """
     from tally.foreground import consume as run
 
@@ -137,7 +143,10 @@ def serve(
 ) -> None:
     """Serve the HTTP API, or only the collector or the reader of it.
 
-    Examples: tally serve; tally serve collector --port 8081 --workers 2; TALLY_API_KEY=... tally serve --host 0.0.0.0
+    Examples:
+        tally serve
+        tally serve collector --port 8081 --workers 2
+        TALLY_API_KEY=... tally serve --host 0.0.0.0
     """
     from tally.serve import serve_in_foreground
 
@@ -158,7 +167,9 @@ def capacity(
 
     The window (TALLY_DEDUP_WINDOW_MS) and the topic's retention (TALLY_TOPIC_RETENTION_MS) are those of the settings.
 
-    Examples: tally capacity 10000; tally capacity 200 --days 3650 --json
+    Examples:
+        tally capacity 10000
+        tally capacity 200 --days 3650 --json
     """
     settings = load_settings(data_dir)
     need = need_of(Load(events_per_s, peak=peak, days=days, event_bytes=event_bytes), settings)
@@ -202,7 +213,8 @@ def expand(
     Producers are held meanwhile: the API answers 503 and `emit` raises Unavailable until the workers have drained the
     topic, and for TALLY_DELIVERY_TIMEOUT_MS and 5 s more. After an interruption or a failure, run it again.
 
-    Example: tally topic expand --partitions 16
+    Examples:
+        tally topic expand --partitions 16
     """
     from tally.expand import Expand
 

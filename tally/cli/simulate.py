@@ -87,7 +87,9 @@ def simulate(
     Sessions are in real time: clicks come seconds after their impressions. The end cuts open sessions; late events that
     are held arrive at once.
 
-    Examples: tally simulate --rate 50 --for 60 --duplicates 0.1; tally simulate --days 7 --truth truth.json
+    Examples:
+        tally simulate --rate 50 --for 60 --duplicates 0.1
+        tally simulate --days 7 --truth truth.json
     """
     from producers.simulation.simulator import Simulator
     from producers.simulation.timeline import DEFAULT_BACKFILL_RATE, Backfill

@@ -63,8 +63,10 @@ def sql(
 ) -> None:
     """Run one SQL statement in Tally's database as the read-only user (TALLY_ANALYST, else TALLY_CLICKHOUSE).
 
-    Examples: tally sql "SHOW TABLES"; tally sql "SELECT count() FROM interactions WHERE user_id = {user:String}"
-    --param user=ada; tally sql - --output clicks.parquet < clicks.sql
+    Examples:
+        tally sql "SHOW TABLES"
+        tally sql "SELECT count() FROM interactions WHERE user_id = {user:String}" --param user=ada
+        tally sql - --output clicks.parquet < clicks.sql
     """
     from runtime.analyst import MAX_STATEMENT_BYTES, analyst_result
 

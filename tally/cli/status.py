@@ -28,7 +28,9 @@ def status(
 
     Exits 4 when a store does not answer, and 1 when something else is wrong.
 
-    Examples: tally status --json; tally status --show-secrets
+    Examples:
+        tally status --json
+        tally status --show-secrets
     """
     from tally.status import read_status
 

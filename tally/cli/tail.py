@@ -43,7 +43,9 @@ def tail(
     A line has: time (UTC), outcome, types, query, retriever, feature, position, end of the id, owner of a duplicate.
     Texts are shortened to the width of a terminal; a pipe and --json have them whole, and whole ids.
 
-    Examples: tally tail --type purchase; tally tail --verdict rejected --json
+    Examples:
+        tally tail --type purchase
+        tally tail --verdict rejected --json
     """
     from tally.answering import queried
     from tally.tail import Skipped, TailFilter

@@ -67,8 +67,9 @@ def training(
     Labels count events within the horizon after the impression; features are those of the impression. The same range
     gives the same bytes; later events change nothing.
 
-    Example: tally export training --retriever hybrid --days 30 --label graded --features document_score,metadata.price
-    --output train.parquet
+    Examples:
+        tally export training --retriever hybrid --days 30 --label graded \\
+            --features document_score,metadata.price --output train.parquet
     """
     from learning.scope import ScopeError
     from learning.training_request import TrainingRequest
@@ -190,7 +191,8 @@ def verify(
 
     Deletions since then are named. Exit code 0: the log gives the same bytes, and no file was changed; 1: it does not.
 
-    Example: tally export verify train.parquet.manifest.json
+    Examples:
+        tally export verify train.parquet.manifest.json
     """
     from tally.training import read_manifest, states_of
 

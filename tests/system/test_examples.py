@@ -44,10 +44,9 @@ async def test_the_first_tasks_of_the_readme_run(lab: Lab, tmp_path: Path) -> No
     (tasks,) = blocks("README.md", "bash")
     settings = with_key(lab.settings, read_wait_ms=60_000, delivery_timeout_ms=60_000, api_namespaces=("default",))
     async with served(settings) as url, consuming(lab.settings):
-        here = (
-            tasks.replace("http://127.0.0.1:8080", url).replace("your-key", KEY).replace("curl -s", "curl -sS --fail")
-        )
-        done = await asyncio.to_thread(run, ["/bin/sh", "-c", f"set -e\n{here}"], lab, tmp_path)
+        here = tasks.replace("http://127.0.0.1:8080", url).replace("curl -s", "curl -sS --fail")
+        script = f"set -e\nexport TALLY_API_KEY={KEY}\n{here}"
+        done = await asyncio.to_thread(run, ["/bin/sh", "-c", script], lab, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"feature_id":"doc-17"') == 3, "once by id, twice in the list (results, items)"
     assert "What do people search for, and where does search fail?" in done.stdout
