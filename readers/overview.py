@@ -99,9 +99,10 @@ async def read_lag(settings: Settings) -> list[PartitionLag]:
     async with kafka.admin(settings) as admin, kafka.offset_reader(settings) as offsets:
         numbers = await kafka.partition_numbers(admin, settings.topic)
         partitions = [TopicPartition(settings.topic, number) for number in numbers]
-        ends = await kafka.end_offsets(offsets, partitions)
         ask = partial(kafka.committed_offsets, admin, settings.group, settings.topic)
         committed = await retrying("reading committed offsets", ask, tries=COMMAND_ATTEMPTS)
+        # Last: records that are appended and committed in the meantime must not make the lag negative.
+        ends = await kafka.end_offsets(offsets, partitions)
     done = {tp: committed.get(tp.partition, 0) for tp in partitions}
     return [
         PartitionLag(partition=tp.partition, end_offset=ends[tp], committed=done[tp], lag=ends[tp] - done[tp])

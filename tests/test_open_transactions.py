@@ -13,7 +13,7 @@ from readers.overview import read_lag
 from runtime import kafka
 from runtime.settings import Settings
 from tests.http_lab import api_of
-from tests.lab import Lab, as_json, execution_on
+from tests.lab import Lab, as_json, click, execution_on
 from tests.monitoring_lab import samples
 from tests.test_stuck import is_clear, is_named, quick, working
 from tests.waiting import eventually_async
@@ -87,3 +87,20 @@ async def test_until_caught_up_waits_for_an_open_transaction(lab: Lab, monkeypat
         await eventually_async(has_been_asked)
     await draining
     assert await lab.count("interactions") == 2
+
+
+async def test_the_lag_is_never_negative(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that are appended and committed while the lag is read do not count as committed before the end."""
+    read = kafka.end_offsets
+
+    async def end_offsets(*arguments: Any) -> Any:
+        ends = await read(*arguments)
+        monkeypatch.undo()
+        await lab.emit(*(click(feature_id=f"doc-{number}") for number in range(8)))
+        await lab.drain()
+        return ends
+
+    await lab.emit(click())
+    await lab.drain()
+    monkeypatch.setattr(kafka, "end_offsets", end_offsets)
+    assert [each.lag for each in await read_lag(lab.settings)] == [0] * lab.settings.partitions
