@@ -1,16 +1,8 @@
 """Context that the endpoints of learning share."""
 
-from collections.abc import Awaitable, Callable
-
-from fastapi import Request
-
 from runtime.clickhouse import ClickHouse
-from runtime.http.access import Caller
 from runtime.http.in_flight import InFlightLimit
-from runtime.http.service import AppContext
-
-CallerOf = Callable[[Request], Awaitable[Caller]]
-"""Dependency that authenticates the caller of a request."""
+from runtime.http.service import AppContext, CallerOf
 
 
 class LearningContext:

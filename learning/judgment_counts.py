@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from learning.counts import MAX_SEGMENTS
-from learning.estimators.judging import ItemCells
+from learning.estimators.judging import JudgedCells
 from learning.scope import LearningScope, Refusal, select_shown
 from runtime.analytics import range_errors, report_limits
 from runtime.clickhouse import ClickHouse
@@ -35,7 +35,7 @@ class ItemCounts(NamedTuple):
     """Highest reward of an interaction with each item."""
     segments: list[str]
     """Segments, by their numbers in `cells`."""
-    cells: ItemCells
+    cells: JudgedCells
     without_query: int
     """Impressions of executions without a query text, which are in no item."""
 
@@ -100,7 +100,7 @@ class _Reader:
         self._queries, self._documents = list[str](), list[str]()
         self._segments = dict[str, int]()
         self._query, self._reward = array("q"), array("q")
-        self._cells = tuple(array("q") for _ in ItemCells._fields[:-1])
+        self._cells = tuple(array("q") for _ in JudgedCells._fields[:-1])
         self._without_query = 0
 
     def add(self, piece: bytes) -> None:
@@ -152,6 +152,6 @@ class _Reader:
             np.array(self._query, np.int64),
             np.array(self._reward, np.int64) / MICROS,
             list(self._segments),
-            ItemCells(item, segment, position, impressions, clicks, len(self._documents)),
+            JudgedCells(item, segment, position, impressions, clicks, len(self._documents)),
             self._without_query,
         )

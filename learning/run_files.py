@@ -23,9 +23,9 @@ _FIELD = re.compile(r"[^ \t\r\f\v]+")
 
 Rankings = Mapping[str, Sequence[str]]
 """Documents of each query, best first."""
-Judgments = Mapping[str, Mapping[str, int]]
+GradedDocuments = Mapping[str, Mapping[str, int]]
 """Grade of each judged document of each query."""
-Queries = TypeVar("Queries", Rankings, Judgments)
+Queries = TypeVar("Queries", Rankings, GradedDocuments)
 MissingQueries = Literal["refuse", "zero"]
 
 
@@ -57,7 +57,7 @@ def read_run(path: Path) -> Rankings:
     return _nonempty(path, {query: _ordered(found) for query, found in scores.items()})
 
 
-def read_qrels(path: Path) -> Judgments:
+def read_qrels(path: Path) -> GradedDocuments:
     """Read judgments: TREC qrels, JSON `{query: {document: grade}}` or `{query: [document, ...]}`, or a dataset.
 
     A dataset is the JSON of `tally evaluate dataset show NAME --json`; its queries are named by `query_id`.
@@ -74,7 +74,7 @@ def read_qrels(path: Path) -> Judgments:
     return _nonempty(path, found)
 
 
-def ranked_queries(run: Rankings, judgments: Judgments, missing: MissingQueries, name: str) -> list[RankedQuery]:
+def ranked_queries(run: Rankings, judgments: GradedDocuments, missing: MissingQueries, name: str) -> list[RankedQuery]:
     """Return the judged queries in order of their ids, with the rankings of a run, whose file is `name`.
 
     Queries without judgments are left out. Raises EvaluationFileError for judged queries that the run lacks, unless

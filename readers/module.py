@@ -1,6 +1,6 @@
 """Endpoints of the reader."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Annotated
@@ -21,14 +21,12 @@ from runtime.http.errors import forbidden
 from runtime.http.hot_routes import HotRequest, declared_only, served_by
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
-from runtime.http.service import AppContext, Check, Stores
+from runtime.http.service import AppContext, CallerOf, Check, Stores
 from runtime.migrate import check_schema
 from schemas.identity import PREFIX
 from schemas.outcome import Outcome
 from schemas.record import InteractionRecord
 
-CallerOf = Callable[[Request], Awaitable[Caller]]
-"""Dependency that authenticates the caller of a request."""
 InteractionId = Annotated[str, Path(description=f"{PREFIX} and 32 hex digits", examples=[f"{PREFIX}{'0' * 32}"])]
 ReportName = Annotated[str, Path(description="name in the list of reports", examples=["overview"], max_length=100)]
 

@@ -13,8 +13,8 @@ from scipy import stats
 from learning.estimators.judging import (
     MIN_PROPENSITY,
     Floats,
-    ItemCells,
     ItemEstimates,
+    JudgedCells,
     click_through,
     clicks_over_expected,
     graded,
@@ -28,12 +28,12 @@ Row = tuple[int, int, int, int, int]
 """Item, segment, position, impressions and clicks."""
 
 
-def cells_of(rows: list[Row]) -> ItemCells:
+def cells_of(rows: list[Row]) -> JudgedCells:
     item, segment, position, shown, clicked = np.array(rows, np.int64).reshape(-1, 5).T
-    return ItemCells(item, segment, position, shown, clicked, 1 + max((row[0] for row in rows), default=-1))
+    return JudgedCells(item, segment, position, shown, clicked, 1 + max((row[0] for row in rows), default=-1))
 
 
-def harmonic(cells: ItemCells) -> Any:
+def harmonic(cells: JudgedCells) -> Any:
     """Return the propensity 1 / (position + 1) of each cell."""
     return 1 / (cells.position + 1.0)
 
@@ -44,7 +44,7 @@ def ends(found: ItemEstimates) -> tuple[Floats, Floats]:
     return found.low, found.high
 
 
-METHODS: dict[str, Callable[[ItemCells], ItemEstimates]] = {
+METHODS: dict[str, Callable[[JudgedCells], ItemEstimates]] = {
     "ctr": click_through,
     "coec": clicks_over_expected,
     "ips": lambda cells: propensity_weighted(cells, harmonic(cells)),
@@ -189,7 +189,7 @@ def test_intervals_of_weighted_clicks_hold_the_truth(clip: float, attraction: fl
     item, position = np.divmod(np.arange(samples * positions), positions)
     propensity = 1 / (position + 1.0)
     clicks = np.random.default_rng(7).binomial(shown, propensity * attraction)
-    cells = ItemCells(item, 0 * item, position, 0 * item + shown, clicks, samples)
+    cells = JudgedCells(item, 0 * item, position, 0 * item + shown, clicks, samples)
     found = propensity_weighted(cells, propensity, clip)
     low, high = ends(found)
     held = float(((low <= attraction) & (attraction <= high)).mean())

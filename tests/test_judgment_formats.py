@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mixpeek.models.create_dataset_request import CreateDatasetRequest
 from pyarrow import parquet as parquet_files
 
-from learning.estimators.judging import ItemCells
+from learning.estimators.judging import JudgedCells
 from learning.judgment_counts import ItemCounts
 from learning.judgment_formats import (
     dataset_name,
@@ -51,7 +51,7 @@ def judged(items: Items, method: JudgmentMethod = "coec", path: tuple[str, ...] 
         np.array([queries.index(query) for query, _ in pairs], np.int64),
         np.minimum(clicked, 5).astype(np.float64),
         [""],
-        ItemCells(numbers, zeros, zeros, shown, clicked, len(pairs)),
+        JudgedCells(numbers, zeros, zeros, shown, clicked, len(pairs)),
         0,
     )
     scope = LearningScope("default", "hybrid", SINCE, UNTIL, (), path)

@@ -49,7 +49,7 @@ async def test_the_answer_has_the_judgments_of_the_namespace(shared_lab: Lab, ap
     ("query", "says"),
     [
         ({}, "showed no results in this range"),
-        ({**RANGE, "method": "ips"}, "needs propensities"),
+        ({**RANGE, "method": "ips"}, "every result was shown at position 0"),
         ({**RANGE, "method": "best"}, "query.method"),
         ({**RANGE, "clip": "nan"}, "query.clip"),
         ({**RANGE, "prior_strength": 0}, "query.prior_strength"),

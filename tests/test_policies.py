@@ -241,6 +241,7 @@ async def test_the_api_has_the_numbers_of_the_function(shop: Lab, api: httpx.Asy
         ({"rewards": {"clik": 1}}, None, "body.rewards.clik"),
         ({"estimators": ["best"]}, None, "body.estimators.0"),
         ({"until": "2025-01-01"}, None, "body.until: "),
+        ({"until": 48888}, None, "body.until: "),
         ({"retriever_id": "ä" * 1_000}, None, "body.retriever_id: "),
         ({"sinc": 1}, None, "body.sinc"),
     ],

@@ -96,7 +96,7 @@ async def test_text_files_with_weights_from_propensities(lab: Lab, tmp_path: Pat
          "reason": ""} for at in range(10)
     ]  # fmt: skip
     curves = tmp_path / "curves.json"
-    curves.write_text(json.dumps([{"segment": "phone", "method": "em", "reference": 0, "points": points}]))
+    curves.write_text(json.dumps({"curves": [{"segment": "phone", "points": points}]}))
     file = tmp_path / "out" / "train"
     file.parent.mkdir()
     options = ("--label", "ips", "--propensities", str(curves), "--clip", "4", "--by", "metadata.device")
@@ -104,8 +104,8 @@ async def test_text_files_with_weights_from_propensities(lab: Lab, tmp_path: Pat
     names = [f"train{part}{side}" for part in ("", ".validation") for side in ("", ".query", ".weight", ".position")]
     assert sorted(names_in(file.parent)) == sorted([*names, f"train{MANIFEST_SUFFIX}"])
     weights = {float(line) for line in (file.parent / "train.weight").read_text().split()}
-    assert weights <= {1.0, 2.0, 3.0, 4.0}
-    assert 4.0 in weights
+    assert 1.0 in weights
+    assert max(weights) == 4.0
     assert (await verified(lab, file))[0] == 0
 
 
@@ -187,7 +187,6 @@ async def test_warnings_name_rows_that_cannot_be_judged_yet(lab: Lab, tmp_path: 
     ("options", "named"),
     [
         (["--features", "position"], "--features"),
-        (["--label", "ips"], "--propensities"),
         (["--label", "best"], "--label"),
         (["--validation", "1.5"], "--validation"),
         (["--validation", "soon"], "soon"),

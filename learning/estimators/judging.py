@@ -27,7 +27,7 @@ MIN_PROPENSITY = 1e-6
 """Smallest propensity that is used: a click at a position that is never examined says nothing about the model."""
 
 
-class ItemCells(NamedTuple):
+class JudgedCells(NamedTuple):
     """Counts by (item, segment, position), arrays of one length. All values are 0 or larger."""
 
     item: Integers
@@ -61,7 +61,7 @@ class ItemEstimates(NamedTuple):
     """Whether the counts determine a value."""
 
 
-def click_through(cells: ItemCells, prior_strength: float = PRIOR_STRENGTH) -> ItemEstimates:
+def click_through(cells: JudgedCells, prior_strength: float = PRIOR_STRENGTH) -> ItemEstimates:
     """Estimate click-through with a Beta prior: (clicks + m s) / (impressions + s).
 
     m: click-through of all cells, (clicks + 1/2) / (impressions + 1), which is never 0 or 1. s: `prior_strength` > 0,
@@ -80,7 +80,7 @@ def click_through(cells: ItemCells, prior_strength: float = PRIOR_STRENGTH) -> I
     return _estimates(value, low, high, shown, shown, clicked, shown > 0)
 
 
-def clicks_over_expected(cells: ItemCells) -> ItemEstimates:
+def clicks_over_expected(cells: JudgedCells) -> ItemEstimates:
     """Estimate clicks over expected clicks (Zhang & Jones, 2007, "Comparing click logs and editorial labels").
 
     Expected: sum over the impressions of the mean click-through of their position in their segment. 1 is as good as
@@ -105,7 +105,7 @@ def clicks_over_expected(cells: ItemCells) -> ItemEstimates:
     return _estimates(clicked / divisor, low, high, expected, shown, clicked, is_known)
 
 
-def propensity_weighted(cells: ItemCells, propensity: Floats, clip: float = CLIP) -> ItemEstimates:
+def propensity_weighted(cells: JudgedCells, propensity: Floats, clip: float = CLIP) -> ItemEstimates:
     """Estimate attraction: the probability of a click on a result at the reference position of the propensities.
 
     `propensity`: of each cell, relative to the reference position; 0 where it is not known. Cells with less than
@@ -127,7 +127,7 @@ def propensity_weighted(cells: ItemCells, propensity: Floats, clip: float = CLIP
     """
     used = propensity >= MIN_PROPENSITY
     theta, shown_in, clicked_in = propensity[used], cells.impressions[used], cells.clicks[used]
-    left = ItemCells(cells.item[used], cells.segment[used], cells.position[used], shown_in, clicked_in, cells.items)
+    left = JudgedCells(cells.item[used], cells.segment[used], cells.position[used], shown_in, clicked_in, cells.items)
     weight = 1 / np.maximum(theta, 1 / clip)
     examined = left.totals(weight * theta * shown_in)
     squared = left.totals(weight**2 * theta * shown_in)
@@ -142,7 +142,7 @@ def propensity_weighted(cells: ItemCells, propensity: Floats, clip: float = CLIP
     )
 
 
-def graded(cells: ItemCells, highest_reward: Floats, thresholds: Sequence[float] = GRADE_THRESHOLDS) -> ItemEstimates:
+def graded(cells: JudgedCells, highest_reward: Floats, thresholds: Sequence[float] = GRADE_THRESHOLDS) -> ItemEstimates:
     """Grade items by the highest reward of an interaction: 0 for none above 0, else 1 + thresholds that it reaches.
 
     `highest_reward`: of each item. `thresholds`: lowest rewards of the grades above 1, ascending. A highest value has

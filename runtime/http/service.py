@@ -42,6 +42,10 @@ READINESS_CACHE_S = 0.5
 """Readiness results are cached for this long."""
 
 
+CallerOf = Callable[[Request], Awaitable[Caller]]
+"""Dependency that authenticates the caller of a request."""
+
+
 class Check(NamedTuple):
     """Readiness check of a dependency. Requests proceed without one that is not `needed`."""
 
@@ -57,7 +61,7 @@ class AppContext(NamedTuple):
     limits: RateLimits
     redis: BestEffortRedis
 
-    def require_scope(self, scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    def require_scope(self, scope: Scope) -> CallerOf:
         """Return a dependency that authenticates a caller with this scope. It raises ApiError 401, 403 or 429."""
 
         async def caller(request: Request) -> Caller:

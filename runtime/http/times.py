@@ -7,5 +7,13 @@ from pydantic import BeforeValidator
 
 from schemas.event_time import parse_time_or_day
 
-Time = Annotated[datetime, BeforeValidator(parse_time_or_day, json_schema_input_type=str)]
+
+def _parsed(value: object) -> datetime:
+    """Parse a time. Raises ValueError, also for a JSON value that is no text."""
+    if not isinstance(value, str):
+        raise ValueError("a time is a text in ISO 8601")
+    return parse_time_or_day(value)
+
+
+Time = Annotated[datetime, BeforeValidator(_parsed, json_schema_input_type=str)]
 """ISO 8601; UTC without an offset, midnight without a time."""

@@ -42,7 +42,7 @@ JudgingMethod = Annotated[
 MinImpressions = Annotated[int, typer.Option(help="Fewest impressions of a listed pair.", min=1)]
 PriorStrength = Annotated[float, typer.Option(help="Weight of the prior of ctr, in impressions.", min=0.1, max=1e6)]
 LargestWeight = Annotated[float, typer.Option(help="Largest weight of a click, of ips.", min=1, max=1e9)]
-Grades = Annotated[str, typer.Option(help="Lowest rewards of grades 2, 3 and 4, of graded.")]
+GradeThresholds = Annotated[str, typer.Option(help="Lowest rewards of grades 2, 3 and 4, of graded.")]
 PropensityFile = Annotated[
     Path | None, typer.Option(help="File of propensities, of ips. Default: estimated on the same range.")
 ]
@@ -50,7 +50,7 @@ JudgmentFormatOption = Annotated[
     JudgmentFormat | None, typer.Option("--format", help="Default: that of the file's suffix, else table.")
 ]
 QueriesFile = Annotated[Path | None, typer.Option("--queries", help="File for the query ids of qrels and their texts.")]
-DatasetName = Annotated[str | None, typer.Option(help="Name of the dataset. Default: the retriever and the method.")]
+NameOfDataset = Annotated[str | None, typer.Option(help="Name of the dataset. Default: the retriever and the method.")]
 
 
 @needs("learning")
@@ -67,11 +67,11 @@ def judgments(
     propensities: PropensityFile = None,
     rewards: Rewards = None,
     max_reward: MaxReward = 5,
-    grades: Grades = "1.5,2,3",
+    grades: GradeThresholds = "1.5,2,3",
     output_format: JudgmentFormatOption = None,
     output: Output = None,
     queries: QueriesFile = None,
-    dataset_name: DatasetName = None,
+    dataset_name: NameOfDataset = None,
     force: Force = False,
     namespace: Namespace = None,
     as_json: AsJson = False,

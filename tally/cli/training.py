@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tally.training import TrainingExport
 
 Label = Literal["click", "graded", "reward", "ips"]
-Format = Literal["parquet", "libsvm", "lightgbm"]
+FileFormat = Literal["parquet", "libsvm", "lightgbm"]
 _MIB = 1024 * 1024
 
 
@@ -41,7 +41,7 @@ def training(
         str, typer.Option(help="Features, separated by commas: numeric fields, and paths such as metadata.price.")
     ] = "document_score",
     output_format: Annotated[
-        Format, typer.Option("--format", help="libsvm is read by xgboost; parquet and lightgbm by LightGBM.")
+        FileFormat, typer.Option("--format", help="libsvm is read by xgboost; parquet and lightgbm by LightGBM.")
     ] = "parquet",
     horizon_hours: Annotated[
         float, typer.Option(help="Longest time from an impression to an event that counts for its label.", max=8784)
@@ -71,7 +71,6 @@ def training(
         tally export training --retriever hybrid --days 30 --label graded \\
             --features document_score,metadata.price --output train.parquet
     """
-    from learning.scope import ScopeError
     from learning.training_request import TrainingRequest
 
     settings = load_settings(data_dir, "clickhouse")
@@ -87,11 +86,16 @@ def training(
         _curves(settings, scope, label, propensities),
         clip,
     )
+    _say_export(_exported(settings, _checked(request), output, force=force), as_json=as_json)
+
+
+def _checked(request: "TrainingRequest") -> "TrainingRequest":
+    from learning.scope import ScopeError
+
     try:
-        request = request.checked()
+        return request.checked()
     except ScopeError as error:
         raise typer.BadParameter(str(error), param_hint=f"--{error.parameter}") from None
-    _say_export(_exported(settings, request, output, force=force), as_json=as_json)
 
 
 def _range(since: str | None, until: str | None, days: float | None) -> tuple[datetime, datetime]:

@@ -96,7 +96,8 @@ async def until_settled(lab: Lab) -> None:
 
 
 async def test_an_expansion_under_load_loses_nothing_and_finds_duplicates(lab: Lab, tmp_path: Path) -> None:
-    traffic = iter(Simulator(61, duplicates=0))
+    # An event without an execution has no deduplication key: its repeat would be stored.
+    traffic = (event for event in Simulator(61, duplicates=0) if event.execution_id)
     before, is_over = list(itertools.islice(traffic, 300)), asyncio.Event()
     imported = list(itertools.islice(read_log("random", "all", lab.settings.namespace), 200))
     await lab.emit_all(before)
