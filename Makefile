@@ -82,7 +82,8 @@ chaos: $(VENV)/.dev
 analytics: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.analytics $(ARGS)
 
-## make learning               propensities of simulated logs against their truth (ARGS=--help)
+## make learning               propensities of simulated logs against their truth (ARGS=--help). Others, with --help:
+##                             python -m tests.learning.policies (off-policy), python -m tests.learning.ranking (models)
 learning: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning $(ARGS)
 

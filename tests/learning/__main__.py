@@ -5,6 +5,8 @@ drawn from the exact expectations of the simulation, and on events stored in Cli
 tolerance in 95 % of the logs if its standard error is at most half of it; an error beyond four standard errors is a
 finding. Coverage: the share of the seeds whose 95 % interval holds the truth. Refusals: logs that cannot say must be
 refused.
+
+Campaigns of their own: `python -m tests.learning.policies` and `python -m tests.learning.ranking`.
 """
 
 import argparse
