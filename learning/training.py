@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,7 +16,7 @@ from learning.scope import Refusal
 from learning.training_formats import DigestFile, FileDigest, TrainingWriter, writer_of
 from learning.training_groups import RowGroups
 from learning.training_request import TrainingRequest
-from learning.training_rows import ShownResults, results_of, training_columns
+from learning.training_rows import TrainingRows, results_of, training_rows
 from learning.training_sql import LogPart, event_parameters, range_of, select_events, select_log_parts
 from runtime.analytics import RangeTooLarge, range_errors, report_limits
 from runtime.clickhouse import ClickHouse
@@ -59,7 +60,7 @@ class TrainingCounts(NamedTuple):
     open_horizon: int = 0
     """Rows whose horizon ended after the snapshot: later events might have changed their label."""
     unknown_propensity: int = 0
-    """Rows at a position without a propensity, if propensities were given."""
+    """Results at a position without a propensity, if propensities were given. Label `ips` leaves them out."""
 
     @property
     def total(self) -> PartCounts:
@@ -150,16 +151,16 @@ class TrainingPass:
     def add(self, batch: pa.RecordBatch) -> None:
         """Write the results of executions."""
         results = results_of(batch, self._request.horizon_ms)
-        table = training_columns(results, self._request)
-        self._count(results, table)
-        self._write(self._groups.add(table))
+        rows = training_rows(results, self._request)
+        self._count(rows)
+        self._write(self._groups.add(rows.table))
 
     def end(self) -> TrainingSet:
         """Write the end of the files."""
         if not self._counts.total.rows:
+            if self._counts.unknown_propensity:
+                raise Refusal("no result is at a position, and in a segment, whose propensity is known")
             raise Refusal(f"retriever {self._request.scope.retriever[:60]!r} showed no results in this range")
-        if self._request.label == "ips" and self._counts.unknown_propensity == self._counts.total.rows:
-            raise Refusal("no result is at a position, and in a segment, whose propensity is known")
         self._write(self._groups.end())
         self._writer.close()
         return TrainingSet(self._counts, [file.digest() for file in self._files.values()], self._schema)
@@ -170,14 +171,14 @@ class TrainingPass:
             self._writer.write(group)
             self._report(self._counts.total.rows, sum(file.tell() for file in self._files.values()))
 
-    def _count(self, results: ShownResults, table: pa.Table) -> None:
-        from_ms, before = self._request.validation_from_ms, self._counts
-        is_validation = results.began_ms >= from_ms
-        of_row = is_validation[results.execution]
-        is_positive = pc.greater(table.column("label"), pa.scalar(0)).to_numpy()
+    def _count(self, rows: TrainingRows) -> None:
+        results, before = rows.results, self._counts
+        is_validation = results.began_ms >= self._request.validation_from_ms
+        of_row, of_execution = is_validation[results.execution], is_validation[np.unique(results.execution)]
+        is_positive = pc.greater(rows.table.column("label"), pa.scalar(0)).to_numpy()
         train, validation = (
             PartCounts(
-                int((of_row == flag).sum()), int((is_validation == flag).sum()), int(is_positive[of_row == flag].sum())
+                int((of_row == flag).sum()), int((of_execution == flag).sum()), int(is_positive[of_row == flag].sum())
             )
             for flag in (False, True)
         )
@@ -185,7 +186,7 @@ class TrainingPass:
             _sum(before.train, train),
             _sum(before.validation, validation),
             before.open_horizon + int((results.shown_ms + self._request.horizon_ms > self._snapshot_ms).sum()),
-            before.unknown_propensity + (table.column("propensity").null_count if self._request.curves else 0),
+            before.unknown_propensity + rows.unknown,
         )
 
 

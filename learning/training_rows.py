@@ -39,6 +39,21 @@ class ShownResults(NamedTuple):
     """Highest reward of one event in millionths; 0 without a positive one."""
     features: Sequence[pa.DoubleArray]
 
+    def only(self, kept: Flags) -> "ShownResults":
+        """Return the results that are kept. Executions without one remain in the arrays of executions."""
+        mask = pa.array(kept)
+        return self._replace(
+            execution=self.execution[kept],
+            document=self.document.filter(mask),
+            shown_ms=self.shown_ms[kept],
+            position=self.position[kept],
+            segment=self.segment.filter(mask),
+            is_clicked=self.is_clicked[kept],
+            reward=self.reward[kept],
+            highest=self.highest[kept],
+            features=[feature.filter(mask) for feature in self.features],
+        )
+
 
 def results_of(batch: pa.RecordBatch, horizon_ms: int) -> ShownResults:
     """Return the results of a batch of executions, sorted by execution, position and document.
@@ -126,23 +141,41 @@ def weights_of(propensity: Floats, is_clicked: Flags, execution: Integers, clip:
     With one click this is the query weight of Wang et al., 2018, "Position Bias Estimation for Unbiased Learning to
     Rank in Personal Search": each pair of a clicked and another result counts 1 / propensity of the click, as in
     Joachims, Swaminathan and Schnabel, 2017, "Unbiased Learning-to-Rank with Biased Feedback". With several clicks the
-    mean is an approximation. An execution without a click has weight 1. A result at a position whose propensity is
-    unknown (NaN) has weight 0, clicked or not: it is left out, as all results of its position are.
+    mean is an approximation. An execution without a click has weight 1.
 
     `execution`: index of each result's execution, from 0.
     """
-    is_known = ~np.isnan(propensity)
-    clicked = is_clicked & is_known
     executions = int(execution.max(initial=-1)) + 1
-    clicks = np.bincount(execution[clicked], minlength=executions)
-    total = np.bincount(execution[clicked], 1 / np.maximum(propensity[clicked], 1 / clip), executions)
-    mean = np.where(clicks > 0, total / np.maximum(clicks, 1), 1.0)
-    return np.where(is_known, mean[execution], 0.0)
+    clicks = np.bincount(execution[is_clicked], minlength=executions)
+    total = np.bincount(execution[is_clicked], 1 / np.maximum(propensity[is_clicked], 1 / clip), executions)
+    return np.where(clicks > 0, total / np.maximum(clicks, 1), 1.0)[execution]
 
 
-def training_columns(results: ShownResults, request: TrainingRequest) -> pa.Table:
-    """Return the columns of a training set. Texts of executions are dictionaries: each is held once."""
+class TrainingRows(NamedTuple):
+    """Rows of a training set, and the results that they are made of."""
+
+    results: ShownResults
+    table: pa.Table
+    unknown: int
+    """Results at a position without a propensity, if propensities were given."""
+
+
+def training_rows(results: ShownResults, request: TrainingRequest) -> TrainingRows:
+    """Return the rows of results. Label `ips` leaves out those at a position whose propensity is unknown.
+
+    All results of such a position are left out, clicked or not. A weight of 0 would not do that: the rank objectives
+    of LightGBM still compare other results with them.
+    """
     propensity = propensities_of(request.propensities(), results.segment, results.position)
+    is_unknown = np.isnan(propensity)
+    unknown = int(is_unknown.sum()) if request.curves else 0
+    if request.label == "ips" and unknown:
+        results, propensity = results.only(~is_unknown), propensity[~is_unknown]
+    return TrainingRows(results, _table(results, request, propensity), unknown)
+
+
+def _table(results: ShownResults, request: TrainingRequest, propensity: Floats) -> pa.Table:
+    """Return the columns of a training set. Texts of executions are dictionaries: each is held once."""
     label: pa.Array[Any]
     if request.label == "reward":
         label = pa.array(results.reward / MICROS)

@@ -179,8 +179,8 @@ def _say_export(done: "TrainingExport", *, as_json: bool) -> None:
         )
     if counts.unknown_propensity:
         say(
-            f"warning: {counts.unknown_propensity:,} rows are at a position without a propensity; label ips gives them "
-            "weight 0",
+            f"warning: {counts.unknown_propensity:,} results are at a position without a propensity; label ips leaves "
+            "them out",
             style="yellow",
         )
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import lightgbm
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import parquet
 
 from learning.estimators.curve import DEFAULT_METHOD, PropensityCurve
@@ -130,12 +129,8 @@ async def exported(
 
 
 def trained(rows: pa.Table, *, label: Integers | None = None, with_position: bool = False) -> Any:
-    """Train LightGBM on a training set with its labels, or other ones; `with_position`: with LightGBM's debiasing.
-
-    Rows of weight 0, which have no propensity, are left out: LightGBM would compare clicked ones with others.
-    """
+    """Train LightGBM on a training set with its labels, or other ones; `with_position`: with LightGBM's debiasing."""
     rows = rows.append_column("target", rows["label"] if label is None else pa.array(label))
-    rows = rows.filter(pc.greater(rows["weight"], pa.scalar(0.0)))
     qid = rows["qid"].to_numpy()
     starts = np.flatnonzero(np.append(True, qid[1:] != qid[:-1]))
     data = lightgbm.Dataset(
