@@ -1,10 +1,12 @@
 """Counts of impressions and clicks by position, streamed from ClickHouse as arrays."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from learning.estimators.off_policy import MIN_PROPENSITY
 from learning.scope import LearningScope, Refusal, select_shown
 from runtime.analytics import range_errors, report_limits
 from runtime.clickhouse import ClickHouse
@@ -42,7 +44,9 @@ class ClickCounts(NamedTuple):
     impressions: Integers
     clicks: Integers
     propensity: Floats | None = None
-    """Logged propensity of the impressions, above 0, at most 1; None if it was not read."""
+    """Logged propensity of the impressions, from MIN_PROPENSITY to 1; None if it was not read."""
+    without_query: int = 0
+    """Impressions of executions without a query text, which are in no item."""
 
     @property
     def items(self) -> int:
@@ -65,41 +69,52 @@ async def read_click_counts(
             await _check_propensities(settings, database, scope)
         rows = await _rows(settings, database, scope, segments, with_propensity=with_propensity)
     counts = dict[str, ClickCounts]()
-    for number, segment in enumerate(segments):
+    for number, (segment, without_query) in enumerate(segments.items()):
         own = rows[rows["segment"] == number]
         _, item = np.unique(own["item"], return_inverse=True)
         position, bucket, impressions, clicks = (
             own[name].astype(np.int64) for name in ("position", "bucket", "impressions", "clicks")
         )
         logged = own["propensity"].astype(np.float64) if with_propensity else None
-        counts[segment] = ClickCounts(item.astype(np.int64), position, bucket, impressions, clicks, logged)
+        if len(own):
+            counts[segment] = ClickCounts(
+                item.astype(np.int64), position, bucket, impressions, clicks, logged, without_query
+            )
     return counts
 
 
 async def _check_propensities(settings: Settings, database: ClickHouse, scope: LearningScope) -> None:
     sql = f"""
-SELECT count(), countIf(propensity IS NULL), countIf(NOT ifNull(propensity > 0 AND propensity <= 1, 1))
+SELECT count(), countIf(propensity IS NULL), countIf(NOT ifNull(propensity >= {MIN_PROPENSITY} AND propensity <= 1, 1))
 FROM ({select_shown(scope)})"""
     ((shown, missing, wrong),) = await database.rows(sql, scope.parameters(), limits=report_limits(settings))
     if missing:
         raise Refusal(f"{missing:,} of {shown:,} shown results have no number in metadata.propensity")
     if wrong:
-        raise Refusal(f"metadata.propensity of {wrong:,} of {shown:,} shown results is not above 0 and at most 1")
+        raise Refusal(
+            f"metadata.propensity of {wrong:,} of {shown:,} shown results is not from {MIN_PROPENSITY:g} to 1"
+        )
 
 
-async def _segments(settings: Settings, database: ClickHouse, scope: LearningScope) -> list[str]:
-    sql = f"SELECT DISTINCT segment FROM ({select_shown(scope)}) ORDER BY segment LIMIT {MAX_SEGMENTS + 1}"
+async def _segments(settings: Settings, database: ClickHouse, scope: LearningScope) -> dict[str, int]:
+    """Return the segments, each with the impressions of executions without a query text."""
+    sql = f"""
+SELECT segment, countIf(query = '') AS without_query, countIf(query != '') AS with_query
+FROM ({select_shown(scope)}) GROUP BY segment ORDER BY segment LIMIT {MAX_SEGMENTS + 1}"""
     found = await database.rows(sql, scope.parameters(), limits=report_limits(settings))
-    if not found:
-        raise Refusal(f"retriever {scope.retriever[:60]!r} showed no results in this range")
     if len(found) > MAX_SEGMENTS:
         path = ".".join(scope.segment_path)
         raise Refusal(f"metadata.{path} has more than {MAX_SEGMENTS:,} values: choose one with fewer")
-    return [segment for (segment,) in found]
+    scope.check_shown(
+        is_any=bool(found),
+        has_query=any(with_query for _, _, with_query in found),
+        has_segment=any(segment for segment, _, _ in found),
+    )
+    return {segment: without_query for segment, without_query, _ in found}
 
 
 async def _rows(
-    settings: Settings, database: ClickHouse, scope: LearningScope, segments: list[str], *, with_propensity: bool
+    settings: Settings, database: ClickHouse, scope: LearningScope, segments: Iterable[str], *, with_propensity: bool
 ) -> npt.NDArray[np.void]:
     most = settings.learning_cells
     key = "number, item, position, bucket" + ", logged" * with_propensity
@@ -109,14 +124,14 @@ SELECT
     toUInt32(indexOf({{segments:Array(String)}}, segment) - 1) AS number, sipHash64(query, feature_id) AS item,
     position,
     toUInt16(sipHash64(execution) % {BUCKETS}) AS bucket, toUInt32(count()), toUInt32(sum(clicked)){logged}
-FROM ({select_shown(scope)})
+FROM ({select_shown(scope)}) WHERE query != ''
 GROUP BY {key}
 ORDER BY {key}
 LIMIT {most + 1}
 FORMAT RowBinary"""
     limits = report_limits(settings)
     found = bytearray()
-    values = {**scope.parameters(), "segments": segments}
+    values = {**scope.parameters(), "segments": list(segments)}
     async with database.stream(sql, values, settings=limits, timeout_s=limits["max_execution_time"]) as pieces:
         async for piece in pieces:
             found += piece

@@ -60,14 +60,11 @@ async def read_item_counts(
             async for piece in pieces:
                 await asyncio.to_thread(reader.add, piece)
     found = reader.counts()
-    if not found.documents:
-        name = repr(scope.retriever[:60])
-        if found.without_query:
-            path = ".".join(scope.query_path)
-            raise Refusal(
-                f"no execution of retriever {name} has a query text at query_snapshot.{path} (TALLY_QUERY_TEXT_PATH)"
-            )
-        raise Refusal(f"retriever {name} showed no results in this range: only results with an impression count")
+    scope.check_shown(
+        is_any=bool(found.documents or found.without_query),
+        has_query=bool(found.documents),
+        has_segment=any(found.segments),
+    )
     return found
 
 

@@ -18,7 +18,7 @@ from learning.estimators.judging import (
     propensity_weighted,
 )
 from learning.judgment_counts import ItemCounts, read_item_counts
-from learning.propensities import estimated_values
+from learning.propensities import estimate
 from learning.scope import LearningScope, Refusal, ScopeError
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
@@ -115,7 +115,7 @@ async def judge(
     database: ClickHouse,
     scope: LearningScope,
     request: JudgmentRequest,
-    curves_of: CurvesOf = estimated_values,
+    curves_of: CurvesOf = estimate,
 ) -> Judgments:
     """Return the judgments of the items that were shown. `curves_of` is called for the method ips only.
 

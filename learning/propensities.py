@@ -25,7 +25,7 @@ async def estimate(
     settings: Settings,
     database: ClickHouse,
     scope: LearningScope,
-    method: PropensityMethod,
+    method: PropensityMethod = DEFAULT_METHOD,
     replicates: int = REPLICATES,
 ) -> list[PropensityCurve]:
     """Return the curve of each segment, in order of their texts.
@@ -34,14 +34,6 @@ async def estimate(
     """
     counts = await read_counts(settings, database, scope, method)
     return await asyncio.to_thread(curves_of, counts, method, replicates)
-
-
-async def estimated_values(settings: Settings, database: ClickHouse, scope: LearningScope) -> list[PropensityCurve]:
-    """Return the curves of the default method without intervals, in much less time. Raises as `estimate` does."""
-    curves = await estimate(settings, database, scope, DEFAULT_METHOD, replicates=2)
-    return [
-        curve._replace(points=tuple(point._replace(low=None, high=None) for point in curve.points)) for curve in curves
-    ]
 
 
 async def read_counts(
@@ -82,7 +74,7 @@ class _Shown:
         kept = np.ones(len(counts.position), np.bool_)
         if len(shown) > MAX_POSITIONS:
             kept = counts.position <= shown[MAX_POSITIONS - 1]
-        self.omitted = int(counts.impressions[~kept].sum())
+        self.omitted = int(counts.impressions[~kept].sum()) + counts.without_query
         self.positions: Integers = shown[:MAX_POSITIONS]
         self.cells, self._first_rows = cells_of_rows(counts.item[kept], counts.position[kept])
         self._bucket = counts.bucket[kept]
@@ -129,7 +121,7 @@ class _Shown:
         few = [
             f"weights 1 / propensity leave an effective number of {number:,.1f} impressions; at least "
             f"{randomised.MIN_EFFECTIVE:.0f} are needed"
-            if number < randomised.MIN_EFFECTIVE
+            if not number >= randomised.MIN_EFFECTIVE
             else ""
             for number in effective
         ]

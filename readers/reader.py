@@ -107,6 +107,7 @@ class Reader:
         deadline = time.monotonic() + self._settings.read_wait_ms / 1000
         gone = Deletion(interaction_id, namespace)
         await self._deletions.note(gone)
+        message = f"interaction {interaction_id} is deleted"
         with self.waiting.slot() as has_slot:
             while True:
                 # Read before the lookup, which so finds every outcome of an event that was not in flight.
@@ -115,9 +116,13 @@ class Reader:
                     await self._deletions.erase([gone])
                     break
                 if not (in_flight and has_slot and time.monotonic() < deadline):
+                    message = (
+                        f"no interaction {interaction_id} is stored in namespace {namespace}; the deletion is "
+                        "recorded, and applies if the event arrives"
+                    )
                     break
                 await asyncio.sleep(DELETION_PAUSE_S)
-        return DeleteResponse(message=f"interaction {interaction_id} is deleted")
+        return DeleteResponse(message=message)
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """Return a page of records."""

@@ -14,7 +14,7 @@ from readers.audit import audit
 from readers.overview import count_verdicts
 from runtime.deletions import Deletion, Deletions
 from runtime.settings import Settings
-from schemas.identity import mint_id
+from schemas.identity import derive_foreign_id, mint_id
 from schemas.wire import encode_headers
 from tally.replay import Replay
 from tests.crashes import Crashed, at_failpoint
@@ -255,3 +255,14 @@ async def test_outcomes_of_deleted_events_are_hidden(lab: Lab, api: httpx.AsyncC
 
 async def test_a_malformed_id_cannot_be_deleted(api: httpx.AsyncClient) -> None:
     assert_error(await api.delete(f"{PATH}/no-id"), 404, "NotFoundError", "unknown")
+
+
+async def test_the_deletion_of_an_unknown_event_says_that_there_is_none(lab: Lab, api: httpx.AsyncClient) -> None:
+    """A confirmation of what did not happen would mislead, for example in a wrong namespace."""
+    (stored,) = await lab.emit(click())
+    await lab.drain()
+    for interaction_id, says in (
+        (derive_foreign_id("nowhere", 0, 0, 1), "is stored in namespace default; the deletion is recorded"),
+        (stored.interaction_id, "is deleted"),
+    ):
+        assert says in (await api.delete(f"{PATH}/{interaction_id}")).json()["message"]

@@ -104,9 +104,9 @@ async def test_missing_evidence_is_refused(shared_lab: Lab) -> None:
     await stored(shared_lab, "unclicked", shown("q", "a", "e1"), shown("q", "b", "e1", position=7))
     await stored(shared_lab, "clicked", [*shown("q", "a", "e1", "click")][1:])
     for namespace, method, says in (
-        ("silent", "ctr", r"no execution of retriever 'r' has a query text at query_snapshot.text"),
+        ("silent", "ctr", r"no execution of retriever 'r' of namespace silent has a query text at query_snapshot.text"),
         ("unclicked", "coec", "no item can be judged; 2 items shown only at positions without any click are left out"),
-        ("clicked", "ctr", "retriever 'r' showed no results in this range: only results with an impression count"),
+        ("clicked", "ctr", "retriever 'r' of namespace clicked showed no results from .*: only results with an impr"),
         ("nowhere", "graded", "showed no results"),
     ):
         with pytest.raises(Refusal, match=says):

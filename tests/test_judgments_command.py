@@ -104,7 +104,7 @@ async def test_propensities_come_from_a_file(searched: Lab, tmp_path: Path) -> N
 async def test_the_default_range_is_the_last_seven_days(searched: Lab) -> None:
     done = await learn(searched, days=())
     assert done.returncode == 1
-    assert "retriever 'r' showed no results in this range" in done.stderr
+    assert "retriever 'r' of namespace default showed no results from" in done.stderr
 
 
 @pytest.mark.parametrize(

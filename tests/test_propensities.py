@@ -122,9 +122,9 @@ async def test_repeated_inserts_change_nothing_and_an_erased_user_leaves_no_trac
     [
         ({}, r"80 of 80 shown results have no number in metadata.propensity"),
         ({"propensity": "high"}, r"80 of 80 shown results have no number"),
-        ({"propensity": 0}, r"metadata.propensity of 80 of 80 shown results is not above 0 and at most 1"),
-        ({"propensity": 1.5}, r"is not above 0 and at most 1"),
-        ({"propensity": -0.5}, r"is not above 0 and at most 1"),
+        ({"propensity": 0}, r"metadata.propensity of 80 of 80 shown results is not from 1e-12 to 1"),
+        ({"propensity": 1.5}, r"is not from 1e-12 to 1"),
+        ({"propensity": -0.5}, r"is not from 1e-12 to 1"),
     ],
 )
 async def test_slots_without_valid_propensities_are_refused(lab: Lab, metadata: dict[str, Any], says: str) -> None:
@@ -134,7 +134,7 @@ async def test_slots_without_valid_propensities_are_refused(lab: Lab, metadata: 
 
 
 async def test_a_retriever_that_showed_nothing_is_refused(lab: Lab) -> None:
-    with pytest.raises(Refusal, match="retriever 'nobody' showed no results in this range"):
+    with pytest.raises(Refusal, match="retriever 'nobody' of namespace default showed no results from"):
         await curves(lab, "default", "nobody")
 
 

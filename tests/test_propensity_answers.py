@@ -88,7 +88,7 @@ async def test_a_refusal_of_the_command_names_the_missing_data(stored: Lab, tmp_
     ("query", "says"),
     [
         ({"since": SINCE, "method": "randomised"}, "no number in metadata.propensity"),
-        ({"since": "2026-01-01", "until": "2026-02-01"}, "showed no results in this range"),
+        ({"since": "2026-01-01", "until": "2026-02-01"}, "showed no results from"),
         ({"since": "2026-02-02", "until": "2026-02-01"}, "is not later than since"),
         ({"method": "regression"}, "method"),
         ({"by": "device"}, "is not a path in metadata"),

@@ -38,7 +38,7 @@ class PropensityCurve(NamedTuple):
     """Position whose propensity is 1: the lowest one that was shown."""
     points: tuple[PropensityPoint, ...]
     omitted: int = 0
-    """Impressions at positions below the last point, where a retriever showed results at too many positions."""
+    """Impressions left out: of executions without a query text, and at more positions than a curve has."""
 
     def values(self) -> Mapping[int, float]:
         """Return the known propensities by position."""

@@ -134,7 +134,8 @@ def select_namespace(header: str | None, key: ApiKey) -> str:
             return name
     own = ", ".join(key.namespaces[:MAX_SHOWN_NAMESPACES])
     raise forbidden(
-        f"the key is not bound to this namespace: X-Namespace may be left out, or name one of its own ({own})"
+        f"the key is not bound to this namespace: X-Namespace may be left out, or name one of its own ({own}). "
+        "`tally keys create` makes a key for another namespace"
     )
 
 

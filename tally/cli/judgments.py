@@ -151,10 +151,10 @@ def _judged(
     settings: "Settings", scope: "LearningScope", request: "JudgmentRequest", propensities: Path | None
 ) -> "Judgments":
     from learning.judgments import judge
-    from learning.propensities import estimated_values
+    from learning.propensities import estimate
     from tally.answering import queried
 
-    curves_of = estimated_values if propensities is None else _curves_in(propensities)
+    curves_of = estimate if propensities is None else _curves_in(propensities)
 
     async def ask(database: "ClickHouse") -> "Judgments":
         return await judge(settings, database, scope, request, curves_of)

@@ -107,7 +107,10 @@ def _print(scope: "LearningScope", curves: "Sequence[PropensityCurve]") -> None:
     out.print(shown)
     for curve in curves:
         if curve.omitted:
-            say(f"{curve.omitted:,} impressions at positions below {curve.points[-1].position} are left out")
+            say(
+                f"{curve.omitted:,} impressions are left out: without a query text, or at positions below "
+                f"{curve.points[-1].position}"
+            )
 
 
 def _value(point: "PropensityPoint") -> str:

@@ -131,11 +131,11 @@ def _curves(
         return curves_in(path)
     if label != "ips":
         return ()
-    from learning.propensities import estimated_values
+    from learning.propensities import estimate
     from tally.answering import queried
 
     async def estimated(database: "ClickHouse") -> "list[PropensityCurve]":
-        return await estimated_values(settings, database, scope)
+        return await estimate(settings, database, scope)
 
     with err.status("estimating propensities"):
         return queried(settings, estimated)
