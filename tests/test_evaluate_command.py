@@ -184,3 +184,21 @@ async def test_an_unusable_dataset_file_is_named(tmp_path: Path, text: str) -> N
     done = await asyncio.to_thread(command, "evaluate", "dataset", "create", str(tmp_path / "a.json"))
     assert done.returncode == 2
     assert "Invalid value" in done.stderr
+
+
+async def test_an_empty_namespace_is_named(shared_lab: Lab) -> None:
+    own = environment(shared_lab.settings) | {"TALLY_NAMESPACE": "bare"}
+    done = await asyncio.to_thread(command, "evaluate", "dataset", "list", env=own)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr == "namespace bare has no evaluation datasets\n"
+    listed = await asyncio.to_thread(command, "evaluate", "dataset", "list", "--json", env=own)
+    assert json.loads(listed.stdout) == []
+
+
+async def test_messages_are_those_of_tally(tmp_path: Path) -> None:
+    query = {"query_id": "q", "query_input": {}, "relevant_documents": ["a"]}
+    (tmp_path / "twice.json").write_text(json.dumps({"dataset_name": "x", "queries": [query, query]}))
+    done = await asyncio.to_thread(command, "evaluate", "dataset", "create", str(tmp_path / "twice.json"))
+    assert done.returncode == 2
+    assert "two queries have the same query_id" in " ".join(done.stderr.replace("│", " ").split())
+    assert "Value error" not in done.stderr

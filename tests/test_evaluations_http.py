@@ -160,7 +160,7 @@ ITEM = {"query_id": "q", "baseline": [], "candidate": [], "ground_truth": []}
 @pytest.mark.parametrize(
     ("path", "body", "status", "says"),
     [
-        (SCORE, {"predicted": ["a"]}, 422, "send predicted and ground_truth, or items"),
+        (SCORE, {"predicted": ["a"]}, 422, "body: send predicted and ground_truth, or items"),
         (SCORE, {"predicted": [], "ground_truth": [], "items": [{}]}, 422, "send predicted"),
         (SCORE, {"items": []}, 422, "body.items"),
         (SCORE, {"items": [{"predicted": [1]}]}, 422, "body.items.0.predicted.0"),

@@ -144,5 +144,10 @@ def test_unusable_judgments_are_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(EvaluationFileError):
         read_qrels(file)
+    file.write_text("q 0 a 1\nq a 1\n")
+    with pytest.raises(
+        EvaluationFileError, match=r"line 2: 4 columns are needed \(query, iteration, document, grade\)"
+    ):
+        read_qrels(file)
     with pytest.raises(EvaluationFileError, match="No such file"):
         read_qrels(tmp_path / "nothing")
