@@ -65,7 +65,12 @@ def trec_qrels(found: Judgments) -> Iterator[bytes]:
 def query_lines(found: Judgments) -> Iterator[bytes]:
     """Yield lines `QUERY_ID<tab>QUERY` for `trec_qrels`. Backslash, tab and line ends are escaped by a backslash."""
     for text, name in query_ids(found).items():
-        yield f"{name}\t{text.translate(_ESCAPES)}\n".encode()
+        yield query_line(name, text).encode()
+
+
+def query_line(name: str, text: str) -> str:
+    """Return a line of `query_lines`."""
+    return f"{name}\t{text.translate(_ESCAPES)}\n"
 
 
 def trec_document(document: str) -> str:

@@ -65,10 +65,12 @@ class PolicyEvaluation(NamedTuple):
         return {
             "logged": asdict(found.logged),
             "estimates": [asdict(each) for each in found.estimates],
+            "difference": asdict(found.difference),
             "weights": asdict(found.weights),
             "left_out": self.left_out,
             "unseen_share": self.unseen_share,
             "warnings": list(found.warnings),
+            "notes": list(found.notes),
         }
 
 

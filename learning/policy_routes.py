@@ -86,10 +86,12 @@ class OffPolicyResponse(BaseModel):
     until: datetime
     logged: PolicyValue
     estimates: list[PolicyValue]
+    difference: PolicyValue = Field(description="ips minus logged, from the same results")
     weights: WeightSummary
     left_out: int = Field(description="results for whose query and position the policy has no probabilities")
     unseen_share: float = Field(description="share of the policy on documents that the log never shows there")
     warnings: list[str]
+    notes: list[str]
 
 
 _EXAMPLE = {"retriever_id": "random", "policy": "uniform:80", "since": "2019-11-01", "until": "2019-12-31"}

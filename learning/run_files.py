@@ -10,14 +10,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from learning.estimators.ranking import RankedQuery
 from runtime.errors import TallyError
 
-RUN_FIELDS, QRELS_FIELDS = 6, 4
+RUN_COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
+QRELS_COLUMNS = ("query", "iteration", "document", "grade")
 MAX_GRADE = 1_000
-SHOWN_QUERIES = 5
 _FIELD = re.compile(r"[^ \t\r\f\v]+")
 """Text between ASCII white space: a document id may have other spaces."""
 
@@ -26,7 +25,14 @@ Rankings = Mapping[str, Sequence[str]]
 GradedDocuments = Mapping[str, Mapping[str, int]]
 """Grade of each judged document of each query."""
 Queries = TypeVar("Queries", Rankings, GradedDocuments)
-MissingQueries = Literal["refuse", "zero"]
+
+
+class JudgedQueries(NamedTuple):
+    """Judgments of a file."""
+
+    grades: GradedDocuments
+    inputs: Mapping[str, Any]
+    """Input of each query of a dataset by `query_id`, such as {"text": "shoes"}; empty for another file."""
 
 
 class EvaluationFileError(TallyError):
@@ -37,7 +43,7 @@ class EvaluationFileError(TallyError):
 
 def read_run(path: Path) -> Rankings:
     """Read a run: a TREC file, or JSON `{query: [document, ...]}` or `{query: {document: score}}`."""
-    text = _text(path)
+    text = read_text(path)
     scores: dict[str, dict[str, float]] = {}
     if text.lstrip().startswith("{"):
         rankings: dict[str, Sequence[str]] = {}
@@ -48,7 +54,7 @@ def read_run(path: Path) -> Rankings:
             else:
                 rankings[query] = _distinct(path, query, _texts(path, query, value))
         return _nonempty(path, rankings)
-    for number, fields in _lines(path, text, RUN_FIELDS, "query Q0 document rank score tag"):
+    for number, fields in _lines(path, text, RUN_COLUMNS):
         query, _, document, _, score, _ = fields
         found = scores.setdefault(query, {})
         if document in found:
@@ -57,41 +63,25 @@ def read_run(path: Path) -> Rankings:
     return _nonempty(path, {query: _ordered(found) for query, found in scores.items()})
 
 
-def read_qrels(path: Path) -> GradedDocuments:
+def read_qrels(path: Path) -> JudgedQueries:
     """Read judgments: TREC qrels, JSON `{query: {document: grade}}` or `{query: [document, ...]}`, or a dataset.
 
     A dataset is the JSON of `tally evaluate dataset show NAME --json`; its queries are named by `query_id`.
     """
-    text = _text(path)
+    text = read_text(path)
     if text.lstrip().startswith("{"):
-        return _nonempty(path, _json_judgments(path, _object(path, text)))
+        return _json_judgments(path, _object(path, text))
     found: dict[str, dict[str, int]] = {}
-    for number, (query, _, document, grade) in _lines(path, text, QRELS_FIELDS, "query iteration document grade"):
+    for number, (query, _, document, grade) in _lines(path, text, QRELS_COLUMNS):
         judged = found.setdefault(query, {})
         if document in judged:
             raise EvaluationFileError(f"{path}:{number}: document {document[:60]!r} is twice in query {query[:60]!r}")
         judged[document] = _grade(path, f"line {number}", grade)
-    return _nonempty(path, found)
+    return JudgedQueries(_nonempty(path, found), {})
 
 
-def ranked_queries(run: Rankings, judgments: GradedDocuments, missing: MissingQueries, name: str) -> list[RankedQuery]:
-    """Return the judged queries in order of their ids, with the rankings of a run, whose file is `name`.
-
-    Queries without judgments are left out. Raises EvaluationFileError for judged queries that the run lacks, unless
-    they count as empty rankings (`zero`).
-    """
-    lacking = [query for query in sorted(judgments) if query not in run]
-    if lacking and missing == "refuse":
-        shown = ", ".join(query[:60] for query in lacking[:SHOWN_QUERIES])
-        more = f" and {len(lacking) - SHOWN_QUERIES:,} more" if len(lacking) > SHOWN_QUERIES else ""
-        raise EvaluationFileError(
-            f"{name} has no ranking of {len(lacking):,} of {len(judgments):,} judged queries: {shown}{more}; "
-            "--missing zero counts them as empty"
-        )
-    return [RankedQuery(run.get(query, ()), judgments[query]) for query in sorted(judgments)]
-
-
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file. Raises EvaluationFileError."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -100,12 +90,13 @@ def _text(path: Path) -> str:
         raise EvaluationFileError(f"{path}: no UTF-8 at byte {error.start}") from None
 
 
-def _lines(path: Path, text: str, fields: int, form: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield number and fields of each line that is not blank."""
     for number, line in enumerate(text.split("\n"), 1):
         found = _FIELD.findall(line)
-        if found and len(found) != fields:
-            raise EvaluationFileError(f"{path}:{number}: has {len(found)} fields, not the {fields} of {form!r}")
+        if found and len(found) != len(columns):
+            needed = f"{len(columns)} columns are needed ({', '.join(columns)})"
+            raise EvaluationFileError(f"{path}: line {number}: {needed}, and it has {len(found)}")
         if found:
             yield number, found
 
@@ -125,14 +116,15 @@ def _object(path: Path, text: str) -> dict[str, Any]:
         raise EvaluationFileError(f"{path}: is not JSON: {str(error)[:200]}") from None
 
 
-def _json_judgments(path: Path, found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def _json_judgments(path: Path, found: Mapping[str, Any]) -> JudgedQueries:
     if isinstance(found.get("queries"), list):
         return _dataset_judgments(path, found["queries"])
-    return {query: _grades(path, query, value) for query, value in found.items()}
+    return JudgedQueries(_nonempty(path, {query: _grades(path, query, value) for query, value in found.items()}), {})
 
 
-def _dataset_judgments(path: Path, queries: Sequence[Any]) -> dict[str, dict[str, int]]:
+def _dataset_judgments(path: Path, queries: Sequence[Any]) -> JudgedQueries:
     judgments: dict[str, dict[str, int]] = {}
+    inputs = {}
     for query in queries:
         if not isinstance(query, dict) or not isinstance(query.get("query_id"), str):
             raise EvaluationFileError(f"{path}: a query of the dataset has no query_id")
@@ -141,7 +133,8 @@ def _dataset_judgments(path: Path, queries: Sequence[Any]) -> dict[str, dict[str
             raise EvaluationFileError(f"{path}: two queries of the dataset have the query_id {name[:60]!r}")
         relevant = _grades(path, name, query.get("relevant_documents", []))
         judgments[name] = relevant | _grades(path, name, query.get("relevance_scores") or {})
-    return judgments
+        inputs[name] = query.get("query_input")
+    return JudgedQueries(_nonempty(path, judgments), inputs)
 
 
 def _grades(path: Path, query: str, value: Any) -> dict[str, int]:

@@ -42,6 +42,9 @@ class JudgedQuery(BaseModel):
 class ScoredItem(JudgedQuery):
     """Predicted documents of a query, best first, and the relevant ones. A repeated document counts once."""
 
+    query_id: str | None = Field(
+        None, max_length=512, description="accepted so that items can be those of a gate; not in the response"
+    )
     predicted: Documents | None = None
 
 

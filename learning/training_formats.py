@@ -112,7 +112,8 @@ class TextTraining:
     """Text files with `label qid:N index:value ... # "execution" "document"` (libsvm), or `label index:value ...`.
 
     Features are numbered from 1; one that is null is left out. The second form, for LightGBM, has the sizes of the
-    executions in FILE.query, and positions in FILE.position; both have weights in FILE.weight: one line a row.
+    executions in FILE.query, and positions in FILE.position. Weights are in FILE.weight: one line for each row, but for
+    libsvm one for each execution, since xgboost weighs groups. The rows of an execution have the same weight.
     """
 
     def __init__(self, request: TrainingRequest, files: Mapping[str, DigestFile]) -> None:
@@ -136,9 +137,14 @@ class TextTraining:
 
     def _write_part(self, rows: pa.Table, split: str, suffix: str) -> None:
         executions = [str(each) for each in rows.column("qid").to_pylist()]
+        last = self._number if self._execution is not None and self._execution[0] == split else 0
         numbers = [self._number_of(split, execution) for execution in executions]
         self._put(suffix, self._lines(rows, executions, numbers))
-        self._put(f"{suffix}.weight", map(repr, rows.column("weight").to_pylist()))
+        weights = rows.column("weight").to_pylist()
+        if self._request.format == "libsvm":
+            before = [last, *numbers[:-1]]
+            weights = [each for each, own, other in zip(weights, numbers, before, strict=True) if own != other]
+        self._put(f"{suffix}.weight", map(repr, weights))
         if f"{suffix}.position" in self._files:
             self._put(f"{suffix}.position", map(str, rows.column("position").to_pylist()))
 

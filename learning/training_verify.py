@@ -55,18 +55,27 @@ class TrainingComparison(NamedTuple):
         if deleted:
             named = ", ".join(self.deleted_ids)
             more = ", ..." if deleted > len(self.deleted_ids) else ""
-            found.append(f"{deleted:,} of the events that it was made from are deleted since: {named}{more}")
+            found.append(f"{deleted:,} of the events that it was made from {_is(deleted)} deleted since: {named}{more}")
         for change in self.changes:
             place = f"of partition {change.partition} of topic {change.topic}"
             if change.missing:
-                found.append(f"{change.missing:,} rows {place} are gone, such as by retention")
+                found.append(f"{_rows(change.missing)} {place} {_is(change.missing)} gone, such as by retention")
             if change.added:
-                found.append(f"{change.added:,} rows {place} below the recorded offset are new, such as by a replay")
+                new = f"{_rows(change.added)} {place} below the recorded offset {_is(change.added)} new"
+                found.append(f"{new}, such as by a replay")
         if self.refusal:
             found.append(f"the log gives no training set now: {self.refusal}")
         if self.writer != manifest.writer:
             found.append(f"it was written by pyarrow {manifest.writer}, which may encode otherwise than {self.writer}")
         return found or ["the reason is not known: the rows are as many as they were"]
+
+
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number:,} rows"
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 async def compare(settings: Settings, database: ClickHouse, manifest: Manifest, report: Progress) -> TrainingComparison:

@@ -112,6 +112,15 @@ async def test_the_published_client_generates_datasets(host: str, space: str) ->
     assert unnamed.dataset_name.startswith("auto_dense_20")
 
 
+async def test_items_of_a_score_may_have_query_ids(api: httpx.AsyncClient) -> None:
+    items = [{"predicted": ["a"], "ground_truth": ["a"]}, {"predicted": ["b"], "ground_truth": ["a"]}]
+    named = [{**item, "query_id": f"q{number}"} for number, item in enumerate(items)]
+    plain = await api.post(SCORE, json={"items": items, "metrics": ["mrr"]})
+    found = await api.post(SCORE, json={"items": named, "metrics": ["mrr"]})
+    assert (found.status_code, found.json()) == (200, plain.json())
+    assert found.json()["per_item"] == [{"mrr": 1.0}, {"mrr": 0.0}], "numbers alone, as the published model has it"
+
+
 async def test_a_score_has_intervals(api: httpx.AsyncClient) -> None:
     items = [
         {"predicted": ["a", "b"], "ground_truth": ["a"], "relevance_scores": {"b": 3}},
@@ -151,7 +160,7 @@ ITEM = {"query_id": "q", "baseline": [], "candidate": [], "ground_truth": []}
 @pytest.mark.parametrize(
     ("path", "body", "status", "says"),
     [
-        (SCORE, {"predicted": ["a"]}, 422, "send predicted and ground_truth, or items"),
+        (SCORE, {"predicted": ["a"]}, 422, "body: send predicted and ground_truth, or items"),
         (SCORE, {"predicted": [], "ground_truth": [], "items": [{}]}, 422, "send predicted"),
         (SCORE, {"items": []}, 422, "body.items"),
         (SCORE, {"items": [{"predicted": [1]}]}, 422, "body.items.0.predicted.0"),

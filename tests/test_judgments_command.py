@@ -81,6 +81,7 @@ async def test_files_are_complete_and_readable(searched: Lab, tmp_path: Path) ->
     lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert lines == parquet.read_table(tmp_path / "r.parquet").to_pylist()
     assert len(lines) == 4
+    assert (tmp_path / "r.json").read_bytes().endswith(b"}\n")
     dataset = json.loads((tmp_path / "r.json").read_text())
     assert (dataset["dataset_name"], len(dataset["queries"])) == ("shoes", 2)
     done = await learn(searched, "--output", str(qrels), "--queries", str(tmp_path / "other.tsv"))
@@ -118,7 +119,7 @@ async def test_the_default_range_is_the_last_seven_days(searched: Lab) -> None:
         (["--max-reward", "1000"], "--max-reward"),
         (["--grades", "3,2,1"], "--grades"),
         (["--grades", "a,b"], "--grades: 'a,b' is not a list of numbers"),
-        (["--by", "device"], "is not a path in metadata"),
+        (["--by", "device"], "Invalid value for --by: 'device' is not a path in metadata"),
         (["--format", "qrels"], "--queries"),
         (["--format", "jsonl", "--queries", "q.tsv"], "--queries"),
         (["--output", "judgments.xml"], "--output"),

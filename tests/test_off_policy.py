@@ -46,6 +46,9 @@ def test_values_by_hand() -> None:
     ips = values["ips"]
     assert (ips.standard_error, ips.low, ips.high) == pytest.approx((error, 0.6 - Z * error, 0.6 + Z * error))
     of_ratio = [2 - 2 * 0.8, 1 - 0.8, -0.5 * 0.8, -0.25 * 0.8]
+    paired = [1 - 2 * 0.2, -0.2, -0.2, -0.2]
+    error = math.sqrt(4 / 3 * sum(each**2 for each in paired)) / 5
+    assert (found.difference.value, found.difference.standard_error) == pytest.approx((0.2, error))
     assert values["snips"].standard_error == pytest.approx(math.sqrt(4 / 3 * sum(e**2 for e in of_ratio)) / 3.75)
     weights = found.weights
     assert (weights.results, weights.executions, weights.rewarded_executions) == (5, 4, 2)
@@ -58,6 +61,7 @@ def test_clipping_names_its_bias() -> None:
     values = by_name(found)
     assert values["ips"].value == pytest.approx(2 / 5)
     assert values["ips"].clip_bias == pytest.approx(2 / 5 - 3 / 5)
+    assert (found.difference.value, found.difference.clip_bias) == pytest.approx((0, -1 / 5))
     assert values["snips"].clip_bias == pytest.approx(2 / 2.75 - 3 / 3.75)
     assert (found.weights.clipped, found.weights.largest, found.weights.mean) == (1, 1, 0.75)
 
@@ -121,6 +125,8 @@ def test_the_logged_policy_has_the_mean_reward_and_all_results_as_sample(rows: l
     assert found.weights.ess == pytest.approx(len(rows))
     assert found.weights.ess_executions == pytest.approx(len(rows))
     assert (found.weights.mean, found.weights.largest) == (1, 1)
+    assert (found.difference.value, found.difference.standard_error) == (0, 0)
+    assert found.notes == ("the log shows documents as this policy does already",)
 
 
 @given(Rows, st.randoms(use_true_random=False), st.floats(0.25, 4))

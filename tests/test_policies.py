@@ -178,6 +178,13 @@ async def test_the_command_prints_the_estimates_beside_the_log(shop: Lab, tmp_pa
     assert done.returncode == 0, done.stderr
     for word in ("logged", "ips", "snips", "dr", "0.33333", "240 results of 240 executions", "mean 1.000"):
         assert word in done.stdout
+    assert "\\n" not in done.stdout
+    assert "240 results of 240 executions; 95 % intervals\nweights: mean" in done.stdout
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("│")][-1] == "difference"
+    assert "the log shows" not in done.stderr
+    alike = await run(shop, "shop", "--policy", "uniform:2")
+    assert "0.00000 (0.00000 to 0.00000)" in alike.stdout
+    assert "the log shows documents as this policy does already\n" in alike.stderr
     answer = json.loads((await run(shop, "shop", "--policy", str(path), "--json")).stdout)
     found = (await evaluated(shop, policy_table(entries))).described()
     assert {name: answer[name] for name in found} == json.loads(json.dumps(found))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from learning.estimators.means import mean_of
 from learning.estimators.ranking import METRIC_NAMES, RankedQuery, RankingMetric, parse_metric, score_queries
-from learning.run_files import EvaluationFileError, ranked_queries, read_qrels, read_run
+from learning.run_files import EvaluationFileError, read_qrels, read_run
 
 documents = st.sampled_from([f"d{number}" for number in range(12)])
 rankings = st.lists(documents, unique=True, max_size=12)
@@ -90,7 +90,7 @@ def test_equal_scores_are_ordered_as_trec_eval_orders_them(tmp_path: Path) -> No
     run.write_text("q Q0 a 9 1.5 t\nq Q0 b 1 1.5 t\r\n\nq Q0 z 2 -3 t\nq Q0 é 3 1.5e0 t\n", encoding="utf-8-sig")
     assert read_run(run) == {"q": ["é", "b", "a", "z"]}
     qrels.write_text("q 0 a 2\nq 0 x 0\nq2 0 y -1\n")
-    assert read_qrels(qrels) == {"q": {"a": 2, "x": 0}, "q2": {"y": -1}}
+    assert read_qrels(qrels).grades == {"q": {"a": 2, "x": 0}, "q2": {"y": -1}}
     scores = dict.fromkeys("ab", 1.5) | {"z": -3.0}
     (found,) = ir_measures.iter_calc([ir_measures.RR], {"q": {"a": 2}}, {"q": scores})
     assert value("mrr", ["b", "a", "z"], a=2) == found.value == 0.5
@@ -101,16 +101,16 @@ def test_json_has_lists_scores_and_datasets(tmp_path: Path) -> None:
     file.write_text('{"q1": ["a", "b c"], "q2": {"x": 1, "y": 2.5}}')
     assert read_run(file) == {"q1": ["a", "b c"], "q2": ["y", "x"]}
     file.write_text('{"q1": ["a"], "q2": {"x": 0, "y": 4}}')
-    assert read_qrels(file) == {"q1": {"a": 1}, "q2": {"x": 0, "y": 4}}
+    assert read_qrels(file).grades == {"q1": {"a": 1}, "q2": {"x": 0, "y": 4}}
     query = '{"query_id": "q1", "query_input": {}, "relevant_documents": ["a", "b"], "relevance_scores": {"a": 3}}'
     file.write_text(f'{{"dataset_name": "n", "queries": [{query}]}}')
-    assert read_qrels(file) == {"q1": {"a": 3, "b": 1}}
+    assert read_qrels(file).grades == {"q1": {"a": 3, "b": 1}}
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"q Q0 a 1 0.5", "has 5 fields, not the 6"),
+        (b"q Q0 a 1 0.5", "line 1: 6 columns are needed (query, Q0, document, rank, score, tag), and it has 5"),
         (b"q Q0 a 1 high t", "line 1: the score 'high' is not a number"),
         (b"q Q0 a 1 nan t", "is not a number"),
         (b"q Q0 a 1 2 t\nq Q0 a 2 1 t", ":2: document 'a' is twice in query 'q'"),
@@ -144,14 +144,10 @@ def test_unusable_judgments_are_refused(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(EvaluationFileError):
         read_qrels(file)
+    file.write_text("q 0 a 1\nq a 1\n")
+    with pytest.raises(
+        EvaluationFileError, match=r"line 2: 4 columns are needed \(query, iteration, document, grade\)"
+    ):
+        read_qrels(file)
     with pytest.raises(EvaluationFileError, match="No such file"):
         read_qrels(tmp_path / "nothing")
-
-
-def test_missing_queries_are_named_or_count_as_zero() -> None:
-    judgments = {f"q{number}": {"a": 1} for number in range(8)}
-    with pytest.raises(EvaluationFileError) as raised:
-        ranked_queries({"q0": ["a"], "other": ["a"]}, judgments, "refuse", "b.run")
-    assert "b.run has no ranking of 7 of 8 judged queries: q1, q2, q3, q4, q5 and 2 more" in str(raised.value)
-    found = ranked_queries({"q0": ["a"], "other": ["a"]}, judgments, "zero", "b.run")
-    assert [query.ranking for query in found] == [["a"], *[()] * 7]

@@ -25,6 +25,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/training.py:training": "the parameters of a command are its options",
     "tally/cli/propensities.py:propensities": "the parameters of a command are its options",
     "tally/cli/report.py:report": "the parameters of a command are its options",
+    "tally/cli/evaluate.py:gate": "the parameters of a command are its options",
     "tally/cli/policy.py:policy": "the parameters of a command are its options",
 }
 """Functions with more parameters, each with the reason."""

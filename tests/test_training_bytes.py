@@ -233,9 +233,28 @@ async def test_xgboost_reads_libsvm(lab: Lab, tmp_path: Path) -> None:
     files, _ = await made(lab, request_of("libsvm"))
     file = tmp_path / "set"
     file.write_bytes(files[""])
-    data = xgboost.DMatrix(f"{file}?format=libsvm")
+    data = xgboost.DMatrix(f"{file}?format=libsvm&indexing_mode=1")
     assert data.get_uint_info("group_ptr").tolist() == list(range(0, 301, 10))
-    assert xgboost.train({"objective": "rank:ndcg"}, data, 2).num_features() == 3
+    columns, _ = await made(lab, request_of())
+    rows = parquet.read_table(io.BytesIO(columns[""]))
+    for part, name in (("", "train"), (".validation", "validation")):
+        own = rows.filter(np.array(rows["split"]) == name)
+        of_rows = dict(zip(own["qid"].to_pylist(), own["weight"].to_pylist(), strict=True))
+        assert [float(line) for line in files[f"{part}.weight"].splitlines()] == list(of_rows.values())
+    (tmp_path / "set.weight").write_bytes(files[".weight"])
+    data.set_weight(np.loadtxt(tmp_path / "set.weight"))
+    assert len(set(data.get_weight())) > 2
+    model = xgboost.train({"objective": "rank:ndcg", "base_score": 0.5}, data, 2)
+    assert model.num_features() == 2
+    data.set_weight(np.ones(30))
+    unweighted = xgboost.train({"objective": "rank:ndcg", "base_score": 0.5}, data, 2)
+    assert unweighted.get_dump() != model.get_dump(), "weights count"
     last = files[".validation"].decode().splitlines()[-1]
     assert last == '0 qid:31 # "q\\"\\n#" "x # y"'
-    assert len(files[".weight"].splitlines()) == 300
+
+
+async def test_an_execution_in_two_groups_has_one_weight(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store(lab.database, events_of(random.Random(6), 20))
+    whole, _ = await made(lab, request_of("libsvm", 20))
+    monkeypatch.setattr(training_groups, "GROUP_ROWS", 7)
+    assert (await made(lab, request_of("libsvm", 20)))[0] == whole

@@ -16,6 +16,7 @@ from pyarrow import parquet
 from learning.training import Snapshot, TrainingCounts
 from learning.training_manifest import MANIFEST_SUFFIX, Manifest, ManifestError, parse_manifest
 from learning.training_sql import LogPart
+from learning.training_verify import PartChange, TrainingComparison
 from runtime.deletions import Deletion, Deletions
 from tally.training import read_manifest
 from tests.cli_lab import CommandResult, command, environment, names_in
@@ -136,7 +137,7 @@ async def test_verify_names_what_has_changed(lab: Lab, tmp_path: Path) -> None:
     assert (code, found["same"], found["deleted"]) == (1, False, 12)
     assert found["deleted_ids"] == [each.interaction_id for each in gone[:10]]
     assert found["changes"] == [{"topic": "simulated", "partition": 0, "deleted": 12, "missing": 0, "added": 0}]
-    assert "12 of the events" in found["reasons"][0]
+    assert "12 of the events that it was made from are deleted" in found["reasons"][0]
 
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset IN (20, 21) SETTINGS mutations_sync = 2")
     found = (await verified(lab, file))[1]
@@ -167,7 +168,7 @@ async def test_another_version_of_pyarrow_and_new_rows_are_reasons(
     code, found = await verified(lab, file)
     assert code == 1
     assert found["changes"][0]["added"] == 1
-    assert "1 rows of partition 0" in found["reasons"][0]
+    assert "1 row of partition 0 of topic simulated below the recorded offset is new" in found["reasons"][0]
     assert "99.0" in found["reasons"][1]
 
 
@@ -276,3 +277,14 @@ async def test_a_file_that_is_no_manifest_is_refused(shared_lab: Lab, tmp_path: 
         assert done.returncode == 2, content
         assert "Traceback" not in done.stderr
     assert (await export(shared_lab, "verify", str(tmp_path / "none"))).returncode == 2
+
+
+def test_one_deleted_event_is_singular() -> None:
+    unused: Any = None
+    manifest = Manifest(unused, unused, unused, [], [], "1.0")
+    changes = [PartChange("t", 0, 1, 1, 0)]
+    found = TrainingComparison(False, "", [], changes, ["int_1"], "1.0").reasons(manifest)
+    assert found == [
+        "1 of the events that it was made from is deleted since: int_1",
+        "1 row of partition 0 of topic t is gone, such as by retention",
+    ]

@@ -17,6 +17,9 @@ All three take it that the reward of a result depends on query, document and pos
 lie where propensities are wrong, where the policy shows what the log never showed (the mean weight, which is 1
 otherwise, tells), and where few results have most of the weight (the effective sample size tells; Kong, 1992).
 
+The difference of IPS and the mean reward of the log is the mean of (w - 1) r. Both are of the same rows, so its
+interval is not that of two independent means.
+
 Results of one execution are dependent: standard errors are those of sums over executions (Liang & Zeger, 1986), of the
 ratio by its influence function, and intervals are normal. With few rewarded executions they are too short.
 """
@@ -39,6 +42,8 @@ MIN_PROPENSITY = 1e-12
 """Smallest propensity that is taken for a probability."""
 MEAN_TOLERANCE = 0.01
 """Largest distance of the mean weight from 1 that rounded probabilities explain."""
+WEIGHT_TOLERANCE = 1e-9
+"""Largest distance of a weight from 1 that rounding explains."""
 FEW_REWARDED = 10
 """Number of rewarded executions below which a normal interval is doubtful."""
 _Z_95, _Z_999 = 1.959963984540054, 3.2905267314919255
@@ -101,8 +106,11 @@ class OffPolicyEstimates(NamedTuple):
 
     logged: PolicyValue
     estimates: tuple[PolicyValue, ...]
+    difference: PolicyValue
+    """IPS minus the mean reward of the log, from the same results."""
     weights: WeightSummary
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def estimate_value(
@@ -135,8 +143,15 @@ def estimate_value(
             unclipped = _estimate(name, results, raw, cluster)
             found = replace(found, clip_bias=found.value - unclipped.value)
         estimates.append(found)
-    logged = _mean("logged", results.reward, np.ones(len(cluster)), cluster)
-    return OffPolicyEstimates(logged, tuple(estimates), summary, tuple(warnings))
+    ones = np.ones(len(cluster))
+    logged = _mean("logged", results.reward, ones, cluster)
+    difference = _mean("difference", (weight - 1) * results.reward, ones, cluster)
+    if max_weight is not None:
+        of_raw = _mean("difference", (raw - 1) * results.reward, ones, cluster)
+        difference = replace(difference, clip_bias=difference.value - of_raw.value)
+    is_logged_policy = bool((np.abs(raw - 1) <= WEIGHT_TOLERANCE).all())
+    notes = ("the log shows documents as this policy does already",) * is_logged_policy
+    return OffPolicyEstimates(logged, tuple(estimates), difference, summary, tuple(warnings), notes)
 
 
 def _estimate(name: OffPolicyEstimator, results: LoggedResults, weight: Floats, cluster: Integers) -> PolicyValue:

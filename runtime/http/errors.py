@@ -68,7 +68,8 @@ def problem(kind: str, location: Sequence[str | int], message: str) -> dict[str,
     places = [
         truncate(each, MAX_NAME_CHARACTERS) if isinstance(each, str) else each for each in location[:MAX_LOCATION_PARTS]
     ]
-    return {"type": kind, "location": places, "message": truncate(message, MAX_MESSAGE_CHARACTERS)}
+    plain = message.removeprefix("Value error, ")  # as pydantic begins the messages of validators
+    return {"type": kind, "location": places, "message": truncate(plain, MAX_MESSAGE_CHARACTERS)}
 
 
 def truncate(text: str, most: int) -> str:

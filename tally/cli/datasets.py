@@ -104,8 +104,12 @@ def list_datasets(
     """
     settings = load_settings(data_dir, "clickhouse")
     found = _asked(settings, namespace, lambda datasets: datasets.page(page, page_size))
+    space = namespace or settings.namespace
     if as_json:
-        answer_json([each.body(namespace or settings.namespace) for each in found.datasets])
+        answer_json([each.body(space) for each in found.datasets])
+        return
+    if not found.total:
+        say(f"namespace {space} has no evaluation datasets")
         return
     listed = table("name", "queries", "retriever", "created", "dataset_id", right={1}, keep=("name", "queries"))
     for each in found.datasets:
@@ -168,7 +172,8 @@ def _checked(model: Any, value: Any) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise typer.BadParameter(f"{place}: {first['msg']}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(f"{place}: {message}" if place else message) from None
 
 
 def _asked(settings: "Settings", namespace: str | None, ask: "Callable[[Datasets], Awaitable[Answer]]") -> Answer:

@@ -34,9 +34,15 @@ def learning_range(since: str | None, until: str | None, days: float | None) -> 
 
 
 def scope_of(
-    settings: "Settings", namespace: str | None, retriever: str, begin_end: tuple[datetime, datetime], by: str | None
+    settings: "Settings",
+    namespace: str | None,
+    retriever: str,
+    begin_end: tuple[datetime, datetime],
+    by: str | None,
+    *,
+    retriever_hint: str = "RETRIEVER",
 ) -> "LearningScope":
-    """Return the scope that options name. Raises BadParameter."""
+    """Return the scope that options name. `retriever_hint`: name of the parameter. Raises BadParameter."""
     from learning.scope import LearningScope, ScopeError, segment_path
 
     try:
@@ -45,7 +51,8 @@ def scope_of(
             namespace or settings.namespace, retriever, *begin_end, path, settings.query_path
         ).checked()
     except ScopeError as error:
-        raise typer.BadParameter(str(error), param_hint=error.parameter) from None
+        hint = retriever_hint if error.parameter == "retriever" else f"--{error.parameter}"
+        raise typer.BadParameter(str(error), param_hint=hint) from None
 
 
 def reward_map(text: str | None, most: float = MAX_REWARD) -> RewardMap:

@@ -87,14 +87,15 @@ class WholeWordTable:
         self,
         columns: Sequence[str],
         title: str | None,
-        caption: str | None,
+        caption: str | Sequence[str] | None,
         *,
         right: Container[int],
         keep: Sequence[str],
         elsewhere: str,
     ) -> None:
         self._columns = [cell(column) for column in columns]
-        self._title, self._caption = title, caption
+        self._title = title
+        self._captions = [caption] if isinstance(caption, str) else list(caption or ())
         self._right = right
         self._keep, self._elsewhere = keep, elsewhere
         self._rows: list[list[Text]] = []
@@ -134,7 +135,7 @@ class WholeWordTable:
         )
 
     def _notes(self, *more: str) -> RenderResult:
-        for line in filter(None, (self._caption, *more)):
+        for line in filter(None, (*self._captions, *more)):
             yield Text(printable(line), style="dim")
 
     def _needed(self, number: int, column: Sequence[Text]) -> int:
@@ -198,16 +199,16 @@ def _shared(needed: Sequence[int], wanted: Sequence[int], room: int) -> list[int
 def table(
     *columns: str,
     title: str | None = None,
-    caption: str | None = None,
+    caption: str | Sequence[str] | None = None,
     right: bool | Container[int] = False,
     keep: Sequence[str] = (),
     elsewhere: str = "--json",
 ) -> WholeWordTable:
     """Make a table.
 
-    `right`: indexes of the columns of numbers; True for all but the first. `keep`: columns in the order of their
-    importance; the others come after them, in their own order. On a narrow terminal the least important ones are left
-    out, and the caption says that the option `elsewhere` shows them.
+    `caption`: a line, or several ones. `right`: indexes of the columns of numbers; True for all but the first. `keep`:
+    columns in the order of their importance; the others come after them, in their own order. On a narrow terminal the
+    least important ones are left out, and the caption says that the option `elsewhere` shows them.
     """
     if isinstance(right, bool):
         right = range(1, len(columns)) if right else ()

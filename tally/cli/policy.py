@@ -1,6 +1,6 @@
 """`tally evaluate policy`: the reward that another policy would have had."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -126,7 +126,7 @@ def _print(found: "PolicyEvaluation", policy_name: str) -> None:
         keep=("estimator", "value", "ess"),
     )
     shown.add_row("logged", _value(found.found.logged), "-", f"{weights.executions:,} executions")
-    for each in found.found.estimates:
+    for each in (*found.found.estimates, found.found.difference):
         shown.add_row(
             each.estimator, _value(each), f"{weights.ess_executions:,.0f}", f"{weights.executions:,} executions"
         )
@@ -136,23 +136,22 @@ def _print(found: "PolicyEvaluation", policy_name: str) -> None:
 
 
 def _value(found: "PolicyValue") -> str:
-    return f"{found.value:.5f} ({found.low:.5f} to {found.high:.5f})"
+    return f"{found.value:z.5f} ({found.low:z.5f} to {found.high:z.5f})"
 
 
-def _caption(found: "PolicyEvaluation") -> str:
+def _caption(found: "PolicyEvaluation") -> list[str]:
     weights = found.found.weights
-    lines = [
+    return [
         f"{weights.results:,} results of {weights.executions:,} executions; 95 % intervals",
         f"weights: mean {weights.mean:.3f} ({weights.mean_low:.3f} to {weights.mean_high:.3f}; 1 is expected), "
         f"largest {weights.largest:,.1f}, share of the top 1 %: {weights.top_share:.1%}",
         f"share of the policy on documents that the log never shows there: {found.unseen_share:.1%}",
     ]
-    return "\n".join(lines)
 
 
 def _notes(found: "PolicyEvaluation") -> list[str]:
     """Return remarks that a reader must not miss."""
-    notes: list[Any] = [f"warning: {each}" for each in found.found.warnings]
+    notes = [f"warning: {each}" for each in found.found.warnings] + list(found.found.notes)
     if found.left_out:
         notes.append(f"{found.left_out:,} results are left out: the policy has nothing for their query and position")
     if clipped := found.found.weights.clipped:

@@ -74,7 +74,7 @@ def training(
     from learning.training_request import TrainingRequest
 
     settings = load_settings(data_dir, "clickhouse")
-    scope = scope_of(settings, namespace, retriever, _range(since, until, days), by)
+    scope = scope_of(settings, namespace, retriever, _range(since, until, days), by, retriever_hint="--retriever")
     request = TrainingRequest(
         scope,
         label,
