@@ -54,10 +54,7 @@ class DatasetEndpoints:
         with self._limit.slot():
             body = await read_evaluation(request, self._settings, DatasetRequest)
             self._check_size(body)
-            try:
-                content = await asyncio.to_thread(body.content)
-            except ValueError as error:
-                raise invalid([problem("not_utf8", ["body"], str(error))]) from None
+            content = await asyncio.to_thread(body.content)
             new = NewDataset(body.dataset_name, content, description=body.description, metadata=body.metadata)
             with _dataset_errors():
                 found = await self._of(namespace).create(new)
