@@ -51,8 +51,8 @@ class DatasetEndpoints:
 
     async def create(self, request: Request, namespace: str) -> Response:
         """Store a dataset."""
+        body = await read_evaluation(request, self._context, DatasetRequest)
         with self._limit.slot():
-            body = await read_evaluation(request, self._settings, DatasetRequest)
             self._check_size(body)
             content = await asyncio.to_thread(body.content)
             new = NewDataset(body.dataset_name, content, description=body.description, metadata=body.metadata)
@@ -62,8 +62,8 @@ class DatasetEndpoints:
 
     async def generate(self, request: Request, namespace: str, retriever: str) -> Response:
         """Define a dataset by the interactions that are stored now, and return it."""
+        body = await read_evaluation(request, self._context, GenerateRequest)
         with self._limit.slot():
-            body = await read_evaluation(request, self._settings, GenerateRequest)
             try:
                 name = body.name(retriever)
             except ValueError as error:

@@ -1,5 +1,6 @@
 """Scores, gate and datasets over HTTP: the published client's calls, and errors that name the field."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -217,6 +218,31 @@ async def test_a_bad_request_names_the_field(
     answer = await api.post(path, content=json.dumps(body))
     assert_error(answer, status, "ValidationError" if status == 422 else "PayloadTooLargeError")
     assert says in answer.json()["error"]["message"], answer.text
+
+
+async def test_a_slow_body_occupies_no_slot_of_estimates(shared_lab: Lab) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b'{"predicted": ["a"],'
+        begun.set()
+        await ended.wait()
+        yield b'"ground_truth": ["a"]}'
+
+    settings = with_key(shared_lab.settings, learning_in_flight=1, learning_bodies_in_flight=2)
+    fast: dict[str, list[str]] = {"predicted": [], "ground_truth": []}
+    async with api_of(settings, "reader") as api, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(api.post(SCORE, content=slow_body()))
+        await begun.wait()
+        assert (await api.post(SCORE, json=fast)).status_code == 200
+        assert (await api.get(DATASETS)).status_code == 200
+        begun.clear()
+        second = tasks.create_task(api.post(DATASETS, content=slow_body()))
+        await begun.wait()
+        refused = await api.post(SCORE, json=fast)
+        ended.set()
+    assert "TALLY_LEARNING_BODIES_IN_FLIGHT" in assert_error(refused, 503, "ServiceUnavailableError")["message"]
+    assert (first.result().status_code, second.result().status_code) == (200, 422)
 
 
 async def test_a_number_that_no_float_holds_is_named(api: httpx.AsyncClient) -> None:
