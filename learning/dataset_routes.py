@@ -121,7 +121,10 @@ def add_dataset_routes(router: APIRouter, context: LearningContext) -> None:
     async def list_datasets(
         caller: Annotated[Caller, Depends(reader)], query: Annotated[DatasetPageQuery, Query()]
     ) -> Response:
-        """List the evaluation datasets with their queries, the newest first."""
+        """List the evaluation datasets with their queries, the newest first.
+
+        One that cannot be computed has no queries, and the reason as `error` in its metadata.
+        """
         return await endpoints.page(caller.namespace, query)
 
     @router.get(_ONE, response_model=DatasetResponse, responses=error_responses(404))
