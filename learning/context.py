@@ -6,7 +6,7 @@ from runtime.http.service import AppContext, CallerOf
 
 
 class LearningContext:
-    """Settings, callers by scope, limit and connection of the endpoints."""
+    """Settings, callers by scope, limits and connection of the endpoints."""
 
     def __init__(self, app: AppContext) -> None:
         self.settings = app.settings
@@ -14,5 +14,9 @@ class LearningContext:
         self.writer: CallerOf = app.require_scope("write")
         self.deleter: CallerOf = app.require_scope("delete")
         self.limit = InFlightLimit(app.settings.learning_in_flight, "estimates", "TALLY_LEARNING_IN_FLIGHT")
+        self.body_limit = InFlightLimit(
+            app.settings.learning_bodies_in_flight, "bodies of estimates", "TALLY_LEARNING_BODIES_IN_FLIGHT"
+        )
+        """Limit of bodies that are read and parsed: a slow one takes none of the slots of estimates."""
         self.database: ClickHouse
         """Connection of lists, while the module is open."""

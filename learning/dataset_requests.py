@@ -1,14 +1,17 @@
 """Requests and responses of evaluation datasets: the models of the published client (`mixpeek`)."""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from learning.interaction_datasets import POSITIVE_TYPES, DatasetDefinition
 from learning.scoring import Documents, Grades
 from schemas.interaction import InteractionType
+from schemas.rewards import DEFAULT_REWARDS
 
 MAX_NAME_CHARACTERS = 200
 MAX_LOOKBACK_DAYS = 365
@@ -23,12 +26,20 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _plain_json(value: Any) -> Any:
+def _check_json(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair") from None
-    return value
+        raise PydanticCustomError("not_utf8", "holds half of a surrogate pair") from None
+    except ValueError:
+        raise PydanticCustomError("bad_number", "holds a number beyond the range of 64-bit floats") from None
+
+
+def _distinct_documents(documents: list[str]) -> list[str]:
+    if len(set(documents)) < len(documents):
+        document = next(name for name, count in Counter(documents).items() if count > 1)
+        raise ValueError(f"document {document[:60]!r} is repeated")
+    return documents
 
 
 DatasetName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS), AfterValidator(_plain_name)]
@@ -41,7 +52,7 @@ class GroundTruth(BaseModel):
 
     query_id: str = Field(min_length=1, max_length=512)
     query_input: dict[str, Any] = Field(examples=[{"text": "running shoes"}])
-    relevant_documents: Documents
+    relevant_documents: Annotated[Documents, AfterValidator(_distinct_documents)]
     relevance_scores: Grades | None = Field(None, description="relevance by document, 0 to 5, 5 the highest")
 
 
@@ -62,11 +73,15 @@ class DatasetRequest(BaseModel):
             raise ValueError("two queries have the same query_id")
         return queries
 
+    @field_validator("description", "queries", "metadata")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        _check_json([each.model_dump() for each in value] if isinstance(value, list) else value)
+        return value
+
     def content(self) -> list[dict[str, Any]]:
-        """Return the queries as they are stored. Raises ValueError for a text that is not UTF-8."""
-        queries = [query.model_dump() for query in self.queries]
-        _plain_json([queries, self.metadata, self.description])
-        return queries
+        """Return the queries as they are stored."""
+        return [query.model_dump() for query in self.queries]
 
 
 class GenerateRequest(BaseModel):
@@ -80,8 +95,20 @@ class GenerateRequest(BaseModel):
     )
     lookback_days: int = Field(DEFAULT_LOOKBACK_DAYS, ge=1, le=MAX_LOOKBACK_DAYS, description="event time until now")
     positive_interaction_types: list[InteractionType] | None = Field(
-        None, min_length=1, max_length=64, description=f"default: {', '.join(POSITIVE_TYPES)}"
+        None,
+        min_length=1,
+        max_length=64,
+        description=f"types with a reward above 0; default: {', '.join(POSITIVE_TYPES)}",
     )
+
+    @field_validator("positive_interaction_types")
+    @classmethod
+    def _positive(cls, types: list[InteractionType] | None) -> list[InteractionType] | None:
+        for name in types or ():
+            if DEFAULT_REWARDS.get(name, 0) <= 0:
+                allowed = ", ".join(each for each, reward in DEFAULT_REWARDS.items() if reward > 0)
+                raise ValueError(f"{name} is no positive type; these are {allowed}")
+        return types
 
     def name(self, retriever: str) -> str:
         """Return the name of the dataset. Raises ValueError where the default one is no valid name."""

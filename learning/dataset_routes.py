@@ -51,13 +51,10 @@ class DatasetEndpoints:
 
     async def create(self, request: Request, namespace: str) -> Response:
         """Store a dataset."""
+        body = await read_evaluation(request, self._context, DatasetRequest)
         with self._limit.slot():
-            body = await read_evaluation(request, self._settings, DatasetRequest)
             self._check_size(body)
-            try:
-                content = await asyncio.to_thread(body.content)
-            except ValueError as error:
-                raise invalid([problem("not_utf8", ["body"], str(error))]) from None
+            content = await asyncio.to_thread(body.content)
             new = NewDataset(body.dataset_name, content, description=body.description, metadata=body.metadata)
             with _dataset_errors():
                 found = await self._of(namespace).create(new)
@@ -65,8 +62,8 @@ class DatasetEndpoints:
 
     async def generate(self, request: Request, namespace: str, retriever: str) -> Response:
         """Define a dataset by the interactions that are stored now, and return it."""
+        body = await read_evaluation(request, self._context, GenerateRequest)
         with self._limit.slot():
-            body = await read_evaluation(request, self._settings, GenerateRequest)
             try:
                 name = body.name(retriever)
             except ValueError as error:
@@ -124,7 +121,10 @@ def add_dataset_routes(router: APIRouter, context: LearningContext) -> None:
     async def list_datasets(
         caller: Annotated[Caller, Depends(reader)], query: Annotated[DatasetPageQuery, Query()]
     ) -> Response:
-        """List the evaluation datasets with their queries, the newest first."""
+        """List the evaluation datasets with their queries, the newest first.
+
+        One that cannot be computed has no queries, and the reason as `error` in its metadata.
+        """
         return await endpoints.page(caller.namespace, query)
 
     @router.get(_ONE, response_model=DatasetResponse, responses=error_responses(404))

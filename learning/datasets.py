@@ -17,6 +17,7 @@ from learning.interaction_datasets import (
     refuse_empty,
 )
 from learning.scope import Refusal
+from runtime.analytics import RangeTooLarge
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError, Unavailable
 from runtime.settings import Settings
@@ -98,7 +99,7 @@ class DatasetPage(NamedTuple):
 class Datasets:
     """Evaluation datasets of one namespace. Every method raises Unavailable when ClickHouse does not answer.
 
-    Those that compute a generated dataset raise Refusal and RangeTooLarge, too.
+    `create`, `generate` and `get` raise Refusal and RangeTooLarge for a dataset that cannot be computed.
     """
 
     def __init__(self, settings: Settings, database: ClickHouse, namespace: str) -> None:
@@ -157,26 +158,23 @@ class Datasets:
         return await self._read(found[0])
 
     async def page(self, number: int, size: int) -> DatasetPage:
-        """Return a page of datasets (from 1). Raises Refusal for a page that is too large or takes too long."""
+        """Return a page of datasets (from 1). Raises Refusal for a page of several datasets that is too large.
+
+        A dataset that cannot be computed has no queries, and the reason as `error` in its metadata.
+        """
         ((total,),) = await self._database.rows(_COUNT, {"namespace": self._namespace})
         values = {"namespace": self._namespace, "size": size, "offset": (number - 1) * size}
-        timeout_ms = self._settings.report_timeout_ms
+        deadline_s = asyncio.get_running_loop().time() + self._settings.report_timeout_ms / 1000
         listed = list[Dataset]()
         held = 0
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                for row in await self._database.rows(_PAGE, values):
-                    listed.append(await self._read(row))
-                    held += len(json.dumps(listed[-1].queries))
-                    if held > self._settings.evaluation_bytes:
-                        raise Refusal(
-                            f"the page is larger than {self._settings.evaluation_bytes:,} bytes "
-                            "(TALLY_EVALUATION_BYTES): request a smaller page_size"
-                        )
-        except TimeoutError:
-            raise Refusal(
-                f"the page takes longer than {timeout_ms:,} ms (TALLY_REPORT_TIMEOUT_MS): request a smaller page_size"
-            ) from None
+        for row in await self._database.rows(_PAGE, values):
+            listed.append(await self._listed(row, deadline_s))
+            held += len(json.dumps(listed[-1].queries))
+            if held > self._settings.evaluation_bytes and len(listed) > 1:
+                raise Refusal(
+                    f"the page is larger than {self._settings.evaluation_bytes:,} bytes "
+                    "(TALLY_EVALUATION_BYTES): request a smaller page_size"
+                )
         return DatasetPage(listed, int(total))
 
     async def delete(self, identifier: str) -> None:
@@ -208,6 +206,22 @@ class Datasets:
             return Dataset(dataset_id, name, created_at, description, about, json.loads(queries))
         found = DatasetDefinition.read(definition)
         return Dataset(dataset_id, name, created_at, description, _about(found), await self._computed(found))
+
+    async def _listed(self, row: Sequence[Any], deadline_s: float) -> Dataset:
+        """Return a dataset of a page that must be computed until a time of the event loop."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await self._read(row)
+        except (Refusal, RangeTooLarge) as error:
+            reason = str(error)
+        except TimeoutError:
+            timeout_ms = self._settings.report_timeout_ms
+            reason = (
+                f"the page takes longer than {timeout_ms:,} ms (TALLY_REPORT_TIMEOUT_MS): request a smaller page_size"
+            )
+        name, dataset_id, created_at, description, _metadata, definition, _queries = row
+        about = {**_about(DatasetDefinition.read(definition)), "error": reason}
+        return Dataset(dataset_id, name, created_at, description, about, [])
 
     async def _versions(self, name: str) -> Sequence[Sequence[Any]]:
         return await self._database.rows(_VERSION, {"namespace": self._namespace, "name": name})

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from learning.context import LearningContext
 from learning.estimators.off_policy import OffPolicyEstimator, PolicyValue, WeightSummary
 from learning.policies import ESTIMATORS, PolicyRequest, evaluate_policy
+from learning.requests import read_request
 from learning.scope import MAX_TEXT_BYTES, LearningScope, ScopeError
 from learning.scope_query import DEFAULT_RANGE, learning_errors
 from learning.target_policy import PolicyError, TargetPolicy, parse_uniform, policy_table
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
-from runtime.http.body import read_body, read_model
 from runtime.http.errors import invalid, problem
 from runtime.http.openapi import request_body
 from runtime.http.times import Time
@@ -113,11 +113,8 @@ def add_policy_routes(router: APIRouter, context: LearningContext) -> None:
         422 with code `refused` where the log cannot answer: propensities are missing, or the policy shows what the
         log rarely or never shows.
         """
+        asked = await read_request(request, context, OffPolicyRequest)
         with context.limit.slot():
-            body = await read_body(
-                request.scope, request.receive, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _: None
-            )
-            asked = await asyncio.to_thread(read_model, OffPolicyRequest, body)
             scope = asked.scope(settings, caller.namespace)
             policy = await asyncio.to_thread(asked.target)
             wanted = PolicyRequest(

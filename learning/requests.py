@@ -1,4 +1,4 @@
-"""Bodies of evaluation requests."""
+"""Bodies of requests to the endpoints of learning."""
 
 import asyncio
 from typing import TypeVar
@@ -6,8 +6,9 @@ from typing import TypeVar
 from fastapi import Request
 from pydantic import BaseModel
 
+from learning.context import LearningContext
+from runtime.http.body import MAX_KEYS as MAX_BODY_KEYS
 from runtime.http.body import read_body, read_model
-from runtime.settings import Settings
 
 MAX_KEYS = 10_000
 """Maximum keys of an object in an evaluation, such as the graded documents of one query."""
@@ -15,9 +16,21 @@ MAX_KEYS = 10_000
 Body = TypeVar("Body", bound=BaseModel)
 
 
-async def read_evaluation(request: Request, settings: Settings, model: type[Body]) -> Body:
-    """Read a body of at most TALLY_EVALUATION_BYTES as a model, in a thread. Raises ApiError."""
-    body = await read_body(
-        request.scope, request.receive, settings.evaluation_bytes, settings.http_body_timeout_ms, lambda _size: None
-    )
-    return await asyncio.to_thread(read_model, model, body, MAX_KEYS)
+async def read_evaluation(request: Request, context: LearningContext, model: type[Body]) -> Body:
+    """Read a body of at most TALLY_EVALUATION_BYTES as a model. Raises ApiError."""
+    return await _read_bounded(request, context, model, context.settings.evaluation_bytes, MAX_KEYS)
+
+
+async def read_request(request: Request, context: LearningContext, model: type[Body]) -> Body:
+    """Read a body of at most TALLY_HTTP_BODY_BYTES as a model. Raises ApiError."""
+    return await _read_bounded(request, context, model, context.settings.http_body_bytes, MAX_BODY_KEYS)
+
+
+async def _read_bounded(
+    request: Request, context: LearningContext, model: type[Body], limit_bytes: int, max_keys: int
+) -> Body:
+    """Read and parse a body, in a thread. Outside of the slots of estimates, which a slow client would occupy."""
+    timeout_ms = context.settings.http_body_timeout_ms
+    with context.body_limit.slot():
+        body = await read_body(request.scope, request.receive, limit_bytes, timeout_ms, lambda _size: None)
+        return await asyncio.to_thread(read_model, model, body, max_keys)

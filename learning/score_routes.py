@@ -27,7 +27,7 @@ _GATE_EXAMPLE = {
 
 
 def add_score_routes(router: APIRouter, context: LearningContext) -> None:
-    """Add the endpoints `score` and `gate`. Their work counts towards the limit, the reading of the body included."""
+    """Add the endpoints `score` and `gate`. Their work counts towards the limit."""
     reader, settings = context.reader, context.settings
 
     @router.post(
@@ -37,8 +37,8 @@ def add_score_routes(router: APIRouter, context: LearningContext) -> None:
     )
     async def score_predictions(request: Request, _caller: Annotated[Caller, Depends(reader)]) -> Response:
         """Score predicted documents against relevant ones: a value per item, and means with 95 % intervals."""
+        body = await read_evaluation(request, context, ScoreRequest)
         with context.limit.slot():
-            body = await read_evaluation(request, settings, ScoreRequest)
             return await asyncio.to_thread(lambda: _answer(score(settings, body)))
 
     @router.post(
@@ -48,8 +48,8 @@ def add_score_routes(router: APIRouter, context: LearningContext) -> None:
     )
     async def judge_candidate(request: Request, _caller: Annotated[Caller, Depends(reader)]) -> Response:
         """Say whether a candidate may replace a baseline: the primary metric rose, and no guard metric fell."""
+        body = await read_evaluation(request, context, GateRequest)
         with context.limit.slot():
-            body = await read_evaluation(request, settings, GateRequest)
             return await asyncio.to_thread(lambda: _answer(judge(settings, body)))
 
 

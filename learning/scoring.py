@@ -241,8 +241,9 @@ def compared(
 
 
 def _metrics(texts: Sequence[str], k: int | None, field: str = "metrics") -> dict[str, RankingMetric]:
+    """Return the metrics by name. Spellings of one name, such as `ndcg@10` and `ndcg@010`, are one metric."""
     try:
-        return {text: parse_metric(text, k) for text in texts}
+        return {str(parse_metric(text)): parse_metric(text, k) for text in texts}
     except ValueError as error:
         raise invalid([problem("bad_metric", ["body", field], str(error))]) from None
 

@@ -24,7 +24,7 @@ SUM_TOLERANCE = 1e-6
 """Largest distance from 1 of a sum of probabilities."""
 
 _KEYS = {"query", "document", "position", "probability"}
-_UNIFORM = re.compile(r"uniform(?::(\d{1,10}))?")
+_UNIFORM = re.compile(r"uniform(?::([0-9]{1,10}))?")
 _WHITE_SPACE = re.compile(r"[\t\n\f\r ]+")
 
 

@@ -122,12 +122,44 @@ async def test_datasets_are_bounded(shared_lab: Lab) -> None:
         await datasets(shared_lab, space, evaluation_queries=2).get("clicked")
     with pytest.raises(Refusal, match="larger than 20 bytes"):
         await datasets(shared_lab, space, evaluation_bytes=20).get("clicked")
-    with pytest.raises(Refusal, match="request a smaller page_size"):
-        await datasets(shared_lab, space, report_timeout_ms=0).page(1, 20)
     with pytest.raises(TooManyDatasets, match="TALLY_EVALUATION_DATASETS"):
         await datasets(shared_lab, space, evaluation_datasets=1).create(posted("another"))
     with pytest.raises(RangeTooLarge, match="TALLY_REPORT_MEMORY_BYTES"):
         await datasets(shared_lab, space, report_memory_bytes=1).get("clicked")
+
+
+@pytest.mark.parametrize(
+    ("bound", "reason"),
+    [
+        ({"evaluation_queries": 2}, "TALLY_EVALUATION_QUERIES"),
+        ({"report_memory_bytes": 1}, "TALLY_REPORT_MEMORY_BYTES"),
+        ({"report_timeout_ms": 0}, "TALLY_REPORT_TIMEOUT_MS"),
+    ],
+)
+async def test_a_list_has_datasets_that_cannot_be_computed(shared_lab: Lab, bound: dict[str, int], reason: str) -> None:
+    space = namespace()
+    await loaded(shared_lab, space, *traffic(12))
+    created = await generated(shared_lab, space)
+    other = await datasets(shared_lab, space).create(posted("another"))
+    bounded = datasets(shared_lab, space, **bound)
+    found = {each.name: each for each in (await bounded.page(1, 20)).datasets}
+    assert found["another"] == other
+    assert found["clicked"].queries == []
+    about = dict(found["clicked"].metadata or {})
+    assert reason in about.pop("error")
+    assert about == created.metadata
+    await bounded.delete("clicked")
+    assert (await bounded.page(1, 20)).datasets == [other]
+
+
+async def test_a_page_of_one_dataset_is_never_too_large(shared_lab: Lab) -> None:
+    space = namespace()
+    bounded = datasets(shared_lab, space, evaluation_bytes=20)
+    created = [await bounded.create(posted(name)) for name in ("first", "second")]
+    with pytest.raises(Refusal, match="request a smaller page_size"):
+        await bounded.page(1, 2)
+    pages = [await bounded.page(number, 1) for number in (1, 2)]
+    assert {each.name for page in pages for each in page.datasets} == {each.name for each in created}
 
 
 async def test_of_concurrent_creations_of_a_name_one_succeeds(shared_lab: Lab) -> None:

@@ -1,5 +1,6 @@
 """Scores, gate and datasets over HTTP: the published client's calls, and errors that name the field."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -192,6 +193,28 @@ ITEM = {"query_id": "q", "baseline": [], "candidate": [], "ground_truth": []}
         (GENERATE, {"lookback_days": 366}, 422, "body.lookback_days"),
         (GENERATE, {"min_interactions": 0}, 422, "body.min_interactions"),
         (GENERATE, {"positive_interaction_types": ["love"]}, 422, "positive_interaction_types.0"),
+        (
+            DATASETS,
+            {"dataset_name": "x", "queries": [{**QUERY, "query_input": {"a": "\ud800"}}]},
+            422,
+            "body.queries: holds half",
+        ),
+        (
+            DATASETS,
+            {"dataset_name": "x", "queries": [{**QUERY, "relevant_documents": ["\ud800"]}]},
+            422,
+            "body.queries: holds half",
+        ),
+        (
+            DATASETS,
+            {"dataset_name": "x", "queries": [{**QUERY, "relevance_scores": {"\ud800": 1}}]},
+            422,
+            "body.queries: holds half",
+        ),
+        (DATASETS, {"dataset_name": "x", "queries": [QUERY], "description": "\ud800"}, 422, "body.description"),
+        (DATASETS, {"dataset_name": "x", "queries": [{**QUERY, "relevant_documents": ["a", "b", "a"]}]}, 422, "'a' is"),
+        (GENERATE, {"positive_interaction_types": ["click", "impression"]}, 422, "impression is no positive type"),
+        (GENERATE, {"positive_interaction_types": ["negative_feedback"]}, 422, "negative_feedback is no positive"),
         (GENERATE, {"positive_interaction_types": []}, 422, "positive_interaction_types"),
         (GENERATE, {"unknown": 1}, 422, "body.unknown"),
         (GENERATE.replace("dense", "x" * 300), {"lookback_days": 300}, 422, "the default name has more than 200"),
@@ -204,6 +227,46 @@ async def test_a_bad_request_names_the_field(
     answer = await api.post(path, content=json.dumps(body))
     assert_error(answer, status, "ValidationError" if status == 422 else "PayloadTooLargeError")
     assert says in answer.json()["error"]["message"], answer.text
+
+
+async def test_a_slow_body_occupies_no_slot_of_estimates(shared_lab: Lab) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b'{"predicted": ["a"],'
+        begun.set()
+        await ended.wait()
+        yield b'"ground_truth": ["a"]}'
+
+    settings = with_key(shared_lab.settings, learning_in_flight=1, learning_bodies_in_flight=2)
+    fast: dict[str, list[str]] = {"predicted": [], "ground_truth": []}
+    async with api_of(settings, "reader") as api, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(api.post(SCORE, content=slow_body()))
+        await begun.wait()
+        assert (await api.post(SCORE, json=fast)).status_code == 200
+        assert (await api.get(DATASETS)).status_code == 200
+        begun.clear()
+        second = tasks.create_task(api.post(DATASETS, content=slow_body()))
+        await begun.wait()
+        refused = await api.post(SCORE, json=fast)
+        ended.set()
+    assert "TALLY_LEARNING_BODIES_IN_FLIGHT" in assert_error(refused, 503, "ServiceUnavailableError")["message"]
+    assert (first.result().status_code, second.result().status_code) == (200, 422)
+
+
+async def test_a_number_that_no_float_holds_is_named(api: httpx.AsyncClient) -> None:
+    body = json.dumps({"dataset_name": "x", "queries": [QUERY], "metadata": {"a": 0.5}}).replace("0.5", "1e400")
+    error = assert_error(await api.post(DATASETS, content=body), 422, "ValidationError")
+    assert "body.metadata" in error["message"]
+    assert "bad_number" in json.dumps(error)
+
+
+async def test_spellings_of_a_metric_are_one_metric(api: httpx.AsyncClient) -> None:
+    asked = {"items": [ITEM], "primary": "mrr@10", "guards": ["mrr@010", "mrr@10 ", "recall@2", " recall@02"]}
+    found = (await api.post(GATE, json=asked)).json()
+    assert [*found["per_metric"]] == ["mrr@10", "recall@2"]
+    found = (await api.post(SCORE, json={"items": [{}], "metrics": ["ndcg ", "ndcg"], "k": 5})).json()
+    assert found["metrics"] == ["ndcg"]
 
 
 async def test_errors_of_datasets_have_codes(api: httpx.AsyncClient) -> None:

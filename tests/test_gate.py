@@ -108,3 +108,12 @@ def test_regressions_are_corrected_for_the_number_of_guards() -> None:
 def test_a_tolerance_outside_the_metrics_range_is_refused(tolerance: float) -> None:
     with pytest.raises(ValueError, match="tolerance"):
         judged({"ndcg": simulated(1)}, tolerance)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.8, 0.7), (0.7, 0.6), (0.3, 0.2), (1.0, 0.9)])
+def test_a_drop_that_equals_the_tolerance_holds_whatever_its_last_bit(before: float, after: float) -> None:
+    found = judged({"p": ([0.1] * 12, [0.5] * 12), "g": ([before] * 12, [after] * 12)}, tolerance=0.1)
+    assert (found.passed, found.metrics["g"].state) == (True, "held")
+    more = judged({"p": ([0.1] * 12, [0.5] * 12), "g": ([before] * 12, [after - 1e-6] * 12)}, tolerance=0.1)
+    assert more.in_state("regressed") == ["g"]
+    assert judged({"p": ([0.3] * 12, [0.1 + 0.2] * 12)}).metrics["p"].state == "inconclusive", "a rounding error"

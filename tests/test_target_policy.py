@@ -172,7 +172,9 @@ def test_a_wrong_policy_names_its_entry(entries: list[Any], says: str) -> None:
 
 def test_uniform_is_parsed() -> None:
     assert (parse_uniform("uniform"), parse_uniform("uniform:80")) == (UniformPolicy(), UniformPolicy(80))
-    assert [parse_uniform(text) for text in ("uniform:", "uniform:-1", "Uniform", "uniform:1.5")] == [None] * 4
+    assert [parse_uniform(text) for text in ("uniform:", "uniform:-1", "Uniform", "uniform:1.5", "uniform:٣")] == [
+        None
+    ] * 5
     for text in ("uniform:0", "uniform:9999999999"):
         with pytest.raises(PolicyError, match="number of documents"):
             parse_uniform(text)

@@ -13,6 +13,9 @@ The unit is the query. With d the mean of the paired differences candidate - bas
   candidate that does not deserve it passes in at most 2.5 % of cases, with any number of guards (intersection-union
   test: Berger, Multiparameter Hypothesis Testing and Acceptance Sampling, 1982).
 
+Values are from 0 to 1, and differences of at most `NOISE` are rounding errors: a drop that equals the tolerance holds,
+whatever its last bit.
+
 It lies where queries are not independent, such as many spellings of one query, where the same queries were used to tune
 the candidate, and where judgments come from clicks on the baseline, which favour it.
 """
@@ -29,6 +32,8 @@ DEFAULT_TOLERANCE = 0.01
 """Default drop of a guard that is accepted. With 0, every guard must be shown not to fall at all."""
 
 GateState = Literal["rose", "held", "regressed", "inconclusive"]
+NOISE = 1e-12
+"""Differences up to this one are rounding errors of values from 0 to 1."""
 _ONE_SIDED = (1 - LEVEL) / 2
 
 
@@ -101,15 +106,16 @@ def _paired(baseline: Sequence[float], candidate: Sequence[float]) -> MeanEstima
 def _primary_state(difference: MeanEstimate) -> GateState:
     if difference.queries < MIN_QUERIES or difference.low is None or difference.high is None:
         return "inconclusive"
-    return "rose" if difference.low > 0 else "regressed" if difference.high < 0 else "inconclusive"
+    return "rose" if difference.low > NOISE else "regressed" if difference.high < -NOISE else "inconclusive"
 
 
 def _guard_states(differences: Mapping[str, MeanEstimate], tolerance: float) -> dict[str, GateState]:
     states = dict[str, GateState]()
+    bound = -tolerance - NOISE
     for name, difference in differences.items():
-        is_shown = difference.queries >= MIN_QUERIES and difference.low is not None and difference.low >= -tolerance
+        is_shown = difference.queries >= MIN_QUERIES and difference.low is not None and difference.low >= bound
         states[name] = "held" if is_shown else "inconclusive"
-    by_p_value = sorted((difference.share_below(-tolerance), name) for name, difference in differences.items())
+    by_p_value = sorted((difference.share_below(bound), name) for name, difference in differences.items())
     for rank, (p_value, name) in enumerate(by_p_value):
         if p_value * (len(by_p_value) - rank) > _ONE_SIDED or differences[name].queries < MIN_QUERIES:
             break
@@ -120,7 +126,7 @@ def _guard_states(differences: Mapping[str, MeanEstimate], tolerance: float) -> 
 def _needed(difference: MeanEstimate, bound: float) -> int | None:
     """Return the number of queries with which the interval of this difference would be above `bound`."""
     distance = difference.mean - bound
-    if distance <= 0 or difference.high is None:
+    if distance <= NOISE or difference.high is None:
         return None
     half = difference.high - difference.mean
     return max(MIN_QUERIES, math.ceil(difference.queries * (half / distance) ** 2))

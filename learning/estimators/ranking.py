@@ -33,7 +33,7 @@ _OF_SETS = ("precision", "recall", *_BETAS)
 
 
 class RankingMetric(NamedTuple):
-    """RankingMetric over the first `k` documents; None: over all of them."""
+    """Metric of a ranking over the first `k` documents; None: over all of them."""
 
     name: MetricName
     k: int | None = None

@@ -15,6 +15,8 @@ class LearningSettings(BaseSettings):
     """Maximum bytes of queries and documents of one set of judgments. Each item takes about 200 bytes besides."""
     learning_in_flight: int = Field(2, ge=1)
     """Maximum estimates in flight in one API process. Further ones are answered 503."""
+    learning_bodies_in_flight: int = Field(8, ge=1)
+    """Maximum request bodies of learning that one API process reads at a time. Further ones are answered 503."""
     min_ess: float = Field(100, ge=1, le=1e9)
     """Smallest effective sample size, in executions, of an off-policy estimate. A smaller one is refused."""
     evaluation_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB)
