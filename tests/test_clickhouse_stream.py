@@ -2,14 +2,17 @@
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pyarrow.parquet
 import pytest
 
+from deploy.embedded.clickhouse_http.statement import PIPED_OUTPUT, STREAMABLE_OUTPUT
 from deploy.embedded.stack import Stack
 from runtime.clickhouse import ClickHouse, connect
 from runtime.clickhouse_stream import TAIL_BYTES
@@ -54,14 +57,14 @@ async def test_parameters_are_bound(lab: Lab) -> None:
     assert httpx.Response(200, content=found).json() == [texts[0], texts, -5, True]
 
 
-@pytest.mark.parametrize("output", ["CSV", "Parquet"])
+@pytest.mark.parametrize("output", ["CSV", "Parquet", "ArrowStream"])
 async def test_an_error_before_the_first_byte_is_that_of_the_statement(lab: Lab, output: str) -> None:
     with pytest.raises(StatementRefused) as raised:
         await result(lab.database, f"SELECT nothing FORMAT {output}")
     assert raised.value.code == 47
 
 
-@pytest.mark.parametrize("output", ["CSV", "Parquet SETTINGS output_format_parquet_row_group_size = 1000"])
+@pytest.mark.parametrize("output", ["CSV", "ArrowStream", "Parquet SETTINGS output_format_parquet_row_group_size = 99"])
 async def test_an_error_after_the_first_byte_is_that_of_the_statement(lab: Lab, output: str) -> None:
     size = 0
     sql = f"SELECT throwIf(number = 2000000, 'at two million'), number FROM numbers(3000000) FORMAT {output}"
@@ -183,3 +186,14 @@ def test_parquet_of_a_read_only_user_is_streamed_and_files_stay_closed(stack: St
         for into in ("INTO OUTFILE '/tmp/x' FORMAT Parquet", "INTO OUTFILE '/dev/fd/1' TRUNCATE FORMAT Parquet"):
             refused = analyst.post("/", content=f"SELECT 1 AS one {into}")
             assert (refused.status_code, refused.headers["x-clickhouse-exception-code"]) == (403, "497")
+
+
+def test_every_format_that_the_product_reads_is_streamed() -> None:
+    """Other formats are formatted at once, and the front bounds their size."""
+    root = Path(__file__).parent.parent
+    sources = [
+        path.read_text() for folder in ("readers", "learning", "tally") for path in (root / folder).rglob("*.py")
+    ]
+    named = {name for text in sources for name in re.findall(r"FORMAT ([A-Z]\w+)", path.read_text())}
+    assert {"ArrowStream", "JSONCompactEachRow", "RowBinary"} <= named
+    assert {name for name in named if name.lower() not in STREAMABLE_OUTPUT | PIPED_OUTPUT} == set()

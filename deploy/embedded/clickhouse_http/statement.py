@@ -25,7 +25,7 @@ STREAMABLE_OUTPUT = frozenset(
         "lineasstring",
     }
 )
-PIPED_OUTPUT = frozenset({"parquet"})
+PIPED_OUTPUT = frozenset({"parquet", "arrowstream"})
 DEFAULT_FORMAT = "TabSeparated"
 
 # Possessive quantifiers: a text of many comments is scanned once, without backtracking. The content of a possessive
