@@ -8,7 +8,7 @@ from learning.estimators.curve import PropensityCurve, PropensityPoint
 from learning.scope import Refusal, ScopeError
 from schemas.rewards import RewardMap
 from tests.lab import Lab
-from tests.training_lab import BEGIN, RETRIEVER, columns_of, event, made, request_for, store
+from tests.training_lab import BEGIN, columns_of, event, made, request_for, store
 
 HOUR_S = 3600
 
@@ -195,22 +195,28 @@ async def test_the_range_is_that_of_impressions(lab: Lab) -> None:
     assert await columns_of(lab, request, "document", "position", "label") == [("first", 0, 0), ("last", 0, 1)]
 
 
-async def test_an_execution_has_the_largest_retriever_of_its_impressions(lab: Lab) -> None:
-    """A retriever that changes in the middle, and one that only clicks name, which would select clicked executions."""
+async def test_a_result_is_of_the_retriever_of_its_own_impressions(lab: Lab) -> None:
+    """Two retrievers in one execution, an id that is used again, and a retriever that only clicks name."""
+    other = {"retriever_id": "sparse", "query_snapshot": {"text": "z"}}
     await store(
         lab.database,
         [
-            *(event("a", retriever_id=name, execution=f"both {name}") for name in ("dense", RETRIEVER)),
-            *(event("b", retriever_id=name, execution="mixed") for name in ("dense", RETRIEVER)),
-            *(event("c", retriever_id=name, execution="mixed too") for name in ("sparse", RETRIEVER)),
+            event("a", at_s=1, execution="both"),
+            event("a", at_s=0, execution="both", position=9, **other),
+            event("other", at_s=0, execution="both", **other),
+            *(event(document, "click", 2, execution="both") for document in ("a", "other")),
+            event("later", at_s=4, execution="both", query_snapshot={"text": "zebra"}),
+            event("c", execution="other", **other),
             event("d", retriever_id=None, execution="clicks"),
             event("d", "click", 1, execution="clicks"),
-            event("e", execution=None),
-            event("e", "click", 1, execution=None),
+            event("e", at_s=9, execution=None),
+            event("e", "click", 10, execution=None),
         ],
     )
-    found = await columns_of(lab, request_for(), "qid", "document", "label")
-    assert found == [("both hybrid", "a", 0), (f"int_{9 - 1:032x}", "e", 0), ("mixed", "b", 0)]
+    found = await columns_of(lab, request_for(), "qid", "document", "query", "position", "label")
+    query = "running shoes"
+    single = (f"int_{10 - 1:032x}", "e", query, 0, 0)
+    assert found == [("both", "a", query, 0, 1), ("both", "later", query, 0, 0), single]
 
 
 async def test_hostile_texts_arrive_unchanged(lab: Lab) -> None:
