@@ -141,7 +141,9 @@ def parse_manifest(text: str) -> Manifest:
 
 def _counts(found: Mapping[str, Any]) -> TrainingCounts:
     train, validation = (PartCounts(**found[name]) for name in ("train", "validation"))
-    return TrainingCounts(train, validation, int(found["open_horizon"]), int(found["unknown_propensity"]))
+    return TrainingCounts(
+        train, validation, int(found["open_horizon"]), int(found["unknown_propensity"]), found["nulls"]
+    )
 
 
 def _request(found: Mapping[str, Any]) -> TrainingRequest:

@@ -57,7 +57,7 @@ async def test_a_feature_is_a_finite_number_or_null(lab: Lab) -> None:
         """['impression'], 0, '{"a":{"b":1e999}}', 'e1', 'hybrid', {at:DateTime64(3, 'UTC')}, {ms:Int64}, 't', 1""",
         {"at": BEGIN, "ms": int(BEGIN.timestamp() * 1000)},
     )
-    found = await columns_of(lab, request_for(features=("metadata.a.b", "result_set_size")), "metadata.a.b")
+    found = await columns_of(lab, request_for(features=("metadata.a.b",)), "metadata.a.b")
     assert [value for (value,) in found] == [1.0, 2.5, 1.0, None, None, None, None, None]
 
 
@@ -239,6 +239,16 @@ async def test_without_results_there_is_no_training_set(lab: Lab) -> None:
     await store(lab.database, [event("a", "click"), event("b", retriever_id="other")])
     with pytest.raises(Refusal, match="showed no results"):
         await made(lab, request_for())
+
+
+async def test_a_feature_without_a_number_in_any_row_is_refused(lab: Lab) -> None:
+    await store(lab.database, [event("a", metadata={"price": 1}), event("b", metadata={"price": "2"})])
+    with pytest.raises(Refusal, match=r"no result has a number at metadata\.pirce"):
+        await made(lab, request_for(features=("metadata.price", "metadata.pirce")))
+    _, written = await made(lab, request_for(features=("metadata.price", "document_score")))
+    assert written.counts.nulls == {"metadata.price": 1, "document_score": 0}
+    files, _ = await made(lab, request_for(features=(), output="libsvm"))
+    assert len(files[""].splitlines()) == 2
 
 
 @pytest.mark.parametrize(
