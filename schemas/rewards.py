@@ -61,12 +61,18 @@ class MicroRewards(NamedTuple):
 def parse_rewards(text: str, most: float = MAX_REWARD) -> RewardMap:
     """Parse a map that replaces the default one: `click=1,purchase=3`, or the same as a JSON object.
 
-    Raises ValueError for an unknown type, one that is named twice, a reward that is not a finite number, and a cap
-    outside 0.1 to 100.
+    Raises ValueError for a type that is named twice, and for those of `rewards_of`.
+    """
+    return rewards_of(_json_object(text) if text.lstrip().startswith("{") else _pairs(text), most)
+
+
+def rewards_of(found: Mapping[str, object], most: float) -> RewardMap:
+    """Return the map of rewards by the names of types.
+
+    Raises ValueError for an unknown type, a reward that is not a finite number, and a cap outside 0.1 to 100.
     """
     if not 0.1 <= most <= 100:  # noqa: PLR2004  (range of the published service)
         raise ValueError("the largest reward of an interaction must be from 0.1 to 100")
-    found = _json_object(text) if text.lstrip().startswith("{") else _pairs(text)
     rewards = dict[InteractionType, float]()
     for name, value in found.items():
         if name not in get_args(InteractionType):

@@ -1,6 +1,7 @@
 """Training sets on hand-made events: what is a row, what counts for its label, and in which order."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -197,7 +198,7 @@ async def test_the_range_is_that_of_impressions(lab: Lab) -> None:
 
 async def test_a_result_is_of_the_retriever_of_its_own_impressions(lab: Lab) -> None:
     """Two retrievers in one execution, an id that is used again, and a retriever that only clicks name."""
-    other = {"retriever_id": "sparse", "query_snapshot": {"text": "z"}}
+    other: dict[str, Any] = {"retriever_id": "sparse", "query_snapshot": {"text": "z"}}
     await store(
         lab.database,
         [

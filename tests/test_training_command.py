@@ -253,6 +253,24 @@ def change(found: Any) -> Callable[[Any], None]:
         change({"propensities": "x"}),
         change({"max_reward": "x"}),
         change({"since": "2026-13-01"}),
+        change({"horizon_ms": float("inf")}),
+        *(change({name: 10**400}) for name in ("max_reward", "clip")),
+        change({"rewards": {"click": 10**400}}),
+        change({"query_path": []}),
+        change({"retriever": "\ud800"}),
+        change({"propensities": [{"segment": "\ud800", "points": [{"position": 0, "value": 1.0}]}], "by": ["d"]}),
+        *(
+            lambda found, last=last: found["offsets"][0].update(last=last)
+            for last in (float("inf"), 10**30, -1, "3", True)
+        ),
+        *(
+            lambda found, name=name: found.update(files=[{"name": name, "suffix": "", "bytes": 1, "sha256": ""}])
+            for name in ("", ".", "a\0", "a/b", "..", "\ud800", "a" * 256)
+        ),
+        lambda found: found["counts"].update(rows="many"),
+        lambda found: found["counts"]["train"].update(rows=None),
+        lambda found: found.update(schema=None),
+        lambda found: found["writer"].update(pyarrow="\ud800"),
     ],
 )
 def test_a_damaged_manifest_is_refused(damage: Callable[[Any], Any]) -> None:
