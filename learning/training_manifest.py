@@ -116,7 +116,7 @@ def parse_manifest(text: str) -> Manifest:
     """Parse a manifest. Raises ManifestError."""
     try:
         found = json.loads(text)
-        if isinstance(found, dict) and found.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        if isinstance(found, dict) and found.pop("format_version", None) != FORMAT_VERSION:
             raise ManifestError(f"format_version: this version of Tally reads {FORMAT_VERSION}")
         document = ManifestDocument.model_validate(found)
         columns = [each.model_dump() for each in document.columns]

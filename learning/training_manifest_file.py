@@ -1,6 +1,6 @@
 """JSON form of manifests as they are read again: each part is checked before the log is read with it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -12,7 +12,7 @@ from learning.training_formats import FileDigest
 from learning.training_request import MAX_HORIZON_MS, TrainingFormat, TrainingLabel, TrainingRequest
 from learning.training_sql import LogPart
 from schemas.event_time import parse_occurred_at
-from schemas.rewards import RewardMap, rewards_of
+from schemas.rewards import rewards_of
 
 MAX_NAME_BYTES = 255
 
@@ -23,7 +23,7 @@ def _file_name(name: str) -> str:
     return name
 
 
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+StoredCount = Annotated[int, Field(ge=0, lt=2**63)]
 PathPart = Annotated[Text, Field(min_length=1)]
 
 
@@ -59,13 +59,10 @@ class RequestOfManifest(BaseModel):
             self.format,
             parse_occurred_at(self.validation_from),
             self.horizon_ms,
-            self._rewards(),
+            rewards_of(self.rewards, self.max_reward),
             curves,
             self.clip,
         ).checked()
-
-    def _rewards(self) -> RewardMap:
-        return rewards_of(self.rewards, self.max_reward)
 
 
 class PartOfManifest(BaseModel):
@@ -75,9 +72,9 @@ class PartOfManifest(BaseModel):
 
     topic: Text
     partition: int = Field(ge=0, lt=2**31)
-    first: Count
-    last: Count
-    rows: Count
+    first: StoredCount
+    last: StoredCount
+    rows: StoredCount
 
 
 class CountsOfPart(BaseModel):
@@ -85,9 +82,9 @@ class CountsOfPart(BaseModel):
 
     model_config = STRICT
 
-    rows: Count
-    executions: Count
-    positives: Count
+    rows: StoredCount
+    executions: StoredCount
+    positives: StoredCount
 
     def counts(self) -> PartCounts:
         """Return the counts."""
@@ -99,9 +96,9 @@ class CountsOfManifest(CountsOfPart):
 
     train: CountsOfPart
     validation: CountsOfPart
-    open_horizon: Count
-    unknown_propensity: Count
-    nulls: dict[Text, Count]
+    open_horizon: StoredCount
+    unknown_propensity: StoredCount
+    nulls: dict[Text, StoredCount]
 
     def all_counts(self) -> TrainingCounts:
         """Return the counts of both parts."""
@@ -117,7 +114,7 @@ class FileOfManifest(BaseModel):
 
     name: Annotated[Text, AfterValidator(_file_name)]
     suffix: Text
-    bytes: Count
+    bytes: StoredCount
     sha256: Text
 
 
@@ -140,11 +137,10 @@ class WriterOfManifest(BaseModel):
 
 
 class ManifestDocument(BaseModel):
-    """Manifest of a training set."""
+    """Manifest of a training set, without the version of its format."""
 
     model_config = STRICT
 
-    format_version: Literal[1]
     created_at: Text
     request: RequestOfManifest
     columns: list[ColumnOfManifest] = Field(alias="schema")

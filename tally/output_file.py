@@ -6,12 +6,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from runtime.errors import TallyError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 MAX_NAME_BYTES = 255
 """Largest length of a file's name on Linux and macOS."""
@@ -60,7 +57,7 @@ class _NamedWriter(io.BufferedWriter):
         super().__init__(raw)
         self._path = path
 
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: "bytes | memoryview", /) -> int:  # type: ignore[override]
         """Write the data. Raises TallyError."""
         with _named_errors(self._path):
             return super().write(data)

@@ -25,6 +25,6 @@ def test_a_map_is_pairs_or_an_object(text: str) -> None:
         ("click", "TYPE=NUMBER"),
     ],
 )
-def test_an_error_says_what_is_wrong(text: str, says: str) -> None:
+def test_an_error_names_the_fault(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_rewards(text)
