@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,7 +55,7 @@ def query_ids(found: Judgments) -> dict[str, str]:
 
 
 def trec_qrels(found: Judgments) -> Iterator[bytes]:
-    """Yield lines `QUERY_ID 0 DOCUMENT GRADE`, with ids of `query_ids` and documents of `trec_document`."""
+    """Yield lines `QUERY_ID 0 DOCUMENT GRADE`, with ids of `query_ids`. Raises Refusal as `trec_document` does."""
     ids = query_ids(found)
     rows = found.rows()
     while some := list(itertools.islice(rows, ROWS_TOGETHER)):
@@ -74,23 +75,13 @@ def query_line(name: str, text: str) -> str:
 
 
 def trec_document(document: str) -> str:
-    """Return a document id as a qrels field: white space, control characters and % are percent-encoded UTF-8.
-
-    `urllib.parse.unquote` reverses it. The empty id is a single %.
-    """
-    if not document:
-        return "%"
-    if document.isprintable() and not any(each.isspace() or each == "%" for each in document):
+    """Return a document id, unchanged, as a field of qrels. Raises Refusal for one that is no field."""
+    if document and not any(each.isspace() or unicodedata.category(each) == "Cc" for each in document):
         return document
-    return "".join(_percent(each) if _is_escaped(each) else each for each in document)
-
-
-def _is_escaped(character: str) -> bool:
-    return character == "%" or character.isspace() or not character.isprintable()
-
-
-def _percent(character: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in character.encode())
+    raise Refusal(
+        f"document {document[:60]!r} is empty, or has white space or a control character, which qrels cannot hold: "
+        "choose --format jsonl, parquet or dataset"
+    )
 
 
 def dataset_name(found: Judgments, chosen: str | None) -> str:

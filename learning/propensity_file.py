@@ -3,18 +3,33 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from learning.estimators.curve import DEFAULT_METHOD, PropensityCurve, PropensityMethod, PropensityPoint
 from learning.scope import LearningScope
 from runtime.errors import TallyError
+from runtime.text import printable
 from schemas.event_time import iso_ms
 from schemas.interaction import MAX_INT32
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text has a lone surrogate, which is no character") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_utf8)]
+"""Text that can be written as UTF-8."""
+LOWEST_VALUE, LARGEST_VALUE = 1e-6, 10.0
+"""Range of the propensities of a file. They are relative to the reference position, mostly the first."""
 
 
 class PropensityFileError(TallyError):
@@ -26,7 +41,7 @@ class PropensityFileError(TallyError):
 class PointOfCurve(BaseModel):
     """Propensity of one position, relative to that of the reference."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     position: int = Field(ge=0, le=MAX_INT32, description="0-based")
     value: float | None = Field(gt=0, description="null if the events do not determine it")
@@ -35,7 +50,7 @@ class PointOfCurve(BaseModel):
     impressions: int = Field(0, ge=0)
     clicks: int = Field(0, ge=0)
     items: int = Field(0, ge=0, description="pairs of query and document shown here and at another position")
-    reason: str = Field("", description="reason of a value that is null")
+    reason: Text = Field("", description="reason of a value that is null")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -47,9 +62,9 @@ class PointOfCurve(BaseModel):
 class CurveOfSegment(BaseModel):
     """Propensities of one segment by position. Without `by` there is one segment, an empty text."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    segment: str = ""
+    segment: Text = ""
     method: PropensityMethod = DEFAULT_METHOD
     reference: int = Field(0, ge=0, description="position whose propensity is 1")
     points: list[PointOfCurve] = Field(min_length=1)
@@ -71,13 +86,13 @@ class CurveOfSegment(BaseModel):
 class PropensityDocument(BaseModel):
     """Propensities of a retriever's results, with their scope."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    retriever: str = ""
-    namespace: str = ""
-    since: str = ""
-    until: str = ""
-    by: str | None = Field(None, description="path of the segments' texts, such as metadata.device")
+    retriever: Text = ""
+    namespace: Text = ""
+    since: Text = ""
+    until: Text = ""
+    by: Text | None = Field(None, description="path of the segments' texts, such as metadata.device")
     curves: list[CurveOfSegment] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -110,19 +125,33 @@ def curves_from_json(found: object) -> tuple[PropensityCurve, ...]:
 
 
 def read_curves(text: str | bytes) -> list[PropensityCurve]:
-    """Return the curves of a file, also of one written by hand. Raises PropensityFileError."""
+    """Return the curves of a file, also of one written by hand. Raises PropensityFileError.
+
+    A value such as 50 is a percentage by mistake, and would be accepted as a weight of 1 / 50.
+    """
     if len(text) > MAX_FILE_BYTES:
         raise PropensityFileError(f"a file of propensities has at most {MAX_FILE_BYTES:,} bytes")
     try:
         document = PropensityDocument.model_validate(json.loads(text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        message = first["msg"].removeprefix("Value error, ")
-        raise PropensityFileError(f"{place or 'the file'}: {message}") from None
+        raise PropensityFileError(first_error(error)) from None
     except (ValueError, RecursionError) as error:
         raise PropensityFileError(f"the file of propensities is not JSON: {error}") from None
+    for curve in document.curves:
+        for point in curve.points:
+            if point.value is not None and not LOWEST_VALUE <= point.value <= LARGEST_VALUE:
+                raise PropensityFileError(
+                    f"position {point.position}: {point.value:g} is not from 0.000001 to 10. A propensity is relative "
+                    f"to position {curve.reference}, and no percentage"
+                )
     return [curve.curve() for curve in document.curves]
+
+
+def first_error(error: ValidationError) -> str:
+    """Return the first error of a document, with the place in it."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+    return printable(f"{place[:100] or 'the file'}: {first['msg'].removeprefix('Value error, ')}")
 
 
 def _repeated(values: Iterable[Any]) -> list[Any]:

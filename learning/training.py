@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,8 @@ class TrainingCounts(NamedTuple):
     """Rows whose horizon ended after the snapshot: later events might have changed their label."""
     unknown_propensity: int = 0
     """Results at a position without a propensity, if propensities were given. Label `ips` leaves them out."""
+    nulls: Mapping[str, int] = MappingProxyType({})
+    """Rows without a number for a feature, by feature."""
 
     @property
     def total(self) -> PartCounts:
@@ -70,7 +73,7 @@ class TrainingCounts(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """Return the counts as an object."""
         parts = {"train": self.train._asdict(), "validation": self.validation._asdict()}
-        return {**self.total._asdict(), **self._asdict(), **parts}
+        return {**self.total._asdict(), **self._asdict(), **parts, "nulls": dict(self.nulls)}
 
 
 class TrainingSet(NamedTuple):
@@ -112,8 +115,8 @@ async def write_training(
 ) -> TrainingSet:
     """Write a training set, as it is read, to files by their suffixes (`suffixes_of`).
 
-    Memory of this process: a batch of 2,048 executions, and a group of rows. Raises Refusal where nothing was shown;
-    RangeTooLarge, Unavailable.
+    Memory of this process: a batch of 2,048 executions, and a group of rows. Raises Refusal where nothing was shown,
+    and for a feature that no row has; RangeTooLarge, Unavailable.
     """
     pass_ = TrainingPass(request, snapshot, writer_of(request, files), report, files)
     with export_errors(settings):
@@ -161,6 +164,8 @@ class TrainingPass:
             if self._counts.unknown_propensity:
                 raise Refusal("no result is at a position, and in a segment, whose propensity is known")
             raise Refusal(f"retriever {self._request.scope.retriever[:60]!r} showed no results in this range")
+        if absent := [name for name, nulls in self._counts.nulls.items() if nulls == self._counts.total.rows]:
+            raise Refusal(f"no result has a number at {absent[0]}: correct the feature, or leave it out")
         self._write(self._groups.end())
         self._writer.close()
         return TrainingSet(self._counts, [file.digest() for file in self._files.values()], self._schema)
@@ -187,6 +192,7 @@ class TrainingPass:
             _sum(before.validation, validation),
             before.open_horizon + int((results.shown_ms + self._request.horizon_ms > self._snapshot_ms).sum()),
             before.unknown_propensity + rows.unknown,
+            {name: before.nulls.get(name, 0) + rows.table.column(name).null_count for name in self._request.features},
         )
 
 

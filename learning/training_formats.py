@@ -170,7 +170,7 @@ class TextTraining:
             ["" if value is None else f" {number}:{value!r}" for value in rows.column(name).to_pylist()]
             for number, name in enumerate(self._request.features, 1)
         ]
-        values = ["".join(row) for row in zip(*features, strict=True)]
+        values = ["".join(row) for row in zip(*features, strict=True)] if features else [""] * rows.num_rows
         if self._request.format == "lightgbm":
             for label, own in zip(labels, values, strict=True):
                 yield f"{label}{own}"

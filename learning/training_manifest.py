@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+from pydantic import ValidationError
 
-from learning.propensity_file import curves_as_json, curves_from_json
-from learning.scope import LearningScope, ScopeError
-from learning.training import PartCounts, Snapshot, TrainingCounts, TrainingSet
+from learning.propensity_file import curves_as_json, first_error
+from learning.scope import ScopeError
+from learning.training import Snapshot, TrainingCounts, TrainingSet
 from learning.training_formats import FileDigest
+from learning.training_manifest_file import ManifestDocument
 from learning.training_request import TrainingRequest
-from learning.training_sql import LogPart
 from runtime.errors import TallyError
-from schemas.event_time import iso_ms, parse_occurred_at
-from schemas.rewards import parse_rewards
+from schemas.event_time import iso_ms
 
 FORMAT_VERSION = 1
 MANIFEST_SUFFIX = ".manifest.json"
@@ -39,6 +38,7 @@ _LABELS = {
     "reward": "sum of the capped rewards of the result's events within the horizon",
     "ips": "1 if the result was clicked within the horizon, else 0; clicks are weighted by 1 / propensity",
 }
+_NO_MANIFEST = "not a manifest of a training set"
 
 
 class ManifestError(TallyError):
@@ -116,59 +116,21 @@ def parse_manifest(text: str) -> Manifest:
     """Parse a manifest. Raises ManifestError."""
     try:
         found = json.loads(text)
-        if found["format_version"] != FORMAT_VERSION:
+        if isinstance(found, dict) and found.pop("format_version", None) != FORMAT_VERSION:
             raise ManifestError(f"format_version: this version of Tally reads {FORMAT_VERSION}")
-        snapshot = Snapshot(
-            _time(found["created_at"]),
-            [
-                LogPart(str(each["topic"]), *(int(each[key]) for key in ("partition", "first", "last", "rows")))
-                for each in found["offsets"]
-            ],
+        document = ManifestDocument.model_validate(found)
+        columns = [each.model_dump() for each in document.columns]
+        return Manifest(
+            document.request.request(),
+            document.snapshot(),
+            document.counts.all_counts(),
+            document.digests(),
+            columns,
+            document.writer.pyarrow,
         )
-        files = [
-            (str(each["name"]), FileDigest(str(each["suffix"]), int(each["bytes"]), str(each["sha256"])))
-            for each in found["files"]
-        ]
-        counts, writer = _counts(found["counts"]), str(found["writer"]["pyarrow"])
-        return Manifest(_request(found["request"]), snapshot, counts, files, found["schema"], writer)
     except ScopeError as error:
-        raise ManifestError(f"request: {error.parameter}: {error}") from None
-    except KeyError as error:
-        raise ManifestError(f"{error.args[0]} is missing") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ManifestError(f"not a manifest of a training set: {str(error)[:200]}") from None
-
-
-def _counts(found: Mapping[str, Any]) -> TrainingCounts:
-    train, validation = (PartCounts(**found[name]) for name in ("train", "validation"))
-    return TrainingCounts(train, validation, int(found["open_horizon"]), int(found["unknown_propensity"]))
-
-
-def _request(found: Mapping[str, Any]) -> TrainingRequest:
-    if found["label"] not in _LABELS or found["format"] not in ("parquet", "libsvm", "lightgbm"):
-        raise ManifestError("request: unknown label or format")
-    scope = LearningScope(
-        str(found["namespace"]),
-        str(found["retriever"]),
-        _time(found["since"]),
-        _time(found["until"]),
-        tuple(map(str, found["by"])),
-        tuple(map(str, found["query_path"])),
-    )
-    return TrainingRequest(
-        scope,
-        found["label"],
-        tuple(map(str, found["features"])),
-        found["format"],
-        _time(found["validation_from"]),
-        int(found["horizon_ms"]),
-        parse_rewards(json.dumps(found["rewards"]), float(found["max_reward"])),
-        curves_from_json(found["propensities"]) if found["propensities"] else (),
-        float(found["clip"]),
-    ).checked()
-
-
-def _time(text: object) -> datetime:
-    if not isinstance(text, str):
-        raise TypeError("a time is a text in ISO 8601")
-    return parse_occurred_at(text)
+        raise ManifestError(f"{_NO_MANIFEST}: request.{error.parameter}: {error}") from None
+    except ValidationError as error:
+        raise ManifestError(f"{_NO_MANIFEST}: {first_error(error)}") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ManifestError(f"{_NO_MANIFEST}: {str(error)[:200]}") from None

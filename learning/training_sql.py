@@ -75,8 +75,8 @@ def select_events(request: TrainingRequest) -> str:
     """Select an execution a row, with its sorted events as arrays: EVENT_COLUMNS but the id, then f0, f1, ...
 
     Events that neither show a result nor carry a reward or click are left out. `is_other`: 0 for an impression in the
-    scope. Only impressions have features, and name the retriever, query and segment: a retriever or query named by
-    clicks alone would select clicked executions.
+    scope, by its own retriever. Only impressions have features, and name the retriever and segment: a retriever named
+    by clicks alone would select clicked executions. The query is that of the execution's first impression in the scope.
     """
     features = list(_features(request))
     kind = _KIND.format(features=", Nullable(Float64)" * len(features))
@@ -92,18 +92,19 @@ SELECT execution, began_ms, toValidUTF8({query_text(request.scope.query_path, "s
 FROM (
     SELECT
         execution, minIf(toUnixTimestamp64Milli(event_time), is_shown) AS began_ms,
-        maxIf(nullIf(retriever_id, ''), is_shown) AS retriever, maxIf(query_snapshot, is_shown) AS snapshot,
+        argMinIf(query_snapshot, (event_time, interaction_id), is_shown) AS snapshot,
         arraySort(groupArray(CAST(({values}), '{kind}'))) AS events
     FROM (
         SELECT
             *, event_time, {EXECUTION} AS execution, has(interaction_type, 'click') AS is_click,
             {_reward(request)} AS reward,
-            has(interaction_type, 'impression') AND event_time < {{shown_until:DateTime64(3, 'UTC')}} AS is_shown
+            has(interaction_type, 'impression') AND event_time < {{shown_until:DateTime64(3, 'UTC')}}
+                AND ifNull(retriever_id, '') = {{retriever:String}} AS is_shown
         FROM {INTERACTIONS} FINAL WHERE {_WITHIN}
     )
     WHERE is_shown OR is_click OR reward != 0
     GROUP BY execution
-    HAVING retriever = {{retriever:String}}
+    HAVING countIf(is_shown) > 0
 )
 ORDER BY began_ms, execution
 FORMAT ArrowStream"""

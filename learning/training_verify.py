@@ -29,6 +29,8 @@ class PartChange(NamedTuple):
     """Rows that are gone for another reason."""
     added: int
     """Rows below the recorded offset that are stored now and were not."""
+    first: int | None = None
+    """Lowest offset that is stored now, if it differs from the recorded one and the rows are as many."""
 
 
 class TrainingComparison(NamedTuple):
@@ -47,9 +49,7 @@ class TrainingComparison(NamedTuple):
     """Version of pyarrow that compared."""
 
     def reasons(self, manifest: Manifest) -> list[str]:
-        """Return the known reasons of a difference; none if the bytes are the same."""
-        if self.is_same:
-            return []
+        """Return the known reasons of a difference. With the same bytes: differences from the recorded rows alone."""
         deleted = sum(change.deleted for change in self.changes)
         found = []
         if deleted:
@@ -63,6 +63,12 @@ class TrainingComparison(NamedTuple):
             if change.added:
                 new = f"{_rows(change.added)} {place} below the recorded offset {_is(change.added)} new"
                 found.append(f"{new}, such as by a replay")
+            if change.first is not None:
+                found.append(
+                    f"the first row {place} is at offset {change.first:,}, and the manifest has another offset"
+                )
+        if self.is_same:
+            return found
         if self.refusal:
             found.append(f"the log gives no training set now: {self.refusal}")
         if self.writer != manifest.writer:
@@ -88,7 +94,7 @@ async def compare(settings: Settings, database: ClickHouse, manifest: Manifest, 
     except Refusal as error:
         written, refusal = [], str(error)
     is_same = list(written) == [digest for _name, digest in manifest.files]
-    changes, ids = ([], []) if is_same else await _changes(settings, database, manifest, parts)
+    changes, ids = await _changes(settings, database, manifest, parts)
     return TrainingComparison(is_same, refusal, written, changes, ids, pa.__version__)
 
 
@@ -100,12 +106,14 @@ async def _changes(
     now = await query_rows(settings, database, select_log_parts(until_the_last=True), bound)
     deleted = await query_rows(settings, database, select_deleted(LISTED_IDS), {**bound, **created})
     rows_now: Mapping[tuple[str, int], int] = {(topic, partition): rows for topic, partition, _, _, rows in now}
+    first_now = {(topic, partition): first for topic, partition, first, _, _ in now}
     rows_deleted = {(topic, partition): rows for topic, partition, rows, _ in deleted}
     changes = []
     for part in parts:
         place = (part.topic, part.partition)
         lost, gone = part.rows - rows_now.get(place, 0), rows_deleted.get(place, 0)
-        change = PartChange(*place, gone, max(0, lost - gone), max(0, -lost))
-        if any(change[2:]):
+        first = first_now[place] if not lost and first_now.get(place, part.first) != part.first else None
+        change = PartChange(*place, gone, max(0, lost - gone), max(0, -lost), first)
+        if any(change[2:5]) or first is not None:
             changes.append(change)
     return changes, sorted(each for *_, ids in deleted for each in ids)[:LISTED_IDS]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast, get_args
 
 from schemas.interaction import InteractionType
@@ -61,35 +61,59 @@ class MicroRewards(NamedTuple):
 def parse_rewards(text: str, most: float = MAX_REWARD) -> RewardMap:
     """Parse a map that replaces the default one: `click=1,purchase=3`, or the same as a JSON object.
 
+    Raises ValueError for a type that is named twice, and for those of `rewards_of`.
+    """
+    return rewards_of(_json_object(text) if text.lstrip().startswith("{") else _pairs(text), most)
+
+
+def rewards_of(found: Mapping[str, object], most: float) -> RewardMap:
+    """Return the map of rewards by the names of types.
+
     Raises ValueError for an unknown type, a reward that is not a finite number, and a cap outside 0.1 to 100.
     """
     if not 0.1 <= most <= 100:  # noqa: PLR2004  (range of the published service)
         raise ValueError("the largest reward of an interaction must be from 0.1 to 100")
-    found = _json_object(text) if text.lstrip().startswith("{") else _pairs(text)
     rewards = dict[InteractionType, float]()
     for name, value in found.items():
         if name not in get_args(InteractionType):
             raise ValueError(f"{name[:40]!r} is not an interaction type")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"the reward of {name} is not a number")
-        rewards[cast(InteractionType, name)] = float(value)
+        rewards[cast(InteractionType, name)] = _number(name, value)
     return RewardMap(rewards, most)
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, float):
+        raise ValueError(f"the reward of {name} is not a number")
+    if not math.isfinite(value):
+        raise ValueError(f"the reward of {name} is not a finite number")
+    return value
 
 
 def _json_object(text: str) -> Mapping[str, object]:
     try:
-        found = json.loads(text)
-    except ValueError as error:
+        found = json.loads(text, parse_int=float, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ValueError("the reward map is nested too deep: it is one object of numbers") from None
+    except json.JSONDecodeError as error:
         raise ValueError(f"the reward map is not JSON: {error}") from None
     return cast(Mapping[str, object], found)
 
 
 def _pairs(text: str) -> Mapping[str, object]:
-    found = dict[str, object]()
+    found = list[tuple[str, object]]()
     for pair in text.split(","):
         name, _equals, number = (part.strip() for part in pair.partition("="))
         try:
-            found[name] = float(number)
+            found.append((name, float(number)))
         except ValueError:
             raise ValueError(f"{pair.strip()[:60]!r} is not TYPE=NUMBER") from None
+    return _without_repeats(found)
+
+
+def _without_repeats(pairs: Sequence[tuple[str, object]]) -> Mapping[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the reward of {repeated[:40]!r} is named twice")
     return found

@@ -191,9 +191,7 @@ def test_parquet_of_a_read_only_user_is_streamed_and_files_stay_closed(stack: St
 def test_every_format_that_the_product_reads_is_streamed() -> None:
     """Other formats are formatted at once, and the front bounds their size."""
     root = Path(__file__).parent.parent
-    sources = [
-        path.read_text() for folder in ("readers", "learning", "tally") for path in (root / folder).rglob("*.py")
-    ]
-    named = {name for text in sources for name in re.findall(r"FORMAT ([A-Z]\w+)", path.read_text())}
+    paths = [path for folder in ("readers", "learning", "tally") for path in (root / folder).rglob("*.py")]
+    named = {name for path in paths for name in re.findall(r"FORMAT ([A-Z]\w+)", path.read_text())}
     assert {"ArrowStream", "JSONCompactEachRow", "RowBinary"} <= named
     assert {name for name in named if name.lower() not in STREAMABLE_OUTPUT | PIPED_OUTPUT} == set()

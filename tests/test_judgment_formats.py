@@ -3,7 +3,6 @@
 import io
 import json
 from typing import Any
-from urllib.parse import unquote
 
 import ir_measures
 import numpy as np
@@ -31,7 +30,7 @@ from tests.judgments_lab import SINCE, UNTIL
 Items = dict[tuple[str, str], tuple[int, int]]
 """Impressions and clicks by query and document."""
 SHOES: Items = {
-    ("hat", "h 1"): (8, 2),
+    ("hat", "h+1"): (8, 2),
     ("hat", "h%2"): (8, 0),
     ("shoes", "a"): (10, 10),
     ("shoes", "b"): (10, 4),
@@ -63,11 +62,6 @@ def qrels_of(found: Judgments) -> list[Any]:
     return list(ir_measures.read_trec_qrels(b"".join(trec_qrels(found)).decode()))  # type: ignore[no-untyped-call]
 
 
-def document_of(field: str) -> str:
-    """Return the document that a field of qrels names."""
-    return "" if field == "%" else unquote(field)
-
-
 def queries_of(found: Judgments) -> dict[str, str]:
     """Return the texts of the queries by id, as a reader of the file of queries finds them."""
     pairs = (line.split("\t") for line in b"".join(query_lines(found)).decode().removesuffix("\n").split("\n"))
@@ -82,7 +76,7 @@ def queries_of(found: Judgments) -> dict[str, str]:
 def test_qrels_have_grades_and_ids_of_queries() -> None:
     found = judged(SHOES)
     assert b"".join(trec_qrels(found)).decode().splitlines() == [
-        *("q1 0 h%201 4", "q1 0 h%252 0", "q2 0 a 4", "q2 0 b 2", "q3 0 z 0")
+        *("q1 0 h+1 4", "q1 0 h%2 0", "q2 0 a 4", "q2 0 b 2", "q3 0 z 0")
     ]
     assert queries_of(found) == {"q1": "hat", "q2": "shoes", "q3": "zebra"}
     run = [ir_measures.ScoredDoc("q2", "a", 1.0), ir_measures.ScoredDoc("q2", "b", 2.0)]
@@ -102,18 +96,33 @@ def test_every_format_has_every_text(items: Items) -> None:
     found = judged(items)
     rows = list(found.rows())
     assert {(row.query, row.document) for row in rows} == set(items)
-    queries = queries_of(found)
-    read = [(queries[each.query_id], document_of(each.doc_id), each.relevance) for each in qrels_of(found)]
-    assert read == [(row.query, row.document, row.grade) for row in rows]
     assert [json.loads(line) for line in b"".join(json_lines(found)).split(b"\n")[:-1]] == [r._asdict() for r in rows]
     data = b"".join(parquet(found))
     assert parquet_files.read_table(io.BytesIO(data)).to_pylist() == [row._asdict() for row in rows]
     assert b"".join(parquet(found)) == data
 
 
-@pytest.mark.parametrize("document", ["plain-1", "ünïcode", "日本", "a/b:c?d=e"])
-def test_documents_without_white_space_and_percent_signs_are_unchanged(document: str) -> None:
+fields = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
+
+
+@given(documents=st.lists(fields, min_size=1, max_size=5, unique=True))
+@settings(max_examples=60)
+def test_qrels_have_every_query_and_document_unchanged(documents: list[str]) -> None:
+    found = judged({(query, document): (2, 1) for query in ("a\tb\\", "x") for document in documents})
+    queries = queries_of(found)
+    read = [(queries[each.query_id], each.doc_id, each.relevance) for each in qrels_of(found)]
+    assert read == [(row.query, row.document, row.grade) for row in found.rows()]
+
+
+@pytest.mark.parametrize("document", ["plain-1", "ünïcode", "日本", "a/b:c?d=e", "100%25", "%", "zero\u200bwidth"])
+def test_documents_without_white_space_are_unchanged(document: str) -> None:
     assert trec_document(document) == document
+
+
+@pytest.mark.parametrize("document", ["", "h 1", "a\tb", "a\x00", "a\u2028", "a\xa0b"])
+def test_documents_that_qrels_cannot_hold_are_refused(document: str) -> None:
+    with pytest.raises(Refusal, match="which qrels cannot hold"):
+        trec_document(document)
 
 
 def test_a_dataset_is_the_body_of_the_published_call() -> None:
@@ -127,8 +136,8 @@ def test_a_dataset_is_the_body_of_the_published_call() -> None:
         {
             "query_id": "q1",
             "query_input": {"deep": {"text": "hat"}},
-            "relevant_documents": ["h 1"],
-            "relevance_scores": {"h 1": 5, "h%2": 0},
+            "relevant_documents": ["h+1"],
+            "relevance_scores": {"h+1": 5, "h%2": 0},
         },
         {
             "query_id": "q2",

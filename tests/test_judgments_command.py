@@ -31,13 +31,14 @@ async def searched(shared_lab: Lab) -> Lab:
     await stored(
         shared_lab,
         "default",
-        ("red\x1b[31m shoes", "doc a", "e1", "click", "purchase"),
+        ("red\x1b[31m shoes", "doc%20a", "e1", "click", "purchase"),
         ("red\x1b[31m shoes", "b", "e1"),
         ("red\x1b[31m shoes", "b", "e2", "click"),
         ("hat", "b", "e3"),
         ("hat", "x" * 100, "e3"),
         (None, "b", "e4"),
     )
+    await stored(shared_lab, "spaces", ("hat", "b", "e1", "click"), ("hat", "doc a", "e1"))
     return shared_lab
 
 
@@ -60,7 +61,7 @@ async def test_json_has_every_judgment(searched: Lab) -> None:
     assert (answer["retriever_id"], answer["method"], answer["since"][:10]) == ("r", "coec", "2026-03-01")
     assert answer["notes"] == ["1 impression of executions without a query text is left out"]
     assert answer["judgments"][2] == {
-        **{"query": "red\x1b[31m shoes", "document": "doc a", "value": 2.5, "low": pytest.approx(0.0633, abs=1e-4)},
+        **{"query": "red\x1b[31m shoes", "document": "doc%20a", "value": 2.5, "low": pytest.approx(0.0633, abs=1e-4)},
         **{"high": pytest.approx(13.93, abs=0.01), "grade": 4, "impressions": 1, "clicks": 1, "effective_n": 0.4},
     }
 
@@ -88,6 +89,14 @@ async def test_files_are_complete_and_readable(searched: Lab, tmp_path: Path) ->
     assert (done.returncode, (tmp_path / "other.tsv").exists()) == (1, False)
     assert "--force replaces it" in done.stderr
     assert len(names_in(tmp_path)) == 5
+
+
+async def test_qrels_that_cannot_be_written_leave_no_file_of_queries(searched: Lab, tmp_path: Path) -> None:
+    files = ("--output", str(tmp_path / "r.qrels"), "--queries", str(tmp_path / "queries.tsv"))
+    done = await learn(searched, "--namespace", "spaces", *files)
+    assert done.returncode == 1
+    assert "document 'doc a' is empty, or has white space" in said(done)
+    assert names_in(tmp_path) == []
 
 
 async def test_propensities_come_from_a_file(searched: Lab, tmp_path: Path) -> None:

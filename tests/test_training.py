@@ -1,6 +1,7 @@
 """Training sets on hand-made events: what is a row, what counts for its label, and in which order."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from learning.estimators.curve import PropensityCurve, PropensityPoint
 from learning.scope import Refusal, ScopeError
 from schemas.rewards import RewardMap
 from tests.lab import Lab
-from tests.training_lab import BEGIN, RETRIEVER, columns_of, event, made, request_for, store
+from tests.training_lab import BEGIN, columns_of, event, made, request_for, store
 
 HOUR_S = 3600
 
@@ -57,7 +58,7 @@ async def test_a_feature_is_a_finite_number_or_null(lab: Lab) -> None:
         """['impression'], 0, '{"a":{"b":1e999}}', 'e1', 'hybrid', {at:DateTime64(3, 'UTC')}, {ms:Int64}, 't', 1""",
         {"at": BEGIN, "ms": int(BEGIN.timestamp() * 1000)},
     )
-    found = await columns_of(lab, request_for(features=("metadata.a.b", "result_set_size")), "metadata.a.b")
+    found = await columns_of(lab, request_for(features=("metadata.a.b",)), "metadata.a.b")
     assert [value for (value,) in found] == [1.0, 2.5, 1.0, None, None, None, None, None]
 
 
@@ -195,22 +196,28 @@ async def test_the_range_is_that_of_impressions(lab: Lab) -> None:
     assert await columns_of(lab, request, "document", "position", "label") == [("first", 0, 0), ("last", 0, 1)]
 
 
-async def test_an_execution_has_the_largest_retriever_of_its_impressions(lab: Lab) -> None:
-    """A retriever that changes in the middle, and one that only clicks name, which would select clicked executions."""
+async def test_a_result_is_of_the_retriever_of_its_own_impressions(lab: Lab) -> None:
+    """Two retrievers in one execution, an id that is used again, and a retriever that only clicks name."""
+    other: dict[str, Any] = {"retriever_id": "sparse", "query_snapshot": {"text": "z"}}
     await store(
         lab.database,
         [
-            *(event("a", retriever_id=name, execution=f"both {name}") for name in ("dense", RETRIEVER)),
-            *(event("b", retriever_id=name, execution="mixed") for name in ("dense", RETRIEVER)),
-            *(event("c", retriever_id=name, execution="mixed too") for name in ("sparse", RETRIEVER)),
+            event("a", at_s=1, execution="both"),
+            event("a", at_s=0, execution="both", position=9, **other),
+            event("other", at_s=0, execution="both", **other),
+            *(event(document, "click", 2, execution="both") for document in ("a", "other")),
+            event("later", at_s=4, execution="both", query_snapshot={"text": "zebra"}),
+            event("c", execution="other", **other),
             event("d", retriever_id=None, execution="clicks"),
             event("d", "click", 1, execution="clicks"),
-            event("e", execution=None),
-            event("e", "click", 1, execution=None),
+            event("e", at_s=9, execution=None),
+            event("e", "click", 10, execution=None),
         ],
     )
-    found = await columns_of(lab, request_for(), "qid", "document", "label")
-    assert found == [("both hybrid", "a", 0), (f"int_{9 - 1:032x}", "e", 0), ("mixed", "b", 0)]
+    found = await columns_of(lab, request_for(), "qid", "document", "query", "position", "label")
+    query = "running shoes"
+    single = (f"int_{10 - 1:032x}", "e", query, 0, 0)
+    assert found == [("both", "a", query, 0, 1), ("both", "later", query, 0, 0), single]
 
 
 async def test_hostile_texts_arrive_unchanged(lab: Lab) -> None:
@@ -233,6 +240,16 @@ async def test_without_results_there_is_no_training_set(lab: Lab) -> None:
     await store(lab.database, [event("a", "click"), event("b", retriever_id="other")])
     with pytest.raises(Refusal, match="showed no results"):
         await made(lab, request_for())
+
+
+async def test_a_feature_without_a_number_in_any_row_is_refused(lab: Lab) -> None:
+    await store(lab.database, [event("a", metadata={"price": 1}), event("b", metadata={"price": "2"})])
+    with pytest.raises(Refusal, match=r"no result has a number at metadata\.pirce"):
+        await made(lab, request_for(features=("metadata.price", "metadata.pirce")))
+    _, written = await made(lab, request_for(features=("metadata.price", "document_score")))
+    assert written.counts.nulls == {"metadata.price": 1, "document_score": 0}
+    files, _ = await made(lab, request_for(features=(), output="libsvm"))
+    assert len(files[""].splitlines()) == 2
 
 
 @pytest.mark.parametrize(

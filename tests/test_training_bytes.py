@@ -168,13 +168,13 @@ async def test_groups_and_sorts_go_to_disk(lab: Lab, monkeypatch: Any) -> None:
     )
     lab.settings = lab.settings.model_copy(update={"report_memory_bytes": 200 * 1024 * 1024})
     monkeypatch.setitem(training.STREAM_SETTINGS, "max_threads", 1)
-    _, written = await made(lab, request_for())
+    _, written = await made(lab, request_for(features=()))
     assert written.counts.total.rows == 10_000
     for part in ("group_by", "sort"):
         monkeypatch.setitem(training.STREAM_SETTINGS, f"max_bytes_before_external_{part}", 0)
         monkeypatch.setitem(training.STREAM_SETTINGS, f"max_bytes_ratio_before_external_{part}", 0)
     with pytest.raises(RangeTooLarge, match="TALLY_REPORT_MEMORY_BYTES"):
-        await made(lab, request_for())
+        await made(lab, request_for(features=()))
 
 
 async def test_row_groups_are_bounded_by_rows_and_bytes(lab: Lab, monkeypatch: Any) -> None:
@@ -229,7 +229,10 @@ async def test_lightgbm_reads_its_text_files(lab: Lab, tmp_path: Path) -> None:
 
 
 async def test_xgboost_reads_libsvm(lab: Lab, tmp_path: Path) -> None:
-    await store(lab.database, [*events_of(random.Random(6), 60), event("x # y", execution='q"\n#', at_s=10**5)])
+    await store(
+        lab.database,
+        [*events_of(random.Random(6), 60), event("x # y", execution='q"\n#', at_s=10**5, document_score=None)],
+    )
     files, _ = await made(lab, request_of("libsvm"))
     file = tmp_path / "set"
     file.write_bytes(files[""])

@@ -136,7 +136,9 @@ async def test_verify_names_what_has_changed(lab: Lab, tmp_path: Path) -> None:
     code, found = await verified(lab, file)
     assert (code, found["same"], found["deleted"]) == (1, False, 12)
     assert found["deleted_ids"] == [each.interaction_id for each in gone[:10]]
-    assert found["changes"] == [{"topic": "simulated", "partition": 0, "deleted": 12, "missing": 0, "added": 0}]
+    assert found["changes"] == [
+        {"topic": "simulated", "partition": 0, "deleted": 12, "missing": 0, "added": 0, "first": None}
+    ]
     assert "12 of the events that it was made from are deleted" in found["reasons"][0]
 
     await lab.database.command("ALTER TABLE interactions DELETE WHERE _offset IN (20, 21) SETTINGS mutations_sync = 2")
@@ -154,6 +156,21 @@ async def test_verify_names_what_has_changed(lab: Lab, tmp_path: Path) -> None:
     done = await export(lab, "verify", f"{file}{MANIFEST_SUFFIX}")
     assert done.returncode == 1
     assert "the reason is not known" in done.stderr
+
+
+async def test_recorded_rows_that_are_not_those_of_the_log_are_named(lab: Lab, tmp_path: Path) -> None:
+    """An edited manifest whose request still gives the same bytes."""
+    await store(lab.database, [event("a"), event("b")])
+    file = tmp_path / "train.parquet"
+    await exported(lab, file)
+    path = tmp_path / f"train.parquet{MANIFEST_SUFFIX}"
+    manifest = json.loads(path.read_text())
+    for edited, says in ({"rows": 9}, "7 rows of partition 0"), ({"first": 1}, "first row of partition 0 of topic"):
+        offsets = [{**manifest["offsets"][0], **edited}]
+        path.write_text(json.dumps({**manifest, "offsets": offsets}))
+        code, found = await verified(lab, file)
+        assert (code, found["same"], len(found["reasons"])) == (0, True, 1)
+        assert says in found["reasons"][0]
 
 
 async def test_another_version_of_pyarrow_and_new_rows_are_reasons(
@@ -193,12 +210,15 @@ async def test_warnings_name_rows_that_cannot_be_judged_yet(lab: Lab, tmp_path: 
         (["--validation", "soon"], "soon"),
         (["--validation", "2025-01-01"], "--validation"),
         (["--horizon-hours", "0"], "--horizon-hours"),
+        (["--horizon-hours=-inf"], "--horizon-hours"),
+        (["--horizon-hours=nan"], "--horizon-hours"),
         (["--propensities", "/nowhere"], "--propensities"),
         (["--rewards", "click"], "--rewards"),
         (["--clip", "0"], "--clip"),
         (["--by", "device"], "by"),
         (["--days", "3"], "--since"),
         (["--output", "/nowhere/file"], "/nowhere/file"),
+        (["--output", "x" * 250], "name too long"),
     ],
 )
 async def test_an_invalid_option_is_named(shared_lab: Lab, options: list[str], named: str, tmp_path: Path) -> None:
@@ -254,6 +274,24 @@ def change(found: Any) -> Callable[[Any], None]:
         change({"propensities": "x"}),
         change({"max_reward": "x"}),
         change({"since": "2026-13-01"}),
+        change({"horizon_ms": float("inf")}),
+        *(change({name: 10**400}) for name in ("max_reward", "clip")),
+        change({"rewards": {"click": 10**400}}),
+        change({"query_path": []}),
+        change({"retriever": "\ud800"}),
+        change({"propensities": [{"segment": "\ud800", "points": [{"position": 0, "value": 1.0}]}], "by": ["d"]}),
+        *(
+            lambda found, last=last: found["offsets"][0].update(last=last)
+            for last in (float("inf"), 10**30, -1, "3", True)
+        ),
+        *(
+            lambda found, name=name: found.update(files=[{"name": name, "suffix": "", "bytes": 1, "sha256": ""}])
+            for name in ("", ".", "a\0", "a/b", "..", "\ud800", "a" * 256)
+        ),
+        lambda found: found["counts"].update(rows="many"),
+        lambda found: found["counts"]["train"].update(rows=None),
+        lambda found: found.update(schema=None),
+        lambda found: found["writer"].update(pyarrow="\ud800"),
     ],
 )
 def test_a_damaged_manifest_is_refused(damage: Callable[[Any], Any]) -> None:

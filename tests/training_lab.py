@@ -38,6 +38,7 @@ def event(
             "execution_id": execution,
             "position": 0,
             "retriever_id": RETRIEVER,
+            "document_score": 0.5,
             "query_snapshot": {"text": "Running  Shoes"},
             "occurred_at": BEGIN + timedelta(seconds=at_s),
             **fields,

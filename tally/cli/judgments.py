@@ -1,7 +1,7 @@
 """`tally learn judgments`: how good each document is for each query."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -200,12 +200,13 @@ def _write(
     writers: dict[str, Callable[[Judgments], Iterable[bytes]]] = {
         **{"jsonl": formats.json_lines, "parquet": formats.parquet, "qrels": formats.trec_qrels, "dataset": dataset}
     }
-    if queries is not None:
-        with destination(queries, force=force) as write:
+    with ExitStack() as opened:  # the files get their names at the end: both or none
+        if queries is not None:
+            write_query = opened.enter_context(destination(queries, force=force))
             for piece in formats.query_lines(found):
-                write(piece)
-    pieces = writers[chosen](found)
-    with destination(output, force=force) as write:
+                write_query(piece)
+        pieces = writers[chosen](found)
+        write = opened.enter_context(destination(output, force=force))
         for piece in pieces:
             write(piece)
     if output is not None:

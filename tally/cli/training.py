@@ -44,7 +44,8 @@ def training(
         FileFormat, typer.Option("--format", help="libsvm is read by xgboost; parquet and lightgbm by LightGBM.")
     ] = "parquet",
     horizon_hours: Annotated[
-        float, typer.Option(help="Longest time from an impression to an event that counts for its label.", max=8784)
+        float,
+        typer.Option(help="Longest time from an impression to an event that counts for its label.", min=0, max=8784),
     ] = 24,
     validation: Annotated[
         str, typer.Option(help="Begin of the validation set: share of the range at its end, or a time.")
