@@ -109,7 +109,7 @@ def curves_document(scope: LearningScope, curves: Sequence[PropensityCurve]) -> 
         "namespace": scope.namespace,
         "since": iso_ms(scope.since),
         "until": iso_ms(scope.until),
-        "by": ".".join(("metadata", *scope.segment_path)) if scope.segment_path else None,
+        "by": _path_of(scope),
         "curves": curves_as_json(curves),
     }
 
@@ -124,9 +124,14 @@ def curves_from_json(found: object) -> tuple[PropensityCurve, ...]:
     return tuple(curve.curve() for curve in PropensityDocument.model_validate({"curves": found}).curves)
 
 
-def read_curves(text: str | bytes) -> list[PropensityCurve]:
+def _path_of(scope: LearningScope) -> str | None:
+    return ".".join(("metadata", *scope.segment_path)) if scope.segment_path else None
+
+
+def read_curves(text: str | bytes, scope: LearningScope | None = None) -> list[PropensityCurve]:
     """Return the curves of a file, also of one written by hand. Raises PropensityFileError.
 
+    `scope`: results that the curves are used for; curves of another retriever, or by another path, are refused.
     A value such as 50 is a percentage by mistake, and would be accepted as a weight of 1 / 50.
     """
     if len(text) > MAX_FILE_BYTES:
@@ -144,7 +149,23 @@ def read_curves(text: str | bytes) -> list[PropensityCurve]:
                     f"position {point.position}: {point.value:g} is not from 0.000001 to 10. A propensity is relative "
                     f"to position {curve.reference}, and no percentage"
                 )
+    if scope is not None:
+        _check_scope(document, scope)
     return [curve.curve() for curve in document.curves]
+
+
+def _check_scope(document: PropensityDocument, scope: LearningScope) -> None:
+    if document.retriever and document.retriever != scope.retriever:
+        raise PropensityFileError(
+            f"the propensities are of retriever {document.retriever[:60]!r}, and {scope.retriever[:60]!r} is asked for"
+        )
+    path, has_segments = _path_of(scope), any(curve.segment for curve in document.curves)
+    if path is None and (document.by or has_segments):
+        raise PropensityFileError(f"the propensities are by {document.by or 'segments'}: add --by with that path")
+    if path is not None and document.by not in (path, None):
+        raise PropensityFileError(f"the propensities are by {document.by}, and --by is {path}")
+    if path is not None and not has_segments:
+        raise PropensityFileError(f"the propensities have no segments, and --by is {path}")
 
 
 def first_error(error: ValidationError) -> str:

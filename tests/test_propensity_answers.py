@@ -176,3 +176,19 @@ def test_a_chart_has_the_eight_largest_segments_and_texts_as_they_are(tmp_path: 
 def test_a_written_file_is_read_as_the_same_curves() -> None:
     curves = [PropensityCurve("ios", "harvesting", 0, (point(0, 1.0), point(3, 0.25), point(4, None)), 7)]
     assert read_curves(json.dumps(curves_document(scope_of("r", "device", namespace="shop"), curves))) == curves
+
+
+@pytest.mark.parametrize(
+    ("document", "by", "says"),
+    [
+        ({"by": "metadata.device"}, None, "add --by with that path"),
+        ({"by": "metadata.device"}, "country", "are by metadata.device, and --by is metadata.country"),
+        ({"retriever": "other"}, None, "are of retriever 'other', and 'r' is asked for"),
+        ({}, "device", "have no segments, and --by is metadata.device"),
+    ],
+)
+def test_propensities_of_other_results_are_refused(document: dict[str, Any], by: str | None, says: str) -> None:
+    text = json.dumps({**document, "curves": [{"points": [{"position": 0, "value": 1}]}]})
+    scope = scope_of("r", by) if by else scope_of("r")
+    with pytest.raises(PropensityFileError, match=says):
+        read_curves(text, scope)

@@ -154,7 +154,7 @@ def _judged(
     from learning.propensities import estimate
     from tally.answering import queried
 
-    curves_of = estimate if propensities is None else _curves_in(propensities)
+    curves_of = estimate if propensities is None else _curves_in(propensities, scope)
 
     async def ask(database: "ClickHouse") -> "Judgments":
         return await judge(settings, database, scope, request, curves_of)
@@ -162,9 +162,9 @@ def _judged(
     return queried(settings, ask)
 
 
-def _curves_in(path: Path) -> "CurvesOf":
+def _curves_in(path: Path, scope: "LearningScope") -> "CurvesOf":
     """Return a function that returns the curves of a file. Raises BadParameter."""
-    curves = curves_in(path)
+    curves = curves_in(path, scope)
 
     async def read_before(*_: object) -> "list[PropensityCurve]":
         return curves

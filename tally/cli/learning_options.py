@@ -63,13 +63,13 @@ def reward_map(text: str | None, most: float = MAX_REWARD) -> RewardMap:
         raise typer.BadParameter(str(error), param_hint="--rewards") from None
 
 
-def curves_in(path: Path) -> "list[PropensityCurve]":
-    """Return the curves of a file of `tally learn propensities`. Raises BadParameter."""
+def curves_in(path: Path, scope: "LearningScope") -> "list[PropensityCurve]":
+    """Return the curves of a file of `tally learn propensities`, for this scope. Raises BadParameter."""
     from learning.propensity_file import MAX_FILE_BYTES, PropensityFileError, read_curves
 
     try:
         with path.open("rb") as file:
-            return read_curves(file.read(MAX_FILE_BYTES + 1))
+            return read_curves(file.read(MAX_FILE_BYTES + 1), scope)
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror or error}", param_hint="--propensities") from None
     except PropensityFileError as error:

@@ -129,7 +129,7 @@ def _curves(
 ) -> "Sequence[PropensityCurve]":
     """Return the propensities of a file; without one those of the same events, if the label needs them."""
     if path is not None:
-        return curves_in(path)
+        return curves_in(path, scope)
     if label != "ips":
         return ()
     from learning.propensities import estimate
