@@ -83,7 +83,7 @@ analytics: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.analytics $(ARGS)
 
 ## make learning               propensities of simulated logs against their truth (ARGS=--help). Others, with --help:
-##                             python -m tests.learning.policies (off-policy), python -m tests.learning.ranking (models)
+##                             python -P -m tests.learning.policies (off-policy), python -P -m tests.learning.ranking (models)
 learning: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning $(ARGS)
 

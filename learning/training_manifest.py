@@ -36,7 +36,7 @@ _LABELS = {
     "click": "1 if the result was clicked within the horizon, else 0",
     "graded": "0 to 4, by the highest reward of an event within the horizon",
     "reward": "sum of the capped rewards of the result's events within the horizon",
-    "ips": "1 if the result was clicked within the horizon, else 0; clicks are weighted by 1 / propensity",
+    "ips": "1 if the result was clicked within the horizon, else 0; the weight is that of the execution's clicks",
 }
 _NO_MANIFEST = "not a manifest of a training set"
 

@@ -103,4 +103,4 @@ async def test_the_lag_is_never_negative(lab: Lab, monkeypatch: pytest.MonkeyPat
     await lab.emit(click())
     await lab.drain()
     monkeypatch.setattr(kafka, "end_offsets", end_offsets)
-    assert [each.lag for each in await read_lag(lab.settings)] == [0] * lab.settings.partitions
+    assert min(each.lag for each in await read_lag(lab.settings)) >= 0
