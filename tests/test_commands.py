@@ -84,3 +84,10 @@ def test_the_version_is_printed() -> None:
 
 def test_fatal_and_settings_errors_have_exit_codes_of_their_own() -> None:
     assert len({1, Fatal.exit_code, SettingsError.exit_code}) == 3
+
+
+@pytest.mark.parametrize("line", ["evaluate dataset show", "report overview --where", "lookup"])
+def test_an_argument_in_another_encoding_is_refused(line: str) -> None:
+    done = command(*line.split(), "\udcff")
+    assert done.returncode == 2
+    assert r"\udcff' is not valid UTF-8" in done.stderr

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
@@ -27,6 +28,7 @@ def main() -> None:
         try:
             with redirect_stdout(cast(TextIO, GuardedOutput(sys.stdout))):
                 try:
+                    _check_encoding(sys.argv[1:])
                     app(prog_name=invoked())
                 finally:
                     answers.flush()
@@ -35,6 +37,17 @@ def main() -> None:
             sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Raise SettingsError for an argument that is not UTF-8: no store could take it, and some would fail late."""
+    from runtime.errors import SettingsError
+
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise SettingsError(f"the argument {argument[:60]!a} is not valid UTF-8") from None
 
 
 def _occupy_standard_descriptors() -> None:
