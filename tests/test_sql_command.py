@@ -180,7 +180,7 @@ def test_the_user_of_tally_clickhouse_reads_only_too(variables: dict[str, str]) 
         (["SELECT 1", "--output", "/nowhere/x.csv"], 1, "cannot write /nowhere/x.csv: there is no folder /nowhere"),
         (["SELECT 1", "--json", "--format", "csv"], 2, "contradicts --format csv"),
         (["SELECT 1", "--output", "/dev/null", "--format", "csv"], 1, "/dev/null is not a regular file"),
-        (["SELECT '\udcff'"], 1, "the statement or one of its parameters is not UTF-8"),
+        (["SELECT '\udcff'"], 2, "is not valid UTF-8"),
         (["SELECT 1 -- " + "x" * 70_000], 1, "more than 65,536 bytes"),
     ],
 )
