@@ -110,7 +110,7 @@ FORMAT RowBinary"""
             progress(len(found) // _ROW.itemsize)
     rows = np.frombuffer(found, _ROW)
     if not len(rows):
-        raise Refusal(f"retriever {request.scope.retriever[:60]!r} showed no results in this range")
+        raise request.scope.nothing_shown()
     if len(rows) > most:
         raise Refusal(f"the range has more than {most:,} results: choose a shorter one, or raise TALLY_LEARNING_CELLS")
     return rows

@@ -79,15 +79,23 @@ class LearningScope(NamedTuple):
 
     def check_shown(self, *, is_any: bool, has_query: bool, has_segment: bool) -> None:
         """Raise Refusal, with what is missing, where nothing was shown, for no query text, or in no segment."""
-        name = f"retriever {self.retriever[:60]!r} of namespace {self.namespace}"
+        name = self._name
         if not is_any:
-            days = f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
-            raise Refusal(f"{name} showed no results from {days}: only results with an impression count")
+            raise self.nothing_shown()
         if not has_query:
             path = ".".join(self.query_path)
             raise Refusal(f"no execution of {name} has a query text at query_snapshot.{path} (TALLY_QUERY_TEXT_PATH)")
         if self.segment_path and not has_segment:
             raise Refusal(f"no impression of {name} has a text at metadata.{'.'.join(self.segment_path)}")
+
+    def nothing_shown(self) -> Refusal:
+        """Return the refusal where the retriever showed no results in the range."""
+        days = f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
+        return Refusal(f"{self._name} showed no results from {days}: only results with an impression count")
+
+    @property
+    def _name(self) -> str:
+        return f"retriever {self.retriever[:60]!r} of namespace {self.namespace}"
 
     def parameters(self) -> dict[str, Any]:
         """Return the bound parameters of `select_shown`."""

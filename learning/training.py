@@ -163,7 +163,7 @@ class TrainingPass:
         if not self._counts.total.rows:
             if self._counts.unknown_propensity:
                 raise Refusal("no result is at a position, and in a segment, whose propensity is known")
-            raise Refusal(f"retriever {self._request.scope.retriever[:60]!r} showed no results in this range")
+            raise self._request.scope.nothing_shown()
         if absent := [name for name, nulls in self._counts.nulls.items() if nulls == self._counts.total.rows]:
             raise Refusal(f"no result has a number at {absent[0]}: correct the feature, or leave it out")
         self._write(self._groups.end())

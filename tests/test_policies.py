@@ -66,7 +66,7 @@ async def test_a_log_that_nearly_never_shows_the_policy_is_refused(lab: Lab) -> 
     await load(lab.database, "default", shown("bts", "women"))
     with pytest.raises(Refusal, match="effective sample size is 2 of 10,000 executions"):
         await evaluated(lab, UniformPolicy(46), "bts")
-    with pytest.raises(Refusal, match="bts-2' showed no results in this range"):
+    with pytest.raises(Refusal, match=r"bts-2' of namespace .* showed no results from .*: only results with an impr"):
         await evaluated(lab, UniformPolicy(46), "bts-2")
 
 
@@ -196,7 +196,7 @@ async def test_the_command_prints_the_estimates_beside_the_log(shop: Lab, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["nobody", "--policy", "uniform"], 1, "retriever 'nobody' showed no results in this range"),
+        (["nobody", "--policy", "uniform"], 1, "retriever 'nobody' of namespace default showed no results from"),
         (["shop", "--policy", "uniform", "--min-ess", "1000"], 1, "at least 1000 is needed"),
         (["shop", "--policy", "uniform:0"], 2, "number of documents must be from 1"),
         (["shop", "--policy", "nothing.jsonl"], 2, "nothing.jsonl is neither `uniform`"),

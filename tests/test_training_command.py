@@ -238,7 +238,7 @@ async def test_a_range_is_needed(shared_lab: Lab, tmp_path: Path) -> None:
 async def test_nothing_is_left_of_a_training_set_without_rows(shared_lab: Lab, tmp_path: Path) -> None:
     done = await export(shared_lab, "training", *RANGE, "--retriever", "nobody", "--output", str(tmp_path / "t"))
     assert done.returncode == 1
-    assert "'nobody' showed no results" in done.stderr
+    assert "'nobody' of namespace default showed no results from" in done.stderr
     assert names_in(tmp_path) == []
 
 
