@@ -17,6 +17,7 @@ from runtime.settings.kafka import KafkaSettings
 from runtime.settings.learning import LearningSettings
 from runtime.settings.reports import ReportSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
+from runtime.settings.weights import WeightSettings
 
 _GROUPS: dict[str, type[BaseSettings]] = {
     "Kafka": KafkaSettings,
@@ -26,6 +27,7 @@ _GROUPS: dict[str, type[BaseSettings]] = {
     "Retention": RetentionSettings,
     "Reports": ReportSettings,
     "Learning": LearningSettings,
+    "Learned weights and sessions": WeightSettings,
     "HTTP API": HttpSettings,
 }
 _HEAD = """# Settings

@@ -6,6 +6,7 @@ the database. Views are in `schemas/analytics/catalogue.py`: they hold nothing, 
 
 from typing import NamedTuple
 
+from schemas.learning_tables import CREATE_LEARNING_TABLES
 from schemas.tables import (
     API_KEYS,
     COMPACT_PART_BYTES,
@@ -276,6 +277,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(8, _CROP_INTEGERS, oldest=4),
     Migration(9, _ADD_EVENT_TIME, oldest=4),
     Migration(10, (_CREATE_EVALUATION_DATASETS,), oldest=4),
+    Migration(11, CREATE_LEARNING_TABLES, oldest=4),
 )
 BOOTSTRAP = (
     _CREATE_MIGRATIONS,

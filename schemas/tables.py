@@ -11,6 +11,11 @@ DELETIONS = "deletions"
 API_KEYS = "api_keys"
 EXPANSIONS = "expansions"
 EVALUATION_DATASETS = "evaluation_datasets"
+LEARNING_CONFIGS = "learning_configs"
+LEARNING_COUNTS = "learning_counts"
+LEARNING_DAYS = "learning_days"
+LEARNING_PROGRESS = "learning_progress"
+SIGNALS = "signals"
 MIGRATIONS_TABLE = "schema_migrations"
 
 DEDUPLICATION_WINDOW = 10_000

@@ -20,6 +20,7 @@ from runtime.settings.kafka import KafkaSettings
 from runtime.settings.learning import LearningSettings
 from runtime.settings.reports import ReportSettings
 from runtime.settings.stores import ClickHouseSettings, RedisSettings, RetentionSettings
+from runtime.settings.weights import WeightSettings
 from runtime.stack_file import StackFile, StackPhase
 from runtime.text import register_secrets
 from schemas.wire import check_namespace
@@ -38,6 +39,7 @@ class Settings(
     RetentionSettings,
     ReportSettings,
     LearningSettings,
+    WeightSettings,
     HttpSettings,
 ):
     """All settings of all processes. Sizes are in bytes, times in milliseconds, unless the name says otherwise."""
