@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from learning.estimators.off_policy import MIN_PROPENSITY
 from learning.scope import LearningScope, Refusal, select_shown
-from runtime.analytics import range_errors, report_limits
+from runtime.analytics import bounded_stream, range_errors, report_limits
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 
@@ -129,10 +129,9 @@ GROUP BY {key}
 ORDER BY {key}
 LIMIT {most + 1}
 FORMAT RowBinary"""
-    limits = report_limits(settings)
     found = bytearray()
     values = {**scope.parameters(), "segments": list(segments)}
-    async with database.stream(sql, values, settings=limits, timeout_s=limits["max_execution_time"]) as pieces:
+    async with bounded_stream(settings, database, sql, values) as pieces:
         async for piece in pieces:
             found += piece
     rows = np.frombuffer(found, _LOGGED_ROW if with_propensity else _ROW)

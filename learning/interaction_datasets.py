@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from learning.scope import LearningScope, Refusal
-from runtime.analytics import range_errors, report_limits
+from runtime.analytics import bounded_stream, range_errors, report_limits
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.base import EVERYTHING, RANGE, query_text, reward_of, select_per_result
@@ -180,10 +180,9 @@ def _parameters(namespace: str, definition: DatasetDefinition) -> dict[str, Any]
 
 async def _bounded(settings: Settings, database: ClickHouse, sql: str, parameters: Mapping[str, Any]) -> bytes:
     """Return the result of a statement. Raises Refusal for one that is larger than TALLY_EVALUATION_BYTES."""
-    limits = report_limits(settings)
     found = bytearray()
     with range_errors(settings, "the dataset"):
-        async with database.stream(sql, parameters, settings=limits, timeout_s=limits["max_execution_time"]) as pieces:
+        async with bounded_stream(settings, database, sql, parameters) as pieces:
             async for piece in pieces:
                 found += piece
                 if len(found) > settings.evaluation_bytes:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from learning.counts import MAX_SEGMENTS
 from learning.estimators.judging import JudgedCells
 from learning.scope import LearningScope, Refusal, select_shown
-from runtime.analytics import range_errors, report_limits
+from runtime.analytics import bounded_stream, range_errors
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.base import reward_of
@@ -48,15 +48,10 @@ async def read_item_counts(
     Memory: 40 bytes for each of at most TALLY_LEARNING_CELLS cells, and TALLY_LEARNING_TEXT_BYTES of texts. Raises
     Refusal for more, and where nothing was shown for a query; RangeTooLarge; Unavailable.
     """
-    limits = report_limits(settings)
+    statement = _statement(scope, rewards)
     reader = _Reader(settings)
     with range_errors(settings, "the count of items"):
-        async with database.stream(
-            _statement(scope, rewards),
-            scope.parameters(),
-            settings={**limits, **_SETTINGS},
-            timeout_s=limits["max_execution_time"],
-        ) as pieces:
+        async with bounded_stream(settings, database, statement, scope.parameters(), _SETTINGS) as pieces:
             async for piece in pieces:
                 await asyncio.to_thread(reader.add, piece)
     found = reader.counts()

@@ -13,7 +13,7 @@ from learning.estimators.reward_model import FOLDS, ModelledResults, expected_re
 from learning.policy_match import LoggedKeys, MatchedResults, match_policy
 from learning.scope import LearningScope, Refusal, select_shown
 from learning.target_policy import TargetPolicy
-from runtime.analytics import range_errors, report_limits
+from runtime.analytics import bounded_stream, range_errors
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.base import reward_of
@@ -101,10 +101,8 @@ FROM (SELECT *, types AS interaction_type FROM ({select_shown(request.scope)}))
 ORDER BY run, document, query_hash
 LIMIT {most + 1}
 FORMAT RowBinary"""
-    limits = report_limits(settings)
     found = bytearray()
-    timeout_s = limits["max_execution_time"]
-    async with database.stream(sql, request.scope.parameters(), settings=limits, timeout_s=timeout_s) as pieces:
+    async with bounded_stream(settings, database, sql, request.scope.parameters()) as pieces:
         async for piece in pieces:
             found += piece
             progress(len(found) // _ROW.itemsize)

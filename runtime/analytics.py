@@ -1,10 +1,11 @@
 """Bounds and parameters of statements over a range of events: reports, and everything that is learned from events."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementTimeout, TallyError, Unavailable
 from runtime.settings import Settings
 
@@ -29,6 +30,22 @@ def report_limits(settings: Settings) -> dict[str, Any]:
         "max_bytes_before_external_group_by": spilled,
         "max_bytes_before_external_sort": spilled,
     }
+
+
+@asynccontextmanager
+async def bounded_stream(
+    settings: Settings,
+    database: ClickHouse,
+    sql: str,
+    parameters: Mapping[str, Any],
+    own: Mapping[str, Any] | None = None,
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Yield the pieces of the result of a statement over a range, within `report_limits`. `own`: further settings."""
+    limits = report_limits(settings)
+    async with database.stream(
+        sql, parameters, settings={**limits, **(own or {})}, timeout_s=limits["max_execution_time"]
+    ) as pieces:
+        yield pieces
 
 
 def range_parameters(namespace: str, since: datetime, until: datetime) -> dict[str, str]:
