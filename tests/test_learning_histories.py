@@ -4,6 +4,7 @@ count from scratch."""
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -144,10 +145,8 @@ class History:
             if left == 0:
                 raise Crashed
 
-        try:
+        with suppress(Crashed):
             await count_once(self.lab.settings, crash)
-        except Crashed:
-            pass
 
     async def pause(self) -> None:
         """Begin a count that stops at a failpoint."""

@@ -165,7 +165,10 @@ def _segment(shape: CountShape) -> str:
     """Return the text of an event's segment: the texts at the paths, joined; empty unless all are there."""
     if not shape.segment_paths:
         return "''"
-    texts = ", ".join(f"JSONExtractString(metadata, {', '.join(map(literal, path))})" for path in shape.segment_paths)
+    paths = [", ".join(map(literal, path)) for path in shape.segment_paths]
+    texts = ", ".join(
+        f"if(JSONType(metadata, {path}) = 'String', JSONExtractString(metadata, {path}), '')" for path in paths
+    )
     joined = f"arrayStringConcat([{texts}], {literal(SEGMENT_SEPARATOR)})"
     return f"if(has([{texts}], ''), '', toValidUTF8({joined}))"
 
