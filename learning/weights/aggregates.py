@@ -20,7 +20,7 @@ from datetime import date, timedelta
 from typing import NamedTuple
 
 from learning.weights import count_sql
-from learning.weights.count_look import ConfiguredShapes, LogLook, Shapes, look, look_at_log
+from learning.weights.count_look import ConfiguredShapes, LogLook, Shapes, known_days, look, look_at_log
 from learning.weights.count_progress import (
     CountProgress,
     CountShape,
@@ -248,3 +248,32 @@ async def count_once(settings: Settings, reached: Failpoint = pass_on) -> dict[s
     """Connect and count: see `count_all`."""
     async with day_counter(settings, reached) as counter:
         return await count_all(counter)
+
+
+async def recount_days(
+    settings: Settings,
+    database: ClickHouse,
+    namespace: str,
+    first_day: int,
+    counted: Callable[[int, int], None] = lambda _done, _all: None,
+) -> tuple[int, int]:
+    """Count the days of a namespace from `first_day` on, and all touched ones; returns the numbers of days and rows.
+
+    `counted` is called after each round with the number of days so far and of all. A failed day stays pending. Raises
+    Unavailable, RangeTooLarge.
+    """
+    counter = DayCounter(settings, database)
+    before = (await counter.namespaces()).get(namespace)
+    if before is None:
+        return 0, 0
+    known = await known_days(settings, database, namespace)
+    wanted = {name: frozenset(day for day in days if day >= first_day) for name, days in known.items()}
+    seen = await counter.look_at_log({namespace: before})
+    found = await counter.run_round(namespace, seen, before, wanted)
+    days, rows = len(found.counted), found.rows
+    counted(days, days + found.progress.days_pending)
+    while found.is_to_continue:
+        found = await counter.run_round(namespace, seen, found.progress)
+        days, rows = days + len(found.counted), rows + found.rows
+        counted(days, days + found.progress.days_pending)
+    return days, rows

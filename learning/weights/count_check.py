@@ -1,15 +1,14 @@
 """Check of counts: those in force beside a count from scratch, row by row, and the state of a namespace's counts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
 from learning.weights.aggregates import CountedDay
-from learning.weights.count_look import ConfiguredShapes, Shapes, look, look_at_log
+from learning.weights.count_look import ConfiguredShapes, Shapes, known_days, look, look_at_log, progress_and_shapes
 from learning.weights.count_progress import CountProgress, Days, joined, read_progress
 from learning.weights.count_sql import (
     SELECT_COUNTED_DAYS,
-    SELECT_EVENT_DAYS,
     day_parameters,
     days_by_retriever,
     select_difference,
@@ -20,8 +19,8 @@ from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms
 from schemas.tables import LEARNING_COUNTS, LEARNING_DAYS
 
-_ROWS_IN_FORCE = f"""
-SELECT retriever_id, count(), sum(results) FROM {LEARNING_COUNTS} FINAL
+_RESULTS_IN_FORCE = f"""
+SELECT retriever_id, sum(results) FROM {LEARNING_COUNTS} FINAL
 WHERE namespace = {{namespace:String}} AND (retriever_id, day, generation) IN (
     SELECT retriever_id, day, max(generation) FROM {LEARNING_DAYS}
     WHERE namespace = {{namespace:String}} GROUP BY retriever_id, day
@@ -105,8 +104,8 @@ async def count_status(settings: Settings, database: ClickHouse, namespace: str)
     where = {"namespace": namespace}
     counted = days_by_retriever(await database.rows(SELECT_COUNTED_DAYS, where))
     with range_errors(settings, "the state of counts"):
-        rows = await database.rows(_ROWS_IN_FORCE, where, limits=report_limits(settings))
-    results = {name: int(total) for name, _, total in rows}
+        rows = await database.rows(_RESULTS_IN_FORCE, where, limits=report_limits(settings))
+    results = {name: int(total) for name, total in rows}
     found = []
     for name in sorted(shapes):
         days = counted.get(name, frozenset())
@@ -117,25 +116,12 @@ async def count_status(settings: Settings, database: ClickHouse, namespace: str)
     return CountStatus(before.generation, as_of, tuple(found))
 
 
-async def days_since(settings: Settings, database: ClickHouse, namespace: str, first_day: int) -> Days:
-    """Return the days from `first_day` on that have events or counts, of configured retrievers. Raises Unavailable."""
-    _, _, days = await _known(settings, database, namespace)
-    return joined(*({each.retriever: frozenset({each.day})} for each in days if each.day >= first_day))
-
-
 async def _known(
     settings: Settings, database: ClickHouse, namespace: str
 ) -> tuple[CountProgress, Shapes, list[CountedDay]]:
     """Return progress, shapes, and all days with events or counts, in order."""
-    configured = ConfiguredShapes(settings, database)
-    await configured.refresh()
-    before = (await read_progress(database, namespace)).get(namespace, CountProgress())
-    shapes = configured.of(namespace, before.shapes)
-    where: Mapping[str, object] = {"namespace": namespace, "retrievers": list(shapes)}
-    with range_errors(settings, "the look for days"):
-        with_events = await database.rows(SELECT_EVENT_DAYS, where, limits=report_limits(settings))
-    counted = await database.rows(SELECT_COUNTED_DAYS, where)
-    days = joined(days_by_retriever(with_events), days_by_retriever(counted))
+    before, shapes = await progress_and_shapes(settings, database, namespace)
+    days = await known_days(settings, database, namespace)
     return before, shapes, sorted((CountedDay(name, day) for name, some in days.items() for day in some), key=_by_date)
 
 

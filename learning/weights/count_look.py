@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
-from learning.weights.count_progress import CountProgress, CountShape, Days, Ends, joined
+from learning.weights.count_progress import CountProgress, CountShape, Days, Ends, joined, read_progress
 from learning.weights.count_sql import (
     SELECT_COUNTED_DAYS,
     SELECT_EVENT_DAYS,
@@ -139,6 +139,24 @@ async def look(
     touched = joined(fresh, all_days, changed, gone, of_all)
     progress = CountProgress(0, shapes, log.ends, log.overlap, tail, tombstones, expired, as_of_ms=log.at_ms)
     return Look(progress, {name: days for name, days in touched.items() if days})
+
+
+async def progress_and_shapes(settings: Settings, database: ClickHouse, namespace: str) -> tuple[CountProgress, Shapes]:
+    """Return the progress in force of a namespace, and the shapes of its counts. Raises Unavailable."""
+    configured = ConfiguredShapes(settings, database)
+    await configured.refresh()
+    before = (await read_progress(database, namespace)).get(namespace, CountProgress())
+    return before, configured.of(namespace, before.shapes)
+
+
+async def known_days(settings: Settings, database: ClickHouse, namespace: str) -> Days:
+    """Return the days of configured retrievers with events or counts. Raises Unavailable, RangeTooLarge."""
+    _, shapes = await progress_and_shapes(settings, database, namespace)
+    with range_errors(settings, "the look for days"):
+        reading = _Reading(database, namespace, report_limits(settings))
+        with_events = await reading.rows(SELECT_EVENT_DAYS, {"retrievers": list(shapes)})
+        counted = await reading.rows(SELECT_COUNTED_DAYS)
+    return joined(days_by_retriever(with_events), days_by_retriever(counted))
 
 
 class _Reading:
