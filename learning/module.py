@@ -11,6 +11,7 @@ from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
 from learning.score_routes import add_score_routes
+from learning.weights.count_leader import counting
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -21,10 +22,11 @@ class LearningModule:
         self._context: LearningContext
 
     @asynccontextmanager
-    async def opened(self, _base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
-        """Use the connection of lists until the block ends."""
+    async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
+        """Use the connection of lists, and count what weights are learned from, until the block ends."""
         self._context.database = stores.lists
-        yield {}
+        async with counting(base.settings, base.redis):
+            yield {}
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""

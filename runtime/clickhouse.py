@@ -123,9 +123,12 @@ class ClickHouse:
         except ClickHouseError as error:
             raise clickhouse_fault(error) from error
 
-    async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Run a statement that returns no rows."""
-        await self._call(lambda client: client.command(sql, parameters=dict(parameters or {})))
+    async def command(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, limits: Mapping[str, Any] | None = None
+    ) -> None:
+        """Run a statement that returns no rows. `limits` are ClickHouse settings of this statement."""
+        values, own = dict(parameters or {}), dict(limits or {})
+        await self._call(lambda client: client.command(sql, parameters=values, settings=own))
 
     async def open(self) -> None:
         """Connect now instead of at the first statement."""

@@ -64,7 +64,7 @@ CREATE_PROGRESS = f"""
 CREATE TABLE IF NOT EXISTS {LEARNING_PROGRESS} (
     namespace LowCardinality(String),
     generation UInt64,
-    state String COMMENT 'JSON text: what the counts contain (learning/aggregate_progress.py)',
+    state String COMMENT 'JSON text: what the counts contain (learning/weights/count_progress.py)',
     counted_at DateTime64(3, 'UTC')
 ) ENGINE = ReplacingMergeTree(generation)
 ORDER BY namespace

@@ -14,6 +14,9 @@ class WeightSettings(BaseSettings):
     aggregates_every_ms: int = Field(30_000, ge=50, le=86_400_000)
     """Milliseconds between counts of the days that new events or deletions touched. One API process at a time
     counts, and only for retrievers with a learning configuration."""
+    aggregates_days_per_round: int = Field(31, ge=1, le=10_000)
+    """Maximum days of one namespace, each counted once for each retriever, between two looks for touched days. Progress
+    is stored after each look."""
     aggregates_stale_ms: int = Field(300_000, ge=1_000)
     """Milliseconds without a count, while retrievers have learning configurations, that are reported as stale."""
     weight_contexts: int = Field(100_000, ge=1, le=10_000_000)
