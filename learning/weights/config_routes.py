@@ -103,7 +103,7 @@ def add_config_routes(router: APIRouter, context: LearningContext) -> None:
         Equal content makes no new version. Of two changes at the same time one is a 409.
         """
         value = await read_value(request, context)
-        with _config_errors():
+        with config_errors():
             config = parse_config({} if value is None else value)
             found = await of(caller).put(checked_retriever(retriever_id), config)
         changed = {name: pair._asdict() for name, pair in found.changed.items()}
@@ -112,14 +112,14 @@ def add_config_routes(router: APIRouter, context: LearningContext) -> None:
     @router.get(PATH, response_model=ConfigResponse, responses=error_responses(404))
     async def get_learning_config(retriever_id: RetrieverId, caller: Annotated[Caller, Depends(reader)]) -> Response:
         """Return the learning configuration in force, every name included."""
-        with _config_errors():
+        with config_errors():
             found = await of(caller).get(retriever_id)
         return _answer(caller, retriever_id, found.body())
 
     @router.delete(PATH, response_model=ConfigResponse, responses=error_responses(404, 409))
     async def delete_learning_config(retriever_id: RetrieverId, caller: Annotated[Caller, Depends(writer)]) -> Response:
         """Delete the learning configuration: static weights are served from now on. Its history stays."""
-        with _config_errors():
+        with config_errors():
             found = await of(caller).delete(retriever_id)
         return _answer(caller, retriever_id, found.body())
 
@@ -130,7 +130,7 @@ def add_config_routes(router: APIRouter, context: LearningContext) -> None:
         query: Annotated[HistoryQuery, Query()],
     ) -> Response:
         """List the versions of a learning configuration, the newest first, each with the time it was in force."""
-        with _config_errors():
+        with config_errors():
             found = await _history(of(caller), retriever_id, query)
         listed = [each.body() for each in found[: query.limit]]
         return _answer(caller, retriever_id, {"versions": listed, "truncated": len(found) > query.limit})
@@ -149,7 +149,7 @@ def _answer(caller: Caller, retriever: str, body: dict[str, Any]) -> Response:
 
 
 @contextmanager
-def _config_errors() -> Iterator[None]:
+def config_errors() -> Iterator[None]:
     """Raise ApiError for the errors of learning configurations."""
     try:
         yield
