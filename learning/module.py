@@ -12,6 +12,7 @@ from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
 from learning.score_routes import add_score_routes
 from learning.weights.analytics_routes import add_analytics_routes
+from learning.weights.bound_watch import watching_bounds
 from learning.weights.config_routes import add_config_routes
 from runtime.http.service import AppContext, Check, Stores
 
@@ -23,10 +24,11 @@ class LearningModule:
         self._context: LearningContext
 
     @asynccontextmanager
-    async def opened(self, _base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
+    async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Use the connection of lists until the block ends."""
         self._context.database = stores.lists
-        yield {}
+        async with watching_bounds(base.settings):
+            yield {}
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""

@@ -67,6 +67,21 @@ TRACKING_FAULT_EXCESS = Gauge(
     ["namespace", "check"],
 )
 
+# Learned weights.
+LEARNING_COUNTS_AGE = Gauge(
+    "tally_learning_counts_age_seconds",
+    "Seconds since the time before which every stored event is in the counts of learned weights, in the namespace "
+    "where they are oldest; 0 without learning configurations.",
+)
+WEIGHTS_BREAKER_OPEN = Gauge(
+    "tally_weights_breaker_open", "Retrievers whose circuit breaker is open: static weights are served."
+)
+WEIGHT_DAYS_AT_CLIP = Gauge(
+    "tally_weight_days_at_clip",
+    "Consecutive days until today, of the last 14, on which a feature's mean was at min_weight or max_weight.",
+    ["namespace", "retriever", "feature"],
+)
+
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records processed, by outcome.", ["outcome"])
 LAST_EVENT = Gauge(
