@@ -14,6 +14,7 @@ from learning.score_routes import add_score_routes
 from learning.weights.analytics_routes import add_analytics_routes
 from learning.weights.bound_watch import watching_bounds
 from learning.weights.config_routes import add_config_routes
+from learning.weights.history_routes import add_weight_history_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -42,6 +43,7 @@ class LearningModule:
             add_policy_routes,
             add_config_routes,
             add_analytics_routes,
+            add_weight_history_routes,
         ):
             add_routes(router, self._context)
         return router

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learning.weights.config_text import NAMES, ConfigError, as_values, differences, parse_assignment, parse_config
+from learning.weights.config_text import (
+    NAMES,
+    ConfigError,
+    accepted,
+    as_values,
+    differences,
+    parse_assignment,
+    parse_config,
+)
 from learning.weights.configs import (
     ConfigConflict,
     LearningConfigVersions,
@@ -113,6 +122,16 @@ def test_an_assignment_that_is_not_accepted(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_assignment(text)
     assert says in str(raised.value)
+
+
+def test_the_page_names_what_each_name_accepts_and_its_default() -> None:
+    text = (Path(__file__).parent.parent / "docs/learning/weights-configuration.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    defaults = as_values(LearningConfig())
+    shown = {name: value if isinstance(value, str) else json.dumps(value) for name, value in defaults.items()}
+    expected = [[f"| `{name}`", accepted(name), shown[name].removesuffix(".0")] for name in NAMES]
+    expected[NAMES.index("reward_signal")][1] = "an interaction type"
+    assert [row[:3] for row in rows] == expected
 
 
 def test_differences_are_of_names_with_other_values() -> None:

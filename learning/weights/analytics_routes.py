@@ -1,4 +1,4 @@
-"""Endpoints of what learned weights did: signals, performance, weights of past days, and the use of session signals."""
+"""Endpoints of analytics that the published client has: recorded decisions, and performance over time."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,13 +9,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from learning.context import LearningContext
-from learning.scope import MAX_TEXT_BYTES, LearningScope, ScopeError
+from learning.scope import LearningScope, ScopeError
 from learning.scope_query import DEFAULT_RANGE, RetrieverId, learning_errors
-from learning.weights.config_routes import config_errors
-from learning.weights.configs import LearningConfigVersions
-from learning.weights.counts import Level
-from learning.weights.history import MAX_DAYS, HistoryRequest, read_history
-from learning.weights.performance import Performance, Period, SessionEffect, read_performance, read_session_effect
+from learning.weights.performance import Performance, Period, read_performance
 from learning.weights.signals import MAX_HOURS, MAX_SIGNALS, read_signals
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
@@ -26,10 +22,6 @@ from runtime.settings import Settings
 from schemas.event_time import iso_ms
 
 _ANALYTICS = "/v1/analytics/retrievers/{retriever_id}"
-NO_CAUSE = (
-    "executions with and without signals of the session are different searches: the difference says how they differ, "
-    "not what the signals cause; for that, compare two retrievers to which users are assigned at random"
-)
 NO_LATENCY = "events have no latencies: executions, clicks and rewards are what is measured"
 
 
@@ -64,7 +56,7 @@ class PerformanceQuery(BaseModel):
 
     def scope(self, settings: Settings, namespace: str, retriever: str) -> LearningScope:
         """Return the scope. Raises ApiError 422."""
-        return _scope(settings, namespace, retriever, self.start_date, self.end_date, "end_date")
+        return range_scope(settings, namespace, retriever, self.start_date, self.end_date, "end_date")
 
 
 class PerformanceResponse(BaseModel):
@@ -78,52 +70,8 @@ class PerformanceResponse(BaseModel):
     summary: dict[str, Any] = Field(description="the same of the whole range, and notes")
 
 
-class HistoryOfWeightsQuery(BaseModel):
-    """Days and context of a history of weights."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    days: int = Field(30, ge=1, le=MAX_DAYS, description="days until today")
-    level: Level = Field("global", description="personal (with user_id), segment (with segment) or global")
-    segment: str = Field("", max_length=MAX_TEXT_BYTES, description="texts at demographic_features, joined by |")
-    user_id: str = Field("", max_length=MAX_TEXT_BYTES)
-
-
-class HistoryOfWeightsResponse(BaseModel):
-    """Weights of a context by day, of days with results inside the window."""
-
-    retriever_id: str
-    namespace: str
-    level: Level
-    config_version: int
-    days: list[dict[str, Any]] = Field(
-        description="day, interactions, effective_exploration, and features: feature_uri, alpha, beta, mean with its "
-        "interval (low, high), weight"
-    )
-
-
-class RangeQuery(BaseModel):
-    """Range of event time, by default of the last seven days."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    since: Time | None = Field(None, description="earliest event time, inclusive, ISO 8601")
-    until: Time | None = Field(None, description="event time before which events are read, ISO 8601")
-
-
-class SessionsResponse(BaseModel):
-    """Executions by the use of session signals: session, no_session, not_learned, no_decision."""
-
-    retriever_id: str
-    namespace: str
-    since: datetime
-    until: datetime
-    groups: dict[str, dict[str, Any]]
-    notes: list[str]
-
-
 def add_analytics_routes(router: APIRouter, context: LearningContext) -> None:
-    """Add the endpoints. All need the scope read."""
+    """Add the endpoints, which need the scope read."""
     reader, settings = context.reader, context.settings
 
     @router.get(f"{_ANALYTICS}/signals", response_model=list[SignalResponse], responses=error_responses())
@@ -136,7 +84,7 @@ def add_analytics_routes(router: APIRouter, context: LearningContext) -> None:
             found = await read_signals(
                 context.database, caller.namespace, retriever_id, query.signal_type, since, query.limit
             )
-            return await _answer([each.body() for each in found])
+            return await json_response([each.body() for each in found])
 
     @router.get(f"{_ANALYTICS}/performance", response_model=PerformanceResponse, responses=error_responses())
     async def get_retriever_performance(
@@ -148,44 +96,10 @@ def add_analytics_routes(router: APIRouter, context: LearningContext) -> None:
         scope = query.scope(settings, caller.namespace, retriever_id)
         with context.limit.slot(), learning_errors("start_date"):
             found = await read_performance(settings, context.database, scope, query.group_by)
-            return await _answer(_performance_body(found))
-
-    @router.get(
-        "/v1/retrievers/{retriever_id}/weights/history",
-        response_model=HistoryOfWeightsResponse,
-        responses=error_responses(404),
-    )
-    async def get_weight_history(
-        retriever_id: RetrieverId,
-        caller: Annotated[Caller, Depends(reader)],
-        query: Annotated[HistoryOfWeightsQuery, Query()],
-    ) -> Response:
-        """Return the weight of each feature by day, from the counts up to that day and the present configuration."""
-        request = HistoryRequest(retriever_id, query.days, query.level, query.segment, query.user_id)
-        versions = LearningConfigVersions(settings, context.database, caller.namespace)
-        with context.limit.slot(), learning_errors(), config_errors():
-            try:
-                found = await read_history(
-                    context.database, caller.namespace, await versions.get(retriever_id), request
-                )
-            except ScopeError as error:
-                raise invalid([problem("bad_scope", ["query", error.parameter], str(error))]) from None
-            return await _answer(found.body(caller.namespace))
-
-    @router.get(
-        "/v1/retrievers/{retriever_id}/weights/sessions", response_model=SessionsResponse, responses=error_responses()
-    )
-    async def get_session_use(
-        retriever_id: RetrieverId, caller: Annotated[Caller, Depends(reader)], query: Annotated[RangeQuery, Query()]
-    ) -> Response:
-        """Compare executions whose weights used signals of the session with those whose weights did not."""
-        scope = _scope(settings, caller.namespace, retriever_id, query.since, query.until)
-        with context.limit.slot(), learning_errors():
-            found = await read_session_effect(settings, context.database, scope)
-            return await _answer(sessions_body(found))
+            return await json_response(_performance_body(found))
 
 
-def _scope(
+def range_scope(
     settings: Settings,
     namespace: str,
     retriever: str,
@@ -220,18 +134,6 @@ def _renamed(values: Mapping[str, Any], executions: str) -> dict[str, Any]:
     return {executions if name == "executions" else name: value for name, value in values.items()}
 
 
-def sessions_body(found: SessionEffect) -> dict[str, Any]:
-    """Return the executions by use of session signals as JSON values."""
-    scope = found.scope
-    return {
-        "retriever_id": scope.retriever,
-        "namespace": scope.namespace,
-        "since": iso_ms(scope.since),
-        "until": iso_ms(scope.until),
-        "groups": {name or "no_decision": values for name, values in found.groups.items()},
-        "notes": [NO_CAUSE],
-    }
-
-
-async def _answer(body: Any) -> Response:
+async def json_response(body: Any) -> Response:
+    """Return a 200 with JSON, which is encoded in a thread."""
     return await asyncio.to_thread(lambda: json_answer(body).response())

@@ -17,7 +17,12 @@ from schemas.analytics.definition import ReportColumn, with_ends
 from schemas.analytics.intervals import share, wilson
 from schemas.analytics.metrics import EXECUTION_COUNTS, EXECUTION_METRICS, columns_of, select_metrics
 from schemas.analytics.overview import period
+from schemas.event_time import iso_ms
 
+NO_CAUSE = (
+    "executions with and without signals of the session are different searches: the difference says how they differ, "
+    "not what the signals cause; for that, compare two retrievers to which users are assigned at random"
+)
 Period = Literal["hour", "day", "week"]
 SessionUse = Literal["session", "no_session", "not_learned", ""]
 
@@ -53,7 +58,7 @@ class Performance(NamedTuple):
     """None: there were no executions."""
 
 
-class SessionEffect(NamedTuple):
+class SessionComparison(NamedTuple):
     """Executions by whether signals of the session were used for their weights."""
 
     scope: LearningScope
@@ -80,7 +85,7 @@ async def read_performance(settings: Settings, database: ClickHouse, scope: Lear
     return Performance(scope, periods, _named(whole[0][1:]) if whole else None)
 
 
-async def read_session_effect(settings: Settings, database: ClickHouse, scope: LearningScope) -> SessionEffect:
+async def compare_session_use(settings: Settings, database: ClickHouse, scope: LearningScope) -> SessionComparison:
     """Return the executions by use of session signals. Raises RangeTooLarge and Unavailable."""
     rows = _rows(scope, {"decision_used": _SESSION_USE})
     sql = select_metrics(rows, "decision_used", "decision", _COUNTS, _METRICS, "executions > 0")
@@ -94,7 +99,20 @@ async def read_session_effect(settings: Settings, database: ClickHouse, scope: L
         settings, database, scope, f"{_select('decision', with_total, shares)} ORDER BY decision", "all"
     )
     names = [*_NAMES, "share", "share_low", "share_high"]
-    return SessionEffect(scope, {row[0]: dict(zip(names, row[1:], strict=True)) for row in found})
+    return SessionComparison(scope, {row[0]: dict(zip(names, row[1:], strict=True)) for row in found})
+
+
+def sessions_body(found: SessionComparison) -> dict[str, Any]:
+    """Return the executions by use of session signals as JSON values."""
+    scope = found.scope
+    return {
+        "retriever_id": scope.retriever,
+        "namespace": scope.namespace,
+        "since": iso_ms(scope.since),
+        "until": iso_ms(scope.until),
+        "groups": {name or "no_decision": values for name, values in found.groups.items()},
+        "notes": [NO_CAUSE],
+    }
 
 
 def _rows(scope: LearningScope, more: Mapping[str, str] | None = None) -> str:

@@ -26,6 +26,7 @@ from tally.cli import (
     status,
     tail,
     training,
+    weight_history,
 )
 from tally.cli.output import out
 
@@ -69,6 +70,8 @@ app.add_typer(export.app, name="export", rich_help_panel="Query")
 learn = typer.Typer(help="Learn from stored events, with intervals.", no_args_is_help=True)
 learn.command("propensities")(propensities.propensities)
 learn.command("judgments")(judgments.judgments)
+learn.command("weight-history")(weight_history.weight_history)
+learn.command("session-use")(weight_history.session_use)
 learn.add_typer(learning_config.app, name="config")
 app.add_typer(learn, name="learn", rich_help_panel="Learn")
 evaluate.app.command()(policy.policy)
