@@ -184,6 +184,19 @@ async def test_of_simultaneous_changes_one_is_in_force_and_the_others_know(versi
     assert all(stored[each.version.version] == each.version.values for each in kept)
 
 
+async def test_a_change_after_an_older_version_is_refused(versions: LearningConfigVersions) -> None:
+    """Two changes have read the same version: the one that is stored first stays."""
+    name = retriever()
+    for number in (1, 2):
+        read = await versions.newest(name)
+        kept = await versions.put(name, LearningConfig(min_interactions=number))
+        with pytest.raises(ConfigConflict):
+            await versions._store(name, read, as_values(LearningConfig(min_interactions=9)))
+        with pytest.raises(ConfigConflict):
+            await versions._store(name, read, None)
+        assert await versions.get(name) == kept.version
+
+
 async def test_the_number_of_configurations_is_bounded(lab: Lab) -> None:
     settings = lab.settings.model_copy(update={"learning_configs": 1})
     versions = LearningConfigVersions(settings, lab.database, "default")
