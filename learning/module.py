@@ -11,7 +11,11 @@ from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
 from learning.score_routes import add_score_routes
+from learning.weights.analytics_routes import add_analytics_routes
+from learning.weights.bound_watch import watching_bounds
+from learning.weights.config_routes import add_config_routes
 from learning.weights.count_leader import counting
+from learning.weights.history_routes import add_weight_history_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -25,7 +29,7 @@ class LearningModule:
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Use the connection of lists, and count what weights are learned from, until the block ends."""
         self._context.database = stores.lists
-        async with counting(base.settings, base.redis):
+        async with counting(base.settings, base.redis), watching_bounds(base.settings):
             yield {}
 
     def routes(self, base: AppContext) -> APIRouter:
@@ -38,6 +42,9 @@ class LearningModule:
             add_score_routes,
             add_dataset_routes,
             add_policy_routes,
+            add_config_routes,
+            add_analytics_routes,
+            add_weight_history_routes,
         ):
             add_routes(router, self._context)
         return router

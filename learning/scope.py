@@ -55,6 +55,13 @@ def _utf8(parameter: str, text: str) -> bytes:
         raise ScopeError(parameter, f"{text[:60]!a} is not valid UTF-8") from None
 
 
+def checked_retriever(name: str) -> str:
+    """Return the name of a retriever. Raises ScopeError for one that is empty, too long, or not UTF-8."""
+    if not 0 < len(_utf8("retriever", name)) <= MAX_TEXT_BYTES:
+        raise ScopeError("retriever", f"a retriever's name has from 1 to {MAX_TEXT_BYTES:,} bytes")
+    return name
+
+
 class LearningScope(NamedTuple):
     """Results of one retriever shown from `since` up to, excluding, `until`, by event time.
 
@@ -73,8 +80,7 @@ class LearningScope(NamedTuple):
         """Return the scope. Raises ScopeError for a range that ends before it begins, and a name that is too long."""
         if self.since >= self.until:
             raise ScopeError("until", f"{self.until.isoformat()} is not later than since, {self.since.isoformat()}")
-        if not 0 < len(_utf8("retriever", self.retriever)) <= MAX_TEXT_BYTES:
-            raise ScopeError("retriever", f"a retriever's name has from 1 to {MAX_TEXT_BYTES:,} bytes")
+        checked_retriever(self.retriever)
         return self
 
     def check_shown(self, *, is_any: bool, has_query: bool, has_segment: bool) -> None:

@@ -41,11 +41,14 @@ class ScopeQuery(BaseModel):
 
 
 @contextmanager
-def learning_errors() -> Iterator[None]:
-    """Raise ApiError 422 for a refusal, with code `refused`, and for a range that is too large."""
+def learning_errors(begin: str = "since") -> Iterator[None]:
+    """Raise ApiError 422 for a refusal, with code `refused`, and for a range that is too large.
+
+    `begin`: name of the parameter with the beginning of the range.
+    """
     try:
         yield
     except Refusal as error:
         raise ApiError(422, str(error), code="refused") from None
     except RangeTooLarge as error:
-        raise invalid([problem("bad_scope", ["query", "since"], str(error))]) from None
+        raise invalid([problem("bad_scope", ["query", begin], str(error))]) from None

@@ -76,6 +76,14 @@ LEARNING_COUNTS_AGE = Gauge(
 LEARNING_DAYS_COUNTED = Counter("tally_learning_days_counted", "Days of retrievers counted for learned weights.")
 LEARNING_ROWS_COUNTED = Counter("tally_learning_rows_counted", "Rows written by counts for learned weights.")
 LEARNING_COUNT_SECONDS = Counter("tally_learning_count_seconds", "Seconds spent counting for learned weights.")
+WEIGHTS_BREAKER_OPEN = Gauge(
+    "tally_weights_breaker_open", "Retrievers whose circuit breaker is open: static weights are served."
+)
+WEIGHT_DAYS_AT_CLIP = Gauge(
+    "tally_weight_days_at_clip",
+    "Consecutive days until today, of the last 14, on which a feature's mean was at min_weight or max_weight.",
+    ["namespace", "retriever", "feature"],
+)
 
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records processed, by outcome.", ["outcome"])

@@ -25,6 +25,7 @@ from tests.test_listing import groups, records
 from tests.waiting import eventually_async
 
 SHOP = "https://shop.example"
+LEARNING_CONFIG = "/v1/retrievers/hybrid/learning-config"
 
 
 @pytest.fixture
@@ -60,12 +61,16 @@ CALLS: dict[Scope, list[tuple[str, str, Any]]] = {
         ("POST", f"{PATH}/batch", {"interactions": [EVENT]}),
         ("POST", f"{PATH}/validate", EVENT),
         ("POST", f"{PATH}/beacon-token", {"origin": SHOP}),
+        ("PUT", LEARNING_CONFIG, {}),
+        ("DELETE", LEARNING_CONFIG, None),
     ],
     "read": [
         ("GET", f"{PATH}/no-id", None),
         ("GET", f"{PATH}/no-id/status", None),
         ("POST", f"{PATH}/list", {}),
         ("GET", "/v1/outcomes", None),
+        ("GET", LEARNING_CONFIG, None),
+        ("GET", f"{LEARNING_CONFIG}/history", None),
     ],
     "delete": [("DELETE", f"{PATH}/no-id", None)],
     "admin": [("GET", "/v1/outcomes?unattributed=true", None)],

@@ -11,6 +11,10 @@ class WeightSettings(BaseSettings):
 
     learning_config_refresh_ms: int = Field(2_000, ge=50, le=600_000)
     """Milliseconds until a changed learning configuration is known to every process."""
+    learning_configs: int = Field(1_000, ge=1, le=100_000)
+    """Maximum retrievers of a namespace that have a learning configuration."""
+    weight_bounds_every_ms: int = Field(3_600_000, ge=0, le=7 * 86_400_000)
+    """Milliseconds between measurements of tally_weight_days_at_clip in each API process. 0: it is not measured."""
     aggregates_every_ms: int = Field(30_000, ge=50, le=86_400_000)
     """Milliseconds between counts of the days that new events or deletions touched. One API process at a time
     counts, and only for retrievers with a learning configuration."""

@@ -16,6 +16,7 @@ from tally.cli import (
     feed,
     judgments,
     keys,
+    learning_config,
     policy,
     propensities,
     replay,
@@ -26,6 +27,7 @@ from tally.cli import (
     status,
     tail,
     training,
+    weight_history,
 )
 from tally.cli.output import out
 
@@ -70,6 +72,9 @@ learn = typer.Typer(help="Learn from stored events, with intervals.", no_args_is
 learn.command("propensities")(propensities.propensities)
 learn.command("judgments")(judgments.judgments)
 learn.command("counts")(counts.counts)
+learn.command("weight-history")(weight_history.weight_history)
+learn.command("session-use")(weight_history.session_use)
+learn.add_typer(learning_config.app, name="config")
 app.add_typer(learn, name="learn", rich_help_panel="Learn")
 evaluate.app.command()(policy.policy)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Learn")

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import re
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -12,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from runtime.errors import TallyError
 from tally.cli.destination import Force, Output, check_binary, destination
 from tally.cli.options import AsJson, DataDir, load_settings, needs
 from tally.cli.output import answers, counted, err, out, say, table
+from tally.cli.streams import read_standard_input
 from tally.output_file import check_target
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def sql(
     chosen = _format_of(output_format, output, as_json=as_json)
     parameters = dict(map(_parameter, parameter or ()))
     settings = load_settings(data_dir)
-    text = _read_statement(MAX_STATEMENT_BYTES) if statement == "-" else statement
+    text = read_standard_input(MAX_STATEMENT_BYTES, "STATEMENT") if statement == "-" else statement
     if not text.strip():
         raise typer.BadParameter("is empty", param_hint="STATEMENT")
     if _FORMATS[chosen] in _BINARY:
@@ -127,19 +125,6 @@ def _parameter(text: str) -> tuple[str, str]:
     if found is None:
         raise typer.BadParameter(f"{text!r} is not name=value", param_hint="--param")
     return found.group(1), found.group(2)
-
-
-def _read_statement(limit_bytes: int) -> str:
-    if sys.stdin is None:
-        raise TallyError("cannot read from standard input: it is closed")
-    with os.fdopen(os.dup(0), "rb") as stream:
-        text = stream.read(limit_bytes + 1)
-    if len(text) > limit_bytes:
-        raise typer.BadParameter(f"has more than {limit_bytes:,} bytes", param_hint="STATEMENT")
-    try:
-        return text.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise typer.BadParameter("is not UTF-8", param_hint="STATEMENT") from None
 
 
 class _Number(str):

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import BinaryIO, TextIO
 
+import typer
+
 from runtime.errors import TallyError
 
 BROKEN_PIPE = 141
@@ -18,6 +20,20 @@ class OutputFailed(TallyError):
         super().__init__(f"cannot write to standard output: {error.strerror or error}")
         if isinstance(error, BrokenPipeError):
             self.exit_code = BROKEN_PIPE
+
+
+def read_standard_input(limit_bytes: int, parameter: str) -> str:
+    """Read standard input as UTF-8. Raises BadParameter, which names the parameter, and TallyError if it is closed."""
+    if sys.stdin is None:
+        raise TallyError("cannot read from standard input: it is closed")
+    with os.fdopen(os.dup(0), "rb") as stream:
+        text = stream.read(limit_bytes + 1)
+    if len(text) > limit_bytes:
+        raise typer.BadParameter(f"has more than {limit_bytes:,} bytes", param_hint=parameter)
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise typer.BadParameter("is not UTF-8", param_hint=parameter) from None
 
 
 class StandardStream(io.TextIOBase):

@@ -28,6 +28,7 @@ NOT_HAPPENING = (
     "tally_worker_reject_fuses_tripped",
     "tally_partition_stuck_offset",
     "tally_tracking_fault_excess",
+    "tally_weight_days_at_clip",
 )
 """Counted by label, and not at all until they happen."""
 
