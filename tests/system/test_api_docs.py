@@ -65,10 +65,11 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         assert (tmp_path / "interactions.parquet").read_bytes().startswith(b"PAR1")
         assert [each["name"] for each in reports["reports"]] == list(REPORTS)
         assert overview["columns"] == reports["reports"][0]["columns"]
-        score, gate, dataset, same = evaluations
+        score, gate, dataset, same, configured = evaluations
         assert (score["aggregate"]["recall"], score["count"]) == (0.5, 1)
         assert gate["reason"] == "too few queries to say: 1, at least 10 are needed"
         assert (dataset["query_count"], same) == (1, dataset)
+        assert configured["changed"]["min_interactions"] == {"before": None, "after": 10}
         assert deleted["success"] is True
         assert outcomes["results"] == []
         assert token["token"].startswith("tb_")
@@ -92,6 +93,11 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
             "[('shoes', 1)]",
             "422 retriever 'nobody' has no results in this range",
             "True",
+            "2 {'min_interactions': {'before': 10, 'after': 5}}",
+            "5",
+            "[2, 1]",
+            "True []",
+            "[]",
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
