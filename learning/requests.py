@@ -26,6 +26,16 @@ async def read_request(request: Request, context: LearningContext, model: type[B
     return await _read_bounded(request, context, model, context.settings.http_body_bytes, MAX_BODY_KEYS)
 
 
+async def read_draft(request: Request, context: LearningContext, model: type[Body]) -> Body:
+    """Read a body of at most TALLY_HTTP_BODY_BYTES as a model, counted towards the limit of drafts. Raises ApiError."""
+    settings = context.settings
+    with context.draft_limit.slot():
+        body = await read_body(
+            request.scope, request.receive, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _size: None
+        )
+        return read_model(model, body)
+
+
 async def _read_bounded(
     request: Request, context: LearningContext, model: type[Body], limit_bytes: int, max_keys: int
 ) -> Body:
