@@ -31,7 +31,8 @@ MAX_NAME_BYTES = 128
 MAX_TOKEN_BYTES = 2_048
 
 InvalidReason = Literal["malformed", "unknown_key", "revoked_key", "signature"]
-"""Why a token does not verify. signature: it was changed, or is on an event of another document or namespace.
+"""Why a token does not verify. malformed: it was cut, for example. signature: it was changed, or is on an event of
+another document or namespace.
 unknown_key: the key does not exist, or may not write into the namespace. revoked_key: the event was appended to the log
 after the key was revoked."""
 
@@ -124,10 +125,12 @@ def read_token(token: str) -> tuple[DraftToken, str, bytes] | None:
         experiment, interleaving_id, encoded = body.removeprefix(TOKEN_PREFIX).split(".")
         content = msgspec.json.decode(_decode(encoded), type=_Content)
         name = _decode(experiment).decode()
-        found = DraftToken(name, interleaving_id, *msgspec.structs.astuple(content))
-        return found, body, _decode(signature)
+        signed = _decode(signature)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
         return None
+    if len(signed) != SIGNATURE_BYTES:
+        return None
+    return DraftToken(name, interleaving_id, *msgspec.structs.astuple(content)), body, signed
 
 
 async def token_verifier(settings: Settings, database: ClickHouse, namespace: str) -> TokenVerifier:
