@@ -24,15 +24,17 @@ MAX_LIMIT = 1_000
 
 def _sized(most: int) -> AfterValidator:
     def check(text: str) -> str:
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError:
-            raise ValueError("holds half of a surrogate pair") from None
-        if size > most:
+        if (size := len(text.encode())) > most:
             raise ValueError(f"has {size} bytes, at most {most} are allowed")
         return text
 
     return AfterValidator(check)
+
+
+def _fits_a_path(name: str) -> str:
+    if not name.isprintable() or name != name.strip() or name in (".", "..") or "/" in name:
+        raise ValueError("has printable characters without slashes, and no spaces around them")
+    return name
 
 
 def _distinct(documents: list[str]) -> list[str]:
@@ -49,6 +51,7 @@ def _as_ranking(value: object) -> object:
 
 
 Name = Annotated[str, Field(min_length=1), _sized(MAX_NAME_BYTES)]
+ExperimentName = Annotated[Name, AfterValidator(_fits_a_path)]
 DocumentId = Annotated[str, Field(min_length=1), _sized(MAX_ID_BYTES)]
 
 
@@ -75,7 +78,7 @@ class InterleavingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    experiment: Name
+    experiment: ExperimentName
     a: RankingBody
     b: RankingBody
     k: int = Field(10, ge=1, le=MAX_DOCUMENTS, description="number of results to show")

@@ -30,7 +30,7 @@ _EXAMPLE: dict[str, Any] = {
     "k": 3,
     "execution_id": "search-4711",
 }
-ExperimentName = Annotated[str, Path(description="name of the experiment", max_length=MAX_NAME_BYTES)]
+ExperimentPath = Annotated[str, Path(description="name of the experiment", max_length=MAX_NAME_BYTES)]
 
 
 def add_interleaving_routes(router: APIRouter, context: LearningContext) -> None:
@@ -49,7 +49,7 @@ def add_interleaving_routes(router: APIRouter, context: LearningContext) -> None
 
     @router.get(PATH + "/{experiment}", response_model=ExperimentResponse, responses=error_responses())
     async def get_interleaving_result(
-        experiment: ExperimentName,
+        experiment: ExperimentPath,
         caller: Annotated[Caller, Depends(context.reader)],
         query: Annotated[ExperimentQuery, Query()],
     ) -> Response:
@@ -64,7 +64,7 @@ def add_interleaving_routes(router: APIRouter, context: LearningContext) -> None
 
     @router.get(PATH + "/{experiment}/drafts", response_model=DraftsResponse, responses=error_responses())
     async def list_interleaving_drafts(
-        experiment: ExperimentName,
+        experiment: ExperimentPath,
         caller: Annotated[Caller, Depends(context.reader)],
         query: Annotated[DraftQuery, Query()],
     ) -> Response:
