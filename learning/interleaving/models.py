@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from learning.estimators.interleaving import Credit, ShareEstimate, Team
 from learning.interleaving.drafts import DraftRequest, RankingSpec
 from learning.interleaving.events import ExperimentScope
-from learning.interleaving.results import DraftFilter, Verdict
+from learning.interleaving.results import DraftFilter, ExperimentVerdict
 from learning.interleaving.tokens import MAX_NAME_BYTES
 from learning.scope import ScopeError
 from runtime.http.errors import invalid, problem
@@ -173,7 +173,7 @@ class ExperimentResponse(BaseModel):
     ties_with_shared_clicks: int
     preference_for_b: ShareEstimate = Field(description="share of b in the wins")
     sample_ratio: ShareEstimate = Field(description="share of drafts in which b picked first; 1/2 is expected")
-    verdict: Verdict
+    verdict: ExperimentVerdict
     problems: Sequence[str] = Field(description="reasons of a refused verdict")
     tokens: TokenCounts
     notes: Sequence[str]

@@ -20,7 +20,7 @@ BROKEN_RATIO_P = 0.001
 MAX_NAMES = 10
 """Maximum pairs of names that an answer lists."""
 
-Verdict = Literal["a", "b", "undecided", "refused"]
+ExperimentVerdict = Literal["a", "b", "undecided", "refused"]
 
 
 class ExperimentResult(NamedTuple):
@@ -39,7 +39,7 @@ class ExperimentResult(NamedTuple):
     """Share of b in the wins."""
     sample_ratio: ShareEstimate
     """Share of drafts in which the first coin named b. The true share is 1/2."""
-    verdict: Verdict
+    verdict: ExperimentVerdict
     problems: Sequence[str]
     """Reasons of a refused verdict."""
     counts: EventCounts
@@ -142,7 +142,7 @@ def _problems(names: Counter[tuple[str, str]], ratio: ShareEstimate) -> list[str
     return problems
 
 
-def _verdict(preference: ShareEstimate, problems: Sequence[str]) -> Verdict:
+def _verdict(preference: ShareEstimate, problems: Sequence[str]) -> ExperimentVerdict:
     if problems:
         return "refused"
     if preference.p_value > ALPHA:

@@ -83,10 +83,6 @@ class TokenVerifier:
         self._namespace = namespace
         self._keys = keys
 
-    def knows(self, key_id: str) -> bool:
-        """Return whether tokens of this key can verify."""
-        return key_id in self._keys
-
     def verify(self, token: str, document: str, appended_ms: int) -> DraftToken | InvalidReason:
         """Return the content of a token on an event of a document, appended to the log at a time, or why it is invalid.
 

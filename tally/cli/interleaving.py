@@ -22,7 +22,7 @@ DEFAULT_DAYS = 30.0
 REFUSED = 1
 """Exit code of a refused verdict."""
 
-ExperimentName = Annotated[str, typer.Argument(help="Name of the experiment, as in POST /v1/interleavings.")]
+ExperimentArgument = Annotated[str, typer.Argument(help="Name of the experiment, as in POST /v1/interleavings.")]
 OutcomeType = Annotated[InteractionType, typer.Option("--type", help="Type of the events that decide a draft.")]
 DraftCount = Annotated[
     int | None,
@@ -36,7 +36,7 @@ Cursor = Annotated[str, typer.Option("--cursor", help="Of --drafts: next_cursor 
 
 @needs("learning")
 def interleaving(
-    experiment: ExperimentName,
+    experiment: ExperimentArgument,
     since: EventsSince = None,
     until: EventsUntil = None,
     days: Days = None,
