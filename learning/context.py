@@ -18,5 +18,9 @@ class LearningContext:
             app.settings.learning_bodies_in_flight, "bodies of estimates", "TALLY_LEARNING_BODIES_IN_FLIGHT"
         )
         """Limit of bodies that are read and parsed: a slow one takes none of the slots of estimates."""
+        self.draft_limit = InFlightLimit(
+            app.settings.interleavings_in_flight, "interleavings", "TALLY_INTERLEAVINGS_IN_FLIGHT"
+        )
+        self.access = app.access
         self.database: ClickHouse
         """Connection of lists, while the module is open."""

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 
 from learning.context import LearningContext
 from learning.dataset_routes import add_dataset_routes
+from learning.interleaving.routes import add_interleaving_routes
 from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
@@ -45,6 +46,7 @@ class LearningModule:
             add_config_routes,
             add_analytics_routes,
             add_weight_history_routes,
+            add_interleaving_routes,
         ):
             add_routes(router, self._context)
         return router

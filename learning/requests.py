@@ -33,6 +33,16 @@ async def read_value(request: Request, context: LearningContext) -> Any:
         return await asyncio.to_thread(read_json, body)
 
 
+async def read_draft(request: Request, context: LearningContext, model: type[Body]) -> Body:
+    """Read a body of at most TALLY_HTTP_BODY_BYTES as a model, counted towards the limit of drafts. Raises ApiError."""
+    settings = context.settings
+    with context.draft_limit.slot():
+        body = await read_body(
+            request.scope, request.receive, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _size: None
+        )
+        return read_model(model, body)
+
+
 async def _read_bounded(
     request: Request, context: LearningContext, model: type[Body], limit_bytes: int, max_keys: int
 ) -> Body:

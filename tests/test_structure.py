@@ -23,6 +23,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/export.py:interactions": "the parameters of a command are its options",
     "tally/cli/judgments.py:judgments": "the parameters of a command are its options",
     "tally/cli/training.py:training": "the parameters of a command are its options",
+    "tally/cli/interleaving.py:interleaving": "the parameters of a command are its options",
     "tally/cli/propensities.py:propensities": "the parameters of a command are its options",
     "tally/cli/report.py:report": "the parameters of a command are its options",
     "tally/cli/evaluate.py:gate": "the parameters of a command are its options",

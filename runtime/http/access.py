@@ -89,10 +89,15 @@ class Access:
 
     def page_token(self, caller: Caller, origin: str, life_s: int) -> str:
         """Return a page token of an origin. Raises ApiError 401 when the caller's key was just revoked."""
+        hashed = self.key_of(caller).hashed
+        return PageToken.until(caller.key_id, caller.namespace, origin, life_s).signed(hashed)
+
+    def key_of(self, caller: Caller) -> ApiKey:
+        """Return the caller's key. Raises ApiError 401 when it was just revoked."""
         key = self._keys.get(caller.key_id)
         if key is None:
             raise unauthorized("the key is unknown")
-        return PageToken.until(caller.key_id, caller.namespace, origin, life_s).signed(key.hashed)
+        return key
 
     def _unknown(self, message: str) -> ApiError:
         """Return 401, or 503 while the keys have not been read yet: a 401 is final."""

@@ -18,6 +18,9 @@ _LIST = f"""
 SELECT key_id, name, scopes, namespaces, rate_per_s, created_at, revoked_at FROM {API_KEYS} FINAL ORDER BY created_at
 """
 _VALID = f"SELECT key_id, hashed, scopes, namespaces, rate_per_s FROM {API_KEYS} FINAL WHERE revoked_at IS NULL"
+_ISSUED = f"""
+SELECT key_id, hashed, scopes, namespaces, rate_per_s, toUnixTimestamp64Milli(revoked_at) FROM {API_KEYS} FINAL
+"""
 _CHANGED = f"SELECT count(), sum(version) FROM {API_KEYS} FINAL"
 _REVOKE = f"""
 INSERT INTO {API_KEYS} SELECT * REPLACE (now64(3) AS revoked_at, version + 1 AS version)
@@ -35,6 +38,14 @@ class ListedKey(NamedTuple):
     rate_per_s: int
     created_at: datetime
     revoked_at: datetime | None
+
+
+class IssuedKey(NamedTuple):
+    """API key, valid or revoked."""
+
+    key: ApiKey
+    revoked_ms: int | None
+    """Time of its revocation in ms since 1970; None for a valid key."""
 
 
 class KeyStore:
@@ -76,6 +87,14 @@ class KeyStore:
         return {
             key_id: ApiKey(key_id, bytes.fromhex(hashed), tuple(scopes), tuple(namespaces), rate)
             for key_id, hashed, scopes, namespaces, rate in rows
+        }
+
+    async def issued_keys(self) -> dict[str, IssuedKey]:
+        """Return all keys, including revoked ones, by id."""
+        rows = await self._database.rows(_ISSUED)
+        return {
+            key_id: IssuedKey(ApiKey(key_id, bytes.fromhex(hashed), tuple(scopes), tuple(namespaces), rate), revoked_ms)
+            for key_id, hashed, scopes, namespaces, rate, revoked_ms in rows
         }
 
     async def version(self) -> Sequence[int]:

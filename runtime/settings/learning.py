@@ -17,6 +17,8 @@ class LearningSettings(BaseSettings):
     """Maximum estimates in flight in one API process. Further ones are answered 503."""
     learning_bodies_in_flight: int = Field(8, ge=1)
     """Maximum request bodies of learning that one API process reads at a time. Further ones are answered 503."""
+    interleavings_in_flight: int = Field(500, ge=1)
+    """Maximum requests to interleave two rankings in flight in one API process. Further ones are answered 503."""
     min_ess: float = Field(100, ge=1, le=1e9)
     """Smallest effective sample size, in executions, of an off-policy estimate. A smaller one is refused."""
     evaluation_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB)

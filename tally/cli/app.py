@@ -14,6 +14,7 @@ from tally.cli import (
     evaluate,
     export,
     feed,
+    interleaving,
     judgments,
     keys,
     learning_config,
@@ -75,6 +76,7 @@ learn.command("counts")(counts.counts)
 learn.command("weight-history")(weight_history.weight_history)
 learn.command("session-use")(weight_history.session_use)
 learn.add_typer(learning_config.app, name="config")
+learn.command("interleaving")(interleaving.interleaving)
 app.add_typer(learn, name="learn", rich_help_panel="Learn")
 evaluate.app.command()(policy.policy)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Learn")

@@ -90,6 +90,8 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
             "['overview', 'queries', 'positions']",
             "True False",
             "[('red shoes', 'doc-9', 0)] False",
+            "1 1 undecided",
+            "[3] None",
             "[('shoes', 1)]",
             "422 retriever 'nobody' has no results in this range",
             "True",

@@ -40,7 +40,8 @@ async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
         *("/v1/retrievers/evaluations/datasets", "/v1/retrievers/evaluations/datasets/{dataset_identifier}"),
         "/v1/retrievers/{retriever_id}/evaluations/generate-from-interactions",
         *("/v1/retrievers/{retriever_id}/propensities", "/v1/retrievers/{retriever_id}/judgments"),
-        "/v1/evaluations/off-policy",
+        *("/v1/evaluations/off-policy", "/v1/interleavings", "/v1/interleavings/{experiment}"),
+        "/v1/interleavings/{experiment}/drafts",
     )
     others = [option for path in more_than_a_schema for option in ("--exclude-path", path)]
     these = [option for path in more_than_a_schema for option in ("--include-path", path)]
