@@ -70,8 +70,8 @@ TRACKING_FAULT_EXCESS = Gauge(
 # The counts that weights are learned from. One API process at a time counts; every one has the age.
 LEARNING_COUNTS_AGE = Gauge(
     "tally_learning_counts_age_seconds",
-    "Seconds since the time before which every stored event is in the counts of learned weights, in the namespace where "
-    "they are oldest; 0 without learning configurations.",
+    "Seconds since the time before which every stored event is in the counts of learned weights, in the namespace "
+    "where they are oldest; 0 without learning configurations.",
 )
 LEARNING_DAYS_COUNTED = Counter("tally_learning_days_counted", "Days of retrievers counted for learned weights.")
 LEARNING_ROWS_COUNTED = Counter("tally_learning_rows_counted", "Rows written by counts for learned weights.")

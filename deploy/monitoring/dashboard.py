@@ -29,6 +29,7 @@ _ROWS = {
     ),
     "Workers": ("tally_worker_", "tally_retries"),
     "API": ("tally_http_", "tally_collector_"),
+    "Learned weights": ("tally_learning_",),
     "Versions": ("tally_build",),
 }
 """Rows by title, with the prefixes of their metrics. A metric is in the first row with a matching prefix."""
@@ -38,6 +39,7 @@ _SEEN_BY_EACH = {
     metrics.STUCK_SECONDS,
     metrics.STUCK_OFFSET,
     metrics.TRACKING_FAULT_EXCESS,
+    metrics.LEARNING_COUNTS_AGE,
 }
 """Metrics that every reader exports with the same value: they are combined by max, not sum."""
 
