@@ -13,7 +13,7 @@ from clickhouse_connect.driver.client import Client
 from learning.weights import count_sql
 from learning.weights.aggregates import CountedDay, DayCounter, RoundResult
 from learning.weights.count_look import LogLook
-from learning.weights.count_progress import CountProgress, CountShape, Days
+from learning.weights.count_progress import CountProgress, CountShape, RetrieverDays
 from runtime.clickhouse import ClickHouse, connect
 from runtime.settings import Settings
 from schemas.learning_config import LearningConfig
@@ -157,7 +157,7 @@ class SummingCounter(DayCounter):
     _ends: Mapping[str, tuple[int, ...]] = {}
 
     async def run_round(
-        self, namespace: str, log_look: LogLook, before: CountProgress, also: Days | None = None
+        self, namespace: str, log_look: LogLook, before: CountProgress, also: RetrieverDays | None = None
     ) -> RoundResult:
         """Remember the known offsets, then count as always."""
         self._ends = before.ends

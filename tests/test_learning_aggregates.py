@@ -137,7 +137,7 @@ async def test_a_row_that_becomes_visible_after_a_higher_offset_is_counted(
 
 
 async def test_new_partitions_and_topics_are_found(lab: Lab, log: StoredLog, configs: Configurations) -> None:
-    """Their offsets begin at 0, below all others."""
+    """Offsets of a new partition begin at 0, below all known ones."""
     await configs.put()
     few = lab.settings.model_copy(update={"batch_rows": 1})
     await log.store(*(log.row(f"doc-{number}", partition=number % 2) for number in range(20)))

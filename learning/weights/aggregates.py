@@ -24,7 +24,7 @@ from learning.weights.count_look import ConfiguredShapes, LogLook, Shapes, known
 from learning.weights.count_progress import (
     CountProgress,
     CountShape,
-    Days,
+    RetrieverDays,
     joined,
     new_generation,
     read_progress,
@@ -123,7 +123,7 @@ class DayCounter:
         return await look_at_log(self._settings, self._database, known)
 
     async def run_round(
-        self, namespace: str, log_look: LogLook, before: CountProgress, also: Days | None = None
+        self, namespace: str, log_look: LogLook, before: CountProgress, also: RetrieverDays | None = None
     ) -> RoundResult:
         """Count TALLY_AGGREGATES_DAYS_PER_ROUND touched and pending days, the earlier pending ones first.
 
@@ -160,7 +160,7 @@ class DayCounter:
 
     async def _count(
         self, namespace: str, generation: int, shapes: Shapes, due: Iterable[CountedDay]
-    ) -> tuple[list[CountedDay], Days]:
+    ) -> tuple[list[CountedDay], RetrieverDays]:
         """Count days up to the limit of a round; returns those that are published and those that failed."""
         counted: list[CountedDay] = []
         failed: list[CountedDay] = []
@@ -203,7 +203,7 @@ class DayCounter:
         await self._database.insert_row(LEARNING_DAYS, row, f"{namespace} {each.retriever} {each.day} {generation}")
 
 
-def _in_turn(due: Days, before: CountProgress, generation: int) -> list[CountedDay]:
+def _in_turn(due: RetrieverDays, before: CountProgress, generation: int) -> list[CountedDay]:
     """Return days in the order of counting: earlier pending ones, then touched ones, each by date; then a failed one.
 
     Otherwise the retrievers whose present day is touched all the time would be counted before all others. Of the failed

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from learning.weights.aggregates import CountedDay
 from learning.weights.count_look import ConfiguredShapes, Shapes, known_days, look, look_at_log, progress_and_shapes
-from learning.weights.count_progress import CountProgress, Days, joined, read_progress
+from learning.weights.count_progress import CountProgress, RetrieverDays, joined, read_progress
 from learning.weights.count_sql import (
     SELECT_COUNTED_DAYS,
     day_parameters,
@@ -78,7 +78,7 @@ async def check_counts(
             if await database.rows(sql, values, limits=report_limits(settings)):
                 different.append(each)
         checked(number, len(days))
-    waiting: Days = {}
+    waiting: RetrieverDays = {}
     if different:
         log = await look_at_log(settings, database, {namespace: before})
         later = await look(settings, database, namespace, log, before, shapes)

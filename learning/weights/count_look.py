@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
-from learning.weights.count_progress import CountProgress, CountShape, Days, Ends, joined, read_progress
+from learning.weights.count_progress import CountProgress, CountShape, Ends, RetrieverDays, joined, read_progress
 from learning.weights.count_sql import (
     SELECT_COUNTED_DAYS,
     SELECT_EVENT_DAYS,
@@ -84,7 +84,7 @@ class Look(NamedTuple):
 
     progress: CountProgress
     """Without the touched days among its pending ones."""
-    touched: Days
+    touched: RetrieverDays
 
 
 async def look_at_log(settings: Settings, database: ClickHouse, known: Mapping[str, CountProgress]) -> LogLook:
@@ -149,7 +149,7 @@ async def progress_and_shapes(settings: Settings, database: ClickHouse, namespac
     return before, configured.of(namespace, before.shapes)
 
 
-async def known_days(settings: Settings, database: ClickHouse, namespace: str) -> Days:
+async def known_days(settings: Settings, database: ClickHouse, namespace: str) -> RetrieverDays:
     """Return the days of configured retrievers with events or counts. Raises Unavailable, RangeTooLarge."""
     _, shapes = await progress_and_shapes(settings, database, namespace)
     with range_errors(settings, "the look for days"):
@@ -174,7 +174,7 @@ class _Reading:
 
     async def new_events(
         self, log: LogLook, before: CountProgress, shapes: Shapes
-    ) -> tuple[Days, dict[str, dict[int, int]]]:
+    ) -> tuple[RetrieverDays, dict[str, dict[int, int]]]:
         """Return the days of new events of known retrievers, and the events in the tail by retriever and day."""
         sql, values = select_new_events(before.ends, before.overlap, log.ends, log.overlap)
         fresh: dict[str, set[int]] = defaultdict(set)

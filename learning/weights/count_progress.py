@@ -31,7 +31,7 @@ SELECT namespace, max(generation), argMax(state, generation) FROM {LEARNING_PROG
 WHERE {{namespaces:Array(String)}} = [] OR namespace IN {{namespaces:Array(String)}} GROUP BY namespace
 """
 
-Days = Mapping[str, frozenset[int]]
+RetrieverDays = Mapping[str, frozenset[int]]
 """Days since 1970-01-01 (UTC, by event time) by retriever."""
 Ends = Mapping[str, tuple[int, ...]]
 """Offset after the highest stored one, by topic and partition."""
@@ -67,8 +67,8 @@ class CountProgress(NamedTuple):
     """By day, without those of expired months."""
     expired: Mapping[str, int] = _NOTHING
     """Last expired month (YYYYMM) by topic."""
-    pending: Days = _NOTHING
-    failed: Days = _NOTHING
+    pending: RetrieverDays = _NOTHING
+    failed: RetrieverDays = _NOTHING
     """Pending days whose count exceeded its memory or time. They are tried after all others."""
     as_of_ms: int = 0
     """Time since 1970 in ms: the counts contain every event stored, and every deletion applied, before it."""
@@ -107,7 +107,7 @@ class CountProgress(NamedTuple):
         )
 
 
-def _sorted(days: Days) -> dict[str, list[int]]:
+def _sorted(days: RetrieverDays) -> dict[str, list[int]]:
     return {name: sorted(some) for name, some in days.items() if some}
 
 
@@ -115,7 +115,7 @@ def _by_day(numbers: Mapping[str, int]) -> dict[int, int]:
     return {int(day): number for day, number in numbers.items()}
 
 
-def joined(*parts: Days) -> dict[str, frozenset[int]]:
+def joined(*parts: RetrieverDays) -> dict[str, frozenset[int]]:
     """Return the union of days."""
     names = {name for part in parts for name in part}
     return {name: frozenset().union(*(part.get(name, frozenset()) for part in parts)) for name in sorted(names)}
