@@ -11,6 +11,7 @@ from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
 from learning.score_routes import add_score_routes
+from learning.weights.tuning_routes import add_tuning_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -36,6 +37,7 @@ class LearningModule:
             add_score_routes,
             add_dataset_routes,
             add_policy_routes,
+            add_tuning_routes,
         ):
             add_routes(router, self._context)
         return router

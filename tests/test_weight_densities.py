@@ -121,7 +121,7 @@ def test_intervals_hold_the_true_value() -> None:
 
 def estimated(log_weight: Floats, reward: Floats | None = None, min_ess: float = 100) -> DecisionEstimates:
     count = len(log_weight)
-    rewards = np.arange(count) % 2.0 if reward is None else reward
+    rewards = np.arange(count, dtype=np.float64) % 2 if reward is None else reward
     return estimate_decisions(rewards, log_weight, np.arange(count), min_ess)
 
 

@@ -19,6 +19,8 @@ class LearningSettings(BaseSettings):
     """Maximum request bodies of learning that one API process reads at a time. Further ones are answered 503."""
     min_ess: float = Field(100, ge=1, le=1e9)
     """Smallest effective sample size, in executions, of an off-policy estimate. A smaller one is refused."""
+    whatif_executions: int = Field(200_000, ge=100, le=10_000_000)
+    """Maximum executions of one estimate of what another learning configuration would have served, 1 kB each."""
     evaluation_bytes: int = Field(16 * MIB, ge=1024, le=256 * MIB)
     """Maximum bytes of one evaluation: a request to score, an evaluation dataset, or a page of datasets."""
     evaluation_queries: int = Field(10_000, ge=1, le=1_000_000)
