@@ -102,8 +102,8 @@ async def read_decisions(
     """Return the decisions of a scope, of which impressions name the retriever.
 
     `config`: names the paths of segments. `measure`: rewards of types. `progress` receives the number of executions
-    read. Memory: about 1 kB for each execution, at most TALLY_WHATIF_EXECUTIONS of them. Raises Refusal, RangeTooLarge
-    and Unavailable.
+    read. Memory: about 1 kB for each execution, at most TALLY_WHATIF_EXECUTIONS of them with TALLY_LEARNING_TEXT_BYTES.
+    Raises Refusal, RangeTooLarge and Unavailable.
     """
     most, limits = settings.whatif_executions, report_limits(settings)
     sql = f"{_select_decisions(config, measure)} LIMIT {most + 1} FORMAT JSONCompactEachRow"
@@ -116,6 +116,11 @@ async def read_decisions(
                 found += piece
                 lines += piece.count(b"\n")
                 progress(lines)
+                if len(found) > settings.learning_text_bytes:
+                    raise Refusal(
+                        f"the decisions of the range have more than {settings.learning_text_bytes:,} bytes: choose a "
+                        "shorter one, or raise TALLY_LEARNING_TEXT_BYTES"
+                    )
     if not found:
         raise scope.nothing_shown()
     if lines > most:

@@ -16,7 +16,7 @@ from learning.scope import LearningScope, Refusal
 from learning.weights.tuning import WhatIfEstimate, estimate_target
 from learning.weights.tuning_config import ConfigChangeError, ConfigVersions, changed_config, read_versions
 from learning.weights.tuning_log import REASONS, DecisionLog, read_decisions
-from learning.weights.tuning_target import target_draws
+from learning.weights.tuning_target import TargetDraws, target_draws
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.learning_config import LearningConfig
@@ -39,8 +39,8 @@ class TriedChange(NamedTuple):
     estimate: WhatIfEstimate | None
     refusal: str
 
-    def described(self, tried: int) -> dict[str, Any]:
-        """Return the change as plain values. `tried`: number of changes."""
+    def described(self) -> dict[str, Any]:
+        """Return the change as plain values."""
         plain = {"name": self.change.name, "in_force": self.change.before, "changed": self.change.after}
         if self.estimate is None:
             return {**plain, "refused": self.refusal}
@@ -52,7 +52,6 @@ class TriedChange(NamedTuple):
             "low": difference.low,
             "high": difference.high,
             "ess": found.weights.ess,
-            "confidence": _confidence(self.estimate, tried),
             "recommended": difference.low > 0,
             "warnings": list(found.warnings),
         }
@@ -73,9 +72,11 @@ class TuningAnalysis(NamedTuple):
             "decisions": len(self.log.decisions),
             "left_out": {name: self.log.left_out[name] for name in REASONS if self.log.left_out[name]},
             **self._reward(),
-            "changes": [each.described(len(self.tried)) for each in self.tried],
+            "changes": [each.described() for each in self.tried],
         }
-        if self.tried and not any(each.estimate for each in self.tried):
+        if not self.tried:
+            plain["reason"] = "no change that is tried would have changed a weight of the log"
+        elif not any(each.estimate for each in self.tried):
             plain["reason"] = self.tried[0].refusal
         elif not self.recommended():
             plain["reason"] = "no change has a difference whose interval is above 0"
@@ -123,7 +124,7 @@ def _confidence(estimate: WhatIfEstimate, tried: int) -> float:
 
 
 async def analyze_tuning(settings: Settings, database: ClickHouse, scope: LearningScope) -> TuningAnalysis:
-    """Estimate standard changes of the configuration in force.
+    """Estimate standard changes of the configuration in force that would have changed weights of the log.
 
     Raises Refusal if there are no configuration and no decisions; RangeTooLarge; Unavailable.
     """
@@ -143,9 +144,10 @@ async def _try_all(
     changes: Sequence[ConfigChange],
 ) -> list[TriedChange]:
     drawn = await target_draws(database, scope, log.decisions, [each.config for each in changes], versions.known)
-    level = 1 - (1 - LEVEL) / max(1, len(changes))
+    effective = [(change, draws) for change, draws in zip(changes, drawn, strict=True) if not _is_same(draws)]
+    level = 1 - (1 - LEVEL) / max(1, len(effective))
     tried = []
-    for change, draws in zip(changes, drawn, strict=True):
+    for change, draws in effective:
         try:
             found = await asyncio.to_thread(estimate_target, log, draws, change.config, settings.min_ess, level)
         except Refusal as refusal:
@@ -153,6 +155,13 @@ async def _try_all(
         else:
             tried.append(TriedChange(change, found, ""))
     return tried
+
+
+def _is_same(found: TargetDraws) -> bool:
+    """Return whether the log's own posteriors and exploration would have been drawn from."""
+    return bool(found.draws) and all(
+        (each.shapes, each.exploration) == (each.decision.shapes, each.decision.exploration) for each in found.draws
+    )
 
 
 def _standard_changes(config: LearningConfig) -> Iterator[ConfigChange]:

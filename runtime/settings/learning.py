@@ -12,7 +12,8 @@ class LearningSettings(BaseSettings):
     learning_cells: int = Field(10_000_000, ge=1_000, le=100_000_000)
     """Maximum counts (query, document, position, group of executions) that one estimate holds, 26 bytes each."""
     learning_text_bytes: int = Field(256 * MIB, ge=MIB)
-    """Maximum bytes of queries and documents of one set of judgments. Each item takes about 200 bytes besides."""
+    """Maximum bytes of queries and documents of one set of judgments, each item of which takes about 200 bytes besides,
+    and of the decisions of one what-if estimate."""
     learning_in_flight: int = Field(2, ge=1)
     """Maximum estimates in flight in one API process. Further ones are answered 503."""
     learning_bodies_in_flight: int = Field(8, ge=1)
