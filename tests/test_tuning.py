@@ -1,4 +1,4 @@
-"""What-if estimates of learning configurations, from stored decisions whose truth is known."""
+"""Estimates of changed learning configurations, from stored decisions whose truth is known."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What-if estimates and recommendations: the command, the API and the published client's call."""
+"""Estimates of changed configurations and recommendations: the command, the API and the published client's call."""
 
 import asyncio
 import json

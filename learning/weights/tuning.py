@@ -1,4 +1,4 @@
-"""What-if estimates: the reward that another learning configuration would have had, from the decisions of the log."""
+"""Estimates of the reward that another learning configuration would have had, from the decisions of the log."""
 
 import asyncio
 from collections import Counter

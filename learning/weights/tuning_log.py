@@ -70,7 +70,7 @@ class LoggedDecision(NamedTuple):
     unit: int
     """Hash of the user, else session, else execution."""
     reward: float
-    """Of all events of the execution in the range."""
+    """Sum over all events of the execution in the range."""
     level: Level
     features: tuple[str, ...]
     draws: tuple[float, ...]
@@ -79,7 +79,7 @@ class LoggedDecision(NamedTuple):
     exploration: float
     interactions: int
     version: int
-    """Of the configuration."""
+    """Version of the configuration."""
 
 
 class DecisionLog(NamedTuple):
