@@ -17,6 +17,7 @@ from learning.weights.bound_watch import watching_bounds
 from learning.weights.config_routes import add_config_routes
 from learning.weights.count_leader import counting
 from learning.weights.history_routes import add_weight_history_routes
+from learning.weights.tuning_routes import add_tuning_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -47,6 +48,7 @@ class LearningModule:
             add_analytics_routes,
             add_weight_history_routes,
             add_interleaving_routes,
+            add_tuning_routes,
         ):
             add_routes(router, self._context)
         return router

@@ -132,7 +132,7 @@ def estimate_value(
     summary = _summary(results, raw, weight, cluster)
     _check_ess(summary, min_ess)
     warnings = [*_check_mean(raw, cluster, summary), *_check_rewards(results, weight, summary)]
-    if summary.clipped and (ess := _ess(np.bincount(cluster, raw).astype(np.float64))) < min_ess:
+    if summary.clipped and (ess := effective_size(np.bincount(cluster, raw).astype(np.float64))) < min_ess:
         warnings.append(
             f"without clipping the effective sample size is {ess:,.0f}: the log hardly shows how large the bias is"
         )
@@ -144,10 +144,10 @@ def estimate_value(
             found = replace(found, clip_bias=found.value - unclipped.value)
         estimates.append(found)
     ones = np.ones(len(cluster))
-    logged = _mean("logged", results.reward, ones, cluster)
-    difference = _mean("difference", (weight - 1) * results.reward, ones, cluster)
+    logged = mean_over_groups("logged", results.reward, ones, cluster)
+    difference = mean_over_groups("difference", (weight - 1) * results.reward, ones, cluster)
     if max_weight is not None:
-        of_raw = _mean("difference", (raw - 1) * results.reward, ones, cluster)
+        of_raw = mean_over_groups("difference", (raw - 1) * results.reward, ones, cluster)
         difference = replace(difference, clip_bias=difference.value - of_raw.value)
     is_logged_policy = bool((np.abs(raw - 1) <= WEIGHT_TOLERANCE).all())
     notes = ("the log shows documents as this policy does already",) * is_logged_policy
@@ -158,18 +158,22 @@ def _estimate(name: OffPolicyEstimator, results: LoggedResults, weight: Floats, 
     ones = np.ones(len(weight))
     match name:
         case "ips":
-            return _mean(name, weight * results.reward, ones, cluster)
+            return mean_over_groups(name, weight * results.reward, ones, cluster)
         case "snips":
-            return _mean(name, weight * results.reward, weight, cluster)
+            return mean_over_groups(name, weight * results.reward, weight, cluster)
         case "dr":
             if results.expected is None or results.expected_of_policy is None:
                 raise ValueError("DR needs the expected rewards of a model")
             corrected = results.expected_of_policy + weight * (results.reward - results.expected)
-            return _mean(name, corrected, ones, cluster)
+            return mean_over_groups(name, corrected, ones, cluster)
 
 
-def _mean(name: str, amount: Floats, size: Floats, cluster: Integers, z: float = _Z_95) -> PolicyValue:
-    """Return sum(amount) / sum(size). Its influence function of an execution is sum(amount) - value * sum(size)."""
+def mean_over_groups(name: str, amount: Floats, size: Floats, cluster: Integers, z: float = _Z_95) -> PolicyValue:
+    """Return sum(amount) / sum(size), with the normal interval of `z` standard errors.
+
+    `cluster`: number of the group of each entry, from 0 without gaps; entries of one group are dependent. The influence
+    function of a group is sum(amount) - value * sum(size).
+    """
     by_amount, by_size = np.bincount(cluster, amount), np.bincount(cluster, size)
     total = float(by_size.sum())
     value = float(by_amount.sum()) / total
@@ -206,7 +210,7 @@ def _check(results: LoggedResults) -> None:
 
 def _summary(results: LoggedResults, raw: Floats, weight: Floats, cluster: Integers) -> WeightSummary:
     of_execution: Floats = np.bincount(cluster, weight).astype(np.float64)
-    mean = _mean("mean", raw, np.ones(len(raw)), cluster)
+    mean = mean_over_groups("mean", raw, np.ones(len(raw)), cluster)
     top = -(-len(weight) // 100)
     largest = np.sort(np.partition(weight, len(weight) - top)[-top:])
     rewarded = np.bincount(cluster, (weight > 0) & (results.reward != 0)) > 0
@@ -214,8 +218,8 @@ def _summary(results: LoggedResults, raw: Floats, weight: Floats, cluster: Integ
         results=len(weight),
         executions=len(of_execution),
         rewarded_executions=int(rewarded.sum()),
-        ess=_ess(weight),
-        ess_executions=_ess(of_execution),
+        ess=effective_size(weight),
+        ess_executions=effective_size(of_execution),
         mean=mean.value,
         mean_low=mean.low,
         mean_high=mean.high,
@@ -225,7 +229,8 @@ def _summary(results: LoggedResults, raw: Floats, weight: Floats, cluster: Integ
     )
 
 
-def _ess(weight: Floats) -> float:
+def effective_size(weight: Floats) -> float:
+    """Return (sum of w)^2 / sum of w^2 (Kong, 1992). At least one weight must be above 0."""
     scaled = weight / weight.max()
     return float(np.square(scaled.sum()) / np.square(scaled).sum())
 
@@ -250,7 +255,7 @@ def _check_mean(raw: Floats, cluster: Integers, summary: WeightSummary) -> list[
         if summary.mean < 1
         else "propensities are too small, or the policy's probabilities too large"
     )
-    wide = _mean("mean", raw, np.ones(len(raw)), cluster, _Z_999)
+    wide = mean_over_groups("mean", raw, np.ones(len(raw)), cluster, _Z_999)
     if not wide.low <= 1 <= wide.high:
         raise Refusal(
             f"the mean weight is {wide.value:.3f} (99.9 % interval {wide.low:.3f} to {wide.high:.3f}) instead of 1: "

@@ -55,12 +55,12 @@ def scope_of(
         raise typer.BadParameter(str(error), param_hint=hint) from None
 
 
-def reward_map(text: str | None, most: float = MAX_REWARD) -> RewardMap:
-    """Return the reward map that options name. Raises BadParameter."""
+def reward_map(text: str | None, most: float = MAX_REWARD, *, hint: str = "--rewards") -> RewardMap:
+    """Return the reward map that options name. `hint`: name of the option. Raises BadParameter."""
     try:
         return RewardMap(most=most) if text is None else parse_rewards(text, most)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--rewards") from None
+        raise typer.BadParameter(str(error), param_hint=hint) from None
 
 
 def curves_in(path: Path, scope: "LearningScope") -> "list[PropensityCurve]":
