@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning bench-propensities lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning fusion bench-propensities lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -86,6 +86,10 @@ analytics: $(VENV)/.dev
 ##                             python -P -m tests.learning.policies (off-policy), python -P -m tests.learning.ranking (models)
 learning: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning $(ARGS)
+
+## make fusion                 regret of learned weights in a simulated application, beside other bandits (ARGS=--help)
+fusion: $(VENV)/.dev
+	@$(BIN)/python -P -m tests.learning.fusion $(ARGS)
 
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev
