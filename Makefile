@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
+<<<<<<< HEAD
 .PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning interleaving bench-propensities lint types format docs lock clean
+=======
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning fusion bench-propensities lint types format docs lock clean
+>>>>>>> wsim
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -87,9 +91,15 @@ analytics: $(VENV)/.dev
 learning: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning $(ARGS)
 
+<<<<<<< HEAD
 ## make interleaving           errors and speed of interleaved comparisons in simulated searches (ARGS=--help)
 interleaving: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning.interleaving $(ARGS)
+=======
+## make fusion                 regret of learned weights in a simulated application, beside other bandits (ARGS=--help)
+fusion: $(VENV)/.dev
+	@$(BIN)/python -P -m tests.learning.fusion $(ARGS)
+>>>>>>> wsim
 
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev

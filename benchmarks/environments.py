@@ -23,6 +23,7 @@ PACKAGES = {
     "clax": ("clax-models==0.1.1", "jax==0.7.2", "jaxlib==0.7.2"),
     "pathway": ("pathway==0.33.0", "clickhouse-connect>=1.12,<2"),
     "obp": ("numpy>=2,<3", "pandas>=2", "scikit-learn>=1.5,<2"),
+    "bandits": ("mabwiser==2.7.4", "numpy>=2,<3", "vowpalwabbit==9.11.9"),
 }
 
 JAVA_OPTIONS = ("-Xmx2g", "-XX:+UseParallelGC")
@@ -81,6 +82,10 @@ def _obp(folder: Path, _cache_dir: Path) -> Environment:
     return Environment(_python_of("obp", folder), PEERS / "obp_estimates.py", {})
 
 
+def _bandits(folder: Path, _cache_dir: Path) -> Environment:
+    return Environment(_python_of("bandits", folder), PEERS / "bandits.py", {})
+
+
 def _flink(folder: Path, _cache_dir: Path) -> Environment:
     java, compiler = _program("java"), _program("javac")
     found = _jars("Flink", PEERS / "flink-jars.txt", FLINK_MB, folder)
@@ -117,6 +122,7 @@ _PREPARATIONS: dict[str, Callable[[Path, Path], Environment]] = {
     "pathway": _pathway,
     "connect": _connect,
     "obp": _obp,
+    "bandits": _bandits,
 }
 
 
