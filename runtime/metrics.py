@@ -38,7 +38,7 @@ REDIS_BYPASSED = Counter(
     "tally_http_redis_bypassed", "Requests served without Redis (rate limits and duplicate hints skipped).", ["purpose"]
 )
 SESSION_READS = Counter(
-    "tally_session_reads",
+    "tally_weight_session_reads",
     "Sessions whose signals were read for weights: whole in Redis, rebuilt from ClickHouse, empty, too_large, or "
     "unavailable because a store did not answer.",
     ["outcome"],

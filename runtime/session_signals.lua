@@ -133,21 +133,23 @@ local function add_events(name, fields, events, from, max_bytes)
   if not is_changed then
     return
   end
-  redis.call("HSET", key, "c", after_change(known[1]))
+  local set, bytes = { "c", after_change(known[1]) }, tonumber(known[4] or 0)
   for partition, offset in pairs(last) do
-    redis.call("HSET", key, "o" .. partition, integer(offset))
+    set[#set + 1] = "o" .. partition
+    set[#set + 1] = integer(offset)
   end
   if not known[3] then
-    local bytes = tonumber(known[4] or 0)
     for field, count in pairs(counts) do
       if redis.call("HINCRBY", key, "=" .. fields[field], count) == count then
         bytes = bytes + #fields[field] + FIELD_BYTES
       end
     end
-    redis.call("HSET", key, "b", bytes)
-    if bytes > max_bytes then
-      remove_counts(key)
-    end
+    set[#set + 1] = "b"
+    set[#set + 1] = bytes
+  end
+  redis.call("HSET", key, unpack(set))
+  if not known[3] and bytes > max_bytes then
+    remove_counts(key)
   end
   touch(name)
 end
