@@ -18,7 +18,7 @@ from consumers.claims.owners import append_ms_of, raw_ids_of
 from consumers.events import Events
 from kernels.boundary import NUMBER_AT, SPAN_AT
 from runtime.learning_configs import Retriever
-from runtime.session_signals import Session, SessionEvents, SessionPlace, field_of
+from runtime.session_signals import LiveSession, SessionEvents, SessionPlace, field_of
 
 EVENT_BYTES, SESSION_BYTES = 64, 300
 """Memory of an event, and of a session or a field, in a batch that waits for its flush."""
@@ -114,7 +114,7 @@ class BatchSignals:
             first_version = self.configured.first_versions.get((namespace, retriever))
             if first_version is None:
                 continue
-            session = Session(namespace, retriever, first_version, reader.text("session_id", line))
+            session = LiveSession(namespace, retriever, first_version, reader.text("session_id", line))
             counted = reader.text("feature_uri", line), type_set
             if session not in places:
                 places[session] = len(self.places)

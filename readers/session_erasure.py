@@ -12,7 +12,7 @@ from runtime.deletions import Deletion
 from runtime.errors import Unavailable
 from runtime.http.best_effort import BestEffortRedis
 from runtime.learning_configs import LearningConfigs
-from runtime.session_signals import Session, SessionPlace, SessionSignals
+from runtime.session_signals import LiveSession, SessionPlace, SessionSignals
 from runtime.settings import Settings
 from schemas.tables import INTERACTIONS
 
@@ -65,7 +65,7 @@ class SessionErasure:
         for retriever, session_id, partition, offset in await self._database.rows(_SESSIONS, parameters):
             config = configs.get((deletion.namespace, retriever))
             if config is not None:
-                session = Session(deletion.namespace, retriever, config.first_version, session_id)
+                session = LiveSession(deletion.namespace, retriever, config.first_version, session_id)
                 offsets = found.setdefault(session.place, {})
                 offsets[partition] = max(offset, offsets.get(partition, -1))
         return found

@@ -38,7 +38,7 @@ class SessionPlace(NamedTuple):
     name: str
 
 
-class Session(NamedTuple):
+class LiveSession(NamedTuple):
     """Session of one retriever under one configuration, with all its changes."""
 
     namespace: str

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from runtime.redis import Redis
 from runtime.session_signals import (
     AppliedRange,
+    LiveSession,
     OpenedSession,
-    Session,
     SessionEvents,
     SessionSignals,
     StoredSession,
@@ -77,8 +77,8 @@ class World:
     def __post_init__(self) -> None:
         self.signals = SessionSignals(self.settings)
 
-    def session(self, number: int) -> Session:
-        return Session("default", "r", 1, f"s-{number}")
+    def session(self, number: int) -> LiveSession:
+        return LiveSession("default", "r", 1, f"s-{number}")
 
     def table(self, session: int, since_ms: int = 0) -> StoredSession:
         """A session as the tables have it."""

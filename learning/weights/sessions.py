@@ -16,8 +16,8 @@ from runtime.metrics import SESSION_READS
 from runtime.rounds import Rounds
 from runtime.session_signals import (
     FIELD_BYTES,
+    LiveSession,
     OpenedSession,
-    Session,
     SessionPlace,
     SessionSignals,
     StoredSession,
@@ -52,10 +52,11 @@ LIMIT {{most:UInt64}} BY namespace, retriever_id, session_id
 """
 
 _Events = Mapping[tuple[str, int], int]
+_Answers = dict[LiveSession, _Events | None]
 
 
 class _Read(NamedTuple):
-    session: Session
+    session: LiveSession
     future: "asyncio.Future[Any]"
 
 
@@ -80,14 +81,14 @@ class SessionReader:
 
         None when it is too large, or when Redis or ClickHouse do not answer: weights are served without it.
         """
-        read = _Read(Session(namespace, retriever, first_version, session_id), asyncio.Future())
+        read = _Read(LiveSession(namespace, retriever, first_version, session_id), asyncio.Future())
         self._rounds.add(read)
         found: _Events | None = await read.future
         return found
 
     async def _serve(self, reads: Sequence[_Read]) -> None:
         sessions = {read.session: read.session.place for read in reads}
-        found: dict[Session, _Events | None] = {}
+        found: _Answers = {}
         for outcome, some in (await self._found(sessions)).items():
             SESSION_READS.labels(outcome).inc(len(some))
             found |= some
@@ -95,13 +96,13 @@ class SessionReader:
             if not read.future.done():
                 read.future.set_result(found[read.session])
 
-    async def _found(self, sessions: Mapping[Session, SessionPlace]) -> dict[str, dict[Session, _Events | None]]:
+    async def _found(self, sessions: Mapping[LiveSession, SessionPlace]) -> dict[str, _Answers]:
         """Return all sessions by outcome."""
         oldest_ms = time.time_ns() // 1_000_000 - 2 * self._span_ms
         known = await self._redis.ask(PURPOSE, lambda redis: self._signals.read(redis, list(sessions.values())))
-        by_outcome: dict[str, dict[Session, _Events | None]] = {}
+        by_outcome: dict[str, _Answers] = {}
 
-        def answer(session: Session, outcome: str, counts: _Events | None) -> None:
+        def answer(session: LiveSession, outcome: str, counts: _Events | None) -> None:
             outcome = "empty" if outcome in ("whole", "rebuilt") and not counts else outcome
             by_outcome.setdefault(outcome, {})[session] = counts
 
@@ -124,9 +125,9 @@ class SessionReader:
                 answer(session, "rebuilt", stored.counts)
         return by_outcome
 
-    async def _count_and_write(self, sessions: Mapping[Session, SessionPlace]) -> dict[Session, StoredSession]:
+    async def _count_and_write(self, sessions: Mapping[LiveSession, SessionPlace]) -> dict[LiveSession, StoredSession]:
         """Count sessions and make them whole; those that cannot be counted are left out."""
-        counted: dict[Session, StoredSession] = {}
+        counted: dict[LiveSession, StoredSession] = {}
         left = dict(sessions)
         for _ in range(ATTEMPTS):
             places = list(left.values())
@@ -151,7 +152,7 @@ class SessionReader:
                 break
         return counted
 
-    async def _count(self, sessions: Sequence[Session]) -> dict[Session, StoredSession]:
+    async def _count(self, sessions: Sequence[LiveSession]) -> dict[LiveSession, StoredSession]:
         """Count sessions from the tables. Raises Unavailable."""
         since_ms = time.time_ns() // 1_000_000 - self._span_ms
         parameters = {

@@ -10,7 +10,7 @@ from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.learning_configs import LearningConfigs
 from runtime.redis import Redis, connect_redis
-from runtime.session_signals import Session, SessionCounts, SessionSignals
+from runtime.session_signals import LiveSession, SessionCounts, SessionSignals
 from runtime.settings import Settings
 from tests.chaos.traffic import RETRIEVERS, SESSIONS
 from tests.sessions_lab import configure, hash_of, session_reader, stored
@@ -26,7 +26,7 @@ class Sessions:
         self._settings = settings
         self._database = database
         self._stopped = asyncio.Event()
-        self._all = [Session("default", CONFIGURED, 1, session) for session in SESSIONS]
+        self._all = [LiveSession("default", CONFIGURED, 1, session) for session in SESSIONS]
 
     async def configure(self) -> None:
         """Store the configuration, before any worker starts."""
