@@ -6,11 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-<<<<<<< HEAD
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning interleaving bench-propensities lint types format docs lock clean
-=======
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning fusion bench-propensities lint types format docs lock clean
->>>>>>> wsim
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training bench-sessions bench-weights learning interleaving fusion bench-propensities lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -91,15 +87,13 @@ analytics: $(VENV)/.dev
 learning: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning $(ARGS)
 
-<<<<<<< HEAD
 ## make interleaving           errors and speed of interleaved comparisons in simulated searches (ARGS=--help)
 interleaving: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning.interleaving $(ARGS)
-=======
+
 ## make fusion                 regret of learned weights in a simulated application, beside other bandits (ARGS=--help)
 fusion: $(VENV)/.dev
 	@$(BIN)/python -P -m tests.learning.fusion $(ARGS)
->>>>>>> wsim
 
 ## make fuzz [ARGS="--minutes 30"] damaged values and record batches between guard pages (ARGS=--help)
 fuzz: $(VENV)/.dev
@@ -152,6 +146,10 @@ bench-off-policy: $(VENV)/.dev
 ## make bench-training         a training set of ten million results, beside a plain SELECT
 bench-training: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.training $(ARGS)
+
+## make bench-sessions [QUICK=1] what session signals cost a worker: no configuration, one of no event, one of every event
+bench-sessions: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.sessions $(if $(QUICK),--quick) $(ARGS)
 
 ## make bench-propensities     the position-based model beside that of clax, on the same counts
 bench-propensities: $(VENV)/.dev

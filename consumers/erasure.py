@@ -46,17 +46,17 @@ class Erasure:
             flags[line] = Deletion(events.id_at(line), events.namespace_at(line)) in wanted
         return flags
 
-    async def erase(self, stored: Sequence[RawIds]) -> int:
-        """Erase the deleted rows among rows that have just been stored; returns the number of their deletions."""
+    async def erase(self, stored: Sequence[RawIds]) -> Sequence[Deletion]:
+        """Erase the deleted rows among rows that have just been stored; returns their deletions."""
         raw_ids = np.concatenate(stored) if stored else np.empty((0, 16), np.uint8)
         if not len(raw_ids):
-            return 0
+            return ()
         known = await self._of(raw_ids, fresh_s=0)
         ids = {id_from_bytes(raw_ids[line].tobytes()) for line in _lines_of(known, raw_ids)}
         gone = [each for each in known if each.interaction_id in ids]
         if gone:
             await retrying("erasing deleted events", partial(self._deletions.erase, gone))
-        return len(gone)
+        return gone
 
     async def _of(self, raw_ids: RawIds, fresh_s: float) -> Sequence[Deletion]:
         """Return all deletions of these ids, and perhaps of others."""

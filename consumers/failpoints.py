@@ -14,6 +14,7 @@ FAILPOINTS = (
     "refused",  # ClickHouse refused a row; its claim is released, its dead letter not written yet
     "stored",  # rows are in `interactions`
     "erased",  # rows of deleted events are erased
+    "signalled",  # session signals have the events of the group
     "copied",  # copies of misplaced events are on the partitions of their keys
     "lettered",  # dead letters are written, also those that go before the other events of their batch
     "recorded",  # rows are in `outcomes`

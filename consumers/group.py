@@ -14,6 +14,7 @@ from consumers.claims.owners import raw_ids_of
 from consumers.dead_letters import nbytes_of
 from consumers.erasure import RawIds
 from consumers.events import LineFlags
+from consumers.session_events import BatchSignals
 from consumers.sink import InsertRows, encode_events, encode_outcomes
 from runtime.errors import Restart
 from runtime.settings import Settings
@@ -34,6 +35,8 @@ class BatchGroup:
         self.moves: list[Move] = []
         self.stored_ids: list[RawIds] = []
         """Ids of all events that have rows once the group is stored."""
+        self.signals: list[BatchSignals] = []
+        """Events of sessions among them."""
         self._records = self._kept_bytes = 0
         self._begun_at = 0.0
 
@@ -45,6 +48,7 @@ class BatchGroup:
         decided: DecidedBatch,
         verdicts: Verdicts,
         validated: ValidatedBatch,
+        signals: BatchSignals,
         *,
         deleted: LineFlags | None = None,
         is_stored: bool = False,
@@ -70,9 +74,11 @@ class BatchGroup:
                 raise Restart("out of memory while rows were gathered; lower TALLY_BATCH_BYTES") from error
             self.decided.append(decided)
             self.stored_ids += stored_ids
+            self.signals.append(signals)
             self.rejected += rejected
             self.moves += moves
             self._records += sum(each.next_offset - each.first_offset for each in decided.ranges)
+            self._kept_bytes += signals.nbytes
             self._kept_bytes += sum(nbytes_of(each.record) for each in rejected)
             self._kept_bytes += sum(nbytes_of(each.record) for each in moves)
 
@@ -84,6 +90,15 @@ class BatchGroup:
         self.rejected += refused
         for rows in encode_outcomes(self._settings.topic, refused, moves=self.moves):
             self.outcomes.add(*rows)
+
+    @property
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        """First offset, and the one after the last, by partition."""
+        firsts: dict[int, int] = {}
+        for decided in self.decided:
+            for each in decided.ranges:
+                firsts.setdefault(each.partition, each.first_offset)
+        return {partition: (firsts[partition], following) for partition, following in self.next_offsets.items()}
 
     @property
     def next_offsets(self) -> dict[int, int]:

@@ -20,6 +20,7 @@ from consumers.narrowing import Narrowing
 from consumers.pipeline import Pipeline
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
+from consumers.session_signals import SessionSender
 from consumers.topic_watch import TopicWatch
 from runtime import metrics
 from runtime.errors import TallyError, Unavailable
@@ -76,6 +77,7 @@ class WorkerParts:
     resume: Resume
     leases: Leases
     pipeline: Pipeline
+    sessions: SessionSender
     topic_watch: TopicWatch
     housekeeping: Housekeeping
     instance_lock: InstanceLock | None
@@ -157,8 +159,10 @@ class WorkerLoop:
             if parts.pipeline.gathered.is_full or not parts.intake.has_full_batch():
                 await self._start_flush()
         else:
-            await parts.resume.prepare(place.partition for place in parts.consumer.assignment())
+            partitions = [place.partition for place in parts.consumer.assignment()]
+            await parts.resume.prepare(partitions)
             await self._flush_and_wait()
+            await parts.sessions.check(parts.resume.next_offsets(partitions))
 
     async def _start_flush(self) -> None:
         """Start the flush of the gathered group, once the group before is flushed."""
@@ -222,6 +226,7 @@ class RebalanceListener(ConsumerRebalanceListener):
         parts.intake.forget(gone)
         parts.resume.forget(numbers)
         parts.leases.forget(numbers)
+        parts.sessions.forget(numbers)
         parts.assignment.revoke()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -231,5 +236,6 @@ class RebalanceListener(ConsumerRebalanceListener):
         # A batch that outlasted the last rebalance may have noted something since.
         parts.resume.forget(numbers)
         parts.leases.forget(numbers)
+        parts.sessions.forget(numbers)
         metrics.PARTITIONS.set(len(numbers))
         log.info("assigned partitions %s", ", ".join(map(str, numbers)) or "none")

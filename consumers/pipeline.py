@@ -6,6 +6,7 @@ batches of the next are being decided.
 step                        left by a crash after it           the next run
 1 claims taken              claims of events not stored yet    finds its own offsets as owners: same verdicts
 2 interactions inserted     rows, offsets not committed        finds them stored, skips them, erases deleted ones
+  session signals sent      signals, offsets not committed     sends them again; Redis drops offsets it has applied
 3 copies of misplaced       copies, offsets not committed      writes them again; their ids make them duplicates
   events, dead letters      letters, offsets not committed     writes them again; readers take equal origins as one
 4 outcomes inserted         outcomes, offsets not committed    finds them recorded, skips them
@@ -27,6 +28,7 @@ from consumers.group import BatchGroup
 from consumers.moves import Mover, ReplayMover
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
+from consumers.session_signals import SessionSender
 from consumers.sink import InsertRows, Sink, encode_outcomes
 from consumers.telemetry import Stages, Telemetry
 from consumers.validation import Validation
@@ -49,6 +51,7 @@ class PipelineSteps:
     deduplication: Deduplication
     erasure: Erasure
     sink: Sink
+    sessions: SessionSender
     dead_letters: DeadLetters
     telemetry: Telemetry
     read_again: Callable[[Sequence[Range]], Awaitable[Batch]]
@@ -143,7 +146,9 @@ class Pipeline:
         with self.stages.of("erase"):
             deleted = await self._steps.erasure.deleted(verdicts.stored)
         with self.stages.of("encode"):
-            add = into.encode(self._decided(batch, validated, verdicts), verdicts, validated, deleted=deleted)
+            signals = self._steps.sessions.collect(verdicts.stored, verdicts.done)
+            decided = self._decided(batch, validated, verdicts)
+            add = into.encode(decided, verdicts, validated, signals, deleted=deleted)
         # Before any row of the batch: a later run might not withhold these events, and would contradict stored rows.
         if validated.withheld:
             await self._record_rejected(validated.withheld)
@@ -187,8 +192,11 @@ class Pipeline:
         with self.stages.of("store"):
             group = await self._store(group)
         with self.stages.of("erase"):
-            await steps.erasure.erase(group.stored_ids)
+            gone = await steps.erasure.erase(group.stored_ids)
         await failpoints.reached("erased")
+        with self.stages.of("signal"):
+            await steps.sessions.send(group.signals, group.offsets, gone)
+        await failpoints.reached("signalled")
         if group.moves:
             with self.stages.of("move"):
                 group.settle_moves(await steps.mover.send(group.moves))
@@ -233,8 +241,9 @@ class Pipeline:
                 await self._steps.sink.store(verdicts.stored)
             except RowsRefused:
                 verdicts = await self._reject_refused_rows(batch, validated, verdicts)
-            add = group.encode(self._decided(batch, validated, verdicts), verdicts, validated, is_stored=True)
-            add()
+            signals = self._steps.sessions.collect(verdicts.stored, verdicts.done)
+            decided = self._decided(batch, validated, verdicts)
+            group.encode(decided, verdicts, validated, signals, is_stored=True)()
         return group
 
     async def _reject_refused_rows(self, batch: Batch, validated: ValidatedBatch, verdicts: Verdicts) -> Verdicts:

@@ -75,6 +75,10 @@ class Resume:
             for known in (self._horizons, self._log_ends, self._next, self._suspected):
                 known.pop(partition, None)
 
+    def next_offsets(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return the offset that the next record should have, of those partitions that are prepared."""
+        return {partition: self._next[partition] for partition in partitions if partition in self._next}
+
     def log_end(self, partition: int) -> int:
         """Return the end of the partition's log when it was assigned. Raises Fenced when it has been revoked."""
         if partition not in self._log_ends:

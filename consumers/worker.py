@@ -32,6 +32,7 @@ from consumers.record_ranges import read_again
 from consumers.reject_fuse import RejectFuses
 from consumers.resume import Resume
 from consumers.retention import Housekeeping
+from consumers.session_signals import SessionSender
 from consumers.sink import Sink
 from consumers.telemetry import Telemetry
 from consumers.topic_watch import TopicWatch
@@ -41,6 +42,7 @@ from runtime.clickhouse import connect
 from runtime.deletions import Deletions
 from runtime.errors import TallyError
 from runtime.expansions import Expansions
+from runtime.learning_configs import LearningConfigs
 from runtime.metrics_server import serve_metrics
 from runtime.migrate import check_partition_count, check_schema
 from runtime.process.priority import lower_priority
@@ -122,7 +124,10 @@ class Worker:
         consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
         offset_reader = await stack.enter_async_context(kafka.offset_reader(settings))
         mover: Mover | ReplayMover = Mover(settings, stack)
-        if self._live is not None:
+        configs = LearningConfigs(settings, database)
+        if self._live is None:
+            await stack.enter_async_context(configs.refreshed(required=True))
+        else:  # a replay has no configurations: nobody reads signals of its database
             mover = ReplayMover(self._live, await stack.enter_async_context(connect(self._live)))
         assignment = Assignment(consumer, offset_reader, settings, partitions, self._ends)
         intake = Intake(consumer, settings)
@@ -134,6 +139,7 @@ class Worker:
             assignment.hold(next_offsets)
             intake.forget(TopicPartition(topic, partition) for partition in next_offsets)
 
+        sessions = SessionSender(settings, redis, configs)
         steps = PipelineSteps(
             validation=Validation(topic, settings.namespace, partitions, expansions),
             fuses=RejectFuses(settings),
@@ -142,6 +148,7 @@ class Worker:
             deduplication=Deduplication(leases, StoredOwners(settings, database, expansions)),
             erasure=Erasure(Deletions(database)),
             sink=Sink(topic, database),
+            sessions=sessions,
             dead_letters=DeadLetters(settings, letters),
             telemetry=Telemetry(self._traces),
             read_again=partial(read_again, settings),
@@ -150,7 +157,9 @@ class Worker:
         )
         pipeline, watch = Pipeline(settings, steps), TopicWatch(settings, admin, consumer, offset_reader)
         housekeeping = Housekeeping(settings, database)
-        return WorkerParts(consumer, intake, assignment, resume, leases, pipeline, watch, housekeeping, instance_lock)
+        return WorkerParts(
+            consumer, intake, assignment, resume, leases, pipeline, sessions, watch, housekeeping, instance_lock
+        )
 
 
 async def run_worker(settings: Settings, *, instance: str | None = None, until_caught_up: bool = False) -> Counts:

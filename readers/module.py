@@ -13,6 +13,7 @@ from readers.outcomes import OutcomePage, OutcomeQuery
 from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from readers.report_request import ReportList, ReportQuery, ReportResponse, described_reports
+from readers.session_erasure import SessionErasure
 from readers.tracking_health import measuring
 from runtime.http import openapi
 from runtime.http.access import Caller
@@ -22,6 +23,7 @@ from runtime.http.hot_routes import HotRequest, declared_only, served_by
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, CallerOf, Check, Stores
+from runtime.learning_configs import LearningConfigs
 from runtime.migrate import check_schema
 from schemas.identity import PREFIX
 from schemas.outcome import Outcome
@@ -41,8 +43,11 @@ class ReaderModule:
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Follow the progress of the consumers, and measure the health of the tracking, until the block ends."""
         progress = ConsumerProgress(base.settings)
-        self._reader = Reader(base.settings, stores, progress)
+        configs = LearningConfigs(base.settings, stores.monitoring)
+        sessions = SessionErasure(base.settings, base.redis, stores.lookups, configs)
+        self._reader = Reader(base.settings, stores, progress, sessions)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(configs.refreshed())
             stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
                 await stack.enter_async_context(progress.following())

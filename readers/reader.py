@@ -13,6 +13,7 @@ from readers.lookup import Lookups
 from readers.outcomes import OutcomeQuery, read_outcomes
 from readers.progress import ConsumerProgress
 from readers.report_request import Reports
+from readers.session_erasure import SessionErasure
 from readers.waiting import LookupResult, OutcomeWaiter
 from runtime.deletions import Deletion, Deletions
 from runtime.errors import StatementTimeout
@@ -52,7 +53,9 @@ class EventStatus(BaseModel):
 class Reader:
     """Reader of one process: from requests, each of one namespace, to the tables. Raises ApiError and Unavailable."""
 
-    def __init__(self, settings: Settings, stores: Stores, progress: ConsumerProgress) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, progress: ConsumerProgress, sessions: SessionErasure
+    ) -> None:
         self._settings = settings
         self._lists = stores.lists
         self._list_limit = InFlightLimit(settings.lists_in_flight, "lists", "TALLY_LISTS_IN_FLIGHT")
@@ -62,6 +65,7 @@ class Reader:
         self.waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
         self._progress = progress
         self._deletions = Deletions(stores.lookups)
+        self._sessions = sessions
         self.exports = Exports(settings, stores.lists)
         self.reports = Reports(settings, stores.lists)
 
@@ -113,7 +117,8 @@ class Reader:
                 # Read before the lookup, which so finds every outcome of an event that was not in flight.
                 in_flight = self._progress.may_be_in_flight(interaction_id)
                 if await self._deletions.is_recorded(gone):
-                    await self._deletions.erase([gone])
+                    async with self._sessions.around(gone):
+                        await self._deletions.erase([gone])
                     break
                 if not (in_flight and has_slot and time.monotonic() < deadline):
                     message = (

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
+from runtime.retry import retrying
 from runtime.settings import Settings
 from runtime.tasks import running
 from schemas.learning_config import LearningConfig
@@ -70,9 +71,15 @@ class LearningConfigs:
             self.in_force = found
 
     @asynccontextmanager
-    async def refreshed(self) -> AsyncIterator["LearningConfigs"]:
-        """Read them now if ClickHouse answers, and again from time to time, until the block ends."""
-        await self._try_to_refresh()
+    async def refreshed(self, *, required: bool = False) -> AsyncIterator["LearningConfigs"]:
+        """Read them now if ClickHouse answers, and again from time to time, until the block ends.
+
+        `required`: wait until ClickHouse has answered.
+        """
+        if required:
+            await retrying("reading learning configurations", self.refresh)
+        else:
+            await self._try_to_refresh()
         async with running(self._keep_refreshing(), "reading learning configurations"):
             yield self
 

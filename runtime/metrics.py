@@ -37,6 +37,12 @@ REFUSED = Counter("tally_http_events_refused", "Events not accepted by the colle
 REDIS_BYPASSED = Counter(
     "tally_http_redis_bypassed", "Requests served without Redis (rate limits and duplicate hints skipped).", ["purpose"]
 )
+SESSION_READS = Counter(
+    "tally_weight_session_reads",
+    "Sessions whose signals were read for weights: whole in Redis, rebuilt from ClickHouse, empty, too_large, or "
+    "unavailable because a store did not answer.",
+    ["outcome"],
+)
 UNACKNOWLEDGED = Gauge(
     "tally_collector_unacknowledged_events", "Events received by the collector and not acknowledged by Kafka yet."
 )

@@ -22,9 +22,11 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.expansions import Expansions
 from runtime.faults.kafka import kafka_fault
+from runtime.faults.redis import REDIS_FAILED, redis_fault
 from runtime.kafka_connection import connection_options
 from runtime.migrate import migrate
 from runtime.redis import connect_redis
+from runtime.session_signals import SessionSignals
 from runtime.settings import Settings
 from schemas.event_time import from_epoch_ms, to_epoch_ms
 from tally.comparison import Comparison, compare
@@ -171,6 +173,7 @@ class Replay:
         await self.worker.run()
         await self._copier().keep_replayed_as()
         await self._copier().copy_deletions(erase=True)
+        await self._renew_sessions()
 
     async def compare(self) -> Comparison:
         """Compare the outcome of every replayed offset with the stored one."""
@@ -199,6 +202,7 @@ class Replay:
         await copier.copy_new_rows(back=True)
         await copier.copy_deletions(erase=True)
         await self._forget_claims(self._live)
+        await self._renew_sessions()
         await self._save(self._state.model_copy(update={"phase": "swapped"}))
 
     async def _refuse_unfinished(self) -> None:
@@ -217,6 +221,14 @@ class Replay:
     async def _forget_claims(self, settings: Settings) -> None:
         async with connect_redis(settings) as redis:
             await Claims(redis, settings).forget_all(list(self._state.ranges))
+
+    async def _renew_sessions(self) -> None:
+        """Make readers count session signals from the tables that are live now."""
+        async with connect_redis(self._live) as redis:
+            try:
+                await SessionSignals(self._live).renew(redis)
+            except REDIS_FAILED as error:
+                raise redis_fault(error) from error
 
 
 async def _refuse_members(admin: Any, group: str) -> None:

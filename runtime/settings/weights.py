@@ -35,6 +35,10 @@ class WeightSettings(BaseSettings):
     counted in tally_signals_dropped_total."""
     session_ttl_ms: int = Field(3_600_000, ge=1_000, le=7 * 86_400_000)
     """Milliseconds after its last event that a session's signals are kept in Redis."""
+    session_span_ms: int = Field(86_400_000, ge=60_000, le=7 * 86_400_000)
+    """Milliseconds before a session's signals are read from ClickHouse from which its events count."""
+    session_check_ms: int = Field(5_000, ge=50, le=3_600_000)
+    """Milliseconds between a worker's checks, while nothing arrives, that Redis has lost no session signals."""
     session_bytes: int = Field(16 * KIB, ge=256, le=1024 * KIB)
     """Maximum bytes of one session's signals in Redis. The signals of a larger session are not used."""
     sessions: int = Field(1_000_000, ge=16, le=100_000_000)

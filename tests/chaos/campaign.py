@@ -21,7 +21,8 @@ from runtime.process.children import module_command
 from runtime.settings import Settings
 from tests.chaos.controls import CONTROLS
 from tests.chaos.plan import FAULTS, RESTART, plan
-from tests.chaos.run import Result, Run
+from tests.chaos.result import Result
+from tests.chaos.run import Run
 
 POLL_S = 2.0
 ATTEMPTS = 3
@@ -58,7 +59,7 @@ def _results_path(options: argparse.Namespace) -> Path:
 def _code() -> str:
     """Return an id of the tested code: results of other code do not count."""
     hashed = hashlib.blake2b(digest_size=4)
-    for folder in ("schemas", "kernels", "runtime", "consumers", "tests/chaos", "tests/hostile"):
+    for folder in ("schemas", "kernels", "runtime", "consumers", "learning/weights", "tests/chaos", "tests/hostile"):
         for path in sorted((Path(__file__).parents[2] / folder).rglob("*")):
             if path.suffix in (".py", ".lua"):
                 hashed.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The claims of one run, lost or reset to an earlier state while workers continue."""
+"""Redis's content of one run, claims and session signals, lost or reset to an earlier state while workers continue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,6 +19,8 @@ class Claims:
         self._pattern = f"{settings.key_prefix}*"
         self._snapshots: list[dict[bytes, tuple[bytes, int]]] = []
         self._is_stopped = False
+        self.was_lost = False
+        """Whether anything was deleted or reset."""
 
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[Redis]:
@@ -30,28 +32,33 @@ class Claims:
             await redis.aclose()
 
     async def forget(self) -> None:
-        """Delete all claims."""
+        """Delete everything."""
+        self.was_lost = True
         async with self._redis() as redis:
             keys = [key async for key in redis.scan_iter(self._pattern, count=10_000)]
             if keys:
                 await redis.delete(*keys)
 
     async def restore(self) -> None:
-        """Put back the claims of the last snapshot but one."""
+        """Put back the last snapshot but one."""
         if len(self._snapshots) > 1:
-            async with self._redis() as redis:
+            async with self._redis() as redis, redis.pipeline(transaction=True) as pipeline:
                 for key, (value, ttl_ms) in self._snapshots[-2].items():
-                    await redis.restore(key, max(0, ttl_ms), value, replace=True)
+                    pipeline.restore(key, max(0, ttl_ms), value, replace=True)
+                await pipeline.execute()
 
     async def keep_snapshots(self) -> None:
         """Take snapshots until `stop_keeping`: before Python 3.11.3 the Redis client may lose a cancellation."""
         async with self._redis() as redis:
             while not self._is_stopped:
-                found: dict[bytes, tuple[bytes, int]] = {}
-                async for key in redis.scan_iter(self._pattern, count=10_000):
-                    value = await redis.dump(key)
-                    if value is not None:
-                        found[key] = value, await redis.pttl(key)
+                keys = [key async for key in redis.scan_iter(self._pattern, count=10_000)]
+                async with redis.pipeline(transaction=True) as pipeline:  # a replica is never torn
+                    for key in keys:
+                        pipeline.dump(key)
+                        pipeline.pttl(key)
+                    answers = await pipeline.execute()
+                values = zip(keys, answers[::2], answers[1::2], strict=True)
+                found = {key: (value, ttl_ms) for key, value, ttl_ms in values if value is not None}
                 if not self._snapshots or found != self._snapshots[-1]:
                     self._snapshots.append(found)
                 await asyncio.sleep(POLL_S)

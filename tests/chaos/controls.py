@@ -7,6 +7,7 @@ import numpy as np
 
 import consumers.claims.script
 import consumers.sink
+import runtime.session_signals
 from consumers.claims.owners import DuplicateResolver
 from consumers.group import BatchGroup
 from consumers.pipeline import Pipeline
@@ -69,6 +70,13 @@ def _claims_that_forget() -> None:
         consumers.claims.script.SCRIPT = consumers.claims.script.SCRIPT.replace(text, broken)
 
 
+def _sessions_without_offset() -> None:
+    """Session signals are added as they come, whatever was added before."""
+    test = "if offset >= from[partition] and offset > last[partition] then"
+    assert test in runtime.session_signals.SCRIPT
+    runtime.session_signals.SCRIPT = runtime.session_signals.SCRIPT.replace(test, "if true then")
+
+
 CONTROLS: dict[str, Callable[[], None]] = {
     "claims-without-owner": _claims_without_owner,
     "commit-before-insert": _commit_before_insert,
@@ -76,4 +84,5 @@ CONTROLS: dict[str, Callable[[], None]] = {
     "token-by-first-offset": _token_by_first_offset,
     "claims-that-forget": _claims_that_forget,
     "poison-on-252": _poison_on_too_many_parts,
+    "sessions-without-offset": _sessions_without_offset,
 }

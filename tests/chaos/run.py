@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -24,11 +23,13 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from tests.chaos.child import TELL, Orders
 from tests.chaos.claims import Claims
-from tests.chaos.crew import Crew, Member
+from tests.chaos.crew import Crew, let_go_when_late
 from tests.chaos.faults import FAULTS
 from tests.chaos.hostile_traffic import UNCOMPRESSED_BYTES, HostileTraffic, send_hostile
-from tests.chaos.plan import Plan
+from tests.chaos.plan import RESTART, Plan
 from tests.chaos.proxy import Proxy, proxy_to
+from tests.chaos.result import Result
+from tests.chaos.sessions import Sessions
 from tests.chaos.traffic import NARROWED, PARTITIONS, WINDOW_MS, Traffic
 from tests.chaos.verify import Place, compared, problems_of, recorded_outcomes
 from tests.lab import at_port
@@ -44,31 +45,6 @@ POLL_S = 0.04
 UNDISTURBED_EVERY = 10
 PATIENT = {"query_timeout_ms": 30_000, "connect_timeout_ms": 30_000, "session_timeout_ms": 30_000}
 """Timeouts of the campaign and of undisturbed workers, generous for slow machines."""
-
-
-class Result(NamedTuple):
-    """Result of a run."""
-
-    number: int
-    seed: int
-    failpoint: str
-    fault: str
-    store: str
-    met: bool
-    kills: int
-    records: int
-    hostile_batches: int
-    seconds: float
-    problems: list[str]
-
-
-async def _let_go_when_late(victim: Member) -> None:
-    """Let a worker that reaches its failpoint too late continue."""
-    while not await victim.met(0.5):
-        if await victim.ended(0):
-            return
-    victim.let_continue()
-    victim.signal(signal.SIGCONT)
 
 
 class Run:
@@ -111,6 +87,7 @@ class Run:
         self._producer: AIOKafkaProducer
         self._log: AIOKafkaConsumer
         self._database: ClickHouse
+        self._sessions: Sessions
 
     async def execute(self) -> Result:
         """Execute the run and check its outcomes."""
@@ -176,6 +153,8 @@ class Run:
         self._database = await opened.enter_async_context(connect(settings.model_copy(update=PATIENT)))
         if self._narrowed:
             await self._database.command(NARROWED)
+        self._sessions = Sessions(settings.model_copy(update=PATIENT), self._database)
+        await self._sessions.configure()
 
     async def _run_with_fault(self) -> bool:
         """Inject the fault under traffic and wait for the workers; returns whether the failpoint was reached."""
@@ -184,6 +163,7 @@ class Run:
         if plan.failpoint == "restored" or self.random.random() < 0.3:
             await self._leave_a_crashed_worker()
         keeping = asyncio.create_task(self.claims.keep_snapshots())
+        reading = asyncio.create_task(self._sessions.keep_reading())
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
         orders: dict[str, object] = {
@@ -210,13 +190,14 @@ class Run:
             feeding = asyncio.create_task(self.feed(RECORDS // 3))
             await FAULTS[plan.fault](self, victim)
             await feeding
-        late = asyncio.create_task(_let_go_when_late(victim))
+        late = asyncio.create_task(let_go_when_late(victim))
         for proxy in self.proxies.values():
             proxy.pass_everything()
         if not await self.until(self.is_caught_up, CATCH_UP_S):
             self._problems.append(f"not caught up within {CATCH_UP_S} s")
+        self._sessions.stop_reading()
         self._problems += await crew.stop()
-        await cancel_and_wait(late)
+        await cancel_and_wait(late, reading)
         if not await self.is_caught_up():  # a worker that the group had expelled may have moved events late
             await self._drain(self.settings)
         return met
@@ -254,7 +235,12 @@ class Run:
                 self._hostile_batches += 1
 
     async def _problems_found(self) -> list[str]:
-        return await problems_of(self.settings, self._database, narrowed=self._narrowed, must_reject=self._must_reject)
+        problems = await problems_of(
+            self.settings, self._database, narrowed=self._narrowed, must_reject=self._must_reject
+        )
+        committed = await kafka.committed_offsets(self._admin, self.settings.group, self.settings.topic)
+        was_lost = self.claims.was_lost or (self.plan.fault, self.plan.store) == (RESTART, "redis")
+        return problems + await self._sessions.problems(committed, was_lost=was_lost)
 
     async def is_caught_up(self) -> bool:
         """Return whether everything on the topic is committed; dead workers are replaced meanwhile.

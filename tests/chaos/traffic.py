@@ -19,6 +19,11 @@ LONG = {"longer": "than the narrowed table takes"}
 NARROWED_BYTES = 16
 NARROWED = f"ALTER TABLE interactions MODIFY COLUMN metadata FixedString({NARROWED_BYTES})"
 
+SESSIONS = tuple(f"s{number}" for number in range(5))
+RETRIEVERS = ("learned", "unknown")
+"""Retriever with a learning configuration, and one without."""
+FEATURES = ("tally://text", 'tally://"image"')
+
 _BAD = (b"", b"not json", b"[]", b'{"feature_id": 1}', b'{"a": "\xff"}', as_json(position=-1), as_json(extra=1), None)
 _EPOCH_MS = 1_790_000_000_000
 
@@ -56,6 +61,9 @@ class Traffic:
             "execution": f"e{choose(range(8))}",
             "interaction_type": choose((["click"], ["view", "click"], ["click", "view", "click"])),
             "position": choose(range(4)),
+            "session_id": choose((*SESSIONS, None)),
+            "retriever_id": choose((*RETRIEVERS, RETRIEVERS[0], None)),
+            "feature_uri": choose((*FEATURES, None)),
         }
         if choose(range(60)) == 0:
             facts["metadata"] = LONG

@@ -110,3 +110,15 @@ async def test_each_report_is_measured_over_a_day_a_week_and_the_year(tmp_path: 
     assert head.startswith("| report | range | runs | p50 ms | p99 ms | of count |")
     assert {line.count("|") for line in (head, rule, *lines)} == {11}
     assert len(lines) == len(found)
+
+
+async def test_session_signals_are_measured_with_and_without_configurations(tmp_path: Path) -> None:
+    """Only events of configured retrievers cost Redis anything."""
+    command = module_command("benchmarks.sessions", "--quick", "--folder", str(tmp_path))
+    running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said = (await running.communicate())[0].decode()
+    assert running.returncode == 0, said
+    assert said.count("audit balances") == 3
+    assert re.search(r"round 1: all: .* bytes a session in Redis", said)
+    (readings,) = json.loads((tmp_path / "sessions.json").read_text())["rounds"]
+    assert [each["system"] for each in readings] == ["none", "other", "all"]
