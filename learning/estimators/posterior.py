@@ -92,11 +92,15 @@ def day_sums(counts: Iterable[ResultCount], rewards: MicroRewards) -> dict[tuple
 
 
 def posterior(counts: Iterable[ResultCount], config: LearningConfig, today: int) -> Posterior:
-    """Return the posterior on a day (days since 1970-01-01, UTC).
+    """Return the posterior on a day (days since 1970-01-01, UTC), from counts: see `posterior_of`."""
+    return posterior_of(day_sums(counts, config.rewards.in_micros()), config, today)
+
+
+def posterior_of(sums: Mapping[tuple[str, int], DaySums], config: LearningConfig, today: int) -> Posterior:
+    """Return the posterior on a day (days since 1970-01-01, UTC), from sums by feature and day.
 
     Days after `today` count as today. Days that are decay_window_days old or older do not count.
     """
-    sums = day_sums(counts, config.rewards.in_micros())
     alphas: dict[str, float] = defaultdict(lambda: config.prior_alpha)
     betas: dict[str, float] = defaultdict(lambda: config.prior_beta)
     interactions = 0
