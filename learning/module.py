@@ -11,6 +11,8 @@ from learning.judgment_routes import add_judgment_routes
 from learning.policy_routes import add_policy_routes
 from learning.propensity_routes import add_propensity_routes
 from learning.score_routes import add_score_routes
+from learning.weights.serving import weight_service
+from learning.weights.weights_routes import add_weights_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -21,10 +23,11 @@ class LearningModule:
         self._context: LearningContext
 
     @asynccontextmanager
-    async def opened(self, _base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
-        """Use the connection of lists until the block ends."""
+    async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
+        """Use the connection of lists, and serve weights, until the block ends."""
         self._context.database = stores.lists
-        yield {}
+        async with weight_service(base.settings) as self._context.weights:
+            yield {}
 
     def routes(self, base: AppContext) -> APIRouter:
         """Return the endpoints."""
@@ -36,6 +39,7 @@ class LearningModule:
             add_score_routes,
             add_dataset_routes,
             add_policy_routes,
+            add_weights_routes,
         ):
             add_routes(router, self._context)
         return router

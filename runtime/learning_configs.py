@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ SELECT namespace, retriever_id, max(version), argMax(config, version) AS newest,
     maxIf(version, config = '') + 1
 FROM {LEARNING_CONFIGS} GROUP BY namespace, retriever_id HAVING newest != ''
 """
+
+FIRST_READ_TIMEOUT_S = 5.0
 
 log = logging.getLogger("tally.learning")
 
@@ -47,6 +49,8 @@ class LearningConfigs:
         self._pause_s = settings.learning_config_refresh_ms / 1000
         self.in_force: Mapping[Retriever, ConfigInForce] = {}
         """By namespace and retriever. A change replaces the mapping."""
+        self.is_read = False
+        """Whether they have been read since the start."""
 
     async def refresh(self) -> None:
         """Read the configurations. Raises Unavailable."""
@@ -68,11 +72,14 @@ class LearningConfigs:
             found[namespace, retriever] = ConfigInForce(version, config, changed_at, first)
         if found != self.in_force:
             self.in_force = found
+        self.is_read = True
 
     @asynccontextmanager
     async def refreshed(self) -> AsyncIterator["LearningConfigs"]:
-        """Read them now if ClickHouse answers, and again from time to time, until the block ends."""
-        await self._try_to_refresh()
+        """Read them now if ClickHouse answers in time, and again from time to time, until the block ends."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_READ_TIMEOUT_S):
+                await self._try_to_refresh()
         async with running(self._keep_refreshing(), "reading learning configurations"):
             yield self
 

@@ -67,6 +67,25 @@ TRACKING_FAULT_EXCESS = Gauge(
     ["namespace", "check"],
 )
 
+# Learned weights, in API processes.
+WEIGHT_DECISIONS = Counter(
+    "tally_weights_decisions",
+    "Answers to requests for weights, by the level of the served weights and by reason: learned, shadow, or why "
+    "static weights were served.",
+    ["level", "reason"],
+)
+WEIGHTS_BREAKER_OPEN = Gauge(
+    "tally_weights_breaker_open", "Retrievers whose circuit breaker is open: static weights are served."
+)
+WEIGHT_CONTEXTS = Gauge("tally_weights_contexts", "Contexts (users, segments) whose posterior is in memory.")
+WEIGHT_MISSES = Counter(
+    "tally_weights_context_misses", "Contexts whose counts were read from ClickHouse for a request."
+)
+SIGNALS_DROPPED = Counter(
+    "tally_signals_dropped",
+    "Decisions that were not recorded, because TALLY_SIGNALS_WAITING of them waited or the process had to stop.",
+)
+
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records processed, by outcome.", ["outcome"])
 LAST_EVENT = Gauge(
@@ -115,7 +134,7 @@ RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store a
 
 Metric = Counter | Gauge | Histogram
 
-ADDED_GAUGES = (REQUESTS_IN_FLIGHT, CONNECTIONS, UNACKNOWLEDGED)
+ADDED_GAUGES = (REQUESTS_IN_FLIGHT, CONNECTIONS, UNACKNOWLEDGED, WEIGHTS_BREAKER_OPEN, WEIGHT_CONTEXTS)
 """Gauges of one API process. Processes that share a port answer their sum; other gauges describe the whole system."""
 
 

@@ -29,6 +29,7 @@ _ROWS = {
     ),
     "Workers": ("tally_worker_", "tally_retries"),
     "API": ("tally_http_", "tally_collector_"),
+    "Learned weights": ("tally_weight", "tally_signals_", "tally_learning_", "tally_session"),
     "Versions": ("tally_build",),
 }
 """Rows by title, with the prefixes of their metrics. A metric is in the first row with a matching prefix."""
