@@ -58,6 +58,7 @@ def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str],
         "evaluate policy",
         *("status", "audit", "sql", "connect", "replay", "dlq list", "dlq show", "dlq replay"),
         *("keys create", "keys list", "keys revoke", "keys token", "learn judgments"),
+        *("learn weights show", "learn weights explain"),
         *("evaluate score", "evaluate gate", "evaluate dataset generate", "evaluate dataset create"),
         *("evaluate dataset list", "evaluate dataset show", "evaluate dataset delete"),
     ],
@@ -72,7 +73,9 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert command(*name.split(), "-h") == done
 
 
-@pytest.mark.parametrize("group", ["", "dlq", "evaluate", "evaluate dataset", "keys", "import", "learn", "topic"])
+@pytest.mark.parametrize(
+    "group", ["", "dlq", "evaluate", "evaluate dataset", "keys", "import", "learn", "learn weights", "topic"]
+)
 def test_every_group_has_help_under_both_names(group: str) -> None:
     assert command(*group.split(), "-h") == command(*group.split(), "--help")
     assert command(*group.split(), "-h").returncode == 0

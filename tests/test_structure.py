@@ -27,6 +27,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/report.py:report": "the parameters of a command are its options",
     "tally/cli/evaluate.py:gate": "the parameters of a command are its options",
     "tally/cli/policy.py:policy": "the parameters of a command are its options",
+    "tally/cli/weights.py:show_weights": "the parameters of a command are its options",
 }
 """Functions with more parameters, each with the reason."""
 NAMES: dict[str, str] = {}

@@ -22,6 +22,7 @@ from learning.estimators.posterior import (
 )
 from learning.weights.counts import GLOBAL, ContextKey, Level
 from runtime.learning_configs import ConfigInForce
+from schemas.interaction import MAX_URI_BYTES
 from schemas.learning_config import LearningConfig
 
 StaticReason = Literal["no_config", "rollout", "no_data", "breaker", "too_late", "store"]
@@ -29,6 +30,7 @@ StaticReason = Literal["no_config", "rollout", "no_data", "breaker", "too_late",
 ROLLOUT_BUCKETS = 10_000
 """Buckets of users, of which rollout_pct per cent get learned weights: shares are exact to 0.01 %."""
 SEED_BITS = 64
+MAX_FEATURES = 50
 NO_DATA = Posterior({}, 0)
 
 SessionEvents = Mapping[tuple[str, int], int]
@@ -88,6 +90,20 @@ class Decision(NamedTuple):
         if self.context["shadow"]:
             return "static", "shadow"
         return self.context["context_level"], self.context["reason"] or "learned"
+
+
+def parse_features(text: str) -> tuple[str, ...]:
+    """Parse names of features, separated by commas. Raises ValueError."""
+    found = tuple(text.split(",")) if text else ()
+    if not all(found):
+        raise ValueError("a name is empty: separate names by one comma")
+    if len(found) > MAX_FEATURES:
+        raise ValueError(f"{len(found)} features, at most {MAX_FEATURES} are allowed")
+    if len(set(found)) < len(found):
+        raise ValueError("a name occurs twice")
+    if any(len(each) > MAX_URI_BYTES for each in found):
+        raise ValueError(f"a name has more than {MAX_URI_BYTES} characters")
+    return found
 
 
 def contexts_of(request: WeightRequest, config: LearningConfig) -> tuple[ContextKey, ...]:

@@ -9,30 +9,15 @@ from learning.context import LearningContext
 from learning.scope import MAX_TEXT_BYTES
 from learning.scope_query import RetrieverId
 from learning.weights.counts import SEGMENT_SEPARATOR, Level
-from learning.weights.decisions import NoFeatures, StaticReason, WeightRequest
+from learning.weights.decisions import NoFeatures, StaticReason, WeightRequest, parse_features
 from runtime.http import openapi
 from runtime.http.answer import Answer, json_answer
 from runtime.http.errors import ApiError, unavailable
 from runtime.http.hot_routes import HotRequest, Parameter, declared_only, read_query, served_by
 from runtime.http.in_flight import InFlightLimit
-from schemas.interaction import MAX_ID_BYTES, MAX_URI_BYTES
+from schemas.interaction import MAX_ID_BYTES
 
 PATH = "/v1/retrievers/{retriever_id}/weights"
-MAX_FEATURES = 50
-
-
-def parse_features(text: str) -> tuple[str, ...]:
-    """Parse names of features, separated by commas. Raises ValueError."""
-    found = tuple(text.split(",")) if text else ()
-    if not all(found):
-        raise ValueError("a name is empty: separate names by one comma")
-    if len(found) > MAX_FEATURES:
-        raise ValueError(f"{len(found)} features, at most {MAX_FEATURES} are allowed")
-    if len(set(found)) < len(found):
-        raise ValueError("a name occurs twice")
-    if any(len(each) > MAX_URI_BYTES for each in found):
-        raise ValueError(f"a name has more than {MAX_URI_BYTES} characters")
-    return found
 
 
 def _checked_features(text: str) -> str:

@@ -25,6 +25,7 @@ from tally.cli import (
     status,
     tail,
     training,
+    weights,
 )
 from tally.cli.output import out
 
@@ -68,6 +69,7 @@ app.add_typer(export.app, name="export", rich_help_panel="Query")
 learn = typer.Typer(help="Learn from stored events, with intervals.", no_args_is_help=True)
 learn.command("propensities")(propensities.propensities)
 learn.command("judgments")(judgments.judgments)
+learn.add_typer(weights.app, name="weights")
 app.add_typer(learn, name="learn", rich_help_panel="Learn")
 evaluate.app.command()(policy.policy)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Learn")
