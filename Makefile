@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training learning bench-propensities lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training bench-weights learning bench-propensities lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -138,6 +138,10 @@ bench-off-policy: $(VENV)/.dev
 ## make bench-training         a training set of ten million results, beside a plain SELECT
 bench-training: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.training $(ARGS)
+
+## make bench-weights          weights of a search beside an endpoint that does nothing, and from a click to new weights
+bench-weights: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.weights $(ARGS)
 
 ## make bench-propensities     the position-based model beside that of clax, on the same counts
 bench-propensities: $(VENV)/.dev
