@@ -151,6 +151,10 @@ bench-training: $(VENV)/.dev
 bench-sessions: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.sessions $(if $(QUICK),--quick) $(ARGS)
 
+## make bench-weights          weights of a search beside an endpoint that does nothing, and from a click to new weights
+bench-weights: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.weights $(ARGS)
+
 ## make bench-propensities     the position-based model beside that of clax, on the same counts
 bench-propensities: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.propensities $(ARGS)

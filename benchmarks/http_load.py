@@ -123,6 +123,36 @@ async def load(port: int, make: Callable[[], bytes], *, connections: int, second
         return await burst(opened, make, seconds)
 
 
+async def at_rate(
+    port: int, make: Callable[[], bytes], rate_per_s: float, *, connections: int, seconds: float
+) -> LoadResult:
+    """Send requests at a rate, whether earlier ones are answered or not. Latencies count from the time of sending.
+
+    A request waits for a connection while all are in use, which counts, too.
+    """
+    took, failed, idle = list[float](), 0, asyncio.Queue[Connection]()
+
+    async def send(due: float) -> None:
+        nonlocal failed
+        connection = await idle.get()
+        status, _ = await connection.request(make())
+        took.append(time.monotonic() - due)
+        failed += status != HTTPStatus.OK
+        idle.put_nowait(connection)
+
+    async with connected(port, connections) as opened, asyncio.TaskGroup() as sending:
+        for each in opened:
+            idle.put_nowait(each)
+        begun = time.monotonic()
+        for number in range(int(rate_per_s * seconds)):
+            due = begun + number / rate_per_s
+            if (pause_s := due - time.monotonic()) > 0:
+                await asyncio.sleep(pause_s)
+            sending.create_task(send(due))
+    p50, p99 = percentiles_of(took)
+    return LoadResult(len(took) / (time.monotonic() - begun), p50 * 1000, p99 * 1000, failed)
+
+
 def post(path: str, headers: dict[str, str], body: bytes) -> bytes:
     """Return a POST request."""
     named = {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from consumers.claims.owners import append_ms_of, raw_ids_of
 from consumers.events import Events
 from kernels.boundary import NUMBER_AT, SPAN_AT
-from runtime.learning_configs import Retriever
+from runtime.learning_configs import RetrieverKey
 from runtime.session_signals import LiveSession, SessionEvents, SessionPlace, field_of
 
 EVENT_BYTES, SESSION_BYTES = 64, 300
@@ -29,7 +29,7 @@ Lines = npt.NDArray[np.int64]
 class Configured:
     """Configured retrievers at one moment."""
 
-    def __init__(self, first_versions: Mapping[Retriever, int]) -> None:
+    def __init__(self, first_versions: Mapping[RetrieverKey, int]) -> None:
         """`first_versions`: of the configuration in force, by namespace and retriever."""
         self.first_versions = first_versions
         hashed = hashlib.blake2b(repr(sorted(first_versions.items())).encode(), digest_size=8)

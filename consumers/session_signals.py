@@ -13,7 +13,7 @@ from consumers.events import Events
 from consumers.session_events import BatchSignals, Configured, joined_by_session
 from runtime.deletions import Deletion
 from runtime.faults.redis import REDIS_FAILED, redis_fault
-from runtime.learning_configs import ConfigInForce, LearningConfigs, Retriever
+from runtime.learning_configs import ConfigInForce, LearningConfigs, RetrieverKey
 from runtime.redis import Redis
 from runtime.retry import retrying
 from runtime.session_signals import AppliedRange, SessionEvents, SessionPlace, SessionSignals
@@ -36,7 +36,7 @@ class SessionSender:
         self._signals = SessionSignals(settings)
         self._configs = configs
         self._check_every_s = settings.session_check_ms / 1000
-        self._known: Mapping[Retriever, ConfigInForce] = {}
+        self._known: Mapping[RetrieverKey, ConfigInForce] = {}
         self._configured = Configured({})
         self._sent: dict[int, _Sent] = {}
         self._times_forgotten = 0

@@ -1,5 +1,6 @@
 """Context that the endpoints of learning share."""
 
+from learning.weights.serving import WeightService
 from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.service import AppContext, CallerOf
@@ -10,6 +11,7 @@ class LearningContext:
 
     def __init__(self, app: AppContext) -> None:
         self.settings = app.settings
+        self.admit = app.admit
         self.reader: CallerOf = app.require_scope("read")
         self.writer: CallerOf = app.require_scope("write")
         self.deleter: CallerOf = app.require_scope("delete")
@@ -24,3 +26,5 @@ class LearningContext:
         self.access = app.access
         self.database: ClickHouse
         """Connection of lists, while the module is open."""
+        self.weights: WeightService
+        """Weights of this process, while the module is open."""

@@ -1,7 +1,7 @@
 """Endpoints of learning."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import APIRouter
 
@@ -17,7 +17,9 @@ from learning.weights.bound_watch import watching_bounds
 from learning.weights.config_routes import add_config_routes
 from learning.weights.count_leader import counting
 from learning.weights.history_routes import add_weight_history_routes
+from learning.weights.serving import weight_service
 from learning.weights.tuning_routes import add_tuning_routes
+from learning.weights.weights_routes import add_weights_routes
 from runtime.http.service import AppContext, Check, Stores
 
 
@@ -29,9 +31,12 @@ class LearningModule:
 
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
-        """Use the connection of lists, and count what weights are learned from, until the block ends."""
+        """Use the connection of lists, serve weights and count what they are learned from, until the block ends."""
         self._context.database = stores.lists
-        async with counting(base.settings, base.redis), watching_bounds(base.settings):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(counting(base.settings, base.redis))
+            await stack.enter_async_context(watching_bounds(base.settings))
+            self._context.weights = await stack.enter_async_context(weight_service(base.settings, base.redis))
             yield {}
 
     def routes(self, base: AppContext) -> APIRouter:
@@ -49,6 +54,7 @@ class LearningModule:
             add_weight_history_routes,
             add_interleaving_routes,
             add_tuning_routes,
+            add_weights_routes,
         ):
             add_routes(router, self._context)
         return router

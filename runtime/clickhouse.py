@@ -148,8 +148,12 @@ class ClickHouse:
 
     async def insert_row(self, table: str, row: Mapping[str, Any], token: str) -> None:
         """Insert a row of JSON values once: see `insert`."""
-        settings, body = {"insert_deduplication_token": token}, json.dumps(row).encode()
-        await self._call(lambda client: client.raw_insert(table, [*row], body, settings, "JSONEachRow"))
+        await self.insert_lines(table, [*row], json.dumps(row).encode(), token)
+
+    async def insert_lines(self, table: str, columns: Sequence[str], lines: bytes, token: str) -> None:
+        """Insert rows once, which are lines of JSON objects: see `insert`."""
+        settings = {"insert_deduplication_token": token}
+        await self._call(lambda client: client.raw_insert(table, columns, lines, settings, "JSONEachRow"))
 
     async def _call(self, function: Callable[[Client], Result]) -> Result:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -24,9 +24,11 @@ SELECT namespace, retriever_id, max(version), argMax(config, version) AS newest,
 FROM {LEARNING_CONFIGS} GROUP BY namespace, retriever_id HAVING newest != ''
 """
 
+FIRST_READ_TIMEOUT_S = 5.0
+
 log = logging.getLogger("tally.learning")
 
-Retriever = tuple[str, str]
+RetrieverKey = tuple[str, str]
 """Namespace and retriever_id."""
 
 
@@ -46,8 +48,10 @@ class LearningConfigs:
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._database = database
         self._pause_s = settings.learning_config_refresh_ms / 1000
-        self.in_force: Mapping[Retriever, ConfigInForce] = {}
+        self.in_force: Mapping[RetrieverKey, ConfigInForce] = {}
         """By namespace and retriever. A change replaces the mapping."""
+        self.is_read = False
+        """Whether they have been read since the start."""
 
     async def refresh(self) -> None:
         """Read the configurations. Raises Unavailable."""
@@ -69,17 +73,20 @@ class LearningConfigs:
             found[namespace, retriever] = ConfigInForce(version, config, changed_at, first)
         if found != self.in_force:
             self.in_force = found
+        self.is_read = True
 
     @asynccontextmanager
     async def refreshed(self, *, required: bool = False) -> AsyncIterator["LearningConfigs"]:
-        """Read them now if ClickHouse answers, and again from time to time, until the block ends.
+        """Read them now if ClickHouse answers in time, and again from time to time, until the block ends.
 
         `required`: wait until ClickHouse has answered.
         """
         if required:
             await retrying("reading learning configurations", self.refresh)
         else:
-            await self._try_to_refresh()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_READ_TIMEOUT_S):
+                    await self._try_to_refresh()
         async with running(self._keep_refreshing(), "reading learning configurations"):
             yield self
 

@@ -91,6 +91,22 @@ WEIGHT_DAYS_AT_CLIP = Gauge(
     ["namespace", "retriever", "feature"],
 )
 
+# Learned weights, in API processes.
+WEIGHT_DECISIONS = Counter(
+    "tally_weights_decisions",
+    "Answers to requests for weights, by the level of the served weights and by reason: learned, shadow, or why "
+    "static weights were served.",
+    ["level", "reason"],
+)
+WEIGHT_CONTEXTS = Gauge("tally_weights_contexts", "Contexts (users, segments) whose posterior is in memory.")
+WEIGHT_MISSES = Counter(
+    "tally_weights_context_misses", "Contexts whose counts were read from ClickHouse for a request."
+)
+SIGNALS_DROPPED = Counter(
+    "tally_signals_dropped",
+    "Decisions that were not recorded, because TALLY_SIGNALS_WAITING of them waited or the process had to stop.",
+)
+
 # The workers.
 EVENTS = Counter("tally_worker_events", "Records processed, by outcome.", ["outcome"])
 LAST_EVENT = Gauge(
@@ -139,7 +155,7 @@ RETRIES = Counter("tally_retries", "Failed attempts that are retried, by store a
 
 Metric = Counter | Gauge | Histogram
 
-ADDED_GAUGES = (REQUESTS_IN_FLIGHT, CONNECTIONS, UNACKNOWLEDGED)
+ADDED_GAUGES = (REQUESTS_IN_FLIGHT, CONNECTIONS, UNACKNOWLEDGED, WEIGHTS_BREAKER_OPEN, WEIGHT_CONTEXTS)
 """Gauges of one API process. Processes that share a port answer their sum; other gauges describe the whole system."""
 
 

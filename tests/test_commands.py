@@ -61,6 +61,7 @@ def test_errors_name_the_setting_to_change(tmp_path: Path, arguments: list[str],
         *("learn config get", "learn config set", "learn config delete", "learn config history"),
         *("learn weight-history", "learn session-use"),
         *("learn whatif",),
+        *("learn weights show", "learn weights explain"),
         *("evaluate score", "evaluate gate", "evaluate dataset generate", "evaluate dataset create"),
         *("evaluate dataset list", "evaluate dataset show", "evaluate dataset delete"),
     ],
@@ -75,7 +76,9 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert command(*name.split(), "-h") == done
 
 
-@pytest.mark.parametrize("group", ["", "dlq", "evaluate", "evaluate dataset", "keys", "import", "learn", "topic"])
+@pytest.mark.parametrize(
+    "group", ["", "dlq", "evaluate", "evaluate dataset", "keys", "import", "learn", "learn weights", "topic"]
+)
 def test_every_group_has_help_under_both_names(group: str) -> None:
     assert command(*group.split(), "-h") == command(*group.split(), "--help")
     assert command(*group.split(), "-h").returncode == 0

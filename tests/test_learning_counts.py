@@ -1,8 +1,17 @@
 """Counts of contexts: the generation in force of each day, and nothing else."""
 
-from learning.estimators.posterior import ResultCount
-from learning.weights.counts import GLOBAL, ContextKey, read_counts
+import uuid
+
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from learning.estimators.posterior import ResultCount, day_sums
+from learning.weights.counts import GLOBAL, ContextKey, read_counts, read_sums
+from schemas.interaction import INTERACTION_TYPES, InteractionType
+from schemas.rewards import RewardMap
 from tests.lab import Lab
+from tests.weights_lab import publish_counts
 
 USER = ContextKey("personal", "ann")
 
@@ -30,3 +39,30 @@ async def test_only_the_generation_in_force_counts(lab: Lab) -> None:
     assert await read_counts(lab.database, "default", "r", [USER], last_day=20_000) == {
         USER: [ResultCount(20_000, "text", (1, 3), (1, 2), 8)]
     }
+
+
+COUNTS = st.lists(
+    st.builds(
+        lambda day, feature, sets, results: ResultCount(
+            day, feature, tuple(sorted(sets)), tuple(sets[each] for each in sorted(sets)), results
+        ),
+        st.integers(19_999, 20_001),
+        st.sampled_from(["a", "b'\\\n"]),
+        st.dictionaries(st.integers(1, 2 ** len(INTERACTION_TYPES) - 1), st.integers(1, 5), min_size=1, max_size=4),
+        st.integers(1, 1_000),
+    ),
+    max_size=30,
+    unique_by=lambda count: count[:4],
+)
+REWARDS = st.dictionaries(st.sampled_from(INTERACTION_TYPES), st.floats(-1_000, 1_000), min_size=1)
+
+
+@hypothesis_settings(max_examples=30)
+@given(counts=COUNTS, rewards=REWARDS, most=st.floats(0.1, 100))
+async def test_clickhouse_adds_up_what_python_does(
+    shared_lab: Lab, counts: list[ResultCount], rewards: dict[InteractionType, float], most: float
+) -> None:
+    micros, name, key = RewardMap(rewards, most).in_micros(), uuid.uuid4().hex, ContextKey("personal", "tab\t'quote\\")
+    await publish_counts(shared_lab.database, name, {key: counts})
+    found = await read_sums(shared_lab.database, "default", name, [key, GLOBAL], micros)
+    assert found == {key: day_sums(counts, micros), GLOBAL: {}}

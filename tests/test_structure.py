@@ -30,6 +30,7 @@ PARAMETERS: dict[str, str] = {
     "tally/cli/policy.py:policy": "the parameters of a command are its options",
     "tally/cli/weight_history.py:weight_history": "the parameters of a command are its options",
     "tally/cli/whatif.py:whatif": "the parameters of a command are its options",
+    "tally/cli/weights.py:show_weights": "the parameters of a command are its options",
 }
 """Functions with more parameters, each with the reason."""
 NAMES: dict[str, str] = {}

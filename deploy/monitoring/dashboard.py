@@ -29,7 +29,7 @@ _ROWS = {
     ),
     "Workers": ("tally_worker_", "tally_retries"),
     "API": ("tally_http_", "tally_collector_"),
-    "Learned weights": ("tally_learning_", "tally_weight"),
+    "Learned weights": ("tally_weight", "tally_signals_", "tally_learning_", "tally_session"),
     "Versions": ("tally_build",),
 }
 """Rows by title, with the prefixes of their metrics. A metric is in the first row with a matching prefix."""
@@ -40,7 +40,6 @@ _SEEN_BY_EACH = {
     metrics.STUCK_OFFSET,
     metrics.TRACKING_FAULT_EXCESS,
     metrics.LEARNING_COUNTS_AGE,
-    metrics.WEIGHTS_BREAKER_OPEN,
     metrics.WEIGHT_DAYS_AT_CLIP,
 }
 """Metrics that every reader exports with the same value: they are combined by max, not sum."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, Never, TypeVar
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,6 +23,7 @@ _SERVE = "serve_hot"
 _REQUIRED = object()
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Query = TypeVar("Query", bound=BaseModel)
 
 
 class HotRequest:
@@ -45,9 +46,11 @@ Serve = Callable[[HotRequest], Awaitable[Answer]]
 
 
 class Parameter:
-    """Query parameter or header, validated by the annotation that declares it to OpenAPI."""
+    """Parameter of the path or query, or header, validated by the annotation that declares it to OpenAPI."""
 
-    def __init__(self, place: Literal["query", "header"], name: str, annotation: Any, default: Any = _REQUIRED) -> None:
+    def __init__(
+        self, place: Literal["path", "query", "header"], name: str, annotation: Any, default: Any = _REQUIRED
+    ) -> None:
         self.place = place
         self.name = name
         self.default = default
@@ -62,9 +65,13 @@ class Parameter:
         try:
             return self._adapter.validate_python(given)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
-            problems += [problem(each["type"], [self.place, self.name, *each["loc"]], each["msg"]) for each in found]
+            problems += _problems_of(error, self.place, self.name)
             return None
+
+
+def _problems_of(error: ValidationError, *place: str) -> list[dict[str, Any]]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [problem(each["type"], [*place, *each["loc"]], each["msg"]) for each in found]
 
 
 def read_parameters(request: HotRequest, parameters: Sequence[Parameter]) -> list[Any]:
@@ -83,8 +90,28 @@ def read_parameters(request: HotRequest, parameters: Sequence[Parameter]) -> lis
     return values
 
 
+def read_query(request: HotRequest, value: Parameter, model: type[Query]) -> tuple[Any, Query]:
+    """Return the value of the path's parameter, and the query as the model that declares it to OpenAPI.
+
+    Of a repeated query parameter the last value counts. Raises ApiError 422.
+    """
+    problems: list[dict[str, Any]] = []
+    found = value.read(request.value, problems)
+    text = request.scope["query_string"]
+    try:
+        query = model.model_validate(dict(QueryParams(text)) if text else {})
+    except ValidationError as error:
+        problems += _problems_of(error, "query")
+    if problems:
+        raise invalid(problems)
+    return found, query
+
+
 def served_by(serve: Serve) -> Callable[[Endpoint], Endpoint]:
-    """Declare that `serve` serves the requests of an endpoint. Its path has at most one parameter, as last segment."""
+    """Declare that `serve` serves the requests of an endpoint.
+
+    Its path has at most one parameter, as last segment or as the one before it.
+    """
 
     def declare(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _SERVE, serve)
@@ -103,17 +130,28 @@ def hot_routes_of(router: APIRouter) -> list[APIRoute]:
     return [each for each in router.routes if isinstance(each, APIRoute) and hasattr(each.endpoint, _SERVE)]
 
 
+_Served = tuple[APIRoute, Serve]
+
+
 class HotRoutes:
     """Innermost middleware. It serves hot routes, and passes on all other requests."""
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[APIRoute]) -> None:
         self._app = app
-        self._literal: dict[tuple[str, str], tuple[APIRoute, Serve]] = {}
-        self._with_value: dict[tuple[str, str], tuple[APIRoute, Serve]] = {}
+        self._literal: dict[tuple[str, str], _Served] = {}
+        self._with_value: dict[tuple[str, str], _Served] = {}
+        self._with_inner_value: dict[tuple[str, str, str], _Served] = {}
         for route in routes:
+            served = route, getattr(route.endpoint, _SERVE)
             parent, _, last = route.path.rpartition("/")
-            table, path = (self._with_value, parent) if last.startswith("{") else (self._literal, route.path)
-            table |= {(method, path): (route, getattr(route.endpoint, _SERVE)) for method in route.methods or ()}
+            grandparent, _, inner = parent.rpartition("/")
+            for method in route.methods or ():
+                if last.startswith("{"):
+                    self._with_value[method, parent] = served
+                elif inner.startswith("{"):
+                    self._with_inner_value[method, grandparent, last] = served
+                else:
+                    self._literal[method, route.path] = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -125,6 +163,10 @@ class HotRoutes:
         if found is None:
             parent, _, value = path.rpartition("/")
             found = self._with_value.get((method, parent)) if value else None
+            if found is None:
+                grandparent, _, inner = parent.rpartition("/")
+                found = self._with_inner_value.get((method, grandparent, value)) if inner else None
+                value = inner
         if found is None:
             await self._app(scope, receive, send)
             return

@@ -23,6 +23,8 @@ class WeightSettings(BaseSettings):
     is stored after each look."""
     aggregates_stale_ms: int = Field(300_000, ge=1_000)
     """Milliseconds without a count, while retrievers have learning configurations, that are reported as stale."""
+    weights_refresh_ms: int = Field(1_000, ge=50, le=600_000)
+    """Milliseconds until an API process serves weights from new counts."""
     weight_contexts: int = Field(100_000, ge=1, le=10_000_000)
     """Maximum contexts (users, segments) whose counts an API process keeps in memory."""
     weights_in_flight: int = Field(2_000, ge=1)

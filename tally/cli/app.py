@@ -29,6 +29,7 @@ from tally.cli import (
     tail,
     training,
     weight_history,
+    weights,
     whatif,
 )
 from tally.cli.output import out
@@ -79,6 +80,7 @@ learn.command("session-use")(weight_history.session_use)
 learn.add_typer(learning_config.app, name="config")
 learn.command("interleaving")(interleaving.interleaving)
 learn.command("whatif")(whatif.whatif)
+learn.add_typer(weights.app, name="weights")
 app.add_typer(learn, name="learn", rich_help_panel="Learn")
 evaluate.app.command()(policy.policy)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel="Learn")

@@ -25,7 +25,7 @@ LINES = [
 
 async def test_the_steps_lead_to_a_better_ranking(stack: Stack, tmp_path: Path) -> None:
     assert LINES[0].startswith(f"tally simulate --days {DAYS} ")
-    (program,) = blocks(PAGE, "python")
+    program, _ = blocks(PAGE, "python")
     (tmp_path / "rerank.py").write_text(program)
     async with lab_of(settings_of_its_own(stack, tmp_path / "settings")) as lab:
         await load(lab.database, "shop", Simulator(1, duplicates=0, backfill=Backfill(DAYS, RATE)))

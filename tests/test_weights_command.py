@@ -1,0 +1,91 @@
+"""`tally learn weights`: what is served and why, from the tables, and recorded draws again."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from learning.weights.counts import GLOBAL, ContextKey
+from schemas.learning_config import LearningConfig
+from tests.cli_lab import CommandResult, command, environment
+from tests.http_lab import api_of, with_key
+from tests.lab import Lab
+from tests.weights_lab import count, publish_config, publish_counts
+
+CONFIG = LearningConfig(min_interactions=3, decay_factor=1.0, demographic_features=("INPUT.device",))
+COUNTS = {
+    ContextKey("personal", "ann"): [count("image", 3, impression=1, click=1)],
+    GLOBAL: [
+        count("image", 3, impression=1, click=1),
+        count("text", 5, age=2, impression=1),
+        count("text", 2, age=400, impression=1, click=1),
+    ],
+}
+
+
+async def weights(lab: Lab, *arguments: str) -> CommandResult:
+    return await asyncio.to_thread(command, "learn", "weights", *arguments, env=environment(lab.settings))
+
+
+async def as_json(lab: Lab, *arguments: str) -> dict[str, Any]:
+    done = await weights(lab, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+async def learned(lab: Lab) -> Lab:
+    await publish_config(lab.database, "dense", CONFIG)
+    await publish_counts(lab.database, "dense", COUNTS)
+    return lab
+
+
+async def test_weights_are_shown_with_what_they_follow_from(learned: Lab) -> None:
+    done = await weights(learned, "dense", "--user", "ann", "--mean")
+    assert done.returncode == 0, done.stderr
+    assert "Weights of dense: personal:" in done.stdout
+    assert "rewarded interactions: personal 3, global 3 (needed: 3); configuration 1, exploration 0" in done.stdout
+    assert (await weights(learned, "show", "dense", "--user", "ann", "--mean")).stdout == done.stdout
+    found = await as_json(learned, "dense", "--mean", "--user", "bob")
+    assert found["learned_fusion_context"]["context_level"] == "global"
+    assert found["interactions"] == {"personal": 0, "global": 3}
+    image, text = found["features"]
+    assert (image["positive"], image["unrewarded"], image["alpha"], image["beta"]) == (3, 0, 4, 1)
+    assert (text["positive"], text["unrewarded"], text["alpha"], text["beta"]) == (0, 5, 1, 6)
+    assert image["low"] < image["mean"] == 0.8 < image["high"]
+
+
+async def test_events_after_the_day_do_not_count(learned: Lab) -> None:
+    found = await as_json(learned, "dense", "--mean", "--at", "2020-01-01", "--features", "image")
+    assert found["learned_fusion_context"]["reason"] == "no_data"
+    done = await weights(learned, "dense", "--at", "2020-01-01")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: no results of retriever 'dense' have a feature_uri yet: name --features\n",
+    )
+
+
+async def test_errors_name_what_to_change(learned: Lab) -> None:
+    done = await weights(learned, "other")
+    assert done.returncode == 1
+    assert "retriever 'other' of namespace default has no learning configuration" in done.stderr
+    done = await weights(learned, "dense", "--features", "a,,b")
+    assert done.returncode == 2
+    assert "--features: a name is empty" in " ".join(done.stderr.replace("│", " ").split())
+
+
+async def test_a_recorded_decision_is_drawn_again(learned: Lab) -> None:
+    async with api_of(with_key(learned.settings)) as api:
+        answer = await api.get("/v1/retrievers/dense/weights", params={"feature_uris": "text,image"})
+    ((signal,),) = await learned.database.rows("SELECT signal_id FROM signals")
+    found = await as_json(learned, "explain", "dense", signal)
+    assert found["equal"] is True
+    assert found["draws"] == answer.json()["learned_fusion_context"]["sampled_weights"]
+    done = await weights(learned, "explain", "dense", signal)
+    assert (done.returncode, done.stderr) == (0, "the same draws\n")
+    forged = 'ALTER TABLE signals UPDATE signal_data = replace(signal_data, \'"seed":"\', \'"seed":"1\') WHERE true'
+    await learned.database.command(f"{forged} SETTINGS mutations_sync = 1")
+    assert (await weights(learned, "explain", "dense", signal)).returncode == 1
+    assert (await weights(learned, "explain", "dense", "sig_unknown")).returncode == 1
