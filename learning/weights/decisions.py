@@ -33,7 +33,7 @@ SEED_BITS = 64
 MAX_FEATURES = 50
 NO_DATA = Posterior({}, 0)
 
-SessionEvents = Mapping[tuple[str, int], int]
+SessionEventCounts = Mapping[tuple[str, int], int]
 """Numbers of events by feature_uri and type set."""
 
 
@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
     """Posterior of each context of a request, and the events of its session."""
 
     posteriors: Mapping[Level, Posterior] = {}
-    session: SessionEvents | None = None
+    session: SessionEventCounts | None = None
 
     def of(self, level: Level) -> Posterior:
         """Return the posterior of a level, without features if there is none."""

@@ -25,7 +25,7 @@ RewardsToLearn = Annotated[
     ),
 ]
 Decay = Annotated[float | None, typer.Option("--decay", help="decay_factor: factor of an event for each day of age.")]
-Assignments = Annotated[
+Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="Changed value of the learning configuration: name=value. Repeatable."),
 ]
@@ -46,7 +46,7 @@ def whatif(
     retriever: RetrieverName,
     rewards: RewardsToLearn = None,
     decay: Decay = None,
-    assignments: Assignments = None,
+    assignments: Changes = None,
     measure: Measure = None,
     max_reward: MeasureMost = None,
     min_ess: MinEss = None,
