@@ -23,7 +23,7 @@ from schemas.learning_config import LearningConfig
 from schemas.rewards import DEFAULT_REWARDS
 
 
-class TriedChange(NamedTuple):
+class StandardChange(NamedTuple):
     """Change of one value of a configuration."""
 
     name: str
@@ -35,7 +35,7 @@ class TriedChange(NamedTuple):
 class TriedChange(NamedTuple):
     """Change with its estimate, or the reason why there is none."""
 
-    change: TriedChange
+    change: StandardChange
     estimate: WhatIfEstimate | None
     refusal: str
 
@@ -101,7 +101,7 @@ class TuningAnalysis(NamedTuple):
         found.sort(key=lambda each: (-each[0], each[1].name))
         return [self._recommendation(change, estimate) for _, change, estimate in found]
 
-    def _recommendation(self, change: TriedChange, estimate: WhatIfEstimate) -> dict[str, Any]:
+    def _recommendation(self, change: StandardChange, estimate: WhatIfEstimate) -> dict[str, Any]:
         found, tried = estimate.found, len(self.tried)
         difference, logged = found.difference, found.logged
         notes = "".join(f"; {each}" for each in (*estimate.notes, *found.warnings))
@@ -141,7 +141,7 @@ async def _try_all(
     scope: LearningScope,
     versions: ConfigVersions,
     log: DecisionLog,
-    changes: Sequence[TriedChange],
+    changes: Sequence[StandardChange],
 ) -> list[TriedChange]:
     drawn = await target_draws(database, scope, log.decisions, [each.config for each in changes], versions.known)
     effective = [(change, draws) for change, draws in zip(changes, drawn, strict=True) if not _is_same(draws)]
@@ -164,7 +164,7 @@ def _is_same(found: TargetDraws) -> bool:
     )
 
 
-def _standard_changes(config: LearningConfig) -> Iterator[TriedChange]:
+def _standard_changes(config: LearningConfig) -> Iterator[StandardChange]:
     """Yield changes of one value each: half and double, or the default rewards."""
     candidates: list[tuple[str, Any]] = [
         # Half and double the half-life.
@@ -188,4 +188,4 @@ def _standard_changes(config: LearningConfig) -> Iterator[TriedChange]:
         except ConfigChangeError:  # beyond the range of the value
             continue
         if changed != config:
-            yield TriedChange(name, before[name], value, changed)
+            yield StandardChange(name, before[name], value, changed)
