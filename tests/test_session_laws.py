@@ -248,7 +248,7 @@ LOSSES = (World.lose, World.keep, World.roll_back, World.reconfigure)
 
 
 @given(data=st.data(), few=st.booleans(), losses=st.booleans())
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=100)
 async def test_a_whole_session_is_complete(
     redis: Redis, settings: Settings, data: st.DataObject, few: bool, losses: bool
 ) -> None:
@@ -269,7 +269,7 @@ async def test_a_whole_session_is_complete(
 
 @pytest.mark.parametrize("by", ["worker", "reader"])
 async def test_a_late_worker_does_not_count_an_event_that_was_erased(redis: Redis, narrow: Settings, by: str) -> None:
-    """It stored the event before the deletion; another worker, or a reader, has erased it since."""
+    """The late worker stored it before the deletion; another worker, or a reader, has erased it since."""
     world = World(redis, narrow)
     await world.settle(None)
     world.log[0].append(LogEvent(0, "text", NOW_MS))
