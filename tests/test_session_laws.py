@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -247,7 +248,7 @@ LOSSES = (World.lose, World.keep, World.roll_back, World.reconfigure)
 
 
 @given(data=st.data(), few=st.booleans(), losses=st.booleans())
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=100)
 async def test_a_whole_session_is_complete(
     redis: Redis, settings: Settings, data: st.DataObject, few: bool, losses: bool
 ) -> None:
@@ -264,3 +265,24 @@ async def test_a_whole_session_is_complete(
     await world.settle(data.draw)
     if keys := await world.keys():
         await redis.delete(*keys)
+
+
+@pytest.mark.parametrize("by", ["worker", "reader"])
+async def test_a_late_worker_does_not_count_an_event_that_was_erased(redis: Redis, narrow: Settings, by: str) -> None:
+    """The late worker stored it before the deletion; another worker, or a reader, has erased it since."""
+    world = World(redis, narrow)
+    await world.settle(None)
+    world.log[0].append(LogEvent(0, "text", NOW_MS))
+    late = world.prepare(1)
+    world.noted.add((0, 0))
+    if by == "worker":
+        await world.send(world.prepare(1))
+    else:
+        await world.empty((0, 0), 1)
+        world.erased.add((0, 0))
+        await world.empty((0, 0), -1)
+    await world.make_whole(0)
+    await world.send(late)
+    (found, *_) = await world.signals.read(redis, world.places)
+    assert found is not None
+    assert not found.counts

@@ -1,13 +1,24 @@
 """Session signals of stored events: what counts, and that every event counts once, whatever crashes."""
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis as Server
 
 from runtime.deletions import Deletion, Deletions
 from runtime.redis import Redis
-from runtime.session_signals import LiveSession, SessionSignals
+from runtime.session_signals import (
+    AppliedRange,
+    LiveSession,
+    SessionEvents,
+    SessionPlace,
+    SessionSignals,
+    StoredSession,
+)
+from runtime.settings import Settings
 from schemas.interaction import Interaction
 from schemas.type_sets import type_set
 from schemas.wire import NAMESPACE_HEADER
@@ -17,6 +28,7 @@ from tests.http_lab import PATH, api_of, assert_error, with_key
 from tests.lab import Lab, as_json, click
 from tests.sessions_lab import CLICK, OTHER, RETRIEVER, configure, hash_of, is_whole, session_reader, stored
 
+ACL_FILE = Path(__file__).parents[1] / "deploy" / "access" / "valkey.acl"
 TEXT = "tally://text@v1"
 S1 = LiveSession("default", RETRIEVER, 1, "s-1")
 
@@ -256,3 +268,31 @@ async def test_a_replay_touches_no_session_and_a_swap_makes_all_be_counted_again
         assert not await is_whole(redis, lab.settings, S1.place)
         assert await reader.events("default", RETRIEVER, 1, "s-1") == {(TEXT, CLICK): 1}
         await lab.database.command(f"DROP DATABASE {into}")
+
+
+async def test_the_users_of_deployments_have_the_rights_that_signals_need(narrow: Settings, redis: Redis) -> None:
+    """Commands of a script need the rights of the user that runs it."""
+    own = {"key_prefix": f"tally-{narrow.key_prefix}", "sessions": 16, "session_bytes": 256}
+    settings = narrow.model_copy(update=own)
+    signals, rules = SessionSignals(settings), ACL_FILE.read_text()
+    place = S1.place
+    clients = {}
+    for role in ("worker", "reader"):
+        (rights,) = (line.split()[4:] for line in rules.splitlines() if line.startswith(f"user tally_{role} "))
+        name = f"{settings.key_prefix}-{role}"
+        await redis.execute_command("ACL", "SETUSER", name, "on", ">word", *rights)
+        address = urlsplit(settings.redis.get_secret_value())
+        clients[role] = Server.from_url(f"redis://{name}:word@{address.hostname}:{address.port}/0")
+    large = SessionEvents(place, [f"1:{'x' * 200}{number}" for number in range(2)], [1, 0, 0, 9, 2, 0, 1, 9])
+    more = [
+        SessionEvents(SessionPlace(place.bucket, f"{number:032x}"), ["1:x"], [1, 0, 2 + number, 9])
+        for number in range(3)
+    ]
+    await signals.apply(clients["worker"], "f", [AppliedRange(0, 0, 5)], [large, *more], [place])
+    (opened,) = await signals.open(clients["reader"], [place])
+    assert await signals.write(clients["reader"], [(place, opened, StoredSession({("x", 1): 1}, {0: 1}, 0))]) == [True]
+    assert (await signals.read(clients["reader"], [place]))[0] is not None
+    assert await signals.empty(clients["reader"], {place: {0: 1}}, 1)
+    for role, client in clients.items():
+        await client.aclose()
+        await redis.execute_command("ACL", "DELUSER", f"{settings.key_prefix}-{role}")

@@ -14,6 +14,7 @@ from tests.chaos.run import Run
 
 PAIRS = (
     ("stored", "kill", "kafka"),
+    ("signalled", "kill", "kafka"),
     ("claimed", "stop", "kafka"),
     ("restored", "rebalance", "kafka"),
     ("refused", "crash", "kafka"),
