@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +21,12 @@ from learning.weights.decisions import (
     is_rolled_out,
 )
 from learning.weights.recording import LEARNED_WEIGHTS
+from learning.weights.sessions import SessionReader
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
-from runtime.learning_configs import LearningConfigs
+from runtime.http.best_effort import BestEffortRedis
+from runtime.learning_configs import ConfigInForce, LearningConfigs
+from runtime.session_signals import LiveSession
 from runtime.settings import Settings
 from schemas.learning_config import LearningConfig
 from schemas.rewards import MICROS
@@ -82,7 +86,8 @@ async def explain_weights(
 ) -> ExplainedWeights:
     """Explain the weights of a request, from the counts up to a day (days since 1970-01-01, UTC).
 
-    Session signals are left out. Raises TallyError without a configuration, NoFeatures, and Unavailable.
+    Events of the session are counted in the tables. Raises TallyError without a configuration, NoFeatures, and
+    Unavailable.
     """
     configs = LearningConfigs(settings, database)
     await configs.refresh()
@@ -97,7 +102,8 @@ async def explain_weights(
     posteriors = {each.level: posterior_of(sums[each], held.config, day) for each in wanted}
     seed = secrets.randbits(SEED_BITS)
     if is_rolled_out(request, held.config.rollout_pct, seed):
-        decision = decide(request, held, Evidence(posteriors), settings.session_prior_strength, seed)
+        evidence = Evidence(posteriors, await _session(settings, database, request, held))
+        decision = decide(request, held, evidence, settings.session_prior_strength, seed)
     else:
         decision = decide_static(held, "rollout", request.features or tuple(posteriors["global"].shapes))
     used = {each.level: sums[each] for each in wanted}.get(decision.context["context_level"], {})
@@ -107,6 +113,18 @@ async def explain_weights(
         {level: found.interactions for level, found in posteriors.items()},
         [_explained(decision, name, _in_window(used, name, held.config, day)) for name in decision.weights],
     )
+
+
+async def _session(
+    settings: Settings, database: ClickHouse, request: WeightRequest, held: ConfigInForce
+) -> Mapping[tuple[str, int], int] | None:
+    """Return the events of the session that Redis has, or would have after a loss; None for a session too large."""
+    if not request.session_id:
+        return None
+    session = LiveSession(request.namespace, request.retriever, held.first_version, request.session_id)
+    reader = SessionReader(settings, BestEffortRedis(settings), database)
+    stored = (await reader.count([session]))[session]
+    return None if reader.is_too_large(stored) else stored.counts
 
 
 async def recompute_draws(database: ClickHouse, namespace: str, retriever: str, signal_id: str) -> RecomputedDraws:

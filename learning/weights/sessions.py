@@ -86,6 +86,10 @@ class SessionReader:
         found: _Events | None = await read.future
         return found
 
+    def is_too_large(self, stored: StoredSession) -> bool:
+        """Return whether the signals of a session are not used."""
+        return self._signals.is_too_large(stored)
+
     async def _serve(self, reads: Sequence[_Read]) -> None:
         sessions = {read.session: read.session.place for read in reads}
         found: _Answers = {}
@@ -119,7 +123,7 @@ class SessionReader:
             stored = counted.get(session)
             if stored is None:
                 answer(session, "unavailable", None)
-            elif self._signals.is_too_large(stored):
+            elif self.is_too_large(stored):
                 answer(session, "too_large", None)
             else:
                 answer(session, "rebuilt", stored.counts)
@@ -135,7 +139,7 @@ class SessionReader:
             if opened is None:
                 break
             try:
-                counted |= await self._count(list(left))
+                counted |= await self.count(list(left))
             except TallyError:
                 break
             writes: list[tuple[SessionPlace, OpenedSession, StoredSession]] = [
@@ -152,7 +156,7 @@ class SessionReader:
                 break
         return counted
 
-    async def _count(self, sessions: Sequence[LiveSession]) -> dict[LiveSession, StoredSession]:
+    async def count(self, sessions: Sequence[LiveSession]) -> dict[LiveSession, StoredSession]:
         """Count sessions from the tables. Raises Unavailable."""
         since_ms = time.time_ns() // 1_000_000 - self._span_ms
         parameters = {

@@ -37,6 +37,7 @@ app = typer.Typer(cls=ShowByDefault, help="Weights of a retriever's features, an
 def show_weights(
     retriever: RetrieverOfWeights,
     user: Annotated[str, typer.Option(help="User (user_id) who searches.")] = "",
+    session: Annotated[str, typer.Option(help="Session (session_id) of the search.")] = "",
     segment: Annotated[str, typer.Option(help="Texts at demographic_features, joined by |.")] = "",
     features: Annotated[str, typer.Option(help="Features, separated by commas. Default: those with results.")] = "",
     mean: Annotated[bool, typer.Option("--mean", help="Means instead of draws: the same at each call.")] = False,
@@ -47,10 +48,11 @@ def show_weights(
 ) -> None:
     """Show the weights that a search would be served now, from which context, and the counts behind each weight.
 
-    The configuration is the one in force now, also with --at. Session signals are left out. `show` may be omitted.
+    The configuration and the events of the session are those of now, also with --at. `show` may be omitted.
 
     Examples:
         tally learn weights dense --mean
+        tally learn weights dense --user ada --session visit-1
         tally learn weights show dense --user ada --features text,image --at 2026-11-01 --json
     """
     from learning.weights.decisions import WeightRequest, parse_features
@@ -62,7 +64,7 @@ def show_weights(
         raise typer.BadParameter(str(error), param_hint="--features") from None
     settings = load_settings(data_dir, "clickhouse")
     request = WeightRequest(
-        namespace or settings.namespace, retriever, user, segment=segment, features=named, is_mean=mean
+        namespace or settings.namespace, retriever, user, session, segment=segment, features=named, is_mean=mean
     )
     day = _day(at)
     found = _asked(settings, retriever, lambda database: explain_weights(settings, database, request, day))

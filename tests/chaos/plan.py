@@ -4,6 +4,8 @@ from random import Random
 from typing import NamedTuple
 
 from consumers.failpoints import FAILPOINTS
+from tests.chaos.hostile_traffic import UNCOMPRESSED_BYTES
+from tests.chaos.traffic import WINDOW_MS
 
 FAULTS = (
     "crash",  # an exception between two steps
@@ -54,3 +56,20 @@ def plan(number: int, campaign_seed: int, *, sample: bool = False) -> Plan:
         turn = number - number // RUNS_PER_RESTART
         failpoint, fault = FAILPOINTS[turn % len(FAILPOINTS)], FAULTS[turn // len(FAILPOINTS) % len(FAULTS)]
     return Plan(number, seed, failpoint, fault, 1 if failpoint in SELDOM else random.choice((1, 1, 2, 3)), store)
+
+
+def pace_of(random: Random) -> dict[str, int]:
+    """Return settings of a run that make windows, batches and timeouts short."""
+    return {
+        "dedup_window_ms": WINDOW_MS,
+        "clock_skew_ms": 0,
+        "claim_slack_ms": random.choice((1_500, 300_000)),
+        "batch_rows": random.choice((30, 60, 120)),
+        "batch_age_ms": 20,
+        "max_record_bytes": UNCOMPRESSED_BYTES,
+        "batch_uncompressed_bytes": UNCOMPRESSED_BYTES,
+        "session_timeout_ms": 1_000,
+        "query_timeout_ms": 1_000,
+        "connect_timeout_ms": 1_000,
+        "stop_timeout_ms": 5_000,
+    }

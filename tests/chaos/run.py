@@ -25,12 +25,13 @@ from tests.chaos.child import TELL, Orders
 from tests.chaos.claims import Claims
 from tests.chaos.crew import Crew, let_go_when_late
 from tests.chaos.faults import FAULTS
-from tests.chaos.hostile_traffic import UNCOMPRESSED_BYTES, HostileTraffic, send_hostile
-from tests.chaos.plan import RESTART, Plan
+from tests.chaos.hostile_traffic import HostileTraffic, send_hostile
+from tests.chaos.learned import LearnedState, tokens_of
+from tests.chaos.plan import RESTART, Plan, pace_of
 from tests.chaos.proxy import Proxy, proxy_to
 from tests.chaos.result import Result
 from tests.chaos.sessions import Sessions
-from tests.chaos.traffic import NARROWED, PARTITIONS, WINDOW_MS, Traffic
+from tests.chaos.traffic import DOCUMENTS, EXECUTIONS, NARROWED, PARTITIONS, Traffic
 from tests.chaos.verify import Place, compared, problems_of, recorded_outcomes
 from tests.lab import at_port
 
@@ -58,28 +59,17 @@ class Run:
         self.crew: Crew
         self._stack = stack
         self._control = control
-        self._traffic = Traffic(self.random)
-        self._hostile_traffic = HostileTraffic(self.random, self._traffic)
         self._must_reject: dict[Place, str] = {}
         self._records = self._hostile_batches = 0
         self._problems: list[str] = []
         self._narrowed = plan.failpoint == "refused" or self.random.random() < 0.2
         name = f"chaos{uuid.uuid4().hex[:12]}"
         own = {"topic": name, "group": name, "database": name, "key_prefix": name, "partitions": PARTITIONS}
-        pace = {
-            "dedup_window_ms": WINDOW_MS,
-            "clock_skew_ms": 0,
-            "claim_slack_ms": self.random.choice((1_500, 300_000)),
-            "batch_rows": self.random.choice((30, 60, 120)),
-            "batch_age_ms": 20,
-            "max_record_bytes": UNCOMPRESSED_BYTES,
-            "batch_uncompressed_bytes": UNCOMPRESSED_BYTES,
-            "session_timeout_ms": 1_000,
-            "query_timeout_ms": 1_000,
-            "connect_timeout_ms": 1_000,
-            "stop_timeout_ms": 5_000,
-        }
-        self.settings = stack.settings().model_copy(update={**own, **pace})
+        self.settings = stack.settings().model_copy(update={**own, **pace_of(self.random)})
+        # The narrowed table takes no tokens.
+        tokens = {} if self._narrowed else tokens_of(self.settings, EXECUTIONS, DOCUMENTS)
+        self._traffic = Traffic(self.random, tokens)
+        self._hostile_traffic = HostileTraffic(self.random, self._traffic)
         self._static = self.random.random() < 0.7
         self.through = self.settings
         self.claims = Claims(self.settings)
@@ -155,6 +145,7 @@ class Run:
             await self._database.command(NARROWED)
         self._sessions = Sessions(settings.model_copy(update=PATIENT), self._database)
         await self._sessions.configure()
+        self._learned = LearnedState(settings.model_copy(update=PATIENT), self.through, self.random, self._control)
 
     async def _run_with_fault(self) -> bool:
         """Inject the fault under traffic and wait for the workers; returns whether the failpoint was reached."""
@@ -164,6 +155,7 @@ class Run:
             await self._leave_a_crashed_worker()
         keeping = asyncio.create_task(self.claims.keep_snapshots())
         reading = asyncio.create_task(self._sessions.keep_reading())
+        counting = asyncio.create_task(self._learned.keep_counting())
         instance = f"{self.settings.group}-a" if self._static else None
         action = plan.fault if plan.fault in ("crash", "kill", "stop") else TELL
         orders: dict[str, object] = {
@@ -196,8 +188,9 @@ class Run:
         if not await self.until(self.is_caught_up, CATCH_UP_S):
             self._problems.append(f"not caught up within {CATCH_UP_S} s")
         self._sessions.stop_reading()
+        self._learned.stop_counting()
         self._problems += await crew.stop()
-        await cancel_and_wait(late, reading)
+        await cancel_and_wait(late, reading, counting)
         if not await self.is_caught_up():  # a worker that the group had expelled may have moved events late
             await self._drain(self.settings)
         return met
@@ -240,7 +233,8 @@ class Run:
         )
         committed = await kafka.committed_offsets(self._admin, self.settings.group, self.settings.topic)
         was_lost = self.claims.was_lost or (self.plan.fault, self.plan.store) == (RESTART, "redis")
-        return problems + await self._sessions.problems(committed, was_lost=was_lost)
+        problems += await self._sessions.problems(committed, was_lost=was_lost)
+        return problems + await self._learned.problems(self._database, has_tokens=not self._narrowed)
 
     async def is_caught_up(self) -> bool:
         """Return whether everything on the topic is committed; dead workers are replaced meanwhile.
@@ -266,7 +260,7 @@ class Run:
         return True
 
     def proxy(self) -> Proxy:
-        """The proxy before the store that this run is about."""
+        """The proxy before the store of this run."""
         return self.proxies[self.plan.store]
 
     async def restart_part(self) -> None:

@@ -3,6 +3,7 @@ window's very edge, ids and keys from outside, dead letters put back, events on 
 never be valid."""
 
 import json
+from collections.abc import Mapping
 from random import Random
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ LONG = {"longer": "than the narrowed table takes"}
 NARROWED_BYTES = 16
 NARROWED = f"ALTER TABLE interactions MODIFY COLUMN metadata FixedString({NARROWED_BYTES})"
 
+EXECUTIONS = tuple(f"e{number}" for number in range(8))
+DOCUMENTS = ("f0", "f1", "f2")
 SESSIONS = tuple(f"s{number}" for number in range(5))
 RETRIEVERS = ("learned", "unknown")
 """Retriever with a learning configuration, and one without."""
@@ -41,8 +44,10 @@ class Raw(NamedTuple):
 class Traffic:
     """An endless source of records."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, tokens: Mapping[tuple[str, str], str] | None = None) -> None:
+        """`tokens` of interleaved results, by execution and document."""
         self._random = random
+        self._tokens = tokens or {}
         self._ids = [derive_foreign_id("chaos", 0, number, random.randrange(2**40)) for number in range(12)]
 
     def record(self) -> Raw:
@@ -57,8 +62,9 @@ class Traffic:
         """Few enough that most of it comes again."""
         choose = self._random.choice
         facts: dict[str, Any] = {
-            "feature": f"f{choose(range(3))}",
-            "execution": f"e{choose(range(8))}",
+            "feature": choose(DOCUMENTS),
+            "execution": choose(EXECUTIONS),
+            "user_id": choose(("ann", "bob", None)),
             "interaction_type": choose((["click"], ["view", "click"], ["click", "view", "click"])),
             "position": choose(range(4)),
             "session_id": choose((*SESSIONS, None)),
@@ -67,6 +73,8 @@ class Traffic:
         }
         if choose(range(60)) == 0:
             facts["metadata"] = LONG
+        elif self._tokens and choose(range(3)) == 0:
+            facts["metadata"] = {"interleaving": self._tokens[facts["execution"], facts["feature"]]}
         return facts
 
     def _moment_ms(self) -> int:
