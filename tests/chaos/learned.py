@@ -1,4 +1,4 @@
-"""What is learned in one run: counts that are killed while workers insert, and credit of interleaved results."""
+"""Learned state of one run: counts that are killed while workers insert, and credit of interleaved results."""
 
 import asyncio
 from collections import defaultdict
