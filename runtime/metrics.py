@@ -87,7 +87,7 @@ WEIGHTS_BREAKER_OPEN = Gauge(
 )
 WEIGHT_DAYS_AT_CLIP = Gauge(
     "tally_weight_days_at_clip",
-    "Consecutive days until today, of the last 14, on which a feature's mean was at min_weight or max_weight.",
+    "Consecutive days until today, of the last 14, on which a feature's share was at min_weight or max_weight.",
     ["namespace", "retriever", "feature"],
 )
 

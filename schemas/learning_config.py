@@ -44,8 +44,12 @@ class LearningConfig(BaseModel):
     exploration_floor: float = Field(0.1, ge=0, le=5, description="least exploration; 0: in the end the mean")
     decay_factor: float = Field(0.995, ge=0.9, le=1, description="factor of an event's count for each day of age")
     decay_window_days: int = Field(365, ge=1, le=3650, description="older events do not count")
-    min_weight: float = Field(0.05, ge=0, le=0.5, description="least draw, before the weights are made to sum to 1")
-    max_weight: float = Field(0.95, ge=0.5, le=1, description="largest draw, before the weights are made to sum to 1")
+    min_weight: float = Field(
+        0.05, ge=0, le=0.5, description="least share of a draw, before the weights are made to sum to 1"
+    )
+    max_weight: float = Field(
+        0.95, ge=0.5, le=1, description="largest share of a draw, before the weights are made to sum to 1"
+    )
     max_reward_per_interaction: float = Field(5.0, ge=0.1, le=100)
     rollout_pct: float = Field(100.0, ge=0, le=100, description="share of users who get learned weights")
     shadow_mode: bool = Field(False, description="learned weights are computed and recorded, static ones are served")

@@ -2,6 +2,7 @@
 
 from prometheus_client import REGISTRY
 
+from learning.estimators.posterior import ResultCount
 from learning.weights import bound_watch
 from learning.weights.bound_watch import BoundWatch, watching_bounds
 from learning.weights.configs import LearningConfigVersions
@@ -22,20 +23,26 @@ def samples() -> dict[tuple[str, str], float]:
     }
 
 
+def between_bounds(day: int) -> list[ResultCount]:
+    """Return counts of two features that are clicked equally often."""
+    return [each for name in ("middle", "other") for each in counts_of({day: (50, 50)}, name)]
+
+
 async def test_features_at_a_bound_are_published_and_removed(lab: Lab) -> None:
     today = today_utc()
     versions = LearningConfigVersions(lab.settings, lab.database, SPACE)
     for name in ("r", "s"):
         await versions.put(name, LearningConfig())
-    counts = counts_of({today - 3: (100, 0)}, "low") + counts_of({today - 20: (0, 100)}, "high")
-    await publish(lab, "r", "global", "", counts + counts_of({today - 3: (50, 50)}, "middle"))
-    await publish(lab, "s", "global", "", counts_of({today: (100, 0)}, "low"))
+    counts = counts_of({today - 20: (100, 0)}, "old") + counts_of({today - 3: (100, 0)}, "low")
+    counts += between_bounds(today - 20)
+    await publish(lab, "r", "global", "", counts)
+    await publish(lab, "s", "global", "", counts_of({today: (100, 0)}, "low") + between_bounds(today))
     await publish(lab, "unconfigured", "global", "", counts)
     watch = BoundWatch(lab.settings, lab.database)
     found = await watch.measure()
-    assert found == {(SPACE, "r", "high"): 14, (SPACE, "r", "low"): 4, (SPACE, "s", "low"): 1}
+    assert found == {(SPACE, "r", "old"): 14, (SPACE, "r", "low"): 4, (SPACE, "s", "low"): 1}
     watch.publish(found)
-    assert samples() == {("r", "high"): 14, ("r", "low"): 4, ("s", "low"): 1}
+    assert samples() == {("r", "old"): 14, ("r", "low"): 4, ("s", "low"): 1}
     await versions.delete("r")
     watch.publish(await watch.measure())
     assert samples() == {("s", "low"): 1}
@@ -48,12 +55,13 @@ async def test_the_number_of_samples_is_bounded(lab: Lab) -> None:
     await LearningConfigVersions(lab.settings, lab.database, SPACE).put("r", LearningConfig())
     names = [f"feature-{number:03}" for number in range(bound_watch.MAX_SERIES + 1)]
     counts = [each for name in names for each in counts_of({today - 2: (100, 0)}, name)]
-    older = counts_of({today - 5: (100, 0)}, "older")
+    older = counts_of({today - 5: (100, 0)}, "older") + counts_of({today - 5: (0, 100)}, "clicked")
     await lab.database.command(
         f"INSERT INTO learning_days SELECT '{SPACE}', 'r', toDate({today} - number), 1 FROM numbers(9)"
     )
     rows = ", ".join(
-        f"('{SPACE}', 'r', 'global', '', toDate({each.day}), 1, '{each.feature_uri}', [1], [1], {each.results})"
+        f"('{SPACE}', 'r', 'global', '', toDate({each.day}), 1, "
+        f"'{each.feature_uri}', {list(each.type_sets)}, {list(each.times)}, {each.results})"
         for each in counts + older
     )
     await lab.database.command(f"INSERT INTO learning_counts VALUES {rows}")
@@ -65,7 +73,8 @@ async def test_the_number_of_samples_is_bounded(lab: Lab) -> None:
 
 async def test_a_process_measures_until_it_stops(lab: Lab) -> None:
     await LearningConfigVersions(lab.settings, lab.database, SPACE).put("r", LearningConfig())
-    await publish(lab, "r", "global", "", counts_of({today_utc(): (100, 0)}, "low"))
+    counts = counts_of({today_utc(): (100, 0)}, "low") + between_bounds(today_utc())
+    await publish(lab, "r", "global", "", counts)
 
     async def is_measured() -> bool:
         return samples() == {("r", "low"): 1}

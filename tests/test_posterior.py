@@ -38,6 +38,9 @@ COUNTS = st.lists(
     max_size=20,
 )
 
+DRAWS = st.lists(st.just(0.0) | st.floats(1e-30, 1), min_size=1, max_size=8).filter(any)
+BOUNDS = st.tuples(st.floats(0, 0.5), st.floats(0.5, 1))
+
 
 def count(day: int, feature: str, results: int = 1, **times: int) -> ResultCount:
     sets = {type_set([name]): number for name, number in times.items()}
@@ -94,6 +97,44 @@ def test_weights_sum_to_1_and_draws_are_shares(alpha: float, beta: float, explor
     values = draw([Shape(alpha, beta), Shape(beta, alpha)], exploration, np.random.default_rng(1))
     assert all(0 <= value <= 1 for value in values)
     assert math.isclose(sum(clipped_weights(values, LearningConfig())), 1)
+
+
+@given(DRAWS, BOUNDS, st.integers(-900, 0))
+def test_scaling_all_draws_changes_no_weight(draws: list[float], bounds: tuple[float, float], exponent: int) -> None:
+    config = LearningConfig(min_weight=bounds[0], max_weight=bounds[1])
+    scaled = clipped_weights([math.ldexp(value, exponent) for value in draws], config)
+    assert scaled == clipped_weights(draws, config)
+
+
+@given(DRAWS, BOUNDS)
+def test_weights_are_shares_within_the_bounds_by_a_common_divisor(
+    draws: list[float], bounds: tuple[float, float]
+) -> None:
+    low, high = bounds
+    weights = clipped_weights(draws, LearningConfig(min_weight=low, max_weight=high))
+    assert math.isclose(sum(weights), 1)
+    shares = [value / sum(draws) for value in draws]
+    divisor = sum(min(high, max(low, share)) for share in shares)
+    for share, weight in zip(shares, weights, strict=True):
+        assert low <= weight * divisor * (1 + 1e-12)
+        assert weight * divisor <= high * (1 + 1e-12)
+        if low <= share <= high:
+            assert weight == pytest.approx(share / divisor)
+
+
+@pytest.mark.parametrize(
+    ("draws", "weights"),
+    [
+        ([0.03, 0.01], [0.75, 0.25]),
+        ([0.5, 0.001], [0.95, 0.05]),
+        ([0.98, 0.01, 0.01], [0.95 / 1.05, 0.05 / 1.05, 0.05 / 1.05]),
+        ([0.2], [1]),
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([5e-324, 0.0], [0.95, 0.05]),
+    ],
+)
+def test_weights_by_hand(draws: list[float], weights: list[float]) -> None:
+    assert clipped_weights(draws, LearningConfig()) == pytest.approx(weights)
 
 
 def test_exploration_decays_to_its_floor() -> None:

@@ -227,7 +227,7 @@ async def test_erased_users_leave_no_trace(fusion: Lab) -> None:
 
 async def test_changes_that_the_log_cannot_judge_are_refused(fusion: Lab) -> None:
     cases: list[tuple[dict[str, Any], float, str]] = [
-        ({"min_weight": 0.2}, 1, r"none of 900 .*\(900: the draws were clipped to other bounds"),
+        ({"min_weight": 0.2}, 1, r"none of 900 .*\(900: the weights had other bounds"),
         ({"decay_factor": 0.94}, 800, "at least 800 is needed"),
         ({"prior_alpha": 5_000}, 100, "effective sample size is"),
         ({"context_features": ["INPUT.user_id"]}, 1, "counts of users exist only"),

@@ -317,17 +317,27 @@ async def test_the_published_client_reads_signals_and_performance(shared_lab: La
 
 
 def test_days_at_a_bound_are_consecutive_and_end_today() -> None:
-    config = LearningConfig(min_weight=0.2, max_weight=0.8, decay_factor=1)
+    """Means are first 0.01, 0.25, 0.25 and 0.99, and then 0.01, 0.77, 0.25 and 0.25."""
+    config = LearningConfig(min_weight=0.1, max_weight=0.5, decay_factor=1)
     today = 20_000
     low = counts_of({today - 5: (100, 0)}, "low")
-    rising = counts_of({today - 5: (100, 100), today - 1: (0, 900)}, "rising")
-    middle = counts_of({today - 5: (100, 100)}, "middle")
-    fallen = counts_of({today - 5: (0, 100), today - 1: (100, 0)}, "fallen")
+    rising = counts_of({today - 5: (300, 100), today - 1: (0, 900)}, "rising")
+    middle = counts_of({today - 5: (300, 100)}, "middle")
+    fallen = counts_of({today - 5: (0, 100), today - 1: (300, 0)}, "fallen")
     sums = day_sums(low + rising + middle + fallen, config.rewards.in_micros())
     found = days_at_bound(weight_days(sums, config, today - 13, today), config, today)
     assert found == {"low": 6, "rising": 2}
     assert days_at_bound(weight_days(sums, config, today - 13, today - 1), config, today) == {}
     assert days_at_bound([], config, today) == {}
+
+
+@pytest.mark.parametrize("features", [["only"], ["rare", "rarer"]])
+def test_a_single_feature_and_rare_clicks_are_not_at_a_bound(features: list[str]) -> None:
+    config, today = LearningConfig(), 20_000
+    clicks = {"only": 0, "rare": 20, "rarer": 10}
+    counts = [each for name in features for each in counts_of({today: (10_000, clicks[name])}, name)]
+    sums = day_sums(counts, config.rewards.in_micros())
+    assert days_at_bound(weight_days(sums, config, today, today), config, today) == {}
 
 
 async def test_the_work_of_a_history_is_bounded(

@@ -99,13 +99,13 @@ def test_a_context_key_does_not_name_the_user() -> None:
 
 @given(st.integers(0, SEED), st.floats(0, 0.5), st.floats(0.5, 1), st.booleans())
 def test_weights_follow_from_the_recorded_draw(seed: int, least: float, most: float, is_mean: bool) -> None:
-    """Weights are the clipped draws over their sum, the draws those of the seed, and the mean needs no seed."""
+    """Weights are the clipped shares over their sum, the draws those of the seed, and the mean needs no seed."""
     configured = held(min_weight=least, max_weight=most)
     request = ANN._replace(features=("text", "image"), is_mean=is_mean)
     found = decide(request, configured, evidence(**{"global": 4}), 20, seed)
     assert found == decide(request, configured, evidence(**{"global": 4}), 20, found.seed or 0)
     draws = found.context["sampled_weights"]
-    clipped = {name: min(most, max(least, value)) for name, value in draws.items()}
+    clipped = {name: min(most, max(least, value / sum(draws.values()))) for name, value in draws.items()}
     total = sum(clipped.values())
     assert found.weights == pytest.approx({name: value / total for name, value in clipped.items()})
     assert math.isclose(sum(found.weights.values()), 1)

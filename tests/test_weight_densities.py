@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from learning.estimators.decision_values import DecisionEstimates, estimate_decisions
-from learning.estimators.posterior import SMALLEST_SHAPE, Shape, draw
-from learning.estimators.weight_densities import explored, log_density
+from learning.estimators.posterior import SMALLEST_SHAPE, Shape, clipped_weights, draw
+from learning.estimators.weight_densities import LARGEST_DRAW, LEAST_DRAW, LEAST_LOG_DENSITY, explored, log_density
 from learning.scope import Refusal
+from schemas.learning_config import LearningConfig
 
 Floats = npt.NDArray[np.float64]
 
 SHAPES = st.floats(0.05, 1e5)
-BOUNDS = st.tuples(st.just(0.0) | st.floats(0.001, 0.5), st.floats(0.5, 0.999) | st.just(1.0))
 LOGS = 200
 
 
@@ -25,27 +25,21 @@ def of(*values: float) -> Floats:
     return np.array(values, float)
 
 
-@given(SHAPES, SHAPES, st.floats(1e-9, 1 - 1e-9), BOUNDS)
-def test_the_density_is_that_of_scipy_between_the_bounds_and_the_mass_beyond_them_at_the_ends(
-    alpha: float, beta: float, theta: float, bounds: tuple[float, float]
-) -> None:
-    found = log_density(of(theta), of(alpha), of(beta), *bounds)[0]
-    known = stats.beta(alpha, beta)
-    low, high = bounds
-    expected = known.logcdf(low) if theta <= low else known.logsf(high) if theta >= high else known.logpdf(theta)
+@given(SHAPES, SHAPES, st.floats(1e-9, 1 - 1e-9))
+def test_the_density_is_that_of_scipy(alpha: float, beta: float, theta: float) -> None:
+    found = log_density(of(theta), of(alpha), of(beta))[0]
+    expected = stats.beta(alpha, beta).logpdf(theta)
     if expected > -600:
         assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
     else:
         assert found < -500
 
 
-@given(st.floats(0.3, 50), st.floats(0.3, 50), BOUNDS)
-def test_the_density_sums_to_one(alpha: float, beta: float, bounds: tuple[float, float]) -> None:
-    low, high = bounds
-    ends = np.exp(log_density(of(0, 1), of(alpha, alpha), of(beta, beta), low, high)).sum()
-    inside = stats.beta(alpha, beta).cdf(high) - stats.beta(alpha, beta).cdf(low)
-    if low > 0 and high < 1:
-        assert ends + inside == pytest.approx(1)
+@given(st.floats(0.001, 50), st.floats(0.001, 50))
+def test_each_end_has_the_probability_of_the_draws_that_are_rounded_to_it(alpha: float, beta: float) -> None:
+    known = stats.beta(alpha, beta)
+    found = np.exp(log_density(of(0, 1), of(alpha, alpha), of(beta, beta)))
+    assert found == pytest.approx([known.cdf(LEAST_DRAW), known.sf(LARGEST_DRAW)], rel=1e-4)
 
 
 def test_draws_that_are_rounded_to_the_ends_have_a_finite_density() -> None:
@@ -54,10 +48,16 @@ def test_draws_that_are_rounded_to_the_ends_have_a_finite_density() -> None:
     draws = np.random.default_rng(1).beta(tiny, tiny)
     assert (draws == 0).any()
     assert (draws == 1).any()
-    found = log_density(draws, tiny, tiny, 0, 1) - log_density(draws, 2 * tiny, tiny, 0, 1)
+    found = log_density(draws, tiny, tiny) - log_density(draws, 2 * tiny, tiny)
     assert np.isfinite(found).all()
     weights = np.exp(-found)
     assert abs(weights.mean() - 1) < 4 * weights.std() / np.sqrt(1_000)
+
+
+@given(SHAPES, SHAPES, st.integers(0, 1_000))
+def test_draws_are_possible_under_their_own_parameters(alpha: float, beta: float, seed: int) -> None:
+    draws = np.random.default_rng(seed).beta(alpha, beta, 100)
+    assert (log_density(draws, np.full(100, alpha), np.full(100, beta)) > LEAST_LOG_DENSITY).all()
 
 
 def test_the_parameters_are_those_that_weights_are_drawn_from() -> None:
@@ -73,14 +73,12 @@ class Environment(NamedTuple):
 
     users: int = 300
     searches: int = 8
-    low: float = 0.05
-    high: float = 0.95
+    config: LearningConfig = LearningConfig()
 
     def served(self, random: np.random.Generator, alpha: Floats, beta: Floats) -> tuple[Floats, Floats]:
         """Draw, and return the draws and the served weights: rows are decisions."""
         draws = random.beta(alpha, beta)
-        clipped = np.clip(draws, self.low, self.high)
-        return draws, clipped / clipped.sum(axis=1, keepdims=True)
+        return draws, np.array([clipped_weights(each, self.config) for each in draws.tolist()])
 
     def log(self, seed: int) -> tuple[Floats, Floats, npt.NDArray[np.int64], float]:
         """Return rewards, logarithms of weights, users and the mean reward under the target.
@@ -97,7 +95,7 @@ class Environment(NamedTuple):
         _, others = self.served(random, *target)
         reward = random.binomial(3, 0.05 + 0.85 * taste * weights[:, 0]).astype(float)
         truth = 3 * (0.05 + 0.85 * taste * others[:, 0])
-        ratio = log_density(draws, *target, self.low, self.high) - log_density(draws, *logged, self.low, self.high)
+        ratio = log_density(draws, *target) - log_density(draws, *logged)
         return reward, ratio.sum(axis=1), users, float(truth.mean())
 
 

@@ -163,10 +163,17 @@ def draw(shapes: Sequence[Shape], exploration: float, random: np.random.Generato
 
 
 def clipped_weights(draws: Sequence[float], config: LearningConfig) -> list[float]:
-    """Return weights that sum to 1: each draw is clipped to [min_weight, max_weight] first. All 0: equal weights."""
-    clipped = [min(config.max_weight, max(config.min_weight, value)) for value in draws]
+    """Return weights that sum to 1: shares of the draws, clipped to [min_weight, max_weight], divided by their sum.
+
+    Draws of 0 only: equal weights. Common factors of the draws have no effect: rates differ by orders of magnitude
+    between applications, and bounds of the draws themselves would make all weights equal where all rates are low.
+    """
+    total = sum(draws)
+    if total == 0:
+        return uniform_weights(len(draws))
+    clipped = [min(config.max_weight, max(config.min_weight, value / total)) for value in draws]
     total = sum(clipped)
-    return [value / total for value in clipped] if total > 0 else uniform_weights(len(clipped))
+    return [value / total for value in clipped]
 
 
 def uniform_weights(features: int) -> list[float]:

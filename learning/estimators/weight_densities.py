@@ -1,14 +1,14 @@
 """Densities of drawn weights: how much more often another posterior would have served the weights that were served.
 
-A draw theta of a feature from Beta(alpha / e, beta / e), e being the exploration, is served as c = min(high, max(low,
-theta)). The draw outside the bounds is not served, so the density is that of c: F(low) at c = low, 1 - F(high) at c =
-high, and the Beta density f(theta) in between. Draws of features are independent, so the weight of a decision is
+The draw theta of a feature is from Beta(alpha / e, beta / e), e being the exploration, and has its density p(theta).
+Draws of features are independent, so the weight of a decision is
 
-    w = product over the features of p_target(c) / p_logged(c)
+    w = product over the features of p_target(theta) / p_logged(theta)
 
-The ratio of the densities of theta has the same mean given c, and a variance that is at least as large (Rao and
-Blackwell): it also compares draws that clipping made equal. Both posteriors must have the same bounds. The weight is
-right if the logged parameters are those that were drawn from.
+The served weights are a function of all draws of the decision, the same for both posteriors if these have the same
+bounds, so w is an importance weight of the served weights, too. Draws with equal shares are served as equal weights, so
+the ratio of the densities of the weights would have a smaller variance (Rao and Blackwell), but it has no closed form.
+w is right if the logged parameters are those that were drawn from.
 """
 
 import numpy as np
@@ -21,21 +21,23 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_DRAW = 1e-300
 LARGEST_DRAW = 1 - 1e-12
-"""Draws beyond these are rounded to 0 and 1 in 64-bit numbers, so each end is one outcome."""
+"""Draws beyond these are rounded to 0 and 1 in 64-bit numbers: each end is one outcome, with its probability."""
+LEAST_LOG_DENSITY = -100.0
+"""Logarithm of a density below which a draw is impossible: draws are from 0 to 1, so the probability of such a draw is
+less than exp(-100)."""
 
 
-def log_density(draws: Floats, alpha: Floats, beta: Floats, low: float, high: float) -> Floats:
-    """Return the logarithm of the density of each clipped draw.
+def log_density(draws: Floats, alpha: Floats, beta: Floats) -> Floats:
+    """Return the logarithm of the density of each draw.
 
-    `draws`: from 0 to 1, before clipping. `alpha`, `beta`: parameters of the distribution that is drawn from, above 0.
+    `draws`: from 0 to 1. `alpha`, `beta`: parameters of the distribution that is drawn from, above 0.
     """
-    low, high = max(low, LEAST_DRAW), min(high, LARGEST_DRAW)
-    inside = np.clip(draws, low, high)
+    inside = np.clip(draws, LEAST_DRAW, LARGEST_DRAW)
     found: Floats = xlogy(alpha - 1, inside) + xlog1py(beta - 1, -inside) - betaln(alpha, beta)
-    is_low, is_high = draws <= low, draws >= high
-    with np.errstate(divide="ignore"):  # a mass that is rounded to 0 has the logarithm -inf
-        found[is_low] = np.log(betainc(alpha[is_low], beta[is_low], low))
-        found[is_high] = np.log(betainc(beta[is_high], alpha[is_high], 1 - high))
+    is_0, is_1 = draws <= LEAST_DRAW, draws >= LARGEST_DRAW
+    with np.errstate(divide="ignore"):  # a probability that is rounded to 0 has the logarithm -inf
+        found[is_0] = np.log(betainc(alpha[is_0], beta[is_0], LEAST_DRAW))
+        found[is_1] = np.log(betainc(beta[is_1], alpha[is_1], 1 - LARGEST_DRAW))
     return found
 
 

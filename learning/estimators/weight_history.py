@@ -1,6 +1,6 @@
 """Weights of a context on past days: the posterior from the counts up to each day, and how long it is at a bound."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class FeatureWeight(NamedTuple):
     high: float
     """Quantile 0.975 of the posterior."""
     weight: float
-    """Weight without exploration: the mean, clipped to [min_weight, max_weight], by the sum over the features."""
+    """Weight without exploration: share of the mean, clipped to [min_weight, max_weight], by the sum of these."""
 
 
 class WeightDay(NamedTuple):
@@ -67,18 +67,24 @@ def weight_days(
 
 
 def days_at_bound(days: list[WeightDay], config: LearningConfig, today: int) -> dict[str, int]:
-    """Return the number of consecutive days up to today on which a feature's mean was at min_weight or max_weight.
+    """Return the number of consecutive days up to today on which a feature's share was at a bound or beyond it.
 
-    Features whose mean is between the bounds today are left out.
+    The share is the mean by the sum over the features, before it is clipped to [min_weight, max_weight]. Features whose
+    share is between the bounds today are left out, and days with one feature, whose weight is always 1.
     """
     found: dict[str, int] = {}
     held: set[str] | None = None
     for number, each in enumerate(reversed(days)):
         if each.day != today - number:
             break
-        at_bound = {
-            feature.feature_uri for feature in each.features if not config.min_weight < feature.mean < config.max_weight
-        }
+        at_bound = _at_bound(each.features, config)
         held = at_bound if held is None else held & at_bound
         found.update(dict.fromkeys(held, number + 1))
     return found
+
+
+def _at_bound(features: Sequence[FeatureWeight], config: LearningConfig) -> set[str]:
+    if len(features) == 1:
+        return set()
+    total = sum(each.mean for each in features)
+    return {each.feature_uri for each in features if not config.min_weight < each.mean / total < config.max_weight}

@@ -4,13 +4,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from learning.estimators.decision_values import LEVEL, DecisionEstimates, estimate_decisions
-from learning.estimators.weight_densities import explored, log_density
+from learning.estimators.posterior import clipped_weights
+from learning.estimators.weight_densities import LEAST_LOG_DENSITY, explored, log_density
 from learning.scope import LearningScope, Refusal
 from learning.weights.counts import Level
 from learning.weights.tuning_config import ConfigVersions, changed_config, read_versions
@@ -143,11 +145,11 @@ def estimate_target(
     if not drawn.draws:
         raise Refusal(_nothing_left(log, left_out))
     flat = _FlatDraws.of(drawn.draws)
-    logged = log_density(flat.theta, *flat.logged, config.min_weight, config.max_weight)
-    target = log_density(flat.theta, *flat.target, config.min_weight, config.max_weight)
-    if not np.isfinite(logged).all():
+    logged = log_density(flat.theta, *flat.logged)
+    target = log_density(flat.theta, *flat.target)
+    if impossible := np.count_nonzero(logged < LEAST_LOG_DENSITY):
         raise Refusal(
-            f"{np.count_nonzero(~np.isfinite(logged)):,} draws are impossible under the posterior that was sent with "
+            f"{impossible:,} draws are impossible under the posterior that was sent with "
             "them: learned_fusion_context must be sent as it was received"
         )
     log_weight: Floats = np.bincount(flat.decision, target - logged).astype(np.float64)
@@ -189,17 +191,16 @@ class _FlatDraws(NamedTuple):
 
 def _mean_weights(flat: _FlatDraws, draws: Sequence[TargetDraw], config: LearningConfig) -> tuple[MeanWeight, ...]:
     """Return mean weights by feature and level: those that were served, and of one draw from each target."""
-    drawn = np.random.default_rng(_SEED).beta(*flat.target)
-    served, expected = (_clipped(theta, flat.decision, config) for theta in (flat.theta, drawn))
+    drawn = iter(np.random.default_rng(_SEED).beta(*flat.target).tolist())
     sums: dict[tuple[str, Level], list[float]] = {}
-    place = 0
     for each in draws:
-        for name in each.decision.features:
-            for offset, level, weight in ((0, each.decision.level, served), (2, each.level, expected)):
+        logged, features = each.decision, each.decision.features
+        target = [*islice(drawn, len(features))]
+        for offset, level, theta in ((0, logged.level, logged.draws), (2, each.level, target)):
+            for name, weight in zip(features, clipped_weights(theta, config), strict=True):
                 found = sums.setdefault((name, level), [0.0, 0, 0.0, 0])
-                found[offset] += float(weight[place])
+                found[offset] += weight
                 found[offset + 1] += 1
-            place += 1
     return tuple(
         MeanWeight(name, level, _mean(total, count), int(count), _mean(others, other), int(other))
         for (name, level), (total, count, others, other) in sorted(sums.items())
@@ -208,11 +209,3 @@ def _mean_weights(flat: _FlatDraws, draws: Sequence[TargetDraw], config: Learnin
 
 def _mean(total: float, count: float) -> float | None:
     return total / count if count else None
-
-
-def _clipped(theta: Floats, decision: Integers, config: LearningConfig) -> Floats:
-    """Return the weights of draws: as `posterior.clipped_weights`, for many decisions at once."""
-    clipped = np.clip(theta, config.min_weight, config.max_weight)
-    total = np.bincount(decision, clipped)[decision]
-    equal = 1 / np.bincount(decision)[decision]
-    return np.where(total > 0, clipped / np.where(total > 0, total, 1), equal)

@@ -37,7 +37,7 @@ REASONS: Mapping[LeftOut, str] = {
     "shadow": "static weights were served in shadow mode",
     "session": "session signals, which are not kept, were part of the posterior",
     "mean": "the mean was served without a draw (exploration 0)",
-    "bounds": "the draws were clipped to other bounds, so that the same draws would have been served as other weights",
+    "bounds": "the weights had other bounds, so that the same draws would have been served as other weights",
     "no_counts": "no counts before that day: the configuration would have served static weights",
     "target_mean": "the configuration would have served the mean without a draw (exploration 0)",
 }

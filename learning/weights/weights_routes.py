@@ -46,7 +46,7 @@ class FusionContext(BaseModel):
     """Decision to send as `metadata.learned_fusion_context` with every event of the execution."""
 
     context_key: str = Field(description="personal:DIGEST, segment:TEXTS, global or static", examples=["global"])
-    sampled_weights: dict[str, float] = Field(description="draws, before they are clipped and divided by their sum")
+    sampled_weights: dict[str, float] = Field(description="draws, whose clipped shares are the weights")
     feature_uris: list[str]
     effective_exploration: float = Field(description="0: means instead of draws")
     context_level: Literal[Level, "static"]

@@ -48,8 +48,8 @@ def make_learner(
 
 TALLY, UNIFORM = "tally, defaults", "uniform weights"
 _DRIFT: Options = {"decay_factor": 0.9, "decay_window_days": 3}
-_TOGETHER: Options = {"context_features": (), "min_weight": 0.0}
-_SHRUNKEN: Options = {"min_interactions": 1, "min_weight": 0.0, "decay_factor": 0.9}
+_TOGETHER: Options = {"context_features": ()}
+_SHRUNKEN: Options = {"min_interactions": 1, "decay_factor": 0.9}
 
 PEERS: dict[str, LearnerSettings] = {
     "mabwiser EpsilonGreedy": LearnerSettings(
