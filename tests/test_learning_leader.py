@@ -118,8 +118,11 @@ async def test_superseded_counts_are_deleted_from_time_to_time(
     assert deleted == [1]
 
 
-async def test_an_api_process_counts_events_of_workers_and_their_deletion(lab: Lab) -> None:
+async def test_an_api_process_counts_events_of_workers_and_their_deletion(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From the topic to the counts, with stored events only: duplicates and deleted events do not count."""
+    monkeypatch.setattr(count_leader, "PAUSES_PER_LOOK", 0)  # on a busy machine a look takes seconds
     await Configurations(lab.database).put(context_features=[])
     settings = with_key(lab.settings, aggregates_every_ms=50)
     before = LEARNING_DAYS_COUNTED._value.get()
@@ -140,6 +143,18 @@ async def test_an_api_process_counts_events_of_workers_and_their_deletion(lab: L
     since = datetime(2000, 1, 1, tzinfo=UTC)
     assert await rows_in_force(lab.database) == await counted_from_scratch(lab.database, shapes, since)
     assert LEARNING_DAYS_COUNTED._value.get() > before
+
+
+@pytest.mark.usefixtures("log")
+async def test_the_age_grows_while_nothing_is_counted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(count_leader, "AGE_EVERY_S", 0.05)
+    LEARNING_COUNTS_AGE.set(0)
+    async with api_of(with_key(lab.settings, aggregates_every_ms=86_400_000), "reader"):
+
+        async def is_known() -> bool:
+            return bool(LEARNING_COUNTS_AGE._value.get() > 0)
+
+        await eventually_async(is_known)
 
 
 async def test_processes_without_configurations_leave_the_lease(lab: Lab) -> None:

@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from learning.weights.aggregates import DayCounter, LeaseLost
 from learning.weights.count_cleanup import KEEP_SUPERSEDED_S, delete_superseded
@@ -24,6 +24,8 @@ from runtime.tasks import running
 
 PAUSES_PER_LOOK = 9
 """Least pause after a look, as a multiple of its duration: counting takes a tenth of the time at most."""
+AGE_EVERY_S = 10.0
+"""Interval in which the age of the counts is published."""
 ROUNDS_PER_LOOK = 20
 """Most rounds of one namespace before the next one has its turn."""
 
@@ -110,7 +112,7 @@ class CountLeader:
         """Look for touched days every TALLY_AGGREGATES_EVERY_MS, or less often where a look takes long."""
         pause_s = self._settings.aggregates_every_ms / 1000
         while True:
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             began = time.monotonic()
             try:
                 await self.count()
@@ -120,6 +122,14 @@ class CountLeader:
             pause_s = max(self._settings.aggregates_every_ms / 1000, PAUSES_PER_LOOK * took_s)
             if self._is_leader:
                 await self.lease.extend(pause_s)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait, and publish the age of the counts from time to time: it grows while nothing counts."""
+        due_at = time.monotonic() + pause_s
+        while (left_s := due_at - time.monotonic()) > 0:
+            await asyncio.sleep(min(left_s, AGE_EVERY_S))
+            with suppress(TallyError):
+                self._publish_age(await self._counter.namespaces())
 
     async def count(self) -> None:
         """Count all touched days if this process is the leader, and publish the age of the counts.

@@ -168,6 +168,7 @@ def decide(request: WeightRequest, held: ConfigInForce, evidence: Evidence, stre
         "session": bool(session),
         "shadow": config.shadow_mode,
         "reason": "",
+        "signal_id": "",
     }
     served = _uniform(features) if config.shadow_mode else learned
     return Decision(served, context, learned, None if request.is_mean else seed)
@@ -189,6 +190,7 @@ def decide_static(held: ConfigInForce | None, reason: StaticReason, features: Se
         "session": False,
         "shadow": False,
         "reason": reason,
+        "signal_id": "",
     }
     return Decision(_uniform(features), context, {})
 

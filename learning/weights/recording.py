@@ -51,16 +51,17 @@ class DecisionRecorder:
         self._is_dropping = self._is_failing = False
 
     def add(self, request: WeightRequest, decision: Decision) -> None:
-        """Record a decision soon."""
+        """Record a decision soon, and put the id of its signal into its context."""
         if len(self._waiting) >= self._most:
             self._drop(1)
             return
+        signal_id = decision.context["signal_id"] = f"sig_{os.urandom(16).hex()}"
         row = {
             "namespace": request.namespace,
             "retriever_id": request.retriever,
             "signal_type": LEARNED_WEIGHTS,
             "timestamp": iso_ms(from_epoch_ms(time.time_ns() // 1_000_000)).removesuffix("Z"),
-            "signal_id": f"sig_{os.urandom(16).hex()}",
+            "signal_id": signal_id,
             "execution_id": request.execution_id,
             "signal_data": msgspec.json.encode(signal_data(decision)).decode(),
         }

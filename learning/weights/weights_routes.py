@@ -56,6 +56,7 @@ class FusionContext(BaseModel):
     session: bool = Field(description="whether events of the session changed the posterior")
     shadow: bool = Field(description="the draws were not served: the weights are equal")
     reason: Literal[StaticReason, ""] = Field(description="why static weights are served")
+    signal_id: str = Field(description="of the recorded decision (`tally learn weights explain`); empty: not recorded")
 
 
 class WeightsResponse(BaseModel):
