@@ -212,6 +212,19 @@ async def test_decisions_beyond_the_bound_are_counted(lab: Lab) -> None:
         proxy.refusing = False
 
 
+async def test_the_bytes_of_waiting_decisions_are_bounded(lab: Lab) -> None:
+    names = ",".join("x" * 500 + str(number) for number in range(50))
+    overrides = {"signals_waiting_bytes": 1024 * 1024}
+    async with behind_proxy(lab, LearningConfig(**PATIENT), **overrides) as (api, proxy):
+        proxy.refusing = True
+        proxy.cut()
+        before = await dropped(api)
+        for _ in range(30):  # each of them has more than 50 kB, twice
+            await ask(api, feature_uris=names)
+        assert await dropped(api) > before
+        proxy.refusing = False
+
+
 async def dropped(api: httpx.AsyncClient) -> float:
     """Decisions that were dropped so far, in all tests of this process."""
     lines = (await api.get("/metrics")).text.splitlines()

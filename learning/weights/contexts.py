@@ -13,6 +13,7 @@ import msgspec
 
 from learning.estimators.posterior import Posterior, posterior_of
 from learning.weights.counts import GLOBAL, ContextKey, read_sums
+from learning.weights.decisions import main_features
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.learning_configs import ConfigInForce, LearningConfigs, RetrieverKey
@@ -98,7 +99,7 @@ class ContextPosteriors:
     def last_features(self, retriever: RetrieverKey) -> tuple[str, ...]:
         """Return the features of the last posterior of all users that was computed, without reading anything."""
         entry = self._entries.get((retriever, GLOBAL))
-        return tuple(entry.posterior.shapes) if entry else ()
+        return main_features(entry.posterior) if entry else ()
 
     def _load(self, key: _Key, held: ConfigInForce, state: _State) -> _Load:
         load = self._loads.get(key)

@@ -18,6 +18,7 @@ from learning.weights.decisions import (
     decide,
     decide_static,
     is_rolled_out,
+    main_features,
 )
 from learning.weights.recording import LEARNED_WEIGHTS
 from runtime.clickhouse import ClickHouse
@@ -99,7 +100,7 @@ async def explain_weights(
     if is_rolled_out(request, held.config.rollout_pct, seed):
         decision = decide(request, held, Evidence(posteriors), settings.session_prior_strength, seed)
     else:
-        decision = decide_static(held, "rollout", request.features or tuple(posteriors["global"].shapes))
+        decision = decide_static(held, "rollout", request.features or main_features(posteriors["global"]))
     used = {each.level: sums[each] for each in wanted}.get(decision.context["context_level"], {})
     return ExplainedWeights(
         decision,
