@@ -23,7 +23,6 @@ from runtime.http.hot_routes import HotRequest, declared_only, served_by
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, CallerOf, Check, Stores
-from runtime.learning_configs import LearningConfigs
 from runtime.migrate import check_schema
 from schemas.identity import PREFIX
 from schemas.outcome import Outcome
@@ -43,11 +42,9 @@ class ReaderModule:
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
         """Follow the progress of the consumers, and measure the health of the tracking, until the block ends."""
         progress = ConsumerProgress(base.settings)
-        configs = LearningConfigs(base.settings, stores.monitoring)
-        sessions = SessionErasure(base.settings, base.redis, stores.lookups, configs)
+        sessions = SessionErasure(base.settings, base.redis, stores.lookups)
         self._reader = Reader(base.settings, stores, progress, sessions)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(configs.refreshed())
             stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
                 await stack.enter_async_context(progress.following())

@@ -17,10 +17,12 @@ from runtime.tasks import running
 from schemas.learning_config import LearningConfig
 from schemas.tables import LEARNING_CONFIGS
 
-# The version after the last deletion: signals of a session from before it belong to no configuration in force.
+FIRST_VERSION = "maxIf(version, config = '') + 1"
+"""Version after the last deletion: signals of a session from before it belong to no configuration in force."""
+
 _IN_FORCE = f"""
 SELECT namespace, retriever_id, max(version), argMax(config, version) AS newest, argMax(changed_at, version),
-    maxIf(version, config = '') + 1
+    {FIRST_VERSION}
 FROM {LEARNING_CONFIGS} GROUP BY namespace, retriever_id HAVING newest != ''
 """
 

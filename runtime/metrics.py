@@ -104,7 +104,8 @@ WEIGHT_MISSES = Counter(
 )
 SIGNALS_DROPPED = Counter(
     "tally_signals_dropped",
-    "Decisions that were not recorded, because TALLY_SIGNALS_WAITING of them waited or the process had to stop.",
+    "Decisions that were not recorded, because TALLY_SIGNALS_WAITING of them or TALLY_SIGNALS_WAITING_BYTES waited, or "
+    "the process had to stop.",
 )
 
 # The workers.

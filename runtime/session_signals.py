@@ -243,14 +243,15 @@ class SessionSignals:
 
 
 def _calls_of(sessions: Iterable[SessionEvents]) -> Iterator[list[tuple[str, Sequence[str], Sequence[int]]]]:
-    """Yield the events in calls of at most MAX_EVENTS; the events of a session stay in order."""
+    """Yield the events in calls of at most MAX_EVENTS, each with its own fields; those of a session stay in order."""
     call: list[tuple[str, Sequence[str], Sequence[int]]] = []
     room = MAX_EVENTS
     for place, fields, events in sessions:
         at = 0
         while at < len(events):
             some = events[at : at + 4 * room]
-            call.append((place.name, fields, some))
+            is_part = len(some) < len(events)
+            call.append((place.name, *_part_of(fields, some)) if is_part else (place.name, fields, some))
             at += len(some)
             room -= len(some) // 4
             if not room:
@@ -258,3 +259,12 @@ def _calls_of(sessions: Iterable[SessionEvents]) -> Iterator[list[tuple[str, Seq
                 call, room = [], MAX_EVENTS
     if call:
         yield call
+
+
+def _part_of(fields: Sequence[str], events: Sequence[int]) -> tuple[list[str], list[int]]:
+    """Return the fields of some events of a session, and the events with the numbers of these fields."""
+    numbers: dict[int, int] = {}
+    renumbered = list(events)
+    for at in range(0, len(events), 4):
+        renumbered[at] = numbers.setdefault(events[at], len(numbers) + 1)
+    return [fields[number - 1] for number in numbers], renumbered

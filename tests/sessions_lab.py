@@ -37,16 +37,21 @@ async def session_reader(settings: Settings, database: ClickHouse) -> AsyncItera
     """A reader with a connection to Redis of its own."""
     patient = settings.model_copy(update={"redis_patience_ms": 10_000})
     async with BestEffortRedis(patient).opened() as redis:
-
-        async def answers() -> bool:
-            return await redis.ask("test", lambda connected: connected.ping()) is not None
-
-        await eventually_async(answers)
+        await connected(redis)
         reader = SessionReader(patient, redis, database)
         try:
             yield reader
         finally:
             await reader.close()
+
+
+async def connected(redis: BestEffortRedis) -> None:
+    """Wait until a connection is open."""
+
+    async def answers() -> bool:
+        return await redis.ask("test", lambda opened: opened.ping()) is not None
+
+    await eventually_async(answers)
 
 
 async def stored(database: ClickHouse, topic: str, session: str, retriever: str = RETRIEVER) -> SessionCounts:

@@ -8,7 +8,9 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis as Server
 
+from readers.session_erasure import SessionErasure
 from runtime.deletions import Deletion, Deletions
+from runtime.http.best_effort import BestEffortRedis
 from runtime.redis import Redis
 from runtime.session_signals import (
     AppliedRange,
@@ -26,7 +28,7 @@ from tally.replay import Replay
 from tests.crashes import at_failpoint, crash_at
 from tests.http_lab import PATH, api_of, assert_error, with_key
 from tests.lab import Lab, as_json, click
-from tests.sessions_lab import CLICK, OTHER, RETRIEVER, configure, hash_of, is_whole, session_reader, stored
+from tests.sessions_lab import CLICK, OTHER, RETRIEVER, configure, connected, hash_of, is_whole, session_reader, stored
 
 ACL_FILE = Path(__file__).parents[1] / "deploy" / "access" / "valkey.acl"
 TEXT = "tally://text@v1"
@@ -206,6 +208,30 @@ async def test_a_deleted_event_does_not_count(lab: Lab, redis: Redis) -> None:
         with at_failpoint(delete_when_stored):
             await lab.drain()
         assert await reader.events("default", RETRIEVER, 1, "s-1") == {(TEXT, CLICK): 1}
+
+
+async def test_a_deletion_empties_sessions_of_configurations_that_its_process_has_not_read(lab: Lab) -> None:
+    """Other processes have read them: one from before the deletion, one while it erases."""
+    await configure(lab.database, OTHER)
+    settings = with_key(lab.settings, learning_config_refresh_ms=600_000)
+    async with session_reader(lab.settings, lab.database) as reader, api_of(settings) as api:
+        first, second = await lab.emit(event("a"), event("b"))
+        await lab.drain()
+        await configure(lab.database)
+        assert await reader.events("default", RETRIEVER, 1, "s-1") == {(TEXT, CLICK): 2}
+        assert (await api.delete(f"{PATH}/{first.interaction_id}")).status_code == 200
+        assert await reader.events("default", RETRIEVER, 1, "s-1") == {(TEXT, CLICK): 1}
+
+        await configure(lab.database, version=2, deleted=True)
+        async with BestEffortRedis(settings).opened() as redis:
+            await connected(redis)
+            deletion = Deletion(second.interaction_id, "default")
+            await Deletions(lab.database).note(deletion)
+            async with SessionErasure(settings, redis, lab.database).around(deletion):
+                await configure(lab.database, version=3)
+                assert await reader.events("default", RETRIEVER, 3, "s-1") == {(TEXT, CLICK): 1}
+                await Deletions(lab.database).erase([deletion])
+        assert await reader.events("default", RETRIEVER, 3, "s-1") == {}
 
 
 async def test_an_event_that_is_deleted_before_a_worker_sends_it_never_counts(lab: Lab) -> None:

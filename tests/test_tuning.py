@@ -193,6 +193,8 @@ async def test_executions_without_a_drawn_decision_are_left_out_and_counted(fusi
         ("unreadable", context(posterior={"text": [1, 0], "image": [1, 1]})),
         ("unreadable", context(sampled_weights={"text": 2, "image": 0.5})),
         ("unreadable", context(sampled_weights={"text": 0.2})),
+        ("unreadable", context(interactions=-1_000_000)),
+        ("unreadable", context(interactions=10**400)),
         ("bounds", context(config_version=2)),
         ("bounds", context(config_version=77)),
     ]
@@ -205,10 +207,10 @@ async def test_executions_without_a_drawn_decision_are_left_out_and_counted(fusi
     _, before = await what_if(fusion, {"exploration_bonus": 0.8})
     assert before.left_out == {
         **{"missing": 1, "static": 1, "shadow": 1, "session": 1, "mean": 1},
-        **{"unreadable": 5, "bounds": 2, "conflicting": 1},
+        **{"unreadable": 7, "bounds": 2, "conflicting": 1},
     }
     assert before.found.weights.executions == EXECUTIONS + 1
-    assert before.executions == EXECUTIONS + 14
+    assert before.executions == EXECUTIONS + 16
     decided = CONFIG.model_copy(update={"exploration_decay": 0.9, "exploration_floor": 0.0})
     assert (await drawn(fusion, decided)).left_out == {"bounds": 2, "target_mean": 1}
 

@@ -12,6 +12,7 @@ from learning.estimators.posterior import Posterior, posterior
 from learning.weights.breaker import BreakerOpen, CircuitBreakers
 from learning.weights.counts import ContextKey, Level
 from learning.weights.decisions import (
+    MAX_FEATURES,
     Evidence,
     NoFeatures,
     WeightRequest,
@@ -42,6 +43,17 @@ def clicked(results: int, feature: str = "image") -> Posterior:
 def evidence(**results: int) -> Evidence:
     levels: tuple[Level, ...] = ("personal", "segment", "global")
     return Evidence({level: clicked(results.get(level, 0)) for level in levels if level in results})
+
+
+def test_the_features_with_most_data_are_served_by_default() -> None:
+    """An event names any feature, so a retriever may have thousands of them by mistake or by malice."""
+    counts = [count(f"new-{number:04}", impression=1) for number in range(2_000)]
+    often = [count(name, 9, impression=1, click=1) for name in ("text", "image")]
+    found = posterior([*counts, *often], LearningConfig(), today())
+    few = decide(ANN, held(), Evidence({"global": found}), 20, SEED)
+    assert len(few.weights) == MAX_FEATURES
+    assert {"text", "image"} < few.weights.keys()
+    assert few.context["feature_uris"] == sorted(few.weights)
 
 
 @pytest.mark.parametrize(

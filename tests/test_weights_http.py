@@ -71,6 +71,15 @@ async def test_each_level_is_served_from_its_own_counts(lab: Lab) -> None:
         assert everyone["feature_uris"] == ["text", "new"]
 
 
+async def test_users_with_long_names_do_not_take_the_weights_of_others(lab: Lab) -> None:
+    """Simultaneous requests share a query, whose URL has the names of all users."""
+    await publish_counts(lab.database, "dense", {ANN: clicks(9), GLOBAL: clicks(9)})
+    async with weights_api(lab, LearningConfig(**EXACT)) as api:
+        names = ["ann", *("\N{GRINNING FACE}" * 120 + f"{number:03}" for number in range(100))]
+        found = await asyncio.gather(*(context(api, user_id=name) for name in names))
+        assert [each["context_level"] for each in found] == ["personal", *["global"] * 100]
+
+
 async def test_new_counts_and_configurations_change_the_next_weights(lab: Lab) -> None:
     await publish_counts(lab.database, "dense", {GLOBAL: [count("image", 9, impression=1)]})
     async with weights_api(lab, LearningConfig(**EXACT)) as api:
@@ -211,6 +220,19 @@ async def test_decisions_beyond_the_bound_are_counted(lab: Lab) -> None:
         for _ in range(5):
             await ask(api)
         assert await dropped(api) >= before + 3
+        proxy.refusing = False
+
+
+async def test_the_bytes_of_waiting_decisions_are_bounded(lab: Lab) -> None:
+    names = ",".join("x" * 500 + str(number) for number in range(50))
+    overrides = {"signals_waiting_bytes": 1024 * 1024}
+    async with behind_proxy(lab, LearningConfig(**PATIENT), **overrides) as (api, proxy):
+        proxy.refusing = True
+        proxy.cut()
+        before = await dropped(api)
+        for _ in range(30):  # each of them has more than 50 kB, twice
+            await ask(api, feature_uris=names)
+        assert await dropped(api) > before
         proxy.refusing = False
 
 

@@ -60,7 +60,7 @@ async def publish_counts(
     if not rows:
         return
     await database.insert_lines(LEARNING_COUNTS, COUNT_COLUMNS, _lines(rows), uuid.uuid4().hex)
-    days = sorted({row["day"] for row in rows})
+    days = sorted({each.day for found in counts.values() for each in found})
     published = [
         {"namespace": namespace, "retriever_id": retriever, "day": day, "generation": generation} for day in days
     ]

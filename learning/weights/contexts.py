@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ import msgspec
 
 from learning.estimators.posterior import Posterior, posterior_of
 from learning.weights.counts import GLOBAL, ContextKey, read_sums
+from learning.weights.decisions import main_features
 from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.learning_configs import ConfigInForce, LearningConfigs, RetrieverKey
@@ -23,6 +24,8 @@ from runtime.tasks import gather_or_cancel, running
 from schemas.tables import LEARNING_DAYS
 
 CONTEXTS_PER_QUERY = 128
+QUERY_BYTES = 8 * 1024
+"""Maximum bytes of the contexts of one query, which are in its URL, and there six times as long at most."""
 
 # The generation of a day only grows, so the sum over the days changes with each count.
 _GENERATIONS = f"SELECT namespace, retriever_id, sum(generation) FROM {LEARNING_DAYS} FINAL GROUP BY ALL"
@@ -98,7 +101,7 @@ class ContextPosteriors:
     def last_features(self, retriever: RetrieverKey) -> tuple[str, ...]:
         """Return the features of the last posterior of all users that was computed, without reading anything."""
         entry = self._entries.get((retriever, GLOBAL))
-        return tuple(entry.posterior.shapes) if entry else ()
+        return main_features(entry.posterior) if entry else ()
 
     def _load(self, key: _Key, held: ConfigInForce, state: _State) -> _Load:
         load = self._loads.get(key)
@@ -114,12 +117,12 @@ class ContextPosteriors:
         return load
 
     async def _serve(self, retriever: RetrieverKey, loads: list[_Load]) -> None:
-        """Read the counts of contexts: one query for each state of the configuration, nearly always one."""
+        """Read the counts of contexts: one query for each state of the configuration and size, nearly always one."""
         same: dict[_State, list[_Load]] = defaultdict(list)
         for load in loads:
             same[load.state].append(load)
         try:
-            await gather_or_cancel(self._read(retriever, each) for each in same.values())
+            await gather_or_cancel(self._read(retriever, part) for each in same.values() for part in _parts(each))
         finally:
             for load in loads:
                 if self._loads.get((retriever, load.context)) is load:
@@ -159,6 +162,21 @@ class ContextPosteriors:
             return
         self._is_following = True
         self._generations = {(namespace, retriever): total for namespace, retriever, total in rows}
+
+
+def _parts(loads: Iterable[_Load]) -> Iterator[list[_Load]]:
+    """Yield loads in parts of at most QUERY_BYTES, or of one load."""
+    part: list[_Load] = []
+    room = QUERY_BYTES
+    for load in loads:
+        size = len(load.context.context.encode())
+        if part and size > room:
+            yield part
+            part, room = [], QUERY_BYTES
+        part.append(load)
+        room -= size
+    if part:
+        yield part
 
 
 def _posterior(found: object) -> Posterior:

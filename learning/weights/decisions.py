@@ -7,6 +7,7 @@ together as soon as they have a result, else static weights, which are equal one
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from heapq import nlargest
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ ROLLOUT_BUCKETS = 10_000
 """Buckets of users, of which rollout_pct per cent get learned weights: shares are exact to 0.01 %."""
 SEED_BITS = 64
 MAX_FEATURES = 50
+"""Maximum features of a decision. An event names any feature, so the known ones may be many."""
 NO_DATA = Posterior({}, 0)
 
 SessionEventCounts = Mapping[tuple[str, int], int]
@@ -55,7 +57,7 @@ class WeightRequest(NamedTuple):
     segment: str = ""
     """Texts at the paths of demographic_features, joined by SEGMENT_SEPARATOR."""
     features: tuple[str, ...] = ()
-    """Empty: those that have results in the window."""
+    """Empty: those that have results in the window (`main_features`)."""
     execution_id: str = ""
     is_mean: bool = False
     """Whether means are served instead of draws."""
@@ -149,8 +151,7 @@ def decide(request: WeightRequest, held: ConfigInForce, evidence: Evidence, stre
         return decide_static(held, "no_data", request.features)
     found = evidence.of(level)
     overlaid = with_session(found, session, config, strength) if session else found
-    known = overlaid.shapes.keys() | evidence.of("global").shapes.keys()
-    features = request.features or tuple(sorted(known))
+    features = request.features or main_features(overlaid, evidence.of("global"))
     prior = Shape(config.prior_alpha, config.prior_beta)
     shapes = [overlaid.shapes.get(feature, prior) for feature in features]
     exploration = 0.0 if request.is_mean else effective_exploration(config, found.interactions)
@@ -172,6 +173,19 @@ def decide(request: WeightRequest, held: ConfigInForce, evidence: Evidence, stre
     }
     served = _uniform(features) if config.shadow_mode else learned
     return Decision(served, context, learned, None if request.is_mean else seed)
+
+
+def main_features(*posteriors: Posterior) -> tuple[str, ...]:
+    """Return the features of posteriors in the order of their names; of more than MAX_FEATURES those with most data."""
+    names = sorted({name for found in posteriors for name in found.shapes})
+    if len(names) > MAX_FEATURES:
+        none = Shape(0, 0)
+
+        def observations(name: str) -> float:
+            return max(sum(found.shapes.get(name, none)) for found in posteriors)
+
+        names = sorted(nlargest(MAX_FEATURES, names, key=observations))
+    return tuple(names)
 
 
 def decide_static(held: ConfigInForce | None, reason: StaticReason, features: Sequence[str]) -> Decision:

@@ -19,6 +19,7 @@ from learning.weights.decisions import (
     decide,
     decide_static,
     is_rolled_out,
+    main_features,
 )
 from learning.weights.recording import LEARNED_WEIGHTS
 from learning.weights.sessions import SessionReader
@@ -105,7 +106,7 @@ async def explain_weights(
         evidence = Evidence(posteriors, await _session(settings, database, request, held))
         decision = decide(request, held, evidence, settings.session_prior_strength, seed)
     else:
-        decision = decide_static(held, "rollout", request.features or tuple(posteriors["global"].shapes))
+        decision = decide_static(held, "rollout", request.features or main_features(posteriors["global"]))
     used = {each.level: sums[each] for each in wanted}.get(decision.context["context_level"], {})
     return ExplainedWeights(
         decision,

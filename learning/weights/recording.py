@@ -1,7 +1,8 @@
 """Record of decisions in `signals`: a convenient copy without user ids. The log has the caller's own copy.
 
 Decisions wait in memory for an insert a second. They are lost if the process crashes, and dropped beyond
-TALLY_SIGNALS_WAITING while ClickHouse does not answer: a request never waits for its record.
+TALLY_SIGNALS_WAITING or TALLY_SIGNALS_WAITING_BYTES while ClickHouse does not answer: a request never waits for its
+record.
 """
 
 import asyncio
@@ -42,8 +43,10 @@ class DecisionRecorder:
 
     def __init__(self, settings: Settings, database: ClickHouse) -> None:
         self._most = settings.signals_waiting
+        self._most_bytes = settings.signals_waiting_bytes
         self._database = database
         self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._sent: list[bytes] = []
         """The oldest decisions, while their insert is not confirmed. A retry has the same rows and token."""
         self._many = asyncio.Event()
@@ -52,7 +55,7 @@ class DecisionRecorder:
 
     def add(self, request: WeightRequest, decision: Decision) -> None:
         """Record a decision soon, and put the id of its signal into its context."""
-        if len(self._waiting) >= self._most:
+        if len(self._waiting) >= self._most or self._waiting_bytes >= self._most_bytes:
             self._drop(1)
             return
         signal_id = decision.context["signal_id"] = f"sig_{os.urandom(16).hex()}"
@@ -65,7 +68,9 @@ class DecisionRecorder:
             "execution_id": request.execution_id,
             "signal_data": msgspec.json.encode(signal_data(decision)).decode(),
         }
-        self._waiting.append(msgspec.json.encode(row))
+        encoded = msgspec.json.encode(row)
+        self._waiting.append(encoded)
+        self._waiting_bytes += len(encoded)
         if len(self._waiting) >= ROWS_PER_INSERT:
             self._many.set()
 
@@ -83,6 +88,7 @@ class DecisionRecorder:
             if self._waiting:
                 self._drop(len(self._waiting))
                 self._waiting.clear()
+                self._waiting_bytes = 0
 
     async def _keep_inserting(self) -> None:
         while True:
@@ -110,7 +116,7 @@ class DecisionRecorder:
             return False
         self._is_failing = self._is_dropping = False
         for _ in self._sent:
-            self._waiting.popleft()
+            self._waiting_bytes -= len(self._waiting.popleft())
         self._sent = []
         if len(self._waiting) < ROWS_PER_INSERT:
             self._many.clear()

@@ -21,6 +21,7 @@ from learning.weights.decisions import (
     decide,
     decide_static,
     is_rolled_out,
+    main_features,
 )
 from learning.weights.recording import DecisionRecorder
 from learning.weights.sessions import SessionReader
@@ -86,7 +87,7 @@ class WeightService:
             log.warning("static weights of retriever %r are served: %s", request.retriever[:60], error)
             return self._without_stores(request, held, "store")
         if not is_learned:
-            return decide_static(held, "rollout", tuple(evidence.of("global").shapes))
+            return decide_static(held, "rollout", main_features(evidence.of("global")))
         return decide(request, held, evidence, self._strength, seed)
 
     async def _read(self, request: WeightRequest, held: ConfigInForce, wanted: Sequence[ContextKey]) -> Evidence:

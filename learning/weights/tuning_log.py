@@ -26,12 +26,15 @@ from schemas.tables import INTERACTIONS
 MAX_MISSING_SHARE = 0.05
 """Largest share of executions without a decision. Beyond it nothing is estimated: they may be of other users."""
 
+MAX_INTERACTIONS = 2**53
+"""Largest number of interactions of a context: the largest exact one in JSON."""
+
 LeftOut = Literal[
     "missing", "unreadable", "conflicting", "static", "shadow", "session", "mean", "bounds", "no_counts", "target_mean"
 ]
 REASONS: Mapping[LeftOut, str] = {
     "missing": "no metadata.learned_fusion_context on an impression",
-    "unreadable": "a learned_fusion_context without posterior, draws or config_version",
+    "unreadable": "a learned_fusion_context without posterior, draws or config_version, or with impossible numbers",
     "conflicting": "impressions with different contexts",
     "static": "static weights were served",
     "shadow": "static weights were served in shadow mode",
@@ -204,6 +207,8 @@ def _is_whole(found: DecisionRecord) -> bool:
     """Return whether each feature has a draw and a posterior, with possible values."""
     names = found.feature_uris
     if not names or found.config_version < 1 or not 0 <= found.effective_exploration < math.inf:
+        return False
+    if not 0 <= found.interactions <= MAX_INTERACTIONS:
         return False
     for name in names:
         theta, shape = found.sampled_weights.get(name, -1.0), found.posterior.get(name, (0.0, 0.0))

@@ -9,7 +9,7 @@ from learning.context import LearningContext
 from learning.scope import MAX_TEXT_BYTES
 from learning.scope_query import RetrieverId
 from learning.weights.counts import SEGMENT_SEPARATOR, Level
-from learning.weights.decisions import NoFeatures, StaticReason, WeightRequest, parse_features
+from learning.weights.decisions import MAX_FEATURES, NoFeatures, StaticReason, WeightRequest, parse_features
 from runtime.http import openapi
 from runtime.http.answer import Answer, json_answer
 from runtime.http.errors import ApiError, unavailable
@@ -36,7 +36,9 @@ class WeightsQuery(BaseModel):
         "", max_length=MAX_TEXT_BYTES, description=f"texts at demographic_features, joined by {SEGMENT_SEPARATOR}"
     )
     feature_uris: Annotated[str, AfterValidator(_checked_features)] = Field(
-        "", description="features to weigh, separated by commas; default: those with results in the window"
+        "",
+        description="features to weigh, separated by commas; default: those with results in the window, at most "
+        f"{MAX_FEATURES}, which have the most data",
     )
     execution_id: str = Field("", max_length=MAX_ID_BYTES, description="recorded with the decision")
     mean: bool = Field(False, description="serve the mean of each weight instead of a draw: no exploration")

@@ -35,6 +35,9 @@ class WeightSettings(BaseSettings):
     signals_waiting: int = Field(100_000, ge=1, le=10_000_000)
     """Maximum recorded decisions that wait in one API process for their insert. Further ones are not recorded, and are
     counted in tally_signals_dropped_total."""
+    signals_waiting_bytes: int = Field(64 * 1024 * KIB, ge=1024 * KIB, le=16 * 1024 * 1024 * KIB)
+    """Maximum bytes of recorded decisions that wait in one API process for their insert. Further ones are not recorded,
+    as beyond TALLY_SIGNALS_WAITING."""
     session_ttl_ms: int = Field(3_600_000, ge=1_000, le=7 * 86_400_000)
     """Milliseconds after its last event that a session's signals are kept in Redis."""
     session_span_ms: int = Field(86_400_000, ge=60_000, le=7 * 86_400_000)
