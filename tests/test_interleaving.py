@@ -138,6 +138,21 @@ async def test_a_key_of_the_table_signs_and_its_revocation_keeps_earlier_events(
     assert (revoked.wins["b"], revoked.counts.invalid) == (1, {"unknown_key": 1, "revoked_key": 1})
 
 
+async def test_a_forged_token_that_names_the_root_key_refuses_no_result(lab: Lab) -> None:
+    """Where TALLY_API_KEY is not set, nobody can tell whether it signed a token."""
+    key_id, text = await KeyStore(lab.database).create("search", ("write",), ("default",))
+    key = ApiKey(key_id, hash_of(text), ("write",), ("default",))
+    forger = ApiKey("root", hash_of("guess"), ("write",), ("default",))
+    valid = clicked(draft("default", "e1", key=key), "e1", ("b",))
+    forged = draft("default", "e2", key=forger)
+    await load(lab.database, "default", [*valid, event_of(result_of(forged, "a"), "e2", "click")])
+    scope, settings = ExperimentScope("default", "test", SINCE, UNTIL), with_root(lab.settings, "another")
+    found = await read_result(settings, lab.database, scope)
+    assert (found.wins, found.counts.invalid) == ({"a": 0, "b": 1}, {"unknown_key": 1})
+    assert "1 of these tokens name TALLY_API_KEY" in found.notes[1]
+    assert len((await list_drafts(settings, lab.database, scope, DraftFilter(None, 10))).drafts) == 1
+
+
 async def test_drafts_made_before_the_range_are_left_out(shared_lab: Lab) -> None:
     namespace, events = space(), list[Interaction]()
     for number, days in enumerate((0, -2)):

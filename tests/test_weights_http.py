@@ -198,6 +198,9 @@ async def test_static_weights_are_served_while_clickhouse_is_too_slow(lab: Lab) 
         assert (await context(api, user_id="bob", feature_uris="a"))["reason"] == "breaker"
         assert "tally_weights_breaker_open 1.0" in (await api.get("/metrics")).text
         proxy.release_answers()
+        await publish_config(lab.database, "dense", None, version=2)
+        await eventually_async(lambda: has(api, feature_uris="a", reason="no_config"))
+        assert "tally_weights_breaker_open 0.0" in (await api.get("/metrics")).text, "no alert about no configuration"
 
 
 async def test_learned_weights_return_with_clickhouse(lab: Lab) -> None:

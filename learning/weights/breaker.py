@@ -38,8 +38,7 @@ class CircuitBreakers:
         try:
             yield
             if is_probe:
-                del self._open_until[retriever]
-                WEIGHTS_BREAKER_OPEN.set(len(self._open_until))
+                self.close(retriever)
         except Exception:
             self._open_until[retriever] = self._clock() + self._open_s
             WEIGHTS_BREAKER_OPEN.set(len(self._open_until))
@@ -47,3 +46,8 @@ class CircuitBreakers:
         finally:
             if is_probe:
                 self._probed.discard(retriever)
+
+    def close(self, retriever: RetrieverKey) -> None:
+        """Close the circuit breaker of a retriever, if it is open."""
+        if self._open_until.pop(retriever, None) is not None:
+            WEIGHTS_BREAKER_OPEN.set(len(self._open_until))

@@ -61,6 +61,7 @@ class WeightService:
         held = self._configs.in_force.get((request.namespace, request.retriever))
         if held is None:
             reason: StaticReason = "no_config" if self._configs.is_read else "store"
+            self._breakers.close((request.namespace, request.retriever))
             decision = decide_static(None, reason, request.features)
         else:
             decision = await self._decide(request, held)
