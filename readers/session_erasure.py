@@ -62,8 +62,10 @@ class SessionErasure:
         sessions = _sessions(deletion.namespace, first_versions, events)
         if sessions and not await self._empty(sessions, 1):
             raise Unavailable("Redis (TALLY_REDIS) does not answer, and the event's session has signals there")
-        yield
-        is_emptied = not sessions or await self._empty(sessions, -1)
+        try:
+            yield
+        finally:  # a deletion that failed may be in part: the session is empty, and is counted again
+            is_emptied = not sessions or await self._empty(sessions, -1)
         if events and (now := await self._first_versions(deletion)) != first_versions:
             # A configuration that is new since then: the event may have been counted for it before it was erased.
             others = _sessions(deletion.namespace, now, events)

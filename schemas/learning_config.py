@@ -12,6 +12,8 @@ from schemas.interaction import InteractionType
 from schemas.rewards import RewardMap
 
 MAX_SEGMENT_FEATURES = 4
+PERSONAL = ("user_id", "session_id")
+"""Names that no segment is made of: the erasure of a user does not reach the records of segments."""
 _FEATURE = re.compile(r"(?:INPUT|CONTEXT)((?:\.[A-Za-z0-9_-]{1,64}){1,4})")
 
 Reward = Annotated[float, Field(ge=-1_000, le=1_000)]
@@ -63,6 +65,8 @@ class LearningConfig(BaseModel):
         for name in value or ():
             if not _FEATURE.fullmatch(name):
                 raise ValueError(f"{name[:60]!r} is not INPUT.name or CONTEXT.name")
+            if name.partition(".")[2] in PERSONAL:
+                raise ValueError(f"{name} is personal: segments are recorded by their texts")
         return value
 
     @property

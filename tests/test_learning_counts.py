@@ -2,16 +2,19 @@
 
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from learning.estimators.posterior import ResultCount, day_sums
+from learning.weights import counts
 from learning.weights.counts import GLOBAL, ContextKey, read_counts, read_sums
 from schemas.interaction import INTERACTION_TYPES, InteractionType
+from schemas.learning_config import LearningConfig
 from schemas.rewards import RewardMap
 from tests.lab import Lab
-from tests.weights_lab import publish_counts
+from tests.weights_lab import count, publish_counts
 
 USER = ContextKey("personal", "ann")
 
@@ -66,3 +69,14 @@ async def test_clickhouse_adds_up_what_python_does(
     await publish_counts(shared_lab.database, name, {key: counts})
     found = await read_sums(shared_lab.database, "default", name, [key, GLOBAL], micros)
     assert found == {key: day_sums(counts, micros), GLOBAL: {}}
+
+
+async def test_the_features_of_a_context_with_most_results_are_known(
+    shared_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_SUMS", counts._SUMS.replace(f"LIMIT {counts.MAX_KNOWN_FEATURES} BY", "LIMIT 2 BY"))
+    found = [count("rare", 1, impression=1), count("often", 5, impression=1), count("mostly", 9, age=1, impression=1)]
+    await publish_counts(shared_lab.database, "many-features", {GLOBAL: found})
+    rewards = LearningConfig().rewards.in_micros()
+    sums = await read_sums(shared_lab.database, "default", "many-features", [GLOBAL], rewards)
+    assert {feature for feature, _ in sums[GLOBAL]} == {"often", "mostly"}

@@ -159,6 +159,7 @@ def test_type_sets_name_their_types() -> None:
         {"exploration_bonus": float("nan")},
         {"context_features": ["INPUT.device"]},
         {"demographic_features": ["device"]},
+        {"demographic_features": ["INPUT.user_id"]},
         {"reward_map": {"clik": 1}},
         {"unknown": 1},
     ],

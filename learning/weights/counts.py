@@ -30,6 +30,8 @@ _COUNTS = f"""
 SELECT level, context, toUInt32(day), feature_uri, type_sets, times, results {_IN_FORCE}
 ORDER BY level, context, day, feature_uri, type_sets, times
 """
+MAX_KNOWN_FEATURES = 1_000
+"""Features of one context whose sums are read: those with most results. Each takes about 200 bytes in memory."""
 # The sums of learning.estimators.posterior.day_sums, in ClickHouse: a year of a retriever is a hundred thousand counts.
 # All of them are whole numbers, so both ways give the same bits. Compiling the expressions takes up to a second, during
 # which requests for weights would wait.
@@ -45,10 +47,17 @@ WITH arrayMap(x -> toInt64(x), {{micros:Array(String)}}) AS micros,
     arraySum((reward, number) -> greatest(0, -reward) * toInt64(number), rewards, times) AS negative,
     arrayExists(types -> bitAnd(types, {IMPRESSION}) != 0, type_sets) AS is_shown,
     arraySum((reward, number) -> if(reward != 0, toInt64(number), 0), rewards, times) AS interactions
-SELECT level, context, feature_uri, toUInt32(day), sum(toInt64(results) * positive), sum(toInt64(results) * negative),
-    sum(if(is_shown AND positive = 0, toInt64(results), 0)), sum(toInt64(results) * interactions)
-{_IN_FORCE}
-GROUP BY level, context, feature_uri, day
+SELECT level, context, feature_uri, groupArray(sums) FROM (
+    SELECT level, context, feature_uri, toInt64(sum(results)) AS size, [
+        toInt64(day), sum(toInt64(results) * positive), sum(toInt64(results) * negative),
+        sum(if(is_shown AND positive = 0, toInt64(results), 0)), sum(toInt64(results) * interactions)
+    ] AS sums
+    {_IN_FORCE}
+    GROUP BY level, context, feature_uri, day
+)
+GROUP BY level, context, feature_uri
+ORDER BY level, context, sum(size) DESC, feature_uri
+LIMIT {MAX_KNOWN_FEATURES} BY level, context
 SETTINGS compile_expressions = 0, compile_aggregate_expressions = 0
 """
 LAST_DAY = 65_535
@@ -89,7 +98,7 @@ async def read_counts(
 Sums = dict[tuple[str, int], DaySums]
 """Sums by feature and day."""
 
-_read_sums = msgspec.json.Decoder(tuple[Level, str, str, int, int, int, int, int]).decode_lines
+_read_sums = msgspec.json.Decoder(tuple[Level, str, str, list[tuple[int, int, int, int, int]]]).decode_lines
 
 
 async def read_sums(
@@ -102,7 +111,7 @@ async def read_sums(
 ) -> dict[ContextKey, Sums]:
     """Return the sums of contexts up to a day (days since 1970-01-01), empty ones for contexts without counts.
 
-    They equal `day_sums` of `read_counts`. Raises Unavailable.
+    They equal `day_sums` of `read_counts`, for at most MAX_KNOWN_FEATURES of a context. Raises Unavailable.
     """
     rewarded = {name: value for name, value in rewards.rewards.items() if value}
     parameters = {
@@ -116,6 +125,8 @@ async def read_sums(
         "most": str(rewards.most),
     }
     found: dict[ContextKey, Sums] = {each: {} for each in wanted}
-    for level, context, feature, day, *sums in _read_sums(await database.fetch(_SUMS, parameters)):
-        found[ContextKey(level, context)][feature, day] = DaySums(*sums)
+    for level, context, feature, days in _read_sums(await database.fetch(_SUMS, parameters)):
+        of_context = found[ContextKey(level, context)]
+        for day, *sums in days:
+            of_context[feature, day] = DaySums(*sums)
     return found
