@@ -55,7 +55,7 @@ ADVICE: Mapping[LeftOut, str] = {
     "no_counts": "what-if is possible from the day after the first counted day (`tally learn counts`)",
     "target_mean": "choose a larger exploration_floor",
 }
-"""What makes estimates possible that a reason prevents."""
+"""Advice for each reason: changes with which later executions can be in estimates."""
 
 
 class DecisionRecord(msgspec.Struct):

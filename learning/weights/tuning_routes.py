@@ -18,7 +18,7 @@ from learning.weights.tuning_recommendations import analyze_tuning
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
-from runtime.http.errors import invalid, problem
+from runtime.http.errors import ApiError, invalid, problem
 from runtime.http.openapi import request_body
 from runtime.http.times import Time
 from runtime.settings import Settings
@@ -141,8 +141,7 @@ def add_tuning_routes(router: APIRouter, context: LearningContext) -> None:
             try:
                 compared, found = await estimate_what_if(settings, context.database, wanted)
             except ConfigError as error:
-                places = [(["body", "changes", *each.location], each.message) for each in error.problems]
-                raise invalid([problem("bad_change", place, message) for place, message in places]) from None
+                raise _bad_changes(error) from None
         named = {"retriever_id": retriever_id, "since": iso_ms(scope.since), "until": iso_ms(scope.until)}
         return json_answer({**named, **compared.described(), **found.described()}).response()
 
@@ -177,6 +176,12 @@ def add_tuning_routes(router: APIRouter, context: LearningContext) -> None:
             "current_performance": performance,
         }
         return json_answer(answer).response()
+
+
+def _bad_changes(error: ConfigError) -> ApiError:
+    return invalid(
+        [problem("bad_change", ["body", "changes", *each.location], each.message) for each in error.problems]
+    )
 
 
 def _scope(settings: Settings, caller: Caller, retriever: str, since: datetime, until: datetime) -> LearningScope:
