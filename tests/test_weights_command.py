@@ -84,6 +84,9 @@ async def test_a_recorded_decision_is_drawn_again(learned: Lab) -> None:
             "/v1/retrievers/dense/weights", params={"feature_uris": "text,image", "execution_id": "search-1"}
         )
     ((signal,),) = await learned.database.rows("SELECT signal_id FROM signals")
+    sql = ("sql", "SELECT any(signal_id) FROM signals", "--format", "tsv")
+    example = await asyncio.to_thread(command, *sql, env=environment(learned.settings))
+    assert example.stdout.splitlines()[-1] == signal, "as the help gets it"
     found = await as_json(learned, "explain", "dense", signal)
     assert found["equal"] is True
     assert found["draws"] == answer.json()["learned_fusion_context"]["sampled_weights"]
