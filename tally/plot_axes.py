@@ -1,7 +1,7 @@
 """Drawing of a chart's points on its axes: trends with a band, points with intervals, bars and differences."""
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -79,13 +79,13 @@ def _trend(axes: Axes, chart: Chart, points: Sequence[Point]) -> None:
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=_bottom(points))
-    _date_axis(axes, points, step)
+    date_axis(axes, [point.x for point in points], step)
 
 
-def _date_axis(axes: Axes, points: Sequence[Point], step: timedelta) -> None:
-    """Show the dates of the points: each of them, if they are few."""
-    times = sorted({point.x for point in points})
-    axes.set_xlim(times[0] - step / 2, times[-1] + step / 2)
+def date_axis(axes: Axes, moments: Iterable[datetime], step: timedelta) -> None:
+    """Limit the axis to these times, and half a step around them, and name their dates: each of them, if few."""
+    times = sorted(set(moments))
+    axes.set_xlim(date2num(times[0] - step / 2), date2num(times[-1] + step / 2))
     is_few = len(times) <= MAX_TICKS
     locator: Any = FixedLocator(date2num(times)) if is_few else AutoDateLocator(tz=UTC, maxticks=MAX_TICKS)
     axes.xaxis.set_major_locator(locator)

@@ -1,12 +1,13 @@
 """Chart of learned weights: the mean of each feature by day, with its interval."""
 
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from learning.weights.history import WeightHistory, date_of
 from tally.plot import save
-from tally.plot_axes import MAX_SERIES, MUTED, label
+from tally.plot_axes import MAX_SERIES, MUTED, date_axis, label
 
 _SIZE = (9.0, 4.5)
 """Width and height in inches."""
@@ -25,7 +26,7 @@ def draw_weights(found: WeightHistory, namespace: str, path: Path) -> int:
     axes = figure.subplots()
     for name in drawn:
         points = [(each.day, one) for each in found.days for one in each.features if one.feature_uri == name]
-        days = [date_of(day) for day, _ in points]
+        days = [_midnight(day) for day, _ in points]
         (line,) = axes.plot(days, [one.mean for _, one in points], marker="o", markersize=3, label=label(name))  # type: ignore[arg-type]
         lows, highs = [one.low for _, one in points], [one.high for _, one in points]
         axes.fill_between(days, lows, highs, color=line.get_color(), alpha=_BAND, linewidth=0)  # type: ignore[arg-type]
@@ -35,8 +36,13 @@ def draw_weights(found: WeightHistory, namespace: str, path: Path) -> int:
     text = f"{label(request.retriever)}, {label(namespace)}, {request.level}, configuration {found.config_version}"
     axes.text(0, 1.02, text, transform=axes.transAxes, color=MUTED, fontsize=8)
     axes.set_ylabel("mean of the posterior")
-    axes.tick_params(axis="x", labelrotation=30)
+    date_axis(axes, (_midnight(each.day) for each in found.days), timedelta(days=1))
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
     return len(last) - len(drawn)
+
+
+def _midnight(day: int) -> datetime:
+    """Return the beginning of a day that is given as days since 1970-01-01, UTC."""
+    return datetime.combine(date_of(day), time(), UTC)

@@ -95,7 +95,7 @@ async def test_an_erased_click_is_gone_from_the_result(lab: Lab, api: httpx.Asyn
 
 async def test_the_command_answers_as_the_api_does(lab: Lab, api: httpx.AsyncClient, api_settings: Settings) -> None:
     for number in range(3):
-        await search(api, f"e{number}", "b")
+        await search(api, f"e{number}", *("b", "a")[: 2 if number == 0 else 1])
     await lab.drain()
 
     async def learn(*arguments: str, settings: Settings = api_settings) -> CommandResult:
@@ -110,6 +110,12 @@ async def test_the_command_answers_as_the_api_does(lab: Lab, api: httpx.AsyncCli
     assert "3 of 3" in shown.stdout
     listed = await learn("--drafts", "2", "--team", "b")
     assert listed.stdout.count("int_") == 2
+    everything = (await learn("--drafts", "3")).stdout
+    rows = [[each.strip() for each in line.split("│")[1:-1]] for line in everything.splitlines() if "│" in line]
+    assert sorted(row[6] for row in rows) == ["1", "1", "2"]
+    assert {row[4] for row in rows} <= {"a", "b"}
+    assert {row[7] for row in rows if row[6] == "2"} <= {"x (a)", "y (a)"}
+    assert {row[7] for row in rows if row[6] == "1"} == {"-"}
     cursor = listed.stderr.split("--cursor ")[1].strip()
     rest = json.loads((await learn("--drafts", "2", "--cursor", cursor, "--json")).stdout)
     assert (len(rest["drafts"]), rest["next_cursor"]) == (1, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.interaction import INTERACTION_TYPES
 from tests.cli_lab import CommandResult, command, environment
 from tests.lab import Lab
 
@@ -58,6 +59,9 @@ async def test_a_configuration_is_set_and_changed(config: ConfigCommands, tmp_pa
     }
     shown = (await config.run("get")).stdout
     assert ["prior_alpha", "2", "a number from 0.1 to 1,000,000"] in [line.split("│")[1:4] for line in _plain(shown)]
+    values = [line for line in shown.splitlines() if line.startswith("│")]
+    assert len(values) == len(got["learning_config"]), "a line for each value"
+    assert max(map(len, shown.splitlines())) <= 130
 
 
 async def test_history_and_deletion(config: ConfigCommands) -> None:
@@ -69,7 +73,7 @@ async def test_history_and_deletion(config: ConfigCommands) -> None:
         ("3", "deleted"),
         ("2", "min_interactions 7 to 8"),
     ]
-    assert "min_interactions 7" in lines[2][3]
+    assert lines[2][3] == "min_interactions 7", "without the values that are defaults"
     found = json.loads((await config.run("history", "--limit", "2", "--json")).stdout)
     assert ([each["version"] for each in found["versions"]], found["truncated"]) == ([3, 2], True)
     at = found["versions"][1]["changed_at"]
@@ -80,6 +84,14 @@ async def test_history_and_deletion(config: ConfigCommands) -> None:
     gone = await config.run("get")
     assert (gone.returncode, gone.stdout) == (1, "")
     assert "has no learning configuration" in gone.stderr
+
+
+async def test_a_long_change_continues_on_the_next_line(config: ConfigCommands) -> None:
+    rewards = ",".join(f"{name}=2" for name in INTERACTION_TYPES)
+    await config.run("set", "--set", f"reward_map={rewards}")
+    shown = (await config.run("history")).stdout
+    assert max(map(len, shown.splitlines())) <= 130
+    assert INTERACTION_TYPES[-1] in shown
 
 
 @pytest.mark.parametrize(

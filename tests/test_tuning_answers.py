@@ -77,13 +77,14 @@ async def test_the_command_and_the_api_give_the_same_estimate(fusion: Lab, api: 
 
 ERRORS: list[tuple[list[str], int, str]] = [
     ([], 2, "no change is given: name one by --set, --decay or --reward-map"),
-    (["--set", "decay"], 2, "'decay' is not name=value"),
-    (["--set", "min_interactions=1", "--set", "min_interactions=2"], 2, "is named twice"),
+    (["--set", "decay"], 2, "'decay' is not NAME=VALUE"),
+    (["--set", "min_interactions=1", "--set", "min_interactions=2"], 2, "min_interactions is set twice"),
     (["--set", "decay_factor=1", "--decay", "1"], 2, "decay_factor is also in --set"),
-    (["--set", "decay_factor=fast"], 2, "decay_factor: Input should be a valid number"),
-    (["--decay", "nan"], 2, "decay_factor: is not a finite number"),
+    (["--set", "decay_factor=fast"], 2, "decay_factor: must be a number from 0.9 to 1"),
+    (["--decay", "nan"], 2, "decay_factor: must be a number from 0.9 to 1"),
     (["--set", "rollout_pct=5"], 2, "rollout_pct: does not change learned weights"),
-    (["--set", "speed=5"], 2, "speed: is not one of context_features"),
+    (["--set", "decay=2"], 2, "did you mean decay_factor or decay_window_days?"),
+    (["--set", "speed=5"], 2, "speed: is not a name of a learning configuration; known are algorithm"),
     (["--decay", "0.94", "--measure", "clik=1"], 2, "'clik' is not an interaction type"),
     (["--decay", "0.94", "--max-reward", "1"], 2, "is for --measure"),
     (["--decay", "0.94", "--min-ess", "899"], 1, "at least 899 is needed"),
@@ -167,6 +168,11 @@ async def test_the_published_client_gets_the_reason_where_the_log_cannot_say(lab
     await load(lab.database, "default", known_log(50).events)
     few = await analyzed(lab)
     assert few.recommendations == []
-    assert "none of 50 executions has a decision" in few.current_performance["reason"]
+    assert "no change that is tried can be estimated" in few.current_performance["reason"]
     assert few.current_performance["decisions"] == 50
-    assert all("refused" in each for each in few.current_performance["changes"])
+    assert few.current_performance["changes"] == []
+    uncounted, *others = few.current_performance["refused"]
+    assert "none of 50 executions has a decision" in uncounted["reason"]
+    assert "what-if is possible from the day after the first counted day" in uncounted["reason"]
+    assert len(uncounted["changes"]) > 1, "a reason is given once for all changes"
+    assert uncounted["reason"] not in [each["reason"] for each in others]

@@ -179,7 +179,9 @@ async def test_the_weights_of_each_day_are_those_of_the_counts_up_to_it(
     assert len((await api.get(url, params={"days": 1})).json()["days"]) == 1
     segment = (await api.get(url, params={"level": "segment", "segment": "de"})).json()
     assert [(each["day"], len(each["features"])) for each in segment["days"]] == [(date_of(today).isoformat(), 1)]
-    user = await api.get(url, params={"level": "personal", "user_id": "a-secret-name"})
+    assert (await api.get(url, params={"segment": "de"})).json() == segment
+    user = await api.get(url, params={"user_id": "a-secret-name"})
+    assert user.json()["level"] == "personal"
     assert user.json()["days"] == []
     assert "a-secret-name" not in user.text
 
@@ -199,6 +201,8 @@ async def test_the_weights_of_each_day_are_those_of_the_counts_up_to_it(
             {"level": "personal", "user_id": "x"},
             "query.level: the learning configuration has no weights by",
         ),
+        ("weights/history", {"user_id": "x", "segment": "de"}, "query.segment: a history is of a user or of a segment"),
+        ("weights/history", {"user_id": "x", "level": "segment"}, "query.level: contradicts the user_id that is given"),
         ("weights/history", {"level": "all"}, "query.level"),
         ("weights/history", {"days": 367}, "query.days"),
         ("weights/history", {"since": "x"}, "query.since"),

@@ -3,14 +3,17 @@
 import asyncio
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from learning.estimators.weight_history import FeatureWeight, WeightDay
 from learning.weights.configs import LearningConfigVersions
-from learning.weights.history import date_of, today_utc
+from learning.weights.history import HistoryRequest, WeightHistory, date_of, today_utc
 from schemas.learning_config import LearningConfig
+from tally.plot_weights import draw_weights
 from tests.cli_lab import CommandResult, command, environment
 from tests.evaluation_lab import loaded
 from tests.lab import Lab
@@ -39,9 +42,10 @@ async def test_weights_are_shown_by_day(shared_lab: Lab, tmp_path: Path) -> None
     ]
     assert f"chart written to {chart}" in done.stderr
     assert "Mean reward of a shown result by feature" in chart.read_text()
+    assert f">{date_of(today):%d %b}<" in chart.read_text()
     found = json.loads((await learn(shared_lab, "weight-history", name, "--json", "--days", "1")).stdout)
     assert [each["day"] for each in found["days"]] == [str(date_of(today))]
-    empty = await learn(shared_lab, "weight-history", name, "--level", "personal", "--user", "ann")
+    empty = await learn(shared_lab, "weight-history", name, "--user", "ann")
     assert (empty.returncode, empty.stdout) == (0, "")
     assert "has no counts at the level personal" in empty.stderr
 
@@ -51,6 +55,10 @@ async def test_weights_are_shown_by_day(shared_lab: Lab, tmp_path: Path) -> None
     [
         (("--level", "personal"), 2, "Invalid value for --user: the level personal needs a user_id"),
         (("--level", "segment", "--segment", "x"), 2, "Invalid value for --level: the learning configuration has no"),
+        (("--user", "ann", "--segment", "de"), 2, "--segment: a history is of a user or of a segment"),
+        (("--user", "ann", "--level", "global"), 2, "--level: contradicts the user_id that is given"),
+        (("--segment", "de", "--level", "personal"), 2, "--level: contradicts the segment that is given"),
+        (("--segment", "x"), 2, "Invalid value for --level: the learning configuration has no segments"),
         (("--days", "367"), 2, "--days"),
         (("--plot", "weights.gif"), 2, ".png or .svg"),
     ],
@@ -82,7 +90,16 @@ async def test_use_of_session_signals_is_shown(shared_lab: Lab) -> None:
         ("learned weights, with signals of the session", "1", "0.2500"),
     ]
     assert "not what the signals cause" in " ".join(done.stderr.split())
+    assert "groups of few executions (3, 1; fewer than 100)" in done.stderr
     groups = json.loads((await learn(shared_lab, *asked, "--json")).stdout)["groups"]
     assert {use: values["executions"] for use, values in groups.items()} == {"session": 1, "no_session": 3}
     nothing = await learn(shared_lab, "session-use", name, "--days", "1")
     assert "has no executions in this range" in nothing.stderr
+
+
+def test_the_chart_of_one_day_is_a_day_wide(tmp_path: Path) -> None:
+    feature = FeatureWeight("text", 3, 6, 0.33, 0.1, 0.6, 1.0)
+    found = WeightHistory(HistoryRequest("r"), 1, [WeightDay(today_utc(), 3, 0.9, (feature,))])
+    chart = tmp_path / "weights.svg"
+    draw_weights(found, "default", chart)
+    assert re.findall(r">(\d\d \w{3})<", chart.read_text()) == [f"{date_of(today_utc()):%d %b}"]

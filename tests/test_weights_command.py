@@ -46,7 +46,8 @@ async def test_weights_are_shown_with_what_they_follow_from(learned: Lab) -> Non
     done = await weights(learned, "dense", "--user", "ann", "--mean")
     assert done.returncode == 0, done.stderr
     assert "Weights of dense: personal:" in done.stdout
-    assert "rewarded interactions: personal 3, global 3 (needed: 3); configuration 1, exploration 0" in done.stdout
+    assert "rewarded interactions: personal 3 (needs 3), global 3 (needs none); configuration 1, explor" in done.stdout
+    assert "0.8000 (0.3976 to 0.9937)" in done.stdout
     assert (await weights(learned, "show", "dense", "--user", "ann", "--mean")).stdout == done.stdout
     found = await as_json(learned, "dense", "--mean", "--user", "bob")
     assert found["learned_fusion_context"]["context_level"] == "global"
@@ -63,7 +64,8 @@ async def test_events_after_the_day_do_not_count(learned: Lab) -> None:
     done = await weights(learned, "dense", "--at", "2020-01-01")
     assert (done.returncode, done.stderr) == (
         1,
-        "error: no results of retriever 'dense' have a feature_uri yet: name --features\n",
+        "error: no counted results of retriever 'dense' have a feature_uri: stored events are counted within 30,000 ms "
+        "(TALLY_AGGREGATES_EVERY_MS), `tally learn counts` shows the state; name --features meanwhile\n",
     )
 
 
@@ -78,14 +80,41 @@ async def test_errors_name_what_to_change(learned: Lab) -> None:
 
 async def test_a_recorded_decision_is_drawn_again(learned: Lab) -> None:
     async with api_of(with_key(learned.settings)) as api:
-        answer = await api.get("/v1/retrievers/dense/weights", params={"feature_uris": "text,image"})
+        answer = await api.get(
+            "/v1/retrievers/dense/weights", params={"feature_uris": "text,image", "execution_id": "search-1"}
+        )
     ((signal,),) = await learned.database.rows("SELECT signal_id FROM signals")
+    sql = ("sql", "SELECT any(signal_id) FROM signals", "--format", "tsv")
+    example = await asyncio.to_thread(command, *sql, env=environment(learned.settings))
+    assert example.stdout.splitlines()[-1] == signal, "as the help gets it"
     found = await as_json(learned, "explain", "dense", signal)
     assert found["equal"] is True
     assert found["draws"] == answer.json()["learned_fusion_context"]["sampled_weights"]
     done = await weights(learned, "explain", "dense", signal)
     assert (done.returncode, done.stderr) == (0, "the same draws\n")
+    assert ", execution search-1, configuration 1\n" in done.stdout
+    assert "level global, context global, exploration 0.97, reason -" in done.stdout
     forged = 'ALTER TABLE signals UPDATE signal_data = replace(signal_data, \'"seed":"\', \'"seed":"1\') WHERE true'
     await learned.database.command(f"{forged} SETTINGS mutations_sync = 1")
     assert (await weights(learned, "explain", "dense", signal)).returncode == 1
     assert (await weights(learned, "explain", "dense", "sig_unknown")).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "says", "equal"),
+    [
+        (CONFIG.model_copy(update={"rollout_pct": 0.0}), {}, "equal weights were served, for the reason rollout", None),
+        (CONFIG, {"mean": "true"}, "no draw: means were served (exploration 0), and the same are computed", True),
+    ],
+)
+async def test_a_decision_without_a_draw_is_explained(
+    lab: Lab, config: LearningConfig, asked: dict[str, str], says: str, equal: bool | None
+) -> None:
+    await publish_config(lab.database, "dense", config)
+    await publish_counts(lab.database, "dense", COUNTS)
+    async with api_of(with_key(lab.settings)) as api:
+        await api.get("/v1/retrievers/dense/weights", params={"feature_uris": "text,image", **asked})
+    ((signal,),) = await lab.database.rows("SELECT signal_id FROM signals")
+    done = await weights(lab, "explain", "dense", signal)
+    assert (done.returncode, says in done.stderr) == (0, True), done.stderr
+    assert (await as_json(lab, "explain", "dense", signal))["equal"] is equal

@@ -143,10 +143,25 @@ async def test_rollout_and_unknown_retrievers_have_static_weights(lab: Lab) -> N
     assert 'tally_weights_decisions_total{level="static",reason="rollout"}' in metrics
 
 
+async def test_a_retriever_without_counts_has_its_own_error(lab: Lab) -> None:
+    async with weights_api(lab, LearningConfig(**PATIENT)) as api:
+        error = assert_error(await api.get(PATH), 404, "NotFoundError")
+    every = f"{lab.settings.aggregates_every_ms:,} ms (TALLY_AGGREGATES_EVERY_MS)"
+    assert (
+        f"no counted results of retriever 'dense' have a feature_uri: stored events are counted within {every}"
+        in error["message"]
+    )
+    assert "`tally learn counts` shows the state; name feature_uris meanwhile" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"feature_uri": "a"}, "query.feature_uri: Extra inputs are not permitted"),
+        (
+            {"feature_uri": "a"},
+            "query.feature_uri: is not a parameter of this call; known are user_id, session_id, segment, "
+            "feature_uris, execution_id, mean",
+        ),
         ({"feature_uris": "a,,b"}, "query.feature_uris: a name is empty: separate names by one comma"),
         ({"feature_uris": "a,b,a"}, "query.feature_uris: a name occurs twice"),
         ({"feature_uris": ",".join(map(str, range(51)))}, "query.feature_uris: 51 features, at most 50 are allowed"),

@@ -83,11 +83,14 @@ def estimate_decisions(
     group = np.unique(user, return_inverse=True)[1]
     users = int(group.max()) + 1 if len(group) else 0
     if users < 2:  # noqa: PLR2004  (a variance needs two)
-        raise Refusal(f"the decisions are of {users} users: an interval needs at least two")
+        raise Refusal(f"the decisions are of {users} users, and an interval needs at least two: choose a longer range")
     _check_ess(log_weight, min_ess)
     weight = np.exp(np.minimum(log_weight, _LARGEST_LOG))
     if (reward == reward[0]).all():
-        raise Refusal(f"all {len(reward):,} executions have the reward {reward[0]:g}: an interval cannot be computed")
+        raise Refusal(
+            f"all {len(reward):,} executions have the reward {reward[0]:g}: an interval cannot be computed; choose a "
+            "longer range, or measure by rewards of events that occur"
+        )
     z, ones = float(ndtri((1 + level) / 2)), np.ones(len(reward))
     logged = mean_over_groups("logged", reward, ones, group, z)
     ips = mean_over_groups("ips", weight * reward, ones, group, z)
@@ -115,14 +118,16 @@ def _check_ess(log_weight: Floats, min_ess: float) -> None:
     largest = float(log_weight.max())
     if largest == -np.inf:
         raise Refusal(
-            "the configuration would have served none of the logged weights: the log has no evidence about it"
+            "the configuration would have served none of the logged weights: the log has no evidence about it. Choose "
+            "a smaller change"
         )
     ess = effective_size(np.exp(log_weight - largest))
     # Equal weights may lack a rounding error of their number.
     if ess < min_ess * (1 - 1e-9):
         raise Refusal(
             f"the effective sample size is {ess:,.0f} of {len(log_weight):,} executions, and at least {min_ess:g} is "
-            "needed (TALLY_MIN_ESS): the configuration would rarely have served the weights that were served"
+            "needed (TALLY_MIN_ESS): the configuration would rarely have served the weights that were served. Choose a "
+            "smaller change, or a longer range"
         )
 
 
@@ -132,7 +137,8 @@ def _check_mean(found: DecisionWeights, error: float) -> None:
         raise Refusal(
             f"the mean weight is {found.mean:.3f} (95 % interval {found.mean_low:.3f} to {found.mean_high:.3f}) "
             "instead of 1: the posteriors that were sent with the events are not those that the weights were drawn "
-            "from, or too few executions have weights that the configuration would have served"
+            "from, or too few executions have weights that the configuration would have served. Send "
+            "learned_fusion_context unchanged, or choose a smaller change or a longer range"
         )
 
 

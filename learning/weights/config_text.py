@@ -62,14 +62,19 @@ def _problem(kind: str, location: tuple[str | int, ...], message: str) -> Config
         return ConfigProblem((), message)
     name, *parts = location
     if kind == "extra_forbidden":
-        similar = get_close_matches(str(name)[:MAX_SHOWN], NAMES, 1)
-        meant = f" (did you mean {similar[0]}?)" if similar else ""
-        known = ", ".join(NAMES)
-        return ConfigProblem(location, f"is not a name of a learning configuration{meant}; known are {known}")
+        return unknown_name(str(name), location)
     place = (name, *(each for each in parts if each != "[key]"))
     plain = message.removeprefix("Value error, ")
     must = f"must be {accepted(str(name))}"
     return ConfigProblem(place, f"{plain}; {name} {must}" if parts or kind == "value_error" else must)
+
+
+def unknown_name(name: str, location: tuple[str | int, ...]) -> ConfigProblem:
+    """Return the problem of a name that does not exist, with the names that it may stand for."""
+    shown = name[:MAX_SHOWN]
+    similar = [known for known in NAMES if shown and known.startswith(shown)] or get_close_matches(shown, NAMES, 1)
+    meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
+    return ConfigProblem(location, f"is not a name of a learning configuration{meant}; known are {', '.join(NAMES)}")
 
 
 def accepted(name: str) -> str:
@@ -94,6 +99,16 @@ _ACCEPTED: Mapping[str, str] = {
 }
 
 
+def accepted_briefly(name: str) -> str:
+    """Return the values that a name accepts, without lists of interaction types."""
+    return "an interaction type, such as click" if name == "reward_signal" else accepted(name)
+
+
+def changed_from_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are not the defaults, by name."""
+    return {name: pair.after for name, pair in differences(as_values(LearningConfig()), values).items()}
+
+
 def as_values(config: LearningConfig) -> dict[str, Any]:
     """Return a configuration as JSON values, every name included."""
     return config.model_dump(mode="json")
@@ -106,6 +121,17 @@ def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any] | Non
     return {name: pair for name, pair in pairs.items() if pair.before != pair.after}
 
 
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse several assignments. Raises ConfigError as parse_assignment does, and for a name that is set twice."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = parse_assignment(text)
+        if name in found:
+            raise ConfigError([ConfigProblem((), f"{name} is set twice")])
+        found[name] = value
+    return found
+
+
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Parse name=value. The value is JSON; also a plain text, a list with commas, or rewards as click=1,purchase=3.
 
@@ -115,7 +141,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError([ConfigProblem((), f"{text[:MAX_SHOWN]!r} is not NAME=VALUE")])
     if name not in NAMES:
-        raise ConfigError([_problem("extra_forbidden", (name[:MAX_SHOWN],), "")])
+        raise ConfigError([unknown_name(name, (name[:MAX_SHOWN],))])
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError):

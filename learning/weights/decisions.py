@@ -47,6 +47,14 @@ class NoFeatures(Exception):
         self.reason = reason
 
 
+def without_counts(retriever: str, every_ms: int, parameter: str) -> str:
+    """Return the message for a retriever without counted features. `parameter` names features in their place."""
+    return (
+        f"no counted results of retriever {retriever[:60]!r} have a feature_uri: stored events are counted within "
+        f"{every_ms:,} ms (TALLY_AGGREGATES_EVERY_MS), `tally learn counts` shows the state; name {parameter} meanwhile"
+    )
+
+
 class WeightRequest(NamedTuple):
     """Request for the weights of a retriever's features. Empty texts: not given."""
 

@@ -31,6 +31,17 @@ class HistoryRequest(NamedTuple):
     """Texts at the paths of demographic_features, joined by `|`."""
     user_id: str = ""
 
+    @classmethod
+    def of(cls, retriever: str, days: int, level: Level | None, segment: str, user_id: str) -> "HistoryRequest":
+        """Return a request. Without a level, that of the user or segment. Raises ScopeError for a contradiction."""
+        if user_id and segment:
+            raise ScopeError("segment", "a history is of a user or of a segment: leave one of them out")
+        meant: Level = "personal" if user_id else "segment" if segment else "global"
+        if level not in (None, meant) and meant != "global":
+            name = "user_id" if user_id else "segment"
+            raise ScopeError("level", f"contradicts the {name} that is given, which means the level {meant}")
+        return cls(retriever, days, level or meant, segment, user_id)
+
     def key(self, config: LearningConfig) -> ContextKey:
         """Return the context. Raises ScopeError for one that is not named, or that the configuration does not have."""
         if self.level == "personal":

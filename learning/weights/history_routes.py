@@ -27,7 +27,9 @@ class HistoryOfWeightsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     days: int = Field(30, ge=1, le=MAX_DAYS, description="days until today")
-    level: Level = Field("global", description="personal (with user_id), segment (with segment) or global")
+    level: Level | None = Field(
+        None, description="default: personal with user_id, segment with segment, else global; a contradiction is 422"
+    )
     segment: str = Field("", max_length=MAX_TEXT_BYTES, description="texts at demographic_features, joined by |")
     user_id: str = Field("", max_length=MAX_TEXT_BYTES)
 
@@ -80,10 +82,10 @@ def add_weight_history_routes(router: APIRouter, context: LearningContext) -> No
         query: Annotated[HistoryOfWeightsQuery, Query()],
     ) -> Response:
         """Return the weight of each feature by day, from the counts up to that day and the present configuration."""
-        request = HistoryRequest(retriever_id, query.days, query.level, query.segment, query.user_id)
         versions = LearningConfigVersions(settings, context.database, caller.namespace)
         with context.limit.slot(), learning_errors(), config_errors():
             try:
+                request = HistoryRequest.of(retriever_id, query.days, query.level, query.segment, query.user_id)
                 found = await read_history(
                     context.database, caller.namespace, await versions.get(retriever_id), request
                 )

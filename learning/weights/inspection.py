@@ -29,6 +29,7 @@ from runtime.http.best_effort import BestEffortRedis
 from runtime.learning_configs import ConfigInForce, LearningConfigs
 from runtime.session_signals import LiveSession
 from runtime.settings import Settings
+from schemas.event_time import iso_ms
 from schemas.learning_config import LearningConfig
 from schemas.rewards import MICROS
 from schemas.tables import SIGNALS
@@ -36,7 +37,7 @@ from schemas.tables import SIGNALS
 _ENDS = (0.025, 0.975)
 """Quantiles at the ends of a 95 % interval."""
 _SIGNAL = (
-    f"SELECT signal_data FROM {SIGNALS} WHERE namespace = {{namespace:String}} "
+    f"SELECT signal_data, timestamp, execution_id FROM {SIGNALS} WHERE namespace = {{namespace:String}} "
     f"AND retriever_id = {{retriever:String}} AND signal_type = '{LEARNED_WEIGHTS}' AND signal_id = {{signal:String}} "
     "LIMIT 1"
 )
@@ -79,7 +80,18 @@ class RecomputedDraws(NamedTuple):
     """Recorded decision, and the draws that its posterior, exploration and seed give."""
 
     recorded: dict[str, Any]
+    decided_at: str
+    """ISO 8601, UTC."""
+    execution_id: str
+    """Empty: none was given."""
     draws: dict[str, float]
+    """Without a seed, means. Empty for static weights."""
+
+    @property
+    def is_equal(self) -> bool | None:
+        """Whether the recorded draws are these; None for static weights, which are not drawn."""
+        is_static: bool = self.recorded["context_level"] == "static"
+        return None if is_static else self.recorded["sampled_weights"] == self.draws
 
 
 async def explain_weights(
@@ -134,11 +146,13 @@ async def recompute_draws(database: ClickHouse, namespace: str, retriever: str, 
     rows = await database.rows(_SIGNAL, named)
     if not rows:
         raise TallyError(f"no decision {signal_id[:60]!r} of retriever {retriever[:60]!r} is recorded")
-    recorded = json.loads(rows[0][0])
+    ((text, decided_at, execution_id),) = rows
+    recorded = json.loads(text)
     shapes = [Shape(*recorded["posterior"][name]) for name in recorded["posterior"]]
     random = np.random.default_rng(int(recorded["seed"], 16)) if "seed" in recorded else None
     draws = draw(shapes, recorded["effective_exploration"], random)
-    return RecomputedDraws(recorded, dict(zip(recorded["posterior"], draws, strict=True)))
+    again = dict(zip(recorded["posterior"], draws, strict=True))
+    return RecomputedDraws(recorded, iso_ms(decided_at), execution_id, again)
 
 
 def _in_window(sums: Sums, feature: str, config: LearningConfig, day: int) -> DaySums:

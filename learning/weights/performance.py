@@ -23,6 +23,8 @@ NO_CAUSE = (
     "executions with and without signals of the session are different searches: the difference says how they differ, "
     "not what the signals cause; for that, compare two retrievers to which users are assigned at random"
 )
+FEW_EXECUTIONS = 100
+"""Number of executions from which the normal interval of a mean reward is given without a note."""
 Period = Literal["hour", "day", "week"]
 SessionUse = Literal["session", "no_session", "not_learned", ""]
 
@@ -111,8 +113,21 @@ def sessions_body(found: SessionComparison) -> dict[str, Any]:
         "since": iso_ms(scope.since),
         "until": iso_ms(scope.until),
         "groups": {name or "no_decision": values for name, values in found.groups.items()},
-        "notes": [NO_CAUSE],
+        "notes": notes_of(found),
     }
+
+
+def notes_of(found: SessionComparison) -> list[str]:
+    """Return what to know about the numbers: few executions, and that a difference has no known cause."""
+    few = [values["executions"] for values in found.groups.values() if values["executions"] < FEW_EXECUTIONS]
+    if not few:
+        return [NO_CAUSE]
+    numbers = ", ".join(f"{each:,}" for each in few)
+    return [
+        NO_CAUSE,
+        f"groups of few executions ({numbers}; fewer than {FEW_EXECUTIONS:,}): the interval of a mean reward is "
+        "approximate there, and may reach beyond the possible rewards",
+    ]
 
 
 def _rows(scope: LearningScope, more: Mapping[str, str] | None = None) -> str:

@@ -16,7 +16,7 @@ from learning.estimators.weight_densities import LEAST_LOG_DENSITY, explored, lo
 from learning.scope import LearningScope, Refusal
 from learning.weights.counts import Level
 from learning.weights.tuning_config import ConfigVersions, changed_config, read_versions
-from learning.weights.tuning_log import REASONS, DecisionLog, LeftOut, read_decisions
+from learning.weights.tuning_log import ADVICE, REASONS, DecisionLog, LeftOut, read_decisions
 from learning.weights.tuning_target import TargetDraw, TargetDraws, target_draws
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
@@ -117,7 +117,7 @@ async def estimate_what_if(
 ) -> tuple[ComparedConfig, WhatIfEstimate]:
     """Estimate the reward of a changed configuration. `progress` receives the name of a step and a number.
 
-    Raises ConfigChangeError for a change that is not valid; Refusal where the log cannot answer; RangeTooLarge;
+    Raises ConfigError for a change that is not valid; Refusal where the log cannot answer; RangeTooLarge;
     Unavailable.
     """
     report = progress or (lambda _name, _number: None)
@@ -162,7 +162,9 @@ def estimate_target(
 
 def _nothing_left(log: DecisionLog, left_out: Counter[LeftOut]) -> str:
     parts = [f"{left_out[name]:,}: {meaning}" for name, meaning in REASONS.items() if left_out[name]]
-    return f"none of {log.executions:,} executions has a decision that can be compared ({'; '.join(parts)})"
+    advice = "; ".join(ADVICE[name] for name in REASONS if left_out[name])
+    found = f"none of {log.executions:,} executions has a decision that can be compared ({'; '.join(parts)})"
+    return f"{found}. To change that: {advice}" if advice else found
 
 
 class _FlatDraws(NamedTuple):

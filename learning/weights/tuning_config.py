@@ -4,32 +4,19 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from learning.scope import Refusal
+from learning.weights.config_text import ConfigError, ConfigProblem, as_values, parse_config
 from runtime.clickhouse import ClickHouse
-from runtime.errors import TallyError
 from schemas.learning_config import LearningConfig
 from schemas.tables import LEARNING_CONFIGS
 
 WITHOUT_EFFECT = ("algorithm", "rollout_pct", "shadow_mode", "circuit_breaker_timeout_ms")
 """Names that say who gets learned weights, and change none of them."""
-CHANGEABLE = tuple(name for name in LearningConfig.model_fields if name not in WITHOUT_EFFECT)
 
 _VERSIONS = f"""
 SELECT version, config FROM {LEARNING_CONFIGS} FINAL
 WHERE namespace = {{namespace:String}} AND retriever_id = {{retriever:String}} ORDER BY version
 """
-
-
-class ConfigChangeError(TallyError):
-    """Change of a learning configuration that is not valid. `name` is the changed name."""
-
-    exit_code = 2
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(f"{name[:60]}: {message}")
-        self.name = name
 
 
 class ConfigVersions(NamedTuple):
@@ -53,44 +40,37 @@ async def read_versions(database: ClickHouse, namespace: str, retriever: str) ->
     if newest not in known:
         raise Refusal(
             f"retriever {retriever[:60]!r} of namespace {namespace} has no learning configuration in force: there is "
-            "nothing to compare with"
+            "nothing to compare with. `tally learn config set` puts one in force"
         )
     return ConfigVersions(known, newest, known[newest])
 
 
 def _read(text: str) -> LearningConfig | None:
     try:
-        return LearningConfig.model_validate_json(text)
-    except ValidationError:
+        return parse_config(json.loads(text))
+    except ConfigError:
         return None
 
 
 def changed_config(config: LearningConfig, changes: Mapping[str, Any]) -> LearningConfig:
     """Return the configuration after changes by name.
 
-    Raises ConfigChangeError for names that do not exist or change no weights, and for values that are not allowed;
-    Refusal for contexts without counts.
+    Raises ConfigError for names that do not exist or change no weights, and for values that are not accepted; Refusal
+    for contexts without counts.
     """
     for name in changes:
         if name in WITHOUT_EFFECT:
-            raise ConfigChangeError(name, "does not change learned weights, only where they are served")
-        if name not in CHANGEABLE:
-            raise ConfigChangeError(name, f"is not one of {', '.join(CHANGEABLE)}")
-    plain = {**config.model_dump(mode="json"), **changes}
-    try:
-        found = LearningConfig.model_validate_json(json.dumps(plain, allow_nan=False))
-    except (ValidationError, ValueError) as error:
-        raise _change_error(error, changes) from None
+            message = "does not change learned weights, only where they are served"
+            raise ConfigError([ConfigProblem((name,), message)])
+    found = parse_config({**as_values(config), **changes})
     if found.is_personal and not config.is_personal:
-        raise Refusal("counts of users exist only from a configuration with context_features [INPUT.user_id] on")
+        raise Refusal(
+            "counts of users exist only from a configuration with context_features [INPUT.user_id] on: put one in "
+            "force, and retry once its counts are there (`tally learn counts`)"
+        )
     if found.segment_paths and found.segment_paths != config.segment_paths:
-        raise Refusal("counts of segments exist only for the demographic_features of the configuration in force")
+        raise Refusal(
+            "counts of segments exist only for the demographic_features of the configuration in force: put these in "
+            "force, and retry once their counts are there (`tally learn counts`)"
+        )
     return found
-
-
-def _change_error(error: ValueError, changes: Mapping[str, Any]) -> ConfigChangeError:
-    if not isinstance(error, ValidationError):
-        return ConfigChangeError(next(iter(changes)), "is not a finite number")
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    name, *place = map(str, first["loc"])
-    return ConfigChangeError(name, f"{'.'.join(place)}{': ' * bool(place)}{first['msg']}")

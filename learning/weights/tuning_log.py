@@ -45,6 +45,20 @@ REASONS: Mapping[LeftOut, str] = {
     "target_mean": "the configuration would have served the mean without a draw (exploration 0)",
 }
 """Reasons for which an execution is in no estimate."""
+ADVICE: Mapping[LeftOut, str] = {
+    "missing": "send learned_fusion_context of the answer with the weights as metadata.learned_fusion_context of every "
+    "impression",
+    "unreadable": "send learned_fusion_context unchanged, as it was received",
+    "conflicting": "give each search an execution_id of its own, and its impressions the same learned_fusion_context",
+    "static": "raise rollout_pct, or choose a range in which learned weights were served",
+    "shadow": "set shadow_mode to false, with a small rollout_pct, and choose a range after that",
+    "session": "leave session_id out of a share of searches",
+    "mean": "set exploration_floor above 0, leave mean=true out, and choose a range after that",
+    "bounds": "leave min_weight and max_weight as they were when the weights were served",
+    "no_counts": "what-if is possible from the day after the first counted day (`tally learn counts`)",
+    "target_mean": "choose a larger exploration_floor",
+}
+"""Advice for each reason: changes with which later executions can be in estimates."""
 
 
 class DecisionRecord(msgspec.Struct):

@@ -13,8 +13,9 @@ import numpy as np
 from learning.estimators.decision_values import LEVEL
 from learning.estimators.off_policy import mean_over_groups
 from learning.scope import LearningScope, Refusal
+from learning.weights.config_text import ConfigError
 from learning.weights.tuning import WhatIfEstimate, estimate_target
-from learning.weights.tuning_config import ConfigChangeError, ConfigVersions, changed_config, read_versions
+from learning.weights.tuning_config import ConfigVersions, changed_config, read_versions
 from learning.weights.tuning_log import REASONS, DecisionLog, read_decisions
 from learning.weights.tuning_target import TargetDraws, target_draws
 from runtime.clickhouse import ClickHouse
@@ -43,7 +44,7 @@ class TriedChange(NamedTuple):
         """Return the change as plain values."""
         plain = {"name": self.change.name, "in_force": self.change.before, "changed": self.change.after}
         if self.estimate is None:
-            return {**plain, "refused": self.refusal}
+            return plain
         found = self.estimate.found
         difference = found.difference
         return {
@@ -72,15 +73,24 @@ class TuningAnalysis(NamedTuple):
             "decisions": len(self.log.decisions),
             "left_out": {name: self.log.left_out[name] for name in REASONS if self.log.left_out[name]},
             **self._reward(),
-            "changes": [each.described() for each in self.tried],
+            "changes": [each.described() for each in self.tried if each.estimate],
+            "refused": self._refused(),
         }
         if not self.tried:
             plain["reason"] = "no change that is tried would have changed a weight of the log"
         elif not any(each.estimate for each in self.tried):
-            plain["reason"] = self.tried[0].refusal
+            plain["reason"] = "no change that is tried can be estimated, for the reasons in `refused`"
         elif not self.recommended():
             plain["reason"] = "no change has a difference whose interval is above 0"
         return plain
+
+    def _refused(self) -> list[dict[str, Any]]:
+        """Return each reason for which changes have no estimate, with these changes."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for each in self.tried:
+            if each.estimate is None:
+                found.setdefault(each.refusal, []).append(each.described())
+        return [{"reason": reason, "changes": changes} for reason, changes in found.items()]
 
     def _reward(self) -> dict[str, float]:
         decisions = self.log.decisions
@@ -185,7 +195,7 @@ def _standard_changes(config: LearningConfig) -> Iterator[StandardChange]:
     for name, value in candidates:
         try:
             changed = changed_config(config, {name: value})
-        except ConfigChangeError:  # beyond the range of the value
+        except ConfigError:  # beyond the range of the value
             continue
         if changed != config:
             yield StandardChange(name, before[name], value, changed)

@@ -12,13 +12,13 @@ from learning.estimators.off_policy import PolicyValue
 from learning.requests import read_request
 from learning.scope import LearningScope, Refusal, ScopeError
 from learning.scope_query import DEFAULT_RANGE, RetrieverId, learning_errors
+from learning.weights.config_text import ConfigError
 from learning.weights.tuning import MeanWeight, WhatIfRequest, estimate_what_if
-from learning.weights.tuning_config import ConfigChangeError
 from learning.weights.tuning_recommendations import analyze_tuning
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
-from runtime.http.errors import invalid, problem
+from runtime.http.errors import ApiError, invalid, problem
 from runtime.http.openapi import request_body
 from runtime.http.times import Time
 from runtime.settings import Settings
@@ -140,8 +140,8 @@ def add_tuning_routes(router: APIRouter, context: LearningContext) -> None:
         with context.limit.slot(), learning_errors():
             try:
                 compared, found = await estimate_what_if(settings, context.database, wanted)
-            except ConfigChangeError as error:
-                raise invalid([problem("bad_change", ["body", "changes", error.name], str(error))]) from None
+            except ConfigError as error:
+                raise _bad_changes(error) from None
         named = {"retriever_id": retriever_id, "since": iso_ms(scope.since), "until": iso_ms(scope.until)}
         return json_answer({**named, **compared.described(), **found.described()}).response()
 
@@ -176,6 +176,12 @@ def add_tuning_routes(router: APIRouter, context: LearningContext) -> None:
             "current_performance": performance,
         }
         return json_answer(answer).response()
+
+
+def _bad_changes(error: ConfigError) -> ApiError:
+    return invalid(
+        [problem("bad_change", ["body", "changes", *each.location], each.message) for each in error.problems]
+    )
 
 
 def _scope(settings: Settings, caller: Caller, retriever: str, since: datetime, until: datetime) -> LearningScope:

@@ -9,7 +9,14 @@ from learning.context import LearningContext
 from learning.scope import MAX_TEXT_BYTES
 from learning.scope_query import RetrieverId
 from learning.weights.counts import SEGMENT_SEPARATOR, Level
-from learning.weights.decisions import MAX_FEATURES, NoFeatures, StaticReason, WeightRequest, parse_features
+from learning.weights.decisions import (
+    MAX_FEATURES,
+    NoFeatures,
+    StaticReason,
+    WeightRequest,
+    parse_features,
+    without_counts,
+)
 from runtime.http import openapi
 from runtime.http.answer import Answer, json_answer
 from runtime.http.errors import ApiError, unavailable
@@ -90,7 +97,7 @@ def add_weights_routes(router: APIRouter, context: LearningContext) -> None:
             try:
                 decision = await context.weights.decide(asked)
             except NoFeatures as error:
-                raise _without_features(retriever_id, error.reason) from None
+                raise _without_features(retriever_id, error.reason, context.settings.aggregates_every_ms) from None
         return json_answer({"weights": decision.weights, "learned_fusion_context": decision.context})
 
     @router.get(PATH, responses=openapi.error_responses(404, ok=WeightsResponse))
@@ -103,11 +110,11 @@ def add_weights_routes(router: APIRouter, context: LearningContext) -> None:
         declared_only(retriever_id, query)
 
 
-def _without_features(retriever: str, reason: StaticReason) -> ApiError:
+def _without_features(retriever: str, reason: StaticReason, every_ms: int) -> ApiError:
     name = f"retriever {retriever[:60]!r}"
     match reason:
         case "no_config":
             return ApiError(404, f"{name} has no learning configuration: name feature_uris for equal weights")
         case "no_data" | "rollout":
-            return ApiError(404, f"no results of {name} have a feature_uri yet: name feature_uris")
+            return ApiError(404, without_counts(retriever, every_ms, "feature_uris"))
     return unavailable(f"the features of {name} are not known while the stores do not answer: name feature_uris")

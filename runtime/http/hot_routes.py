@@ -101,10 +101,17 @@ def read_query(request: HotRequest, value: Parameter, model: type[Query]) -> tup
     try:
         query = model.model_validate(dict(QueryParams(text)) if text else {})
     except ValidationError as error:
-        problems += _problems_of(error, "query")
+        problems += [_with_names(each, model) for each in _problems_of(error, "query")]
     if problems:
         raise invalid(problems)
     return found, query
+
+
+def _with_names(found: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return a problem; that of an unknown parameter names the known ones."""
+    if found["type"] != "extra_forbidden":
+        return found
+    return {**found, "message": f"is not a parameter of this call; known are {', '.join(model.model_fields)}"}
 
 
 def served_by(serve: Serve) -> Callable[[Endpoint], Endpoint]:

@@ -10,6 +10,7 @@ from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_sett
 from tally.cli.output import counted, out, progress_bar, say, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from learning.estimators.interleaving import ShareEstimate
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_DAYS = 30.0
 REFUSED = 1
 """Exit code of a refused verdict."""
+SHOWN_CLICKS = 5
+"""Most other clicks of a draft in the table; --json has the first 100."""
 
 ExperimentArgument = Annotated[str, typer.Argument(help="Name of the experiment, as in POST /v1/interleavings.")]
 OutcomeType = Annotated[InteractionType, typer.Option("--type", help="Type of the events that decide a draft.")]
@@ -145,14 +148,24 @@ def _verdict(found: "ExperimentResult") -> str:
 
 
 def _print_drafts(page: "DraftPage") -> None:
-    columns = ("outcome", "interaction_id", "document", "position", "execution_id", "clicks", "interleaving_id")
-    shown = table(*columns, right=(3, 5), keep=columns)
+    columns = (
+        *("outcome", "interaction_id", "document", "position", "picked first", "execution_id", "clicks"),
+        *("other clicks", "interleaving_id"),
+    )
+    shown = table(*columns, right=(3, 6), keep=columns)
     for draft in page.drafts:
         decided: dict[str, Any] = draft["decided_by"] or {}
         shown.add_row(
             *(draft["outcome"], decided.get("interaction_id", "-"), decided.get("feature_id", "-")),
-            *(str(decided.get("position", "-")), draft["execution_id"], str(draft["clicks"]), draft["interleaving_id"]),
+            *(str(decided.get("position", "-")), draft["first"], draft["execution_id"], str(draft["clicks"])),
+            *(_other_clicks(draft["other_clicks"]), draft["interleaving_id"]),
         )
     out.print(shown)
     if page.next_cursor is not None:
         say(f"more drafts: --cursor {page.next_cursor}")
+
+
+def _other_clicks(clicks: "Sequence[dict[str, Any]]") -> str:
+    """Return the first SHOWN_CLICKS clicks that decided nothing: document and team of each."""
+    shown = [f"{each['feature_id']} ({each['team']})" for each in clicks[:SHOWN_CLICKS]]
+    return ", ".join([*shown, "..."] if len(clicks) > SHOWN_CLICKS else shown) or "-"

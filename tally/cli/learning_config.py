@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from tally.cli.learning_options import parsed_assignments
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs, parse_time
 from tally.cli.output import out, say, table
 from tally.cli.streams import read_standard_input
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 MAX_BYTES = 64 * 1024
 MAX_VERSIONS = 1_000
+WIDTH = 130
+"""Largest width of tables in characters, also in files and pipes: longer values continue on the next line."""
 
 RetrieverToConfigure = Annotated[str, typer.Argument(help="Retriever (retriever_id) whose weights are learned.")]
 Assignments = Annotated[
@@ -43,7 +46,7 @@ def get_config(
     Examples:
         tally learn config get hybrid --json
     """
-    from learning.weights.config_text import NAMES, accepted
+    from learning.weights.config_text import NAMES, accepted_briefly
 
     settings = load_settings(data_dir, "clickhouse")
     found = _asked(settings, namespace, lambda versions: versions.get(retriever))
@@ -52,8 +55,8 @@ def get_config(
         return
     shown = table("name", "value", "accepted", title=f"{retriever}: {_version(found)}", keep=("name", "value"))
     for name, value in (found.values or {}).items():
-        shown.add_row(name, _text(value), accepted(name) if name in NAMES else "")
-    out.print(shown)
+        shown.add_row(name, _text(value), accepted_briefly(name) if name in NAMES else "")
+    out.print(shown, width=min(out.width, WIDTH))
 
 
 @app.command("set")
@@ -79,7 +82,7 @@ def set_config(
         raise typer.BadParameter("name a FILE, or values with --set", param_hint="--set")
     _check_name(retriever)
     given = None if file is None else _read(file)
-    chosen = _assigned(assignments or [])
+    chosen = parsed_assignments(assignments or [])
     _config({**(given or {}), **chosen}, "FILE" if file and not assignments else "--set")
     settings = load_settings(data_dir, "clickhouse")
     found = _asked(settings, namespace, lambda versions: _put(versions, retriever, given, chosen))
@@ -152,20 +155,21 @@ def config_history(
 
 
 def _print_history(retriever: str, found: "list[ConfigVersion]", limit: int, *, is_whole: bool) -> None:
-    from learning.weights.config_text import differences
+    from learning.weights.config_text import changed_from_defaults, differences
 
-    names = ("version", "from", "until", "changes" if is_whole else "values")
+    names = ("version", "from", "until", "changes" if is_whole else "values other than the defaults")
     shown = table(*names, title=f"learning configuration of {retriever}", keep=names)
     for number, each in enumerate(found[:limit]):
         before = found[number + 1].values if number + 1 < len(found) else None
         if each.values is None:
             text = "deleted"
         elif before is None:
-            text = ", ".join(f"{name} {_text(value)}" for name, value in each.values.items())
+            other = changed_from_defaults(each.values)
+            text = ", ".join(f"{name} {_text(value)}" for name, value in other.items()) or "the defaults"
         else:
             text = _changes(differences(before, each.values))
         shown.add_row(each.version, f"{each.changed_at:%F %T}", f"{each.until:%F %T}" if each.until else "-", text)
-    out.print(shown)
+    out.print(shown, width=min(out.width, WIDTH))
     if len(found) > limit:
         say("older versions are left out: see --limit")
 
@@ -202,19 +206,6 @@ def _read(file: Path) -> dict[str, Any]:
     _config(value, "FILE")
     found: dict[str, Any] = value
     return found
-
-
-def _assigned(texts: list[str]) -> dict[str, Any]:
-    from learning.weights.config_text import ConfigError, parse_assignment
-
-    try:
-        pairs = [parse_assignment(text) for text in texts]
-    except ConfigError as error:
-        raise typer.BadParameter(str(error), param_hint="--set") from None
-    names = [name for name, _ in pairs]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise typer.BadParameter(f"{repeated} is set twice", param_hint="--set")
-    return dict(pairs)
 
 
 def _config(value: object, parameter: str) -> "LearningConfig":

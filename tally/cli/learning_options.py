@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -74,3 +74,13 @@ def curves_in(path: Path, scope: "LearningScope") -> "list[PropensityCurve]":
         raise typer.BadParameter(f"{path}: {error.strerror or error}", param_hint="--propensities") from None
     except PropensityFileError as error:
         raise typer.BadParameter(f"{path}: {error}", param_hint="--propensities") from None
+
+
+def parsed_assignments(texts: list[str]) -> dict[str, Any]:
+    """Return the values of a learning configuration that --set names, by name. Raises BadParameter."""
+    from learning.weights.config_text import ConfigError, parse_assignments
+
+    try:
+        return parse_assignments(texts)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="--set") from None

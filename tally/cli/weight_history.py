@@ -29,10 +29,11 @@ def weight_history(
     retriever: RetrieverName,
     days: Annotated[int, typer.Option(help="Days until today.", min=1, max=366)] = 30,
     level: Annotated[
-        Literal["personal", "segment", "global"], typer.Option(help="Weights of a user, of a segment, or of all.")
-    ] = "global",
-    segment: Annotated[str, typer.Option(help="Segment: its texts, joined by |.")] = "",
-    user: Annotated[str, typer.Option(help="User (user_id) of the level personal.")] = "",
+        Literal["personal", "segment", "global"] | None,
+        typer.Option(help="Default: personal with --user, segment with --segment, else global."),
+    ] = None,
+    segment: Annotated[str, typer.Option(help="Weights of this segment: its texts, joined by |.")] = "",
+    user: Annotated[str, typer.Option(help="Weights of this user (user_id).")] = "",
     plot: Annotated[Path | None, typer.Option(help="Also draw a chart to this .png or .svg file.")] = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -44,7 +45,7 @@ def weight_history(
 
     Examples:
         tally learn weight-history hybrid --days 90 --plot weights.png
-        tally learn weight-history hybrid --level segment --segment de --json
+        tally learn weight-history hybrid --segment de --json
     """
     from learning.scope import ScopeError, checked_retriever
     from learning.weights.configs import LearningConfigVersions
@@ -58,9 +59,10 @@ def weight_history(
 
     async def ask(database: "ClickHouse") -> "WeightHistory":
         version = await LearningConfigVersions(settings, database, space).get(checked_retriever(retriever))
-        return await read_history(database, space, version, HistoryRequest(retriever, days, level, segment, user))
+        return await read_history(database, space, version, request)
 
     try:
+        request = HistoryRequest.of(retriever, days, level, segment, user)
         found = queried(settings, ask)
     except ScopeError as error:
         raise typer.BadParameter(str(error), param_hint=_OPTIONS[error.parameter]) from None
@@ -69,7 +71,7 @@ def weight_history(
     if as_json:
         answer_json(found.body(space))
     elif not found.days:
-        say(f"retriever {retriever} has no counts at the level {level} until today")
+        say(f"retriever {retriever} has no counts at the level {found.request.level} until today")
     else:
         _print_days(found, space)
 
@@ -124,13 +126,13 @@ def _print_days(found: "WeightHistory", namespace: str) -> None:
         for number, feature in enumerate(each.features):
             first = (date_of(each.day), f"{each.interactions:,}", f"{each.effective_exploration:.3f}")
             day, interactions, exploration = first if number == 0 else ("", "", "")
-            mean = f"{feature.mean:.4f} ({feature.low:.4f}-{feature.high:.4f})"
+            mean = f"{feature.mean:.4f} ({feature.low:.4f} to {feature.high:.4f})"
             shown.add_row(day, feature.feature_uri, f"{feature.weight:.4f}", mean, interactions, exploration)
     out.print(shown)
 
 
 def _print_sessions(found: "SessionComparison") -> None:
-    from learning.weights.performance import NO_CAUSE
+    from learning.weights.performance import notes_of
 
     names = ("weights", "executions", "share", "reward", "ctr", "mrr")
     scope = found.scope
@@ -145,14 +147,15 @@ def _print_sessions(found: "SessionComparison") -> None:
         rates = (_rate(values, name) for name in names[2:])
         shown.add_row(_USES[use], f"{values['executions']:,}", *rates)
     out.print(shown)
-    say(NO_CAUSE)
+    for line in notes_of(found):
+        say(line)
 
 
 def _rate(values: Any, name: str) -> str:
     if values[name] is None:
         return "-"
     low, high = values[f"{name}_low"], values[f"{name}_high"]
-    return f"{values[name]:.4f}" + (f" ({low:.4f}-{high:.4f})" if low is not None else "")
+    return f"{values[name]:.4f}" + (f" ({low:.4f} to {high:.4f})" if low is not None else "")
 
 
 @needs("plot")

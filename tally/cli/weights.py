@@ -12,7 +12,7 @@ from tally.cli.output import out, say, table
 
 if TYPE_CHECKING:
     from learning.weights.decisions import WeightRequest
-    from learning.weights.inspection import ExplainedWeight, ExplainedWeights
+    from learning.weights.inspection import ExplainedWeight, ExplainedWeights, RecomputedDraws
     from runtime.clickhouse import ClickHouse
     from runtime.settings import Settings
 
@@ -95,24 +95,18 @@ def explain_decision(
     """Draw again for a recorded decision, from its posterior and seed. Exits 1 if the draws differ.
 
     Examples:
-        tally learn weights explain dense "$(tally sql 'SELECT any(signal_id) FROM signals' --format csv | tail -1)"
+        tally learn weights explain dense "$(tally sql 'SELECT any(signal_id) FROM signals' --format tsv | tail -1)"
     """
     from learning.weights.inspection import recompute_draws
 
     settings = load_settings(data_dir, "clickhouse")
     within = namespace or settings.namespace
     found = _asked(settings, retriever, lambda database: recompute_draws(database, within, retriever, signal))
-    served = found.recorded["sampled_weights"]
-    is_equal = served == found.draws
     if as_json:
-        answer_json({"recorded": found.recorded, "draws": found.draws, "equal": is_equal})
+        answer_json({**found._asdict(), "equal": found.is_equal})
     else:
-        shown = table("feature", "weight", "draw", "again", title=f"decision {signal}", right=True)
-        for name, weight in found.recorded["weights"].items():
-            shown.add_row(name, f"{weight:.4f}", _number(served.get(name)), _number(found.draws.get(name)))
-        out.print(shown)
-        say("the same draws" if is_equal else "other draws: this numpy draws otherwise than the one that served")
-    if not is_equal:
+        _print_recomputed(found, signal)
+    if found.is_equal is False:
         raise typer.Exit(1)
 
 
@@ -122,29 +116,31 @@ def _day(text: str | None) -> int:
 
 
 def _asked(settings: "Settings", retriever: str, ask: "Callable[[ClickHouse], Awaitable[Answer]]") -> Answer:
-    from learning.weights.decisions import NoFeatures
+    from learning.weights.decisions import NoFeatures, without_counts
     from runtime.errors import TallyError
     from tally.answering import queried
 
     try:
         return queried(settings, ask)
     except NoFeatures:
-        raise TallyError(
-            f"no results of retriever {retriever[:60]!r} have a feature_uri yet: name --features"
-        ) from None
+        raise TallyError(without_counts(retriever, settings.aggregates_every_ms, "--features")) from None
 
 
 def _print(found: "ExplainedWeights", request: "WeightRequest", day: int) -> None:
     context: dict[str, Any] = found.decision.context
-    tried = ", ".join(f"{level} {number:,}" for level, number in found.interactions.items())
+    needed = {"global": "needs none"}
+    tried = ", ".join(
+        f"{level} {number:,} ({needed.get(level, f'needs {found.min_interactions:,}')})"
+        for level, number in found.interactions.items()
+    )
     shown = table(
         *("feature", "weight", "draw", "posterior mean", "alpha", "beta", "rewards", "negative", "unrewarded"),
         title=f"Weights of {request.retriever}: {context['context_key']}",
         caption=[
             f"namespace {request.namespace}, events until {datetime.fromtimestamp(day * 86_400, UTC):%Y-%m-%d} UTC; "
             "in brackets 95 % intervals",
-            f"rewarded interactions: {tried} (needed: {found.min_interactions:,}); configuration "
-            f"{context['config_version']}, exploration {context['effective_exploration']:.3g}",
+            f"rewarded interactions: {tried}; configuration {context['config_version']}, "
+            f"exploration {context['effective_exploration']:.3g}",
         ],
         right=True,
         keep=("feature", "weight", "posterior mean", "draw", "rewards", "unrewarded"),
@@ -162,9 +158,39 @@ def _print(found: "ExplainedWeights", request: "WeightRequest", day: int) -> Non
         say("shadow mode: equal weights are served, the draws are recorded only")
 
 
+def _print_recomputed(found: "RecomputedDraws", signal: str) -> None:
+    recorded = found.recorded
+    shown = table(
+        *("feature", "weight", "draw", "drawn again"),
+        title=f"decision {signal}",
+        caption=[
+            f"{found.decided_at}, execution {found.execution_id or '-'}, configuration {recorded['config_version']}",
+            f"level {recorded['context_level']}, context {recorded['context_key']}, exploration "
+            f"{recorded['effective_exploration']:.3g}, reason {recorded['reason'] or '-'}",
+        ],
+        right=True,
+    )
+    for name, weight in recorded["weights"].items():
+        served, again = recorded["sampled_weights"].get(name), found.draws.get(name)
+        shown.add_row(name, f"{weight:.4f}", _number(served), _number(again))
+    out.print(shown)
+    if recorded["shadow"]:
+        say("shadow mode: equal weights were served, the draws were recorded only")
+    if found.is_equal is None:
+        say(f"no draw: equal weights were served, for the reason {recorded['reason']}")
+    elif "seed" not in recorded:
+        say(
+            f"no draw: means were served (exploration 0), and {'the same' if found.is_equal else 'others'} are computed"
+        )
+    elif found.is_equal:
+        say("the same draws")
+    else:
+        say("other draws: this numpy draws otherwise than the one that served")
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
 
 
 def _mean(each: "ExplainedWeight") -> str:
-    return "-" if each.mean is None else f"{each.mean:.4f} ({each.low:.4f}-{each.high:.4f})"
+    return "-" if each.mean is None else f"{each.mean:.4f} ({each.low:.4f} to {each.high:.4f})"

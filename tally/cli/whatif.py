@@ -1,12 +1,11 @@
 """`tally learn whatif`: the reward that another learning configuration would have had."""
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tally.cli.event_range import Days, EventsSince, EventsUntil
-from tally.cli.learning_options import RetrieverName, learning_range, reward_map, scope_of
+from tally.cli.learning_options import RetrieverName, learning_range, parsed_assignments, reward_map, scope_of
 from tally.cli.options import AsJson, DataDir, Namespace, answer_json, load_settings, needs
 from tally.cli.output import out, progress_bar, say, table
 from tally.cli.policy import MinEss
@@ -80,16 +79,7 @@ def whatif(
 
 def _changes(rewards: str | None, decay: float | None, assignments: list[str]) -> dict[str, Any]:
     """Return the changed values by name. Raises BadParameter."""
-    found: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or name in found:
-            problem = "is named twice" if equals else "is not name=value"
-            raise typer.BadParameter(f"{assignment[:60]!r} {problem}", param_hint="--set")
-        try:
-            found[name] = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
-            found[name] = text
+    found = parsed_assignments(assignments)
     for option, name, value in (
         ("--decay", "decay_factor", decay),
         ("--reward-map", "reward_map", dict(reward_map(rewards, hint="--reward-map").rewards) if rewards else None),
