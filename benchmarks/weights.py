@@ -147,7 +147,9 @@ async def workers(stack: Stack, settings: Settings, database: ClickHouse) -> Asy
 async def run(options: argparse.Namespace) -> tuple[list[Figures], Percentiles | None]:
     """Measure everything on one stack."""
     with command.temporary_stack(options.folder) as stack:
-        settings = command.named(stack, "weights").model_copy(update={"rate_limit_per_s": 1_000_000})
+        # The counts of the benchmark are of no stored events: a count would empty them.
+        own = {"rate_limit_per_s": 1_000_000, "aggregates_every_ms": 86_400_000}
+        settings = command.named(stack, "weights").model_copy(update=own)
         async with command.installed(settings) as database, AsyncExitStack() as ending:
             await learn(database, options.users)
             bare = start_servers(stack, "bare", settings, ["benchmarks.bare"], "/x", 1)
