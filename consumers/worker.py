@@ -118,7 +118,7 @@ class Worker:
             instance_lock = InstanceLock(redis, settings, self._instance)
             await stack.enter_async_context(instance_lock.held())
         letters = await stack.enter_async_context(kafka.producer(settings, dead_letters=True))
-        partitions = len(await letters.partitions_for(topic))
+        partitions = len(await kafka.partition_numbers(admin, topic))
         await check_partition_count(settings, database, partitions)
         expansions = await Expansions.read(topic, database)
         consumer = await stack.enter_async_context(kafka.consumer(settings, instance=self._instance))
