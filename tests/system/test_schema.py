@@ -42,6 +42,12 @@ async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
         *("/v1/retrievers/{retriever_id}/propensities", "/v1/retrievers/{retriever_id}/judgments"),
         *("/v1/evaluations/off-policy", "/v1/interleavings", "/v1/interleavings/{experiment}"),
         "/v1/interleavings/{experiment}/drafts",
+        "/v1/analytics/retrievers/{retriever_id}/performance",
+        *(
+            f"/v1/retrievers/{{retriever_id}}/{name}"
+            for name in ("learning-config", "learning-config/history", "weights/history", "weights/sessions")
+        ),
+        "/v1/retrievers/{retriever_id}/weights/whatif",
     )
     others = [option for path in more_than_a_schema for option in ("--exclude-path", path)]
     these = [option for path in more_than_a_schema for option in ("--include-path", path)]
