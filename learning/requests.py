@@ -35,12 +35,8 @@ async def read_value(request: Request, context: LearningContext) -> Any:
 
 async def read_draft(request: Request, context: LearningContext, model: type[Body]) -> Body:
     """Read a body of at most TALLY_HTTP_BODY_BYTES as a model, counted towards the limit of drafts. Raises ApiError."""
-    settings = context.settings
     with context.draft_limit.slot():
-        body = await read_body(
-            request.scope, request.receive, settings.http_body_bytes, settings.http_body_timeout_ms, lambda _size: None
-        )
-        return read_model(model, body)
+        return read_model(model, await _read(request, context, context.settings.http_body_bytes))
 
 
 async def _read_bounded(

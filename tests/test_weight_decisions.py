@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from learning.estimators.posterior import Posterior, posterior
 from learning.weights.breaker import BreakerOpen, CircuitBreakers
-from learning.weights.counts import ContextKey, Level
+from learning.weights.counts import ContextKey, Level, contexts_of
 from learning.weights.decisions import (
     MAX_FEATURES,
     Evidence,
     NoFeatures,
     WeightRequest,
-    contexts_of,
     decide,
     decide_static,
     is_rolled_out,
@@ -92,10 +91,10 @@ def test_without_a_result_static_weights_are_served() -> None:
     ],
 )
 def test_the_configuration_names_the_contexts(options: dict[str, Any], levels: list[str]) -> None:
-    found = contexts_of(ANN, held(**options).config)
+    found = contexts_of(held(**options).config, ANN.user_id, ANN.segment)
     assert [each.level for each in found] == levels
     assert found[-1] == ContextKey("global")
-    assert contexts_of(ANN._replace(user_id="", segment=""), held(**options).config) == (ContextKey("global"),)
+    assert contexts_of(held(**options).config, "", "") == (ContextKey("global"),)
 
 
 def test_a_context_key_does_not_name_the_user() -> None:

@@ -19,7 +19,7 @@ from learning.interleaving.tokens import (
     read_token,
 )
 from learning.scope import ScopeError
-from runtime.analytics import range_errors, range_parameters, report_limits
+from runtime.analytics import bounded_stream, range_errors, range_parameters
 from runtime.clickhouse import ClickHouse
 from runtime.http.keys import ROOT
 from runtime.settings import Settings
@@ -211,11 +211,9 @@ async def read_drafts(
         **range_parameters(scope.namespace, scope.since, scope.until),
         **{"prefix": experiment_prefix(scope.experiment), "outcome": scope.outcome_type, "after": after},
     }
-    limits = report_limits(settings)
-    timeout_s = limits["max_execution_time"]
-    own = {**limits, "output_format_json_quote_64bit_integers": 0}
+    own = {"output_format_json_quote_64bit_integers": 0}
     with range_errors(settings, "the result of the experiment"):
-        async with database.stream(_EVENTS, values, settings=own, timeout_s=timeout_s) as pieces:
+        async with bounded_stream(settings, database, _EVENTS, values, own) as pieces:
             async for piece in pieces:
                 yield await asyncio.to_thread(parser.feed, piece)
     yield parser.end()

@@ -7,6 +7,7 @@ import msgspec
 
 from learning.estimators.posterior import DaySums, ResultCount
 from runtime.clickhouse import ClickHouse
+from schemas.learning_config import LearningConfig
 from schemas.rewards import MicroRewards
 from schemas.tables import LEARNING_COUNTS, LEARNING_DAYS
 from schemas.type_sets import IMPRESSION, type_set
@@ -72,6 +73,16 @@ class ContextKey(NamedTuple):
 
 
 GLOBAL = ContextKey("global")
+
+
+def contexts_of(config: LearningConfig, user: str, segment: str) -> tuple[ContextKey, ...]:
+    """Return the contexts whose counts may decide about a search, the most specific one first."""
+    found = []
+    if config.is_personal and user:
+        found.append(ContextKey("personal", user))
+    if config.segment_paths and config.fallback_strategy == "hierarchical" and segment:
+        found.append(ContextKey("segment", segment))
+    return (*found, GLOBAL)
 
 
 async def read_counts(

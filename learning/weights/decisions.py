@@ -21,7 +21,7 @@ from learning.estimators.posterior import (
     uniform_weights,
     with_session,
 )
-from learning.weights.counts import GLOBAL, ContextKey, Level
+from learning.weights.counts import Level
 from runtime.learning_configs import ConfigInForce
 from schemas.interaction import MAX_URI_BYTES
 from schemas.learning_config import LearningConfig
@@ -114,16 +114,6 @@ def parse_features(text: str) -> tuple[str, ...]:
     if any(len(each) > MAX_URI_BYTES for each in found):
         raise ValueError(f"a name has more than {MAX_URI_BYTES} characters")
     return found
-
-
-def contexts_of(request: WeightRequest, config: LearningConfig) -> tuple[ContextKey, ...]:
-    """Return the contexts from which a request may be answered, the most specific one first."""
-    found = []
-    if config.is_personal and request.user_id:
-        found.append(ContextKey("personal", request.user_id))
-    if config.segment_paths and config.fallback_strategy == "hierarchical" and request.segment:
-        found.append(ContextKey("segment", request.segment))
-    return (*found, GLOBAL)
 
 
 def is_rolled_out(request: WeightRequest, rollout_pct: float, chance: int) -> bool:

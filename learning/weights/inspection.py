@@ -9,13 +9,12 @@ import numpy as np
 from scipy import special
 
 from learning.estimators.posterior import DaySums, Shape, draw, posterior_of
-from learning.weights.counts import Level, Sums, read_sums
+from learning.weights.counts import Level, Sums, contexts_of, read_sums
 from learning.weights.decisions import (
     SEED_BITS,
     Decision,
     Evidence,
     WeightRequest,
-    contexts_of,
     decide,
     decide_static,
     is_rolled_out,
@@ -110,7 +109,7 @@ async def explain_weights(
             f"retriever {request.retriever[:60]!r} of namespace {request.namespace} has no learning configuration: "
             "equal weights are served"
         )
-    wanted = contexts_of(request, held.config)
+    wanted = contexts_of(held.config, request.user_id, request.segment)
     sums = await read_sums(database, request.namespace, request.retriever, wanted, held.config.rewards.in_micros(), day)
     posteriors = {each.level: posterior_of(sums[each], held.config, day) for each in wanted}
     seed = secrets.randbits(SEED_BITS)

@@ -10,14 +10,13 @@ from typing import Any
 
 from learning.weights.breaker import BreakerOpen, CircuitBreakers
 from learning.weights.contexts import ContextPosteriors
-from learning.weights.counts import GLOBAL, ContextKey
+from learning.weights.counts import GLOBAL, ContextKey, contexts_of
 from learning.weights.decisions import (
     SEED_BITS,
     Decision,
     Evidence,
     StaticReason,
     WeightRequest,
-    contexts_of,
     decide,
     decide_static,
     is_rolled_out,
@@ -78,7 +77,7 @@ class WeightService:
         try:
             with self._breakers.attempt(retriever):
                 async with asyncio.timeout(config.circuit_breaker_timeout_ms / 1000):
-                    wanted = contexts_of(request, config) if is_learned else (GLOBAL,)
+                    wanted = contexts_of(config, request.user_id, request.segment) if is_learned else (GLOBAL,)
                     evidence = await self._read(request, held, wanted)
         except BreakerOpen:
             return self._without_stores(request, held, "breaker")

@@ -14,7 +14,7 @@ import msgspec
 from learning.estimators.posterior import SMALLEST_EXPLORATION, Shape
 from learning.scope import LearningScope, Refusal
 from learning.weights.counts import SEGMENT_SEPARATOR, Level
-from runtime.analytics import range_errors, report_limits
+from runtime.analytics import bounded_stream, range_errors
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.base import EXECUTION, IS_IMPRESSION, RANGE, reward_of
@@ -122,12 +122,11 @@ async def read_decisions(
     read. Memory: about 1 kB for each execution, at most TALLY_WHATIF_EXECUTIONS of them with TALLY_LEARNING_TEXT_BYTES.
     Raises Refusal, RangeTooLarge and Unavailable.
     """
-    most, limits = settings.whatif_executions, report_limits(settings)
+    most = settings.whatif_executions
     sql = f"{_select_decisions(config, measure)} LIMIT {most + 1} FORMAT JSONCompactEachRow"
     found = bytearray()
     with range_errors(settings, "the estimate"):
-        timeout_s = limits["max_execution_time"]
-        async with database.stream(sql, scope.parameters(), settings=limits, timeout_s=timeout_s) as pieces:
+        async with bounded_stream(settings, database, sql, scope.parameters()) as pieces:
             lines = 0
             async for piece in pieces:
                 found += piece

@@ -19,7 +19,7 @@ from learning.estimators.posterior import (
     posterior,
 )
 from learning.scope import LearningScope
-from learning.weights.counts import GLOBAL, ContextKey, Level, read_counts
+from learning.weights.counts import GLOBAL, ContextKey, Level, contexts_of, read_counts
 from learning.weights.tuning_config import WITHOUT_EFFECT
 from learning.weights.tuning_log import LeftOut, LoggedDecision
 from runtime.clickhouse import ClickHouse
@@ -66,18 +66,12 @@ class _Target:
         self._whole: dict[int, Posterior] = {}
         self.found = TargetDraws([], Counter())
 
-    def contexts_of(self, decision: LoggedDecision) -> list[ContextKey]:
+    def contexts_of(self, decision: LoggedDecision) -> Sequence[ContextKey]:
         """Return the contexts whose counts decide about this decision, from the narrowest on."""
         version = decision.version
         if not self._has_same_bounds.get(version) or self._has_same_posterior[version]:
-            return []
-        found = []
-        if self._config.is_personal and decision.user:
-            found.append(ContextKey("personal", decision.user))
-        is_hierarchical = self._config.fallback_strategy == "hierarchical"
-        if is_hierarchical and self._config.segment_paths and decision.segment:
-            found.append(ContextKey("segment", decision.segment))
-        return [*found, GLOBAL]
+            return ()
+        return contexts_of(self._config, decision.user, decision.segment)
 
     def add(self, decisions: Iterable[LoggedDecision], counts: CountsOf) -> None:
         """Find the draws of decisions."""
