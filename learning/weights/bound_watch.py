@@ -9,9 +9,8 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from learning.estimators.posterior import ResultCount, day_sums
 from learning.estimators.weight_history import days_at_bound, weight_days
-from learning.weights.counts import GLOBAL, read_counts
+from learning.weights.counts import GLOBAL, Sums, read_sums
 from learning.weights.history import today_utc
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import reason_of
@@ -75,8 +74,9 @@ class BoundWatch:
         found: dict[BoundFeature, int] = {}
         today = today_utc()
         for (namespace, retriever), held in sorted(self._configs.in_force.items()):
-            counts = await read_counts(self._database, namespace, retriever, [GLOBAL], today)
-            days = await asyncio.to_thread(_days, counts.get(GLOBAL, []), held.config, today)
+            rewards = held.config.rewards.in_micros()
+            sums = await read_sums(self._database, namespace, retriever, [GLOBAL], rewards, today)
+            days = await asyncio.to_thread(_days, sums[GLOBAL], held.config, today)
             found.update({(namespace, retriever, feature): number for feature, number in days.items()})
         most = sorted(found, key=lambda each: (-found[each], each))[:MAX_SERIES]
         return {each: found[each] for each in most}
@@ -97,6 +97,5 @@ def _labels(feature: BoundFeature) -> BoundFeature:
     return label_of(namespace), retriever[:MAX_LABEL_CHARACTERS], uri[:MAX_LABEL_CHARACTERS]
 
 
-def _days(counts: list[ResultCount], config: LearningConfig, today: int) -> dict[str, int]:
-    sums = day_sums(counts, config.rewards.in_micros())
+def _days(sums: Sums, config: LearningConfig, today: int) -> dict[str, int]:
     return days_at_bound(weight_days(sums, config, today - DAYS + 1, today), config, today)
