@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "readers": {"schemas", "runtime"},
     "learning": {"schemas", "runtime"},
     "deploy": {"schemas", "runtime"},
-    "tally": {"schemas", "kernels", "runtime", "producers", "consumers", "readers", "learning", "deploy"},
+    "console": set(),
+    "tally": {"schemas", "kernels", "runtime", "producers", "consumers", "readers", "learning", "deploy", "console"},
 }
 IO_MODULES = {
     "aiokafka", "asyncio", "atexit", "clickhouse_connect", "httpx", "io", "logging", "os", "pathlib", "redis", "shutil",

@@ -1,0 +1,5 @@
+"""`python -m console`: one console process."""
+
+from console.server import main
+
+main()

@@ -1,0 +1,207 @@
+"""Charts as SVG: lines with their interval, stacked bars over time, and rows with their interval.
+
+Colours come from the style sheet by class, so that a chart follows the theme. Each mark has a title with its exact
+values; the page shows the same values in a table as well.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
+
+from console.chart_axes import Scale, bounds, round_ticks, time_label, time_ticks
+
+WIDTH, HEIGHT = 720, 240
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 26
+ROW_HEIGHT, NAME_WIDTH = 24, 190
+MAX_NAME_CHARACTERS = 28
+MAX_SERIES = 6
+
+Show = Callable[[Any], str]
+
+
+class Point(NamedTuple):
+    """Point of a line: `x` is a number or a time in ms since 1970, `y` its value, None where it is unknown."""
+
+    x: float
+    y: float | None
+    low: float | None = None
+    high: float | None = None
+    title: str = ""
+
+
+class Line(NamedTuple):
+    """Named line."""
+
+    name: str
+    points: Sequence[Point]
+
+
+class Bar(NamedTuple):
+    """Bar over a step of time, in parts of the order of the legend."""
+
+    x: float
+    parts: Sequence[float]
+
+
+class Row(NamedTuple):
+    """Named value with its interval."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    title: str = ""
+
+
+def line_chart(
+    lines: Sequence[Line], *, label: str, show: Show = str, is_time: bool = True, with_zero: bool = True
+) -> Markup:
+    """Draw lines with their intervals as bands. A line breaks where its value is unknown."""
+    points = [point for line in lines for point in line.points]
+    if not points:
+        return Markup("")
+    x = Scale(*bounds([each.x for each in points], with_zero=False), LEFT, WIDTH - RIGHT)
+    ys = [value for each in points for value in (each.y, each.low, each.high)]
+    ticks = round_ticks(*bounds(ys, with_zero=with_zero))
+    y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [*_y_axis(y, ticks, show), *(_time_axis(x) if is_time else _number_axis(x))]
+    for number, line in enumerate(lines[:MAX_SERIES]):
+        parts += _line(line, number, x, y, show)
+    return _drawing(parts, label, HEIGHT)
+
+
+def _line(line: Line, number: int, x: Scale, y: Scale, show: Show) -> list[Markup]:
+    parts = []
+    for run in _known_runs(line.points):
+        band = [each for each in run if each.low is not None and each.high is not None]
+        if band:
+            edge = [f"{x.at(each.x)},{y.at(each.high or 0)}" for each in band]
+            edge += [f"{x.at(each.x)},{y.at(each.low or 0)}" for each in reversed(band)]
+            parts.append(Markup('<polygon class="band s{}" points="{}"/>').format(number, " ".join(edge)))
+        path = " ".join(f"{x.at(each.x)},{y.at(each.y or 0)}" for each in run)
+        parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(number, path))
+        for each in run:
+            title = each.title or f"{line.name} {show(each.y)}".strip()
+            parts.append(
+                Markup('<circle class="dot s{}" cx="{}" cy="{}" r="2.5"><title>{}</title></circle>').format(
+                    number, x.at(each.x), y.at(each.y or 0), title
+                )
+            )
+    return parts
+
+
+def _known_runs(points: Sequence[Point]) -> list[list[Point]]:
+    """Split points into runs without unknown values."""
+    runs: list[list[Point]] = [[]]
+    for point in points:
+        if point.y is None:
+            runs.append([])
+        else:
+            runs[-1].append(point)
+    return [run for run in runs if run]
+
+
+def bar_chart(bars: Sequence[Bar], names: Sequence[str], step_ms: float, *, label: str, show: Show = str) -> Markup:
+    """Draw stacked bars over time; `step_ms` is the time that a bar covers from its `x` on."""
+    if not bars:
+        return Markup("")
+    x = Scale(min(each.x for each in bars), max(each.x for each in bars) + step_ms, LEFT, WIDTH - RIGHT)
+    ticks = round_ticks(0, max(1.0, *(sum(each.parts) for each in bars)))
+    y = Scale(0, ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [*_y_axis(y, ticks, show), *_time_axis(x)]
+    for bar in bars:
+        below = 0.0
+        title = f"{datetime.fromtimestamp(bar.x / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+        title = "\n".join([title, *(f"{name}: {show(part)}" for name, part in zip(names, bar.parts, strict=True))])
+        left, right = x.at(bar.x), x.at(bar.x + step_ms)
+        marks = []
+        for name, part in zip(names, bar.parts, strict=True):
+            if part:
+                top, bottom = y.at(below + part), y.at(below)
+                marks.append(
+                    Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"/>').format(
+                        f"v-{name}", left, top, round(max(0.5, right - left - 0.6), 1), round(max(0.5, bottom - top), 1)
+                    )
+                )
+                below += part
+        parts.append(Markup("<g>{}<title>{}</title></g>").format(Markup("").join(marks), title))
+    return _drawing(parts, label, HEIGHT)
+
+
+def row_chart(rows: Sequence[Row], *, label: str, show: Show = str, as_bars: bool = False, zero: bool = True) -> Markup:
+    """Draw a row for each value: a dot with its interval, or a bar from zero."""
+    if not rows:
+        return Markup("")
+    values = [value for row in rows for value in (row.value, row.low, row.high)]
+    ticks = round_ticks(*bounds(values, with_zero=zero or as_bars))
+    x = Scale(ticks[0], ticks[-1], NAME_WIDTH, WIDTH - RIGHT - 8)
+    height = TOP + ROW_HEIGHT * len(rows) + BOTTOM
+    parts: list[Markup] = []
+    for tick in ticks:
+        parts.append(_grid_line(x.at(tick), TOP, x.at(tick), height - BOTTOM))
+        parts.append(_text(x.at(tick), height - 8, show(tick), "middle"))
+    for index, row in enumerate(rows):
+        middle = TOP + ROW_HEIGHT * (index + 0.5)
+        name = row.name if len(row.name) <= MAX_NAME_CHARACTERS else f"{row.name[: MAX_NAME_CHARACTERS - 1]}…"
+        title = row.title or f"{row.name}: {show(row.value)}"
+        marks = [_text(NAME_WIDTH - 8, middle + 4, name, "end")]
+        if row.value is not None and as_bars:
+            start, end = sorted((x.at(0), x.at(row.value)))
+            marks.append(
+                Markup('<rect class="bar s0" x="{}" y="{}" width="{}" height="14"/>').format(
+                    start, middle - 7, round(max(1, end - start), 1)
+                )
+            )
+        if row.low is not None and row.high is not None:
+            marks.append(
+                Markup('<line class="interval" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                    x.at(row.low), x.at(row.high), middle, middle
+                )
+            )
+        if row.value is not None and not as_bars:
+            marks.append(Markup('<circle class="dot s0" cx="{}" cy="{}" r="4"/>').format(x.at(row.value), middle))
+        parts.append(Markup("<g>{}<title>{}</title></g>").format(Markup("").join(marks), title))
+    return _drawing(parts, label, height)
+
+
+def _y_axis(y: Scale, ticks: Sequence[float], show: Show) -> list[Markup]:
+    parts = []
+    for tick in ticks:
+        parts.append(_grid_line(LEFT, y.at(tick), WIDTH - RIGHT, y.at(tick)))
+        parts.append(_text(LEFT - 6, y.at(tick) + 4, show(tick), "end"))
+    return parts
+
+
+def _time_axis(x: Scale) -> list[Markup]:
+    """Draw times, which the page's script shows in the viewer's zone."""
+    span, parts = x.high - x.low, []
+    for tick in time_ticks(x.low, x.high):
+        moment = datetime.fromtimestamp(tick / 1000, UTC)
+        label = time_label(tick, span)
+        place = Markup('x="{}" y="{}" text-anchor="middle"').format(x.at(tick), HEIGHT - 8)
+        drawn = Markup(
+            '<text {} data-tick="{:.0f}" data-span="{:.0f}">{}<title>{:%Y-%m-%d %H:%M:%S} UTC</title></text>'
+        )
+        parts.append(drawn.format(place, tick, span, label, moment))
+    return parts
+
+
+def _number_axis(x: Scale) -> list[Markup]:
+    ticks = [tick for tick in round_ticks(x.low, x.high, 8) if x.low <= tick <= x.high]
+    return [_text(x.at(tick), HEIGHT - 8, f"{tick:g}", "middle") for tick in ticks]
+
+
+def _grid_line(x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(round(x, 1), round(y, 1), anchor, text)
+
+
+def _drawing(parts: Sequence[Markup], label: str, height: float) -> Markup:
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, round(height), escape(label), Markup("").join(parts)
+    )

@@ -1,0 +1,115 @@
+"""Client of Tally's HTTP API."""
+
+import json
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from console.settings import ConsoleSettings
+
+NO_ANSWER = 0
+"""Status of a problem that is no answer of the API: it cannot be reached, or takes too long."""
+
+
+class ApiProblem(Exception):
+    """Error answer of the API, or none. `status` is the HTTP status, or NO_ANSWER."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, request_id: str = "", details: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.request_id = request_id
+        self.details = details if isinstance(details, dict) else {}
+
+
+class ApiClient:
+    """Connections to the API, shared by all viewers. Each request carries the key of its viewer."""
+
+    def __init__(self, settings: ConsoleSettings) -> None:
+        self._settings = settings
+        verify = ssl.create_default_context(cafile=settings.tls_ca_file) if settings.tls_ca_file else True
+        self._http = httpx.AsyncClient(
+            base_url=settings.api,
+            timeout=settings.api_timeout_ms / 1000,
+            limits=httpx.Limits(max_connections=settings.api_connections, keepalive_expiry=60),
+            verify=verify,
+            trust_env=False,  # a proxy of the environment must not receive API keys
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None,
+        namespace: str | None = None,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+    ) -> Any:
+        """Return the JSON of the API's answer. Raises ApiProblem for an error, and when no answer comes."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        if namespace is not None:
+            headers["X-Namespace"] = quote(namespace, safe="")
+        given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
+        try:
+            request = self._http.build_request(method, path, params=given, json=body, headers=headers)
+        except (UnicodeError, httpx.InvalidURL):
+            raise ApiProblem(401, "the key or a value has characters that cannot be sent") from None
+        try:
+            answer = await self._http.send(request, stream=True)
+            try:
+                content = await self._read(answer)
+            finally:
+                await answer.aclose()
+        except httpx.TimeoutException:
+            seconds = self._settings.api_timeout_ms / 1000
+            raise ApiProblem(
+                NO_ANSWER, f"The API did not answer within {seconds:g} s (TALLY_CONSOLE_API_TIMEOUT_MS)."
+            ) from None
+        except httpx.HTTPError:
+            raise ApiProblem(
+                NO_ANSWER, f"The API at {self._settings.api} does not answer (TALLY_CONSOLE_API)."
+            ) from None
+        return _value(answer, content)
+
+    async def _read(self, answer: httpx.Response) -> bytes:
+        """Read a body within the bound."""
+        parts, size = [], 0
+        async for part in answer.aiter_bytes():
+            size += len(part)
+            if size > self._settings.api_answer_bytes:
+                raise ApiProblem(
+                    422,
+                    f"The answer has more than {self._settings.api_answer_bytes:,} bytes "
+                    "(TALLY_CONSOLE_API_ANSWER_BYTES): choose a smaller range or limit.",
+                )
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _value(answer: httpx.Response, content: bytes) -> Any:
+    try:
+        value = json.loads(content) if content else None
+    except ValueError:
+        raise ApiProblem(NO_ANSWER, "The address in TALLY_CONSOLE_API does not answer as Tally's API does.") from None
+    if answer.is_success:
+        return value
+    error = value.get("error") if isinstance(value, dict) else None
+    error = error if isinstance(error, dict) else {}
+    raise ApiProblem(
+        answer.status_code,
+        str(error.get("message") or f"The API answered with status {answer.status_code}."),
+        code=error.get("code"),
+        request_id=answer.headers.get("X-Request-Id", ""),
+        details=error.get("details"),
+    )

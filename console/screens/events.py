@@ -1,0 +1,44 @@
+"""Where is my event: everything known of one event, or the events of a search, a user or a session."""
+
+import re
+from urllib.parse import quote
+
+from starlette.routing import Route
+
+from console.view import Values, View, page, panel
+
+MAX_ID_CHARACTERS = 512
+INTERACTION_ID = re.compile(r"int_[0-9a-f]{32}")
+PAGE = 50
+
+
+def id_of(view: View) -> str:
+    """Return the id to find."""
+    return view.query.get("id", "").strip()[:MAX_ID_CHARACTERS]
+
+
+@page("find.html")
+async def find(view: View) -> Values:
+    """Show the page for an id."""
+    wanted = id_of(view)
+    is_one = bool(INTERACTION_ID.fullmatch(wanted))
+    source = view.url("/find/event" if is_one else "/find/events", id=wanted, cursor=view.query.get("cursor"))
+    return {"wanted": wanted, "source": source if wanted else "", "is_one": is_one}
+
+
+@panel("find_event.html")
+async def one_event(view: View) -> Values:
+    """Show everything known of one event."""
+    wanted = id_of(view)
+    return {"wanted": wanted, "found": await view.get(f"/v1/events/{quote(wanted, safe='')}")}
+
+
+@panel("find_events.html")
+async def many_events(view: View) -> Values:
+    """Show the events of an execution, a user or a session."""
+    wanted = id_of(view)
+    found = await view.get("/v1/events", any_id=wanted, limit=PAGE, cursor=view.query.get("cursor"))
+    return {"wanted": wanted, "found": found}
+
+
+ROUTES = (Route("/find", find), Route("/find/event", one_event), Route("/find/events", many_events))

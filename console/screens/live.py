@@ -1,0 +1,51 @@
+"""Live events: events as they get their outcome."""
+
+from starlette.routing import Route
+
+from console.text import count, duration
+from console.view import Values, View, data, page
+
+FILTERS = ("verdict", "interaction_type", "retriever_id", "user_id", "execution_id")
+VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
+ROWS = 100
+"""Events shown of one look; further ones are counted."""
+
+
+@page("live.html")
+async def live(view: View) -> Values:
+    """Show the page; its script asks for events."""
+    return {
+        "filters": {name: view.query.get(name, "") for name in FILTERS},
+        "verdicts": VERDICTS,
+        "source": view.same_query("/live/events", *FILTERS),
+    }
+
+
+@data
+async def new_events(view: View) -> Values:
+    """Return the rows of events since the cursor, with counts of all of them."""
+    given = {name: view.query.get(name) for name in FILTERS}
+    found = await view.get("/v1/events/recent", limit=ROWS, cursor=view.query.get("cursor"), **given)
+    templates = view.console.templates
+    return {
+        "cursor": found["cursor"],
+        "rows": templates.get_template("live_rows.html").render(view=view, events=reversed(found["events"])),
+        "summary": templates.get_template("live_counts.html").render(view=view, found=found, verdicts=VERDICTS),
+        "status": _status(found),
+    }
+
+
+def _status(found: Values) -> str:
+    total = sum(found["counts"].values())
+    parts = [f"{count(total)} new events"]
+    if found["sampled"]:
+        parts.append(f"{count(found['shown'])} of them shown, the newest of each outcome")
+    if found["skipped"]:
+        parts.append(f"{count(found['skipped'])} records passed while this page did not ask")
+    if found["in_flight"]:
+        age = f", the oldest for {duration(found['lag_ms'])}" if found["lag_ms"] else ""
+        parts.append(f"{count(found['in_flight'])} in flight without an outcome{age}")
+    return "; ".join(parts)
+
+
+ROUTES = (Route("/live", live), Route("/live/events", new_events))

@@ -1,0 +1,75 @@
+"""Overview: events, workers, lag and silence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+from starlette.routing import Route
+
+from console.charts import Bar, bar_chart
+from console.text import count, parse_time
+from console.view import Values, View, page, panel
+
+RANGES = {"60": "last hour", "360": "last 6 hours", "1440": "last day", "10080": "last 7 days"}
+"""Ranges of traffic in minutes."""
+VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
+
+
+def minutes_of(view: View) -> str:
+    """Return the chosen range in minutes."""
+    chosen = view.query.get("minutes", "60")
+    return chosen if chosen in RANGES else "60"
+
+
+@page("overview.html")
+async def overview(view: View) -> Values:
+    """Show the page; its panels load by themselves."""
+    return {"ranges": RANGES, "minutes": minutes_of(view)}
+
+
+@panel("overview_pipeline.html")
+async def pipeline(view: View) -> Values:
+    """Show lag, rates, stores and workers."""
+    found = await view.get("/v1/pipeline")
+    active = [each for each in found["workers"] if each["state"] == "active"]
+    left = [each for each in found["workers"] if each["state"] != "active"]
+    return {"pipeline": found, "active": active, "left": left}
+
+
+@panel("overview_traffic.html")
+async def traffic(view: View) -> Values:
+    """Show events by verdict over time."""
+    found = await view.get("/v1/traffic", minutes=minutes_of(view))
+    return {"traffic": found, "chart": chart_of(found), "verdicts": VERDICTS, "total": sum(found["totals"].values())}
+
+
+def chart_of(found: Mapping[str, Any]) -> Markup:
+    """Draw events by verdict over time."""
+    points: Sequence[Mapping[str, Any]] = found["points"]
+    bars = []
+    for point in points:
+        moment = parse_time(point["at"])
+        if moment is not None:
+            bars.append(Bar(moment.timestamp() * 1000, [point.get(name) or 0 for name in VERDICTS]))
+    return bar_chart(bars, VERDICTS, found["step_ms"], label="Events by outcome over time", show=count)
+
+
+@panel("overview_namespaces.html")
+async def namespaces(view: View) -> Values:
+    """Show the namespaces of the key, and which are silent or unusual."""
+    return {"namespaces": (await view.get("/v1/namespaces"))["namespaces"]}
+
+
+@panel("overview_refusals.html")
+async def refusals(view: View) -> Values:
+    """Show events that the API refused before they reached Kafka."""
+    return {"refusals": await view.get("/v1/refusals", minutes=60)}
+
+
+ROUTES = (
+    Route("/", overview),
+    Route("/overview/pipeline", pipeline),
+    Route("/overview/traffic", traffic),
+    Route("/overview/namespaces", namespaces),
+    Route("/overview/refusals", refusals),
+)

@@ -1,0 +1,81 @@
+"""Security of every response: headers, and the origin of requests that change something."""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+"""Content security policy: nothing inline, nothing from another host, no frame around a page."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+_SAFE = ("GET", "HEAD")
+
+
+class SecurityMiddleware:
+    """Middleware that adds the headers, refuses requests of other sites, and bounds bodies and requests in flight."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_in_flight: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        refused = self._refusal(scope)
+        if refused is not None:
+            await refused(scope, receive, send_with_headers)
+            return
+        self._in_flight += 1
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._in_flight -= 1
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        headers = Headers(scope=scope)
+        if self._in_flight >= self._max_in_flight:
+            text = "too many requests in flight (TALLY_CONSOLE_CONNECTIONS): retry shortly"
+            return PlainTextResponse(text, 503, {"Retry-After": "1"})
+        if scope["method"] in _SAFE:
+            return None
+        if not _is_same_origin(headers):
+            return PlainTextResponse("this request comes from another site", 403)
+        length = headers.get("content-length", "")
+        if not length.isascii() or not length.isdigit():
+            return PlainTextResponse("a form needs a Content-Length", 411)
+        if int(length) > self._max_body_bytes:
+            text = f"the form is larger than {self._max_body_bytes} bytes (TALLY_CONSOLE_FORM_BYTES)"
+            return PlainTextResponse(text, 413)
+        return None
+
+
+def _is_same_origin(headers: Headers) -> bool:
+    """Return whether a page of the console made the request. Browsers send one of both headers, and pages cannot."""
+    if site := headers.get("sec-fetch-site"):
+        return site == "same-origin"
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")

@@ -1,0 +1,37 @@
+"""Sessions of viewers: the API key of a viewer, encrypted in a cookie. The console itself keeps nothing."""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+COOKIE = "tally_session"
+
+
+class Sessions:
+    """Encryption of session cookies (Fernet: AES-128-CBC with HMAC-SHA256, and the time of its making)."""
+
+    def __init__(self, given: Sequence[str], life_ms: int) -> None:
+        """Use the given secrets, the first one to encrypt; without any, a random one."""
+        self.life_s = life_ms // 1000
+        self._fernet = MultiFernet([Fernet(_key(each)) for each in given or (secrets.token_hex(32),)])
+
+    def seal(self, api_key: str) -> str:
+        """Return the cookie of a session."""
+        return self._fernet.encrypt(api_key.encode()).decode()
+
+    def open(self, cookie: str | None) -> str | None:
+        """Return the API key in a cookie; None without one, or when it is forged or too old."""
+        if not cookie:
+            return None
+        try:
+            return self._fernet.decrypt(cookie.encode(errors="replace"), ttl=self.life_s).decode()
+        except (InvalidToken, UnicodeDecodeError):
+            return None
+
+
+def _key(secret: str) -> bytes:
+    """Derive a key of 32 bytes from a secret of any length."""
+    return base64.urlsafe_b64encode(hashlib.sha256(b"tally console session " + secret.encode()).digest())

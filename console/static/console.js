@@ -1,0 +1,10 @@
+// Start of every page.
+import { startCopying } from "./copy.js";
+import { startPanels } from "./panels.js";
+import { startLive } from "./live.js";
+import { localise } from "./times.js";
+
+localise(document);
+startPanels();
+startCopying();
+startLive();

@@ -1,0 +1,150 @@
+"""Numbers, times and foreign text as people read them. Templates use these functions; Jinja escapes their results."""
+
+import json
+import math
+import unicodedata
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup, escape
+
+MAX_SHOWN_CHARACTERS = 200
+NONE = "\u2013"
+"""Sign of an unknown value."""
+_STEPS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
+_BYTE_STEPS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def count(value: float | None) -> str:
+    """Return a count with thousands separators."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with some significant digits."""
+    if value is None:
+        return NONE
+    if value == int(value) and abs(value) < 1e15:  # noqa: PLR2004  (integers up to the exact range of doubles)
+        return f"{int(value):,}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 9)}f}"
+
+
+def share(value: float | None) -> str:
+    """Return a share from 0 to 1 as a percentage."""
+    if value is None:
+        return NONE
+    percent = value * 100
+    return f"{percent:.1f} %" if abs(percent) < 99.95 or percent == 100 else f"{percent:.2f} %"  # noqa: PLR2004
+
+
+def duration(ms: float | None) -> str:
+    """Return milliseconds in the largest unit that leaves a number above 1."""
+    if ms is None:
+        return NONE
+    for size, unit in _STEPS:
+        if abs(ms) >= size:
+            value = ms / size
+            return f"{value:.1f} {unit}" if abs(value) < 10 and value != int(value) else f"{value:,.0f} {unit}"  # noqa: PLR2004
+    return f"{ms:.0f} ms"
+
+
+def size(value: float | None) -> str:
+    """Return bytes in the largest binary unit that leaves a number above 1."""
+    if value is None:
+        return NONE
+    for step, unit in _BYTE_STEPS:
+        if value >= step:
+            return f"{value / step:.1f} {unit}"
+    return f"{value:,.0f} B"
+
+
+def rate(value: float | None) -> str:
+    """Return events per second."""
+    return NONE if value is None else f"{number(value)} /s"
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the time of an ISO 8601 text in UTC; None for another text."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def time(text: str | None) -> Markup | str:
+    """Return a time element in UTC, which the page's script shows in the viewer's zone, with UTC as its title."""
+    moment = parse_time(text) if text else None
+    if moment is None:
+        return visible(text) if text else NONE
+    shown = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d} UTC"
+    iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}" title="{}" data-local>{}</time>').format(iso, shown, shown)
+
+
+def ago(text: str | None) -> Markup | str:
+    """Return a time element that shows how long ago a time was, with the time as its title."""
+    moment = parse_time(text) if text else None
+    if moment is None:
+        return NONE
+    age = duration(max(0.0, (datetime.now(UTC) - moment).total_seconds() * 1000))
+    iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}" title="{:%Y-%m-%d %H:%M:%S} UTC" data-title-local>{} ago</time>').format(
+        iso, moment, age
+    )
+
+
+def visible(text: Any, most: int = MAX_SHOWN_CHARACTERS) -> Markup | str:
+    """Return foreign text with its invisible characters written out, cut at `most` characters (0: never).
+
+    Control, format and private characters (Unicode C*) could reorder or hide what people read, so they are shown as
+    their code points. A cut text says how long it is.
+    """
+    if text is None:
+        return NONE
+    whole = str(text)
+    cut = whole if not most or len(whole) <= most else whole[:most]
+    parts = [_visible_character(each) for each in cut]
+    if len(cut) < len(whole):
+        parts.append(Markup('<span class="cut" title="{} characters in all">…</span>').format(f"{len(whole):,}"))
+    return Markup("").join(parts)
+
+
+def _visible_character(character: str) -> Markup | str:
+    if character in "\n\t" or not unicodedata.category(character).startswith("C"):
+        return escape(character)
+    return Markup('<span class="code-point">{}</span>').format(f"\\u{{{ord(character):x}}}")
+
+
+def pretty_json(value: Any) -> str:
+    """Return JSON text with two blanks of indentation; a text that is not JSON stays as it is."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return str(value)
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+FORMATS = {
+    each.__name__: each for each in (count, number, share, duration, size, rate, time, ago, visible, pretty_json)
+}
+"""Filters of the templates by name."""
+
+
+_BY_UNIT: Mapping[str, Callable[[float], str]] = {"count": count, "share": share, "ms": duration, "p": "{:.3g}".format}
+
+
+def unit_format(unit: str, value: Any) -> Any:
+    """Return a value of a report in its unit."""
+    if value is None:
+        return NONE
+    if unit == "time":
+        return time(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _BY_UNIT.get(unit, number)(value)
+    if isinstance(value, list):
+        return visible(", ".join(map(str, value)))
+    return visible(value)
