@@ -39,7 +39,8 @@ def round_ticks(low: float, high: float, most: int = MAX_TICKS) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(each * power for each in (1, 2, 5, 10) if each * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    return [round(index * step, digits) for index in range(first, last + 1)]
 
 
 def time_ticks(low_ms: float, high_ms: float, most: int = MAX_TICKS + 1) -> list[float]:
