@@ -25,6 +25,7 @@ class Endpoints(BaseModel):
     analyst: str = ""
     """ClickHouse URL of the read-only user."""
     api: str = ""
+    console: str = ""
 
 
 class Pids(BaseModel):
@@ -35,6 +36,7 @@ class Pids(BaseModel):
     redis: int
     clickhouse: int
     api: int = 0
+    console: int = 0
     workers: list[int] = []
 
 
@@ -55,7 +57,7 @@ class StackFile(BaseModel):
         """Return the settings that this stack provides."""
         return {
             **self.settings,
-            **self.endpoints.model_dump(exclude={"api"}),
+            **self.endpoints.model_dump(exclude={"api", "console"}),
             **({"api_key": self.key} if self.key else {}),
         }
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from consumers.supervised import supervised_workers
-from deploy.embedded.port_file import NoFreePort
-from deploy.embedded.services import ANALYST, HOST
+from deploy.embedded.services import ANALYST
 from deploy.embedded.stack import Stack
 from producers.simulation.live import DEFAULT_LIVE_RATE
 from readers.overview import Overview, VerdictCounts, count_verdicts, read_overview
@@ -21,19 +20,14 @@ from runtime.clickhouse import ClickHouse
 from runtime.errors import TallyError
 from runtime.kafka import create_topics
 from runtime.migrate import migrate
-from runtime.ports import responds_to_http
-from runtime.process.children import Child, module_command
 from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings, without_password
 from runtime.stack_file import StackFile
 from runtime.tasks import running
 from tally.demo import Demo, with_demo_namespace
 from tally.invoked import NAME, activation, invoked
+from tally.web_process import API_PORT, CONSOLE_PORT, WebProcess, choose_address, start_api, start_console
 
-API_PORT = 8080
-API_PORTS_TRIED = 50
-API_START_S = 120.0
-"""Includes compiling after a change of sources, while workers compile as well."""
 POLL_S = 0.2
 REPORT_EVERY_S = 5.0
 FAILED_STOP_S = 3.0
@@ -118,8 +112,8 @@ class LocalDeployment:
         self._failure: TallyError | None = None
         self._before: VerdictCounts
         self._written: StackFile | None = None
-        self._api: Child
-        self._api_url: str
+        self._api: WebProcess
+        self._console: WebProcess
         self._workers: Supervisor
 
     async def run(self, begun: float) -> None:
@@ -134,7 +128,7 @@ class LocalDeployment:
             self._before = await count_verdicts(self._settings, database)
         self._start_workers()
         try:
-            await self._start_api()
+            await self._start_web()
             self._write_stack_file()
             self._stack.note("running")
             self._say(f"up after {time.monotonic() - begun:.1f} s, Ctrl-C stops it")
@@ -159,7 +153,8 @@ class LocalDeployment:
     def _directions(self) -> Iterator[str]:
         """Yield the lines that say where everything is, and the next command for another terminal."""
         endpoints, option, activate = self._stack.stack_file().endpoints, self._data_dir_option(), activation()
-        yield f"  API         {self._api_url} (documentation: {self._api_url}/docs)"
+        yield f"  console     {self._console.url} (sign in with the API key: {invoked()} status --show-secrets{option})"
+        yield f"  API         {self._api.url} (documentation: {self._api.url}/docs)"
         yield f"  ClickHouse  {without_password(endpoints.analyst)} (HTTP; user {ANALYST} may only read)"
         yield f"  Kafka       {endpoints.kafka}"
         yield f"  Redis       {without_password(endpoints.redis)}"
@@ -184,37 +179,20 @@ class LocalDeployment:
         )
         self._workers.start()
 
-    async def _start_api(self) -> None:
-        ports = self._stack.ports
-        wanted = self._options.port or ports.port_of("api") or API_PORT
-        try:
-            port = ports.choose("api", range(wanted, min(wanted + API_PORTS_TRIED, 65_536)), wanted=wanted)
-        except NoFreePort:
-            raise TallyError(f"no free port from {wanted} on: choose one with --port") from None
-        self._api_url = f"http://{HOST}:{port}"
-        command = module_command("tally.serve", "all", "--host", HOST, "--port", str(port))
-        self._api = self._stack.children.start(
-            "api",
-            command,
-            log_path=self._stack.log_dir / "api.log",
-            environment=self._settings.as_environment(),
-        )
-        deadline = time.monotonic() + API_START_S
-        while not await asyncio.to_thread(responds_to_http, f"{self._api_url}/v1/health"):
-            if self._api.exit_code is not None:
-                raise self._api.failure(f"{self._api.describe_exit()} while starting")
-            if time.monotonic() > deadline:
-                raise self._api.failure(f"did not answer within {API_START_S:.0f} s")
-            await asyncio.sleep(POLL_S / 4)
+    async def _start_web(self) -> None:
+        """Start the API, which leads browsers to the console, and the console."""
+        api_url = choose_address(self._stack, "api", self._options.port, API_PORT)
+        console_url = choose_address(self._stack, "console", None, CONSOLE_PORT)
+        leading = self._settings.model_copy(update={"console_url": console_url})
+        self._api = await start_api(self._stack, leading, api_url)
+        self._console = await start_console(self._stack, self._settings, console_url, api_url)
 
     def _write_stack_file(self) -> None:
         """Write addresses and process ids for other commands, again after each change."""
         file = self._stack.stack_file()
-        file.endpoints.api, file.pids.api, file.pids.workers = (
-            self._api_url,
-            self._api.pid,
-            self._workers.pids,
-        )
+        file.endpoints.api, file.pids.api = self._api.url, self._api.child.pid
+        file.endpoints.console, file.pids.console = self._console.url, self._console.child.pid
+        file.pids.workers = self._workers.pids
         file.key, file.workers = self._settings.api_key.get_secret_value(), self._options.workers
         file.settings = {name: str(getattr(self._settings, name)) for name in SHARED_SETTINGS}
         if file != self._written:
@@ -226,8 +204,8 @@ class LocalDeployment:
         try:
             while not self._stop.is_set():
                 self._stack.check()
-                if self._api.exit_code is not None:
-                    raise self._api.failure(self._api.describe_exit())
+                self._api.check()
+                self._console.check()
                 self._workers.poll()
                 self._write_stack_file()
                 await asyncio.sleep(POLL_S)
@@ -240,7 +218,7 @@ class LocalDeployment:
         async with running(self._report(database), "reporting"):
             if self._options.demo:
                 rate, seconds = self._options.rate, self._options.seconds
-                await Demo(self._settings, database, self._stop, self._say).run(self._api_url, rate, seconds)
+                await Demo(self._settings, database, self._stop, self._say).run(self._api.url, rate, seconds)
             elif self._options.seconds is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)
@@ -273,6 +251,7 @@ class LocalDeployment:
                 await asyncio.wait_for(self._print_totals(), self._settings.connect_timeout_ms / 1000)
             except (TallyError, TimeoutError):
                 self._say("the totals of this run cannot be read: a store does not answer")
-        if hasattr(self, "_api"):
-            self._stack.children.stop(self._api, self._settings.stop_timeout_ms / 1000)
+        for name in ("_console", "_api"):
+            if web := getattr(self, name, None):
+                self._stack.children.stop(web.child, self._settings.stop_timeout_ms / 1000)
         StackFile.remove(self._settings.data_dir)

@@ -1,5 +1,9 @@
 """Screens of the console: each module has the routes of one screen."""
 
-from console.screens import account, events, live, overview
+from console.screens import account, dead_letters, events, keys, learning, live, overview, reports
 
-ROUTES = (*account.ROUTES, *overview.ROUTES, *live.ROUTES, *events.ROUTES)
+ROUTES = tuple(
+    route
+    for module in (account, overview, live, events, dead_letters, reports, learning, keys)
+    for route in module.ROUTES
+)

@@ -1,4 +1,5 @@
 // Start of every page.
+import { startChecks } from "./checks.js";
 import { startCopying } from "./copy.js";
 import { startPanels } from "./panels.js";
 import { startLive } from "./live.js";
@@ -6,5 +7,6 @@ import { localise } from "./times.js";
 
 localise(document);
 startPanels();
+startChecks();
 startCopying();
 startLive();

@@ -13,7 +13,7 @@ from runtime.private_file import write_private
 FILE_NAME = "ports.json"
 FREE_PORTS_TRIED = 100
 
-ServiceName = Literal["kafka", "kafka controller", "redis", "clickhouse", "api"]
+ServiceName = Literal["kafka", "kafka controller", "redis", "clickhouse", "api", "console"]
 
 
 class NoFreePort(TallyError):

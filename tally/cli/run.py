@@ -133,24 +133,39 @@ def consume(
 @needs("api")
 def serve(
     role: Annotated[
-        Literal["collector", "reader", "all"],
-        typer.Argument(help="Role of the processes: collector (writes), reader (reads), or all."),
+        Literal["collector", "reader", "all", "console"],
+        typer.Argument(help="Role of the processes: collector (writes), reader (reads), all of both, or the console."),
     ] = "all",
     host: Annotated[str, typer.Option(help="Address to listen on; :: = all, IPv6 and IPv4.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
-    workers: Annotated[int, typer.Option(help="API processes that share the port.", min=1, max=64)] = 1,
+    port: Annotated[
+        int | None, typer.Option(help="Port: 8080 by default, 8090 for the console.", min=1, max=65535)
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="API processes that share the port: 1 by default. Not for the console.", min=1, max=64),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Serve the HTTP API, or only the collector or the reader of it.
+    """Serve the HTTP API, only the collector or the reader of it, or the web console.
+
+    The console needs the address of an API in TALLY_CONSOLE_API, or the stack of the data directory.
 
     Examples:
         tally serve
         tally serve collector --port 8081 --workers 2
         TALLY_API_KEY=... tally serve --host 0.0.0.0
+        TALLY_CONSOLE_API=http://127.0.0.1:8080 tally serve console
     """
+    if role == "console":
+        from tally.serve_console import serve_console
+
+        if workers is not None:
+            raise typer.BadParameter("is for the API: start another console for more", param_hint="--workers")
+        serve_console(data_dir, host, port)
+        return
     from tally.serve import serve_in_foreground
 
-    serve_in_foreground(load_settings(data_dir), role, host, port, processes=workers)
+    serve_in_foreground(load_settings(data_dir), role, host, port or 8080, processes=workers or 1)
 
 
 def capacity(

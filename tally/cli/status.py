@@ -56,6 +56,7 @@ def _describe(settings: "Settings", found: "Status", *, show_secrets: bool) -> d
         "redis": redis if show_secrets else without_password(redis),
         "clickhouse": clickhouse_url if show_secrets else without_password(clickhouse_url),
         "api": stack.endpoints.api if stack else "",
+        "console": stack.endpoints.console if stack else "",
     }
     secrets: dict[str, Any] = {}
     if show_secrets:

@@ -1,0 +1,111 @@
+"""Rows of a report as a table and as a chart, and beside the rows of the range before."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from console.charts import Line, Point, Row, line_chart, row_chart
+from console.text import parse_time, unit_format
+
+MAX_CHART_ROWS = 30
+NUMERIC_UNITS = ("count", "share", "number", "ms", "position", "p")
+Record = Mapping[str, Any]
+
+
+class Cell(NamedTuple):
+    """Value of a row, with its interval and the value of the range before, as text."""
+
+    text: Any
+    interval: str = ""
+    before: str = ""
+    is_number: bool = False
+
+
+def table_rows(
+    columns: Sequence[Record], keys: Sequence[str], rows: Sequence[Record], before: Sequence[Record] | None
+) -> list[list[Cell]]:
+    """Return the cells of each row. Rows of the range before are matched by their keys; periods by their order."""
+    times = {column["name"] for column in columns if column["unit"] == "time"}
+    earlier = _by_key(before or (), keys, times)
+    table = []
+    for key, row in zip(_keys_of(rows, keys, times), rows, strict=True):
+        old = earlier.get(key)
+        table.append([_cell(column, row, old) for column in columns])
+    return table
+
+
+def _keys_of(rows: Sequence[Record], keys: Sequence[str], times: set[str]) -> list[tuple[Any, ...]]:
+    """Return the key of each row: its texts, and its place among the rows of these texts."""
+    seen: dict[tuple[str, ...], int] = {}
+    found = []
+    for row in rows:
+        texts = tuple(str(row.get(name)) for name in keys if name not in times)
+        place = seen[texts] = seen.get(texts, -1) + 1
+        found.append((*texts, place))
+    return found
+
+
+def _by_key(rows: Sequence[Record], keys: Sequence[str], times: set[str]) -> dict[tuple[Any, ...], Record]:
+    return dict(zip(_keys_of(rows, keys, times), rows, strict=True))
+
+
+def _cell(column: Record, row: Record, before: Record | None) -> Cell:
+    name, unit = column["name"], column["unit"]
+    value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
+    interval = ""
+    if low is not None and high is not None:
+        interval = f"{unit_format(unit, low)} to {unit_format(unit, high)}"
+    is_number = unit in NUMERIC_UNITS
+    old = unit_format(unit, before.get(name)) if before is not None and is_number else ""
+    return Cell(unit_format(unit, value), interval, str(old), is_number)
+
+
+def chart_of(chart: Record | None, columns: Sequence[Record], rows: Sequence[Record]) -> Markup:
+    """Draw the chart of a report; empty without one, or without values."""
+    if not chart or not any(row.get(chart["y"]) is not None for row in rows):
+        return Markup("")
+    unit = next((column["unit"] for column in columns if column["name"] == chart["y"]), "number")
+    by_kind = {"trend": _trend, "intervals": _rows, "bars": _rows, "differences": _rows}
+    return by_kind[chart["kind"]](chart, unit, rows)
+
+
+def _show(unit: str) -> Any:
+    return lambda value: str(unit_format(unit, value))
+
+
+def _trend(chart: Record, unit: str, rows: Sequence[Record]) -> Markup:
+    """Draw a line for each series; the lines with the largest sums come first."""
+    lines: dict[str, list[Point]] = {}
+    for row in rows:
+        moment = parse_time(str(row.get(chart["x"])))
+        if moment is None:
+            return _rows(chart, unit, rows)
+        y = row.get(chart["y"])
+        name = str(row.get(chart["series"], "")) if chart["series"] else ""
+        low, high = row.get(f"{chart['y']}_low"), row.get(f"{chart['y']}_high")
+        title = f"{name} {moment:%Y-%m-%d %H:%M} UTC: {unit_format(unit, y)}".strip()
+        lines.setdefault(name, []).append(Point(moment.timestamp() * 1000, y, low, high, title))
+    ordered = sorted(lines.items(), key=lambda each: -sum(point.y or 0 for point in each[1]))
+    drawn = [Line(name, sorted(points)) for name, points in ordered]
+    return line_chart(drawn, label=chart["title"], show=_show(unit))
+
+
+def series_names(chart: Record | None, rows: Sequence[Record]) -> list[str]:
+    """Return the names of a trend's lines in the order of their colours."""
+    if not chart or not chart.get("series"):
+        return []
+    sums: dict[str, float] = {}
+    for row in rows:
+        name = str(row.get(chart["series"], ""))
+        sums[name] = sums.get(name, 0) + (row.get(chart["y"]) or 0)
+    return sorted(sums, key=lambda name: -sums[name])
+
+
+def _rows(chart: Record, unit: str, rows: Sequence[Record]) -> Markup:
+    y = chart["y"]
+    shown = [
+        Row(str(row.get(chart["x"])), row.get(y), row.get(f"{y}_low"), row.get(f"{y}_high"))
+        for row in rows[:MAX_CHART_ROWS]
+    ]
+    return row_chart(shown, label=chart["title"], show=_show(unit), as_bars=chart["kind"] == "bars")

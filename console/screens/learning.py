@@ -1,0 +1,180 @@
+"""Learning: propensities, judgments, weights over time and interleavings, with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+from starlette.routing import Route
+
+from console.charts import Line, Point, line_chart
+from console.client import ApiProblem
+from console.forms import text_of
+from console.ranges import HOURS, ChosenRange
+from console.text import number, parse_time, share
+from console.view import Values, View, page, panel
+
+METHODS = {
+    "harvesting": "positions compared on the same documents",
+    "em": "position-based model",
+    "randomised": "randomised slots",
+}
+JUDGMENT_METHODS = {
+    "ctr": "click-through rate with a prior",
+    "coec": "clicks over expected clicks",
+    "ips": "clicks weighted by inverse propensities",
+    "graded": "grade of the highest reward",
+}
+CHOICES = ("retriever", "hours", "since", "until", "method", "judged_by", "query", "segment", "user", "days")
+MAX_JUDGMENTS = 100
+DAYS = ("7", "30", "90", "366")
+
+
+@page("learning.html")
+async def learning(view: View) -> Values:
+    """Show the form for a retriever, and a panel for each thing that is learned."""
+    names = await _retrievers(view)
+    retriever = text_of(view.query, "retriever") or (names[0] if names else "")
+    chosen = {name: text_of(view.query, name) for name in CHOICES} | {"retriever": retriever}
+    given = {name: value for name, value in chosen.items() if value}
+    return {
+        "names": names,
+        "chosen": chosen | {"hours": ChosenRange.of(view.query, "168").hours},
+        "ranges": HOURS,
+        "methods": METHODS,
+        "judgment_methods": JUDGMENT_METHODS,
+        "days": DAYS,
+        "source": {
+            part: view.url(f"/learning/{part}", **given)
+            for part in ("propensities", "judgments", "weights", "interleavings")
+        },
+    }
+
+
+async def _retrievers(view: View) -> list[str]:
+    """Return the retrievers of the last month, those with most executions first, then others with a configuration."""
+    rows = (await view.get("/v1/reports/retrievers", days=30, sort="executions:desc", limit=50))["rows"]
+    names = [str(row["retriever_id"]) for row in rows if row["retriever_id"]]
+    configured = (await view.get("/v1/learning-configs"))["configs"]
+    return list(dict.fromkeys([*names, *(each["retriever_id"] for each in configured)]))
+
+
+def _path(view: View, rest: str) -> str:
+    retriever = text_of(view.query, "retriever")
+    if not retriever:
+        raise ApiProblem(422, "Choose a retriever: events name theirs in retriever_id.")
+    return f"/v1/retrievers/{quote(retriever, safe='')}/{rest}"
+
+
+def _range(view: View) -> Mapping[str, str]:
+    chosen = ChosenRange.of(view.query, "168")
+    if chosen.problem:
+        raise ApiProblem(422, chosen.problem)
+    return chosen.as_query()
+
+
+@panel("learning_propensities.html")
+async def propensities(view: View) -> Values:
+    """Show how much each position is examined."""
+    method = text_of(view.query, "method") or "harvesting"
+    found = await view.get(_path(view, "propensities"), method=method, **_range(view))
+    return {"found": found, "chart": curve_chart(found["curves"]), "method": METHODS.get(method, method)}
+
+
+def curve_chart(curves: Sequence[Mapping[str, Any]]) -> Markup:
+    """Draw a line for each curve over the positions."""
+    lines = []
+    for curve in curves:
+        points = [
+            Point(
+                each["position"],
+                each["value"],
+                each["low"],
+                each["high"],
+                f"position {each['position']}: {number(each['value'])}, {number(each['low'])} to {number(each['high'])}",
+            )
+            for each in curve["points"]
+        ]
+        lines.append(Line(str(curve.get("segment") or ""), points))
+    return line_chart(lines, label="Examination by position, relative to the lowest one", show=number, is_time=False)
+
+
+@panel("learning_judgments.html")
+async def judgments(view: View) -> Values:
+    """Show how good each document is for a query."""
+    query, method = text_of(view.query, "query"), text_of(view.query, "judged_by") or "ctr"
+    found = await view.get(_path(view, "judgments"), method=method, query=query, limit=MAX_JUDGMENTS, **_range(view))
+    return {"found": found, "query": query, "method": JUDGMENT_METHODS.get(method, method)}
+
+
+@panel("learning_weights.html")
+async def weights(view: View) -> Values:
+    """Show the weight of each feature by day."""
+    segment, user = text_of(view.query, "segment"), text_of(view.query, "user")
+    days = text_of(view.query, "days") or "30"
+    path = _path(view, "weights/history")
+    try:
+        found = await view.get(path, days=days, segment=segment, user_id=user)
+    except ApiProblem as problem:
+        if problem.code != "unknown_config":
+            raise
+        return {"found": None, "retriever": text_of(view.query, "retriever"), "chart": "", "names": []}
+    names = _features(found["days"])
+    return {
+        "found": found,
+        "names": names,
+        "chart": weight_chart(found["days"], names),
+        "retriever": text_of(view.query, "retriever"),
+    }
+
+
+def _features(days: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the features, those with the largest latest weight first."""
+    latest = {feature["feature_uri"]: feature["weight"] for day in days for feature in day["features"]}
+    return sorted(latest, key=lambda name: -(latest[name] or 0))
+
+
+def weight_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markup:
+    """Draw the mean of each feature by day, with its interval."""
+    lines: dict[str, list[Point]] = {name: [] for name in names}
+    for day in days:
+        moment = parse_time(day["day"])
+        if moment is None:
+            continue
+        for each in day["features"]:
+            title = f"{each['feature_uri']} {day['day']}: {share(each['mean'])}, {share(each['low'])} to {share(each['high'])}"
+            point = Point(moment.timestamp() * 1000, each["mean"], each["low"], each["high"], title)
+            lines[each["feature_uri"]].append(point)
+    drawn = [Line(name, points) for name, points in lines.items()]
+    return line_chart(drawn, label="Mean reward of each feature by day", show=share)
+
+
+@panel("learning_interleavings.html")
+async def interleavings(view: View) -> Values:
+    """Show the experiments with interleaved rankings."""
+    return {"experiments": (await view.get("/v1/interleavings"))["experiments"]}
+
+
+@page("interleaving.html")
+async def interleaving(view: View) -> Values:
+    """Show the page of one experiment."""
+    name = view.request.path_params["experiment"]
+    return {"name": name, "source": view.url(f"/learning/interleavings/{quote(name, safe='')}/result")}
+
+
+@panel("interleaving_result.html")
+async def interleaving_result(view: View) -> Values:
+    """Show which ranking people prefer, and the latest drafts."""
+    path = f"/v1/interleavings/{quote(view.request.path_params['experiment'], safe='')}"
+    return {"found": await view.get(path), "drafts": (await view.get(f"{path}/drafts", limit=20))["drafts"]}
+
+
+ROUTES = (
+    Route("/learning", learning),
+    Route("/learning/propensities", propensities),
+    Route("/learning/judgments", judgments),
+    Route("/learning/weights", weights),
+    Route("/learning/interleavings", interleavings),
+    Route("/learning/interleavings/{experiment}", interleaving),
+    Route("/learning/interleavings/{experiment}/result", interleaving_result),
+)
