@@ -1,5 +1,7 @@
 """API keys: who may send and read events."""
 
+from typing import Any
+
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -36,7 +38,7 @@ async def create(view: View) -> Response | Values:
     name, rate = text_of(form, "name"), text_of(form, "rate_per_s")
     namespaces = [each.strip() for each in text_of(form, "namespaces", 4_000).split(",") if each.strip()]
     scopes = [each for each in SCOPES if each in form.getlist("scopes")]
-    body = {"name": name, "scopes": scopes, "namespaces": namespaces}
+    body: dict[str, Any] = {"name": name, "scopes": scopes, "namespaces": namespaces}
     problem = ""
     if rate:
         body["rate_per_s"] = int(rate) if rate.isascii() and rate.isdigit() else rate

@@ -1,6 +1,6 @@
 """Learning: propensities, judgments, weights over time and interleavings, with their intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -91,12 +91,16 @@ def curve_chart(curves: Sequence[Mapping[str, Any]]) -> Markup:
                 each["value"],
                 each["low"],
                 each["high"],
-                f"position {each['position']}: {number(each['value'])}, {number(each['low'])} to {number(each['high'])}",
+                f"position {each['position']}: {_with_interval(each, 'value', number)}",
             )
             for each in curve["points"]
         ]
         lines.append(Line(str(curve.get("segment") or ""), points))
     return line_chart(lines, label="Examination by position, relative to the lowest one", show=number, is_time=False)
+
+
+def _with_interval(values: Mapping[str, Any], name: str, show: Callable[[float | None], str]) -> str:
+    return f"{show(values[name])}, {show(values['low'])} to {show(values['high'])}"
 
 
 @panel("learning_judgments.html")
@@ -142,7 +146,7 @@ def weight_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Mar
         if moment is None:
             continue
         for each in day["features"]:
-            title = f"{each['feature_uri']} {day['day']}: {share(each['mean'])}, {share(each['low'])} to {share(each['high'])}"
+            title = f"{each['feature_uri']} {day['day']}: {_with_interval(each, 'mean', share)}"
             point = Point(moment.timestamp() * 1000, each["mean"], each["low"], each["high"], title)
             lines[each["feature_uri"]].append(point)
     drawn = [Line(name, points) for name, points in lines.items()]
