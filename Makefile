@@ -47,11 +47,13 @@ test-containers: $(VENV)/.dev
 	fi; \
 	$(BIN)/pytest --numprocesses 2 --stack=containers tests/containers $(CONTAINER_TESTS:%=tests/%.py) $(ARGS)
 
-## make image                  build the image and print the size of its layers (PYTHON_IMAGE=... for another base)
+## make image                  build both images and print the size of their layers (PYTHON_IMAGE=... for another base)
 PYTHON_IMAGE ?= python:3.13-slim-bookworm
 image:
-	@docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --file deploy/images/Dockerfile --tag tally:0.1.0 .
-	@docker history --format '{{.Size}}\t{{.CreatedBy}}' tally:0.1.0 | grep -v '^0B'
+	@for name in tally tally-console; do \
+		docker build --quiet --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --file deploy/images/Dockerfile --target $$name --tag $$name:0.1.0 . && \
+		docker history --format '{{.Size}}\t{{.CreatedBy}}' $$name:0.1.0 | grep -v '^0B' || exit 1; \
+	done
 
 ## make digests                pulled images by digest, as lines for the env file
 digests:
@@ -192,6 +194,8 @@ lock: $(VENV)/.dev
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra worker --output-file requirements/worker.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --output-file requirements/api.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra api --extra traces --extra build --output-file requirements/image.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["console"], sep="\n")' \
+		| $(UV_COMPILE:pyproject.toml=-) --constraint requirements/dev.txt --output-file requirements/console.txt
 	$(UV_COMPILE) --constraint requirements/dev.txt --extra embedded --extra plot --extra build --output-file requirements/run.txt
 
 ## make clean                  remove the environment and the embedded stack's data

@@ -9,3 +9,4 @@ for role in WORKER COLLECTOR READER ADMIN ANALYST GRAFANA; do
     echo "${role}_PASSWORD=$(random)"
 done
 echo "TALLY_API_KEY=root_$(random)"
+echo "CONSOLE_SECRET=$(random)"

@@ -24,7 +24,7 @@ def test_a_service_is_pinned_and_bound_to_this_machine(name: str) -> None:
         assert port.startswith("127.0.0.1:")
 
 
-@pytest.mark.parametrize("name", ROLES)
+@pytest.mark.parametrize("name", [*ROLES, "console"])
 def test_tally_services_are_read_only_and_have_no_capabilities(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
@@ -44,7 +44,7 @@ def test_awaited_services_have_a_health_check_or_an_end() -> None:
 
 
 def test_no_secret_has_a_default() -> None:
-    secrets = re.findall(r"\$\{(\w*_(?:PASSWORD|KEY))(.*?)\}", TEXT)
+    secrets = re.findall(r"\$\{(\w*_(?:PASSWORD|KEY|SECRET))(.*?)\}", TEXT)
     assert len(secrets) >= 6
     assert not [name for name, rest in secrets if rest.startswith(":-") or rest.startswith("-")]
     required = {name for name, rest in secrets if rest.startswith(":?")}
@@ -56,7 +56,7 @@ def test_no_secret_is_in_a_command(name: str) -> None:
     """Everybody on the machine may read the arguments of a process, a health check's too."""
     service = SERVICES[name]
     words = str(service.get("command", "")) + str(service.get("healthcheck", {}).get("test", ""))
-    assert not re.search(r"\$\{|PASSWORD|API_KEY", words)
+    assert not re.search(r"\$\{|PASSWORD|API_KEY|SECRET", words)
 
 
 @pytest.mark.parametrize(("name", "role"), ROLES.items())
@@ -67,6 +67,13 @@ def test_a_role_has_only_its_own_password(name: str, role: str) -> None:
     for address in (environment[each] for each in ("TALLY_REDIS", "TALLY_CLICKHOUSE") if each in environment):
         assert re.match(rf"\w+://tally_{role}:", address)
     assert ("TALLY_API_KEY" in environment) is (name in {"collector", "reader"})
+
+
+def test_the_console_reaches_only_the_reader() -> None:
+    console = SERVICES["console"]
+    assert set(console["environment"]) == {"TALLY_CONSOLE_API", "TALLY_CONSOLE_DOCS", "TALLY_CONSOLE_SECRETS"}
+    assert console["environment"]["TALLY_CONSOLE_API"] == "http://reader:8080"
+    assert console["networks"] == ["edge"]
 
 
 def test_each_store_is_reachable_only_for_services_that_need_it() -> None:

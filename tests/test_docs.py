@@ -25,7 +25,7 @@ MAX_DECISION_LINES = 60
 
 HISTORY = "CHANGELOG.md"
 """The one page that names files, settings and metrics which are gone."""
-FOLDERS = "schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|requirements"
+FOLDERS = "console|schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|requirements"
 
 
 def text_of(page: str) -> str:

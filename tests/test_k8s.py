@@ -25,7 +25,7 @@ def objects_in(*paths: Path) -> list[dict[str, Any]]:
 def assert_consistent(objects: list[dict[str, Any]]) -> None:
     """Assert the invariants of all manifests together."""
     pods = [each for each in objects if each["kind"] in PODS]
-    assert len(pods) == 4
+    assert len(pods) == 5
     labels = {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"][NAME] for each in pods}
     for pod in pods:
         assert_hardened(pod["spec"]["template"]["spec"])
@@ -86,6 +86,7 @@ NEEDED = {
     "reader": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_REDIS", "TALLY_CLICKHOUSE"},
     "consumer": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_REDIS", "TALLY_CLICKHOUSE"},
     "init": {"TALLY_KAFKA_USERNAME", "TALLY_KAFKA_PASSWORD", "TALLY_CLICKHOUSE"},
+    "console": {"TALLY_CONSOLE_SECRETS"},
 }
 """Exact settings of each role."""
 
@@ -104,6 +105,8 @@ def test_each_role_has_a_secret_of_its_own() -> None:
         assert named == [f"tally-{role}"]
         values = secrets.pop(named[0])
         assert set(values) == NEEDED[role]
+        if role == "console":  # it reaches no store
+            continue
         user = users[role] = values["TALLY_KAFKA_USERNAME"]
         for url in (values[name] for name in ("TALLY_REDIS", "TALLY_CLICKHOUSE") if name in values):
             assert urlsplit(url).username == user
@@ -145,9 +148,11 @@ def test_each_role_reaches_only_its_stores() -> None:
     )
     for role, known in NEEDED.items():
         rules = egress_of(policies, f"tally-{role}")
-        assert all(peer["namespaceSelector"]["matchLabels"] for rule in rules for peer in rule["to"])
+        peers = [peer for rule in rules for peer in rule["to"]]
+        assert all(selector["matchLabels"] for peer in peers for selector in peer.values())
         ports = {port["port"] for rule in rules for port in rule["ports"]}
-        assert ports == {53, *(port for store, port in STORES.items() if any(store.upper() in each for each in known))}
+        needed = {port for store, port in STORES.items() if any(store.upper() in each for each in known)}
+        assert ports == {53, *needed, *([8080] if role == "console" else [])}, role
 
 
 def test_a_misspelled_field_is_found() -> None:

@@ -32,7 +32,7 @@ def test_the_rendered_objects_are_valid_and_consistent() -> None:
         if each["kind"] in {"Deployment", "StatefulSet", "Job"}
         for container in each["spec"]["template"]["spec"]["containers"]
     }
-    assert images == {"tally:0.1.0"}
+    assert images == {"tally:0.1.0", "tally-console:0.1.0"}
 
 
 def test_keda_scales_the_consumer() -> None:
