@@ -18,7 +18,7 @@ from console import access, screens
 from console.client import ApiClient, ApiProblem
 from console.navigation import SCREENS
 from console.security import SecurityMiddleware
-from console.sessions import Sessions
+from console.sessions import SessionCookies
 from console.settings import ConsoleSettings
 from console.text import FORMATS, unit_format
 from console.view import Console
@@ -55,7 +55,7 @@ def create_app(settings: ConsoleSettings) -> Starlette:
     }
     api = ApiClient(settings)
     secrets = [each.get_secret_value() for each in settings.secrets]
-    console = Console(settings, api, Sessions(secrets, settings.session_ms), templates, version)
+    console = Console(settings, api, SessionCookies(secrets, settings.session_ms), templates, version)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

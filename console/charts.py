@@ -18,11 +18,11 @@ ROW_HEIGHT, NAME_WIDTH = 24, 190
 MAX_NAME_CHARACTERS = 28
 MAX_SERIES = 6
 
-Show = Callable[[Any], str]
+ValueFormat = Callable[[Any], str]
 
 
-class Point(NamedTuple):
-    """Point of a line: `x` is a number or a time in ms since 1970, `y` its value, None where it is unknown."""
+class LinePoint(NamedTuple):
+    """LinePoint of a line: `x` is a number or a time in ms since 1970, `y` its value, None where it is unknown."""
 
     x: float
     y: float | None
@@ -31,11 +31,11 @@ class Point(NamedTuple):
     title: str = ""
 
 
-class Line(NamedTuple):
+class ChartLine(NamedTuple):
     """Named line."""
 
     name: str
-    points: Sequence[Point]
+    points: Sequence[LinePoint]
 
 
 class Bar(NamedTuple):
@@ -45,7 +45,7 @@ class Bar(NamedTuple):
     parts: Sequence[float]
 
 
-class Row(NamedTuple):
+class ChartRow(NamedTuple):
     """Named value with its interval."""
 
     name: str
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 def line_chart(
-    lines: Sequence[Line], *, label: str, show: Show = str, is_time: bool = True, with_zero: bool = True
+    lines: Sequence[ChartLine], *, label: str, show: ValueFormat = str, is_time: bool = True, with_zero: bool = True
 ) -> Markup:
     """Draw lines with their intervals as bands. A line breaks where its value is unknown."""
     points = [point for line in lines for point in line.points]
@@ -72,7 +72,7 @@ def line_chart(
     return _drawing(parts, label, HEIGHT)
 
 
-def _line(line: Line, number: int, x: Scale, y: Scale, show: Show) -> list[Markup]:
+def _line(line: ChartLine, number: int, x: Scale, y: Scale, show: ValueFormat) -> list[Markup]:
     parts = []
     for run in _known_runs(line.points):
         band = [each for each in run if each.low is not None and each.high is not None]
@@ -92,9 +92,9 @@ def _line(line: Line, number: int, x: Scale, y: Scale, show: Show) -> list[Marku
     return parts
 
 
-def _known_runs(points: Sequence[Point]) -> list[list[Point]]:
+def _known_runs(points: Sequence[LinePoint]) -> list[list[LinePoint]]:
     """Split points into runs without unknown values."""
-    runs: list[list[Point]] = [[]]
+    runs: list[list[LinePoint]] = [[]]
     for point in points:
         if point.y is None:
             runs.append([])
@@ -103,7 +103,9 @@ def _known_runs(points: Sequence[Point]) -> list[list[Point]]:
     return [run for run in runs if run]
 
 
-def bar_chart(bars: Sequence[Bar], names: Sequence[str], step_ms: float, *, label: str, show: Show = str) -> Markup:
+def bar_chart(
+    bars: Sequence[Bar], names: Sequence[str], step_ms: float, *, label: str, show: ValueFormat = str
+) -> Markup:
     """Draw stacked bars over time; `step_ms` is the time that a bar covers from its `x` on."""
     if not bars:
         return Markup("")
@@ -130,7 +132,9 @@ def bar_chart(bars: Sequence[Bar], names: Sequence[str], step_ms: float, *, labe
     return _drawing(parts, label, HEIGHT)
 
 
-def row_chart(rows: Sequence[Row], *, label: str, show: Show = str, as_bars: bool = False, zero: bool = True) -> Markup:
+def row_chart(
+    rows: Sequence[ChartRow], *, label: str, show: ValueFormat = str, as_bars: bool = False, zero: bool = True
+) -> Markup:
     """Draw a row for each value: a dot with its interval, or a bar from zero."""
     if not rows:
         return Markup("")
@@ -166,7 +170,7 @@ def row_chart(rows: Sequence[Row], *, label: str, show: Show = str, as_bars: boo
     return _drawing(parts, label, height)
 
 
-def _y_axis(y: Scale, ticks: Sequence[float], show: Show) -> list[Markup]:
+def _y_axis(y: Scale, ticks: Sequence[float], show: ValueFormat) -> list[Markup]:
     parts = []
     for tick in ticks:
         parts.append(_grid_line(LEFT, y.at(tick), WIDTH - RIGHT, y.at(tick)))

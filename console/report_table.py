@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from console.charts import Line, Point, Row, line_chart, row_chart
+from console.charts import ChartLine, LinePoint, ChartRow, line_chart, row_chart
 from console.text import parse_time, unit_format
 
 MAX_CHART_ROWS = 30
 NUMERIC_UNITS = ("count", "share", "number", "ms", "position", "p")
-Record = Mapping[str, Any]
+ReportRow = Mapping[str, Any]
 
 
 class Cell(NamedTuple):
@@ -23,7 +23,7 @@ class Cell(NamedTuple):
 
 
 def table_rows(
-    columns: Sequence[Record], keys: Sequence[str], rows: Sequence[Record], before: Sequence[Record] | None
+    columns: Sequence[ReportRow], keys: Sequence[str], rows: Sequence[ReportRow], before: Sequence[ReportRow] | None
 ) -> list[list[Cell]]:
     """Return the cells of each row. Rows of the range before are matched by their keys; periods by their order."""
     times = {column["name"] for column in columns if column["unit"] == "time"}
@@ -35,7 +35,7 @@ def table_rows(
     return table
 
 
-def _keys_of(rows: Sequence[Record], keys: Sequence[str], times: set[str]) -> list[tuple[Any, ...]]:
+def _keys_of(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> list[tuple[Any, ...]]:
     """Return the key of each row: its texts, and its place among the rows of these texts."""
     seen: dict[tuple[str, ...], int] = {}
     found = []
@@ -46,11 +46,11 @@ def _keys_of(rows: Sequence[Record], keys: Sequence[str], times: set[str]) -> li
     return found
 
 
-def _by_key(rows: Sequence[Record], keys: Sequence[str], times: set[str]) -> dict[tuple[Any, ...], Record]:
+def _by_key(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> dict[tuple[Any, ...], ReportRow]:
     return dict(zip(_keys_of(rows, keys, times), rows, strict=True))
 
 
-def _cell(column: Record, row: Record, before: Record | None) -> Cell:
+def _cell(column: ReportRow, row: ReportRow, before: ReportRow | None) -> Cell:
     name, unit = column["name"], column["unit"]
     value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = ""
@@ -61,7 +61,7 @@ def _cell(column: Record, row: Record, before: Record | None) -> Cell:
     return Cell(unit_format(unit, value), interval, str(old), is_number)
 
 
-def chart_of(chart: Record | None, columns: Sequence[Record], rows: Sequence[Record]) -> Markup:
+def chart_of(chart: ReportRow | None, columns: Sequence[ReportRow], rows: Sequence[ReportRow]) -> Markup:
     """Draw the chart of a report; empty without one, or without values."""
     if not chart or not any(row.get(chart["y"]) is not None for row in rows):
         return Markup("")
@@ -74,9 +74,9 @@ def _show(unit: str) -> Any:
     return lambda value: str(unit_format(unit, value))
 
 
-def _trend(chart: Record, unit: str, rows: Sequence[Record]) -> Markup:
+def _trend(chart: ReportRow, unit: str, rows: Sequence[ReportRow]) -> Markup:
     """Draw a line for each series; the lines with the largest sums come first."""
-    lines: dict[str, list[Point]] = {}
+    lines: dict[str, list[LinePoint]] = {}
     for row in rows:
         moment = parse_time(str(row.get(chart["x"])))
         if moment is None:
@@ -85,13 +85,13 @@ def _trend(chart: Record, unit: str, rows: Sequence[Record]) -> Markup:
         name = str(row.get(chart["series"], "")) if chart["series"] else ""
         low, high = row.get(f"{chart['y']}_low"), row.get(f"{chart['y']}_high")
         title = f"{name} {moment:%Y-%m-%d %H:%M} UTC: {unit_format(unit, y)}".strip()
-        lines.setdefault(name, []).append(Point(moment.timestamp() * 1000, y, low, high, title))
+        lines.setdefault(name, []).append(LinePoint(moment.timestamp() * 1000, y, low, high, title))
     ordered = sorted(lines.items(), key=lambda each: -sum(point.y or 0 for point in each[1]))
-    drawn = [Line(name, sorted(points)) for name, points in ordered]
+    drawn = [ChartLine(name, sorted(points)) for name, points in ordered]
     return line_chart(drawn, label=chart["title"], show=_show(unit))
 
 
-def series_names(chart: Record | None, rows: Sequence[Record]) -> list[str]:
+def series_names(chart: ReportRow | None, rows: Sequence[ReportRow]) -> list[str]:
     """Return the names of a trend's lines in the order of their colours."""
     if not chart or not chart.get("series"):
         return []
@@ -102,10 +102,10 @@ def series_names(chart: Record | None, rows: Sequence[Record]) -> list[str]:
     return sorted(sums, key=lambda name: -sums[name])
 
 
-def _rows(chart: Record, unit: str, rows: Sequence[Record]) -> Markup:
+def _rows(chart: ReportRow, unit: str, rows: Sequence[ReportRow]) -> Markup:
     y = chart["y"]
     shown = [
-        Row(str(row.get(chart["x"])), row.get(y), row.get(f"{y}_low"), row.get(f"{y}_high"))
+        ChartRow(str(row.get(chart["x"])), row.get(y), row.get(f"{y}_low"), row.get(f"{y}_high"))
         for row in rows[:MAX_CHART_ROWS]
     ]
     return row_chart(shown, label=chart["title"], show=_show(unit), as_bars=chart["kind"] == "bars")

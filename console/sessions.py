@@ -1,4 +1,4 @@
-"""Sessions of viewers: the API key of a viewer, encrypted in a cookie. The console itself keeps nothing."""
+"""SessionCookies of viewers: the API key of a viewer, encrypted in a cookie. The console itself keeps nothing."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 COOKIE = "tally_session"
 
 
-class Sessions:
+class SessionCookies:
     """Encryption of session cookies (Fernet: AES-128-CBC with HMAC-SHA256, and the time of its making)."""
 
     def __init__(self, given: Sequence[str], life_ms: int) -> None:

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from console.client import NO_ANSWER, ApiClient, ApiProblem
-from console.sessions import COOKIE, Sessions
+from console.sessions import COOKIE, SessionCookies
 from console.settings import ConsoleSettings
 
-Values = Mapping[str, Any]
+PageValues = Mapping[str, Any]
 MAX_NAMESPACE_CHARACTERS = 128
 SIGN_IN = "/sign-in"
 SIGN_IN_HEADER = "X-Sign-In"
@@ -25,7 +25,7 @@ class Console(NamedTuple):
 
     settings: ConsoleSettings
     api: ApiClient
-    sessions: Sessions
+    sessions: SessionCookies
     templates: Environment
     version: str
     """Changes with the assets, so that browsers may cache them for ever."""
@@ -54,7 +54,7 @@ class View:
         """Query parameters of the request."""
         return self.request.query_params
 
-    async def call(self, method: str, path: str, query: Values | None = None, body: Any = None) -> Any:
+    async def call(self, method: str, path: str, query: PageValues | None = None, body: Any = None) -> Any:
         """Call the API with the viewer's key. Raises ApiProblem, and SessionEndedError when the key is not valid."""
         try:
             return await self.console.api.call(
@@ -96,7 +96,7 @@ class View:
         return {"dark": True, "light": False}.get(self.request.cookies.get("tally_theme", ""))
 
 
-Handler = Callable[[View], Awaitable[Response | Values]]
+Handler = Callable[[View], Awaitable[Response | PageValues]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -110,7 +110,7 @@ def panel(template: str) -> Callable[[Handler], Endpoint]:
     return _endpoint(template, "problem.html", _sign_in_by_script)
 
 
-def data(handler: Callable[[View], Awaitable[Values]]) -> Endpoint:
+def data(handler: Callable[[View], Awaitable[PageValues]]) -> Endpoint:
     """Decorate a handler whose values go to the page's script as JSON."""
 
     @wraps(handler)

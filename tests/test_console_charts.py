@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.chart_axes import Scale, round_ticks, time_ticks
-from console.charts import HEIGHT, WIDTH, Bar, Line, Point, Row, bar_chart, line_chart, row_chart
+from console.charts import HEIGHT, WIDTH, Bar, ChartLine, LinePoint, ChartRow, bar_chart, line_chart, row_chart
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 
@@ -45,8 +45,8 @@ def test_a_scale_keeps_values_in_the_drawing(a: float, b: float, c: float) -> No
 
 @given(st.lists(st.tuples(FINITE, st.one_of(st.none(), FINITE)), max_size=20))
 def test_a_line_has_a_dot_for_each_known_value(values: list[tuple[float, float | None]]) -> None:
-    points = [Point(x, y, y, y) for x, y in sorted(values, key=lambda each: each[0])]
-    svg = line_chart([Line("a", points)], label="values", is_time=False)
+    points = [LinePoint(x, y, y, y) for x, y in sorted(values, key=lambda each: each[0])]
+    svg = line_chart([ChartLine("a", points)], label="values", is_time=False)
     if not points:
         assert svg == ""
         return
@@ -60,7 +60,7 @@ def test_a_line_has_a_dot_for_each_known_value(values: list[tuple[float, float |
 @given(st.text(max_size=40))
 def test_names_of_rows_stay_text(name: str) -> None:
     plain = "".join(each for each in name if each.isprintable())
-    svg = row_chart([Row(plain, 0.5, 0.4, 0.6)], label=plain, as_bars=True)
+    svg = row_chart([ChartRow(plain, 0.5, 0.4, 0.6)], label=plain, as_bars=True)
     tree = parsed(svg)
     assert {each.tag for each in tree.iter()} <= {"svg", "g", "rect", "line", "text", "title", "circle"}
     assert tree.attrib["aria-label"] == plain

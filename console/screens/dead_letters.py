@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from console.client import ApiProblem
 from console.forms import read_form, selected, text_of
-from console.view import Values, View, page, panel
+from console.view import PageValues, View, page, panel
 
 SELECTION = ("reason", "field", "message", "since", "until", "replayed")
 REPLAYED_CHOICES = {"no": "waiting", "yes": "replayed", "": "all"}
@@ -23,7 +23,7 @@ def _query(view: View) -> dict[str, str]:
 
 
 @page("dead_letters.html")
-async def dead_letters(view: View) -> Values:
+async def dead_letters(view: View) -> PageValues:
     """Show the page for a selection."""
     chosen = _query(view)
     return {
@@ -35,14 +35,14 @@ async def dead_letters(view: View) -> Values:
 
 
 @panel("dead_letter_groups.html")
-async def groups(view: View) -> Values:
+async def groups(view: View) -> PageValues:
     """Show the selected dead letters by reason and field."""
     chosen = {name: value for name, value in _query(view).items() if name != "message"}
     return {"found": await view.get("/v1/dead-letters/groups", **chosen), "chosen": chosen}
 
 
 @panel("dead_letter_list.html")
-async def letters(view: View) -> Values:
+async def letters(view: View) -> PageValues:
     """Show the selected dead letters, newest first."""
     chosen = _query(view)
     found = await view.get("/v1/dead-letters", limit=PAGE, cursor=view.query.get("cursor"), **chosen)
@@ -54,14 +54,14 @@ def _place(view: View) -> str:
 
 
 @page("dead_letter.html")
-async def letter(view: View) -> Values:
+async def letter(view: View) -> PageValues:
     """Show one dead letter, and the form to correct it."""
     place = _place(view)
     return {"place": place, "letter": await view.get(f"/v1/dead-letters/{place}"), "patch": view.query.get("patch", "")}
 
 
 @panel("dead_letter_check.html")
-async def check(view: View) -> Values:
+async def check(view: View) -> PageValues:
     """Show the validator's answer about a letter with a patch."""
     form = await read_form(view)
     patch, problem = read_patch(text_of(form, "patch", view.console.settings.form_bytes))
@@ -87,7 +87,7 @@ def read_patch(text: str) -> tuple[dict[str, Any] | None, str]:
 
 
 @page("dead_letter_replay.html")
-async def replay(view: View) -> Values:
+async def replay(view: View) -> PageValues:
     """Try a correction on the selected letters, or put them on the topic again. GET shows the form alone."""
     is_post = view.request.method == "POST"
     form = await read_form(view) if is_post else view.query

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from starlette.routing import Route
 
-from console.view import Values, View, page, panel
+from console.view import PageValues, View, page, panel
 
 MAX_ID_CHARACTERS = 512
 INTERACTION_ID = re.compile(r"int_[0-9a-f]{32}")
@@ -18,7 +18,7 @@ def id_of(view: View) -> str:
 
 
 @page("find.html")
-async def find(view: View) -> Values:
+async def find(view: View) -> PageValues:
     """Show the page for an id."""
     wanted = id_of(view)
     is_one = bool(INTERACTION_ID.fullmatch(wanted))
@@ -27,14 +27,14 @@ async def find(view: View) -> Values:
 
 
 @panel("find_event.html")
-async def one_event(view: View) -> Values:
+async def one_event(view: View) -> PageValues:
     """Show everything known of one event."""
     wanted = id_of(view)
     return {"wanted": wanted, "found": await view.get(f"/v1/events/{quote(wanted, safe='')}")}
 
 
 @panel("find_events.html")
-async def many_events(view: View) -> Values:
+async def many_events(view: View) -> PageValues:
     """Show the events of an execution, a user or a session."""
     wanted = id_of(view)
     found = await view.get("/v1/events", any_id=wanted, limit=PAGE, cursor=view.query.get("cursor"))

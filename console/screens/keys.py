@@ -7,7 +7,7 @@ from starlette.routing import Route
 
 from console.client import ApiProblem
 from console.forms import read_form, text_of
-from console.view import Values, View, page, panel
+from console.view import PageValues, View, page, panel
 
 SCOPES = {
     "write": "send events, and correct dead letters",
@@ -19,20 +19,20 @@ _INPUT_PROBLEMS = (400, 409, 422)
 
 
 @page("keys.html")
-async def keys(view: View) -> Values:
+async def keys(view: View) -> PageValues:
     """Show the page with the form for a new key."""
     return {"scopes": SCOPES, "own": await view.get("/v1/keys/self"), "problem": "", "given": {}}
 
 
 @panel("key_list.html")
-async def key_list(view: View) -> Values:
+async def key_list(view: View) -> PageValues:
     """Show the keys that this key may manage."""
     own = await view.get("/v1/keys/self")
     return {"keys": (await view.get("/v1/keys"))["keys"], "own": own}
 
 
 @page("key_created.html")
-async def create(view: View) -> Response | Values:
+async def create(view: View) -> Response | PageValues:
     """Create a key and show it, once."""
     form = await read_form(view)
     name, rate = text_of(form, "name"), text_of(form, "rate_per_s")
@@ -54,7 +54,7 @@ async def create(view: View) -> Response | Values:
 
 
 @page("key_revoked.html")
-async def revoke(view: View) -> Values:
+async def revoke(view: View) -> PageValues:
     """Revoke a key after the viewer has confirmed it."""
     form = await read_form(view)
     key_id, name = text_of(form, "key_id", 64), text_of(form, "name")

@@ -7,12 +7,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 from starlette.routing import Route
 
-from console.charts import Line, Point, line_chart
+from console.charts import ChartLine, LinePoint, line_chart
 from console.client import ApiProblem
 from console.forms import text_of
 from console.ranges import HOURS, ChosenRange
 from console.text import number, parse_time, share
-from console.view import Values, View, page, panel
+from console.view import PageValues, View, page, panel
 
 METHODS = {
     "harvesting": "positions compared on the same documents",
@@ -31,8 +31,8 @@ DAYS = ("7", "30", "90", "366")
 
 
 @page("learning.html")
-async def learning(view: View) -> Values:
-    """Show the form for a retriever, and a panel for each thing that is learned."""
+async def learning(view: View) -> PageValues:
+    """ValueFormat the form for a retriever, and a panel for each thing that is learned."""
     names = await _retrievers(view)
     retriever = text_of(view.query, "retriever") or (names[0] if names else "")
     chosen = {name: text_of(view.query, name) for name in CHOICES} | {"retriever": retriever}
@@ -74,8 +74,8 @@ def _range(view: View) -> Mapping[str, str]:
 
 
 @panel("learning_propensities.html")
-async def propensities(view: View) -> Values:
-    """Show how much each position is examined."""
+async def propensities(view: View) -> PageValues:
+    """ValueFormat how much each position is examined."""
     method = text_of(view.query, "method") or "harvesting"
     found = await view.get(_path(view, "propensities"), method=method, **_range(view))
     return {"found": found, "chart": curve_chart(found["curves"]), "method": METHODS.get(method, method)}
@@ -86,7 +86,7 @@ def curve_chart(curves: Sequence[Mapping[str, Any]]) -> Markup:
     lines = []
     for curve in curves:
         points = [
-            Point(
+            LinePoint(
                 each["position"],
                 each["value"],
                 each["low"],
@@ -95,7 +95,7 @@ def curve_chart(curves: Sequence[Mapping[str, Any]]) -> Markup:
             )
             for each in curve["points"]
         ]
-        lines.append(Line(str(curve.get("segment") or ""), points))
+        lines.append(ChartLine(str(curve.get("segment") or ""), points))
     return line_chart(lines, label="Examination by position, relative to the lowest one", show=number, is_time=False)
 
 
@@ -104,16 +104,16 @@ def _with_interval(values: Mapping[str, Any], name: str, show: Callable[[float |
 
 
 @panel("learning_judgments.html")
-async def judgments(view: View) -> Values:
-    """Show how good each document is for a query."""
+async def judgments(view: View) -> PageValues:
+    """ValueFormat how good each document is for a query."""
     query, method = text_of(view.query, "query"), text_of(view.query, "judged_by") or "ctr"
     found = await view.get(_path(view, "judgments"), method=method, query=query, limit=MAX_JUDGMENTS, **_range(view))
     return {"found": found, "query": query, "method": JUDGMENT_METHODS.get(method, method)}
 
 
 @panel("learning_weights.html")
-async def weights(view: View) -> Values:
-    """Show the weight of each feature by day."""
+async def weights(view: View) -> PageValues:
+    """ValueFormat the weight of each feature by day."""
     segment, user = text_of(view.query, "segment"), text_of(view.query, "user")
     days = text_of(view.query, "days") or "30"
     path = _path(view, "weights/history")
@@ -140,35 +140,35 @@ def _features(days: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def weight_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markup:
     """Draw the mean of each feature by day, with its interval."""
-    lines: dict[str, list[Point]] = {name: [] for name in names}
+    lines: dict[str, list[LinePoint]] = {name: [] for name in names}
     for day in days:
         moment = parse_time(day["day"])
         if moment is None:
             continue
         for each in day["features"]:
             title = f"{each['feature_uri']} {day['day']}: {_with_interval(each, 'mean', share)}"
-            point = Point(moment.timestamp() * 1000, each["mean"], each["low"], each["high"], title)
+            point = LinePoint(moment.timestamp() * 1000, each["mean"], each["low"], each["high"], title)
             lines[each["feature_uri"]].append(point)
-    drawn = [Line(name, points) for name, points in lines.items()]
+    drawn = [ChartLine(name, points) for name, points in lines.items()]
     return line_chart(drawn, label="Mean reward of each feature by day", show=share)
 
 
 @panel("learning_interleavings.html")
-async def interleavings(view: View) -> Values:
-    """Show the experiments with interleaved rankings."""
+async def interleavings(view: View) -> PageValues:
+    """ValueFormat the experiments with interleaved rankings."""
     return {"experiments": (await view.get("/v1/interleavings"))["experiments"]}
 
 
 @page("interleaving.html")
-async def interleaving(view: View) -> Values:
-    """Show the page of one experiment."""
+async def interleaving(view: View) -> PageValues:
+    """ValueFormat the page of one experiment."""
     name = view.request.path_params["experiment"]
     return {"name": name, "source": view.url(f"/learning/interleavings/{quote(name, safe='')}/result")}
 
 
 @panel("interleaving_result.html")
-async def interleaving_result(view: View) -> Values:
-    """Show which ranking people prefer, and the latest drafts."""
+async def interleaving_result(view: View) -> PageValues:
+    """ValueFormat which ranking people prefer, and the latest drafts."""
     path = f"/v1/interleavings/{quote(view.request.path_params['experiment'], safe='')}"
     return {"found": await view.get(path), "drafts": (await view.get(f"{path}/drafts", limit=20))["drafts"]}
 

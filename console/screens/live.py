@@ -3,7 +3,7 @@
 from starlette.routing import Route
 
 from console.text import count, duration
-from console.view import Values, View, data, page
+from console.view import PageValues, View, data, page
 
 FILTERS = ("verdict", "interaction_type", "retriever_id", "user_id", "execution_id")
 VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
@@ -12,7 +12,7 @@ ROWS = 100
 
 
 @page("live.html")
-async def live(view: View) -> Values:
+async def live(view: View) -> PageValues:
     """Show the page; its script asks for events."""
     return {
         "filters": {name: view.query.get(name, "") for name in FILTERS},
@@ -22,7 +22,7 @@ async def live(view: View) -> Values:
 
 
 @data
-async def new_events(view: View) -> Values:
+async def new_events(view: View) -> PageValues:
     """Return the rows of events since the cursor, with counts of all of them."""
     given = {name: view.query.get(name) for name in FILTERS}
     found = await view.get("/v1/events/recent", limit=ROWS, cursor=view.query.get("cursor"), **given)
@@ -35,7 +35,7 @@ async def new_events(view: View) -> Values:
     }
 
 
-def _status(found: Values) -> str:
+def _status(found: PageValues) -> str:
     total = sum(found["counts"].values())
     parts = [f"{count(total)} new events"]
     if found["sampled"]:

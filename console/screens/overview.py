@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from console.charts import Bar, bar_chart
 from console.text import count, parse_time
-from console.view import Values, View, page, panel
+from console.view import PageValues, View, page, panel
 
 RANGES = {"60": "last hour", "360": "last 6 hours", "1440": "last day", "10080": "last 7 days"}
 """Ranges of traffic in minutes."""
@@ -22,14 +22,14 @@ def minutes_of(view: View) -> str:
 
 
 @page("overview.html")
-async def overview(view: View) -> Values:
-    """Show the page; its panels load by themselves."""
+async def overview(view: View) -> PageValues:
+    """ValueFormat the page; its panels load by themselves."""
     return {"ranges": RANGES, "minutes": minutes_of(view)}
 
 
 @panel("overview_pipeline.html")
-async def pipeline(view: View) -> Values:
-    """Show lag, rates, stores and workers."""
+async def pipeline(view: View) -> PageValues:
+    """ValueFormat lag, rates, stores and workers."""
     found = await view.get("/v1/pipeline")
     active = [each for each in found["workers"] if each["state"] == "active"]
     left = [each for each in found["workers"] if each["state"] != "active"]
@@ -37,8 +37,8 @@ async def pipeline(view: View) -> Values:
 
 
 @panel("overview_traffic.html")
-async def traffic(view: View) -> Values:
-    """Show events by verdict over time."""
+async def traffic(view: View) -> PageValues:
+    """ValueFormat events by verdict over time."""
     found = await view.get("/v1/traffic", minutes=minutes_of(view))
     return {"traffic": found, "chart": chart_of(found), "verdicts": VERDICTS, "total": sum(found["totals"].values())}
 
@@ -55,14 +55,14 @@ def chart_of(found: Mapping[str, Any]) -> Markup:
 
 
 @panel("overview_namespaces.html")
-async def namespaces(view: View) -> Values:
-    """Show the namespaces of the key, and which are silent or unusual."""
+async def namespaces(view: View) -> PageValues:
+    """ValueFormat the namespaces of the key, and which are silent or unusual."""
     return {"namespaces": (await view.get("/v1/namespaces"))["namespaces"]}
 
 
 @panel("overview_refusals.html")
-async def refusals(view: View) -> Values:
-    """Show events that the API refused before they reached Kafka."""
+async def refusals(view: View) -> PageValues:
+    """ValueFormat events that the API refused before they reached Kafka."""
     return {"refusals": await view.get("/v1/refusals", minutes=60)}
 
 

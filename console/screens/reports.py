@@ -10,7 +10,7 @@ from console.client import ApiProblem
 from console.forms import text_of
 from console.ranges import HOURS, ChosenRange
 from console.report_table import chart_of, series_names, table_rows
-from console.view import Values, View, page, panel
+from console.view import PageValues, View, page, panel
 
 HIDDEN = ("journey",)
 """Reports with a screen of their own."""
@@ -20,7 +20,7 @@ MAX_FILTER_CHARACTERS = 8_000
 
 
 @page("reports.html")
-async def reports(view: View) -> Values:
+async def reports(view: View) -> PageValues:
     """List the reports with their questions."""
     found = (await view.get("/v1/reports"))["reports"]
     return {"reports": [each for each in found if each["name"] not in HIDDEN]}
@@ -34,7 +34,7 @@ async def _description(view: View, name: str) -> Mapping[str, Any]:
 
 
 @page("report.html")
-async def report(view: View) -> Values:
+async def report(view: View) -> PageValues:
     """Show a report's form, and the panel with its rows."""
     name = view.request.path_params["name"]
     found = await _description(view, name)
@@ -63,7 +63,7 @@ async def _retrievers(view: View) -> list[str]:
 
 
 @panel("report_rows.html")
-async def report_rows(view: View) -> Values:
+async def report_rows(view: View) -> PageValues:
     """Show the rows of a report."""
     name = view.request.path_params["name"]
     description = await _description(view, name)
@@ -90,7 +90,7 @@ async def report_rows(view: View) -> Values:
 
 
 @page("journey.html")
-async def journey(view: View) -> Values:
+async def journey(view: View) -> PageValues:
     """Show the form for a session, and its events or the latest sessions."""
     session = text_of(view.query, "session")
     hours = ChosenRange.of(view.query, "168").hours
@@ -99,7 +99,7 @@ async def journey(view: View) -> Values:
 
 
 @panel("journey_events.html")
-async def journey_events(view: View) -> Values:
+async def journey_events(view: View) -> PageValues:
     """Show the events of a session, step by step."""
     session = text_of(view.query, "session")
     chosen = ChosenRange.of(view.query, "168")
@@ -108,7 +108,7 @@ async def journey_events(view: View) -> Values:
 
 
 @panel("journey_sessions.html")
-async def journey_sessions(view: View) -> Values:
+async def journey_sessions(view: View) -> PageValues:
     """Show the latest sessions to choose from."""
     chosen = ChosenRange.of(view.query, "168")
     return {"found": await view.get("/v1/reports/sessions", **chosen.as_query(), limit=30), "hours": chosen.hours}
