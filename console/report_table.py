@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from console.charts import ChartLine, LinePoint, ChartRow, line_chart, row_chart
+from console.charts import ChartLine, ChartRow, LinePoint, line_chart, row_chart
 from console.text import parse_time, unit_format
 
 MAX_CHART_ROWS = 30

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.chart_axes import Scale, round_ticks, time_ticks
-from console.charts import HEIGHT, WIDTH, Bar, ChartLine, LinePoint, ChartRow, bar_chart, line_chart, row_chart
+from console.charts import HEIGHT, WIDTH, Bar, ChartLine, ChartRow, LinePoint, bar_chart, line_chart, row_chart
 
 FINITE = st.floats(-1e9, 1e9, allow_nan=False)
 

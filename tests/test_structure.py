@@ -7,7 +7,18 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("schemas", "kernels", "runtime", "producers", "consumers", "readers", "learning", "console", "tally", "deploy")
+PACKAGES = (
+    "schemas",
+    "kernels",
+    "runtime",
+    "producers",
+    "consumers",
+    "readers",
+    "learning",
+    "console",
+    "tally",
+    "deploy",
+)
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
