@@ -17,7 +17,9 @@ from prometheus_client import generate_latest
 
 from learning.module import LearningModule
 from producers.collector.module import CollectorModule
+from readers.key_routes import KeyModule
 from readers.module import ReaderModule
+from readers.refusals import RefusalModule
 from runtime import log
 from runtime.errors import TallyError, Unavailable
 from runtime.http.hosts import allowed_names
@@ -49,8 +51,8 @@ def app_of(settings: Settings, role: Role, host: str = "", metrics: Callable[[],
     reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorModule()],
-        "reader": [reader, LearningModule()],
-        "all": [reader, LearningModule(), CollectorModule(reader.outcome)],
+        "reader": [reader, LearningModule(), KeyModule(), RefusalModule()],
+        "all": [reader, LearningModule(), KeyModule(), RefusalModule(), CollectorModule(reader.outcome)],
     }
     return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host), metrics=metrics)
 

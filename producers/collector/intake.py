@@ -16,6 +16,7 @@ from producers.collector.creates import Create, Created, Creates
 from producers.collector.events import RequestValidator, error_of_item, refusal_of_all, refusal_of_create, run_by_size
 from producers.collector.hints import DuplicateHints
 from producers.collector.outcome_headers import PENDING, headers_of_created
+from producers.collector.refusals import Endpoint, RefusalCounter
 from producers.deliveries import OutgoingRecord, error_of
 from producers.topic import TopicWriter
 from runtime import traces
@@ -23,7 +24,6 @@ from runtime.errors import RecordRefused, TallyError, Unavailable
 from runtime.http.answer import Answer, json_answer
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError, invalid, problem, unavailable
-from runtime.metrics import ACCEPTED, REFUSED
 from runtime.settings import Settings
 from schemas.identity import mint_id
 from schemas.outcome import DuplicateOf, Outcome, RejectedFor
@@ -34,6 +34,7 @@ from schemas.wire import ValidEvent, encode_headers
 WaitFor = Callable[[str, str, float], Awaitable[Outcome | None]]
 """Function that returns the outcome of (namespace, id), or None when it is not final within the seconds given."""
 
+REFUSED_BY_BROKER = "refused_by_broker"
 NOT_ACKNOWLEDGED = (
     "Kafka did not acknowledge the event in time (TALLY_COLLECTOR_ACK_MS). It may still arrive: send it again with the "
     "same execution_id or Idempotency-Key"
@@ -66,6 +67,7 @@ class Collector:
         self._creates = Creates(self._topic, self._hints, settings.http_event_bytes)
         self._event_bytes = settings.http_event_bytes
         self._wait_for = wait_for
+        self.refusals = RefusalCounter(settings, redis)
 
     async def close(self) -> None:
         """Stop background tasks."""
@@ -83,7 +85,7 @@ class Collector:
         reservation.take(events=1)
         event, interaction_id, append_ms, first = await self._created(body, namespace, idempotency_key)
         reservation.release()
-        ACCEPTED.labels("create").inc()
+        self.refusals.count_accepted("create", namespace, 1)
         final, waited = None, None
         if seconds is not None and self._wait_for is not None:
             # Kafka has the event: an error of the wait must not make the client send it again.
@@ -110,11 +112,12 @@ class Collector:
             if created is None:
                 validated = await self.validator.validate(body)
                 if not isinstance(validated, ValidEvent):
-                    REFUSED.labels("create", validated[0].reason).inc()
+                    self.refusals.count_event("create", namespace, validated[0])
                     raise refusal_of_create(validated)
                 create.event, create.future = AcceptedEvent.validated(validated), new_future()
                 created = await self._creates.create(create)
         except TallyError as error:
+            self._count_refused_by_broker("create", namespace, error)
             raise _not_acknowledged(error) from error
         assert created is not None  # noqa: S101  (it is validated)
         return created
@@ -128,30 +131,42 @@ class Collector:
             if scanned is not None:
                 headers = encode_headers(namespace, deduplicate=deduplicate, traceparent=traces.current_traceparent())
                 sending = _ValidatedItems(await self._encoded(scanned, len(body), namespace, headers), {}, {})
-                answer, _ = await self._send_all(sending, len(scanned.indexes), reservation, "batch")
+                answer, _ = await self._send_all(sending, len(scanned.indexes), reservation, "batch", namespace)
                 return answer
-        items = await self.validator.items(body)
+        items = await self._read("batch", namespace, self.validator.items(body))
         keys = [f"{idempotency_key}#{index}" for index in range(len(items))] if idempotency_key else None
         sending = await self._validated(items, namespace, "batch", keys=keys, deduplicate=deduplicate)
-        answer, _ = await self._send_all(sending, len(items), reservation, "batch")
+        answer, _ = await self._send_all(sending, len(items), reservation, "batch", namespace)
         return answer
 
     async def page(self, reservation: Reservation, body: bytes, namespace: str) -> Answer:
         """Accept a page's events: 204, or the list of failed ones, or 422 when none is valid."""
-        items = await self.validator.page_items(body)
+        items = await self._read("beacon", namespace, self.validator.page_items(body))
         sending = await self._validated(items, namespace, "beacon")
         if not sending.records and sending.bulk is None:
             raise refusal_of_all(sending.refused)
-        answer, send_error = await self._send_all(sending, len(items), reservation, "beacon")
+        answer, send_error = await self._send_all(sending, len(items), reservation, "beacon", namespace)
         if send_error is not None:  # a page sees the status only, and sends all events again
             raise _not_acknowledged(send_error)
         return answer if sending.refused else Answer.of(204, b"")
+
+    async def _read(self, route: Endpoint, namespace: str, items: Awaitable[list[msgspec.Raw]]) -> list[msgspec.Raw]:
+        """Return the events of a body. Counts the ApiError of a body that is not a batch."""
+        try:
+            return await items
+        except ApiError as error:
+            self.refusals.count_request(route, namespace, error)
+            raise
+
+    def _count_refused_by_broker(self, route: Endpoint, namespace: str, error: TallyError) -> None:
+        if isinstance(error, RecordRefused):
+            self.refusals.count_refused(route, namespace, REFUSED_BY_BROKER, "", str(error))
 
     async def _validated(
         self,
         items: Sequence[msgspec.Raw],
         namespace: str,
-        route: str,
+        route: Endpoint,
         *,
         keys: Sequence[str] | None = None,
         deduplicate: bool = True,
@@ -170,7 +185,7 @@ class Collector:
         for index, interaction_id, event in zip(rest, ids, validated, strict=True):
             if not isinstance(event, AcceptedEvent):
                 refused[index] = event
-                REFUSED.labels(route, event[0].reason).inc()
+                self.refusals.count_event(route, namespace, event[0])
             elif keys is None or event.execution_id:
                 records[index] = event.record(namespace, interaction_id, None, headers)
             else:
@@ -192,15 +207,16 @@ class Collector:
         return await run_by_size(size, encode, scanned)
 
     async def _send_all(
-        self, sending: _ValidatedItems, count: int, reservation: Reservation, route: str
+        self, sending: _ValidatedItems, count: int, reservation: Reservation, route: Endpoint, namespace: str
     ) -> tuple[Answer, TallyError | None]:
         """Send valid events. Also return the last send error. Raises ApiError when none was sent."""
         ids, failed = sending.ids(), {index: error_of_item(index, why) for index, why in sending.refused.items()}
         reservation.take(events=len(ids))
         send_error: TallyError | None = None
         for index, send_error in (await self._send_errors(sending)).items():
+            self._count_refused_by_broker(route, namespace, send_error)
             failed[index] = f"{index}: {NOT_ACKNOWLEDGED if isinstance(send_error, Unavailable) else send_error}"
-        ACCEPTED.labels(route).inc(count - len(failed))
+        self.refusals.count_accepted(route, namespace, count - len(failed))
         if send_error is not None and len(failed) == count:
             raise _not_acknowledged(send_error)
         errors = [failed[index] for index in sorted(failed)] or None
@@ -235,7 +251,7 @@ def _results(ids: Mapping[int, str], failed: Mapping[int, str], count: int) -> m
 
 def _not_acknowledged(error: Exception) -> ApiError:
     if isinstance(error, RecordRefused):
-        return ApiError(422, str(error), code="refused_by_broker")
+        return ApiError(422, str(error), code=REFUSED_BY_BROKER)
     return unavailable(NOT_ACKNOWLEDGED)
 
 

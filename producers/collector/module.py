@@ -69,7 +69,8 @@ class CollectorModule:
             self._collector = Collector(base.settings, topic, base.redis, self._wait_for)
             self._dry_run = DryRun(base.settings, self._collector.validator, topic)
             try:
-                yield {"kafka": Check(topic.check)}
+                async with self._collector.refusals.added_to_redis():
+                    yield {"kafka": Check(topic.check)}
             finally:
                 await self._collector.close()
 
@@ -87,11 +88,12 @@ class CollectorModule:
         settings = base.settings
 
         async def create(request: HotRequest) -> Answer:
-            caller = await base.admit(request.scope, "write")
-            (key,) = read_parameters(request, (_IDEMPOTENCY_KEY,))
-            seconds = wait_s(request, settings.prefer_wait_ms)
             with self._collector.reserve() as reservation:
-                body = await request.body(settings.http_body_bytes, settings.http_body_timeout_ms, reservation.take)
+                with self._collector.refusals.requests("create", request.scope):
+                    caller = await base.admit(request.scope, "write")
+                    (key,) = read_parameters(request, (_IDEMPOTENCY_KEY,))
+                    seconds = wait_s(request, settings.prefer_wait_ms)
+                    body = await request.body(settings.http_body_bytes, settings.http_body_timeout_ms, reservation.take)
                 return await self._collector.create(reservation, body, caller.namespace, key, seconds)
 
         @router.post(
@@ -108,10 +110,12 @@ class CollectorModule:
         settings = base.settings
 
         async def batch(request: HotRequest) -> Answer:
-            caller = await base.admit(request.scope, "write")
-            deduplicate, key = read_parameters(request, (_DEDUPLICATE, _IDEMPOTENCY_KEY))
+            most_bytes, timeout_ms = settings.http_batch_bytes, settings.http_body_timeout_ms
             with self._collector.reserve() as reservation:
-                body = await request.body(settings.http_batch_bytes, settings.http_body_timeout_ms, reservation.take)
+                with self._collector.refusals.requests("batch", request.scope):
+                    caller = await base.admit(request.scope, "write")
+                    deduplicate, key = read_parameters(request, (_DEDUPLICATE, _IDEMPOTENCY_KEY))
+                    body = await request.body(most_bytes, timeout_ms, reservation.take)
                 return await self._collector.batch(reservation, body, caller.namespace, key, deduplicate=deduplicate)
 
         @router.post(
@@ -159,9 +163,10 @@ class CollectorModule:
             (token,) = read_parameters(request, (_TOKEN,))
             # Any page may read the response, to decide whether to repeat; the token decides who may write.
             request.scope[EXTRA_HEADERS] = {"Access-Control-Allow-Origin": "*"}
-            caller = await base.admit_page(request.scope, token)
             with self._collector.reserve() as reservation:
-                body = await request.body(settings.http_body_bytes, settings.http_body_timeout_ms, reservation.take)
+                with self._collector.refusals.requests("beacon", request.scope):
+                    caller = await base.admit_page(request.scope, token)
+                    body = await request.body(settings.http_body_bytes, settings.http_body_timeout_ms, reservation.take)
                 return await self._collector.page(reservation, body, caller.namespace)
 
         @router.post(

@@ -74,8 +74,11 @@ class Access:
         except Exception as error:  # any error: without this loop revoked keys would stay valid for ever
             log.warning("failed to refresh API keys: %s", reason_of(error))
 
-    def caller(self, headers: Mapping[str, str], scope: Scope) -> Caller:
-        """Authenticate a request by its headers. Raises ApiError: 401 without a valid key, 403 without the scope."""
+    def caller(self, headers: Mapping[str, str], scope: Scope | None) -> Caller:
+        """Authenticate a request by its headers; a key of any scopes suffices for the scope None.
+
+        Raises ApiError: 401 without a valid key, 403 without the scope.
+        """
         given, _, token = headers.get("authorization", "").partition(" ")
         if given.lower() != "bearer" or not token:
             raise unauthorized("send your API key as `Authorization: Bearer <key>` (`tally keys create` makes one)")
@@ -83,8 +86,8 @@ class Access:
         key = self._keys.get(key_id_of(token)) or self._root.get(ROOT)
         if key is None or not key.is_of(token):
             raise self._unknown("the API key is unknown or revoked (`tally keys list` shows valid ones)")
-        if scope not in key.scopes:
-            raise forbidden(f"the key lacks the scope {scope!r}")
+        if scope is not None and scope not in key.scopes:
+            raise forbidden(f"the key lacks the scope {scope!r}", key.namespaces[0])
         return _caller_of(key, select_namespace(headers.get("x-namespace"), key))
 
     def page_token(self, caller: Caller, origin: str, life_s: int) -> str:
@@ -118,11 +121,12 @@ class Access:
         if key is None or not claims.is_signed(token, signature, key.hashed):
             raise self._unknown("the token is unknown")
         if not claims.is_current():
-            raise unauthorized(f"the token has expired, is not valid yet, or lasts longer than {MAX_TOKEN_LIFE_S} s")
+            message = f"the token has expired, is not valid yet, or lasts longer than {MAX_TOKEN_LIFE_S} s"
+            raise unauthorized(message, claims.namespace if claims.namespace in key.namespaces else "")
         if "write" not in key.scopes or claims.namespace not in key.namespaces:
-            raise forbidden("the token's key may not write into this namespace")
+            raise forbidden("the token's key may not write into this namespace", key.namespaces[0])
         if not claims.is_for(headers.get("origin", "")):
-            raise forbidden("the token is for pages of another origin")
+            raise forbidden("the token is for pages of another origin", claims.namespace)
         return _caller_of(key, claims.namespace)
 
 
@@ -140,7 +144,8 @@ def select_namespace(header: str | None, key: ApiKey) -> str:
     own = ", ".join(key.namespaces[:MAX_SHOWN_NAMESPACES])
     raise forbidden(
         f"the key is not bound to this namespace: X-Namespace may be left out, or name one of its own ({own}). "
-        "`tally keys create` makes a key for another namespace"
+        "`tally keys create` makes a key for another namespace",
+        key.namespaces[0],
     )
 
 

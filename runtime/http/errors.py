@@ -46,6 +46,7 @@ class ApiError(Exception):
         code: str | None = None,
         details: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        namespace: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -53,6 +54,8 @@ class ApiError(Exception):
         self.code = code
         self.details = details or {}
         self.headers = headers or {}
+        self.namespace = namespace
+        """Namespace of the known key whose request is refused; empty without one. It is not in the answer."""
 
     def answer(self) -> Answer:
         """Return the HTTP response of this error."""
@@ -106,14 +109,14 @@ def too_large(limit_bytes: int) -> ApiError:
     return ApiError(413, f"the body is larger than {limit_bytes} bytes")
 
 
-def unauthorized(message: str) -> ApiError:
-    """Return 401 for a missing or unknown key."""
-    return ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
+def unauthorized(message: str, namespace: str = "") -> ApiError:
+    """Return 401 for a missing or unknown key, or an expired token of a namespace."""
+    return ApiError(401, message, headers={"WWW-Authenticate": "Bearer"}, namespace=namespace)
 
 
-def forbidden(message: str) -> ApiError:
-    """Return 403 for a known key without the permission."""
-    return ApiError(403, message)
+def forbidden(message: str, namespace: str = "") -> ApiError:
+    """Return 403 for a known key without the permission. `namespace` is one of the key's."""
+    return ApiError(403, message, namespace=namespace)
 
 
 def unavailable(message: str) -> ApiError:

@@ -17,7 +17,7 @@ from runtime.http.origins import serialized_origin
 
 Scope = Literal["write", "read", "delete", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""Scopes of a key. admin includes no other scope: it is for outcomes of records without a namespace."""
+"""Scopes of a key. admin includes no other scope: it is for API keys, and outcomes of records without a namespace."""
 
 KEY_PREFIX = "tk_"
 TOKEN_PREFIX = "tb_"  # noqa: S105  (no secret)
@@ -37,6 +37,8 @@ class ApiKey(NamedTuple):
     scopes: tuple[Scope, ...]
     namespaces: tuple[str, ...]
     rate_per_s: int = 0
+    name: str = ""
+    """Name that tells people who uses the key; empty for TALLY_API_KEY."""
 
     def is_of(self, key: str) -> bool:
         """Return whether this is the stored form of `key`, in constant time."""

@@ -30,6 +30,7 @@ from runtime.http.hot_routes import HotRoutes, hot_routes_of
 from runtime.http.keys import Scope
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import CALLER, EXTRA_HEADERS
+from runtime.http.start_page import start_routes
 from runtime.metrics import BUILD
 from runtime.settings import Settings
 from runtime.traces import Traces
@@ -61,15 +62,18 @@ class AppContext(NamedTuple):
     limits: RateLimits
     redis: BestEffortRedis
 
-    def require_scope(self, scope: Scope) -> CallerOf:
-        """Return a dependency that authenticates a caller with this scope. It raises ApiError 401, 403 or 429."""
+    def require_scope(self, scope: Scope | None) -> CallerOf:
+        """Return a dependency that authenticates a caller with this scope; None: with any key.
+
+        It raises ApiError 401, 403 or 429.
+        """
 
         async def caller(request: Request) -> Caller:
             return await self.admit(request.scope, scope)
 
         return caller
 
-    async def admit(self, request: ASGIScope, scope: Scope) -> Caller:
+    async def admit(self, request: ASGIScope, scope: Scope | None) -> Caller:
         """Authenticate a request's key, and spend a token of its rate limit. Raises ApiError 401, 403 or 429."""
         return await self._apply_rate_limit(request, self.access.caller(headers_of(request), scope))
 
@@ -157,6 +161,7 @@ def create_app(
         app.include_router(router)
     app.include_router(_operations(readiness, metrics))
     app.include_router(docs_routes())
+    app.include_router(start_routes(settings))
     app.openapi = openapi.document_generator(app, open_paths=paths.WITHOUT_KEY)  # type: ignore[method-assign]
     hot = HotRoutes(app.by_framework, routes=[route for router in routers for route in hot_routes_of(router)])
     app.front = with_middleware(hot, settings, hosts, traces)

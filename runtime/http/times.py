@@ -1,11 +1,11 @@
-"""Times in requests."""
+"""Times in requests and answers."""
 
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from schemas.event_time import parse_time_or_day
+from schemas.event_time import iso_ms, parse_time_or_day
 
 
 def _parsed(value: object) -> datetime:
@@ -17,3 +17,10 @@ def _parsed(value: object) -> datetime:
 
 Time = Annotated[datetime, BeforeValidator(_parsed, json_schema_input_type=str)]
 """ISO 8601; UTC without an offset, midnight without a time."""
+
+AnswerTime = Annotated[
+    datetime,
+    PlainSerializer(iso_ms, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""Time in an answer: ISO 8601 in UTC with milliseconds and Z."""

@@ -28,6 +28,8 @@ from schemas.wire import check_namespace
 DEFAULT_DATA_DIR = Path(".tally")
 NOT_SETTINGS = {"TALLY_KEY", "TALLY_IMAGE", "TALLY_TEST_STANDINS"}
 """Variables that a command, Compose and the tests read."""
+CONSOLE_PREFIX = "TALLY_CONSOLE_"
+"""Prefix of the settings of the console, a program that has its own."""
 __all__ = ["DEFAULT_DATA_DIR", "Settings", "with_user", "without_password"]
 
 
@@ -162,7 +164,8 @@ class Settings(
 def _warn_of_unknown(variables: frozenset[str]) -> None:
     """Log each variable that looks like a setting and is none, once per process: a misspelled name has no effect."""
     known = {f"TALLY_{name.upper()}" for name in Settings.model_fields} | NOT_SETTINGS
-    for name in sorted(variables - known):
+    unknown = (name for name in variables - known if not name.startswith(CONSOLE_PREFIX))
+    for name in sorted(unknown):
         logging.getLogger("tally.settings").warning("%s is ignored: no setting has this name (docs/settings.md)", name)
 
 

@@ -1,12 +1,16 @@
 """Settings of the HTTP API: bounds of requests, connections, lists and lookups."""
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from runtime.http.origins import serialized_origin
 from runtime.sizes import MIB
+
+_ADDRESS = re.compile(r"https?://[\w.:\[\]-]+(/[!$%&'()*+,./:;=@\w~-]*)?", re.ASCII)
 
 
 class HttpSettings(BaseSettings):
@@ -76,6 +80,9 @@ class HttpSettings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins of pages that may call the API from a browser, such as https://app.example, separated by commas. *:
     any."""
+    console_url: str = Field("", max_length=2_048)
+    """Address of the web console, http[s]://host[:port][/path], to which `/` of the API redirects. Empty: `/` answers
+    with the addresses of the API's documentation."""
 
     collector_in_flight: int = Field(20_000, ge=1)
     """Maximum events of a collector that Kafka has not acknowledged. Further ones are answered 503."""
@@ -84,8 +91,14 @@ class HttpSettings(BaseSettings):
     collector_ack_ms: int = Field(10_000, ge=100)
     """Milliseconds until an event that Kafka has not acknowledged is answered 503. It may still arrive."""
 
+    refusal_namespaces: int = Field(500, ge=0, le=100_000)
+    """Maximum namespaces of which one API process counts refused and accepted events in an hour, for `/v1/refusals`.
+    Each takes about 20 kB of Redis, 15 MB if its requests are invalid in ever new ways. 0: no counts."""
+
     keys_refresh_ms: int = Field(1_000, ge=50)
     """Milliseconds until a created or revoked API key takes effect."""
+    keys_valid: int = Field(10_000, ge=1, le=1_000_000)
+    """Maximum API keys that are not revoked. `POST /v1/keys` refuses further ones; `tally keys create` does not."""
     redis_patience_ms: int = Field(200, ge=1)
     """Milliseconds until the API proceeds without Redis, skipping rate limits and duplicate hints."""
     rate_limit_per_s: int = Field(2_000, ge=0)
@@ -97,6 +110,17 @@ class HttpSettings(BaseSettings):
     @classmethod
     def _hosts(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.lower().split(",")))) if isinstance(value, str) else value
+
+    @field_validator("console_url")
+    @classmethod
+    def _console(cls, value: str) -> str:
+        try:
+            is_address = _ADDRESS.fullmatch(value) and urlsplit(value).hostname and urlsplit(value).port != 0
+        except ValueError:
+            is_address = False
+        if value and not is_address:
+            raise ValueError("write http[s]://host[:port][/path] in ASCII, without user, query and fragment")
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod

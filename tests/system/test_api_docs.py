@@ -109,7 +109,11 @@ print(answer["created"],"""
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
+            "60 ['accepted', 'groups', 'per_minute', 'refused', 'since', 'until']",
             "204",
+            "root None default",
+            "True True",
+            "False",
         ]
 
 

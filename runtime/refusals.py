@@ -1,0 +1,173 @@
+"""Counts of refused and accepted events in Redis: a hash for each namespace and hour, kept for a day.
+
+Fields of a hash, with MINUTE from 0 to 59 and `endpoint|reason|field` as GROUP: `a|MINUTE` accepted events,
+`r|MINUTE|GROUP` refused events, `f|GROUP` and `l|GROUP` the times of the first and last one in ms since 1970, `m|GROUP`
+the message of the last one, `groups` the number of groups.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from redis.asyncio import RedisCluster
+
+from runtime.redis import Redis
+
+MAX_GROUPS = 100
+"""Maximum groups of refused events of one namespace and hour; further ones are counted as OTHER."""
+OTHER = "other"
+"""Reason of refused events in groups beyond the maximum."""
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+KEPT_MINUTES = 24 * 60
+_TTL_MS = KEPT_MINUTES * MINUTE_MS + HOUR_MS
+_MAX_KEYS_TOGETHER = 50
+"""Maximum hashes of one call, which keeps Redis for a millisecond."""
+
+# KEYS: hashes. ARGV: their lifetime in ms, the maximum of groups, and for each hash its additions as JSON.
+_ADD = """
+for at, key in ipairs(KEYS) do
+    local added = cjson.decode(ARGV[at + 2])
+    for _, each in ipairs(added.accepted) do
+        redis.call("HINCRBY", key, "a|" .. each[1], each[2])
+    end
+    for _, each in ipairs(added.refused) do
+        local minute, count, first, last, message, group, other = unpack(each)
+        if not redis.call("HGET", key, "f|" .. group) then
+            if tonumber(redis.call("HGET", key, "groups") or 0) < tonumber(ARGV[2]) then
+                redis.call("HINCRBY", key, "groups", 1)
+            else
+                group = other
+            end
+            if not redis.call("HGET", key, "f|" .. group) then
+                redis.call("HSET", key, "f|" .. group, first)
+            end
+        end
+        redis.call("HINCRBY", key, "r|" .. minute .. "|" .. group, count)
+        redis.call("HSET", key, "l|" .. group, last, "m|" .. group, message)
+    end
+    redis.call("PEXPIRE", key, ARGV[1])
+end
+"""
+
+
+class RefusalGroup(NamedTuple):
+    """Refused events with one endpoint (create, batch, beacon), reason and field; the field is '' without one."""
+
+    endpoint: str
+    reason: str
+    field: str
+
+    @property
+    def other(self) -> "RefusalGroup":
+        """Group that stands for all groups of the endpoint beyond the maximum."""
+        return RefusalGroup(self.endpoint, OTHER, "")
+
+
+@dataclass(slots=True)
+class RefusalTotal:
+    """Number of refused events of a group, times of the first and last one in ms since 1970, and its message."""
+
+    refused: int
+    first_ms: int
+    last_ms: int
+    message: str
+
+    def add(self, more: "RefusalTotal") -> None:
+        """Add the events of another total."""
+        self.refused += more.refused
+        self.first_ms = min(self.first_ms, more.first_ms)
+        if more.last_ms >= self.last_ms:
+            self.last_ms, self.message = more.last_ms, more.message
+
+
+@dataclass(slots=True)
+class MinuteCounts:
+    """Counts of one namespace and minute."""
+
+    accepted: int = 0
+    groups: dict[RefusalGroup, RefusalTotal] = field(default_factory=dict)
+
+
+class NamespaceMinute(NamedTuple):
+    """Namespace and minute since 1970."""
+
+    namespace: str
+    minute: int
+
+
+@dataclass(slots=True)
+class RefusalCounts:
+    """Counts of one namespace over a range of minutes."""
+
+    accepted: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    """Accepted events by minute since 1970."""
+    refused: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    groups: dict[RefusalGroup, RefusalTotal] = field(default_factory=dict)
+
+
+async def add_counts(redis: Redis, key_prefix: str, counts: Mapping[NamespaceMinute, MinuteCounts]) -> None:
+    """Add counts to those in Redis."""
+    additions: dict[str, dict[str, list[Any]]] = {}
+    for (namespace, minute), each in counts.items():
+        hour, within = divmod(minute, 60)
+        added = additions.setdefault(_key(key_prefix, namespace, hour), {"accepted": [], "refused": []})
+        if each.accepted:
+            added["accepted"].append([str(within), str(each.accepted)])
+        for group, total in each.groups.items():
+            # Texts, because Lua's numbers are doubles and lose digits when they become texts.
+            numbers = [str(number) for number in (within, total.refused, total.first_ms, total.last_ms)]
+            added["refused"].append([*numbers, total.message, "|".join(group), "|".join(group.other)])
+    keys = [*additions]
+    together = 1 if isinstance(redis, RedisCluster) else _MAX_KEYS_TOGETHER  # its scripts use keys of one slot only
+    for start in range(0, len(keys), together):
+        chunk = keys[start : start + together]
+        texts = [json.dumps(additions[key], ensure_ascii=False).encode(errors="replace") for key in chunk]
+        await redis.eval(_ADD, len(chunk), *chunk, str(_TTL_MS), str(MAX_GROUPS), *texts)
+
+
+async def read_counts(redis: Redis, key_prefix: str, namespace: str, first: int, last: int) -> RefusalCounts:
+    """Return the counts of the minutes from `first` to `last` (since 1970), both included."""
+    hours = range(first // 60, last // 60 + 1)
+    pipeline = redis.pipeline(transaction=False)
+    for hour in hours:
+        pipeline.hgetall(_key(key_prefix, namespace, hour))
+    counts = RefusalCounts()
+    for hour, raw in zip(hours, await pipeline.execute(), strict=True):
+        hashed = {name.decode(errors="replace"): value for name, value in raw.items()}
+        _add_hour(counts, hashed, hour * 60, range(first, last + 1))
+    return counts
+
+
+def _key(key_prefix: str, namespace: str, hour: int) -> str:
+    return f"{key_prefix}:refusals:{hour}:{namespace}"
+
+
+def _add_hour(counts: RefusalCounts, hashed: Mapping[str, bytes], start: int, minutes: range) -> None:
+    """Add the hash of the hour that begins at the minute `start`, as far as it is within `minutes`."""
+    by_group: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for name, value in hashed.items():
+        kind, _, rest = name.partition("|")
+        if kind not in ("a", "r"):
+            continue
+        text, _, group = rest.partition("|")
+        minute = start + int(text)
+        if minute not in minutes:
+            continue
+        if kind == "a":
+            counts.accepted[minute] += int(value)
+        else:
+            counts.refused[minute] += int(value)
+            by_group[group].append((minute, int(value)))
+    for group, found in by_group.items():
+        # The first one of the hour may be before the range.
+        first_ms = max(int(hashed[f"f|{group}"]), min(found)[0] * MINUTE_MS)
+        message = hashed[f"m|{group}"].decode(errors="replace")
+        total = RefusalTotal(sum(count for _, count in found), first_ms, int(hashed[f"l|{group}"]), message)
+        named = RefusalGroup(*group.split("|", 2))
+        if named in counts.groups:
+            counts.groups[named].add(total)
+        else:
+            counts.groups[named] = total
