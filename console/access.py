@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from console.client import NO_ANSWER, ApiProblem
-from console.sessions import COOKIE
+from console.sessions import COOKIE, ViewerSession
 from console.view import SIGN_IN, Console
 
 MAX_KEY_CHARACTERS = 512
@@ -44,7 +44,7 @@ async def sign_in(request: Request) -> Response:
     if not key or len(key) > MAX_KEY_CHARACTERS:
         return _page(request, 422, "Enter an API key.", back)
     try:
-        await console.api.call("GET", "/v1/keys/self", key=key)
+        own = await console.api.call("GET", "/v1/keys/self", key=key)
     except ApiProblem as problem:
         if problem.status == NO_ANSWER:
             return _page(request, 502, problem.message, back)
@@ -52,7 +52,7 @@ async def sign_in(request: Request) -> Response:
     response = RedirectResponse(back, 303)
     response.set_cookie(
         COOKIE,
-        console.sessions.seal(key),
+        console.sessions.seal(ViewerSession(key, own["namespace"])),
         max_age=console.sessions.life_s,
         httponly=True,
         secure=console.settings.secure_cookies,

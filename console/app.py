@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -36,8 +37,8 @@ class _Assets(StaticFiles):
         return response
 
 
-def create_app(settings: ConsoleSettings) -> Starlette:
-    """Return the application."""
+def create_app(settings: ConsoleSettings, transport: httpx.AsyncBaseTransport | None = None) -> Starlette:
+    """Return the application. `transport` carries its requests to the API instead of the network."""
     version = _version_of_assets()
     templates = Environment(
         loader=PackageLoader("console"),
@@ -53,7 +54,7 @@ def create_app(settings: ConsoleSettings) -> Starlette:
         "assets": f"/assets/{version}",
         "settings": settings,
     }
-    api = ApiClient(settings)
+    api = ApiClient(settings, transport)
     secrets = [each.get_secret_value() for each in settings.secrets]
     console = Console(settings, api, SessionCookies(secrets, settings.session_ms), templates, version)
 

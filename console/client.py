@@ -31,7 +31,8 @@ class ApiProblem(Exception):
 class ApiClient:
     """Connections to the API, shared by all viewers. Each request carries the key of its viewer."""
 
-    def __init__(self, settings: ConsoleSettings) -> None:
+    def __init__(self, settings: ConsoleSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Prepare connections over the network, or over a given transport."""
         self._settings = settings
         verify = ssl.create_default_context(cafile=settings.tls_ca_file) if settings.tls_ca_file else True
         self._http = httpx.AsyncClient(
@@ -39,6 +40,7 @@ class ApiClient:
             timeout=settings.api_timeout_ms / 1000,
             limits=httpx.Limits(max_connections=settings.api_connections, keepalive_expiry=60),
             verify=verify,
+            transport=transport,
             trust_env=False,  # a proxy of the environment must not receive API keys
         )
 

@@ -2,12 +2,21 @@
 
 import base64
 import hashlib
+import json
 import secrets
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 COOKIE = "tally_session"
+
+
+class ViewerSession(NamedTuple):
+    """Session of a viewer: the API key, and its first namespace."""
+
+    key: str
+    namespace: str
 
 
 class SessionCookies:
@@ -18,18 +27,19 @@ class SessionCookies:
         self.life_s = life_ms // 1000
         self._fernet = MultiFernet([Fernet(_key(each)) for each in given or (secrets.token_hex(32),)])
 
-    def seal(self, api_key: str) -> str:
+    def seal(self, session: ViewerSession) -> str:
         """Return the cookie of a session."""
-        return self._fernet.encrypt(api_key.encode()).decode()
+        return self._fernet.encrypt(json.dumps(session).encode()).decode()
 
-    def open(self, cookie: str | None) -> str | None:
-        """Return the API key in a cookie; None without one, or when it is forged or too old."""
+    def open(self, cookie: str | None) -> ViewerSession | None:
+        """Return the session in a cookie; None without one, or when it is forged or too old."""
         if not cookie:
             return None
         try:
-            return self._fernet.decrypt(cookie.encode(errors="replace"), ttl=self.life_s).decode()
-        except (InvalidToken, UnicodeDecodeError):
+            content = self._fernet.decrypt(cookie.encode(errors="replace"), ttl=self.life_s)
+        except InvalidToken:
             return None
+        return ViewerSession(*json.loads(content))
 
 
 def _key(secret: str) -> bytes:

@@ -42,12 +42,14 @@ class View:
         """Open the session. Raises SessionEndedError."""
         self.request = request
         self.console: Console = request.app.state.console
-        key = self.console.sessions.open(request.cookies.get(COOKIE))
-        if key is None:
+        session = self.console.sessions.open(request.cookies.get(COOKIE))
+        if session is None:
             raise SessionEndedError
-        self._key = key
-        self.namespace = request.query_params.get("ns", "")[:MAX_NAMESPACE_CHARACTERS]
-        """Namespace chosen by the viewer; empty: the first of the key."""
+        self._key = session.key
+        self.chosen = request.query_params.get("ns", "")[:MAX_NAMESPACE_CHARACTERS]
+        """Namespace that the viewer has chosen; empty: none."""
+        self.namespace = self.chosen or session.namespace
+        """Namespace of the page."""
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -58,7 +60,7 @@ class View:
         """Call the API with the viewer's key. Raises ApiProblem, and SessionEndedError when the key is not valid."""
         try:
             return await self.console.api.call(
-                method, path, key=self._key, namespace=self.namespace or None, query=query, body=body
+                method, path, key=self._key, namespace=self.namespace, query=query, body=body
             )
         except ApiProblem as problem:
             if problem.status == 401:  # noqa: PLR2004
@@ -76,8 +78,8 @@ class View:
     def url(self, path: str, **query: Any) -> str:
         """Return the address of a page or panel of the console, in the chosen namespace."""
         given = {name: value for name, value in query.items() if value not in (None, "")}
-        if self.namespace:
-            given["ns"] = self.namespace
+        if self.chosen:
+            given["ns"] = self.chosen
         return f"{path}?{urlencode(given)}" if given else path
 
     def same_query(self, path: str, *names: str) -> str:
