@@ -7,6 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from readers.event_models import InteractionId
+from readers.event_routes import EventCalls, add_event_routes
 from readers.export_request import EXPORTED, ExportQuery
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
@@ -24,11 +26,9 @@ from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
 from runtime.http.service import AppContext, CallerOf, Check, Stores
 from runtime.migrate import check_schema
-from schemas.identity import PREFIX
 from schemas.outcome import Outcome
 from schemas.record import InteractionRecord
 
-InteractionId = Annotated[str, Path(description=f"{PREFIX} and 32 hex digits", examples=[f"{PREFIX}{'0' * 32}"])]
 ReportName = Annotated[str, Path(description="name in the list of reports", examples=["overview"], max_length=100)]
 
 
@@ -37,6 +37,7 @@ class ReaderModule:
 
     def __init__(self) -> None:
         self._reader: Reader
+        self._events: EventCalls
 
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
@@ -44,8 +45,10 @@ class ReaderModule:
         progress = ConsumerProgress(base.settings)
         sessions = SessionErasure(base.settings, base.redis, stores.lookups)
         self._reader = Reader(base.settings, stores, progress, sessions)
+        self._events = EventCalls(base.settings, stores, self._reader)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._reader.close)
+            stack.callback(self._events.feeds.close)
             if base.settings.kafka:
                 await stack.enter_async_context(progress.following())
             if base.settings.health_every_ms:
@@ -110,6 +113,7 @@ class ReaderModule:
             """Delete an interaction for good, whether stored, in flight, or sent again later. Safe to repeat."""
             return await self._reader.delete(caller.namespace, interaction_id)
 
+        add_event_routes(router, reader, lambda: self._events)
         self._add_downloads(router, reader)
         return router
 

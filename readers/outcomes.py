@@ -52,6 +52,11 @@ _EXPLANATIONS = {str(reason): words for reason, words in (*DUPLICATE_REASONS.ite
 _EXPLANATIONS["misplaced"] = MISPLACED
 
 
+def explain(reason: str) -> str:
+    """Return a reason of `outcomes` in words."""
+    return _EXPLANATIONS.get(reason, reason)
+
+
 class OutcomeRecord(BaseModel):
     """Outcome of an event that was not stored."""
 
@@ -139,4 +144,4 @@ async def read_outcomes(
 def _record(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("duplicate_of", "field", "message", "replayed_as", "moved_to"):
         row[name] = row[name] or None
-    return row | {"explanation": _EXPLANATIONS.get(row["reason"], row["reason"]), "timestamp": iso_ms(row["timestamp"])}
+    return row | {"explanation": explain(row["reason"]), "timestamp": iso_ms(row["timestamp"])}

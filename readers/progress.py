@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from aiokafka import TopicPartition
 
+from readers.log_position import LogPosition
 from runtime import kafka
 from runtime.errors import Unavailable, reason_of
 from runtime.metrics import LAG, LAG_SECONDS
@@ -26,6 +27,8 @@ from schemas.identity import id_time_ms
 LOOK_EVERY_S = 0.5
 MAX_SNAPSHOTS = 5_000
 """Maximum recorded log ends. Beyond it every second one is dropped, so a long lag is known less exactly."""
+MAX_POSITIONS = 120
+"""Positions that are kept: those of the last minute."""
 WARN_EVERY_S = 30.0
 MAX_AGE_S = 10.0
 
@@ -52,6 +55,10 @@ class ConsumerProgress:
         """Time (ms since 1970) up to which every accepted event has an outcome; 0 while unknown."""
         self.committed: Mapping[int, int] = {}
         """Offset by partition below which every record has an outcome, as last observed."""
+        self.waiting: Mapping[int, int] = {}
+        """Records by partition without an outcome yet, as last observed."""
+        self.positions: deque[LogPosition] = deque(maxlen=MAX_POSITIONS)
+        """Positions of the last observations, the newest last."""
 
     def may_be_in_flight(self, interaction_id: str) -> bool:
         """Return whether an event without an outcome may have been accepted under this id."""
@@ -74,6 +81,12 @@ class ConsumerProgress:
                 yield
         finally:
             LAG_SECONDS.set_function(_unknown)  # the metric would keep this object alive
+
+    def lag_ms(self) -> int | None:
+        """Return the age of the oldest record without an outcome in ms; None while unknown."""
+        if self.positions and not any(self.waiting.values()):
+            return 0
+        return max(0, int(time.time() * 1000) - self.settled_ms) if self.settled_ms else None
 
     def _lag_s(self) -> float:
         """Return the lag in seconds, computed at each scrape because it grows between observations. Thread-safe."""
@@ -110,12 +123,14 @@ class ConsumerProgress:
         self._looked_at = time.monotonic()
         self._snapshots.append(_LogEnds(at_ms, ends))
         self.committed = committed
-        for partition, end in ends.items():
-            LAG.labels(partition).set(max(0, end - committed.get(partition, 0)))
+        self.waiting = {number: max(0, end - committed.get(number, 0)) for number, end in ends.items()}
+        for partition, records in self.waiting.items():
+            LAG.labels(partition).set(records)
         while self._snapshots and _is_settled(self._snapshots[0], committed):
             self.settled_ms = self._snapshots.popleft().at_ms
         if len(self._snapshots) > MAX_SNAPSHOTS:
             self._snapshots = deque(moment for number, moment in enumerate(self._snapshots) if number % 2 == 0)
+        self.positions.append(LogPosition.of(self._settings.topic, at_ms, self.settled_ms, committed))
 
 
 def _unknown() -> float:

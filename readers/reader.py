@@ -29,6 +29,7 @@ from schemas.outcome import Deleted, DuplicateOf, RejectedFor, Stored
 from schemas.record import encode_record
 
 DELETION_PAUSE_S = 0.05
+StatusName = Literal["accepted", "stored", "duplicate", "rejected", "deleted", "unknown"]
 
 
 class DeleteResponse(BaseModel):
@@ -42,7 +43,7 @@ class EventStatus(BaseModel):
     """Current status of an event. `accepted` means that it may be in flight."""
 
     interaction_id: str
-    status: Literal["accepted", "stored", "duplicate", "rejected", "deleted", "unknown"]
+    status: StatusName
     duplicate_of: str | None = None
     reason: str | None = None
     field: str | None = None
@@ -58,12 +59,12 @@ class Reader:
     ) -> None:
         self._settings = settings
         self._lists = stores.lists
-        self._list_limit = InFlightLimit(settings.lists_in_flight, "lists", "TALLY_LISTS_IN_FLIGHT")
+        self.list_limit = InFlightLimit(settings.lists_in_flight, "lists", "TALLY_LISTS_IN_FLIGHT")
         self._turns = TurnQueue()
         self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
         self.waiting = OutcomeWaiter(self._lookups, progress, settings.waiters)
-        self._progress = progress
+        self.progress = progress
         self._deletions = Deletions(stores.lookups)
         self._sessions = sessions
         self.exports = Exports(settings, stores.lists)
@@ -75,7 +76,7 @@ class Reader:
 
     async def get(self, namespace: str, interaction_id: str, seconds: float | None) -> Answer:
         """Return the record of an event, after a wait of at most `seconds`, or TALLY_READ_WAIT_MS without them."""
-        _check_id(interaction_id)
+        check_id(interaction_id)
         wait = self._settings.read_wait_ms / 1000 if seconds is None else seconds
         found, in_flight = await self.waiting.outcome(namespace, interaction_id, wait)
         headers = preference_applied(seconds)
@@ -98,8 +99,8 @@ class Reader:
 
     async def status(self, namespace: str, interaction_id: str) -> EventStatus:
         """Return the current status of an event."""
-        _check_id(interaction_id)
-        return _status(interaction_id, await self.waiting.lookup(namespace, interaction_id))
+        check_id(interaction_id)
+        return status_of(interaction_id, await self.waiting.lookup(namespace, interaction_id))
 
     async def delete(self, namespace: str, interaction_id: str) -> DeleteResponse:
         """Delete an event from lookups, lists and views for good. Safe to repeat.
@@ -107,7 +108,7 @@ class Reader:
         An event that is in flight for longer than TALLY_READ_WAIT_MS is stored as deleted. An event that is being
         stored is erased here, although the consumer does so, too, because the consumer may crash in between.
         """
-        _check_id(interaction_id)
+        check_id(interaction_id)
         deadline = time.monotonic() + self._settings.read_wait_ms / 1000
         gone = Deletion(interaction_id, namespace)
         await self._deletions.note(gone)
@@ -115,7 +116,7 @@ class Reader:
         with self.waiting.slot() as has_slot:
             while True:
                 # Read before the lookup, which so finds every outcome of an event that was not in flight.
-                in_flight = self._progress.may_be_in_flight(interaction_id)
+                in_flight = self.progress.may_be_in_flight(interaction_id)
                 if await self._deletions.is_recorded(gone):
                     async with self._sessions.around(gone):
                         await self._deletions.erase([gone])
@@ -131,26 +132,28 @@ class Reader:
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """Return a page of records."""
-        with self._list_limit.slot():
+        with self.list_limit.slot():
             return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """Return a page of outcomes of events that were not stored."""
         timeout_ms = self._settings.list_timeout_ms
         try:
-            with self._list_limit.slot():
+            with self.list_limit.slot():
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
         except StatementTimeout:
             raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
         return json_answer({"results": results, "next_cursor": following}).response()
 
 
-def _check_id(interaction_id: str) -> None:
+def check_id(interaction_id: str) -> None:
+    """Raise ApiError 404 for a text that is no id."""
     if not is_interaction_id(interaction_id):
         raise not_found(interaction_id)
 
 
-def _status(interaction_id: str, looked: LookupResult) -> EventStatus:
+def status_of(interaction_id: str, looked: LookupResult) -> EventStatus:
+    """Return the status of an event."""
     match looked.outcome:
         case Stored():
             return EventStatus(interaction_id=interaction_id, status="stored")

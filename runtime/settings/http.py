@@ -32,6 +32,8 @@ class HttpSettings(BaseSettings):
     """Maximum bytes of pages that one API process holds until clients have read them. Then 503."""
     list_timeout_ms: int = Field(20_000, ge=100)
     """Milliseconds until a list query is given up."""
+    recent_events_bytes: int = Field(64 * MIB, ge=MIB)
+    """Maximum bytes of recent events that one API process keeps for the callers that follow them."""
 
     exports_in_flight: int = Field(4, ge=1, le=1_000)
     """Maximum exports in flight in one API process. Further ones are answered 503."""
