@@ -19,7 +19,7 @@ from tally.cli.output import cell, counted, err, out, table
 
 if TYPE_CHECKING:
     from runtime.clickhouse import ClickHouse
-    from tally.dead_letter_replay import ReplayProgress
+    from tally.dead_letters.replay import ReplayProgress
 
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
 
@@ -63,7 +63,7 @@ def list_letters(
         tally dlq list --json --limit 100000
     """
     from tally.answering import asked
-    from tally.dead_letters import Selection, read_letters
+    from tally.dead_letters.reading import Selection, read_letters
 
     settings = load_settings(data_dir, "kafka")
     selection = Selection(reason, field, namespace, *parse_range(since, until))
@@ -134,7 +134,7 @@ def show(
         tally dlq show interactions/3/1042
     """
     from tally.answering import asked
-    from tally.dead_letters import Selection, read_letters
+    from tally.dead_letters.reading import Selection, read_letters
 
     settings = load_settings(data_dir, "kafka")
     wanted = _origin(origin)
@@ -178,8 +178,8 @@ def replay_letters(
         tally dlq replay --origin interactions/3/1042 --patch @fix.json
     """
     from tally.answering import queried
-    from tally.dead_letter_replay import ReplayProgress, replay
-    from tally.dead_letters import Selection
+    from tally.dead_letters.reading import Selection
+    from tally.dead_letters.replay import ReplayProgress, replay
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
     origins = frozenset(map(_origin, origin or ()))

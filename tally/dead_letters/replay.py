@@ -34,7 +34,7 @@ from schemas.wire import (
     encode_headers,
     partition_key,
 )
-from tally.dead_letters import Selection, read_letters
+from tally.dead_letters.reading import Selection, read_letters
 
 LETTERS_AT_ONCE = 500
 """Maximum replayed letters that are in memory and unacknowledged."""
