@@ -31,6 +31,7 @@ from runtime.settings import Settings
 from runtime.shared_metrics import SharedMetrics
 from runtime.tasks import running
 from tally.answering import configured_stores, faults_of
+from tally.dead_letters.module import DeadLettersModule
 from tally.foreground import logger as supervisor_log
 from tally.foreground import run_until_stopped
 
@@ -49,8 +50,8 @@ def app_of(settings: Settings, role: Role, host: str = "", metrics: Callable[[],
     reader = ReaderModule()
     parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorModule()],
-        "reader": [reader, LearningModule()],
-        "all": [reader, LearningModule(), CollectorModule(reader.outcome)],
+        "reader": [reader, LearningModule(), DeadLettersModule()],
+        "all": [reader, LearningModule(), DeadLettersModule(), CollectorModule(reader.outcome)],
     }
     return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host), metrics=metrics)
 
