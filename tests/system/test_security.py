@@ -101,7 +101,7 @@ async def _has_outcomes(lab: Lab, count: int) -> bool:
 
 REFUSED = {
     "tally_collector": ["SELECT count() FROM interactions", "INSERT INTO deletions (namespace) SELECT 'x'"],
-    "tally_reader": ["INSERT INTO ledger (namespace) SELECT 'x'", "ALTER TABLE interactions DELETE WHERE 1"],
+    "tally_reader": ["INSERT INTO ledger (_topic) SELECT 'x'", "ALTER TABLE interactions DELETE WHERE 1"],
     "tally_worker": ["SELECT * FROM api_keys", "DROP TABLE interactions", "INSERT INTO api_keys (key_id) SELECT 'x'"],
     "tally_analyst": ["SELECT * FROM api_keys", "INSERT INTO topics (topic) SELECT 'x'"],
     "tally_admin": ["CREATE DATABASE another", "CREATE TABLE others.t (a Int8) ENGINE = Memory"],
