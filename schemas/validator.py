@@ -50,12 +50,18 @@ class _Refused(Exception):
 
 def validate(value: bytes | None) -> ValidEvent | Rejection:
     """Decide about one record value: the event to store, or why it can never be valid. Never raises."""
+    found = validate_record(value)
+    return found if isinstance(found, ValidEvent) else first_of(found)
+
+
+def validate_record(value: bytes | None) -> ValidEvent | Sequence[Rejection]:
+    """Decide about one record value: the event to store, or everything that is wrong with it. Never raises."""
     value = None if value is None else value.removeprefix(BOM_UTF8)  # RFC 8259 lets readers ignore it
     try:
         fields = _parse(_decode(value))
         return _validate(value or b"", fields, _take_id(fields))
     except _Refused as refused:
-        return first_of(refused.args)
+        return refused.args
 
 
 def validate_request(value: bytes) -> ValidEvent | Sequence[Rejection]:

@@ -33,6 +33,7 @@ from runtime.settings import Settings
 from runtime.shared_metrics import SharedMetrics
 from runtime.tasks import running
 from tally.answering import configured_stores, faults_of
+from tally.dead_letters.module import DeadLettersModule
 from tally.foreground import logger as supervisor_log
 from tally.foreground import run_until_stopped
 
@@ -49,10 +50,11 @@ logger = logging.getLogger("tally.api")
 def app_of(settings: Settings, role: Role, host: str = "", metrics: Callable[[], bytes] = generate_latest) -> FastAPI:
     """Create the application of a role at `host`. With both parts a POST can wait for its outcome."""
     reader = ReaderModule()
+    readers = [reader, LearningModule(), KeyModule(), RefusalModule(), DeadLettersModule()]
     parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorModule()],
-        "reader": [reader, LearningModule(), KeyModule(), RefusalModule()],
-        "all": [reader, LearningModule(), KeyModule(), RefusalModule(), CollectorModule(reader.outcome)],
+        "reader": readers,
+        "all": [*readers, CollectorModule(reader.outcome)],
     }
     return create_app(settings, parts[role], hosts=allowed_names(settings.http_hosts, host), metrics=metrics)
 

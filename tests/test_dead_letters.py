@@ -19,8 +19,8 @@ from schemas.merge_patch import merge_patch
 from schemas.outcome import RejectedFor, Stored
 from schemas.wire import encode_headers
 from tally.cli.app import app
-from tally.dead_letter_replay import ReplayProgress, replay
-from tally.dead_letters import Selection, read_letters
+from tally.dead_letters.reading import Selection, read_letters
+from tally.dead_letters.replay import ReplayProgress, replay
 from tests.chaos.traffic import LONG, NARROWED
 from tests.crashes import crash_at
 from tests.lab import Lab, as_json, click

@@ -32,8 +32,8 @@ from schemas.wire import (
     partition_key,
     with_id,
 )
-from tally.dead_letter_replay import replay
-from tally.dead_letters import Selection
+from tally.dead_letters.reading import Selection
+from tally.dead_letters.replay import replay
 from tests.crashes import crash_at
 from tests.hostile.log_cases import ZSTD
 from tests.hostile.raw_producer import RawProducer, RawRecord, encode_batch, encode_records

@@ -17,8 +17,8 @@ from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import SettingsError, TallyError
 from runtime.migrate import migrate
 from tally.comparison import Comparison
-from tally.dead_letter_replay import replay
-from tally.dead_letters import Selection
+from tally.dead_letters.reading import Selection
+from tally.dead_letters.replay import replay
 from tally.replay import Replay
 from tests.chaos.traffic import WINDOW_MS, Traffic
 from tests.chaos.verify import recorded_outcomes

@@ -13,10 +13,12 @@ GRANT INSERT ON tally.topics TO tally_worker;
 CREATE ROLE IF NOT EXISTS tally_collector;
 GRANT SELECT ON tally.api_keys TO tally_collector;
 
--- It reads, notes deletions, creates evaluation datasets and API keys, and counts what weights are learned from.
+-- It reads, notes deletions and replays of dead letters, creates evaluation datasets and API keys, and counts what
+-- weights are learned from.
 CREATE ROLE IF NOT EXISTS tally_reader;
 GRANT SELECT ON tally.* TO tally_reader;
 GRANT INSERT ON tally.interactions TO tally_reader;
+GRANT INSERT ON tally.outcomes TO tally_reader;
 GRANT INSERT ON tally.deletions TO tally_reader;
 GRANT INSERT ON tally.api_keys TO tally_reader;
 GRANT INSERT ON tally.evaluation_datasets TO tally_reader;

@@ -19,8 +19,10 @@ allow tally_worker --operation Read --group "$GROUP"
 
 allow tally_collector --operation Write --operation DescribeConfigs --topic "$TOPIC"
 
-# A reader checks the first waiting record of a partition without progress.
-allow tally_reader --operation Read --topic "$TOPIC"
+# A reader checks the first waiting record of a partition without progress. It shows dead letters, and a replay of them over
+# HTTP writes to the topic.
+allow tally_reader --operation Read --operation Write --topic "$TOPIC"
+allow tally_reader --operation Read --topic "$LETTERS"
 allow tally_reader --operation Describe --group "$GROUP"
 
 # For `tally init`, `tally topic expand`, `tally dlq`, `tally replay`, `tally audit` and `tally tail`.

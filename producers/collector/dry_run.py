@@ -122,7 +122,7 @@ def validation_of(
         index=index,
         valid=True,
         derived=_derived(found, context, partitions, now_ms),
-        warnings=list(_warnings(found, context.query_path, now_ms)),
+        warnings=list(tracking_warnings(found, context.query_path, now_ms)),
     )
 
 
@@ -154,7 +154,7 @@ def _deduplication(event: AcceptedEvent, context: DryRunContext, token: str | No
     )
 
 
-def _warnings(valid: ValidEvent, query_path: Sequence[str], now_ms: int) -> Iterator[EventWarning]:
+def tracking_warnings(valid: ValidEvent, query_path: Sequence[str], now_ms: int) -> Iterator[EventWarning]:
     event: Any = valid.event
     if warning := warning_for(event.feature_uri):
         yield EventWarning(code="no_feature_uri", message=warning)

@@ -40,6 +40,11 @@ class HttpSettings(BaseSettings):
     export_timeout_ms: int = Field(3_600_000, ge=1_000)
     """Milliseconds until an export is given up, the time of its reader included."""
 
+    replay_letters: int = Field(1_000, ge=1, le=100_000)
+    """Maximum dead letters that one request replays. The answer says whether more are left."""
+    letter_reads_in_flight: int = Field(8, ge=1, le=1_000)
+    """Maximum requests of one API process that read dead letters from Kafka. Further ones are answered 503."""
+
     http_in_flight: int = Field(2_000, ge=1)
     """Maximum requests in flight in one API process. Further ones are answered 503."""
     http_body_bytes: int = Field(MIB, ge=1024, le=64 * MIB)

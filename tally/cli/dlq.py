@@ -1,6 +1,5 @@
 """`tally dlq`: list, show and replay dead letters."""
 
-import base64
 import json
 from collections import Counter
 from contextlib import aclosing
@@ -19,7 +18,7 @@ from tally.cli.output import cell, counted, err, out, table
 
 if TYPE_CHECKING:
     from runtime.clickhouse import ClickHouse
-    from tally.dead_letter_replay import ReplayProgress
+    from tally.dead_letters.replay import ReplayProgress
 
 app = typer.Typer(help="Find, show and replay dead letters.", no_args_is_help=True)
 
@@ -63,7 +62,8 @@ def list_letters(
         tally dlq list --json --limit 100000
     """
     from tally.answering import asked
-    from tally.dead_letters import Selection, read_letters
+    from tally.dead_letters.description import describe
+    from tally.dead_letters.reading import Selection, read_letters
 
     settings = load_settings(data_dir, "kafka")
     selection = Selection(reason, field, namespace, *parse_range(since, until))
@@ -94,34 +94,6 @@ def list_letters(
         out.print(f"{counted(counts.total(), 'letter')}{': ' if by_reason else ''}{by_reason}", highlight=False)
 
 
-def describe(letter: Letter) -> dict[str, Any]:
-    """Describe a letter as JSON; a part that is not UTF-8 is in base64 under `<name>_base64`."""
-    return {
-        "origin": str(letter.origin),
-        "appended_at": iso_ms(from_epoch_ms(letter.append_ms)),
-        "namespace": letter.namespace,
-        "interaction_id": letter.interaction_id,
-        "reason": letter.reason,
-        "field": letter.field,
-        "message": letter.message,
-        **_bytes("key", letter.key),
-        **_bytes("value", letter.value),
-        "headers": [
-            {**_bytes("name", name.encode(errors="surrogateescape")), **_bytes("value", raw)}
-            for name, raw in letter.headers
-        ],
-    }
-
-
-def _bytes(name: str, raw: bytes | None) -> dict[str, str | None]:
-    if raw is None:
-        return {name: None}
-    try:
-        return {name: raw.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(raw).decode()}
-
-
 @app.command()
 @needs("worker")
 def show(
@@ -134,7 +106,8 @@ def show(
         tally dlq show interactions/3/1042
     """
     from tally.answering import asked
-    from tally.dead_letters import Selection, read_letters
+    from tally.dead_letters.description import describe
+    from tally.dead_letters.reading import Selection, read_letters
 
     settings = load_settings(data_dir, "kafka")
     wanted = _origin(origin)
@@ -178,8 +151,8 @@ def replay_letters(
         tally dlq replay --origin interactions/3/1042 --patch @fix.json
     """
     from tally.answering import queried
-    from tally.dead_letter_replay import ReplayProgress, replay
-    from tally.dead_letters import Selection
+    from tally.dead_letters.reading import Selection
+    from tally.dead_letters.replay import ReplayProgress, replay
 
     settings = load_settings(data_dir, "kafka", "clickhouse")
     origins = frozenset(map(_origin, origin or ()))

@@ -6,7 +6,7 @@ from typing import Any
 
 from readers.audit import audit
 from readers.deep_audit import deep_audit
-from tally.dead_letters import Selection, read_letters
+from tally.dead_letters.reading import Selection, read_letters
 from tests.hostile.raw_producer import RawProducer, RawRecord, batch_of
 from tests.lab import Lab, as_json, execution_on
 

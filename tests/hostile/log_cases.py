@@ -12,7 +12,7 @@ from aiokafka.codec import lz4_encode
 from consumers.records import MOST_HEADERS
 from consumers.worker import Worker
 from runtime import kafka
-from tally.dead_letters import Selection, read_letters
+from tally.dead_letters.reading import Selection, read_letters
 from tests.hostile.accounts import DUPLICATE, AttackedTopic, attacked, balances
 from tests.hostile.raw_producer import BatchRefused, RawRecord, batch_of, encode_batch, encode_records, varint
 from tests.hostile.suite import Attack, named

@@ -11,7 +11,7 @@ from pathlib import Path
 from schemas.analytics.catalogue import REPORTS
 from schemas.interaction import NO_FEATURE_URI
 from tests.http_lab import consuming, served, with_key
-from tests.lab import Lab
+from tests.lab import Lab, as_json
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 DOCUMENTED_URL = "http://127.0.0.1:8080"
@@ -29,6 +29,8 @@ def run(command: list[str], text: str, folder: Path | None = None) -> "subproces
 
 async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
     settings = with_key(lab.settings, read_wait_ms=60_000, delivery_timeout_ms=60_000, api_namespaces=("default",))
+    await lab.put(as_json("doc-99", "search-4710", position="first"))
+    await lab.drain()
     async with served(settings) as url, consuming(lab.settings):
 
         def here(text: str) -> str:
@@ -52,6 +54,7 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
             *evaluations,
             deleted,
             outcomes,
+            letters,
             token,
         ) = answers
         assert created["feature_id"] == "doc-17"
@@ -72,6 +75,7 @@ async def test_the_documented_calls_run(lab: Lab, tmp_path: Path) -> None:
         assert configured["changed"]["min_interactions"] == {"before": None, "after": 10}
         assert deleted["success"] is True
         assert outcomes["results"] == []
+        assert [each["field"] for each in letters["letters"]] == ["position"]
         assert token["token"].startswith("tb_")
 
         # The page lists events that it has just sent: on a busy machine they are not stored yet. A get waits for them.
@@ -110,6 +114,8 @@ print(answer["created"],"""
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
             "60 ['accepted', 'groups', 'per_minute', 'refused', 'since', 'until']",
+            "wrong_type position 1 ['position'] True",
+            "1 1 0 False",
             "204",
             "root None default",
             "True True",

@@ -24,8 +24,8 @@ from runtime.settings import Settings
 from runtime.tasks import cancel_and_wait
 from schemas.interaction import Interaction
 from tally import expand
-from tally.dead_letter_replay import replay
-from tally.dead_letters import Selection
+from tally.dead_letters.reading import Selection
+from tally.dead_letters.replay import replay
 from tally.expand import Expand
 from tests.cluster_lab import running_children
 from tests.lab import Lab, as_json, click

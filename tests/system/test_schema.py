@@ -48,6 +48,7 @@ async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
             for name in ("learning-config", "learning-config/history", "weights/history", "weights/sessions")
         ),
         "/v1/retrievers/{retriever_id}/weights/whatif",
+        *("/v1/dead-letters", "/v1/dead-letters/groups", "/v1/dead-letters/replay"),
     )
     others = [option for path in more_than_a_schema for option in ("--exclude-path", path)]
     these = [option for path in more_than_a_schema for option in ("--include-path", path)]

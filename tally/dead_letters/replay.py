@@ -3,41 +3,32 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from runtime import kafka
 from runtime.clickhouse import ClickHouse
 from runtime.errors import Unavailable, reason_of
+from runtime.faults.kafka import kafka_fault
 from runtime.retry import COMMAND_ATTEMPTS, retrying
 from runtime.settings import Settings
-from schemas.identity import derive_replay_id
-from schemas.letter import Letter
-from schemas.merge_patch import merge_patch
-from schemas.rejection import Rejection
+from runtime.sizes import MIB
+from schemas.letter import Letter, Origin
 from schemas.tables import INTERACTIONS, OUTCOMES
-from schemas.validator import validate
-from schemas.wire import (
-    DEDUPLICATE_HEADER,
-    DERIVED_ID_HEADER,
-    IDEMPOTENCY_HEADER,
-    NAMESPACE_HEADER,
-    ORIGIN_HEADER,
-    check_idempotency_key,
-    check_namespace,
-    decode_number,
-    encode_headers,
-    partition_key,
-)
-from tally.dead_letters import Selection, read_letters
+from tally.dead_letters.reading import Selection, read_letters
+from tally.dead_letters.repair import ReplayRecord, repair
 
 LETTERS_AT_ONCE = 500
 """Maximum replayed letters that are in memory and unacknowledged."""
+BYTES_AT_ONCE = 32 * MIB
+"""Maximum bytes of their values; a single letter may be larger."""
+MAX_NAMED = 100
+"""Maximum replayed letters that a replay names."""
 
 # A row inserted again replaces the one with the same key: verdict and place stay, the new id is added.
 _MARK = f"""
@@ -57,16 +48,6 @@ WHERE _topic = {{topic:String}} AND verdict = 'rejected'
 _STORED = f"SELECT interaction_id FROM {INTERACTIONS} WHERE interaction_id IN {{ids:Array(String)}}"
 
 
-class ReplayRecord(NamedTuple):
-    """Dead letter that is valid now, with the record that replays it."""
-
-    letter: Letter
-    interaction_id: str
-    key: bytes
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-
 @dataclass
 class ReplayProgress:
     """Progress of a replay of dead letters."""
@@ -78,59 +59,8 @@ class ReplayProgress:
     """Letters that are still rejected, by `reason field`."""
     settled: int = 0
     """Letters skipped: stored by an earlier replay, or no longer rejected since a replay of the log."""
-
-
-def replay_record(letter: Letter, patch: dict[str, Any] | None, as_namespace: str | None) -> ReplayRecord | Rejection:
-    """Build the record that replays a letter, with a patch merged into its value; or return why it is still rejected.
-
-    The origin's time becomes the event time. The id is derived from the origin: replaying twice stores once.
-    """
-    origin, headers = letter.origin, dict(letter.headers)
-    namespace = as_namespace or _text(headers, NAMESPACE_HEADER, letter.namespace)
-    try:
-        check_namespace(namespace)
-        token = _text(headers, IDEMPOTENCY_HEADER, "")
-        if token:
-            check_idempotency_key(token)
-    except ValueError as error:
-        return Rejection("bad_header", "", f"{error}; a namespace can be given with --as-namespace")
-    given_ms = decode_number(headers.get(ORIGIN_HEADER))
-    if given_ms is None or given_ms > letter.append_ms:  # the letter was rejected for this header
-        given_ms = None
-    origin_ms = letter.append_ms if given_ms is None else given_ms
-    # A replayed letter that was rejected again, or a valid event that was not moved: it keeps its id.
-    stays = letter.reason == "not_moved" or (DERIVED_ID_HEADER in headers and given_ms is not None)
-    new_id = letter.interaction_id if stays else derive_replay_id(*origin, letter.append_ms)
-    value = letter.value
-    with suppress(ValueError):  # the validator has the better message for a value that is no object
-        value = merge_patch(value or b"", {**(patch or {}), "interaction_id": new_id})
-    validated = validate(value)
-    if isinstance(validated, Rejection):
-        return validated
-    token = "" if validated.event.execution_id else token
-    return ReplayRecord(
-        letter,
-        new_id,
-        partition_key(namespace, validated.event, token),
-        value or b"",
-        encode_headers(
-            namespace,
-            derived_id=True,
-            idempotency_key=token,
-            origin_ms=origin_ms,
-            deduplicate=headers.get(DEDUPLICATE_HEADER) != b"0",
-        ),
-    )
-
-
-def _text(headers: dict[str, bytes | None], name: str, default: str) -> str:
-    """Decode a header's text; one that is not UTF-8 counts as empty."""
-    if name not in headers:
-        return default
-    try:
-        return (headers[name] or b"").decode()
-    except UnicodeDecodeError:
-        return ""
+    named: list[tuple[Origin, str]] = field(default_factory=list)
+    """First letters put on the topic, each with its new id."""
 
 
 async def replay(
@@ -146,37 +76,67 @@ async def replay(
 
     A dry run writes nothing. Raises Unavailable when Kafka or ClickHouse stop answering; a repeated call is safe.
     """
-    done = ReplayProgress()
     async with AsyncExitStack() as opened:
         producer = None if dry_run else await opened.enter_async_context(kafka.producer(settings))
         found = await opened.enter_async_context(aclosing(read_letters(settings, selection)))
-        async for letters in _batches(found):
-            done.read += len(letters)
-            remaining = await _not_yet_replayed(database, letters)
-            done.settled += len(letters) - len(remaining)
-            batch = []
-            for letter in remaining:
-                ready = replay_record(letter, patch, as_namespace)
-                if isinstance(ready, Rejection):
-                    done.failing[f"{ready.reason} {ready.field}"] += 1
-                else:
-                    batch.append(ready)
-            if producer is not None:
-                await _put(settings, producer, database, batch)
-            done.passing += len(batch)
-            yield done
-    yield done
+        run = LetterReplay(settings, database, producer, patch, as_namespace)
+        async for letters in batches_of(found):
+            await run.add(letters)
+            yield run.done
+    yield run.done
 
 
-async def _batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
-    batch = []
+async def batches_of(letters: AsyncIterator[Letter]) -> AsyncGenerator[list[Letter], None]:
+    """Yield letters in batches, bounded in number and bytes."""
+    batch: list[Letter] = []
+    size = 0
     async for letter in letters:
         batch.append(letter)
-        if len(batch) == LETTERS_AT_ONCE:
+        size += len(letter.value or b"")
+        if len(batch) == LETTERS_AT_ONCE or size >= BYTES_AT_ONCE:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
+
+
+class LetterReplay:
+    """Replay of letters in batches. Without a producer it is a dry run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: ClickHouse,
+        producer: AIOKafkaProducer | None,
+        patch: dict[str, Any] | None,
+        as_namespace: str | None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._producer = producer
+        self._patch = patch
+        self._as_namespace = as_namespace
+        self.done = ReplayProgress()
+
+    async def add(self, letters: Sequence[Letter]) -> None:
+        """Replay a batch of letters. Raises Unavailable; a repeated replay is safe."""
+        done = self.done
+        done.read += len(letters)
+        remaining = await _not_yet_replayed(self._database, letters)
+        done.settled += len(letters) - len(remaining)
+        batch = []
+        for letter in remaining:
+            found = repair(letter, self._patch, self._as_namespace)
+            if found.record is None:
+                done.failing[f"{found.problems[0].reason} {found.problems[0].field}"] += 1
+            else:
+                batch.append(found.record)
+            await asyncio.sleep(0)  # other requests of the same process wait
+        if self._producer is not None:
+            await _put(self._settings, self._producer, self._database, batch)
+            named = [(each.letter.origin, each.interaction_id) for each in batch]
+            done.named += named[: MAX_NAMED - len(done.named)]
+        done.passing += len(batch)
 
 
 async def _not_yet_replayed(database: ClickHouse, letters: Sequence[Letter]) -> list[Letter]:
@@ -214,6 +174,8 @@ async def _put(
                 await producer.send(settings.topic, each.value, key=each.key, headers=each.headers) for each in batch
             ]
             await asyncio.gather(*sent)
+    except TopicAuthorizationFailedError as error:
+        raise kafka_fault(error, f"writing to {settings.topic}") from error
     except (KafkaError, TimeoutError) as error:
         raise Unavailable(
             f"Kafka (TALLY_KAFKA) did not acknowledge a batch completely: {reason_of(error)}; run the replay again"

@@ -1,6 +1,6 @@
 """Reading of dead letters."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,10 +48,10 @@ class Selection:
 async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerator[Letter, None]:
     """Yield the selected letters of the dead-letter topic up to its present end, each once, partition by partition.
 
-    Raises Unavailable when Kafka stops answering.
+    It ends when all origins of the selection are found. Raises Unavailable when Kafka stops answering.
     """
     seen: set[tuple[int, int]] = set()
-    async with aclosing(_records(settings, selection.since)) as records:
+    async with aclosing(_records(settings, selection)) as records:
         async for record in records:
             try:
                 letter = read_letter(record.key, record.value, record.headers)
@@ -61,16 +61,23 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
             if letter.origin.topic == settings.topic and place not in seen and selection.matches(letter):
                 seen.add(place)
                 yield letter
+                if len(seen) == len(selection.origins):
+                    return
 
 
-async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator[Record, None]:
+async def _records(settings: Settings, selection: Selection) -> AsyncGenerator[Record, None]:
     topic, limits = settings.dead_letter_topic_name, letter_limits(settings)
     async with kafka.admin(settings) as admin:
         numbers = await kafka.partition_numbers(admin, topic)
+    # Both topics choose partitions by the record's key: a letter is most often on the partition of its origin.
+    likely = {origin.partition for origin in selection.origins}
+    places = [TopicPartition(topic, number) for number in sorted(numbers, key=lambda number: number not in likely)]
     async with kafka.record_reader(settings) as consumer:
         try:
-            for place in [TopicPartition(topic, number) for number in numbers]:
-                first, end = await _bounds(consumer, place, since)
+            bounds = await _bounds(consumer, places, selection.since)
+            for place in places:
+                first, end = bounds[place]
+                consumer.assign([place])
                 async with aclosing(read_range(consumer, place, first, end, limits, patience_ms=_PATIENCE_MS)) as parts:
                     async for records in parts:
                         for record in map(records.at, range(len(records))):
@@ -79,12 +86,16 @@ async def _records(settings: Settings, since: datetime | None) -> AsyncGenerator
             raise kafka_fault(error, f"reading {topic}") from error
 
 
-async def _bounds(consumer: AIOKafkaConsumer, place: TopicPartition, since: datetime | None) -> tuple[int, int]:
-    """Assign a partition, and return its first offset since a time and its end."""
-    consumer.assign([place])
-    end = (await consumer.end_offsets([place]))[place]
-    begin = (await consumer.beginning_offsets([place]))[place]
-    if since is not None:  # a letter is never older than its record
-        found = (await consumer.offsets_for_times({place: to_epoch_ms(since)}))[place]
-        begin = end if found is None else max(begin, found.offset)
-    return begin, end
+async def _bounds(
+    consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], since: datetime | None
+) -> dict[TopicPartition, tuple[int, int]]:
+    """Return the first offset since a time, and the end, of each partition."""
+    ends = await consumer.end_offsets(places)
+    begins = await consumer.beginning_offsets(places)
+    if since is None:
+        return {place: (begins[place], ends[place]) for place in places}
+    found = await consumer.offsets_for_times(dict.fromkeys(places, to_epoch_ms(since)))  # no letter precedes its record
+    return {
+        place: (ends[place] if (at := found[place]) is None else max(begins[place], at.offset), ends[place])
+        for place in places
+    }

@@ -1,0 +1,1 @@
+"""Dead letters: reading, description, outcomes and replay, and their API."""
