@@ -22,7 +22,8 @@ from runtime.http.errors import forbidden
 from runtime.http.hot_routes import HotRequest, declared_only, served_by
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
-from runtime.http.service import AppContext, CallerOf, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, CallerOf, Stores
 from runtime.migrate import check_schema
 from schemas.identity import PREFIX
 from schemas.outcome import Outcome
