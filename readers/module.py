@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from readers.export_request import EXPORTED, ExportQuery
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
+from readers.pipeline_routes import PipelineViews, add_pipeline_routes
 from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from readers.report_request import ReportList, ReportQuery, ReportResponse, described_reports
@@ -38,6 +39,7 @@ class ReaderModule:
 
     def __init__(self) -> None:
         self._reader: Reader
+        self._views: PipelineViews
 
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
@@ -45,6 +47,7 @@ class ReaderModule:
         progress = ConsumerProgress(base.settings)
         sessions = SessionErasure(base.settings, base.redis, stores.lookups)
         self._reader = Reader(base.settings, stores, progress, sessions)
+        self._views = PipelineViews(base, progress, stores.lists, self._reader.list_limit)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._reader.close)
             if base.settings.kafka:
@@ -112,6 +115,7 @@ class ReaderModule:
             return await self._reader.delete(caller.namespace, interaction_id)
 
         self._add_downloads(router, reader)
+        add_pipeline_routes(router, base, lambda: self._views)
         return router
 
     def _add_downloads(self, router: APIRouter, reader: CallerOf) -> None:

@@ -58,7 +58,7 @@ class Reader:
     ) -> None:
         self._settings = settings
         self._lists = stores.lists
-        self._list_limit = InFlightLimit(settings.lists_in_flight, "lists", "TALLY_LISTS_IN_FLIGHT")
+        self.list_limit = InFlightLimit(settings.lists_in_flight, "lists", "TALLY_LISTS_IN_FLIGHT")
         self._turns = TurnQueue()
         self._held = HeldPages(settings)
         self._lookups = Lookups(stores.lookups, settings.lookup_in_flight)
@@ -131,14 +131,14 @@ class Reader:
 
     async def list(self, request: Request, namespace: str, query: ListQuery) -> Response:
         """Return a page of records."""
-        with self._list_limit.slot():
+        with self.list_limit.slot():
             return await answer_list(request, self._settings, self._lists, self._held, self._turns, namespace, query)
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """Return a page of outcomes of events that were not stored."""
         timeout_ms = self._settings.list_timeout_ms
         try:
-            with self._list_limit.slot():
+            with self.list_limit.slot():
                 results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
         except StatementTimeout:
             raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
