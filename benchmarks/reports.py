@@ -18,7 +18,8 @@ from benchmarks import command, report_rows
 from benchmarks.command import Percentiles, percentiles_of
 from benchmarks.meter import reset_peak, usage
 from deploy.embedded.stack import Stack
-from readers.reports import ReportError, ReportRequest, run_report
+from readers.report_statement import ReportError, ReportRequest
+from readers.reports import run_report
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.base import RANGE

@@ -11,8 +11,9 @@ from learning.context import LearningContext
 from learning.estimators.curve import CLIP
 from learning.estimators.judging import PRIOR_STRENGTH
 from learning.judgments import JudgmentMethod, JudgmentRequest, Judgments, judge, parse_thresholds
-from learning.scope import ScopeError
+from learning.scope import MAX_TEXT_BYTES, ScopeError
 from learning.scope_query import RetrieverId, ScopeQuery, learning_errors
+from learning.target_policy import normalized_query
 from runtime.http import openapi
 from runtime.http.access import Caller
 from runtime.http.answer import json_answer
@@ -29,6 +30,9 @@ class JudgmentQuery(ScopeQuery):
     method: JudgmentMethod = Field("ctr", description="ctr, coec, ips or graded")
     min_impressions: int = Field(1, ge=1, le=2**31 - 1, description="fewest impressions of an item that is listed")
     limit: int = Field(1_000, ge=1, le=MAX_ROWS, description="maximum judgments of the answer")
+    query: str | None = Field(
+        None, max_length=MAX_TEXT_BYTES, description="judgments for this query alone; its text is normalised"
+    )
     prior_strength: float = Field(PRIOR_STRENGTH, ge=0.1, le=1e6, description="of ctr: weight of the prior")
     clip: float = Field(CLIP, ge=1, le=1e9, description="of ips: largest weight of a click")
     rewards: str | None = Field(None, max_length=2_000, description="of graded: click=1,purchase=3, or as JSON")
@@ -107,11 +111,13 @@ def add_judgment_routes(router: APIRouter, context: LearningContext) -> None:
         request = query.request()
         with context.limit.slot(), learning_errors():
             found = await judge(context.settings, context.database, scope, request)
-            return await asyncio.to_thread(_response, found, query.limit)
+            return await asyncio.to_thread(_response, found, query)
 
 
-def _response(found: Judgments, most: int) -> Response:
-    scope = found.scope
+def _response(found: Judgments, query: JudgmentQuery) -> Response:
+    if query.query is not None:
+        found = found.of_query(normalized_query(query.query))
+    scope, most = found.scope, query.limit
     body = {
         "retriever_id": scope.retriever,
         "namespace": scope.namespace,

@@ -93,6 +93,13 @@ class Judgments(NamedTuple):
     def __len__(self) -> int:
         return len(self.order)
 
+    def of_query(self, text: str) -> "Judgments":
+        """Return the judgments for a normalised query alone. The values are the same: means are of all queries."""
+        query = self.counts.query
+        order = [item for item in self.order if self.counts.queries[query[item]] == text]
+        notes = self.notes if order else [*self.notes, f"no item of the query {text[:60]!r} is judged"]
+        return Judgments(self.scope, self.method, notes, self.counts, self.estimates, self.grades, order)
+
     def rows(self, most: int | None = None) -> Iterator[Judgment]:
         """Yield the judgments, at most the first `most`."""
         counts, found = self.counts, self.estimates

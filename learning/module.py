@@ -14,13 +14,14 @@ from learning.propensity_routes import add_propensity_routes
 from learning.score_routes import add_score_routes
 from learning.weights.analytics_routes import add_analytics_routes
 from learning.weights.bound_watch import watching_bounds
-from learning.weights.config_routes import add_config_routes
+from learning.weights.config_routes import add_config_list, add_config_routes
 from learning.weights.count_leader import counting
 from learning.weights.history_routes import add_weight_history_routes
 from learning.weights.serving import weight_service
 from learning.weights.tuning_routes import add_tuning_routes
 from learning.weights.weights_routes import add_weights_routes
-from runtime.http.service import AppContext, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, Stores
 
 
 class LearningModule:
@@ -50,6 +51,7 @@ class LearningModule:
             add_dataset_routes,
             add_policy_routes,
             add_config_routes,
+            add_config_list,
             add_analytics_routes,
             add_weight_history_routes,
             add_interleaving_routes,

@@ -12,6 +12,7 @@ from readers.event_routes import EventCalls, add_event_routes
 from readers.export_request import EXPORTED, ExportQuery
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
+from readers.pipeline_routes import PipelineViews, add_pipeline_routes
 from readers.progress import ConsumerProgress
 from readers.reader import DeleteResponse, EventStatus, Reader
 from readers.report_request import ReportList, ReportQuery, ReportResponse, described_reports
@@ -24,7 +25,8 @@ from runtime.http.errors import forbidden
 from runtime.http.hot_routes import HotRequest, declared_only, served_by
 from runtime.http.paths import INTERACTIONS
 from runtime.http.prefer import wait_s
-from runtime.http.service import AppContext, CallerOf, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, CallerOf, Stores
 from runtime.migrate import check_schema
 from schemas.outcome import Outcome
 from schemas.record import InteractionRecord
@@ -38,6 +40,7 @@ class ReaderModule:
     def __init__(self) -> None:
         self._reader: Reader
         self._events: EventCalls
+        self._views: PipelineViews
 
     @asynccontextmanager
     async def opened(self, base: AppContext, stores: Stores) -> AsyncIterator[Mapping[str, Check]]:
@@ -46,6 +49,7 @@ class ReaderModule:
         sessions = SessionErasure(base.settings, base.redis, stores.lookups)
         self._reader = Reader(base.settings, stores, progress, sessions)
         self._events = EventCalls(base.settings, stores, self._reader)
+        self._views = PipelineViews(base, progress, stores.lists, self._reader.list_limit)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._reader.close)
             stack.callback(self._events.feeds.close)
@@ -115,6 +119,7 @@ class ReaderModule:
 
         add_event_routes(router, reader, lambda: self._events)
         self._add_downloads(router, reader)
+        add_pipeline_routes(router, base, lambda: self._views)
         return router
 
     def _add_downloads(self, router: APIRouter, reader: CallerOf) -> None:

@@ -14,10 +14,14 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
+from readers.flow_rates import FlowRates
+from readers.group_workers import GroupWorkers
 from readers.log_position import LogPosition
 from runtime import kafka
-from runtime.errors import Unavailable, reason_of
+from runtime.errors import TallyError, Unavailable, reason_of
+from runtime.kafka_groups import group_members
 from runtime.metrics import LAG, LAG_SECONDS
 from runtime.settings import Settings
 from runtime.stuck import StuckPartitionTracker
@@ -31,6 +35,8 @@ MAX_POSITIONS = 120
 """Positions that are kept: those of the last minute."""
 WARN_EVERY_S = 30.0
 MAX_AGE_S = 10.0
+WORKERS_EVERY_S = 2.0
+"""Pause between two observations of the group's members."""
 
 log = logging.getLogger("tally.api")
 
@@ -48,7 +54,8 @@ class ConsumerProgress:
         # Longest time from minting an id until its event is on the topic, clock skew included.
         self._slack_ms = max(settings.delivery_timeout_ms, settings.collector_ack_ms) + settings.clock_skew_ms
         self._snapshots: deque[_LogEnds] = deque()
-        self._looked_at = -MAX_AGE_S
+        self._looked_at = -math.inf
+        self._workers_looked_at = -math.inf
         self.partitions = StuckPartitionTracker(settings)
         """Tracker of stuck partitions."""
         self.settled_ms = 0
@@ -59,6 +66,12 @@ class ConsumerProgress:
         """Records by partition without an outcome yet, as last observed."""
         self.positions: deque[LogPosition] = deque(maxlen=MAX_POSITIONS)
         """Positions of the last observations, the newest last."""
+        self.ends: Mapping[int, int] = {}
+        """End of the log by partition, as last observed."""
+        self.observed_ms = 0
+        """Time (ms since 1970) of the last observation; 0 before the first."""
+        self.rates = FlowRates()
+        self.workers = GroupWorkers()
 
     def may_be_in_flight(self, interaction_id: str) -> bool:
         """Return whether an event without an outcome may have been accepted under this id."""
@@ -69,8 +82,13 @@ class ConsumerProgress:
 
     async def check(self) -> None:
         """Raise Unavailable while the last observation is older than MAX_AGE_S."""
-        if time.monotonic() - self._looked_at > MAX_AGE_S:
+        if self.is_stale:
             raise Unavailable("consumer progress unavailable")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last observation is older than MAX_AGE_S."""
+        return time.monotonic() - self._looked_at > MAX_AGE_S
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -116,13 +134,25 @@ class ConsumerProgress:
                 by_number = {place.partition: end for place, end in ends.items()}
                 await self.partitions.note(by_number, committed)
                 self.note(at_ms, by_number, self.partitions.passed)
+                if time.monotonic() - self._workers_looked_at >= WORKERS_EVERY_S:
+                    await self._observe_workers(admin)
                 await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _observe_workers(self, admin: AIOKafkaAdminClient) -> None:
+        """Observe the members of the group. Without them the progress is still known, so an error is only noted."""
+        try:
+            members = await group_members(admin, self._settings.group, self._settings.topic)
+            self.workers.note(int(time.time() * 1000), members)
+        except TallyError:
+            self.workers.note_failure()
+        self._workers_looked_at = time.monotonic()
 
     def note(self, at_ms: int, ends: Mapping[int, int], committed: Mapping[int, int]) -> None:
         """Record the log's ends, read at `at_ms` or later, and the offsets committed since."""
         self._looked_at = time.monotonic()
         self._snapshots.append(_LogEnds(at_ms, ends))
-        self.committed = committed
+        self.committed, self.ends, self.observed_ms = committed, ends, at_ms
+        self.rates.note(self._looked_at, ends, committed)
         self.waiting = {number: max(0, end - committed.get(number, 0)) for number, end in ends.items()}
         for partition, records in self.waiting.items():
             LAG.labels(partition).set(records)

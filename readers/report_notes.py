@@ -17,7 +17,8 @@ from schemas.analytics.definition import Report
 from schemas.tables import INTERACTIONS
 
 if TYPE_CHECKING:
-    from readers.reports import ReportRequest, ReportResult
+    from readers.report_statement import ReportRequest
+    from readers.reports import ReportResult
 
 MAX_CONDITIONS = 8
 """Conditions of a filter that are counted one by one, if a report has no rows."""

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from readers.filter_errors import read_filter_parameter
 from readers.filter_words import filters_text
-from readers.reports import ReportError, ReportRequest, ReportResult, names_of, run_report, unknown_report
+from readers.report_sql import report_sql
+from readers.report_statement import ReportError, ReportRequest, names_of, unknown_report
+from readers.reports import ReportResult, run_report
 from runtime.clickhouse import ClickHouse
 from runtime.event_range import MAX_DAYS, MAX_HOURS, event_range
 from runtime.http.answer import json_answer
@@ -44,6 +46,7 @@ class ReportQuery(BaseModel):
     share_b: float | None = Field(None, allow_inf_nan=False)
     effect: float | None = Field(None, allow_inf_nan=False)
     bot_executions: int | None = None
+    include_sql: bool = Field(False, description="add the statement that gives the same rows in ClickHouse")
 
 
 class ColumnDescription(BaseModel):
@@ -121,6 +124,7 @@ class ReportResponse(BaseModel):
     rows: list[dict[str, Any]]
     notes: list[str] = Field(description="remarks about the rows that a reader must not miss")
     truncated: bool = Field(description="whether the limit left rows out")
+    sql: str | None = Field(None, description="with include_sql: statement of ClickHouse that gives these rows")
 
 
 def described_reports() -> ReportList:
@@ -147,7 +151,8 @@ class Reports:
         except ReportError as error:
             name = "filters" if error.parameter == "where" else error.parameter
             raise invalid([problem("bad_report", ["query", name], error.message)]) from None
-        return json_answer(_body(found)).response()
+        sql = {"sql": report_sql(self._settings, request)} if query.include_sql else {}
+        return json_answer(_body(found) | sql).response()
 
 
 def _request(namespace: str, name: str, query: ReportQuery) -> ReportRequest:
@@ -156,7 +161,7 @@ def _request(namespace: str, name: str, query: ReportQuery) -> ReportRequest:
     except ValueError as error:
         raise invalid([problem("conflict", ["query", "since"], str(error))]) from None
     filters = read_filter_parameter(query.filters)
-    shared = {"since", "until", "days", "hours", "filters", "sort", "limit", "columns"}
+    shared = {"since", "until", "days", "hours", "filters", "sort", "limit", "columns", "include_sql"}
     parameters = query.model_dump(exclude=shared)
     columns = names_of(query.columns)
     return ReportRequest(name, namespace, since, until, parameters, filters, query.sort, query.limit, columns)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from readers.filter_words import filters_text
 
 if TYPE_CHECKING:
-    from readers.reports import ReportRequest
+    from readers.report_statement import ReportRequest
 
 
 def scope_text(request: "ReportRequest") -> str:

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 from readers.health_turns import Excess, HealthTurns
-from readers.reports import ReportError, ReportRequest, ReportResult, run_report
+from readers.report_statement import ReportError, ReportRequest
+from readers.reports import ReportResult, run_report
 from runtime.analytics import report_limits
 from runtime.clickhouse import BoundParameters, ClickHouse, connect
 from runtime.errors import reason_of

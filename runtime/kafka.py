@@ -66,6 +66,8 @@ the answers before that are not taken yet."""
 MAX_DEAD_LETTER_BYTES = 256 * MIB
 """The broker's limits count compressed bytes, the client's own limit uncompressed ones. A record may fit
 its topic compressed and exceed the client's limit uncompressed; its dead letter must still be sent."""
+WORKER_CLIENT_ID = "tally-worker"
+"""Client id of workers, with which the names of dynamic group members begin."""
 MAX_POLL_INTERVAL_MS = 24 * 3600 * 1000
 """While a store is down nothing is polled; leaving the group would only move the wait to another worker."""
 
@@ -114,6 +116,7 @@ async def consumer(settings: Settings, *, instance: str | None) -> AsyncIterator
     whole_batches.install()
     client = AIOKafkaConsumer(
         **connection_options(settings),
+        client_id=WORKER_CLIENT_ID,
         group_id=settings.group,
         group_instance_id=instance,
         key_deserializer=whole_batches.whole,

@@ -266,6 +266,15 @@ ORDER BY (namespace, name)
 SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}
 """
 
+# Counts of a range of append time read that range. A move of a partition to the other table needs equal indexes.
+_INDEX_OUTCOME_TIMES = (
+    *(
+        f"ALTER TABLE {table} ADD INDEX IF NOT EXISTS timestamp_range timestamp TYPE minmax GRANULARITY 1"
+        for table in (OUTCOMES, EXPIRING)
+    ),
+    *(f"ALTER TABLE {table} MATERIALIZE INDEX timestamp_range" for table in (OUTCOMES, EXPIRING)),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, (_CREATE_INTERACTIONS, _CREATE_OUTCOMES, _CREATE_EXPIRING, _CREATE_LEDGER), oldest=1),
     Migration(2, (_CREATE_TOPICS, _ADD_IDEMPOTENCY_KEY, *_WIDEN_OUTCOMES), oldest=2),
@@ -278,6 +287,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(9, _ADD_EVENT_TIME, oldest=4),
     Migration(10, (_CREATE_EVALUATION_DATASETS,), oldest=4),
     Migration(11, CREATE_LEARNING_TABLES, oldest=4),
+    Migration(12, _INDEX_OUTCOME_TIMES, oldest=4),
 )
 BOOTSTRAP = (
     _CREATE_MIGRATIONS,

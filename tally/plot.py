@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from readers.report_scope import scope_text
-from readers.reports import ReportError, ReportResult
+from readers.report_statement import ReportError
+from readers.reports import ReportResult
 from runtime.errors import TallyError
 from schemas.analytics.definition import Chart, ReportColumn, with_ends
 from tally.cli.output import counted

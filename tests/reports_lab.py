@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from readers.reports import ReportRequest, ReportResult, run_report
+from readers.report_statement import ReportRequest
+from readers.reports import ReportResult, run_report
 from tests.lab import Lab
 
 BEGIN, END = datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(hours=1)

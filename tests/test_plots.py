@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from readers.filter_text import read_filter
-from readers.reports import ReportError, ReportRequest, ReportResult, _grouped
+from readers.report_statement import ReportError, ReportRequest, grouped
+from readers.reports import ReportResult
 from runtime.errors import TallyError
 from schemas.analytics.catalogue import REPORTS
 from tally.plot import MAX_CATEGORIES, _points, chosen_chart, draw
@@ -163,7 +164,7 @@ def test_a_field_is_named_in_the_title(tmp_path: Path) -> None:
 
 
 def test_values_of_a_field_are_series_side_by_side(tmp_path: Path) -> None:
-    report = _grouped(REPORTS["positions"], {"by": "metadata.device"})
+    report = grouped(REPORTS["positions"], {"by": "metadata.device"})
     rows = [[position, device, 100, 5, 0, 0.5, 0.4, 0.6] for position in (0, 1) for device in ("ios", "web")]
     request = result("positions", by="metadata.device").request
     draw(ReportResult(report, request, rows, is_truncated=False), tmp_path / "chart.svg", min_support=30)

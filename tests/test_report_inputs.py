@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from readers.reports import GroupMissing, ReportResult
+from readers.report_statement import GroupMissing
+from readers.reports import ReportResult
 from schemas.analytics.catalogue import REPORTS
 from schemas.interaction import Interaction
 from tally.plot import draw

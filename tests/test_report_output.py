@@ -6,7 +6,8 @@ import pytest
 
 from readers.filter_text import read_filter
 from readers.report_notes import cut_periods
-from readers.reports import ReportRequest, ReportResult
+from readers.report_statement import ReportRequest
+from readers.reports import ReportResult
 from schemas.analytics.catalogue import REPORTS
 from tally.report_output import by_importance, cells, headers, numeric, scope
 

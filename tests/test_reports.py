@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from readers.filter_text import read_filter
-from readers.reports import ReportError
+from readers.report_statement import ReportError
 from runtime.errors import Fatal
 from schemas.analytics.catalogue import REPORTS, views
 from schemas.wire import encode_headers

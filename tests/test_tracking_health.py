@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from readers import tracking_health
 from readers.health_turns import HealthTurns
-from readers.reports import ReportRequest, ReportResult
+from readers.report_statement import ReportRequest
+from readers.reports import ReportResult
 from readers.tracking_health import MIN_SUPPORT, TrackingHealth, excess_of
 from runtime.clickhouse import connect
 from runtime.http.best_effort import BestEffortRedis

@@ -12,8 +12,10 @@ from learning.interleaving.events import ExperimentScope
 from learning.interleaving.results import DraftFilter, ExperimentVerdict
 from learning.interleaving.tokens import MAX_NAME_BYTES
 from learning.scope import ScopeError
+from runtime.event_range import CLOCK_AHEAD
 from runtime.http.errors import invalid, problem
 from runtime.http.times import Time
+from schemas.event_time import EPOCH
 from schemas.interaction import MAX_ID_BYTES, InteractionType
 
 DEFAULT_DAYS = 30
@@ -127,6 +129,38 @@ class ExperimentQuery(BaseModel):
         except ScopeError as error:
             where = "path" if error.parameter == "experiment" else "query"
             raise invalid([problem("bad_scope", [where, error.parameter], str(error))]) from None
+
+
+class ExperimentListQuery(BaseModel):
+    """Range of event time, by default the last 30 days."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Time | None = Field(None, description="earliest event time, inclusive, ISO 8601")
+    until: Time | None = Field(None, description="event time before which events are read, ISO 8601")
+
+    def range(self) -> tuple[datetime, datetime]:
+        """Return the ends of the range. Raises ApiError 422."""
+        until = self.until or datetime.now(UTC) + CLOCK_AHEAD
+        since = self.since or max(until - timedelta(days=DEFAULT_DAYS), EPOCH)
+        if since >= until:
+            raise invalid([problem("bad_scope", ["query", "until"], "is not later than since")])
+        return since, until
+
+
+class ExperimentSummary(BaseModel):
+    """Experiment with the number of its drafts that have events in the range, and the times of these events."""
+
+    experiment: str
+    drafts: int
+    first: datetime
+    last: datetime
+
+
+class ExperimentList(BaseModel):
+    """Experiments, the one with the newest event first, 100 at most."""
+
+    experiments: list[ExperimentSummary]
 
 
 class DraftQuery(ExperimentQuery):

@@ -6,9 +6,12 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from learning.context import LearningContext
 from learning.interleaving.drafts import make_draft
+from learning.interleaving.experiments import list_experiments
 from learning.interleaving.models import (
     DraftQuery,
     DraftsResponse,
+    ExperimentList,
+    ExperimentListQuery,
     ExperimentQuery,
     ExperimentResponse,
     InterleavingRequest,
@@ -46,6 +49,16 @@ def add_interleaving_routes(router: APIRouter, context: LearningContext) -> None
         """Interleave two rankings by team draft. Each result has a token for `metadata.interleaving` of its events."""
         body = await read_draft(request, context, InterleavingRequest)
         return json_answer(make_draft(body.draft_request(), context.access.key_of(caller), caller.namespace)).response()
+
+    @router.get(PATH, response_model=ExperimentList, responses=error_responses())
+    async def list_interleavings(
+        caller: Annotated[Caller, Depends(context.reader)], query: Annotated[ExperimentListQuery, Query()]
+    ) -> Response:
+        """List the experiments with events in a range, the one with the newest event first. Tokens are not verified."""
+        since, until = query.range()
+        with context.limit.slot(), learning_errors():
+            found = await list_experiments(settings, context.database, caller.namespace, since, until)
+        return json_answer({"experiments": found}).response()
 
     @router.get(PATH + "/{experiment}", response_model=ExperimentResponse, responses=error_responses())
     async def get_interleaving_result(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -25,6 +26,7 @@ from runtime.http.answer import json_answer
 from runtime.http.errors import ApiError, invalid, problem
 from runtime.http.openapi import error_responses, request_body
 from runtime.http.times import Time
+from schemas.event_time import iso_ms
 from schemas.learning_config import LearningConfig
 
 PATH = "/v1/retrievers/{retriever_id}/learning-config"
@@ -83,12 +85,25 @@ class HistoryResponse(BaseModel):
     truncated: bool = Field(description="whether the limit left older versions out")
 
 
+class ConfiguredRetriever(BaseModel):
+    """Retriever with a learning configuration in force."""
+
+    retriever_id: str
+    version: int
+    changed_at: datetime
+
+
+class ConfigList(BaseModel):
+    """Retrievers with a learning configuration in force, by name, TALLY_LEARNING_CONFIGS at most."""
+
+    configs: list[ConfiguredRetriever]
+
+
 def add_config_routes(router: APIRouter, context: LearningContext) -> None:
     """Add the endpoints of learning configurations. DELETE needs the scope write, as PUT: it deletes no event."""
     reader, writer = context.reader, context.writer
 
-    def of(caller: Caller) -> LearningConfigVersions:
-        return LearningConfigVersions(context.settings, context.database, caller.namespace)
+    of = partial(_versions_of, context)
 
     @router.put(
         PATH,
@@ -134,6 +149,24 @@ def add_config_routes(router: APIRouter, context: LearningContext) -> None:
             found = await _history(of(caller), retriever_id, query)
         listed = [each.body() for each in found[: query.limit]]
         return _answer(caller, retriever_id, {"versions": listed, "truncated": len(found) > query.limit})
+
+
+def add_config_list(router: APIRouter, context: LearningContext) -> None:
+    """Add the endpoint that lists the configured retrievers."""
+
+    @router.get("/v1/learning-configs", response_model=ConfigList, responses=error_responses())
+    async def list_learning_configs(caller: Annotated[Caller, Depends(context.reader)]) -> Response:
+        """List the retrievers that have a learning configuration in force."""
+        found = await _versions_of(context, caller).in_force()
+        configs = [
+            {"retriever_id": each.retriever, "version": each.version, "changed_at": iso_ms(each.changed_at)}
+            for each in found
+        ]
+        return json_answer({"configs": configs}).response()
+
+
+def _versions_of(context: LearningContext, caller: Caller) -> LearningConfigVersions:
+    return LearningConfigVersions(context.settings, context.database, caller.namespace)
 
 
 async def _history(versions: LearningConfigVersions, retriever: str, query: HistoryQuery) -> list[ConfigVersion]:

@@ -26,6 +26,11 @@ SELECT count() FROM (
     SELECT retriever_id FROM {LEARNING_CONFIGS} WHERE namespace = {{namespace:String}}
     GROUP BY retriever_id HAVING argMax(config, version) != ''
 )"""
+_IN_FORCE = f"""
+SELECT retriever_id, max(version), argMax(changed_at, version) FROM {LEARNING_CONFIGS}
+WHERE namespace = {{namespace:String}}
+GROUP BY retriever_id HAVING argMax(config, version) != ''
+ORDER BY retriever_id LIMIT {{limit:UInt32}}"""
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -64,6 +69,14 @@ class ConfigVersion(NamedTuple):
         }
 
 
+class VersionInForce(NamedTuple):
+    """Version in force of a retriever's learning configuration."""
+
+    retriever: str
+    version: int
+    changed_at: datetime
+
+
 class ConfigChange(NamedTuple):
     """Result of a change."""
 
@@ -86,6 +99,12 @@ class LearningConfigVersions:
         if newest is None or newest.values is None:
             raise _unknown(retriever)
         return newest
+
+    async def in_force(self) -> list[VersionInForce]:
+        """Return the versions in force of all retrievers, by name, TALLY_LEARNING_CONFIGS at most."""
+        named = {"namespace": self._namespace, "limit": self._most}
+        rows = await self._database.rows(_IN_FORCE, named)
+        return [VersionInForce(retriever, int(version), changed_at) for retriever, version, changed_at in rows]
 
     async def newest(self, retriever: str) -> ConfigVersion | None:
         """Return the newest version, which may be a deletion; None: there is none."""

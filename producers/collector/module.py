@@ -22,7 +22,8 @@ from runtime.http.body import read_body, read_model
 from runtime.http.hot_routes import HotRequest, Parameter, declared_only, read_parameters, served_by
 from runtime.http.middleware import EXTRA_HEADERS
 from runtime.http.prefer import wait_s
-from runtime.http.service import AppContext, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, Stores
 from schemas.record import InteractionRecord
 from schemas.wire import MAX_IDEMPOTENCY_BYTES
 

@@ -1,14 +1,12 @@
 """API application: modules (collector, reader) with common health, readiness, metrics, errors and limits."""
 
-import asyncio
 import gc
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from importlib import metadata
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope as ASGIScope
 
 from runtime.clickhouse import ClickHouse, connect
-from runtime.errors import Degraded, TallyError, Unavailable
+from runtime.errors import Unavailable
 from runtime.http import openapi, paths
 from runtime.http.access import Access, Caller
 from runtime.http.best_effort import BestEffortRedis
@@ -30,6 +28,7 @@ from runtime.http.hot_routes import HotRoutes, hot_routes_of
 from runtime.http.keys import Scope
 from runtime.http.limits import RateLimits
 from runtime.http.middleware import CALLER, EXTRA_HEADERS
+from runtime.http.readiness import Check, Readiness
 from runtime.http.start_page import start_routes
 from runtime.metrics import BUILD
 from runtime.settings import Settings
@@ -37,21 +36,8 @@ from runtime.traces import Traces
 
 log = logging.getLogger("tally.api")
 
-CHECK_TIMEOUT_S = 2.0
-"""Timeout of a readiness check, after which the dependency counts as unavailable."""
-READINESS_CACHE_S = 0.5
-"""Readiness results are cached for this long."""
-
-
 CallerOf = Callable[[Request], Awaitable[Caller]]
 """Dependency that authenticates the caller of a request."""
-
-
-class Check(NamedTuple):
-    """Readiness check of a dependency. Requests proceed without one that is not `needed`."""
-
-    ask: Callable[[], Awaitable[None]]
-    needed: bool = True
 
 
 class AppContext(NamedTuple):
@@ -61,6 +47,7 @@ class AppContext(NamedTuple):
     access: Access
     limits: RateLimits
     redis: BestEffortRedis
+    readiness: Readiness
 
     def require_scope(self, scope: Scope | None) -> CallerOf:
         """Return a dependency that authenticates a caller with this scope; None: with any key.
@@ -118,8 +105,8 @@ def create_app(
     `hosts` are the accepted host names; empty: any. `metrics` returns the metrics in Prometheus' text format.
     """
     redis = BestEffortRedis(settings)
-    base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis)
-    readiness = _Readiness()
+    readiness = Readiness()
+    base = AppContext(settings, Access(settings), RateLimits(settings, redis), redis, readiness)
     traces = Traces(settings, "tally-api")
 
     @asynccontextmanager
@@ -144,7 +131,7 @@ def create_app(
             gc.collect()
             gc.freeze()
             yield
-            readiness.checks = {"process": Check(_not_serving)}
+            readiness.stop()
 
     app = Api(
         title="Tally",
@@ -176,7 +163,7 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_unexpected)
 
 
-def _operations(readiness: "_Readiness", metrics_text: Callable[[], bytes]) -> APIRouter:
+def _operations(readiness: Readiness, metrics_text: Callable[[], bytes]) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
     @router.get(paths.HEALTH, response_model=openapi.HealthResponse)
@@ -190,7 +177,7 @@ def _operations(readiness: "_Readiness", metrics_text: Callable[[], bytes]) -> A
     async def ready() -> JSONResponse:
         """Readiness, and the state of each dependency: ok, away, missing (not needed), or degraded."""
         answer = await readiness.check()
-        return JSONResponse(answer, status_code=200 if answer["ready"] else 503)
+        return JSONResponse(answer._asdict(), status_code=200 if answer.ready else 503)
 
     @router.get(paths.METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
@@ -198,40 +185,6 @@ def _operations(readiness: "_Readiness", metrics_text: Callable[[], bytes]) -> A
         return Response(metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-class _Readiness:
-    def __init__(self) -> None:
-        self.checks: Mapping[str, Check] = {"process": Check(_not_serving)}
-        self._lock = asyncio.Lock()
-        self._answer: dict[str, Any] = {}
-        self._until = 0.0
-
-    async def check(self) -> dict[str, Any]:
-        async with self._lock:
-            if time.monotonic() >= self._until:
-                states = await asyncio.gather(*map(_state, self.checks.values()))
-                named = {name: state for name, (state, _) in zip(self.checks, states, strict=True)}
-                problems = [problem for _, problem in states if problem]
-                self._answer = {"ready": "away" not in named.values(), "dependencies": named, "problems": problems}
-                self._until = time.monotonic() + READINESS_CACHE_S
-            return self._answer
-
-
-async def _state(check: Check) -> tuple[Literal["ok", "away", "missing", "degraded"], str]:
-    """Return a dependency's state, and the problem of a degraded one."""
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await check.ask()
-    except Degraded as error:
-        return "degraded", str(error)
-    except (TallyError, TimeoutError):
-        return "away" if check.needed else "missing", ""
-    return "ok", ""
-
-
-async def _not_serving() -> None:
-    raise Unavailable("the process is starting or stopping")
 
 
 async def _on_api_error(_request: Request, error: Exception) -> Response:

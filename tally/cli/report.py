@@ -41,7 +41,8 @@ from tally.cli.report_options import (
 )
 
 if TYPE_CHECKING:
-    from readers.reports import ReportRequest, ReportResult
+    from readers.report_statement import ReportRequest
+    from readers.reports import ReportResult
     from runtime.clickhouse import ClickHouse
     from runtime.settings import Settings
 
@@ -87,7 +88,7 @@ def report(
         tally report positions --where metadata.device=ios
         tally report compare dense hybrid --days 7
     """
-    from readers.reports import names_of
+    from readers.report_statement import names_of
     from tally.report_output import check_files
 
     if name is None:
@@ -167,7 +168,7 @@ def _request(
     name: str, namespace: str, ends: tuple[datetime, datetime], conditions: list[str] | None, sort: str | None
 ) -> "ReportRequest":
     from readers.filters import Group
-    from readers.reports import ReportRequest
+    from readers.report_statement import ReportRequest
 
     filters = [parse_filter(text) for text in conditions or ()]
     found = Group(tuple(filters)) if filters else None

@@ -7,7 +7,8 @@ from typing import Any
 from producers.simulation.simulator import Simulator
 from producers.simulation.timeline import Backfill
 from producers.simulation.truth import truth_of
-from readers.reports import ReportRequest, run_report
+from readers.report_statement import ReportRequest
+from readers.reports import run_report
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.overview import ALL_METRICS

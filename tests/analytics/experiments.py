@@ -6,7 +6,8 @@ from typing import Any
 
 from producers.simulation.simulator import Simulator
 from producers.simulation.world import RETRIEVERS
-from readers.reports import ReportRequest, run_report
+from readers.report_statement import ReportRequest
+from readers.reports import run_report
 from runtime.clickhouse import ClickHouse
 from runtime.settings import Settings
 from schemas.analytics.definition import ParameterValue
