@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -49,7 +49,7 @@ def _document(role: Role) -> dict[str, Any]:
 def app_with_document(settings: Settings, role: Role = "all") -> FastAPI:
     """The application, with the OpenAPI document of another: generating it takes most of the time of a start."""
     app = app_of(settings, role)
-    app.openapi_schema = _document(role)
+    app.openapi = partial(_document, role)  # type: ignore[method-assign]
     return app
 
 
