@@ -35,7 +35,9 @@ CONNECTIONS_REFUSED = Counter(
 ACCEPTED = Counter("tally_http_events_accepted", "Events acknowledged by Kafka.", ["route"])
 REFUSED = Counter("tally_http_events_refused", "Events not accepted by the collector.", ["route", "reason"])
 REDIS_BYPASSED = Counter(
-    "tally_http_redis_bypassed", "Requests served without Redis (rate limits and duplicate hints skipped).", ["purpose"]
+    "tally_http_redis_bypassed",
+    "Requests served without Redis (rate limits and duplicate hints skipped), and counts of refused events lost by it.",
+    ["purpose"],
 )
 SESSION_READS = Counter(
     "tally_weight_session_reads",

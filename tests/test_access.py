@@ -71,9 +71,14 @@ CALLS: dict[Scope, list[tuple[str, str, Any]]] = {
         ("GET", "/v1/outcomes", None),
         ("GET", LEARNING_CONFIG, None),
         ("GET", f"{LEARNING_CONFIG}/history", None),
+        ("GET", "/v1/refusals", None),
     ],
     "delete": [("DELETE", f"{PATH}/no-id", None)],
-    "admin": [("GET", "/v1/outcomes?unattributed=true", None)],
+    "admin": [
+        ("GET", "/v1/outcomes?unattributed=true", None),
+        ("GET", "/v1/keys", None),
+        ("DELETE", "/v1/keys/unknown", None),
+    ],
 }
 
 

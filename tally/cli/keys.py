@@ -47,7 +47,9 @@ def _with_store(data_dir: Path | None, ask: "Callable[[KeyStore], Awaitable[Answ
 @needs("worker")
 def create(
     name: Annotated[str, typer.Argument(help="Name that tells people who uses the key.")],
-    scopes: Annotated[str, typer.Option(help="Scopes, separated by commas: write, read, delete.")] = "write,read",
+    scopes: Annotated[
+        str, typer.Option(help="Scopes, separated by commas: write, read, delete, admin.")
+    ] = "write,read",
     namespaces: Annotated[
         str, typer.Option(help="Namespaces, separated by commas; the first is the default.")
     ] = "default",
