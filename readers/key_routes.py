@@ -16,7 +16,8 @@ from runtime.http.in_flight import InFlightLimit
 from runtime.http.key_store import KeyStore, ListedKey
 from runtime.http.keys import ROOT, SCOPES, Scope
 from runtime.http.openapi import error_responses, request_body
-from runtime.http.service import AppContext, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, Stores
 from runtime.http.times import AnswerTime
 from runtime.settings import Settings
 from schemas.wire import check_namespace

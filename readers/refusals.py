@@ -13,7 +13,8 @@ from runtime.http.access import Caller
 from runtime.http.errors import unavailable
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.openapi import error_responses
-from runtime.http.service import AppContext, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, Stores
 from runtime.http.times import AnswerTime
 from runtime.refusals import KEPT_MINUTES, MAX_GROUPS, MINUTE_MS, OTHER, RefusalCounts, RefusalGroup, RefusalTotal
 from runtime.refusals import read_counts as read_refusals

@@ -19,7 +19,7 @@ from runtime.http.in_flight import InFlightLimit
 from runtime.http.times import Time
 from runtime.settings import Settings
 from schemas.analytics.catalogue import REPORTS
-from schemas.analytics.definition import Report, ReportColumn
+from schemas.analytics.definition import Chart, ChartKind, Report, ReportColumn
 from schemas.event_time import iso_ms
 
 
@@ -79,13 +79,30 @@ class ParameterDescription(BaseModel):
     choices: list[str]
 
 
+class ChartDescription(BaseModel):
+    """Chart of a report: `y` by `x`, with a line for each value of `series`."""
+
+    kind: ChartKind
+    x: str
+    y: str
+    title: str
+    series: str | None
+
+    @classmethod
+    def of(cls, chart: Chart) -> "ChartDescription":
+        """Describe a chart."""
+        return cls(kind=chart.kind, x=chart.x, y=chart.y, title=chart.title, series=chart.series or None)
+
+
 class ReportDescription(BaseModel):
-    """Report with the question that it answers."""
+    """Report with the question that it answers. Its keys are the columns that name a row."""
 
     name: str
     question: str
     view: str
     columns: list[ColumnDescription]
+    keys: list[str]
+    chart: ChartDescription | None
     parameters: list[ParameterDescription]
 
     @classmethod
@@ -96,6 +113,8 @@ class ReportDescription(BaseModel):
             question=report.question,
             view=report.view,
             columns=[ColumnDescription.of(column) for column in report.columns],
+            keys=list(report.keys),
+            chart=ChartDescription.of(report.chart) if report.chart else None,
             parameters=[
                 ParameterDescription(
                     name=each.name, default=each.default, meaning=each.meaning, choices=list(each.choices)

@@ -50,7 +50,7 @@ logger = logging.getLogger("tally.api")
 def app_of(settings: Settings, role: Role, host: str = "", metrics: Callable[[], bytes] = generate_latest) -> FastAPI:
     """Create the application of a role at `host`. With both parts a POST can wait for its outcome."""
     reader = ReaderModule()
-    readers = [reader, LearningModule(), KeyModule(), RefusalModule(), DeadLettersModule()]
+    readers: list[ApiModule] = [reader, LearningModule(), KeyModule(), RefusalModule(), DeadLettersModule()]
     parts: dict[Role, list[ApiModule]] = {
         "collector": [CollectorModule()],
         "reader": readers,

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.applications import Starlette
 
 from consumers.worker import Worker
 from runtime.http.server import ApiServer
@@ -83,7 +84,7 @@ async def until_all_ready(api: httpx.AsyncClient, dependencies: set[str]) -> Non
     await eventually_async(are_ok)
 
 
-def lifespan(app: FastAPI) -> Any:
+def lifespan(app: Starlette) -> Any:
     """The application's start and stop."""
     return app.router.lifespan_context(app)
 

@@ -98,7 +98,7 @@ async def test_replicas_with_the_same_secret_share_sessions(api: httpx.AsyncClie
 
 @pytest.mark.parametrize("cookie", ["", "x", "gAAAAA" + "A" * 100, "ü"])
 async def test_a_forged_session_leads_to_the_sign_in(browser: httpx.AsyncClient, cookie: str) -> None:
-    answer = await browser.get("/reports", headers={"Cookie": f"{COOKIE}={cookie}".encode()})
+    answer = await browser.get("/reports", headers={b"Cookie": f"{COOKIE}={cookie}".encode()})
     assert answer.headers["location"].startswith("/sign-in")
 
 

@@ -13,7 +13,8 @@ from runtime.http.access import Caller
 from runtime.http.answer import json_answer
 from runtime.http.body import read_body, read_model
 from runtime.http.errors import forbidden, invalid, problem
-from runtime.http.service import AppContext, Check, Stores
+from runtime.http.readiness import Check
+from runtime.http.service import AppContext, Stores
 from tally.dead_letters.models import (
     LetterCheck,
     LetterCheckRequest,
