@@ -182,6 +182,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python -P -m runtime.settings_doc > docs/settings.md
 	@$(BIN)/python -P -m runtime.metrics_doc > docs/metrics.md
 	@page=$$($(BIN)/python -P -m tally.capacity) && printf '%s\n' "$$page" > docs/capacity.md
+	@$(BIN)/python -P -m console.settings_doc
 	@$(BIN)/python -P -m deploy.monitoring.dashboard > deploy/monitoring/dashboard.json
 	@$(BIN)/python -P -m deploy.access.users_xml > deploy/access/clickhouse-users.xml
 

@@ -6,7 +6,7 @@ values; the page shows the same values in a table as well.
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -14,7 +14,7 @@ from console.chart_axes import Scale, bounds, round_ticks, time_label, time_tick
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 26
-ROW_HEIGHT, NAME_WIDTH = 24, 190
+ROW_HEIGHT, NAME_WIDTH, LABEL_WIDTH = 24, 190, 60
 MAX_NAME_CHARACTERS = 28
 MAX_SERIES = 6
 
@@ -56,17 +56,23 @@ class ChartRow(NamedTuple):
 
 
 def line_chart(
-    lines: Sequence[ChartLine], *, label: str, show: ValueFormat = str, is_time: bool = True, with_zero: bool = True
+    lines: Sequence[ChartLine], *, label: str, show: ValueFormat = str, axis: Literal["time", "day", "number"] = "time"
 ) -> Markup:
-    """Draw lines with their intervals as bands. A line breaks where its value is unknown."""
+    """Draw lines with their intervals as bands. A line breaks where its value is unknown.
+
+    A `day` is one of UTC in every zone; a `time` is shown in the viewer's.
+    """
     points = [point for line in lines for point in line.points]
     if not points:
         return Markup("")
     x = Scale(*bounds([each.x for each in points], with_zero=False), LEFT, WIDTH - RIGHT)
     ys = [value for each in points for value in (each.y, each.low, each.high)]
-    ticks = round_ticks(*bounds(ys, with_zero=with_zero))
+    ticks = round_ticks(*bounds(ys, with_zero=True))
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [*_y_axis(y, ticks, show), *(_time_axis(x) if is_time else _number_axis(x))]
+    parts = [
+        *_y_axis(y, ticks, show),
+        *(_number_axis(x) if axis == "number" else _time_axis(x, is_local=axis == "time")),
+    ]
     for number, line in enumerate(lines[:MAX_SERIES]):
         parts += _line(line, number, x, y, show)
     return _drawing(parts, label, HEIGHT)
@@ -178,17 +184,17 @@ def _y_axis(y: Scale, ticks: Sequence[float], show: ValueFormat) -> list[Markup]
     return parts
 
 
-def _time_axis(x: Scale) -> list[Markup]:
-    """Draw times, which the page's script shows in the viewer's zone."""
+def _time_axis(x: Scale, *, is_local: bool = True) -> list[Markup]:
+    """Draw times, which the page's script shows in the viewer's zone if they are local."""
     span, parts = x.high - x.low, []
     for tick in time_ticks(x.low, x.high):
         moment = datetime.fromtimestamp(tick / 1000, UTC)
         label = time_label(tick, span)
-        place = Markup('x="{}" y="{}" text-anchor="middle"').format(x.at(tick), HEIGHT - 8)
-        drawn = Markup(
-            '<text {} data-tick="{:.0f}" data-span="{:.0f}">{}<title>{:%Y-%m-%d %H:%M:%S} UTC</title></text>'
-        )
-        parts.append(drawn.format(place, tick, span, label, moment))
+        anchor = "end" if x.at(tick) > WIDTH - LABEL_WIDTH / 2 else "middle"
+        place = Markup('x="{}" y="{}" text-anchor="{}"').format(x.at(tick), HEIGHT - 8, anchor)
+        local = Markup(' data-tick="{:.0f}" data-span="{:.0f}"').format(tick, span) if is_local else ""
+        drawn = Markup("<text {}{}>{}<title>{:%Y-%m-%d %H:%M:%S} UTC</title></text>")
+        parts.append(drawn.format(place, local, label, moment))
     return parts
 
 

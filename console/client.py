@@ -62,7 +62,7 @@ class ApiClient:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         if namespace is not None:
             headers["X-Namespace"] = quote(namespace, safe="")
-        given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
+        given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             request = self._http.build_request(method, path, params=given, json=body, headers=headers)
         except (UnicodeError, httpx.InvalidURL):

@@ -21,6 +21,6 @@ def text_of(form: Mapping[str, object], name: str, most: int = MAX_TEXT_CHARACTE
     return value.strip()[:most] if isinstance(value, str) else ""
 
 
-def selected(form: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+def selected(form: Mapping[str, object], names: Sequence[str]) -> dict[str, str]:
     """Return the named text fields that are not empty."""
     return {name: text for name in names if (text := text_of(form, name))}

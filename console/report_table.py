@@ -1,14 +1,17 @@
 """Rows of a report as a table and as a chart, and beside the rows of the range before."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
 from console.charts import ChartLine, ChartRow, LinePoint, line_chart, row_chart
-from console.text import parse_time, unit_format
+from console.text import NONE, parse_time, unit_format
 
 MAX_CHART_ROWS = 30
+MIDNIGHT = datetime.min.time()
+DATE_CHARACTERS = len("2026-01-31")
 NUMERIC_UNITS = ("count", "share", "number", "ms", "position", "p")
 ReportRow = Mapping[str, Any]
 
@@ -22,16 +25,27 @@ class Cell(NamedTuple):
     is_number: bool = False
 
 
+def day_columns(columns: Sequence[ReportRow], rows: Sequence[ReportRow]) -> set[str]:
+    """Return the time columns whose values are all midnight in UTC: they name days, not moments."""
+    found = set()
+    for name in (column["name"] for column in columns if column["unit"] == "time"):
+        moments = [parse_time(str(row[name])) for row in rows if row.get(name)]
+        if moments and all(each is not None and each.time() == MIDNIGHT for each in moments):
+            found.add(name)
+    return found
+
+
 def table_rows(
     columns: Sequence[ReportRow], keys: Sequence[str], rows: Sequence[ReportRow], before: Sequence[ReportRow] | None
 ) -> list[list[Cell]]:
     """Return the cells of each row. Rows of the range before are matched by their keys; periods by their order."""
     times = {column["name"] for column in columns if column["unit"] == "time"}
+    days = day_columns(columns, rows)
     earlier = _by_key(before or (), keys, times)
     table = []
     for key, row in zip(_keys_of(rows, keys, times), rows, strict=True):
         old = earlier.get(key)
-        table.append([_cell(column, row, old) for column in columns])
+        table.append([_cell(column, row, old, is_day=column["name"] in days) for column in columns])
     return table
 
 
@@ -50,8 +64,10 @@ def _by_key(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> 
     return dict(zip(_keys_of(rows, keys, times), rows, strict=True))
 
 
-def _cell(column: ReportRow, row: ReportRow, before: ReportRow | None) -> Cell:
+def _cell(column: ReportRow, row: ReportRow, before: ReportRow | None, *, is_day: bool) -> Cell:
     name, unit = column["name"], column["unit"]
+    if is_day:
+        return Cell(f"{row[name][:DATE_CHARACTERS]} UTC" if row.get(name) else NONE)
     value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = ""
     if low is not None and high is not None:
@@ -88,7 +104,8 @@ def _trend(chart: ReportRow, unit: str, rows: Sequence[ReportRow]) -> Markup:
         lines.setdefault(name, []).append(LinePoint(moment.timestamp() * 1000, y, low, high, title))
     ordered = sorted(lines.items(), key=lambda each: -sum(point.y or 0 for point in each[1]))
     drawn = [ChartLine(name, sorted(points)) for name, points in ordered]
-    return line_chart(drawn, label=chart["title"], show=_show(unit))
+    axis: Literal["day", "time"] = "day" if day_columns([{"name": chart["x"], "unit": "time"}], rows) else "time"
+    return line_chart(drawn, label=chart["title"], show=_show(unit), axis=axis)
 
 
 def series_names(chart: ReportRow | None, rows: Sequence[ReportRow]) -> list[str]:

@@ -68,8 +68,8 @@ class View:
             raise
 
     async def get(self, path: str, **query: Any) -> Any:
-        """Get from the API. Raises as `call` does."""
-        return await self.call("GET", path, query)
+        """Get from the API; empty texts are left out. Raises as `call` does."""
+        return await self.call("GET", path, {name: value for name, value in query.items() if value != ""})
 
     async def post(self, path: str, body: Any = None, **query: Any) -> Any:
         """Post to the API. Raises as `call` does."""

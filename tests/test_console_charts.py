@@ -46,7 +46,7 @@ def test_a_scale_keeps_values_in_the_drawing(a: float, b: float, c: float) -> No
 @given(st.lists(st.tuples(FINITE, st.one_of(st.none(), FINITE)), max_size=20))
 def test_a_line_has_a_dot_for_each_known_value(values: list[tuple[float, float | None]]) -> None:
     points = [LinePoint(x, y, y, y) for x, y in sorted(values, key=lambda each: each[0])]
-    svg = line_chart([ChartLine("a", points)], label="values", is_time=False)
+    svg = line_chart([ChartLine("a", points)], label="values", axis="number")
     if not points:
         assert svg == ""
         return

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from console import settings_doc
+from console.settings import PREFIX, ConsoleSettings
 from runtime import metrics
 from runtime.settings import NOT_SETTINGS, Settings
 from runtime.settings_doc import as_markdown
@@ -25,7 +27,10 @@ MAX_DECISION_LINES = 60
 
 HISTORY = "CHANGELOG.md"
 """The one page that names files, settings and metrics which are gone."""
-FOLDERS = "console|schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|requirements"
+FOLDERS = (
+    "console|schemas|kernels|runtime|producers|consumers|readers|clients|tally|deploy|benchmarks|tests|docs|"
+    "requirements"
+)
 
 
 def text_of(page: str) -> str:
@@ -62,6 +67,12 @@ def test_the_page_of_settings_is_current() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == as_markdown(), "run `make docs`"
 
 
+def test_the_settings_of_the_console_are_current() -> None:
+    page = settings_doc.PAGE.read_text()
+    assert settings_doc.table() in page, "run `make docs`"
+    assert settings_doc.with_table(page) == page
+
+
 def test_the_page_of_capacity_is_current() -> None:
     assert capacity.PAGE.read_text() == capacity.page(Settings()), "run `make docs`"
 
@@ -77,6 +88,7 @@ def test_every_name_in_a_document_exists(page: str) -> None:
     files = re.findall(rf"`((?:{FOLDERS})/[\w./*-]*)`", text)
     assert not [name for name in files if not list(ROOT.glob(name.rstrip("/")))]
     settings = {f"TALLY_{name.upper()}" for name in Settings.model_fields} | NOT_SETTINGS
+    settings |= {f"{PREFIX}{name.upper()}" for name in ConsoleSettings.model_fields}
     assert set(re.findall(r"\bTALLY_[A-Z_]+\b", text)) <= settings
     known = {metrics.name_of(metric) for metric in metrics.every_metric()}
     assert set(re.findall(r"`(tally_(?:http|worker|lag|partition|collector|retries)_\w+)`", text)) <= known

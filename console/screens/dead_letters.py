@@ -10,22 +10,38 @@ from console.client import ApiProblem
 from console.forms import read_form, selected, text_of
 from console.view import PageValues, View, page, panel
 
-SELECTION = ("reason", "field", "message", "since", "until", "replayed")
-REPLAYED_CHOICES = {"no": "waiting", "yes": "replayed", "": "all"}
+CONDITIONS = ("reason", "field", "message", "since", "until")
+FLAGS = ("without_field", "unattributed")
+"""Conditions that are on or off: letters without a field; records that belong to no namespace."""
+SELECTION = (*CONDITIONS, *FLAGS, "replayed")
+REPLAYED_CHOICES = {"no": "waiting", "yes": "replayed", "all": "all"}
 PAGE = 50
 ALREADY_SHOWN = 422
+UNATTRIBUTED = {"unattributed": "true"}
 
 
-def _query(view: View) -> dict[str, str]:
+def _selection(view: View) -> dict[str, str]:
     found = selected(view.query, SELECTION)
-    found.setdefault("replayed", "no" if "replayed" not in view.query else "")
+    found.setdefault("replayed", "no")
     return found
+
+
+def _conditions(chosen: Mapping[str, str], *left_out: str) -> dict[str, Any]:
+    """Return a selection as parameters of the API."""
+    found: dict[str, Any] = {name: value for name, value in chosen.items() if name in CONDITIONS}
+    if "without_field" in chosen:
+        found["field"] = ""
+    if chosen.get("replayed") in ("yes", "no"):
+        found["replayed"] = chosen["replayed"]
+    if "unattributed" in chosen:
+        found |= UNATTRIBUTED
+    return {name: value for name, value in found.items() if name not in left_out}
 
 
 @page("dead_letters.html")
 async def dead_letters(view: View) -> PageValues:
     """Show the page for a selection."""
-    chosen = _query(view)
+    chosen = _selection(view)
     return {
         "chosen": chosen,
         "choices": REPLAYED_CHOICES,
@@ -37,16 +53,23 @@ async def dead_letters(view: View) -> PageValues:
 @panel("dead_letter_groups.html")
 async def groups(view: View) -> PageValues:
     """Show the selected dead letters by reason and field."""
-    chosen = {name: value for name, value in _query(view).items() if name != "message"}
-    return {"found": await view.get("/v1/dead-letters/groups", **chosen), "chosen": chosen}
+    chosen = _selection(view)
+    found = await view.call("GET", "/v1/dead-letters/groups", _conditions(chosen, "message"))
+    return {"found": found, "chosen": chosen, "kept": _kept(chosen)}
 
 
 @panel("dead_letter_list.html")
 async def letters(view: View) -> PageValues:
     """Show the selected dead letters, newest first."""
-    chosen = _query(view)
-    found = await view.get("/v1/dead-letters", limit=PAGE, cursor=view.query.get("cursor"), **chosen)
-    return {"found": found, "chosen": chosen}
+    chosen = _selection(view)
+    query = _conditions(chosen) | {"limit": PAGE, "cursor": view.query.get("cursor")}
+    found = await view.call("GET", "/v1/dead-letters", query)
+    return {"found": found, "chosen": chosen, "kept": _kept(chosen)}
+
+
+def _kept(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of a selection that links to single letters carry."""
+    return {name: value for name, value in chosen.items() if name == "unattributed"}
 
 
 def _place(view: View) -> str:
@@ -56,8 +79,9 @@ def _place(view: View) -> str:
 @page("dead_letter.html")
 async def letter(view: View) -> PageValues:
     """Show one dead letter, and the form to correct it."""
-    place = _place(view)
-    return {"place": place, "letter": await view.get(f"/v1/dead-letters/{place}"), "patch": view.query.get("patch", "")}
+    place, kept = _place(view), _kept(selected(view.query, FLAGS))
+    found = await view.get(f"/v1/dead-letters/{place}", **(UNATTRIBUTED if kept else {}))
+    return {"place": place, "letter": found, "patch": view.query.get("patch", ""), "kept": kept}
 
 
 @panel("dead_letter_check.html")
@@ -67,7 +91,11 @@ async def check(view: View) -> PageValues:
     patch, problem = read_patch(text_of(form, "patch", view.console.settings.form_bytes))
     if problem:
         return {"problem": problem, "found": None}
-    found = await view.post(f"/v1/dead-letters/{_place(view)}/check", {"patch": patch or {}})
+    body: dict[str, Any] = {"patch": patch or {}}
+    query = UNATTRIBUTED if "unattributed" in view.query else {}
+    if query:
+        body["as_namespace"] = view.namespace
+    found = await view.post(f"/v1/dead-letters/{_place(view)}/check", body, **query)
     return {"problem": "", "found": found}
 
 
@@ -91,7 +119,7 @@ async def replay(view: View) -> PageValues:
     """Try a correction on the selected letters, or put them on the topic again. GET shows the form alone."""
     is_post = view.request.method == "POST"
     form = await read_form(view) if is_post else view.query
-    chosen = selected(form, ("reason", "field", "message", "since", "until", "origin"))  # type: ignore[arg-type]
+    chosen = selected(form, (*CONDITIONS, *FLAGS, "origin"))
     text = text_of(form, "patch", view.console.settings.form_bytes)
     values = {"chosen": chosen, "patch": text, "problem": "", "result": None, "is_dry": True, "done": False}
     if not is_post:
@@ -101,7 +129,7 @@ async def replay(view: View) -> PageValues:
     if problem:
         return values | {"problem": problem}
     try:
-        result = await view.post("/v1/dead-letters/replay", _body(chosen, patch, is_dry=is_dry))
+        result = await view.post("/v1/dead-letters/replay", _body(view, chosen, patch, is_dry=is_dry))
     except ApiProblem as error:
         if error.status != ALREADY_SHOWN:
             raise
@@ -109,11 +137,13 @@ async def replay(view: View) -> PageValues:
     return values | {"result": result, "is_dry": is_dry, "done": not is_dry}
 
 
-def _body(chosen: Mapping[str, str], patch: dict[str, Any] | None, *, is_dry: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {name: value for name, value in chosen.items() if name != "origin"}
+def _body(view: View, chosen: Mapping[str, str], patch: dict[str, Any] | None, *, is_dry: bool) -> dict[str, Any]:
+    body = _conditions(chosen) | {"dry_run": is_dry}
     if "origin" in chosen:
         body["origins"] = [chosen["origin"]]
-    return body | {"dry_run": is_dry} | ({"patch": patch} if patch else {})
+    if "unattributed" in chosen:
+        body |= {"unattributed": True, "as_namespace": view.namespace}
+    return body | ({"patch": patch} if patch else {})
 
 
 ROUTES = (

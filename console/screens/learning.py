@@ -26,7 +26,7 @@ JUDGMENT_METHODS = {
     "graded": "grade of the highest reward",
 }
 CHOICES = ("retriever", "hours", "since", "until", "method", "judged_by", "query", "segment", "user", "days")
-MAX_JUDGMENTS = 100
+MAX_JUDGMENTS, FIRST_JUDGMENTS = 100, 20
 DAYS = ("7", "30", "90", "366")
 
 
@@ -96,7 +96,7 @@ def curve_chart(curves: Sequence[Mapping[str, Any]]) -> Markup:
             for each in curve["points"]
         ]
         lines.append(ChartLine(str(curve.get("segment") or ""), points))
-    return line_chart(lines, label="Examination by position, relative to the lowest one", show=number, is_time=False)
+    return line_chart(lines, label="Examination by position, relative to the lowest one", show=number, axis="number")
 
 
 def _with_interval(values: Mapping[str, Any], name: str, show: Callable[[float | None], str]) -> str:
@@ -107,7 +107,8 @@ def _with_interval(values: Mapping[str, Any], name: str, show: Callable[[float |
 async def judgments(view: View) -> PageValues:
     """ValueFormat how good each document is for a query."""
     query, method = text_of(view.query, "query"), text_of(view.query, "judged_by") or "ctr"
-    found = await view.get(_path(view, "judgments"), method=method, query=query, limit=MAX_JUDGMENTS, **_range(view))
+    limit = MAX_JUDGMENTS if query else FIRST_JUDGMENTS
+    found = await view.get(_path(view, "judgments"), method=method, query=query, limit=limit, **_range(view))
     return {"found": found, "query": query, "method": JUDGMENT_METHODS.get(method, method)}
 
 
@@ -150,7 +151,7 @@ def weight_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Mar
             point = LinePoint(moment.timestamp() * 1000, each["mean"], each["low"], each["high"], title)
             lines[each["feature_uri"]].append(point)
     drawn = [ChartLine(name, points) for name, points in lines.items()]
-    return line_chart(drawn, label="Mean reward of each feature by day", show=share)
+    return line_chart(drawn, label="Mean reward of each feature by day", show=share, axis="day")
 
 
 @panel("learning_interleavings.html")

@@ -2,7 +2,7 @@
 import { request } from "./requests.js";
 import { localise } from "./times.js";
 
-const RETRY_MS = 5_000;
+const RETRY_MS = 5_000, FIRST_RETRY_MS = 700, MAX_FIRST_TRIES = 8;
 
 export function startPanels(root = document) {
   for (const panel of root.querySelectorAll("[data-panel]")) load(panel);
@@ -21,6 +21,10 @@ export async function load(panel) {
   try {
     const answer = await request(panel.dataset.panel);
     const text = await answer.text();
+    if (answer.status === 503 && panel.lastText === undefined && (panel.tries = (panel.tries ?? 0) + 1) < MAX_FIRST_TRIES) {
+      setTimeout(() => again(panel), FIRST_RETRY_MS);  // many panels of one page may exceed a bound of the API
+      return;
+    }
     if (panel.lastText !== text) replace(body, text);
     panel.lastText = text;
     say(status, answer.ok && every ? `as of ${new Date().toLocaleTimeString()}` : "", !answer.ok);
