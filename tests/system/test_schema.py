@@ -36,6 +36,7 @@ async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
     # and to it 78.0 is an integer.
     more_than_a_schema = (
         *(PATH, f"{PATH}/beacon", f"{PATH}/beacon-token", f"{PATH}/list"),
+        *("/v1/events", "/v1/events/recent"),
         *("/v1/outcomes", "/v1/export", "/v1/reports/{name}", "/v1/evaluations/score", "/v1/evaluations/gate"),
         *("/v1/retrievers/evaluations/datasets", "/v1/retrievers/evaluations/datasets/{dataset_identifier}"),
         "/v1/retrievers/{retriever_id}/evaluations/generate-from-interactions",
