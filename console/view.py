@@ -99,20 +99,20 @@ class View:
 
 
 Handler = Callable[[View], Awaitable[Response | PageValues]]
-Endpoint = Callable[[Request], Awaitable[Response]]
+RouteHandler = Callable[[Request], Awaitable[Response]]
 
 
-def page(template: str) -> Callable[[Handler], Endpoint]:
+def page(template: str) -> Callable[[Handler], RouteHandler]:
     """Return a decorator: a handler of a page, whose values go to a template."""
     return _endpoint(template, "problem_page.html", _to_sign_in)
 
 
-def panel(template: str) -> Callable[[Handler], Endpoint]:
+def panel(template: str) -> Callable[[Handler], RouteHandler]:
     """Return a decorator: a handler of a part of a page, which the page's script requests."""
     return _endpoint(template, "problem.html", _sign_in_by_script)
 
 
-def data(handler: Callable[[View], Awaitable[PageValues]]) -> Endpoint:
+def data(handler: Callable[[View], Awaitable[PageValues]]) -> RouteHandler:
     """Decorate a handler whose values go to the page's script as JSON."""
 
     @wraps(handler)
@@ -127,8 +127,10 @@ def data(handler: Callable[[View], Awaitable[PageValues]]) -> Endpoint:
     return endpoint
 
 
-def _endpoint(template: str, on_problem: str, on_end: Callable[[Request], Response]) -> Callable[[Handler], Endpoint]:
-    def decorate(handler: Handler) -> Endpoint:
+def _endpoint(
+    template: str, on_problem: str, on_end: Callable[[Request], Response]
+) -> Callable[[Handler], RouteHandler]:
+    def decorate(handler: Handler) -> RouteHandler:
         @wraps(handler)
         async def endpoint(request: Request) -> Response:
             try:
@@ -140,7 +142,7 @@ def _endpoint(template: str, on_problem: str, on_end: Callable[[Request], Respon
             except ApiProblem as problem:
                 return view.render(on_problem, _status_of(problem), problem=problem, no_answer=NO_ANSWER)
 
-        return cast("Endpoint", endpoint)
+        return cast("RouteHandler", endpoint)
 
     return decorate
 

@@ -96,7 +96,10 @@ class TickReader:
         self, namespace: str, filters: EventFilter, counts: dict[str, int], found: Sequence[tuple[str, Any]]
     ) -> tuple[Mapping[str, int], list[TickEvent]]:
         """Read the content of the events found. An event that was deleted meanwhile counts as deleted."""
-        rows = await self._rows.read(namespace, [interaction_id for _, (_, _, _, interaction_id) in found])
+        stored = [place[-1] for verdict, place in found if verdict in ("stored", "deleted")]
+        others = [place[-1] for verdict, place in found if verdict != "stored"]
+        rows = await self._rows.read(namespace, stored, outcomes=False)
+        rows |= await self._rows.read(namespace, others, stored=False)
         events = []
         for verdict, (minus_ms, minus_partition, minus_offset, interaction_id) in found:
             place = EventPlace(interaction_id, self._topic, -minus_partition, -minus_offset)

@@ -92,6 +92,9 @@ print(answer["created"],"""
             "body.interaction_type: Field required (and 1 more errors) "
             "[['body', 'interaction_type'], ['body', 'position']]",
             "doc-17 stored",
+            "['stored'] None",
+            "stored execution 0",
+            "True 0",
             "True",
             "feature_id,position",
             '"doc-17",2',

@@ -44,6 +44,7 @@ async def test_answers_match_the_schema(address: str, tmp_path: Path) -> None:
             "/v1/evaluations/score",
             "/v1/evaluations/gate",
         ),
+        *("/v1/events", "/v1/events/recent"),
         *("/v1/retrievers/evaluations/datasets", "/v1/retrievers/evaluations/datasets/{dataset_identifier}"),
         "/v1/retrievers/{retriever_id}/evaluations/generate-from-interactions",
         *("/v1/retrievers/{retriever_id}/propensities", "/v1/retrievers/{retriever_id}/judgments"),
