@@ -16,7 +16,7 @@ class GroupMember(NamedTuple):
     """Member of a consumer group, with its partitions of one topic. During a rebalance it has none."""
 
     name: str
-    """Name by group.instance.id; for a dynamic member the client's id and a part of the member's."""
+    """The group.instance.id; of a dynamic member the client's id and a part of the member's."""
     host: str
     partitions: tuple[int, ...]
 

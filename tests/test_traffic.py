@@ -127,7 +127,7 @@ async def test_viewers_share_one_computation(lab: Lab, monkeypatch: pytest.Monke
 
 
 async def test_a_long_table_is_read_for_the_range_alone(lab: Lab) -> None:
-    """An hour of ten days of events at regular times reads about an hour, in both tables."""
+    """A statement over one hour reads about an hour of ten days, in both tables."""
     rows, span = 1_000_000, TrafficRange.last(60, int(time.time() * 1000))
     begin_ms = span.now_ms - 10 * DAY_MS
     step_ms = 10 * DAY_MS // rows
