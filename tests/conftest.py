@@ -23,9 +23,12 @@ from runtime.redis import Redis, connect_redis
 from runtime.settings import Settings
 from tests.claims_lab import W
 from tests.lab import Lab, Tables, settings_of_its_own
+from tests.published_client import import_in_parts
 
 # The tests start a dozen brokers, most of them for seconds: Java's second compiler costs more time than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+import_in_parts()
 
 # A shell starts background jobs with SIGINT ignored, which children inherit: tests that send it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
