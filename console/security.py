@@ -1,9 +1,10 @@
 """Security of every response: headers, and the origin of requests that change something."""
 
+import logging
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = (
@@ -20,6 +21,10 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _SAFE = ("GET", "HEAD")
+_FAILED = """<div class="problem" role="alert"><h2>The console failed</h2><p>Its log has the reason. If the console
+and the API are of different versions, update the older one.</p></div>"""
+
+log = logging.getLogger("tally.console")
 
 
 class SecurityMiddleware:
@@ -37,7 +42,11 @@ class SecurityMiddleware:
             await self._app(scope, receive, send)
             return
 
+        has_started = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -52,6 +61,11 @@ class SecurityMiddleware:
         self._in_flight += 1
         try:
             await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("%s %s failed; the viewer sees an error", scope["method"], scope["path"])
+            if has_started:
+                raise
+            await HTMLResponse(_FAILED, 500)(scope, receive, send_with_headers)
         finally:
             self._in_flight -= 1
 
