@@ -13,8 +13,8 @@ from markupsafe import Markup, escape
 from console.chart_axes import Scale, bounds, round_ticks, time_label, time_ticks
 
 WIDTH, HEIGHT = 720, 240
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 10, 26
-ROW_HEIGHT, NAME_WIDTH, LABEL_WIDTH = 24, 190, 60
+LEFT, RIGHT, TOP, BOTTOM = 76, 12, 12, 28
+ROW_HEIGHT, NAME_WIDTH, LABEL_WIDTH = 26, 220, 90
 MAX_NAME_CHARACTERS = 28
 MAX_SERIES = 6
 

@@ -67,7 +67,7 @@ def _by_key(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> 
 def _cell(column: ReportRow, row: ReportRow, before: ReportRow | None, *, is_day: bool) -> Cell:
     name, unit = column["name"], column["unit"]
     if is_day:
-        return Cell(f"{row[name][:DATE_CHARACTERS]} UTC" if row.get(name) else NONE)
+        return Cell(f"{row[name][:DATE_CHARACTERS]}\u00a0UTC".replace("-", "\u2011") if row.get(name) else NONE)
     value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = ""
     if low is not None and high is not None:

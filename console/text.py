@@ -29,7 +29,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == int(value) and abs(value) < 1e15:  # noqa: PLR2004  (integers up to the exact range of doubles)
         return f"{int(value):,}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(decimals, 9)}f}"
+    text = f"{value:,.{min(decimals, 9)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def share(value: float | None) -> str:

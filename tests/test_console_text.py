@@ -62,7 +62,7 @@ def test_shares_are_percentages(value: float | None, text: str) -> None:
 
 
 def test_numbers_keep_three_digits_and_sizes_have_binary_units() -> None:
-    assert [number(each) for each in (0.00123456, 1.5, 1234.5678, 12)] == ["0.00123", "1.50", "1,235", "12"]
+    assert [number(each) for each in (0.00123456, 1.5, 1234.5678, 12)] == ["0.00123", "1.5", "1,235", "12"]
     assert [size(each) for each in (0, 1023, 1024, 65_536, 3 << 30)] == [
         "0 B",
         "1,023 B",

@@ -6,6 +6,7 @@ import { startLive } from "./live.js";
 import { localise } from "./times.js";
 
 localise(document);
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 startPanels();
 startChecks();
 startCopying();
