@@ -25,6 +25,7 @@ from tests.test_listing import groups, records
 from tests.waiting import eventually_async
 
 SHOP = "https://shop.example"
+DEAD_LETTERS = "/v1/dead-letters"
 LEARNING_CONFIG = "/v1/retrievers/hybrid/learning-config"
 
 
@@ -72,12 +73,18 @@ CALLS: dict[Scope, list[tuple[str, str, Any]]] = {
         ("GET", LEARNING_CONFIG, None),
         ("GET", f"{LEARNING_CONFIG}/history", None),
         ("GET", "/v1/refusals", None),
+        ("GET", DEAD_LETTERS, None),
+        ("GET", f"{DEAD_LETTERS}/groups", None),
+        ("GET", f"{DEAD_LETTERS}/0/0", None),
+        ("POST", f"{DEAD_LETTERS}/0/0/check", {}),
+        ("POST", f"{DEAD_LETTERS}/replay", {}),
     ],
     "delete": [("DELETE", f"{PATH}/no-id", None)],
     "admin": [
         ("GET", "/v1/outcomes?unattributed=true", None),
         ("GET", "/v1/keys", None),
         ("DELETE", "/v1/keys/unknown", None),
+        ("GET", f"{DEAD_LETTERS}?unattributed=true", None),
     ],
 }
 

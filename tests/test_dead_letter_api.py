@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from readers.outcomes import REJECTION_REASONS
 from runtime import kafka
+from runtime.errors import Fatal
 from runtime.http.key_store import KeyStore
 from schemas.event_time import END_MS
 from schemas.identity import mint_id
 from schemas.letter import Letter, Origin
 from schemas.wire import encode_headers
-from tally.dead_letters import letter_store
+from tally.dead_letters import letter_store, service
 from tally.dead_letters.description import MAX_PART_BYTES, MAX_VALUE_BYTES, text_of
 from tally.dead_letters.letter_outcomes import LetterPosition
 from tally.dead_letters.letter_store import MAX_KEPT, MAX_KEPT_BYTES, KeptLetters
@@ -74,6 +75,8 @@ async def test_letters_are_counted_by_reason_and_field(lab: Lab, api: httpx.Asyn
     assert (await replayed(api, origins=chosen, patch=FIX, dry_run=False))["replayed"] == 1
     found = await asked(api, "/groups", reason="wrong_type")
     assert (found["total"], found["waiting"], found["groups"][0]["replayed"]) == (3, 2, 1)
+    example = found["groups"][0]["example"]
+    assert (example["partition"], example["offset"]) != newest, "a letter that waits is the example"
     for query, total in (
         ({"replayed": "no"}, 3),
         ({"replayed": "yes"}, 1),
@@ -383,6 +386,24 @@ async def test_reads_and_replays_are_bounded(lab: Lab, monkeypatch: pytest.Monke
 
         monkeypatch.setattr(DeadLetterService, "_replay", meanwhile)
         assert (await replayed(api, patch=FIX, dry_run=False))["replayed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(TimeoutError(), "TALLY_LIST_TIMEOUT_MS"), (Fatal("refused by Kafka"), "deploy/access")]
+)
+async def test_reads_that_fail_are_explained(
+    lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    ((partition, offset),) = await put_bad(lab, BAD)
+
+    async def failing(*_anything: Any) -> AsyncIterator[Letter]:
+        raise error
+        yield
+
+    for module in (letter_store, service):
+        monkeypatch.setattr(module, "read_letters", failing)
+    for answer in (await api.get(f"{LETTERS}/{partition}/{offset}"), await api.post(f"{LETTERS}/replay", json={})):
+        assert words in assert_error(answer, 503, "ServiceUnavailableError")["message"]
 
 
 @given(st.integers(0, END_MS - 1), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1))

@@ -88,14 +88,18 @@ class LetterOutcomes:
     async def groups(self, namespace: str, wanted: LetterFilter) -> dict[str, Any]:
         """Return the numbers of letters by reason and field, the most first, and in total."""
         bind = BoundParameters()
+        # The example is the newest letter that waits, else the newest. Its message is not read here: over millions of
+        # letters that would take most of the time.
         sql = f"""
         SELECT *, sum(letters) OVER (), sum(replayed) OVER () FROM (
             SELECT reason, field, count() AS letters, countIf(replayed_as != '') AS replayed, min(timestamp),
-                max(timestamp), argMax((_partition, _offset, message), (replayed_as = '', timestamp))
+                max(timestamp),
+                argMax((_partition, _offset), toUnixTimestamp64Milli(timestamp) + if(replayed_as = '', {END_MS}, 0))
             FROM {OUTCOMES} FINAL WHERE {self._where(bind, namespace, wanted)} GROUP BY reason, field
         ) ORDER BY letters DESC, reason, field LIMIT {MAX_GROUPS}
         """
         rows = await self._database.rows(sql, bind.values, limits=self._limits)
+        messages = await self._messages(namespace, [tuple(row[6]) for row in rows])
         groups = [
             {
                 "reason": reason,
@@ -106,12 +110,19 @@ class LetterOutcomes:
                 "waiting": letters - replayed,
                 "first": iso_ms(first),
                 "last": iso_ms(last),
-                "example": dict(zip(("partition", "offset", "message"), example, strict=True)),
+                "example": {"partition": place[0], "offset": place[1], "message": messages.get(tuple(place), "")},
             }
-            for reason, field, letters, replayed, first, last, example, *_ in rows
+            for reason, field, letters, replayed, first, last, place, *_ in rows
         ]
         total, replayed = rows[0][-2:] if rows else (0, 0)
         return {"groups": groups, "total": total, "waiting": total - replayed}
+
+    async def _messages(self, namespace: str, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
+        bind = BoundParameters()
+        where = self._where(bind, namespace, LetterFilter(origins=places))
+        sql = f"SELECT _partition, _offset, any(message) FROM {OUTCOMES} WHERE {where} GROUP BY _partition, _offset"
+        rows = await self._database.rows(sql, bind.values, limits=self._limits) if places else ()
+        return {(partition, offset): message for partition, offset, message in rows}
 
     async def page(
         self, namespace: str, wanted: LetterFilter, limit: int, after: LetterPosition | None
