@@ -1,6 +1,7 @@
 """State of the pipeline: offsets, rates, workers that join and leave, and what is not known any more."""
 
 import asyncio
+import time
 from datetime import datetime
 from typing import Any
 
@@ -95,9 +96,11 @@ def test_an_old_observation_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     assert (before["as_of"], before["lag"], before["lag_ms"]) == (None, None, None)
     assert before["problems"] == ["the progress of the workers has not been observed yet"]
     observed.workers.note(1_000, [GroupMember("w", "h", (0,))])
+    observed.rates.note(time.monotonic() - 5, {0: 0}, {0: 0})
     observed.note(1_000, {0: 10}, {0: 10})
     observed.note(5_000, {0: 12}, {0: 10})
-    assert describe_pipeline(lab.settings, observed, READY)["problems"] == []
+    fresh = describe_pipeline(lab.settings, observed, READY)
+    assert (fresh["problems"], fresh["appended_per_s"]["10s"] > 0) == ([], True)
     monkeypatch.setattr(progress, "MAX_AGE_S", -1.0)
     old = describe_pipeline(lab.settings, observed, READY)
     assert (old["as_of"], old["lag"], old["lag_ms"]) == ("1970-01-01T00:00:05.000Z", 2, 4_000)

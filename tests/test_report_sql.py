@@ -78,7 +78,7 @@ async def test_texts_of_the_request_are_literals(lab: Lab, session: str) -> None
     await lab.emit(click("a", session_id=session), click("b", "exec-2", session_id="other"))
     await lab.drain()
     async with api_of(with_key(lab.settings), "reader") as api:
-        await compare(api, lab, "journey", session=session)
+        assert "FROM report_journey(" in await compare(api, lab, "journey", session=session)
         condition = {"field": "session_id", "operator": "eq", "value": session}
         await compare(api, lab, "features", filters=json.dumps({"AND": [condition]}))
 
