@@ -2,15 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
 from console.app import create_app
 from console.settings import ConsoleSettings
-from runtime.settings import Settings
-from tests.http_lab import KEY, api_of, lifespan, with_key
+from tests.http_lab import lifespan
 
 SECRET = "a secret of sixteen characters"  # noqa: S105
 ORIGIN = "http://console"
@@ -27,14 +25,6 @@ async def console_client(
         lifespan(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers=headers) as browser,
     ):
-        yield browser
-
-
-@asynccontextmanager
-async def console_of(settings: Settings, **overrides: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser that has signed in to the console of an API in this process."""
-    async with api_of(with_key(settings, **overrides)) as api, console_client("http://t", api._transport) as browser:
-        await sign_in(browser, KEY)
         yield browser
 
 

@@ -214,7 +214,10 @@ async def test_the_overview_shows_pipeline_and_refusals(viewer: Viewer) -> None:
 
 def test_rows_are_compared_by_their_keys() -> None:
     columns = [{"name": "retriever", "unit": "text"}, {"name": "ctr", "unit": "share"}]
-    now = [{"retriever": "a", "ctr": 0.5, "ctr_low": 0.4, "ctr_high": 0.6}, {"retriever": "b", "ctr": None}]
+    now: list[dict[str, Any]] = [
+        {"retriever": "a", "ctr": 0.5, "ctr_low": 0.4, "ctr_high": 0.6},
+        {"retriever": "b", "ctr": None},
+    ]
     before = [{"retriever": "b", "ctr": 0.1}]
     table = table_rows(columns, ["retriever"], now, before)
     assert [cell.before for row in table for cell in row] == ["", "", "", "10.0 %"]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 from pydantic import SecretStr
@@ -84,6 +85,11 @@ async def test_events_are_stored_and_read_with_all_security_settings(secure: Sec
             assert exported.status_code == 200, exported.text
             assert first.headers["x-interaction-id"].encode() in exported.content
         assert (await reader.delete(f"{PATH}/{first.headers['x-interaction-id']}")).status_code == 200
+        assert (await collector.post(PATH, json=EVENT | {"shelf": 1})).status_code == 422
+        await eventually_async(partial(_has_refusals, reader, 1))
+        new = await reader.post("/v1/keys", json={"name": "n", "scopes": ["read"], "namespaces": ["default"]})
+        assert new.status_code == 201, new.text
+        assert (await reader.delete(f"/v1/keys/{new.json()['key_id']}")).status_code == 200
         await until_all_ready(reader, {"redis", "keys", "clickhouse", "progress", "workers"})
     async with connect(secure.of("tally_worker")) as database:
         later = datetime.now(UTC) + timedelta(days=100)
@@ -93,6 +99,12 @@ async def test_events_are_stored_and_read_with_all_security_settings(secure: Sec
 
 async def _has_events(lab: Lab, count: int) -> bool:
     return await lab.count("interactions") == count
+
+
+async def _has_refusals(reader: httpx.AsyncClient, count: int) -> bool:
+    answer = await reader.get("/v1/refusals")
+    assert answer.status_code == 200, answer.text
+    return bool(answer.json()["refused"] == count)
 
 
 async def _has_outcomes(lab: Lab, count: int) -> bool:
