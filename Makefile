@@ -216,6 +216,8 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@echo "compiling the JSON scanner (about 30 s, first install only)"
 	@$(BIN)/python -P -m tally.precompile
+	@echo "loading Kafka for its class cache (about 10 s, first install only)"
+	@$(BIN)/python -P -m deploy.embedded.class_cache
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt

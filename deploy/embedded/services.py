@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 KAFKA_HEAP = ("-Xms256m", "-Xmx768m")
 KAFKA_ENVIRONMENT = MappingProxyType({"LC_ALL": "C.UTF-8"})
 """Locale of the JVM, which encodes file names by it; the locale C supports ASCII names only."""
+CLASS_CACHE = Path(sys.prefix, "share", "tally", "kafka.aot")
+"""Class cache of the packaged Java, which belongs to one environment: see `class_cache`."""
 CLAIMS_SAVE = "300 1"
 """Valkey's snapshot rule: after 300 s with at least one change. A snapshot of the claims saves a rebuild."""
 
@@ -100,7 +103,7 @@ def kafka_service(
     shutil.copyfile(TEMPLATES / "log4j2.properties", folder / "log4j2.properties")
     _link(folder / "jars", jars)
     # Relative names: a colon would end an entry of the class path, a comma one of log.dirs.
-    run = (str(java()), *KAFKA_HEAP, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", "jars/*")
+    run = (str(java()), *_class_cache(), *KAFKA_HEAP, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", "jars/*")
     if not (folder / "data" / "meta.properties").exists():
         _format(run, folder, cluster_id or uuid.uuid4().hex[:CLUSTER_ID_CHARACTERS], format_options)
     endpoint = f"{HOST}:{port}"
@@ -114,6 +117,11 @@ def kafka_service(
         working_dir=folder,
         environment=KAFKA_ENVIRONMENT,
     )
+
+
+def _class_cache() -> tuple[str, ...]:
+    """Return Java's option for the class cache; none before it is made, or with a Java that may not know it."""
+    return () if os.environ.get("JAVA_HOME") or not CLASS_CACHE.exists() else (f"-XX:AOTCache={CLASS_CACHE}",)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -60,7 +60,7 @@ async def test_the_first_tasks_of_the_readme_run(lab: Lab, tmp_path: Path) -> No
 async def test_the_tour_of_commands_runs(lab: Lab, tmp_path: Path) -> None:
     (tour,) = blocks("docs/commands.md", "bash")
     # Nothing consumes while the first commands run, so none of them may wait for verdicts.
-    script = "set -e\n" + re.sub(r"^(tally (?:import|simulate) .*)$", r"\1 --wait 0", tour, flags=re.MULTILINE)
+    script = "set -e\n" + re.sub(r"^(tally (?:import \S+|simulate)) ", r"\1 --wait 0 ", tour, flags=re.MULTILINE)
     done = await asyncio.to_thread(run, ["/bin/sh", "-c", script], lab, tmp_path)
     await lab.database.command("DROP DATABASE IF EXISTS tally_again")
     assert done.returncode == 0, done.stderr

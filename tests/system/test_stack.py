@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from deploy.embedded import jars
+from deploy.embedded import jars, services
 from deploy.embedded.stack import Stack
 from producers.producer import Producer
 from runtime.clickhouse import connect
@@ -153,6 +153,22 @@ def test_a_jar_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(TallyError, match="instead of the pinned 0000"):
         jars.fetch(tmp_path / "cache", lambda _line: None)
     assert not list((tmp_path / "cache").rglob("*.jar"))
+
+
+@pytest.mark.skipif("JAVA_HOME" in os.environ, reason="the class cache is that of the packaged Java")
+def test_kafka_reads_its_class_cache(stack: Stack) -> None:
+    """`make` makes it. Java maps it only if it fits the jars and Java itself."""
+    assert str(services.CLASS_CACHE) in Path(f"/proc/{stack.pid('kafka')}/maps").read_text()
+
+
+def test_kafka_starts_with_a_class_cache_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Formatting its log directory is a start of Java with the same options."""
+    damaged = tmp_path / "kafka.aot"
+    damaged.write_bytes(b"this is no cache")
+    monkeypatch.setattr(services, "CLASS_CACHE", damaged)
+    folder = jars.fetch(Settings().cache_dir, lambda _line: None)
+    assert f"-XX:AOTCache={damaged}" in services.kafka_service(tmp_path, folder, free_port(), free_port()).command
+    assert (tmp_path / "kafka" / "data" / "meta.properties").exists()
 
 
 def test_a_java_home_without_java_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
