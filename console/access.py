@@ -1,5 +1,6 @@
 """Signing in and out, the theme, and pages for everyone."""
 
+import re
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -11,6 +12,8 @@ from console.sessions import COOKIE, ViewerSession
 from console.view import SIGN_IN, Console
 
 MAX_KEY_CHARACTERS = 512
+_PATH = re.compile(r"/[!-\[\]-~]*")
+"""Visible ASCII without a backslash, which browsers take for a slash."""
 THEMES = ("system", "light", "dark")
 _REASONS = {
     "ended": "Your session has ended: the API does not accept its key any more, or too much time has passed.",
@@ -19,10 +22,11 @@ _REASONS = {
 
 
 def local_path(text: str | None) -> str:
-    """Return a path of the console to go to; `/` for an address of another site."""
-    parts = urlsplit(text or "/")
-    is_local = not parts.scheme and not parts.netloc and (text or "").startswith("/") and "\\" not in (text or "")
-    return (text or "/") if is_local else "/"
+    """Return a path of the console to go to; `/` for an address of another site, and for an unusual spelling."""
+    if not text or not _PATH.fullmatch(text):
+        return "/"
+    parts = urlsplit(text)
+    return "/" if parts.scheme or parts.netloc else text
 
 
 def _page(request: Request, status: int, problem: str, back: str) -> Response:
