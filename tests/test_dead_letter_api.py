@@ -243,16 +243,14 @@ async def test_repeated_replays_reach_every_letter(lab: Lab) -> None:
     async with api_of(with_key(lab.settings, replay_letters=2), "reader") as api:
         await put_bad(lab, *(as_json(f"doc-{n}", f"exec-{n}", extra=1) for n in range(3)))
         await put_bad(lab, *(as_json(f"doc-{n}", f"exec-{n}", position="x") for n in range(4)))
-        sums, cursor, calls = {"letters": 0, "replayed": 0, "still_rejected": 0}, None, 0
-        while True:
+        sums, cursor = {"letters": 0, "replayed": 0, "still_rejected": 0}, None
+        for _ in range(4):
             done = await replayed(api, patch=FIX, dry_run=False, **({"cursor": cursor} if cursor else {}))
             sums = {name: count + done[name] for name, count in sums.items()}
-            calls, cursor = calls + 1, done["next_cursor"]
+            cursor = done["next_cursor"]
             assert done["more"] is (cursor is not None)
-            if cursor is None:
-                break
+        assert cursor is None
         assert sums == {"letters": 7, "replayed": 4, "still_rejected": 3}
-        assert calls == 4
         await lab.drain()
         assert await lab.count("interactions") == 4
 
@@ -295,6 +293,13 @@ async def test_a_tenant_reaches_only_its_own_letters(lab: Lab, api: httpx.AsyncC
     async with api_of(with_key(lab.settings, api_namespaces=("theirs",)), "reader") as theirs:
         assert (await theirs.post(f"{unread}/check", json={"patch": FIX})).json()["valid"] is True
     assert_error(await api.post(f"{unread}/check", json={}), 404, "NotFoundError")
+
+
+async def test_a_kept_letter_is_shown_to_its_namespace_only(lab: Lab, api: httpx.AsyncClient) -> None:
+    ((partition, offset),) = await put_bad(lab, BAD, namespace="shop")
+    path = f"{LETTERS}/{partition}/{offset}/check"
+    assert (await api.post(path, json={}, headers={"X-Namespace": "shop"})).status_code == 200
+    assert_error(await api.post(path, json={}), 404, "NotFoundError")
 
 
 async def test_letters_of_nobody_need_the_admin_and_a_namespace(lab: Lab, api: httpx.AsyncClient) -> None:
