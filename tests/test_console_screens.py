@@ -64,7 +64,7 @@ class Viewer:
 @pytest.fixture
 async def viewer(lab: Lab) -> AsyncIterator[Viewer]:
     async with (
-        api_of(with_key(lab.settings)) as api,
+        api_of(with_key(lab.settings, replay_letters=2)) as api,
         consuming(lab.settings),
         console_client("http://t", api._transport) as browser,
     ):
@@ -132,6 +132,31 @@ async def test_a_rejected_event_is_corrected_and_stored(viewer: Viewer) -> None:
     await viewer.until_seen("/find/event", "v-stored", id=new)
     await viewer.until_seen("/dead-letters/list", "v-stored", replayed="yes")
     assert "none waits" in await viewer.see("/dead-letters/groups")
+
+
+async def test_many_letters_are_replayed_in_steps(viewer: Viewer) -> None:
+    for number in range(3):
+        await viewer.put(json.dumps(EVENT | {"position": "one", "execution_id": f"e{number}"}).encode())
+    await viewer.until_seen("/dead-letters/groups", "Correct all 3")
+    form = {"reason": "wrong_type", "field": "position", "patch": '{"position": 1}', "action": "replay"}
+    first = await viewer.browser.post("/dead-letters/replay", data=form)
+    cursor = re.search(r'name="cursor" value="([^"]+)"', first.text)
+    assert cursor is not None
+    assert "Replay the next ones" in first.text
+    rest = await viewer.browser.post("/dead-letters/replay", data=form | {"cursor": cursor[1]})
+    assert "the next ones" not in rest.text
+    assert "none waits" in await viewer.see("/dead-letters/groups")
+
+
+async def test_an_event_without_an_outcome_is_in_flight(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings)) as api, console_client("http://t", api._transport) as browser:
+        await until_keys_are_known(api)
+        await sign_in(browser, KEY)
+        waiting = (await api.post(PATH, json=EVENT)).headers["x-interaction-id"]
+        page = await browser.get("/find/event", params={"id": waiting})
+        assert page.status_code == 200, page.text
+        assert "v-accepted" in page.text
+        assert "In flight" in page.text
 
 
 async def test_a_record_of_no_namespace_is_for_admins(viewer: Viewer) -> None:

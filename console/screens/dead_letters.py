@@ -119,9 +119,9 @@ async def replay(view: View) -> PageValues:
     """Try a correction on the selected letters, or put them on the topic again. GET shows the form alone."""
     is_post = view.request.method == "POST"
     form = await read_form(view) if is_post else view.query
-    chosen = selected(form, (*CONDITIONS, *FLAGS, "origin"))
+    chosen = selected(form, (*CONDITIONS, *FLAGS, "origin", "cursor"))
     text = text_of(form, "patch", view.console.settings.form_bytes)
-    values = {"chosen": chosen, "patch": text, "problem": "", "result": None, "is_dry": True, "done": False}
+    values = {"chosen": chosen, "patch": text, "problem": "", "result": None, "is_dry": True}
     if not is_post:
         return values
     patch, problem = read_patch(text)
@@ -134,7 +134,8 @@ async def replay(view: View) -> PageValues:
         if error.status != ALREADY_SHOWN:
             raise
         return values | {"problem": error.message}
-    return values | {"result": result, "is_dry": is_dry, "done": not is_dry}
+    chosen.pop("cursor", None)
+    return values | {"result": result, "is_dry": is_dry}
 
 
 def _body(view: View, chosen: Mapping[str, str], patch: dict[str, Any] | None, *, is_dry: bool) -> dict[str, Any]:
@@ -143,6 +144,8 @@ def _body(view: View, chosen: Mapping[str, str], patch: dict[str, Any] | None, *
         body["origins"] = [chosen["origin"]]
     if "unattributed" in chosen:
         body |= {"unattributed": True, "as_namespace": view.namespace}
+    if "cursor" in chosen:
+        body["cursor"] = chosen["cursor"]
     return body | ({"patch": patch} if patch else {})
 
 
