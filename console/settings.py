@@ -1,5 +1,7 @@
 """Settings of the console: `TALLY_CONSOLE_<NAME>` in the environment."""
 
+import logging
+import os
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -7,6 +9,10 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "TALLY_CONSOLE_"
+OF_OTHERS = {"TALLY_CONSOLE_URL", "TALLY_CONSOLE_IMAGE"}
+"""Variables that the API and Compose read."""
+
+log = logging.getLogger("tally.console")
 
 
 class ConsoleSettingsError(Exception):
@@ -80,6 +86,9 @@ class ConsoleSettings(BaseSettings):
                     for each in error.errors(include_input=False)
                 )
             ) from None
+        known = {f"{PREFIX}{name.upper()}" for name in cls.model_fields} | OF_OTHERS
+        for name in sorted({each for each in os.environ if each.startswith(PREFIX)} - known):
+            log.warning("%s is ignored: no setting of the console has this name (docs/console.md)", name)
         if not loaded.api:
-            raise ConsoleSettingsError(f"{PREFIX}API is not set: give the address of Tally's API")
+            raise ConsoleSettingsError(f"{PREFIX}API is not set: give the address of Tally's API, or start `tally up`")
         return loaded

@@ -45,13 +45,43 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_status_as_json_is_complete(up: Running) -> None:
     status = up.json("status")
     assert status["ready"] is True
-    assert set(status["pids"]) == {"kafka", "redis", "clickhouse", "api", "workers"}
+    assert set(status["pids"]) == {"kafka", "redis", "clickhouse", "api", "console", "workers"}
     assert all(map(is_running, up.pids()))
     assert len(status["pids"]["workers"]) == 2
-    assert set(status["endpoints"]) == {"kafka", "redis", "clickhouse", "api"}
+    assert set(status["endpoints"]) == {"kafka", "redis", "clickhouse", "api", "console"}
     assert (status["topic"], status["dead_letter_topic"]) == ("interactions", "interactions.dead-letters")
     assert (status["database"], status["table"]) == ("tally", "interactions")
     assert len(status["partitions"]) == 8
+
+
+def test_the_console_is_started_named_first_and_reached_from_the_api(up: Running) -> None:
+    endpoints = up.json("status")["endpoints"]
+    addresses = up.output().split("Ctrl-C stops it\n")[1]
+    assert addresses.split()[:2] == ["console", endpoints["console"]]
+    led_to = httpx.get(endpoints["api"])
+    assert (led_to.status_code, led_to.headers["location"]) == (307, endpoints["console"])
+    with httpx.Client(base_url=endpoints["console"]) as browser:
+        assert browser.get("/ready").json() == {"ready": True}
+        key = up.json("status", "--show-secrets")["key"]
+        assert browser.post("/sign-in", data={"key": key}).headers["location"] == "/"
+        assert "Workers" in browser.get("/overview/pipeline").text
+
+
+def test_the_console_is_served_alone(up: Running) -> None:
+    with subprocess.Popen(
+        [TALLY, "serve", "console", "--port", str(port := free_port()), "--data-dir", str(up.data_dir)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=CLEAN,
+    ) as serving:
+        eventually(lambda: responds_to_http(f"http://127.0.0.1:{port}/ready"))
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(20) in (0, INTERRUPTED)
+        assert serving.stderr is not None
+        assert "Traceback" not in serving.stderr.read()
+    nowhere = command("serve", "console", "--data-dir", str(up.data_dir / "nowhere"))
+    assert "TALLY_CONSOLE_API is not set" in nowhere.stderr
+    assert nowhere.returncode == SettingsError.exit_code
 
 
 def test_keys_and_passwords_are_shown_when_asked_for(up: Running) -> None:
@@ -71,7 +101,7 @@ def test_keys_and_passwords_are_shown_when_asked_for(up: Running) -> None:
 def test_no_secret_is_in_a_log_an_argument_or_a_file_for_others(up: Running) -> None:
     secrets = json.loads((up.data_dir / "credentials.json").read_text()).values()
     logs = {path.name: path.read_text() for path in (up.data_dir / "logs").iterdir()} | {"up": up.output()}
-    assert {"kafka.log", "redis.log", "clickhouse.log", "api.log", "worker-0.log"} <= set(logs)
+    assert {"kafka.log", "redis.log", "clickhouse.log", "api.log", "console.log", "worker-0.log"} <= set(logs)
     arguments = {str(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in [*up.pids(), up.process.pid]}
     for where, text in (logs | arguments).items():
         assert not [secret for secret in secrets if secret in text], where
