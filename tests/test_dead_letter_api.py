@@ -402,9 +402,9 @@ async def test_reads_that_fail_are_explained(
     ((partition, offset),) = await put_bad(lab, BAD)
 
     async def failing(*_anything: Any) -> AsyncIterator[Letter]:
-        if error:
-            raise error
-        yield
+        for letter in list[Letter]():
+            yield letter
+        raise error
 
     for module in (letter_store, service):
         monkeypatch.setattr(module, "read_letters", failing)
