@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import socket
 import sys
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from console.settings import ConsoleSettings, ConsoleSettingsError
 
 HOST, PORT = "127.0.0.1", 8090
 STOP_TIMEOUT_S = 5
+BACKLOG = 1_024
 log = logging.getLogger("tally.console")
 
 
@@ -35,8 +37,6 @@ def serve(settings: ConsoleSettings, host: str, port: int) -> bool:
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -46,9 +46,32 @@ def serve(settings: ConsoleSettings, host: str, port: int) -> bool:
     )
     server = uvicorn.Server(config)
     shown = f"[{host}]" if ":" in host else host
-    log.info("console on http://%s:%d, API at %s", shown, port, settings.api)
-    server.run()
+    try:
+        listening = _listen(host, port)
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s; choose with --host and --port", shown, port, error.strerror)
+        return False
+    with listening:
+        log.info("console on http://%s:%d, API at %s", shown, port, settings.api)
+        server.run(sockets=[listening])
     return server.started
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; `::` stands for every address of the machine. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # `tally up` reserves the port meanwhile
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def configure_log(settings: ConsoleSettings | None = None) -> None:

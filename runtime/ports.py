@@ -74,6 +74,19 @@ def _listener(unbound: socket.socket, address: object, both: bool, shared: bool)
     return unbound
 
 
+@contextmanager
+def reserved_port(port: int, host: str = "127.0.0.1") -> Iterator[None]:
+    """Keep a port from other programs until the block ends; a server with a shared socket may listen on it meanwhile.
+
+    Raises OSError when the port is taken.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))  # without listening, so no connection arrives here
+        yield
+
+
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Return whether `port` is free to listen on."""
     try:

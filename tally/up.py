@@ -6,7 +6,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -181,11 +181,12 @@ class LocalDeployment:
 
     async def _start_web(self) -> None:
         """Start the API, which leads browsers to the console, and the console."""
-        api_url = choose_address(self._stack, "api", self._options.port, API_PORT)
-        console_url = choose_address(self._stack, "console", None, CONSOLE_PORT)
-        leading = self._settings.model_copy(update={"console_url": console_url})
-        self._api = await start_api(self._stack, leading, api_url)
-        self._console = await start_console(self._stack, self._settings, console_url, api_url)
+        with ExitStack() as reserving:
+            api_url = choose_address(self._stack, "api", self._options.port, API_PORT, reserving)
+            console_url = choose_address(self._stack, "console", None, CONSOLE_PORT, reserving)
+            leading = self._settings.model_copy(update={"console_url": console_url})
+            self._api = await start_api(self._stack, leading, api_url)
+            self._console = await start_console(self._stack, self._settings, console_url, api_url)
 
     def _write_stack_file(self) -> None:
         """Write addresses and process ids for other commands, again after each change."""

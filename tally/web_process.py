@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from deploy.embedded.port_file import NoFreePort, ServiceName
 from deploy.embedded.services import HOST
 from deploy.embedded.stack import Stack
 from runtime.errors import TallyError
-from runtime.ports import responds_to_http
+from runtime.ports import reserved_port, responds_to_http
 from runtime.process.children import Child, module_command
 from runtime.settings import Settings
 
@@ -33,17 +34,22 @@ class WebProcess(NamedTuple):
             raise self.child.failure(self.child.describe_exit())
 
 
-def choose_address(stack: Stack, name: ServiceName, wanted: int | None, default: int) -> str:
+def choose_address(stack: Stack, name: ServiceName, wanted: int | None, default: int, reserving: ExitStack) -> str:
     """Return the address of a server: on the wanted port, that of the last start, or the first free one from there.
 
-    Raises TallyError when none is free.
+    The port is reserved until `reserving` ends: several stacks may start at the same time. Raises TallyError when none
+    is free.
     """
     first = wanted or stack.ports.port_of(name) or default
-    try:
-        port = stack.ports.choose(name, range(first, min(first + PORTS_TRIED, 65_536)), wanted=first)
-    except NoFreePort:
-        raise TallyError(f"no free port from {first} on for the {name}: choose one with --port") from None
-    return f"http://{HOST}:{port}"
+    for _ in range(PORTS_TRIED):
+        try:
+            port = stack.ports.choose(name, range(first, min(first + PORTS_TRIED, 65_536)), wanted=first)
+        except NoFreePort:
+            break
+        with suppress(OSError):  # another program was faster
+            reserving.enter_context(reserved_port(port, HOST))
+            return f"http://{HOST}:{port}"
+    raise TallyError(f"no free port from {first} on for the {name}: choose one with --port")
 
 
 async def start_api(stack: Stack, settings: Settings, url: str) -> WebProcess:

@@ -17,7 +17,7 @@ from consumers.worker import Worker
 from runtime.errors import SettingsError
 from runtime.kafka import require_topic
 from runtime.metrics_server import serve_metrics
-from runtime.ports import ANY_ADDRESS, free_port, host_and_port, is_free, listening_sockets
+from runtime.ports import ANY_ADDRESS, free_port, host_and_port, is_free, listening_sockets, reserved_port
 from runtime.settings import Settings
 from tests.http_lab import EVENT, PATH, api_of, served, with_key
 from tests.lab import Lab
@@ -156,3 +156,12 @@ def test_addresses_are_written_in_url_form() -> None:
     """An IPv6 address is in brackets before a port."""
     assert host_and_port("::1", 80) == "[::1]:80"
     assert host_and_port("localhost", 80) == "localhost:80"
+
+
+def test_a_reserved_port_is_for_a_server_with_a_shared_socket_alone() -> None:
+    port = free_port()
+    with reserved_port(port):
+        assert not is_free(port)
+        with listening_sockets("127.0.0.1", port, shared=True), socket.create_connection(("127.0.0.1", port)):
+            pass
+    assert is_free(port)
