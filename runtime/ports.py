@@ -80,8 +80,7 @@ def reserved_port(port: int, host: str = "127.0.0.1") -> Iterator[None]:
 
     Raises OSError when the port is taken.
     """
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as holder:  # without SO_REUSEADDR, by which others could bind to a port that nobody listens on
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind((host, port))  # without listening, so no connection arrives here
         yield
