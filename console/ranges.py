@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from console.text import parse_time
 
-HOURS = {"1": "last hour", "24": "last day", "168": "last 7 days", "720": "last 30 days", "8760": "last year"}
+HOURS = {
+    "0.25": "last 15 minutes",
+    "1": "last hour",
+    "24": "last day",
+    "168": "last 7 days",
+    "720": "last 30 days",
+    "8760": "last year",
+}
 
 
 class ChosenRange(NamedTuple):
@@ -33,7 +40,7 @@ class ChosenRange(NamedTuple):
         hours = query.get("hours", default_hours)
         hours = hours if hours in HOURS else default_hours
         end = until or now
-        return cls(end - timedelta(hours=int(hours)), end, "" if until else hours)
+        return cls(end - timedelta(hours=float(hours)), end, "" if until else hours)
 
     def as_query(self) -> dict[str, str]:
         """Return the range as parameters of the API."""

@@ -11,6 +11,7 @@ from readers.event_models import InteractionId
 from readers.event_routes import EventCalls, add_event_routes
 from readers.export_request import EXPORTED, ExportQuery
 from readers.list_request import DESCRIPTION, ListQuery, ListResponse
+from readers.outcome_groups import OutcomeGroupsQuery, OutcomeGroupsResponse
 from readers.outcomes import OutcomePage, OutcomeQuery
 from readers.pipeline_routes import PipelineViews, add_pipeline_routes
 from readers.progress import ConsumerProgress
@@ -55,6 +56,7 @@ class ReaderModule:
             stack.callback(self._events.feeds.close)
             if base.settings.kafka:
                 await stack.enter_async_context(progress.following())
+                await stack.enter_async_context(self._views.observing())
             if base.settings.health_every_ms:
                 await stack.enter_async_context(measuring(base.settings, base.redis))
             yield {
@@ -133,6 +135,18 @@ class ReaderModule:
             if query.unattributed and "admin" not in caller.scopes:
                 raise forbidden("records without a namespace need a key with the scope 'admin'")
             return await self._reader.outcomes("" if query.unattributed else caller.namespace, query)
+
+        @router.get(
+            "/v1/outcomes/groups",
+            response_model=OutcomeGroupsResponse,
+            responses=openapi.error_responses(),
+            tags=["outcomes"],
+        )
+        async def outcome_groups(
+            caller: Annotated[Caller, Depends(reader)], query: Annotated[OutcomeGroupsQuery, Query()]
+        ) -> Response:
+            """Count outcomes of the last minutes by execution, user, owner, reason or field, the most events first."""
+            return await self._reader.outcome_groups(caller.namespace, query)
 
         @router.get(
             "/v1/export",

@@ -1,12 +1,15 @@
 """Endpoints that show whether events arrive: the pipeline, the traffic, and the state of each namespace."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from readers.incidents import OBSERVE_EVERY_S, Incidents
 from readers.namespace_states import NamespaceList, NamespaceStates
-from readers.pipeline import PipelineResponse, describe_pipeline
+from readers.pipeline import PipelineResponse, describe_pipeline, problems_of
 from readers.progress import ConsumerProgress
 from readers.traffic import TrafficQuery, TrafficReader, TrafficResponse
 from runtime.clickhouse import ClickHouse
@@ -16,6 +19,7 @@ from runtime.http.errors import unavailable
 from runtime.http.in_flight import InFlightLimit
 from runtime.http.openapi import error_responses
 from runtime.http.service import AppContext
+from runtime.tasks import running
 
 
 class PipelineViews:
@@ -25,8 +29,21 @@ class PipelineViews:
         self, base: AppContext, progress: ConsumerProgress, database: ClickHouse, limit: InFlightLimit
     ) -> None:
         self.progress = progress
+        self.incidents = Incidents()
+        self._readiness = base.readiness
         self.traffic = TrafficReader(base.settings, database, limit)
         self.namespaces = NamespaceStates(base.settings, database, progress, limit)
+
+    @asynccontextmanager
+    async def observing(self) -> AsyncIterator[None]:
+        """Observe problems until the block ends, so that incidents are known that nobody has looked at."""
+        async with running(self._observe_periodically(), "observing the pipeline"):
+            yield
+
+    async def _observe_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(OBSERVE_EVERY_S)
+            self.incidents.note(problems_of(self.progress, await self._readiness.check()))
 
 
 def add_pipeline_routes(router: APIRouter, base: AppContext, views: Callable[[], PipelineViews]) -> None:
@@ -39,7 +56,8 @@ def add_pipeline_routes(router: APIRouter, base: AppContext, views: Callable[[],
         if not base.settings.kafka:
             raise unavailable("the pipeline is not observed: TALLY_KAFKA is not set for this reader")
         ready = await base.readiness.check()
-        return json_answer(describe_pipeline(base.settings, views().progress, ready)).response()
+        shown = views()
+        return json_answer(describe_pipeline(base.settings, shown.progress, ready, shown.incidents)).response()
 
     @router.get("/v1/traffic", response_model=TrafficResponse, responses=error_responses(), tags=["outcomes"])
     async def get_traffic(

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from fastapi import Request, Response
@@ -10,6 +12,7 @@ from pydantic import BaseModel
 from readers.export_request import Exports
 from readers.list_request import HeldPages, ListQuery, answer_list
 from readers.lookup import Lookups
+from readers.outcome_groups import OutcomeGroupsQuery, read_outcome_groups
 from readers.outcomes import OutcomeQuery, read_outcomes
 from readers.progress import ConsumerProgress
 from readers.report_request import Reports
@@ -137,13 +140,24 @@ class Reader:
 
     async def outcomes(self, namespace: str, query: OutcomeQuery) -> Response:
         """Return a page of outcomes of events that were not stored."""
-        timeout_ms = self._settings.list_timeout_ms
+        with self._bounded_list():
+            results, following = await read_outcomes(self._lists, self._settings.list_timeout_ms, namespace, query)
+        return json_answer({"results": results, "next_cursor": following}).response()
+
+    async def outcome_groups(self, namespace: str, query: OutcomeGroupsQuery) -> Response:
+        """Return the numbers of events that were not stored, by one of their values."""
+        with self._bounded_list():
+            found = await read_outcome_groups(self._lists, self._settings.list_timeout_ms, namespace, query)
+        return json_answer(found).response()
+
+    @contextmanager
+    def _bounded_list(self) -> Iterator[None]:
+        """Take one of the slots of lists. Raises ApiError without one, and when the query takes too long."""
         try:
             with self.list_limit.slot():
-                results, following = await read_outcomes(self._lists, timeout_ms, namespace, query)
+                yield
         except StatementTimeout:
             raise unavailable("the list takes longer than TALLY_LIST_TIMEOUT_MS: use a shorter time range") from None
-        return json_answer({"results": results, "next_cursor": following}).response()
 
 
 def check_id(interaction_id: str) -> None:

@@ -38,6 +38,7 @@ class RefusalSummary(BaseModel):
     )
     field: str | None = Field(examples=["shelf"])
     endpoint: Literal["create", "batch", "beacon"]
+    key_id: str | None = Field(description="API key of the requests; null: not authenticated, or several keys")
     refused: int = Field(description="events; a request that was refused as a whole counts as one")
     first: AnswerTime
     last: AnswerTime
@@ -141,6 +142,7 @@ def _summary(group: RefusalGroup, total: RefusalTotal) -> RefusalSummary:
             "reason": group.reason,
             "field": group.field or None,
             "endpoint": group.endpoint,
+            "key_id": group.key_id or None,
             "refused": total.refused,
             "first": from_epoch_ms(total.first_ms),
             "last": from_epoch_ms(total.last_ms),

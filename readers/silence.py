@@ -104,7 +104,7 @@ def _unusual_share(name: str, number: int, of: int, usual: float | None) -> Iter
     limit = next(check.limit for check in CHECKS if check.name == name)
     if of < MIN_SUPPORT or _lowest(number, of) <= max(limit, UNUSUAL * (usual or 0)):
         return
-    text = f"{100 * number / of:.0f} % {name}"
+    text = f"{100 * number / of:.0f} % {name} in the last 15 min"
     yield f"{text}; {100 * usual:.2g} % are usual" if usual is not None else f"{text}; {100 * limit:g} % are acceptable"
 
 

@@ -1,6 +1,6 @@
 """Counts of refused and accepted events in Redis: a hash for each namespace and hour, kept for a day.
 
-Fields of a hash, with MINUTE from 0 to 59 and `endpoint|reason|field` as GROUP: `a|MINUTE` accepted events,
+Fields of a hash, with MINUTE from 0 to 59 and `endpoint|key|reason|field` as GROUP: `a|MINUTE` accepted events,
 `r|MINUTE|GROUP` refused events, `f|GROUP` and `l|GROUP` the times of the first and last one in ms since 1970, `m|GROUP`
 the message of the last one, `groups` the number of groups.
 """
@@ -54,16 +54,17 @@ end
 
 
 class RefusalGroup(NamedTuple):
-    """Refused events with one endpoint (create, batch, beacon), reason and field; the field is '' without one."""
+    """Refused events with one endpoint (create, batch, beacon), API key, reason and field; '' without one."""
 
     endpoint: str
+    key_id: str
     reason: str
     field: str
 
     @property
     def other(self) -> "RefusalGroup":
         """Group that stands for all groups of the endpoint beyond the maximum."""
-        return RefusalGroup(self.endpoint, OTHER, "")
+        return RefusalGroup(self.endpoint, "", OTHER, "")
 
 
 @dataclass(slots=True)
@@ -166,7 +167,7 @@ def _add_hour(counts: RefusalCounts, hashed: Mapping[str, bytes], start: int, mi
         first_ms = max(int(hashed[f"f|{group}"]), min(found)[0] * MINUTE_MS)
         message = hashed[f"m|{group}"].decode(errors="replace")
         total = RefusalTotal(sum(count for _, count in found), first_ms, int(hashed[f"l|{group}"]), message)
-        named = RefusalGroup(*group.split("|", 2))
+        named = RefusalGroup(*group.split("|", 3))
         if named in counts.groups:
             counts.groups[named].add(total)
         else:

@@ -173,3 +173,28 @@ async def test_the_tail_shows_events_with_their_verdicts(lab: Lab) -> None:
             assert all(each.verdict for each in seen)
             assert all(each.verdict == wanted.verdict for each in seen if wanted.verdict)
             await following.aclose()
+
+
+async def test_outcomes_are_counted_by_their_values(lab: Lab, api: httpx.AsyncClient) -> None:
+    """Each event counts once, also one that was recorded twice; deleted ones do not count."""
+    await lab.emit(*[click(f"doc-{number % 2}", "storm", user_id="eve") for number in range(8)])
+    await lab.emit(*[click("doc-1", "other", user_id="bob") for _ in range(2)])
+    await lab.drain()
+    await lab.rows("INSERT INTO outcomes SELECT * FROM outcomes")
+
+    async def groups(**query: Any) -> dict[str, Any]:
+        answer = await api.get("/v1/outcomes/groups", params=query)
+        assert answer.status_code == 200, answer.text
+        counted: dict[str, Any] = answer.json()
+        return counted
+
+    counted = await groups()
+    assert [(each["value"], each["events"]) for each in counted["groups"]] == [("storm", 6), ("other", 1)]
+    assert counted["events"] == 7
+    assert counted["groups"][0]["first"] <= counted["groups"][0]["last"]
+    by_user = await groups(by="user_id", limit=1)
+    assert ([each["value"] for each in by_user["groups"]], by_user["events"]) == (["eve"], 7)
+    await api.delete(f"{PATH}/{counted['groups'][1]['example']}")
+    assert (await groups())["events"] == 6
+    assert await groups(verdict="rejected") == {"groups": [], "events": 0}
+    assert_error(await api.get("/v1/outcomes/groups", params={"by": "message"}), 422, "ValidationError")

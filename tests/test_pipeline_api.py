@@ -9,14 +9,15 @@ import httpx
 import pytest
 
 from consumers.worker import Worker
-from readers import progress
+from readers import pipeline_routes, progress
 from readers.flow_rates import FlowRates
 from readers.group_workers import LEFT_FOR_MS, MAX_LEFT, GroupWorkers
-from readers.pipeline import describe_pipeline
+from readers.incidents import MAX_ENDED, Incident, Incidents
+from readers.pipeline import STORE_PROBLEMS, describe_pipeline
 from readers.progress import ConsumerProgress
 from runtime.http.readiness import ReadinessState
 from runtime.kafka_groups import GroupMember
-from tests.http_lab import api_of, assert_error, with_key
+from tests.http_lab import api_of, assert_error, consuming, with_key
 from tests.lab import Lab, click
 from tests.waiting import eventually_async
 
@@ -92,17 +93,17 @@ async def test_a_reader_without_kafka_names_the_setting(lab: Lab) -> None:
 
 def test_an_old_observation_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     observed = ConsumerProgress(lab.settings)
-    before = describe_pipeline(lab.settings, observed, READY)
+    before = describe_pipeline(lab.settings, observed, READY, Incidents())
     assert (before["as_of"], before["lag"], before["lag_ms"]) == (None, None, None)
     assert before["problems"] == ["the progress of the workers has not been observed yet"]
     observed.workers.note(1_000, [GroupMember("w", "h", (0,))])
     observed.rates.note(time.monotonic() - 5, {0: 0}, {0: 0})
     observed.note(1_000, {0: 10}, {0: 10})
     observed.note(5_000, {0: 12}, {0: 10})
-    fresh = describe_pipeline(lab.settings, observed, READY)
+    fresh = describe_pipeline(lab.settings, observed, READY, Incidents())
     assert (fresh["problems"], fresh["appended_per_s"]["10s"] > 0) == ([], True)
     monkeypatch.setattr(progress, "MAX_AGE_S", -1.0)
-    old = describe_pipeline(lab.settings, observed, READY)
+    old = describe_pipeline(lab.settings, observed, READY, Incidents())
     assert (old["as_of"], old["lag"], old["lag_ms"]) == ("1970-01-01T00:00:05.000Z", 2, 4_000)
     assert old["appended_per_s"] == old["settled_per_s"] == {"10s": None, "60s": None}
     assert old["problems"][0].startswith("Kafka did not answer: offsets and workers are those of ")
@@ -112,14 +113,43 @@ def test_missing_dependencies_are_problems(lab: Lab) -> None:
     observed = ConsumerProgress(lab.settings)
     observed.note(1_000, {0: 1, 1: 0}, {})
     ready = ReadinessState(False, {"clickhouse": "away", "redis": "missing", "progress": "missing"}, ["a remark"])
-    assert describe_pipeline(lab.settings, observed, ready)["problems"] == [
-        "Kafka did not say which workers are members of the consumer group",
+    assert describe_pipeline(lab.settings, observed, ready, Incidents())["problems"] == [
+        STORE_PROBLEMS["clickhouse"],
+        STORE_PROBLEMS["redis"],
         "a remark",
-        "clickhouse does not answer",
-        "redis is missing: requests proceed without it",
+        "Kafka did not say which workers are members of the consumer group",
     ]
     observed.workers.note(1_000, [GroupMember("w", "h", (0,))])
-    assert describe_pipeline(lab.settings, observed, READY)["problems"] == ["without a worker: partition 1"]
+    assert describe_pipeline(lab.settings, observed, READY, Incidents())["problems"] == [
+        "without a worker: partition 1"
+    ]
+
+
+def test_an_incident_lasts_from_its_first_observation_to_the_first_without_it() -> None:
+    times = iter(range(1_000, 1_000_000, 1_000))
+    incidents = Incidents(lambda: next(times))
+    incidents.note({"clickhouse": "away"})
+    incidents.note({"clickhouse": "still away", "workers": "none"})
+    incidents.note({"workers": "none"})
+    assert incidents.latest() == [
+        Incident("workers", "none", 2_000),
+        Incident("clickhouse", "still away", 1_000, 3_000),
+    ]
+    for number in range(2 * MAX_ENDED):
+        incidents.note({str(number): "problem"})
+    assert len(incidents.latest()) == 1 + MAX_ENDED
+
+
+async def test_an_incident_is_known_that_nobody_has_looked_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_routes, "OBSERVE_EVERY_S", 0.05)
+    settings = with_key(lab.settings)
+    async with api_of(settings, "reader") as api:
+        await lab.emit(click())
+        await until(api, lambda now: any("no worker reads" in each["problem"] for each in now["incidents"]))
+        async with consuming(settings):
+            found = await until(api, lambda now: any(each["until"] for each in now["incidents"]))
+        ended = [each for each in found["incidents"] if each["until"]]
+        assert all(each["since"] < each["until"] for each in ended)
 
 
 def test_rates_are_over_the_last_seconds() -> None:

@@ -168,8 +168,8 @@ async def test_counts_of_several_processes_are_added(settings: Settings, redis: 
         found = await read_counts(redis, settings.key_prefix, "default", minute - 60, minute + 60)
     assert sum(found.accepted.values()) == 10
     assert {group: total.refused for group, total in found.groups.items()} == {
-        RefusalGroup("create", "unknown_field", "x" * 99 + "…"): 2,
-        RefusalGroup("create", "bad_id", "a|b"): 2,
+        RefusalGroup("create", "", "unknown_field", "x" * 99 + "…"): 2,
+        RefusalGroup("create", "", "bad_id", "a|b"): 2,
     }
     assert {len(total.message) for total in found.groups.values()} == {1, 300}
 

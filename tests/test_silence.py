@@ -54,7 +54,7 @@ def test_silence_is_not_judged_while_events_may_wait() -> None:
 
 def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
     found = assess(WindowCounts(1_000, 310, 0), [BUSY] * DAYS, 0)
-    assert found.problems == ["31 % duplicates; 2 % are usual"]
+    assert found.problems == ["31 % duplicates in the last 15 min; 2 % are usual"]
     assert (found.duplicate_share, found.rejected_share) == (0.31, 0)
     assert found.expected_duplicate_share == pytest.approx(46 / 2_310)
     assert assess(WindowCounts(1_000, 310), [], 0).problems == ["31 % duplicates; 20 % are acceptable"]
@@ -65,7 +65,7 @@ def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
 
 
 def test_an_unusual_share_of_rejections_is_a_problem() -> None:
-    assert assess(WindowCounts(1_000, 0, 50), [BUSY] * DAYS, 0).problems == ["5 % rejected; 0 % are usual"]
+    assert assess(WindowCounts(1_000, 0, 50), [BUSY] * DAYS, 0).problems == ["5 % rejected in the last 15 min; 0 % are usual"]
     assert assess(WindowCounts(1_000, 0, 50), [WindowCounts(1_000, 0, 40)] * DAYS, 0).problems == []
 
 

@@ -1,6 +1,7 @@
 """Where is my event: everything known of one event, or the events of a search, a user or a session."""
 
 import re
+from collections import Counter
 from urllib.parse import quote
 
 from starlette.routing import Route
@@ -38,7 +39,8 @@ async def many_events(view: View) -> PageValues:
     """Show the events of an execution, a user or a session."""
     wanted = id_of(view)
     found = await view.get("/v1/events", any_id=wanted, limit=PAGE, cursor=view.query.get("cursor"))
-    return {"wanted": wanted, "found": found}
+    summary = Counter(each["verdict"] for each in found["events"])
+    return {"wanted": wanted, "found": found, "summary": summary}
 
 
 ROUTES = (Route("/find", find), Route("/find/event", one_event), Route("/find/events", many_events))

@@ -3,7 +3,7 @@
 from starlette.routing import Route
 
 from console.text import count, duration
-from console.view import PageValues, View, data, page
+from console.view import PageValues, View, data, page, panel
 
 FILTERS = ("verdict", "interaction_type", "retriever_id", "user_id", "execution_id")
 VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
@@ -35,6 +35,14 @@ async def new_events(view: View) -> PageValues:
     }
 
 
+@panel("live_groups.html")
+async def groups(view: View) -> PageValues:
+    """Show the executions or users with the most events of an outcome."""
+    by = "user_id" if view.query.get("by") == "user_id" else "execution_id"
+    found = await view.get("/v1/outcomes/groups", verdict=view.query.get("verdict"), by=by, minutes=15)
+    return {"found": found, "by": by}
+
+
 def _status(found: PageValues) -> str:
     total = sum(found["counts"].values())
     parts = [f"{count(total)} new events"]
@@ -48,4 +56,4 @@ def _status(found: PageValues) -> str:
     return "; ".join(parts)
 
 
-ROUTES = (Route("/live", live), Route("/live/events", new_events))
+ROUTES = (Route("/live", live), Route("/live/events", new_events), Route("/live/groups", groups))

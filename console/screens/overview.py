@@ -7,11 +7,13 @@ from markupsafe import Markup
 from starlette.routing import Route
 
 from console.charts import Bar, bar_chart
+from console.client import ApiProblem
 from console.text import count, parse_time
 from console.view import PageValues, View, page, panel
 
 RANGES = {"60": "last hour", "360": "last 6 hours", "1440": "last day", "10080": "last 7 days"}
 """Ranges of traffic in minutes."""
+REFUSAL_MINUTES, RECENT_MINUTES, MINUTE_MS = 60, 5, 60_000
 VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
 
 
@@ -33,7 +35,9 @@ async def pipeline(view: View) -> PageValues:
     found = await view.get("/v1/pipeline")
     active = [each for each in found["workers"] if each["state"] == "active"]
     left = [each for each in found["workers"] if each["state"] != "active"]
-    return {"pipeline": found, "active": active, "left": left}
+    current = [each for each in found["incidents"] if each["until"] is None]
+    ended = [each for each in found["incidents"] if each["until"] is not None]
+    return {"pipeline": found, "active": active, "left": left, "current": current, "ended": ended}
 
 
 @panel("overview_traffic.html")
@@ -63,7 +67,36 @@ async def namespaces(view: View) -> PageValues:
 @panel("overview_refusals.html")
 async def refusals(view: View) -> PageValues:
     """ValueFormat events that the API refused before they reached Kafka."""
-    return {"refusals": await view.get("/v1/refusals", minutes=60)}
+    found = await view.get("/v1/refusals", minutes=REFUSAL_MINUTES)
+    names = await key_names(view)
+    recent = sum(each["refused"] for each in found["per_minute"][-RECENT_MINUTES:])
+    return {
+        "refusals": found,
+        "chart": _refusal_chart(found),
+        "names": names,
+        "recent": recent,
+        "minutes": RECENT_MINUTES,
+    }
+
+
+def _refusal_chart(found: Mapping[str, Any]) -> Markup:
+    bars = []
+    for each in found["per_minute"]:
+        moment = parse_time(each["minute"])
+        if moment is not None:
+            bars.append(Bar(moment.timestamp() * 1000, [each["accepted"], each["refused"]]))
+    return bar_chart(
+        bars, ("accepted", "refused"), MINUTE_MS, label="Accepted and refused events by minute", show=count
+    )
+
+
+async def key_names(view: View) -> Mapping[str, str]:
+    """Return the names of API keys by id, as far as the viewer may see them."""
+    try:
+        keys = (await view.get("/v1/keys"))["keys"]
+    except ApiProblem:
+        return {}
+    return {each["key_id"]: each["name"] for each in keys}
 
 
 ROUTES = (

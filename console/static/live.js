@@ -2,7 +2,7 @@
 import { request } from "./requests.js";
 import { localise } from "./times.js";
 
-const MAX_ROWS = 300, RETRY_MS = 3_000;
+const MAX_ROWS = 300, RETRY_MS = 3_000, SLOW_MS = 3_000;
 
 export function startLive() {
   const screen = document.querySelector("[data-live]");
@@ -13,6 +13,7 @@ export function startLive() {
 
   async function look() {
     const mine = ++generation;
+    const slow = setTimeout(() => { if (mine === generation) status.textContent = "Still waiting for the API…"; }, SLOW_MS);
     let wait = Number(screen.dataset.every);
     try {
       const url = new URL(screen.dataset.live, location.href);
@@ -26,6 +27,7 @@ export function startLive() {
       } else {
         cursor = found.cursor;
         add(found.rows);
+        screen.querySelector("[data-none]").hidden = rows.rows.length > 0;
         counts.innerHTML = found.summary;
         status.textContent = found.status;
       }
@@ -34,6 +36,7 @@ export function startLive() {
       status.textContent = "The console does not answer; trying again.";
       wait = RETRY_MS;
     }
+    clearTimeout(slow);
     if (!isPaused) timer = setTimeout(next, wait);
   }
 
@@ -49,7 +52,6 @@ export function startLive() {
     localise(part.content);
     rows.prepend(part.content);
     while (rows.rows.length > MAX_ROWS) rows.lastElementChild.remove();
-    screen.querySelector("[data-none]").hidden = true;
     screen.querySelector("[data-rows]").hidden = false;
   }
 

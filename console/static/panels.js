@@ -2,7 +2,7 @@
 import { request } from "./requests.js";
 import { localise } from "./times.js";
 
-const RETRY_MS = 5_000, FIRST_RETRY_MS = 700, MAX_FIRST_TRIES = 8;
+const RETRY_MS = 5_000, FIRST_RETRY_MS = 700, FIRST_TRIES_MS = 6_000, SLOW_MS = 3_000;
 
 export function startPanels(root = document) {
   for (const panel of root.querySelectorAll("[data-panel]")) load(panel);
@@ -18,10 +18,13 @@ export async function load(panel) {
   const status = panel.querySelector("[data-status]");
   const every = Number(panel.dataset.every ?? 0);
   let next = every;
+  panel.firstTried ??= Date.now();
+  const slow = setTimeout(() => say(status, "Still waiting for the API…", true), SLOW_MS);
   try {
     const answer = await request(panel.dataset.panel);
     const text = await answer.text();
-    if (answer.status === 503 && panel.lastText === undefined && (panel.tries = (panel.tries ?? 0) + 1) < MAX_FIRST_TRIES) {
+    clearTimeout(slow);
+    if (answer.status === 503 && panel.lastText === undefined && Date.now() - panel.firstTried < FIRST_TRIES_MS) {
       setTimeout(() => again(panel), FIRST_RETRY_MS);  // many panels of one page may exceed a bound of the API
       return;
     }
@@ -30,6 +33,7 @@ export async function load(panel) {
     say(status, answer.ok && every ? `as of ${new Date().toLocaleTimeString()}` : "", !answer.ok);
     if (answer.status >= 500) next = next || RETRY_MS;
   } catch {
+    clearTimeout(slow);
     next = next || RETRY_MS;
     say(status, "The console does not answer; trying again", true);
   }

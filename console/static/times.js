@@ -7,6 +7,7 @@ const month = new Intl.DateTimeFormat(undefined, { month: "short", year: "numeri
 const MINUTE = 60_000, DAY = 86_400_000;
 
 export function localise(root) {
+  for (const each of root.querySelectorAll("[data-zone]")) each.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   for (const each of root.querySelectorAll("time[data-local]")) {
     each.textContent = second.format(new Date(each.dateTime));
     delete each.dataset.local;

@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from starlette.types import Scope
 
 from runtime.errors import reason_of
+from runtime.http.access import CURRENT_KEY
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.errors import ApiError, truncate
 from runtime.http.middleware import CALLER
@@ -112,7 +113,7 @@ class RefusalCounter:
         now_s = time.time()
         if (minute := self._minute(namespace, now_s)) is None:
             return
-        group = RefusalGroup(endpoint, reason, truncate(field, MAX_FIELD_CHARACTERS))
+        group = RefusalGroup(endpoint, CURRENT_KEY.get(), reason, truncate(field, MAX_FIELD_CHARACTERS))
         if group not in minute.groups and len(minute.groups) >= MAX_GROUPS:
             group = group.other
         now_ms = int(now_s * 1000)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -23,6 +24,10 @@ FIRST_READ_TIMEOUT_S = 5.0
 MAX_SHOWN_NAMESPACES = 5
 
 log = logging.getLogger("tally.api")
+
+
+CURRENT_KEY: ContextVar[str] = ContextVar("tally_current_key", default="")
+"""Id of the key of the request that the present task serves; empty before it is authenticated."""
 
 
 class Caller(NamedTuple):

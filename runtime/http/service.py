@@ -18,7 +18,7 @@ from starlette.types import Scope as ASGIScope
 from runtime.clickhouse import ClickHouse, connect
 from runtime.errors import Unavailable
 from runtime.http import openapi, paths
-from runtime.http.access import Access, Caller
+from runtime.http.access import CURRENT_KEY, Access, Caller
 from runtime.http.best_effort import BestEffortRedis
 from runtime.http.docs_page import docs_routes
 from runtime.http.errors import MAX_PROBLEMS, ApiError, invalid, problem, store_unavailable
@@ -70,6 +70,7 @@ class AppContext(NamedTuple):
 
     async def _apply_rate_limit(self, request: ASGIScope, caller: Caller) -> Caller:
         request[CALLER] = caller
+        CURRENT_KEY.set(caller.key_id)
         if spent := await self.limits.spend(caller):
             request.setdefault(EXTRA_HEADERS, {}).update(spent)
         return caller

@@ -119,6 +119,7 @@ print(answer["created"],"""
             "True",
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
+            "['search-4712']",
             "60 ['accepted', 'groups', 'per_minute', 'refused', 'since', 'until']",
             "wrong_type position 1 ['position'] True",
             "1 1 0 False",
