@@ -57,7 +57,7 @@ def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
     assert found.problems == ["31 % duplicates in the last 15 min; 2 % are usual"]
     assert (found.duplicate_share, found.rejected_share) == (0.31, 0)
     assert found.expected_duplicate_share == pytest.approx(46 / 2_310)
-    assert assess(WindowCounts(1_000, 310), [], 0).problems == ["31 % duplicates; 20 % are acceptable"]
+    assert assess(WindowCounts(1_000, 310), [], 0).problems == ["31 % duplicates in the last 15 min; 20 % are acceptable"]
     usual = [WindowCounts(1_000, 200)] * DAYS
     assert assess(WindowCounts(1_000, 310), usual, 0).problems == []
     assert assess(WindowCounts(99, 99), [BUSY] * DAYS, 0).problems == [], "too few events"
