@@ -43,6 +43,8 @@ async def sign_in(request: Request) -> Response:
     key, back = str(form.get("key", "")).strip(), local_path(str(form.get("back", "/")))
     if not key or len(key) > MAX_KEY_CHARACTERS:
         return _page(request, 422, "Enter an API key.", back)
+    if not (key.isascii() and key.isprintable()):
+        return _page(request, 422, "The key has characters that no API key has.", back)
     try:
         own = await console.api.call("GET", "/v1/keys/self", key=key)
     except ApiProblem as problem:
