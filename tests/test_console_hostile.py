@@ -7,7 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
+from console import security
+from console.app import create_app
 from console.client import ApiClient, ApiProblem
 from console.ranges import ChosenRange
 from console.screens.dead_letters import read_patch
@@ -188,3 +191,28 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any]) -> None:
     with pytest.raises(ConsoleSettingsError, match=r"TALLY_CONSOLE_(API|TLS_CA_FILE): ") as caught:
         ConsoleSettings.load(**settings)
     assert "secret" not in str(caught.value)
+
+
+async def test_a_form_that_does_not_arrive_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.0)
+    answered: list[Message] = []
+
+    async def never() -> Message:
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message: Message) -> None:
+        answered.append(message)
+
+    headers = [(b"content-length", b"5"), (b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": "/sign-in", "query_string": b"", "headers": headers}
+    app = create_app(ConsoleSettings(api="http://api"), httpx.MockTransport(api))
+    await app(scope, never, send)
+    assert answered[0]["status"] == 408
+
+
+async def test_forms_are_of_the_kind_that_pages_send(browser: httpx.AsyncClient) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nabc\r\n--x--\r\n'
+    for kind in ("multipart/form-data; boundary=x; charset=undefined", "application/json", ""):
+        answer = await browser.post("/sign-in", content=part, headers={"Content-Type": kind})
+        assert answer.status_code == 415
+    assert (await browser.post("/sign-out")).status_code == 303
