@@ -40,6 +40,12 @@ def test_silence_needs_a_baseline(days: list[WindowCounts], is_silent: bool) -> 
     assert bool(found.problems) == is_silent
 
 
+def test_a_daily_job_that_has_ended_is_not_silent() -> None:
+    assert assess(BUSY, [BUSY] * DAYS, 12 * MINUTE_MS).problems == []
+    assert not assess(BUSY, [BUSY] * DAYS, 12 * MINUTE_MS).silent
+    assert assess(WindowCounts(BUSY.events // 3), [BUSY] * DAYS, 12 * MINUTE_MS).silent
+
+
 def test_quiet_weekends_are_neither_silent_nor_do_they_hide_a_silent_friday() -> None:
     on_friday = [BUSY] * 4 + [NONE] * 2 + [BUSY]
     on_saturday = [BUSY] * 5 + [NONE] * 2
