@@ -216,3 +216,10 @@ async def test_forms_are_of_the_kind_that_pages_send(browser: httpx.AsyncClient)
         answer = await browser.post("/sign-in", content=part, headers={"Content-Type": kind})
         assert answer.status_code == 415
     assert (await browser.post("/sign-out")).status_code == 303
+
+
+async def test_the_documentation_is_at_the_address_of_the_api(api: ScriptedApi, browser: httpx.AsyncClient) -> None:
+    counts = dict.fromkeys(("stored", "duplicate", "rejected", "deleted", "moved"), 0)
+    traffic = {"totals": counts, "points": [], "step_ms": 60_000, "last_event": []}
+    api.answer = lambda: httpx.Response(200, json=traffic)
+    assert 'href="http://api/docs"' in (await browser.get("/overview/traffic")).text
