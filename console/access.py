@@ -1,7 +1,6 @@
 """Signing in and out, the theme, and pages for everyone."""
 
 import re
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -12,8 +11,8 @@ from console.sessions import COOKIE, ViewerSession
 from console.view import SIGN_IN, Console
 
 MAX_KEY_CHARACTERS = 512
-_PATH = re.compile(r"/[!-\[\]-~]*")
-"""Visible ASCII without a backslash, which browsers take for a slash."""
+_PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
+"""Visible ASCII without a backslash, which browsers take for a slash. Two and more slashes name a host."""
 THEMES = ("system", "light", "dark")
 _REASONS = {
     "ended": "Your session has ended: the API does not accept its key any more, or too much time has passed.",
@@ -23,10 +22,7 @@ _REASONS = {
 
 def local_path(text: str | None) -> str:
     """Return a path of the console to go to; `/` for an address of another site, and for an unusual spelling."""
-    if not text or not _PATH.fullmatch(text):
-        return "/"
-    parts = urlsplit(text)
-    return "/" if parts.scheme or parts.netloc else text
+    return text if text and _PATH.fullmatch(text) else "/"
 
 
 def _page(request: Request, status: int, problem: str, back: str) -> Response:
@@ -47,6 +43,8 @@ async def sign_in(request: Request) -> Response:
     key, back = str(form.get("key", "")).strip(), local_path(str(form.get("back", "/")))
     if not key or len(key) > MAX_KEY_CHARACTERS:
         return _page(request, 422, "Enter an API key.", back)
+    if not (key.isascii() and key.isprintable()):
+        return _page(request, 422, "The key has characters that no API key has.", back)
     try:
         own = await console.api.call("GET", "/v1/keys/self", key=key)
     except ApiProblem as problem:

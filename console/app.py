@@ -53,6 +53,7 @@ def create_app(settings: ConsoleSettings, transport: httpx.AsyncBaseTransport | 
         "screens": SCREENS,
         "assets": f"/assets/{version}",
         "settings": settings,
+        "docs": f"{settings.api}{settings.docs}" if settings.docs.startswith("/") else settings.docs,
     }
     api = ApiClient(settings, transport)
     secrets = [each.get_secret_value() for each in settings.secrets]

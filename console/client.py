@@ -1,5 +1,6 @@
 """Client of Tally's HTTP API."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
@@ -26,6 +27,11 @@ class ApiProblem(Exception):
         self.code = code
         self.request_id = request_id
         self.details = details if isinstance(details, dict) else {}
+
+
+def segment(name: str) -> str:
+    """Return a name as one segment of an address: a name of dots would otherwise lead to another address."""
+    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
 
 
 class ApiClient:
@@ -65,15 +71,12 @@ class ApiClient:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             request = self._http.build_request(method, path, params=given, json=body, headers=headers)
-        except (UnicodeError, httpx.InvalidURL):
-            raise ApiProblem(401, "the key or a value has characters that cannot be sent") from None
+        except (ValueError, RecursionError, httpx.InvalidURL):
+            raise ApiProblem(422, "A value has characters, numbers or a depth that cannot be sent.") from None
         try:
-            answer = await self._http.send(request, stream=True)
-            try:
-                content = await self._read(answer)
-            finally:
-                await answer.aclose()
-        except httpx.TimeoutException:
+            async with asyncio.timeout(self._settings.api_timeout_ms / 1000):
+                answer, content = await self._send(request)
+        except (httpx.TimeoutException, TimeoutError):
             seconds = self._settings.api_timeout_ms / 1000
             raise ApiProblem(
                 NO_ANSWER, f"The API did not answer within {seconds:g} s (TALLY_CONSOLE_API_TIMEOUT_MS)."
@@ -83,6 +86,13 @@ class ApiClient:
                 NO_ANSWER, f"The API at {self._settings.api} does not answer (TALLY_CONSOLE_API)."
             ) from None
         return _value(answer, content)
+
+    async def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        answer = await self._http.send(request, stream=True)
+        try:
+            return answer, await self._read(answer)
+        finally:
+            await answer.aclose()
 
     async def _read(self, answer: httpx.Response) -> bytes:
         """Read a body within the bound."""
@@ -101,11 +111,13 @@ class ApiClient:
 
 def _value(answer: httpx.Response, content: bytes) -> Any:
     try:
-        value = json.loads(content) if content else None
-    except ValueError:
-        raise ApiProblem(NO_ANSWER, "The address in TALLY_CONSOLE_API does not answer as Tally's API does.") from None
+        value = json.loads(content) if content or answer.is_success else None
+    except (ValueError, RecursionError):
+        raise _not_tally() from None
     if answer.is_success:
         return value
+    if not answer.is_error:
+        raise _not_tally()
     error = value.get("error") if isinstance(value, dict) else None
     error = error if isinstance(error, dict) else {}
     raise ApiProblem(
@@ -115,3 +127,7 @@ def _value(answer: httpx.Response, content: bytes) -> Any:
         request_id=answer.headers.get("X-Request-Id", ""),
         details=error.get("details"),
     )
+
+
+def _not_tally() -> ApiProblem:
+    return ApiProblem(NO_ANSWER, "The address in TALLY_CONSOLE_API does not answer as Tally's API does.")

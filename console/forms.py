@@ -22,5 +22,5 @@ def text_of(form: Mapping[str, object], name: str, most: int = MAX_TEXT_CHARACTE
 
 
 def selected(form: Mapping[str, object], names: Sequence[str]) -> dict[str, str]:
-    """Return the named text fields that are not empty."""
-    return {name: text for name in names if (text := text_of(form, name))}
+    """Return the named text fields that are not empty, as they are: another text would select something else."""
+    return {name: text for name in names if isinstance(text := form.get(name), str) and text}

@@ -40,7 +40,7 @@ class ChosenRange(NamedTuple):
         hours = query.get("hours", default_hours)
         hours = hours if hours in HOURS else default_hours
         end = until or now
-        return cls(end - timedelta(hours=float(hours)), end, "" if until else hours)
+        return cls(_earlier(end, timedelta(hours=float(hours))), end, "" if until else hours)
 
     def as_query(self) -> dict[str, str]:
         """Return the range as parameters of the API."""
@@ -48,7 +48,15 @@ class ChosenRange(NamedTuple):
 
     def before(self) -> dict[str, str]:
         """Return the range of the same length before it."""
-        return {"since": _iso(self.since - (self.until - self.since)), "until": _iso(self.since)}
+        return {"since": _iso(_earlier(self.since, self.until - self.since)), "until": _iso(self.since)}
+
+
+def _earlier(moment: datetime, length: timedelta) -> datetime:
+    """Return the time that is this long before a time; the first one of the calendar if none is."""
+    try:
+        return moment - length
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _iso(moment: datetime) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import ssl
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -69,10 +70,24 @@ class ConsoleSettings(BaseSettings):
     @field_validator("api")
     @classmethod
     def _address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
-            raise ValueError("must be an address such as http://127.0.0.1:8080")
+        try:
+            parts = urlsplit(value)
+            is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            is_address = False
+        if value and (not is_address or parts.query or parts.fragment or "@" in parts.netloc):
+            raise ValueError("must be an address such as http://127.0.0.1:8080, without a user, query or fragment")
         return value.rstrip("/")
+
+    @field_validator("tls_ca_file")
+    @classmethod
+    def _authorities(cls, value: str) -> str:
+        if value:
+            try:
+                ssl.create_default_context(cafile=value)
+            except OSError as error:
+                raise ValueError(f"cannot read certificates of {value}: {error.strerror or error}") from None
+        return value
 
     @classmethod
     def load(cls, **overrides: object) -> Self:

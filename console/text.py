@@ -71,9 +71,9 @@ def parse_time(text: str) -> datetime | None:
     """Return the time of an ISO 8601 text in UTC; None for another text."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # an offset may lead out of the calendar
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def time(text: str | None) -> Markup | str:

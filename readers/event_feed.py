@@ -57,11 +57,11 @@ class _Feed:
         return sum(each.nbytes for each in self.ticks)
 
     def after(self, cursor: LogPosition, end: LogPosition) -> list[Tick] | None:
-        """Return the ticks after a cursor; None if it is at no tick's start."""
+        """Return the ticks after a cursor; None if it is at no tick's start, or a tick begins at a later time."""
         if cursor.offsets == end.offsets:
             return []
         for number, tick in enumerate(self.ticks):
-            if tick.start.offsets == cursor.offsets:
+            if tick.start.offsets == cursor.offsets and tick.start.settled_ms <= cursor.settled_ms:
                 return list(self.ticks)[number:]
         return None
 

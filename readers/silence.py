@@ -53,8 +53,9 @@ def assess(last: WindowCounts, days: Sequence[WindowCounts], silence_ms: int | N
     """
     known = _since_first_event(days)
     usual = WindowCounts(*map(sum, zip(*known, strict=True))) if known else WindowCounts()
-    is_silent = silence_ms is not None and silence_ms >= MIN_SILENCE_MS and _expects_events(known)
     expected = usual.events / len(known) if known else None
+    is_quiet = expected is not None and last.events < expected / 2  # else a daily job's events were there, and ended
+    is_silent = silence_ms is not None and silence_ms >= MIN_SILENCE_MS and is_quiet and _expects_events(known)
     found = [
         *(_silence(silence_ms, expected) if is_silent and silence_ms is not None and expected is not None else ()),
         *_unusual_share("duplicates", last.duplicates, last.events, _share(usual.duplicates, usual.events)),

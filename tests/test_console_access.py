@@ -14,7 +14,7 @@ from console.security import HEADERS
 from console.sessions import COOKIE
 from runtime.http.keys import SCOPES
 from runtime.ports import free_port
-from tests.console_lab import console_client, sign_in
+from tests.console_lab import ORIGIN, console_client, sign_in
 from tests.http_lab import BEARER, KEY, api_of, until_keys_are_known, with_key
 from tests.lab import Lab
 from tests.waiting import eventually_async
@@ -118,6 +118,7 @@ async def test_an_api_that_is_away_is_named_with_its_setting() -> None:
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "", "Origin": "http://evil"},
         {"Sec-Fetch-Site": "", "Origin": "null"},
+        {"Sec-Fetch-Site": "", "Origin": "http://["},
     ],
 )
 async def test_another_site_changes_nothing(
@@ -137,6 +138,13 @@ async def test_every_response_has_the_policy(browser: httpx.AsyncClient) -> None
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
 
 
+async def test_a_form_over_plain_http_names_its_origin(browser: httpx.AsyncClient) -> None:
+    """Browsers send no Sec-Fetch-Site there, and `Origin: null` where pages forbid every referrer."""
+    assert (await browser.get("/sign-in")).headers["referrer-policy"] == "same-origin"
+    headers = {"Sec-Fetch-Site": "", "Origin": ORIGIN}
+    assert (await browser.post("/sign-in", data={"key": KEY}, headers=headers)).status_code == 303
+
+
 async def test_forms_are_bounded(browser: httpx.AsyncClient) -> None:
     await sign_in(browser, KEY)
     answer = await browser.post("/keys/create", content=b"x" * (1024 * 1024 + 1))
@@ -151,7 +159,9 @@ async def _chunks() -> AsyncIterator[bytes]:
 
 @given(
     st.text()
-    | st.sampled_from(["//evil", "/\\evil", "http://evil/", "/a?b=c", "\t//evil", "/%2f/evil", "javascript:x"])
+    | st.sampled_from(
+        ["//evil", "///evil", "//[", "/\\evil", "http://evil/", "/a?b=c", "\t//evil", "/%2f/evil", "javascript:x"]
+    )
 )
 def test_a_viewer_is_never_led_to_another_site(text: str) -> None:
     path = local_path(text)

@@ -21,6 +21,7 @@ from readers.progress import ConsumerProgress
 from runtime.clickhouse import BoundParameters
 from runtime.http.errors import ApiError
 from runtime.http.in_flight import InFlightLimit
+from schemas.event_time import END_MS
 from schemas.wire import encode_headers
 from tests.http_lab import PATH, api_of, assert_error, with_key
 from tests.lab import Lab, as_json, click, executions_on
@@ -118,6 +119,16 @@ async def test_callers_of_other_processes_and_filters_see_the_same(lab: Lab, api
     assert {each["verdict"] for answer in clicks for each in answer["events"]} == {"stored"}
     shop = (await api.get(RECENT, params={"cursor": cursor}, headers={"X-Namespace": "shop"})).json()
     assert shop["counts"] == dict.fromkeys(VERDICTS, 0) | {"stored": 2}
+
+
+async def test_a_forged_cursor_hides_no_event_from_other_callers(lab: Lab, api: httpx.AsyncClient) -> None:
+    """Its tick would be kept as the first one of a feed."""
+    cursor = await started(api)
+    await put_traffic(lab, "a")
+    await following(api, cursor, 5)
+    forged = write_position(read_position(cursor)._replace(settled_ms=END_MS - 1))
+    assert (await recent(api, forged, verdict="stored"))["events"] == []
+    assert (await recent(api, cursor, verdict="stored"))["counts"]["stored"] == 3
 
 
 async def test_without_a_cursor_the_last_events_are_shown(lab: Lab, api: httpx.AsyncClient) -> None:

@@ -73,7 +73,9 @@ async def test_the_sql_of_every_report_gives_its_rows(lab: Lab) -> None:
         assert cut.endswith("ORDER BY impressions desc NULLS LAST, " + REPORTS["features"].order + " LIMIT 2")
 
 
-@pytest.mark.parametrize("session", [ODD, "it's {namespace:String}", "a\\b", "ends with \\"])
+@pytest.mark.parametrize(
+    "session", [ODD, "it's {namespace:String}", "a\\b", "ends with \\", "a\u0000b", "\U0001f600 \u202e", "'--/*\r\n"]
+)
 async def test_texts_of_the_request_are_literals(lab: Lab, session: str) -> None:
     await lab.emit(click("a", session_id=session), click("b", "exec-2", session_id="other"))
     await lab.drain()

@@ -40,6 +40,12 @@ def test_silence_needs_a_baseline(days: list[WindowCounts], is_silent: bool) -> 
     assert bool(found.problems) == is_silent
 
 
+def test_a_daily_job_that_has_ended_is_not_silent() -> None:
+    assert assess(BUSY, [BUSY] * DAYS, 12 * MINUTE_MS).problems == []
+    assert not assess(BUSY, [BUSY] * DAYS, 12 * MINUTE_MS).silent
+    assert assess(WindowCounts(BUSY.events // 3), [BUSY] * DAYS, 12 * MINUTE_MS).silent
+
+
 def test_quiet_weekends_are_neither_silent_nor_do_they_hide_a_silent_friday() -> None:
     on_friday = [BUSY] * 4 + [NONE] * 2 + [BUSY]
     on_saturday = [BUSY] * 5 + [NONE] * 2
@@ -57,7 +63,8 @@ def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
     assert found.problems == ["31 % duplicates in the last 15 min; 2 % are usual"]
     assert (found.duplicate_share, found.rejected_share) == (0.31, 0)
     assert found.expected_duplicate_share == pytest.approx(46 / 2_310)
-    assert assess(WindowCounts(1_000, 310), [], 0).problems == ["31 % duplicates in the last 15 min; 20 % are acceptable"]
+    without_usual = ["31 % duplicates in the last 15 min; 20 % are acceptable"]
+    assert assess(WindowCounts(1_000, 310), [], 0).problems == without_usual
     usual = [WindowCounts(1_000, 200)] * DAYS
     assert assess(WindowCounts(1_000, 310), usual, 0).problems == []
     assert assess(WindowCounts(99, 99), [BUSY] * DAYS, 0).problems == [], "too few events"
@@ -65,7 +72,8 @@ def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
 
 
 def test_an_unusual_share_of_rejections_is_a_problem() -> None:
-    assert assess(WindowCounts(1_000, 0, 50), [BUSY] * DAYS, 0).problems == ["5 % rejected in the last 15 min; 0 % are usual"]
+    found = assess(WindowCounts(1_000, 0, 50), [BUSY] * DAYS, 0)
+    assert found.problems == ["5 % rejected in the last 15 min; 0 % are usual"]
     assert assess(WindowCounts(1_000, 0, 50), [WindowCounts(1_000, 0, 40)] * DAYS, 0).problems == []
 
 

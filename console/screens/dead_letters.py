@@ -1,6 +1,7 @@
 """Dead letters: rejected events by reason, one of them with its bytes, and its correction."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ REPLAYED_CHOICES = {"no": "waiting", "yes": "replayed", "all": "all"}
 PAGE = 50
 ALREADY_SHOWN = 422
 UNATTRIBUTED = {"unattributed": "true"}
+_PLACE = re.compile(r"[0-9]{1,10}/[0-9]{1,19}")
 
 
 def _selection(view: View) -> dict[str, str]:
@@ -73,7 +75,11 @@ def _kept(chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 def _place(view: View) -> str:
-    return f"{view.request.path_params['partition']}/{view.request.path_params['offset']}"
+    """Return partition/offset. Raises ApiProblem for a text that is none."""
+    place = f"{view.request.path_params['partition']}/{view.request.path_params['offset']}"
+    if not _PLACE.fullmatch(place):
+        raise ApiProblem(404, "There is no such dead letter: its address is partition/offset.")
+    return place
 
 
 @page("dead_letter.html")
@@ -104,14 +110,22 @@ def read_patch(text: str) -> tuple[dict[str, Any] | None, str]:
     if not text:
         return None, ""
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         return None, "The patch nests too deeply."
     except ValueError as error:
         return None, f"The patch is not JSON yet: {error}"
+    try:
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return None, "The patch has a number that is larger than any double, or half of a surrogate pair."
     if not isinstance(found, dict):
         return None, 'The patch is a JSON object, such as {"position": 0}.'
     return found, ""
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no value of JSON")
 
 
 @page("dead_letter_replay.html")
@@ -154,6 +168,6 @@ ROUTES = (
     Route("/dead-letters/groups", groups),
     Route("/dead-letters/list", letters),
     Route("/dead-letters/replay", replay, methods=["GET", "POST"]),
-    Route("/dead-letters/{partition:int}/{offset:int}", letter),
-    Route("/dead-letters/{partition:int}/{offset:int}/check", check, methods=["POST"]),
+    Route("/dead-letters/{partition}/{offset}", letter),
+    Route("/dead-letters/{partition}/{offset}/check", check, methods=["POST"]),
 )

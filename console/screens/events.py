@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from urllib.parse import quote
 
 from starlette.routing import Route
 
+from console.client import segment
 from console.view import PageValues, View, page, panel
 
 MAX_ID_CHARACTERS = 512
@@ -31,7 +31,7 @@ async def find(view: View) -> PageValues:
 async def one_event(view: View) -> PageValues:
     """Show everything known of one event."""
     wanted = id_of(view)
-    return {"wanted": wanted, "found": await view.get(f"/v1/events/{quote(wanted, safe='')}")}
+    return {"wanted": wanted, "found": await view.get(f"/v1/events/{segment(wanted)}")}
 
 
 @panel("find_events.html")

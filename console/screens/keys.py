@@ -5,7 +5,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.routing import Route
 
-from console.client import ApiProblem
+from console.client import ApiProblem, segment
 from console.forms import read_form, text_of
 from console.view import PageValues, View, page, panel
 
@@ -60,7 +60,7 @@ async def revoke(view: View) -> PageValues:
     key_id, name = text_of(form, "key_id", 64), text_of(form, "name")
     if text_of(form, "confirmed") != "yes":
         return {"key_id": key_id, "name": name, "is_revoked": False}
-    await view.call("DELETE", f"/v1/keys/{key_id}")
+    await view.call("DELETE", f"/v1/keys/{segment(key_id)}")
     return {"key_id": key_id, "name": name, "is_revoked": True}
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from markupsafe import Markup
 from starlette.routing import Route
 
 from console.charts import ChartLine, LinePoint, line_chart
-from console.client import ApiProblem
+from console.client import ApiProblem, segment
 from console.forms import text_of
 from console.ranges import HOURS, ChosenRange
 from console.text import number, parse_time, share
@@ -63,7 +62,7 @@ def _path(view: View, rest: str) -> str:
     retriever = text_of(view.query, "retriever")
     if not retriever:
         raise ApiProblem(422, "Choose a retriever: events name theirs in retriever_id.")
-    return f"/v1/retrievers/{quote(retriever, safe='')}/{rest}"
+    return f"/v1/retrievers/{segment(retriever)}/{rest}"
 
 
 def _range(view: View) -> Mapping[str, str]:
@@ -164,13 +163,13 @@ async def interleavings(view: View) -> PageValues:
 async def interleaving(view: View) -> PageValues:
     """ValueFormat the page of one experiment."""
     name = view.request.path_params["experiment"]
-    return {"name": name, "source": view.url(f"/learning/interleavings/{quote(name, safe='')}/result")}
+    return {"name": name, "source": view.url(f"/learning/interleavings/{segment(name)}/result")}
 
 
 @panel("interleaving_result.html")
 async def interleaving_result(view: View) -> PageValues:
     """ValueFormat which ranking people prefer, and the latest drafts."""
-    path = f"/v1/interleavings/{quote(view.request.path_params['experiment'], safe='')}"
+    path = f"/v1/interleavings/{segment(view.request.path_params['experiment'])}"
     return {"found": await view.get(path), "drafts": (await view.get(f"{path}/drafts", limit=20))["drafts"]}
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from starlette.routing import Route
 
-from console.client import ApiProblem
+from console.client import ApiProblem, segment
 from console.forms import text_of
 from console.ranges import HOURS, ChosenRange
 from console.report_table import chart_of, series_names, table_rows
@@ -42,7 +41,7 @@ async def report(view: View) -> PageValues:
     given = {each["name"]: text_of(view.query, each["name"]) for each in parameters}
     missing = [each["name"] for each in parameters if each["default"] is None and not given[each["name"]]]
     chosen = {each: text_of(view.query, each, MAX_FILTER_CHARACTERS) for each in FIXED}
-    source = view.url(f"/reports/{quote(name, safe='')}/rows", **chosen, **given)
+    source = view.url(f"/reports/{segment(name)}/rows", **chosen, **given)
     return {
         "report": found,
         "given": given,
@@ -72,7 +71,7 @@ async def report_rows(view: View) -> PageValues:
         raise ApiProblem(422, chosen.problem)
     query = {each["name"]: text_of(view.query, each["name"]) for each in description["parameters"]}
     query |= {each: text_of(view.query, each, MAX_FILTER_CHARACTERS) for each in ("filters", "sort")}
-    path = f"/v1/reports/{quote(name, safe='')}"
+    path = f"/v1/reports/{segment(name)}"
     found = await view.get(path, **query, **chosen.as_query(), limit=ROWS, include_sql="true")
     before = None
     if view.query.get("compare") and found["rows"]:
@@ -85,7 +84,7 @@ async def report_rows(view: View) -> PageValues:
         "chart": chart_of(description["chart"], found["columns"], found["rows"]),
         "series": series_names(description["chart"], found["rows"]),
         "title": (description["chart"] or {}).get("title", ""),
-        "sortable": view.same_query(f"/reports/{quote(name, safe='')}", *FIXED, *query),
+        "sortable": view.same_query(f"/reports/{segment(name)}", *FIXED, *query),
     }
 
 
