@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from readers.shared_answers import SharedAnswers
-from readers.verdict_sql import select_verdicts
+from readers.verdict_sql import RANGE_SETTINGS, select_verdicts
 from runtime.clickhouse import BoundParameters, ClickHouse
 from runtime.errors import StatementTimeout
 from runtime.http.errors import unavailable
@@ -93,7 +93,7 @@ class TrafficReader:
     """Traffic of one process, bounded in number and shared between callers."""
 
     def __init__(self, settings: Settings, database: ClickHouse, limit: InFlightLimit) -> None:
-        self._timeout_s = settings.list_timeout_ms / 1000
+        self._limits = {"max_execution_time": settings.list_timeout_ms / 1000, **RANGE_SETTINGS}
         self._database = database
         self._limit = limit
         self._shared = SharedAnswers[tuple[str, int], dict[str, Any]](SHARED_S, MAX_SHARED)
@@ -122,7 +122,7 @@ class TrafficReader:
 
     async def _rows(self, sql: str, bind: BoundParameters) -> Sequence[Sequence[Any]]:
         try:
-            return await self._database.rows(sql, bind.values, limits={"max_execution_time": self._timeout_s})
+            return await self._database.rows(sql, bind.values, limits=self._limits)
         except StatementTimeout:
             message = "the traffic takes longer than TALLY_LIST_TIMEOUT_MS: ask for fewer minutes"
             raise unavailable(message) from None

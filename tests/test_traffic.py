@@ -145,6 +145,35 @@ async def test_a_long_table_is_read_for_the_range_alone(lab: Lab) -> None:
     assert [each["Initial Granules"] > 100 for each in read] == [True, False, True]
 
 
+async def test_windows_of_several_namespaces_are_read_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges lie apart in the order of the table, one for each namespace and day: nothing between them is read."""
+    rows, names = 20_000, ("default", "help", "shop")
+    begin_ms = int(time.time() * 1000) - 10 * DAY_MS
+    for name in names:
+        await put(lab, STORED, begin_ms, rows, 10 * DAY_MS // rows, namespace=name)
+    asked: list[tuple[str, Any, Any]] = []
+    select = ClickHouse.rows
+
+    async def noted(self: ClickHouse, sql: str, parameters: Any = None, *, limits: Any = None) -> Any:
+        asked.append((sql, parameters, limits))
+        return await select(self, sql, parameters, limits=limits)
+
+    async with api_of(with_key(lab.settings, api_namespaces=names), "reader") as api:
+        monkeypatch.setattr(ClickHouse, "rows", noted)
+        assert set(await states(api)) == set(names)
+        await traffic_of(api)
+        monkeypatch.undo()
+    plans = [
+        json.loads((await lab.database.rows(f"EXPLAIN json = 1, indexes = 1 {sql}", parameters, limits=limits))[0][0])
+        for sql, parameters, limits in asked
+        if "FINAL" in sql
+    ]
+    assert len(plans) >= 3, "of the last window, of the baseline, and of the traffic"
+    kinds = {each["Type"] for plan in plans for each in indexes_of(plan)}
+    assert "Skip" in kinds
+    assert "PrimaryKeyExpand" not in kinds, "it reads all granules between those of the ranges, in every part"
+
+
 def indexes_of(plan: Any) -> list[dict[str, Any]]:
     """Return the indexes of every step of a plan."""
     if isinstance(plan, list):
