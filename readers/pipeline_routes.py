@@ -25,7 +25,7 @@ class PipelineViews:
         self, base: AppContext, progress: ConsumerProgress, database: ClickHouse, limit: InFlightLimit
     ) -> None:
         self.progress = progress
-        self.traffic = TrafficReader(base.settings, database, limit)
+        self.traffic = TrafficReader(base.settings, database, progress, limit)
         self.namespaces = NamespaceStates(base.settings, database, progress, limit)
 
 
