@@ -99,7 +99,6 @@ def _plain(value: Any) -> Any:
 
 def _options() -> argparse.Namespace:
     parser = command.parser_of("bench-console", __doc__, "ARGS='--only overview --rows 10000000'")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     at_least = command.at_least
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--rows", type=at_least(0, int), default=100_000_000, help="stored events of ten days")

@@ -198,14 +198,14 @@ def _said(period: Mapping[str, Any]) -> str:
 def report(found: LiveCost) -> None:
     """Print the table, and whether the counts agree."""
     names = list(found.minutes[0]["mib"]) if found.minutes else []
-    rows = []
+    looks, memory = [], []
     for number, each in enumerate(found.minutes, 1):
         events = (f"{each[name]:,}" for name in ("counted", "shown", "skipped"))
         times = (f"{each[name]:,.0f}" for name in ("p50_ms", "p99_ms", "lag_p50_ms", "lag_max_ms"))
-        memory = (f"{each['mib'][name]:,.0f}" for name in names)
-        rows.append((str(number), str(each["looks"]), str(each["failed"]), *events, *times, *memory))
-    columns = ["period", "looks", "failed", "counted", "shown", "skipped", "look p50 ms", "p99", "lag p50 ms", "max"]
-    show([*columns, *(f"{name} MiB" for name in names)], rows)
+        looks.append((str(number), str(each["looks"]), str(each["failed"]), *events, *times))
+        memory.append((str(number), *(f"{each['mib'][name]:,.0f}" for name in names), str(each.get("page_rows", ""))))
+    show(["period", "looks", "failed", "counted", "shown", "skipped", "p50 ms", "p99", "lag p50 ms", "max"], looks)
+    show(["period", *(f"{name} MiB" for name in names), "rows of the page"], memory)
     print(f"sent {found.sent_per_s:,.0f} events/s; in the table {dict(found.table)}; counted {dict(found.counted)}")
     print(f"difference of the HTTP viewer: {found.difference:,} events, {found.skipped:,} skipped")
     if found.browser is not None:
