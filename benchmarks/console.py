@@ -1,10 +1,9 @@
 """`make bench-console`: the console on one machine, in three parts. A part that fails prints its error.
 
-overview   the page and each panel on many rows: time, bytes, and rows that ClickHouse reads
-live       live events at a rate, for one viewer over HTTP and one page in Chromium: counts, memory, lag
-viewers    many viewers beside workers that drain a topic: events/s with and without them, CPU, latencies
-
-The first two parts share one database, so live events arrive in a large table.
+`overview` measures the page and each of its panels on many rows: time, bytes, and rows that ClickHouse reads. `live`
+measures live events at a rate, for one viewer over HTTP and one page in Chromium: counts, memory and lag. Both share a
+database, so live events arrive in a large table. `viewers` measures many viewers beside workers that drain a topic:
+events/s with and without them, CPU and latencies.
 """
 
 import argparse
