@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -P -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training bench-sessions bench-weights learning interleaving fusion bench-propensities lint types format docs lock clean
+.PHONY: help up test test-system test-browser test-containers image digests test-k8s test-monitoring mix chaos hostile analytics fuzz recovery bench bench-freshness bench-lookup bench-claims bench-disk bench-http bench-emit bench-reports bench-off-policy bench-training bench-sessions bench-weights bench-console learning interleaving fusion bench-propensities lint types format docs lock clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -156,6 +156,10 @@ bench-sessions: $(VENV)/.dev
 ## make bench-weights          weights of a search beside an endpoint that does nothing, and from a click to new weights
 bench-weights: $(VENV)/.dev
 	@$(BIN)/python -P -m benchmarks.weights $(ARGS)
+
+## make bench-console [QUICK=1] the console on many rows, live events at a rate, and viewers beside a drain (ARGS=--help)
+bench-console: $(VENV)/.dev
+	@$(BIN)/python -P -m benchmarks.console $(if $(QUICK),--quick) $(ARGS)
 
 ## make bench-propensities     the position-based model beside that of clax, on the same counts
 bench-propensities: $(VENV)/.dev

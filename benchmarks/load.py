@@ -1,7 +1,8 @@
 """Load at a rate, from a separate process: record batches that are built beforehand, and sent tick by tick.
 
 On two cores building them concurrently would distort the measurement. `python -m benchmarks.load` is that process. Its
-settings come from the environment, and it starts to send at the end of its input.
+settings come from the environment, and it starts to send at the end of its input. A mixed load is of any length: it has
+repeated and invalid events as well, and is built while it is sent.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -28,6 +29,10 @@ from schemas.wire import encode_headers
 TICK_S = 0.02
 SAMPLES = "samples"
 """Namespace of samples, in which they are found without a search through all events."""
+REPEATED, INVALID = 0.05, 0.01
+"""Shares of a mixed load: events with the deduplication key of an earlier one, and events with an unknown field."""
+REPEATED_AMONG = 100_000
+"""Events before a repeated one, among which it repeats one."""
 
 
 class Tick(NamedTuple):
@@ -38,12 +43,13 @@ class Tick(NamedTuple):
     """Id of the last event, which is in the namespace of samples; empty without events."""
 
 
-def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: float, seed: int) -> list[Tick]:
-    """Build all batches for `seconds` at `rate` events per second."""
+def build(
+    producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: float, seed: int, *, is_mixed: bool = False
+) -> Iterator[Tick]:
+    """Build the batches for `seconds` at `rate` events per second."""
     chance, number = random.Random(seed), 0
     others, of_sample = encode_headers(topic.NAMESPACE), encode_headers(SAMPLES)
     placed = topic.partition_cache(settings.partitions)
-    ticks = []
     due = 0.0
     for _ in range(int(seconds / TICK_S)):
         due += rate * TICK_S
@@ -52,14 +58,19 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
         sample = ""
         while due >= 1:
             due -= 1
-            facts = topic.key_fields_of(number, seed)
-            number += 1
+            if is_mixed and due >= 1 and number and chance.random() < REPEATED:
+                facts = topic.key_fields_of(chance.randrange(max(0, number - REPEATED_AMONG), number), seed)
+            else:
+                facts = topic.key_fields_of(number, seed)
+                number += 1
             value, sample = topic.value_of(facts, chance)
             headers, partition, key = others, placed(facts.execution_id), topic.record_key(facts.execution_id)
             if due < 1:
                 # On the partition of its own key: a misplaced event is moved, and takes the whole path twice.
                 headers, key = of_sample, topic.record_key(facts.execution_id, SAMPLES)
                 partition = partition_of(key, settings.partitions)
+            elif is_mixed and chance.random() < INVALID:
+                value = value.replace(b'"feature_id"', b'"feature"', 1)
             while (
                 partition not in open_
                 or open_[partition].append(key=key, value=value, timestamp=None, headers=headers) is None
@@ -68,11 +79,12 @@ def build(producer: AIOKafkaProducer, settings: Settings, rate: float, seconds: 
                 batches.append((partition, open_[partition]))
         for _, builder in batches:
             builder.close()
-        ticks.append(Tick(batches, sample))
-    return ticks
+        yield Tick(batches, sample)
 
 
-async def _send(producer: AIOKafkaProducer, to: str, ticks: list[Tick], sent: Callable[[str, float], None]) -> float:
+async def _send(
+    producer: AIOKafkaProducer, to: str, ticks: Iterable[Tick], sent: Callable[[str, float], None]
+) -> float:
     """Send each tick at its time, and return events per second. `sent` receives each sample's id and send time."""
     begun, events = time.monotonic(), 0
     for number, tick in enumerate(ticks):
@@ -105,10 +117,13 @@ class Sender:
 
 
 @asynccontextmanager
-async def sender(settings: Settings, rate: float, seconds: float, seed: int) -> AsyncIterator[Sender]:
+async def sender(
+    settings: Settings, rate: float, seconds: float, seed: int, *, is_mixed: bool = False
+) -> AsyncIterator[Sender]:
     """Start a load process with `seconds` of traffic at `rate` events per second, and end it with the block."""
+    mixed = ["--mixed"] if is_mixed else []
     process = await asyncio.create_subprocess_exec(
-        *module_command("benchmarks.load", str(rate), str(seconds), str(seed)),
+        *module_command("benchmarks.load", str(rate), str(seconds), str(seed), *mixed),
         env=os.environ | settings.as_environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -124,10 +139,11 @@ async def sender(settings: Settings, rate: float, seconds: float, seed: int) -> 
         await process.wait()
 
 
-async def _run(rate: float, seconds: float, seed: int) -> None:
+async def _run(rate: float, seconds: float, seed: int, *, is_mixed: bool) -> None:
     settings = Settings.load()
     async with kafka.producer(settings) as producer:
-        ticks = build(producer, settings, rate, seconds, seed)
+        built = build(producer, settings, rate, seconds, seed, is_mixed=is_mixed)
+        ticks: Iterable[Tick] = built if is_mixed else list(built)
         _say({"ready": True})
         await asyncio.to_thread(sys.stdin.read)
         sent_per_s = await _send(producer, settings.topic, ticks, lambda sample, at: _say({"sample": sample, "at": at}))
@@ -143,5 +159,6 @@ if __name__ == "__main__":
     parser.add_argument("rate", type=float)
     parser.add_argument("seconds", type=float)
     parser.add_argument("seed", type=int)
+    parser.add_argument("--mixed", action="store_true")
     asked = parser.parse_args()
-    asyncio.run(_run(asked.rate, asked.seconds, asked.seed))
+    asyncio.run(_run(asked.rate, asked.seconds, asked.seed, is_mixed=asked.mixed))

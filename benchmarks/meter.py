@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
@@ -28,6 +29,15 @@ def usage(pid: int) -> Usage:
     except (FileNotFoundError, ProcessLookupError):
         return Usage(0.0, 0)
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, peak_kib * 1024)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process; zero for one that has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return pages * _PAGE_BYTES
 
 
 def reset_peak(pid: int) -> None:

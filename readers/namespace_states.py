@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from readers.progress import ConsumerProgress
 from readers.silence import DAYS, WINDOW_MS, Assessment, WindowCounts, assess
-from readers.verdict_sql import select_verdicts
+from readers.verdict_sql import RANGE_SETTINGS, select_verdicts
 from runtime.clickhouse import BoundParameters, ClickHouse
 from runtime.errors import StatementTimeout
 from runtime.http.errors import unavailable
@@ -69,7 +69,7 @@ class NamespaceStates:
     def __init__(
         self, settings: Settings, database: ClickHouse, progress: ConsumerProgress, limit: InFlightLimit
     ) -> None:
-        self._timeout_s = settings.list_timeout_ms / 1000
+        self._limits = {"max_execution_time": settings.list_timeout_ms / 1000, **RANGE_SETTINGS}
         self._database = database
         self._progress = progress
         self._limit = limit
@@ -158,7 +158,7 @@ class NamespaceStates:
 
     async def _rows(self, sql: str, bind: BoundParameters) -> Sequence[Sequence[Any]]:
         try:
-            return await self._database.rows(sql, bind.values, limits={"max_execution_time": self._timeout_s})
+            return await self._database.rows(sql, bind.values, limits=self._limits)
         except StatementTimeout:
             raise unavailable("the state of namespaces takes longer than TALLY_LIST_TIMEOUT_MS") from None
 

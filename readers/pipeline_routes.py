@@ -31,7 +31,7 @@ class PipelineViews:
         self.progress = progress
         self.incidents = Incidents()
         self._readiness = base.readiness
-        self.traffic = TrafficReader(base.settings, database, limit)
+        self.traffic = TrafficReader(base.settings, database, progress, limit)
         self.namespaces = NamespaceStates(base.settings, database, progress, limit)
 
     @asynccontextmanager

@@ -1,23 +1,23 @@
 """Traffic of a namespace: its events by verdict over append time, and the last event of each type."""
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from readers.progress import ConsumerProgress
 from readers.shared_answers import SharedAnswers
-from readers.verdict_sql import select_verdicts
-from runtime.clickhouse import BoundParameters, ClickHouse
+from readers.traffic_steps import HOUR_MS, MINUTE_MS, OVER_MS, StepCounts, TrafficSteps
+from runtime.clickhouse import ClickHouse
 from runtime.errors import StatementTimeout
 from runtime.http.errors import unavailable
 from runtime.http.in_flight import InFlightLimit
 from runtime.settings import Settings
-from schemas.event_time import from_epoch_ms, iso_ms, to_epoch_ms
-from schemas.tables import INTERACTIONS
+from schemas.event_time import from_epoch_ms, iso_ms
 
-MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 MAX_MINUTES = 7 * 24 * 60
 MOST_MINUTES_BY_MINUTE = 180
 """Longest range with a point for each minute; a longer one has a point for each hour."""
@@ -86,15 +86,31 @@ class TrafficRange(NamedTuple):
     @property
     def steps(self) -> range:
         """Beginnings of the steps."""
-        return range(self.since_ms, self.now_ms + 1, self.step_ms)
+        return range(self.since_ms, self.now_ms - self.now_ms % self.step_ms + self.step_ms, self.step_ms)
+
+    def parts(self, over_ms: int) -> Iterator[range]:
+        """Divide the range into steps to count: of hours, the last ones of those that are not over are minutes.
+
+        Otherwise each look at a day would count the present hour.
+        """
+        steps, minutes = self.steps, MOST_MINUTES_BY_MINUTE * MINUTE_MS
+        first_ms = max(steps.start, over_ms - over_ms % HOUR_MS) if self.step_ms == HOUR_MS else steps.start
+        if steps.stop - first_ms > minutes + HOUR_MS:
+            yield steps
+            return
+        if first_ms > steps.start:
+            yield range(steps.start, first_ms, HOUR_MS)
+        yield range(first_ms, steps.stop, MINUTE_MS)
 
 
 class TrafficReader:
     """Traffic of one process, bounded in number and shared between callers."""
 
-    def __init__(self, settings: Settings, database: ClickHouse, limit: InFlightLimit) -> None:
-        self._timeout_s = settings.list_timeout_ms / 1000
-        self._database = database
+    def __init__(
+        self, settings: Settings, database: ClickHouse, progress: ConsumerProgress, limit: InFlightLimit
+    ) -> None:
+        self._steps = TrafficSteps(settings, database)
+        self._progress = progress
         self._limit = limit
         self._shared = SharedAnswers[tuple[str, int], dict[str, Any]](SHARED_S, MAX_SHARED)
 
@@ -105,34 +121,33 @@ class TrafficReader:
 
     async def _read(self, namespace: str, minutes: int) -> dict[str, Any]:
         span = TrafficRange.last(minutes, int(time.time() * 1000))
-        bind = BoundParameters()
-        end_ms = span.steps[-1] + span.step_ms
-        condition = (
-            f"namespace = {bind.bind(namespace, 'String')} "
-            f"AND timestamp >= {bind.bind(from_epoch_ms(span.since_ms), 'Int64')} "
-            f"AND timestamp < {bind.bind(from_epoch_ms(end_ms), 'Int64')}"
-        )
-        types = (
-            f"SELECT type, max(timestamp) AS last_at FROM {INTERACTIONS} FINAL ARRAY JOIN interaction_type AS type "
-            f"WHERE {condition} GROUP BY type ORDER BY last_at DESC, type"
-        )
-        slot = f"intDiv(toUnixTimestamp64Milli(timestamp), {span.step_ms:d})"
-        counted = await self._rows(select_verdicts(condition, slot), bind)
-        return _body(span, counted, await self._rows(types, bind))
-
-    async def _rows(self, sql: str, bind: BoundParameters) -> Sequence[Sequence[Any]]:
+        over_ms = self._over_ms(span.now_ms)
+        found: dict[int, StepCounts] = {}
         try:
-            return await self._database.rows(sql, bind.values, limits={"max_execution_time": self._timeout_s})
+            for part in span.parts(over_ms):
+                found |= await self._steps.counts(namespace, part, over_ms)
         except StatementTimeout:
             message = "the traffic takes longer than TALLY_LIST_TIMEOUT_MS: ask for fewer minutes"
             raise unavailable(message) from None
+        return _body(span, found)
+
+    def _over_ms(self, now_ms: int) -> int:
+        """Return the time before which no event can get its outcome any more."""
+        settled_ms = 0 if self._progress.is_stale else self._progress.settled_ms
+        return min(now_ms - OVER_MS, settled_ms or now_ms)
 
 
-def _body(span: TrafficRange, counted: Sequence[Sequence[Any]], types: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _body(span: TrafficRange, found: Mapping[int, StepCounts]) -> dict[str, Any]:
     verdicts = tuple(TrafficCounts.model_fields)
     points = {at_ms: dict.fromkeys(verdicts, 0) for at_ms in span.steps}
-    for _, slot, verdict, events, _ in counted:
-        points[slot * span.step_ms][verdict] += int(events)
+    last_ms: dict[str, int] = defaultdict(int)
+    for at_ms, counts in found.items():
+        point = points[at_ms - at_ms % span.step_ms]
+        for verdict, events in counts.by_verdict.items():
+            point[verdict] += events
+        for name, newest_ms in counts.last_ms.items():
+            last_ms[name] = max(last_ms[name], newest_ms)
+    newest_first = sorted(last_ms.items(), key=lambda each: (-each[1], each[0]))
     return {
         "since": iso_ms(from_epoch_ms(span.since_ms)),
         "until": iso_ms(from_epoch_ms(span.now_ms)),
@@ -141,9 +156,9 @@ def _body(span: TrafficRange, counted: Sequence[Sequence[Any]], types: Sequence[
         "totals": {verdict: sum(counts[verdict] for counts in points.values()) for verdict in verdicts},
         "last_event": [
             {
-                **{"interaction_type": name, "timestamp": iso_ms(last_at)},
-                "age_ms": max(0, span.now_ms - to_epoch_ms(last_at)),
+                **{"interaction_type": name, "timestamp": iso_ms(from_epoch_ms(newest_ms))},
+                "age_ms": max(0, span.now_ms - newest_ms),
             }
-            for name, last_at in types
+            for name, newest_ms in newest_first
         ],
     }

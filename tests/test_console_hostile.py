@@ -198,7 +198,8 @@ async def test_a_form_that_does_not_arrive_is_given_up(api: ScriptedApi, monkeyp
     answered: list[Message] = []
 
     async def never() -> Message:
-        return await asyncio.get_running_loop().create_future()
+        forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await forever
 
     async def send(message: Message) -> None:
         answered.append(message)

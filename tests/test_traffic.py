@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from readers import namespace_states, traffic
+from readers import namespace_states, traffic, traffic_steps
 from readers.traffic import TrafficRange
 from readers.verdict_sql import select_verdicts
 from runtime.clickhouse import ClickHouse
@@ -126,6 +126,36 @@ async def test_viewers_share_one_computation(lab: Lab, monkeypatch: pytest.Monke
         assert sum("is_deleted" in sql for sql in statements) == 3, "of the last window, and of the baseline"
 
 
+@pytest.mark.parametrize("minutes", [60, 1_440])
+async def test_steps_that_are_over_are_read_once(lab: Lab, monkeypatch: pytest.MonkeyPatch, minutes: int) -> None:
+    """A second look counts new events of the last minutes, and older ones only when their step has expired."""
+    monkeypatch.setattr(traffic, "SHARED_S", 0.0)
+    now_ms = int(time.time() * 1000)
+    old_ms = now_ms - minutes * MINUTE_MS // 2
+    await put(lab, STORED, old_ms, 3)
+    asked: list[int] = []
+    select = ClickHouse.rows
+
+    async def noted(self: ClickHouse, sql: str, parameters: Any = None, *, limits: Any = None) -> Any:
+        if "is_deleted" in sql:
+            asked.append(next(each for each in parameters.values() if isinstance(each, int)))
+        return await select(self, sql, parameters, limits=limits)
+
+    async with api_of(with_key(lab.settings), "reader") as api:
+        monkeypatch.setattr(ClickHouse, "rows", noted)
+        assert (await traffic_of(api, minutes=minutes))["totals"]["stored"] == 3
+        assert min(asked) <= old_ms
+        asked.clear()
+        await put(lab, STORED, old_ms + 10, 3)
+        await put(lab, STORED, now_ms, 2)
+        found = await traffic_of(api, minutes=minutes)
+        assert found["totals"]["stored"] == 5
+        assert found["last_event"][0]["age_ms"] < 5 * MINUTE_MS
+        assert min(asked) > now_ms - 5 * MINUTE_MS
+        monkeypatch.setattr(traffic_steps, "KEPT_S", 0.0)
+        assert (await traffic_of(api, minutes=minutes))["totals"]["stored"] == 8
+
+
 async def test_a_long_table_is_read_for_the_range_alone(lab: Lab) -> None:
     """A statement over one hour reads about an hour of ten days, in both tables."""
     rows, span = 1_000_000, TrafficRange.last(60, int(time.time() * 1000))
@@ -143,6 +173,35 @@ async def test_a_long_table_is_read_for_the_range_alone(lab: Lab) -> None:
     read = [each for each in indexes_of(json.loads(plan[0][0])) if each.get("Name") == "timestamp_range"]
     assert [each["Selected Granules"] <= 16 for each in read] == [True] * 3  # statistics leave the tombstones out
     assert [each["Initial Granules"] > 100 for each in read] == [True, False, True]
+
+
+async def test_windows_of_several_namespaces_are_read_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges lie apart in the order of the table, one for each namespace and day: nothing between them is read."""
+    rows, names = 20_000, ("default", "help", "shop")
+    begin_ms = int(time.time() * 1000) - 10 * DAY_MS
+    for name in names:
+        await put(lab, STORED, begin_ms, rows, 10 * DAY_MS // rows, namespace=name)
+    asked: list[tuple[str, Any, Any]] = []
+    select = ClickHouse.rows
+
+    async def noted(self: ClickHouse, sql: str, parameters: Any = None, *, limits: Any = None) -> Any:
+        asked.append((sql, parameters, limits))
+        return await select(self, sql, parameters, limits=limits)
+
+    async with api_of(with_key(lab.settings, api_namespaces=names), "reader") as api:
+        monkeypatch.setattr(ClickHouse, "rows", noted)
+        assert set(await states(api)) == set(names)
+        await traffic_of(api)
+        monkeypatch.undo()
+    plans = [
+        json.loads((await lab.database.rows(f"EXPLAIN json = 1, indexes = 1 {sql}", parameters, limits=limits))[0][0])
+        for sql, parameters, limits in asked
+        if "FINAL" in sql
+    ]
+    assert len(plans) >= 3, "of the last window, of the baseline, and of the traffic"
+    kinds = {each["Type"] for plan in plans for each in indexes_of(plan)}
+    assert "Skip" in kinds
+    assert "PrimaryKeyExpand" not in kinds, "it reads all granules between those of the ranges, in every part"
 
 
 def indexes_of(plan: Any) -> list[dict[str, Any]]:
