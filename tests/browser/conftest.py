@@ -82,9 +82,10 @@ def console_browser() -> Iterator[webdriver.Chrome]:
 
 
 @pytest.fixture
-async def page(console: ConsoleSite, console_browser: webdriver.Chrome) -> ConsolePage:
+async def page(console: ConsoleSite, console_browser: webdriver.Chrome) -> AsyncIterator[ConsolePage]:
     """A page of a viewer who has signed in with a key of all scopes."""
     page = ConsolePage(console_browser, console.origin)
     await page.reset()
     await page.sign_in()
-    return page
+    yield page
+    await page.reset()

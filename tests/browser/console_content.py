@@ -11,8 +11,8 @@ from tests.waiting import eventually_async
 MARKUP = '"><img class=hostile src=x onerror=alert(1)><script class=hostile>alert(2)</script><b class=hostile>'
 INVISIBLE = "\u202e\u2066\u200b\u0000\u001b[31m\ue000\ufeff"
 HOSTILE = f"{MARKUP}{INVISIBLE}' onmouseover='alert(3) javascript:alert(4)"
-HOSTILE_NAME = "\"><img class=hostile src=x onerror=alert(1)>\u202e' onclick='alert(2)"
-"""The same without characters that names of experiments and keys may not have."""
+HOSTILE_NAME = "\"><img class=hostile src=x onerror=alert(1)>' onclick='alert(2)"
+"""The same without what names of experiments may not have: slashes and invisible characters."""
 LIMITS = {"feature_uri": MAX_URI_BYTES}
 SEARCHES = 40
 
@@ -35,8 +35,8 @@ class ConsoleContent(NamedTuple):
 
 async def fill(site: ConsoleSite) -> ConsoleContent:
     """Send the content, and wait for the outcome of all of it."""
-    site_config = {"reward_map": {"click": 1}, "min_interactions": 1}
-    assert (await site.api.put("/v1/retrievers/dense/learning-config", json=site_config)).is_success
+    config = {"reward_map": {"click": 1}, "min_interactions": 1}
+    assert (await site.api.put("/v1/retrievers/dense/learning-config", json=config)).is_success
     events = [each for number in range(SEARCHES) for each in _search(number)]
     for start in range(0, len(events), 100):
         answer = await site.api.post(f"{PATH}/batch", json={"interactions": events[start : start + 100]})
@@ -50,15 +50,20 @@ async def fill(site: ConsoleSite) -> ConsoleContent:
     every_text = dict.fromkeys(names_of("text", "types"), longest(MAX_OBJECT_BYTES)) | {HOSTILE: HOSTILE}
     headers = [(HOSTILE, HOSTILE.encode()), ("x", longest(4_096).encode())]
     hostile_letter = await site.put(json.dumps(every_text | {"position": 0}).encode(), headers)
+    await site.put(json.dumps(EVENT | {HOSTILE: 1}).encode())
     unattributed = await site.put(HOSTILE.encode())
-    hostile = {name: longest(LIMITS.get(name, MAX_ID_BYTES)) for name in names_of("text")}
-    objects = {"query_snapshot": {"text": HOSTILE, HOSTILE: HOSTILE}, "metadata": {HOSTILE: "x" * 60_000}}
-    hostile_event = await site.send(**hostile, **objects)
-    await site.send(**hostile, **objects)
+    hostile_event = await site.send(**hostile_event_fields())
+    await site.send(**hostile_event_fields())
     event = await site.send(**_search(0)[0] | {"interaction_type": ["dwell"], "execution_id": "search-0"})
     await eventually_async(lambda: _is_settled(site))
     places = [f"{each.partition}/{each.offset}" for each in (letter, hostile_letter, unattributed)]
-    return ConsoleContent(event, hostile_event, hostile["execution_id"], *places)
+    return ConsoleContent(event, hostile_event, longest(MAX_ID_BYTES), *places)
+
+
+def hostile_event_fields() -> dict[str, Any]:
+    """Return a valid event with a hostile text in every field that takes one."""
+    texts = {name: longest(LIMITS.get(name, MAX_ID_BYTES)) for name in names_of("text")}
+    return texts | {"query_snapshot": {"text": HOSTILE, HOSTILE: HOSTILE}, "metadata": {HOSTILE: "x" * 60_000}}
 
 
 async def _is_settled(site: ConsoleSite) -> bool:

@@ -1,10 +1,10 @@
 """The console as people use it: the API with a worker, the console as a process, and a browser."""
 
+import asyncio
 import os
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,29 +75,33 @@ async def console_site(lab: Lab, folder: Path) -> AsyncIterator[ConsoleSite]:
     site = ConsoleSite(lab)
     await site.start_api()
     try:
-        async with consuming(lab.settings), site.api:
-            with _console_process(str(site.api.base_url), folder / "console.log") as site.origin:
-                await until_it_answers(f"{site.origin}/ready")
-                yield site
+        process = _console_process(str(site.api.base_url), folder / "console.log")
+        async with consuming(lab.settings), site.api, process as site.origin:
+            yield site
     finally:
         await site.stop_api()
 
 
-@contextmanager
-def _console_process(api: str, log: Path) -> Iterator[str]:
+@asynccontextmanager
+async def _console_process(api: str, log: Path) -> AsyncIterator[str]:
     """Run a console process that logs no failure, and yield its address."""
     port = free_port()
     environment = os.environ | {"TALLY_CONSOLE_API": api, "TALLY_CONSOLE_REFRESH_EVERY_MS": "500"}
     command = [sys.executable, "-P", "-m", "console", "--port", str(port)]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stderr=output)
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=output)
         try:
-            yield f"http://127.0.0.1:{port}"
+            address = f"http://127.0.0.1:{port}"
+            await until_it_answers(f"{address}/ready")
+            yield address
         finally:
             process.terminate()
-            process.wait(PATIENCE_S)
-    lines = log.read_text()
-    assert "Traceback" not in lines, lines
+            await process.wait()
+    assert "Traceback" not in (lines := _text_of(log)), lines
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text()
 
 
 class ConsolePage:
