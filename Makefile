@@ -30,8 +30,8 @@ OTHER_TESTS := browser containers k8s monitoring system
 test-system: $(VENV)/.dev
 	@$(BIN)/pytest --numprocesses 3 $(TEST_OPTIONS) --dist loadfile tests/system $(ARGS)
 
-## make test-browser           the snippet for pages in headless Chromium (apt-get install chromium chromium-driver)
-test-browser: $(VENV)/.dev
+## make test-browser           snippet for pages and console in headless Chromium (apt-get install chromium chromium-driver)
+test-browser: $(VENV)/.browser
 	@$(BIN)/pytest tests/browser $(ARGS)
 
 ## make test-containers        tests on containers (needs Docker; needs root for stand-ins where images cannot be pulled)
@@ -226,4 +226,9 @@ $(VENV)/.run: $(BIN)/python requirements/run.txt requirements/data.txt pyproject
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# axe.txt holds axe-core, in a wheel that is read as a zip file, too.
+$(VENV)/.browser: $(VENV)/.dev requirements/axe.txt
+	@$(PIP) download --require-hashes --no-deps --dest $(VENV)/share/tally -r requirements/axe.txt
 	@touch $@

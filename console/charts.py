@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from markupsafe import Markup, escape
 
 from console.chart_axes import Scale, bounds, round_ticks, time_label, time_ticks
+from console.text import written_out
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 76, 12, 12, 28
@@ -89,7 +90,7 @@ def _line(line: ChartLine, number: int, x: Scale, y: Scale, show: ValueFormat) -
         path = " ".join(f"{x.at(each.x)},{y.at(each.y or 0)}" for each in run)
         parts.append(Markup('<polyline class="line s{}" points="{}"/>').format(number, path))
         for each in run:
-            title = each.title or f"{line.name} {show(each.y)}".strip()
+            title = written_out(each.title or f"{line.name} {show(each.y)}".strip())
             parts.append(
                 Markup('<circle class="dot s{}" cx="{}" cy="{}" r="2.5"><title>{}</title></circle>').format(
                     number, x.at(each.x), y.at(each.y or 0), title
@@ -154,8 +155,9 @@ def row_chart(
         parts.append(_text(x.at(tick), height - 8, show(tick), "middle"))
     for index, row in enumerate(rows):
         middle = TOP + ROW_HEIGHT * (index + 0.5)
-        name = row.name if len(row.name) <= MAX_NAME_CHARACTERS else f"{row.name[: MAX_NAME_CHARACTERS - 1]}…"
-        title = row.title or f"{row.name}: {show(row.value)}"
+        name = written_out(row.name)
+        name = name if len(name) <= MAX_NAME_CHARACTERS else f"{name[: MAX_NAME_CHARACTERS - 1]}…"
+        title = written_out(row.title or f"{row.name}: {show(row.value)}")
         marks = [_text(NAME_WIDTH - 8, middle + 4, name, "end")]
         if row.value is not None and as_bars:
             start, end = sorted((x.at(0), x.at(row.value)))

@@ -119,10 +119,23 @@ def visible(text: Any, most: int = MAX_SHOWN_CHARACTERS) -> Markup | str:
     return Markup("").join(parts)
 
 
+def written_out(text: str) -> str:
+    """Return foreign text as `visible` shows it, whole and without elements: for charts and titles."""
+    return "".join(_code_point(each) if _is_invisible(each) else each for each in text)
+
+
 def _visible_character(character: str) -> Markup | str:
-    if character in "\n\t" or not unicodedata.category(character).startswith("C"):
+    if not _is_invisible(character):
         return escape(character)
-    return Markup('<span class="code-point">{}</span>').format(f"\\u{{{ord(character):x}}}")
+    return Markup('<span class="code-point">{}</span>').format(_code_point(character))
+
+
+def _is_invisible(character: str) -> bool:
+    return character not in "\n\t" and unicodedata.category(character).startswith("C")
+
+
+def _code_point(character: str) -> str:
+    return f"\\u{{{ord(character):x}}}"
 
 
 def pretty_json(value: Any) -> str:

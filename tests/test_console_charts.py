@@ -1,6 +1,7 @@
 """Charts of the console."""
 
 import math
+import unicodedata
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
@@ -64,6 +65,14 @@ def test_names_of_rows_stay_text(name: str) -> None:
     tree = parsed(svg)
     assert {each.tag for each in tree.iter()} <= {"svg", "g", "rect", "line", "text", "title", "circle"}
     assert tree.attrib["aria-label"] == plain
+
+
+@given(st.text(max_size=40))
+def test_charts_hide_nothing_of_foreign_text(name: str) -> None:
+    points = [LinePoint(0, 1.0), LinePoint(1, 2.0, title=name)]
+    for svg in (row_chart([ChartRow(name, 0.5)], label="rows"), line_chart([ChartLine(name, points)], label="lines")):
+        assert not [each for each in svg if each not in "\n\t" and unicodedata.category(each).startswith("C")]
+        parsed(svg)
 
 
 def test_bars_are_as_high_as_their_parts() -> None:
