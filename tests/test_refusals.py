@@ -199,7 +199,8 @@ async def test_a_process_counts_a_bounded_number_of_namespaces(settings: Setting
 
 endpoints = st.sampled_from(("create", "batch", "beacon"))
 names = st.text(st.characters(codec="utf-8"), max_size=6)
-group = st.builds(RefusalGroup, endpoints, st.sampled_from(("bad_id", "unknown_field")), names)
+keys = st.sampled_from(("", "1f2e3d4c"))
+group = st.builds(RefusalGroup, endpoints, keys, st.sampled_from(("bad_id", "unknown_field")), names)
 event = st.tuples(st.sampled_from(("a", "b:c", "{d}")), st.integers(0, 200), group, st.integers(1, 5), names)
 
 
