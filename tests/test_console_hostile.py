@@ -29,7 +29,7 @@ REFUSED = {"error": {"message": "nothing there"}}
 
 
 class ScriptedApi:
-    """API that knows one key, answers everything else as it is told, and keeps the requests."""
+    """API that knows one key, answers everything else as scripted, and keeps the requests."""
 
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
