@@ -139,11 +139,15 @@ async def replay(view: View) -> PageValues:
     if not is_post:
         return values
     patch, problem = read_patch(text)
-    is_dry = text_of(form, "action") != "replay"
+    action = text_of(form, "action")
+    is_dry = action not in ("replay", "next")
     if problem:
         return values | {"problem": problem}
+    body = _body(view, chosen, patch, is_dry=is_dry)
+    if action == "next":  # else letters that stay rejected would be tried again, and later ones never
+        body["cursor"] = text_of(form, "cursor")
     try:
-        result = await view.post("/v1/dead-letters/replay", _body(view, chosen, patch, is_dry=is_dry))
+        result = await view.post("/v1/dead-letters/replay", body)
     except ApiProblem as error:
         if error.status != ALREADY_SHOWN:
             raise
