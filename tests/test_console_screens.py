@@ -234,6 +234,12 @@ def test_rows_are_compared_by_their_keys() -> None:
     assert table[0][1].interval == "40.0 % to 60.0 %"
 
 
+def test_points_of_one_time_need_no_order() -> None:
+    chart = {"kind": "trend", "x": "at", "y": "n", "series": None, "title": "t"}
+    rows = [{"at": "2026-01-01T00:00:00Z", "n": 1}, {"at": "2026-01-01T00:00:00Z", "n": None}]
+    assert "<svg" in chart_of(chart, [{"name": "n", "unit": "count"}], rows)
+
+
 def test_midnights_of_utc_are_days() -> None:
     columns = [{"name": "period", "unit": "time"}, {"name": "ctr", "unit": "share"}]
     days = [{"period": "2026-11-28T00:00:00.000Z", "ctr": 0.5}, {"period": "2026-11-29T00:00:00.000Z", "ctr": 0.5}]
