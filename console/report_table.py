@@ -103,7 +103,7 @@ def _trend(chart: ReportRow, unit: str, rows: Sequence[ReportRow]) -> Markup:
         title = f"{name} {moment:%Y-%m-%d %H:%M} UTC: {unit_format(unit, y)}".strip()
         lines.setdefault(name, []).append(LinePoint(moment.timestamp() * 1000, y, low, high, title))
     ordered = sorted(lines.items(), key=lambda each: -sum(point.y or 0 for point in each[1]))
-    drawn = [ChartLine(name, sorted(points)) for name, points in ordered]
+    drawn = [ChartLine(name, sorted(points, key=lambda each: each.x)) for name, points in ordered]
     axis: Literal["day", "time"] = "day" if day_columns([{"name": chart["x"], "unit": "time"}], rows) else "time"
     return line_chart(drawn, label=chart["title"], show=_show(unit), axis=axis)
 

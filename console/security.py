@@ -71,7 +71,7 @@ class SecurityMiddleware:
             text = f"the form did not arrive within {BODY_TIMEOUT_S:g} s"
             await PlainTextResponse(text, 408, {"Connection": "close"})(scope, receive, send_with_headers)
         except Exception:
-            log.exception("%s %s failed; the viewer sees an error", scope["method"], scope["path"])
+            log.exception("%s %r failed; the viewer sees an error", scope["method"], scope["path"])
             if has_started:
                 raise
             await HTMLResponse(_FAILED, 500)(scope, receive, send_with_headers)

@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +12,11 @@ from markupsafe import Markup, escape
 
 MAX_SHOWN_CHARACTERS = 200
 SHORT_ID_CHARACTERS = 20
+MAX_INDENTED = 32
+"""Levels of JSON that are indented, as many as a valid event has."""
 NONE = "\u2013"
 """Sign of an unknown value."""
+_NOT_PLAIN = re.compile(r"[^ -~\n\t]")
 _STEPS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _BYTE_STEPS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -113,7 +117,7 @@ def visible(text: Any, most: int = MAX_SHOWN_CHARACTERS) -> Markup | str:
         return NONE
     whole = str(text)
     cut = whole if not most or len(whole) <= most else whole[:most]
-    parts = [_visible_character(each) for each in cut]
+    parts = [Markup(_NOT_PLAIN.sub(_visible_character, str(escape(cut))))]  # noqa: S704  (escaped)
     if len(cut) < len(whole):
         parts.append(Markup('<span class="cut" title="{} characters in all">…</span>').format(f"{len(whole):,}"))
     return Markup("").join(parts)
@@ -121,17 +125,16 @@ def visible(text: Any, most: int = MAX_SHOWN_CHARACTERS) -> Markup | str:
 
 def written_out(text: str) -> str:
     """Return foreign text as `visible` shows it, whole and without elements: for charts and titles."""
-    return "".join(_code_point(each) if _is_invisible(each) else each for each in text)
+    return _NOT_PLAIN.sub(lambda found: _code_point(found[0]) if _is_invisible(found[0]) else found[0], text)
 
 
-def _visible_character(character: str) -> Markup | str:
-    if not _is_invisible(character):
-        return escape(character)
-    return Markup('<span class="code-point">{}</span>').format(_code_point(character))
+def _visible_character(found: re.Match[str]) -> str:
+    character = found[0]
+    return f'<span class="code-point">{_code_point(character)}</span>' if _is_invisible(character) else character
 
 
 def _is_invisible(character: str) -> bool:
-    return character not in "\n\t" and unicodedata.category(character).startswith("C")
+    return unicodedata.category(character).startswith("C")
 
 
 def _code_point(character: str) -> str:
@@ -139,13 +142,45 @@ def _code_point(character: str) -> str:
 
 
 def pretty_json(value: Any) -> str:
-    """Return JSON text with two blanks of indentation; a text that is not JSON stays as it is."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return str(value)
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    """Return JSON text with two blanks of indentation.
+
+    A text stays as it is if it is not JSON, nests deeply (indentation would multiply its size), or would lose
+    something: a repeated name, or the spelling of a number.
+    """
+    if not isinstance(value, str):
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        found = json.loads(value, object_pairs_hook=_object_of, parse_float=_float_of)
+    except (ValueError, RecursionError):
+        return value
+    return value if _is_deep(found) else json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def _object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is repeated")
+    return found
+
+
+def _float_of(text: str) -> float:
+    if repr(found := float(text)) != text:
+        raise ValueError("the number has another spelling")
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether a value nests deeper than MAX_INDENTED levels."""
+    level = [value]
+    for _ in range(MAX_INDENTED + 1):
+        level = [inner for each in level for inner in _inner_values(each)]
+    return bool(level)
+
+
+def _inner_values(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 FORMATS = {

@@ -101,6 +101,16 @@ async def test_an_event_is_found_by_each_of_its_ids(viewer: Viewer) -> None:
     await viewer.see("/find/event", 404, id="int_" + "0" * 32)
 
 
+async def test_an_event_without_an_outcome_is_in_flight(lab: Lab) -> None:
+    async with api_of(with_key(lab.settings)) as api, console_client("http://t", api._transport) as browser:
+        await until_keys_are_known(api)
+        await sign_in(browser, KEY)
+        viewer = Viewer(lab, api, browser)
+        sent = (await api.post(PATH, json=EVENT)).headers["x-interaction-id"]
+        page = await viewer.until_seen("/find/event", "1 records in 1 partitions have no outcome yet", id=sent)
+        assert "accepted" in page
+
+
 async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
     shown = await viewer.first_look()
     new = await viewer.send(feature_id="doc-9", execution_id="search-9")
@@ -259,6 +269,12 @@ def test_rows_are_compared_by_their_keys() -> None:
     table = table_rows(columns, ["retriever"], now, before)
     assert [cell.before for row in table for cell in row] == ["", "", "", "10.0 %"]
     assert table[0][1].interval == "40.0 % to 60.0 %"
+
+
+def test_points_of_one_time_need_no_order() -> None:
+    chart = {"kind": "trend", "x": "at", "y": "n", "series": None, "title": "t"}
+    rows = [{"at": "2026-01-01T00:00:00Z", "n": 1}, {"at": "2026-01-01T00:00:00Z", "n": None}]
+    assert "<svg" in chart_of(chart, [{"name": "n", "unit": "count"}], rows)
 
 
 def test_midnights_of_utc_are_days() -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from console.text import NONE, duration, number, parse_time, share, size, time, unit_format, visible
+from console.text import NONE, duration, number, parse_time, pretty_json, share, size, time, unit_format, visible
 
 
 class _Text(HTMLParser):
@@ -86,3 +86,12 @@ def test_values_of_reports_follow_their_units() -> None:
     assert unit_format("p", 0.04321) == "0.0432"
     assert unit_format("text", "<i>") == "&lt;i&gt;"
     assert unit_format("share", None) == NONE
+
+
+def test_json_is_indented_without_a_loss() -> None:
+    assert pretty_json('{"a":[1,0.5]}') == '{\n  "a": [\n    1,\n    0.5\n  ]\n}'
+    assert pretty_json({"a": 1}) == '{\n  "a": 1\n}'
+    for text in ('{"a":1,"a":2}', '{"b":0.10000000000000000555}', "1E400", "[NaN", "[" * 40 + "]" * 40, "[" * 100_000):
+        assert pretty_json(text) == text
+    hostile = "[" + ",".join(["[" * 900 + "]" * 900] * 100) + "]"
+    assert len(pretty_json(hostile)) == len(hostile), "indentation would multiply its size by a thousand"

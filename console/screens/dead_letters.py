@@ -158,7 +158,7 @@ def _body(view: View, chosen: Mapping[str, str], patch: dict[str, Any] | None, *
         body["origins"] = [chosen["origin"]]
     if "unattributed" in chosen:
         body |= {"unattributed": True, "as_namespace": view.namespace}
-    if "cursor" in chosen:
+    if "cursor" in chosen:  # without it letters that stay rejected would be tried again, and later ones never
         body["cursor"] = chosen["cursor"]
     return body | ({"patch": patch} if patch else {})
 
