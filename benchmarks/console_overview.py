@@ -67,6 +67,7 @@ async def measure(stack: Stack, settings: Settings, database: ClickHouse, looks:
         await load_page(site, "/")
         cold_together_ms, _ = await load_panels(site, panels)
         together, warm = await _warm(site, panels, looks)
+        await load_panels(site, ranges)
         for path in ranges:
             warm |= (await _warm(site, [path], looks))[1]
     costs = [
