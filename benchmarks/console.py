@@ -20,6 +20,8 @@ from deploy.embedded.stack import Stack
 from runtime.clickhouse import ClickHouse
 
 PARTS = ("overview", "live", "viewers")
+MERGES_S = 900.0
+"""Longest wait for merges after the rows are generated."""
 Results = dict[str, Any]
 
 
@@ -41,7 +43,7 @@ async def _fill(database: ClickHouse, rows: int) -> dict[str, float]:
     async for number in console_rows.fill(database, rows):
         print(f"{number:,} of {rows:,} rows after {time.monotonic() - begun:.0f} s", flush=True)
     filled_s = time.monotonic() - begun
-    parts = await wait_for_merges(database)
+    parts = await wait_for_merges(database, MERGES_S)
     return {"fill_s": filled_s, "merge_s": time.monotonic() - begun - filled_s, "parts": parts}
 
 
@@ -59,15 +61,13 @@ async def _on_rows(stack: Stack, options: argparse.Namespace, found: Results) ->
             await _attempt("live", lambda: console_live.measure(stack, settings, database, options), found)
 
 
-async def run(options: argparse.Namespace) -> Results:
-    """Measure the chosen parts."""
-    found = Results()
+async def run(options: argparse.Namespace, found: Results) -> None:
+    """Measure the chosen parts, and add their results to `found`."""
     with command.temporary_stack(options.folder) as stack:
         if {"overview", "live"} & set(options.only):
             await _on_rows(stack, options, found)
         if "viewers" in options.only:
             await _attempt("viewers", lambda: console_viewers.measure(stack, options), found)
-    return found
 
 
 def report(found: Results) -> Results:
@@ -118,20 +118,24 @@ def _options() -> argparse.Namespace:
 
 def main() -> None:
     """Run the benchmark."""
-    options = _options()
+    options, found, interrupted = _options(), Results(), False
     try:
-        found = asyncio.run(run(options))
+        asyncio.run(run(options, found))
     except KeyboardInterrupt:
-        sys.exit(130)
-    out = report(found)
-    command.save(options.folder, "console", out)
+        interrupted = True
+    except Exception as error:  # such as a store that does not stop: results of the parts are kept
+        traceback.print_exc()
+        found["stack"] = {"error": f"{type(error).__name__}: {error}"}
+    command.save(options.folder, "console", report(found))
     live = found.get("live")
     if isinstance(live, console_live.LiveCost) and live.minutes:
         with command.plot(options.folder, "console", f"Resident memory at {live.sent_per_s:,.0f} events/s") as axes:
             for name in live.minutes[0]["mib"]:
-                axes.plot([each["mib"][name] for each in live.minutes], "o-", label=name)
+                axes.plot([each["mib"].get(name) for each in live.minutes], "o-", label=name)
             axes.set(xlabel="period", ylabel="MiB", ylim=(0, None))
             axes.legend()
+    if interrupted:
+        sys.exit(130)
     if any(isinstance(each, dict) and "error" in each for each in found.values()):
         sys.exit(1)
 

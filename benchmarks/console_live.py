@@ -2,11 +2,14 @@
 
 import argparse
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
+
+import httpx
 
 from benchmarks import topic
 from benchmarks.command import show
@@ -94,14 +97,12 @@ async def measure(stack: Stack, settings: Settings, database: ClickHouse, option
         found.sent_per_s = await load.send()
         await _until_settled(site)
         await asyncio.sleep(LAST_LOOKS_S)
-        for task in (viewer, observer):
-            if task.done():
-                task.result()
+        ended = [task.exception() for task in (viewer, observer) if task.done()]
         found.table = await table_counts(database, settings, begun_ms)
         found.counted, found.skipped, found.errors = dict(looks.counts), looks.skipped, looks.errors
+        found.errors += [f"ended early: {error!r}" for error in ended]
         found.difference = sum(found.table.values()) - looks.counts.total()
-        if page is not None:
-            state = await asyncio.to_thread(page.state)
+        if (state := await _state(page)) is not None:
             found.browser, found.browser_difference = state._asdict(), sum(found.table.values()) - state.counted
     return found
 
@@ -135,7 +136,7 @@ async def _observe(watched: _Watched, period_s: float, found: LiveCost) -> None:
         "workers": watched.workers.worker_pids,
     }
     looks, meter = PeriodMeter(watched.looks), Meter(pids)
-    rows, before = await rows_read(watched.database), None if watched.page is None else await _state(watched.page)
+    rows, before = await rows_read(watched.database), await _state(watched.page)
     while True:
         meter.start()
         begun = time.monotonic()
@@ -150,8 +151,7 @@ async def _observe(watched: _Watched, period_s: float, found: LiveCost) -> None:
             "cores": {name: cpu_s / seconds for name, cpu_s in meter.cpu_s().items()},
             "mib": {name: sum(map(resident_bytes, some)) / MIB for name, some in pids.items()},
         }
-        if watched.page is not None:
-            state = await _state(watched.page)
+        if (state := await _state(watched.page)) is not None:
             period |= {"page_looks": state.looks - (before.looks if before else 0), "page_rows": state.rows}
             period["mib"] |= {"renderer": state.renderer_bytes / MIB, "page heap": state.heap_bytes / MIB}
             before = state
@@ -159,18 +159,29 @@ async def _observe(watched: _Watched, period_s: float, found: LiveCost) -> None:
         print(f"period {len(found.minutes)}: {_said(period)}", flush=True)
 
 
-async def _state(page: LivePage) -> PageState:
-    return await asyncio.to_thread(page.state)
+async def _state(page: LivePage | None) -> PageState | None:
+    """Return the state of the page; None without one, or, with a message, when it does not answer."""
+    if page is None:
+        return None
+    try:
+        return await asyncio.to_thread(page.state)
+    except BrowserUnavailableError as error:
+        print(f"the page is not observed: {error}", flush=True)
+        return None
 
 
 async def _lags(site: Website, deadline: float) -> Sequence[float]:
-    """Return lags in ms, observed each LAG_EVERY_S until a time; 0.0 where the lag is unknown."""
+    """Return lags in ms, observed each LAG_EVERY_S until a time; NaN where the lag is unknown."""
     found = list[float]()
     while not found or time.monotonic() < deadline:
-        lag_ms = (await site.pipeline())["lag_ms"]
-        found.append(lag_ms if isinstance(lag_ms, int) else 0.0)
+        try:
+            lag_ms = (await site.pipeline())["lag_ms"]
+        except httpx.HTTPError as error:
+            print(f"the lag is unknown: {error!r}", flush=True)
+            lag_ms = None
+        found.append(lag_ms if isinstance(lag_ms, int) else math.nan)
         await asyncio.sleep(LAG_EVERY_S)
-    return found
+    return [each for each in found if not math.isnan(each)] or [math.nan]
 
 
 async def _until_settled(site: Website) -> None:
@@ -197,13 +208,19 @@ def _said(period: Mapping[str, Any]) -> str:
 
 def report(found: LiveCost) -> None:
     """Print the table, and whether the counts agree."""
-    names = list(found.minutes[0]["mib"]) if found.minutes else []
+    names = sorted({name for each in found.minutes for name in each["mib"]})
     looks, memory = [], []
     for number, each in enumerate(found.minutes, 1):
         events = (f"{each[name]:,}" for name in ("counted", "shown", "skipped"))
         times = (f"{each[name]:,.0f}" for name in ("p50_ms", "p99_ms", "lag_p50_ms", "lag_max_ms"))
         looks.append((str(number), str(each["looks"]), str(each["failed"]), *events, *times))
-        memory.append((str(number), *(f"{each['mib'][name]:,.0f}" for name in names), str(each.get("page_rows", ""))))
+        memory.append(
+            (
+                str(number),
+                *(f"{each['mib'].get(name, math.nan):,.0f}" for name in names),
+                str(each.get("page_rows", "")),
+            )
+        )
     show(["period", "looks", "failed", "counted", "shown", "skipped", "p50 ms", "p99", "lag p50 ms", "max"], looks)
     show(["period", *(f"{name} MiB" for name in names), "rows of the page"], memory)
     print(f"sent {found.sent_per_s:,.0f} events/s; in the table {dict(found.table)}; counted {dict(found.counted)}")

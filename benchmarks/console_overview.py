@@ -25,6 +25,7 @@ class PanelCost(NamedTuple):
     """Cost of one panel. Times in ms; rows are those that ClickHouse reads for it alone."""
 
     panel: str
+    body_bytes: int
     cold_ms: float
     """The first request of an API process, alone."""
     cold_rows: int
@@ -67,11 +68,13 @@ async def measure(stack: Stack, settings: Settings, database: ClickHouse, looks:
         await load_page(site, "/")
         cold_together_ms, _ = await load_panels(site, panels)
         together, warm = await _warm(site, panels, looks)
+        await load_panels(site, ranges)
         for path in ranges:
             warm |= (await _warm(site, [path], looks))[1]
     costs = [
         PanelCost(
             path,
+            len(cold[path][0].body),
             cold[path][0].ms,
             cold[path][1],
             again[path][1],
@@ -117,7 +120,7 @@ def report(cost: OverviewCost) -> None:
     rows = [
         (
             _short(each.panel),
-            *(f"{each.cold_ms:,.0f}", f"{each.cold_rows:,}", f"{each.again_rows:,}"),
+            *(f"{each.body_bytes:,}", f"{each.cold_ms:,.0f}", f"{each.cold_rows:,}", f"{each.again_rows:,}"),
             *(f"{value:,.0f}" for value in each.warm),
             "; ".join(each.errors)[:60],
         )
@@ -126,12 +129,12 @@ def report(cost: OverviewCost) -> None:
     rows.append(
         (
             "all together",
-            *(f"{cost.cold_together_ms:,.0f}", "", ""),
+            *("", f"{cost.cold_together_ms:,.0f}", "", ""),
             *(f"{value:,.0f}" for value in cost.warm_together),
             "",
         )
     )
-    show(["panel", "cold ms", "rows read", "rows again", "warm p50 ms", "p99 ms", "errors"], rows)
+    show(["panel", "bytes", "cold ms", "rows read", "rows again", "warm p50 ms", "p99 ms", "errors"], rows)
     print(f"reading the counter adds {cost.counter_rows:,} rows to each")
 
 

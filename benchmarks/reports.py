@@ -148,9 +148,9 @@ class Bench:
         return (time.perf_counter() - begun) * 1000
 
 
-async def wait_for_merges(database: ClickHouse) -> int:
-    """Wait until no merge runs, at most MERGES_S; returns the number of parts."""
-    deadline = time.monotonic() + MERGES_S
+async def wait_for_merges(database: ClickHouse, longest_s: float = MERGES_S) -> int:
+    """Wait until no merge runs, at most `longest_s`; returns the number of parts."""
+    deadline = time.monotonic() + longest_s
     while (await database.rows("SELECT count() FROM system.merges"))[0][0] and time.monotonic() < deadline:
         await asyncio.sleep(POLL_S)
     parts = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = {table:String}"
