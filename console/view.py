@@ -93,10 +93,6 @@ class View:
         page = self.console.templates.get_template(template)
         return HTMLResponse(page.render(view=self, request=self.request, **values), status, headers)
 
-    def is_dark(self) -> bool | None:
-        """Return the theme that the viewer has chosen; None: that of the system."""
-        return {"dark": True, "light": False}.get(self.request.cookies.get("tally_theme", ""))
-
 
 Handler = Callable[[View], Awaitable[Response | PageValues]]
 RouteHandler = Callable[[Request], Awaitable[Response]]

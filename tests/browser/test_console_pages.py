@@ -66,7 +66,7 @@ return names.map((name) => `${name} ${colours.getPropertyValue(name)}`).join()""
 
 @pytest.fixture(scope="session")
 async def content(console: ConsoleSite) -> ConsoleContent:
-    """What the screens show."""
+    """Content of the screens."""
     return await fill(console)
 
 
