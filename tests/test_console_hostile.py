@@ -229,7 +229,14 @@ async def test_the_documentation_is_at_the_address_of_the_api(api: ScriptedApi, 
 async def test_a_long_replay_goes_on_after_letters_that_stay_rejected(
     api: ScriptedApi, browser: httpx.AsyncClient
 ) -> None:
-    counts = {"letters": 2, "replayed": 1, "would_pass": None, "still_rejected": 1, "settled": 0, "why": {}}
+    counts: dict[str, Any] = {
+        "letters": 2,
+        "replayed": 1,
+        "would_pass": None,
+        "still_rejected": 1,
+        "settled": 0,
+        "why": {},
+    }
     result = counts | {"more": True, "next_cursor": "1/2/3", "replayed_as": []}
     api.answer = lambda: httpx.Response(200, json=result)
     first = await browser.post("/dead-letters/replay", data={"reason": "wrong_type", "action": "replay"})

@@ -101,16 +101,6 @@ async def test_an_event_is_found_by_each_of_its_ids(viewer: Viewer) -> None:
     await viewer.see("/find/event", 404, id="int_" + "0" * 32)
 
 
-async def test_an_event_without_an_outcome_is_in_flight(lab: Lab) -> None:
-    async with api_of(with_key(lab.settings)) as api, console_client("http://t", api._transport) as browser:
-        await until_keys_are_known(api)
-        await sign_in(browser, KEY)
-        viewer = Viewer(lab, api, browser)
-        sent = (await api.post(PATH, json=EVENT)).headers["x-interaction-id"]
-        page = await viewer.until_seen("/find/event", "1 records in 1 partitions have no outcome yet", id=sent)
-        assert "accepted" in page
-
-
 async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
     shown = await viewer.first_look()
     new = await viewer.send(feature_id="doc-9", execution_id="search-9")

@@ -18,7 +18,7 @@ SEARCHES = 40
 
 
 def longest(most: int) -> str:
-    """Return a hostile text of this number of bytes, without a place to break a line."""
+    """Return a hostile text of `most` bytes, without a place to break a line."""
     return HOSTILE + "x" * (most - len(HOSTILE.encode()))
 
 
