@@ -263,7 +263,7 @@ def test_rows_are_compared_by_their_keys() -> None:
 
 def test_points_of_one_time_need_no_order() -> None:
     chart = {"kind": "trend", "x": "at", "y": "n", "series": None, "title": "t"}
-    rows = [{"at": "2026-01-01T00:00:00Z", "n": 1}, {"at": "2026-01-01T00:00:00Z", "n": None}]
+    rows: list[dict[str, Any]] = [{"at": "2026-01-01T00:00:00Z", "n": 1}, {"at": "2026-01-01T00:00:00Z", "n": None}]
     assert "<svg" in chart_of(chart, [{"name": "n", "unit": "count"}], rows)
 
 
