@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from console import security
 from console.app import create_app
@@ -29,7 +29,7 @@ REFUSED = {"error": {"message": "nothing there"}}
 
 
 class ScriptedApi:
-    """API that knows one key, answers everything else as it is told, and keeps the requests."""
+    """API that knows one key, answers everything else with `answer`, and keeps the requests."""
 
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
@@ -193,21 +193,34 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any]) -> None:
     assert "secret" not in str(caught.value)
 
 
-async def test_a_form_that_does_not_arrive_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.0)
-    answered: list[Message] = []
-
-    async def never() -> Message:
-        return await asyncio.get_running_loop().create_future()
+async def _answers_to_a_form(api: ScriptedApi, receive: Receive) -> list[Message]:
+    answers: list[Message] = []
 
     async def send(message: Message) -> None:
-        answered.append(message)
+        answers.append(message)
 
     headers = [(b"content-length", b"5"), (b"content-type", b"application/x-www-form-urlencoded")]
     scope = {"type": "http", "method": "POST", "path": "/sign-in", "query_string": b"", "headers": headers}
     app = create_app(ConsoleSettings(api="http://api"), httpx.MockTransport(api))
-    await app(scope, never, send)
-    assert answered[0]["status"] == 408
+    await app(scope, receive, send)
+    return answers
+
+
+async def test_a_form_that_does_not_arrive_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.0)
+
+    async def never() -> Message:
+        return await asyncio.get_running_loop().create_future()
+
+    assert (await _answers_to_a_form(api, never))[0]["status"] == 408
+
+
+async def test_a_viewer_who_leaves_is_no_failure(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    assert await _answers_to_a_form(api, gone) == []
+    assert caplog.records == []
 
 
 async def test_forms_are_of_the_kind_that_pages_send(browser: httpx.AsyncClient) -> None:
@@ -225,7 +238,7 @@ async def test_the_documentation_is_at_the_address_of_the_api(api: ScriptedApi, 
     assert 'href="http://api/docs"' in (await browser.get("/overview/traffic")).text
 
 
-async def test_a_long_replay_goes_on_after_letters_that_stay_rejected(
+async def test_a_long_replay_continues_after_letters_that_stay_rejected(
     api: ScriptedApi, browser: httpx.AsyncClient
 ) -> None:
     counts = {"letters": 2, "replayed": 1, "would_pass": None, "still_rejected": 1, "settled": 0, "why": {}}

@@ -122,7 +122,7 @@ async def test_callers_of_other_processes_and_filters_see_the_same(lab: Lab, api
 
 
 async def test_a_forged_cursor_hides_no_event_from_other_callers(lab: Lab, api: httpx.AsyncClient) -> None:
-    """Its tick would be kept as the first one of a feed."""
+    """Keep no tick of its range as the first one of the feed."""
     cursor = await started(api)
     await put_traffic(lab, "a")
     await following(api, cursor, 5)
