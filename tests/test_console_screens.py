@@ -100,6 +100,7 @@ async def test_an_event_without_an_outcome_is_in_flight(lab: Lab) -> None:
 
 
 async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
+    await viewer.until_seen("/live/events", "cursor")  # the progress of a new group is known after a moment
     shown = (await viewer.browser.get("/live/events")).json()
     new = await viewer.send(feature_id="doc-9", execution_id="search-9")
     rows = ""
