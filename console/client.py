@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,8 @@ from urllib.parse import quote
 import httpx
 
 from console.settings import ConsoleSettings
+
+log = logging.getLogger("tally.console")
 
 NO_ANSWER = 0
 """Status of a problem that is no answer of the API: it cannot be reached, or takes too long."""
@@ -82,9 +85,8 @@ class ApiClient:
                 NO_ANSWER, f"The API did not answer within {seconds:g} s (TALLY_CONSOLE_API_TIMEOUT_MS)."
             ) from None
         except httpx.HTTPError:
-            raise ApiProblem(
-                NO_ANSWER, f"The API at {self._settings.api} does not answer (TALLY_CONSOLE_API)."
-            ) from None
+            log.warning("the API at %s does not answer; the viewer sees an error", self._settings.api)
+            raise ApiProblem(NO_ANSWER, "The API does not answer (TALLY_CONSOLE_API).") from None
         return _value(answer, content)
 
     async def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:

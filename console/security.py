@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -67,6 +68,8 @@ class SecurityMiddleware:
         self._in_flight += 1
         try:
             await self._app(scope, _within(receive, BODY_TIMEOUT_S), send_with_headers)
+        except ClientDisconnect:
+            return
         except _SlowBodyError:
             text = f"the form did not arrive within {BODY_TIMEOUT_S:g} s"
             await PlainTextResponse(text, 408, {"Connection": "close"})(scope, receive, send_with_headers)

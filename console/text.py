@@ -12,6 +12,8 @@ from markupsafe import Markup, escape
 
 MAX_SHOWN_CHARACTERS = 200
 SHORT_ID_CHARACTERS = 20
+SMALLEST_SHOWN = 1e-6
+"""Smallest number that is written without an exponent."""
 MAX_INDENTED = 32
 """Levels of JSON that are indented, as many as a valid event has."""
 NONE = "\u2013"
@@ -28,8 +30,10 @@ def count(value: float | None) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number with some significant digits."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return NONE
+    if value and abs(value) < SMALLEST_SHOWN:
+        return f"{value:.2g}"
     if value == int(value) and abs(value) < 1e15:  # noqa: PLR2004  (integers up to the exact range of doubles)
         return f"{int(value):,}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from console import security
 from console.app import create_app
@@ -193,22 +193,35 @@ def test_settings_that_cannot_work_are_named(settings: dict[str, Any]) -> None:
     assert "secret" not in str(caught.value)
 
 
+async def _answers_to_a_form(api: ScriptedApi, receive: Receive) -> list[Message]:
+    answers: list[Message] = []
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    headers = [(b"content-length", b"5"), (b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": "/sign-in", "query_string": b"", "headers": headers}
+    app = create_app(ConsoleSettings(api="http://api"), httpx.MockTransport(api))
+    await app(scope, receive, send)
+    return answers
+
+
 async def test_a_form_that_does_not_arrive_is_given_up(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(security, "BODY_TIMEOUT_S", 0.0)
-    answered: list[Message] = []
 
     async def never() -> Message:
         forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         return await forever
 
-    async def send(message: Message) -> None:
-        answered.append(message)
+    assert (await _answers_to_a_form(api, never))[0]["status"] == 408
 
-    headers = [(b"content-length", b"5"), (b"content-type", b"application/x-www-form-urlencoded")]
-    scope = {"type": "http", "method": "POST", "path": "/sign-in", "query_string": b"", "headers": headers}
-    app = create_app(ConsoleSettings(api="http://api"), httpx.MockTransport(api))
-    await app(scope, never, send)
-    assert answered[0]["status"] == 408
+
+async def test_a_viewer_who_leaves_is_no_failure(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
+    async def gone() -> Message:
+        return {"type": "http.disconnect"}
+
+    assert await _answers_to_a_form(api, gone) == []
+    assert caplog.records == []
 
 
 async def test_forms_are_of_the_kind_that_pages_send(browser: httpx.AsyncClient) -> None:

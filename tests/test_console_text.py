@@ -63,6 +63,7 @@ def test_shares_are_percentages(value: float | None, text: str) -> None:
 
 def test_numbers_keep_three_digits_and_sizes_have_binary_units() -> None:
     assert [number(each) for each in (0.00123456, 1.5, 1234.5678, 12)] == ["0.00123", "1.5", "1,235", "12"]
+    assert [number(each) for each in (1.25e-12, float("nan"), float("inf"), 0)] == ["1.2e-12", NONE, NONE, "0"]
     assert [size(each) for each in (0, 1023, 1024, 65_536, 3 << 30)] == [
         "0 B",
         "1,023 B",
