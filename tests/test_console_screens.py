@@ -99,6 +99,7 @@ async def test_an_event_in_flight_has_the_lag(lab: Lab) -> None:
 
 
 async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
+    await viewer.until_seen("/live/events", "cursor")
     shown = (await viewer.browser.get("/live/events")).json()
     new = await viewer.send(feature_id="doc-9", execution_id="search-9")
     rows = ""
@@ -223,7 +224,10 @@ async def test_the_overview_shows_pipeline_and_refusals(viewer: Viewer) -> None:
 
 def test_rows_are_compared_by_their_keys() -> None:
     columns = [{"name": "retriever", "unit": "text"}, {"name": "ctr", "unit": "share"}]
-    now = [{"retriever": "a", "ctr": 0.5, "ctr_low": 0.4, "ctr_high": 0.6}, {"retriever": "b", "ctr": None}]
+    now: list[dict[str, Any]] = [
+        {"retriever": "a", "ctr": 0.5, "ctr_low": 0.4, "ctr_high": 0.6},
+        {"retriever": "b", "ctr": None},
+    ]
     before = [{"retriever": "b", "ctr": 0.1}]
     table = table_rows(columns, ["retriever"], now, before)
     assert [cell.before for row in table for cell in row] == ["", "", "", "10.0 %"]
