@@ -98,6 +98,8 @@ def _in(column: str, kind: str, values: Sequence[Value], bind: BoundParameters) 
     elif kind in _NUMBERS:  # members take the column's type; a value that it cannot hold exactly equals none of it
         numbers = [value for value in values if isinstance(value, int | float)]
         members = [exact for value in numbers if (exact := _NUMBERS[kind](value)) == value]
+        if kind == "Int256":  # a larger number would be bound as its lowest 256 bits
+            members = [value for value in members if isinstance(value, int) and -(2**255) <= value < 2**255]
     return f"({column} IN {bind.bind(members, f'Array({kind})')})" if members else "0"
 
 

@@ -163,6 +163,16 @@ def test_sql_and_reference_agree_on_values_at_a_path(asked: FilterCase, chance: 
     agree(asked, *random_filter(chance))
 
 
+@pytest.mark.parametrize("value", [2.0**256, 1.7976931348623157e308, -(2.0**255), 2.0**255, 1e76])
+@pytest.mark.parametrize("operator", ["in", "nin", "eq"])
+def test_a_number_beyond_the_integers_of_clickhouse_equals_no_other(
+    asked: FilterCase, operator: str, value: float
+) -> None:
+    documents = [f'{{"n":[{each}]}}' for each in ("0", "1", "-1", repr(value), str(2**64))]
+    wanted = value if operator == "eq" else [value]
+    agree(asked, documents, {"field": "metadata.n", "operator": operator, "value": wanted})
+
+
 @hypothesis_settings(max_examples=100)
 @given(st.randoms(use_true_random=True))
 def test_sql_and_reference_agree_on_text_anywhere(asked: FilterCase, chance: Random) -> None:
