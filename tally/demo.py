@@ -20,8 +20,9 @@ from tally.pace import in_real_time, until
 VERDICTS_WAIT_S = 60.0
 OPEN_BANDIT = "open-bandit"
 """Namespace of the imported data, which must not mix with the simulated."""
-BACKFILL = Backfill(days=7, rate=0.1)
-"""About 60,000 events, emitted once in a data directory."""
+BACKFILL_DAYS = 7
+BACKFILL_RATE = 0.1
+"""Simulated events per second of a backfill: about 8,500 a day, emitted once in a data directory."""
 
 
 def with_demo_namespace(settings: Settings) -> Settings:
@@ -35,8 +36,10 @@ class Demo:
     """Demo on a running stack. `say` takes lines for the terminal."""
 
     def __init__(
-        self, settings: Settings, database: ClickHouse, stop: asyncio.Event, say: Callable[[str], None]
+        self, settings: Settings, database: ClickHouse, stop: asyncio.Event, say: Callable[[str], None], days: int
     ) -> None:
+        """Prepare a demo with a backfill of some days; 0: without one."""
+        self._days = days
         self._settings = settings
         self._database = database
         self._stop = stop
@@ -49,7 +52,7 @@ class Demo:
         """
         async with Producer(self._settings) as producer:
             await self._import(producer, api_url)
-            if not self._stop.is_set() and not await self._has_simulated():
+            if self._days and not self._stop.is_set() and not await self._has_simulated():
                 await self._backfill(producer)
             traffic = in_real_time(Simulator(seed=time.time_ns()).live(rate), self._stop, seconds=seconds)
             space = self._settings.namespace
@@ -81,12 +84,13 @@ class Demo:
         return bool(found)
 
     async def _backfill(self, producer: Producer) -> None:
-        self._say(f"simulating the last {BACKFILL.days:.0f} days of searches")
-        simulator = Simulator(seed=time.time_ns(), backfill=BACKFILL)
+        days = "1 day" if self._days == 1 else f"{self._days} days"
+        self._say(f"simulating the last {days.removeprefix('1 ')} of searches")
+        simulator = Simulator(seed=time.time_ns(), backfill=Backfill(days=self._days, rate=BACKFILL_RATE))
         fed = await self._feed(producer, simulator, self._settings.namespace)
         if not self._stop.is_set():
             verdicts = await wait_for_verdicts(self._settings, self._database, fed, VERDICTS_WAIT_S)
-            self._say(f"simulated {BACKFILL.days:.0f} days, {fed.accepted:,} events: {verdicts.as_text}")
+            self._say(f"simulated {days}, {fed.accepted:,} events: {verdicts.as_text}")
 
     async def _feed(
         self, producer: Producer, source: Iterable[Interaction | ImportedInteraction], namespace: str

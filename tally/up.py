@@ -24,7 +24,7 @@ from runtime.process.supervisor import Supervisor
 from runtime.settings import DEFAULT_DATA_DIR, Settings, without_password
 from runtime.stack_file import StackFile
 from runtime.tasks import running
-from tally.demo import Demo, with_demo_namespace
+from tally.demo import BACKFILL_DAYS, Demo, with_demo_namespace
 from tally.invoked import NAME, activation, invoked
 from tally.web_process import API_PORT, CONSOLE_PORT, WebProcess, choose_address, start_api, start_console
 
@@ -53,6 +53,8 @@ class Options:
     rate: float = DEFAULT_LIVE_RATE
     seconds: float | None = None
     demo: bool = True
+    backfill_days: int = BACKFILL_DAYS
+    """Days of simulated searches before the first start of the demo; 0: none."""
 
 
 ReportLine = Callable[[str], None]
@@ -219,7 +221,8 @@ class LocalDeployment:
         async with running(self._report(database), "reporting"):
             if self._options.demo:
                 rate, seconds = self._options.rate, self._options.seconds
-                await Demo(self._settings, database, self._stop, self._say).run(self._api.url, rate, seconds)
+                demo = Demo(self._settings, database, self._stop, self._say, self._options.backfill_days)
+                await demo.run(self._api.url, rate, seconds)
             elif self._options.seconds is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._options.seconds)

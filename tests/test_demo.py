@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from producers.simulation.timeline import Backfill
 from tally import demo
 from tally.demo import OPEN_BANDIT, Demo, with_demo_namespace
 from tests.http_lab import consuming, with_key
@@ -13,12 +12,12 @@ from tests.lab import Lab
 
 
 async def test_the_backfill_is_made_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "BACKFILL", Backfill(days=1, rate=0.02))
+    monkeypatch.setattr(demo, "BACKFILL_RATE", 0.02)
     said: list[str] = []
     async with consuming(lab.settings):
         for _ in range(2):
-            await Demo(lab.settings, lab.database, asyncio.Event(), said.append).run("http://api", 100, 1)
-    assert len([line for line in said if line.startswith("simulated 1 days, ")]) == 1
+            await Demo(lab.settings, lab.database, asyncio.Event(), said.append, 1).run("http://api", 100, 1)
+    assert len([line for line in said if line.startswith("simulated 1 day, ")]) == 1
     assert len([line for line in said if re.match(r"simulated \d+ events in 1 s: \d+ stored, .* 0 pending", line)]) == 2
     assert [line for line in said if line.startswith("curl ") and f"'X-Namespace: {OPEN_BANDIT}'" in line]
     by_namespace = dict(

@@ -35,6 +35,9 @@ def up(
         float | None, typer.Option("--for", help="Stop after this many seconds.", min=1, max=10_000_000)
     ] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Import real data and simulate traffic.")] = True,
+    backfill_days: Annotated[
+        int, typer.Option(help="Days of searches that the demo simulates at its first start. 0: none.", min=0, max=366)
+    ] = 7,
     data_dir: DataDir = None,
 ) -> None:
     """Run everything on this machine: Kafka, Valkey, ClickHouse, workers, API, and a demo on real data.
@@ -46,7 +49,7 @@ def up(
     """
     from tally.up import Options, run
 
-    options = Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo)
+    options = Options(workers=workers, port=port, rate=rate, seconds=seconds, demo=demo, backfill_days=backfill_days)
     settings = load_settings(data_dir)
     redraws = err.is_terminal and not err.is_dumb_terminal
     with Live(console=err, auto_refresh=False, transient=True) if redraws else nullcontext() as live:

@@ -162,7 +162,8 @@ def test_a_tail_at_a_terminal_has_a_line_for_each_event(up: Running) -> None:
 
 @TERMS
 def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
-    with at_terminal(term, tmp_path / "data", "up", "--for", "2", "--rate", "100", "--workers", "1") as terminal:
+    short = ("--for", "2", "--rate", "100", "--workers", "1", "--backfill-days", "1")
+    with at_terminal(term, tmp_path / "data", "up", *short) as terminal:
         assert terminal.end() == 0, terminal.output
         assert "Traceback" not in terminal.output
         assert re.search(r"simulated \d+ events in 2 s: ", terminal.output)
