@@ -55,7 +55,7 @@ async def test_a_command_has_rows_and_the_columns_that_the_page_shows(
     done = await tally(searches, *shlex.split(re.sub(r"journey \S+", f"journey {session}", line)))
     files = re.findall(r"--(?:output|plot) (\S+)", line)
     assert all((tmp_path / name).stat().st_size > 500 for name in files), line
-    columns, answer = (re.findall(r"[┃│] (\w+) +(?=[┃│])", text.replace("│", "┃")) for text in (shown, done.stdout))
+    columns, answer = (re.findall(r"[┃│] +(\w+) +(?=[┃│])", text.replace("│", "┃")) for text in (shown, done.stdout))
     assert files or "│" in done.stdout, done.stderr
     assert {name for name in columns if f"┃ {name} " in shown} <= set(answer), done.stdout
 
