@@ -23,7 +23,7 @@ ValueFormat = Callable[[Any], str]
 
 
 class LinePoint(NamedTuple):
-    """LinePoint of a line: `x` is a number or a time in ms since 1970, `y` its value, None where it is unknown."""
+    """Point of a line: `x` is a number or a time in ms since 1970, `y` its value, None where it is unknown."""
 
     x: float
     y: float | None

@@ -6,19 +6,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from tests.test_packages import MAY_IMPORT
+
 ROOT = Path(__file__).parent.parent
-PACKAGES = (
-    "schemas",
-    "kernels",
-    "runtime",
-    "producers",
-    "consumers",
-    "readers",
-    "learning",
-    "console",
-    "tally",
-    "deploy",
-)
+PACKAGES = tuple(MAY_IMPORT)
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60

@@ -14,21 +14,10 @@ import pytest
 from runtime import metrics
 from runtime.settings import Settings
 from runtime.settings_doc import descriptions
+from tests.test_packages import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = (
-    "schemas",
-    "kernels",
-    "runtime",
-    "producers",
-    "consumers",
-    "readers",
-    "learning",
-    "tally",
-    "deploy",
-    "benchmarks",
-    "tests",
-)
+PACKAGES = (*MAY_IMPORT, "benchmarks", "tests")
 OTHERS = (".ci", "clients", "docs", "ARCHITECTURE.md", "CONTRIBUTING.md", "Makefile", "README.md", "docker-compose.yml")
 
 OPENING = re.compile(

@@ -31,7 +31,7 @@ DAYS = ("7", "30", "90", "366")
 
 @page("learning.html")
 async def learning(view: View) -> PageValues:
-    """ValueFormat the form for a retriever, and a panel for each thing that is learned."""
+    """Show the form for a retriever, and a panel for each thing that is learned."""
     names = await _retrievers(view)
     retriever = text_of(view.query, "retriever") or (names[0] if names else "")
     chosen = {name: text_of(view.query, name) for name in CHOICES} | {"retriever": retriever}
@@ -74,7 +74,7 @@ def _range(view: View) -> Mapping[str, str]:
 
 @panel("learning_propensities.html")
 async def propensities(view: View) -> PageValues:
-    """ValueFormat how much each position is examined."""
+    """Show how much each position is examined."""
     method = text_of(view.query, "method") or "harvesting"
     found = await view.get(_path(view, "propensities"), method=method, **_range(view))
     return {"found": found, "chart": curve_chart(found["curves"]), "method": METHODS.get(method, method)}
@@ -104,7 +104,7 @@ def _with_interval(values: Mapping[str, Any], name: str, show: Callable[[float |
 
 @panel("learning_judgments.html")
 async def judgments(view: View) -> PageValues:
-    """ValueFormat how good each document is for a query."""
+    """Show how good each document is for a query."""
     query, method = text_of(view.query, "query"), text_of(view.query, "judged_by") or "ctr"
     limit = MAX_JUDGMENTS if query else FIRST_JUDGMENTS
     found = await view.get(_path(view, "judgments"), method=method, query=query, limit=limit, **_range(view))
@@ -113,7 +113,7 @@ async def judgments(view: View) -> PageValues:
 
 @panel("learning_weights.html")
 async def weights(view: View) -> PageValues:
-    """ValueFormat the weight of each feature by day."""
+    """Show the weight of each feature by day."""
     segment, user = text_of(view.query, "segment"), text_of(view.query, "user")
     days = text_of(view.query, "days") or "30"
     path = _path(view, "weights/history")
@@ -155,20 +155,20 @@ def weight_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Mar
 
 @panel("learning_interleavings.html")
 async def interleavings(view: View) -> PageValues:
-    """ValueFormat the experiments with interleaved rankings."""
+    """Show the experiments with interleaved rankings."""
     return {"experiments": (await view.get("/v1/interleavings"))["experiments"]}
 
 
 @page("interleaving.html")
 async def interleaving(view: View) -> PageValues:
-    """ValueFormat the page of one experiment."""
+    """Show the page of one experiment."""
     name = view.request.path_params["experiment"]
     return {"name": name, "source": view.url(f"/learning/interleavings/{segment(name)}/result")}
 
 
 @panel("interleaving_result.html")
 async def interleaving_result(view: View) -> PageValues:
-    """ValueFormat which ranking people prefer, and the latest drafts."""
+    """Show which ranking people prefer, and the latest drafts."""
     path = f"/v1/interleavings/{segment(view.request.path_params['experiment'])}"
     return {"found": await view.get(path), "drafts": (await view.get(f"{path}/drafts", limit=20))["drafts"]}
 
