@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from console.text import parse_time
+from console.text import iso, parse_time
 
 HOURS = {
     "0.25": "last 15 minutes",
@@ -44,11 +44,11 @@ class ChosenRange(NamedTuple):
 
     def as_query(self) -> dict[str, str]:
         """Return the range as parameters of the API."""
-        return {"since": _iso(self.since), "until": _iso(self.until)}
+        return {"since": iso(self.since), "until": iso(self.until)}
 
     def before(self) -> dict[str, str]:
         """Return the range of the same length before it."""
-        return {"since": _iso(_earlier(self.since, self.until - self.since)), "until": _iso(self.since)}
+        return {"since": iso(_earlier(self.since, self.until - self.since)), "until": iso(self.since)}
 
 
 def _earlier(moment: datetime, length: timedelta) -> datetime:
@@ -57,7 +57,3 @@ def _earlier(moment: datetime, length: timedelta) -> datetime:
         return moment - length
     except OverflowError:
         return datetime.min.replace(tzinfo=UTC)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

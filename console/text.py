@@ -10,6 +10,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
+"""Outcomes of an event, in the order in which they are shown."""
 MAX_SHOWN_CHARACTERS = 200
 SHORT_ID_CHARACTERS = 20
 SMALLEST_SHOWN = 1e-6
@@ -84,14 +86,18 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
+def iso(moment: datetime) -> str:
+    """Return a time as the API writes it: ISO 8601 in UTC, with milliseconds."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def time(text: str | None) -> Markup | str:
     """Return a time element in UTC, which the page's script shows in the viewer's zone, with UTC as its title."""
     moment = parse_time(text) if text else None
     if moment is None:
         return visible(text) if text else NONE
     shown = f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d} UTC"
-    iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Markup('<time datetime="{}" title="{}" data-local>{}</time>').format(iso, shown, shown)
+    return Markup('<time datetime="{}" title="{}" data-local>{}</time>').format(iso(moment), shown, shown)
 
 
 def ago(text: str | None) -> Markup | str:
@@ -100,9 +106,8 @@ def ago(text: str | None) -> Markup | str:
     if moment is None:
         return NONE
     age = duration(max(0.0, (datetime.now(UTC) - moment).total_seconds() * 1000))
-    iso = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}" title="{:%Y-%m-%d %H:%M:%S} UTC" data-title-local>{} ago</time>').format(
-        iso, moment, age
+        iso(moment), moment, age
     )
 
 

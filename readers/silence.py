@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from schemas.analytics.health import CHECKS
+from schemas.analytics.intervals import Z
 
 WINDOW_MS = 900_000
 DAYS = 7
@@ -22,7 +23,6 @@ MIN_SUPPORT = 100
 """Fewest events of a share that is compared."""
 UNUSUAL = 2.0
 """Multiple of the usual share from which on a share is a problem."""
-_Z = 1.959963984540054
 _MINUTE_MS = 60_000
 
 
@@ -112,6 +112,6 @@ def _unusual_share(name: str, number: int, of: int, usual: float | None) -> Iter
 def _lowest(number: int, of: int) -> float:
     """Return the lower end of the 95 % interval of a share (Wilson, 1927)."""
     share = number / of
-    middle = share + _Z**2 / (2 * of)
-    width = _Z * math.sqrt(share * (1 - share) / of + _Z**2 / (4 * of**2))
-    return (middle - width) / (1 + _Z**2 / of)
+    middle = share + Z**2 / (2 * of)
+    width = Z * math.sqrt(share * (1 - share) / of + Z**2 / (4 * of**2))
+    return (middle - width) / (1 + Z**2 / of)

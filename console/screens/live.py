@@ -2,11 +2,10 @@
 
 from starlette.routing import Route
 
-from console.text import count, duration
+from console.text import VERDICTS, count, duration
 from console.view import PageValues, View, data, page, panel
 
 FILTERS = ("verdict", "interaction_type", "retriever_id", "user_id", "execution_id")
-VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
 ROWS = 100
 """Events shown of one look; further ones are counted."""
 

@@ -8,13 +8,12 @@ from starlette.routing import Route
 
 from console.charts import Bar, bar_chart
 from console.client import ApiProblem
-from console.text import count, parse_time
+from console.text import VERDICTS, count, parse_time
 from console.view import PageValues, View, page, panel
 
 RANGES = {"60": "last hour", "360": "last 6 hours", "1440": "last day", "10080": "last 7 days"}
 """Ranges of traffic in minutes."""
 REFUSAL_MINUTES, RECENT_MINUTES, MINUTE_MS = 60, 5, 60_000
-VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
 
 
 def minutes_of(view: View) -> str:
@@ -25,13 +24,13 @@ def minutes_of(view: View) -> str:
 
 @page("overview.html")
 async def overview(view: View) -> PageValues:
-    """ValueFormat the page; its panels load by themselves."""
+    """Show the page; its panels load by themselves."""
     return {"ranges": RANGES, "minutes": minutes_of(view)}
 
 
 @panel("overview_pipeline.html")
 async def pipeline(view: View) -> PageValues:
-    """ValueFormat lag, rates, stores and workers."""
+    """Show lag, rates, stores and workers."""
     found = await view.get("/v1/pipeline")
     active = [each for each in found["workers"] if each["state"] == "active"]
     left = [each for each in found["workers"] if each["state"] != "active"]
@@ -42,31 +41,32 @@ async def pipeline(view: View) -> PageValues:
 
 @panel("overview_traffic.html")
 async def traffic(view: View) -> PageValues:
-    """ValueFormat events by verdict over time."""
+    """Show events by verdict over time."""
     found = await view.get("/v1/traffic", minutes=minutes_of(view))
     return {"traffic": found, "chart": chart_of(found), "verdicts": VERDICTS, "total": sum(found["totals"].values())}
 
 
 def chart_of(found: Mapping[str, Any]) -> Markup:
     """Draw events by verdict over time."""
-    points: Sequence[Mapping[str, Any]] = found["points"]
-    bars = []
-    for point in points:
-        moment = parse_time(point["at"])
-        if moment is not None:
-            bars.append(Bar(moment.timestamp() * 1000, [point.get(name) or 0 for name in VERDICTS]))
+    bars = _bars(found["points"], "at", VERDICTS)
     return bar_chart(bars, VERDICTS, found["step_ms"], label="Events by outcome over time", show=count)
+
+
+def _bars(steps: Sequence[Mapping[str, Any]], begin: str, parts: Sequence[str]) -> list[Bar]:
+    """Return a bar for each step of time, from the names of its beginning and of its counts."""
+    known = [(parse_time(step[begin]), step) for step in steps]
+    return [Bar(at.timestamp() * 1000, [step.get(part) or 0 for part in parts]) for at, step in known if at is not None]
 
 
 @panel("overview_namespaces.html")
 async def namespaces(view: View) -> PageValues:
-    """ValueFormat the namespaces of the key, and which are silent or unusual."""
+    """Show the namespaces of the key, and which are silent or unusual."""
     return {"namespaces": (await view.get("/v1/namespaces"))["namespaces"]}
 
 
 @panel("overview_refusals.html")
 async def refusals(view: View) -> PageValues:
-    """ValueFormat events that the API refused before they reached Kafka."""
+    """Show events that the API refused before they reached Kafka."""
     found = await view.get("/v1/refusals", minutes=REFUSAL_MINUTES)
     names = await key_names(view)
     recent = sum(each["refused"] for each in found["per_minute"][-RECENT_MINUTES:])
@@ -80,14 +80,9 @@ async def refusals(view: View) -> PageValues:
 
 
 def _refusal_chart(found: Mapping[str, Any]) -> Markup:
-    bars = []
-    for each in found["per_minute"]:
-        moment = parse_time(each["minute"])
-        if moment is not None:
-            bars.append(Bar(moment.timestamp() * 1000, [each["accepted"], each["refused"]]))
-    return bar_chart(
-        bars, ("accepted", "refused"), MINUTE_MS, label="Accepted and refused events by minute", show=count
-    )
+    parts = ("accepted", "refused")
+    bars = _bars(found["per_minute"], "minute", parts)
+    return bar_chart(bars, parts, MINUTE_MS, label="Accepted and refused events by minute", show=count)
 
 
 async def key_names(view: View) -> Mapping[str, str]:
