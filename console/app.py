@@ -21,7 +21,7 @@ from console.navigation import SCREENS
 from console.security import SecurityMiddleware
 from console.sessions import SessionCookies
 from console.settings import ConsoleSettings
-from console.text import FORMATS, unit_format
+from console.text import FORMATS
 from console.view import Console
 
 STATIC = Path(__file__).parent / "static"
@@ -49,7 +49,6 @@ def create_app(settings: ConsoleSettings, transport: httpx.AsyncBaseTransport | 
     )
     templates.filters |= FORMATS
     templates.globals |= {
-        "in_unit": unit_format,
         "screens": SCREENS,
         "assets": f"/assets/{version}",
         "settings": settings,
@@ -57,7 +56,7 @@ def create_app(settings: ConsoleSettings, transport: httpx.AsyncBaseTransport | 
     }
     api = ApiClient(settings, transport)
     secrets = [each.get_secret_value() for each in settings.secrets]
-    console = Console(settings, api, SessionCookies(secrets, settings.session_ms), templates, version)
+    console = Console(settings, api, SessionCookies(secrets, settings.session_ms), templates)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -21,15 +21,12 @@ NO_ANSWER = 0
 class ApiProblem(Exception):
     """Error answer of the API, or none. `status` is the HTTP status, or NO_ANSWER."""
 
-    def __init__(
-        self, status: int, message: str, *, code: str | None = None, request_id: str = "", details: Any = None
-    ) -> None:
+    def __init__(self, status: int, message: str, *, code: str | None = None, request_id: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.request_id = request_id
-        self.details = details if isinstance(details, dict) else {}
 
 
 def segment(name: str) -> str:
@@ -127,7 +124,6 @@ def _value(answer: httpx.Response, content: bytes) -> Any:
         str(error.get("message") or f"The API answered with status {answer.status_code}."),
         code=error.get("code"),
         request_id=answer.headers.get("X-Request-Id", ""),
-        details=error.get("details"),
     )
 
 

@@ -27,8 +27,6 @@ class Console(NamedTuple):
     api: ApiClient
     sessions: SessionCookies
     templates: Environment
-    version: str
-    """Changes with the assets, so that browsers may cache them for ever."""
 
 
 class SessionEndedError(Exception):
