@@ -144,7 +144,7 @@ class EventDetailsReader:
         return {
             "records": sum(self._progress.waiting.values()),
             "partition_lag": [{"partition": number, "lag": lag} for lag, number in lagging[:MAX_PARTITIONS]],
-            "lag_ms": self._progress.lag_ms(),
+            "lag_ms": self._progress.lag_ms,
         }
 
 

@@ -104,7 +104,7 @@ class EventFeeds:
             "sampled": counts.total() > len(shown),
             "skipped": sum(tick.skipped for tick in ticks),
             "in_flight": sum(self._progress.waiting.values()),
-            "lag_ms": self._progress.lag_ms(),
+            "lag_ms": self._progress.lag_ms,
         }
 
     def _feed(self, key: _FeedKey) -> _Feed:

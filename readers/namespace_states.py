@@ -23,6 +23,8 @@ from schemas.tables import INTERACTIONS
 MAX_NAMESPACES = 100
 SHARED_S = 10.0
 """Seconds for which callers share the state of a namespace."""
+MAX_BUSY_SHARE = 0.05
+"""Largest part of the time that goes into computing states: those that took long are shared for longer."""
 BASELINE_S = 300.0
 """Seconds for which a baseline is kept: it reads DAYS windows, and changes slowly."""
 MAX_KEPT = 10_000
@@ -104,15 +106,18 @@ class NamespaceStates:
             for name in old:
                 days = [read[name].windows.get(day, WindowCounts()) for day in range(1, DAYS + 1)]
                 self._baselines[name] = (time.monotonic() + BASELINE_S, days)
+        begun = time.monotonic()
         recent = await self._read(names, until_ms, range(1))
         quiet = [name for name in names if not recent[name].last_ms]
         last = {**{name: recent[name].last_ms for name in names}, **await self._last_stored(quiet)}
+        now = time.monotonic()
+        shared_until = now + max(SHARED_S, (now - begun) / MAX_BUSY_SHARE)
         for name in names:
             silence_ms = max(0, until_ms - last[name]) if settled_ms and last[name] else None
             counts = recent[name].windows.get(0, WindowCounts())
             assessed = assess(counts, self._baselines[name][1], silence_ms)
             state = _described(name, counts, assessed, last[name], until_ms)
-            self._states[name] = (time.monotonic() + SHARED_S, state)
+            self._states[name] = (shared_until, state)
         _bound(self._states, names)
         _bound(self._baselines, names)
 

@@ -97,7 +97,7 @@ def describe_pipeline(
         "dead_letter_topic": settings.dead_letter_topic_name,
         "partitions": partitions,
         "lag": sum(each["lag"] for each in partitions) if progress.observed_ms else None,
-        "lag_ms": _lag_ms(progress),
+        "lag_ms": progress.lag_ms,
         "appended_per_s": {name: _rounded(rate and rate.appended) for name, rate in rates.items()},
         "settled_per_s": {name: _rounded(rate and rate.settled) for name, rate in rates.items()},
         "workers": [_worker(each) for each in (*progress.workers.active, *progress.workers.left)],
@@ -123,13 +123,6 @@ def _partitions(progress: ConsumerProgress) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _lag_ms(progress: ConsumerProgress) -> int | None:
-    """Return the lag at the last observation: records that were there at `settled_ms` have their outcomes."""
-    if not progress.observed_ms or not progress.settled_ms:
-        return None
-    return max(0, progress.observed_ms - progress.settled_ms)
 
 
 def _rounded(rate: float | None) -> float | None:

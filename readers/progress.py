@@ -100,11 +100,10 @@ class ConsumerProgress:
         finally:
             LAG_SECONDS.set_function(_unknown)  # the metric would keep this object alive
 
+    @property
     def lag_ms(self) -> int | None:
-        """Return the age of the oldest record without an outcome in ms; None while unknown."""
-        if self.positions and not any(self.waiting.values()):
-            return 0
-        return max(0, int(time.time() * 1000) - self.settled_ms) if self.settled_ms else None
+        """Age in ms of the oldest record without an outcome, as last observed; None while unknown."""
+        return max(0, self.observed_ms - self.settled_ms) if self.settled_ms else None
 
     def _lag_s(self) -> float:
         """Return the lag in seconds, computed at each scrape because it grows between observations. Thread-safe."""

@@ -50,6 +50,8 @@ TEXT_FILES = (
     ".sql",
     ".lua",
     ".js",
+    ".css",
+    ".html",
     ".xml",
     ".acl",
     ".conf",

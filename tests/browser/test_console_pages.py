@@ -22,6 +22,7 @@ SCREEN_PATHS: dict[str, Address] = {
     **{screen.title: lambda _, path=screen.path: path for screen in SCREENS},  # type: ignore[misc]
     **{f"{screen.title}, empty": lambda _, path=screen.path: f"{path}?ns=shop" for screen in SCREENS},  # type: ignore[misc]
     "Report with comparison": lambda _: "/reports/overview?by=hour&hours=24&compare=1",
+    "Groups of duplicates": lambda _: "/live?verdict=duplicate",
     "One event": lambda content: f"/find?id={content.event}",
     "Events of a search": lambda _: "/find?id=search-0",
     "No event": lambda _: "/find?id=nothing",
@@ -34,6 +35,7 @@ SCREEN_PATHS: dict[str, Address] = {
 RETRIEVERS = {"compare": "a=dense&b=sparse"}
 REPORT_PATHS = {each: f"/reports/{each}?hours=24&{RETRIEVERS.get(each, '')}" for each in REPORTS if each != "journey"}
 HOSTILE_PATHS: dict[str, Address] = {
+    "Groups of duplicates": lambda _: "/live?verdict=duplicate",
     "One event": lambda content: f"/find?id={content.hostile_event}",
     "Events of an execution": lambda content: f"/find?{urlencode({'id': content.hostile_id})}",
     "Id of no event": lambda _: f"/find?{urlencode({'id': HOSTILE})}",
@@ -60,8 +62,11 @@ while (walker.nextNode())
 return found"""
 COLOURS = """const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]);
 const names = rules.flatMap((rule) => [...rule.style ?? []]).filter((name) => name.startsWith("--"));
-const colours = getComputedStyle(document.documentElement);
-return names.map((name) => `${name} ${colours.getPropertyValue(name)}`).join()"""
+const sample = document.body.appendChild(document.createElement("i"));
+return names.map((name) => {
+    sample.style.color = `var(${name})`;
+    return `${name} ${getComputedStyle(sample).color}`;
+}).join()"""
 
 
 @pytest.fixture(scope="session")
