@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from markupsafe import Markup
 
 from console.charts import ChartLine, ChartRow, LinePoint, line_chart, row_chart
-from console.text import NONE, parse_time, unit_format
+from console.text import NONE, name_of, parse_time, unit_format
 
 MAX_CHART_ROWS = 30
 MIDNIGHT = datetime.min.time()
@@ -98,7 +98,7 @@ def _trend(chart: ReportRow, unit: str, rows: Sequence[ReportRow]) -> Markup:
         if moment is None:
             return _rows(chart, unit, rows)
         y = row.get(chart["y"])
-        name = str(row.get(chart["series"], "")) if chart["series"] else ""
+        name = name_of(row.get(chart["series"])) if chart["series"] else ""
         low, high = row.get(f"{chart['y']}_low"), row.get(f"{chart['y']}_high")
         title = f"{name} {moment:%Y-%m-%d %H:%M} UTC: {unit_format(unit, y)}".strip()
         lines.setdefault(name, []).append(LinePoint(moment.timestamp() * 1000, y, low, high, title))
@@ -114,7 +114,7 @@ def series_names(chart: ReportRow | None, rows: Sequence[ReportRow]) -> list[str
         return []
     sums: dict[str, float] = {}
     for row in rows:
-        name = str(row.get(chart["series"], ""))
+        name = name_of(row.get(chart["series"]))
         sums[name] = sums.get(name, 0) + (row.get(chart["y"]) or 0)
     return sorted(sums, key=lambda name: -sums[name])
 
@@ -122,7 +122,7 @@ def series_names(chart: ReportRow | None, rows: Sequence[ReportRow]) -> list[str
 def _rows(chart: ReportRow, unit: str, rows: Sequence[ReportRow]) -> Markup:
     y = chart["y"]
     shown = [
-        ChartRow(str(row.get(chart["x"])), row.get(y), row.get(f"{y}_low"), row.get(f"{y}_high"))
+        ChartRow(name_of(row.get(chart["x"])), row.get(y), row.get(f"{y}_low"), row.get(f"{y}_high"))
         for row in rows[:MAX_CHART_ROWS]
     ]
     return row_chart(shown, label=chart["title"], show=_show(unit), as_bars=chart["kind"] == "bars")

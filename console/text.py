@@ -20,6 +20,8 @@ MAX_INDENTED = 32
 """Levels of JSON that are indented, as many as a valid event has."""
 NONE = "\u2013"
 """Sign of an unknown value."""
+NO_NAME = "(none)"
+"""Name of the events without a value, such as those of no retriever."""
 _NOT_PLAIN = re.compile(r"[^ -~\n\t]")
 _STEPS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _BYTE_STEPS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -202,6 +204,11 @@ FORMATS = {
 _BY_UNIT: Mapping[str, Callable[[float], str]] = {"count": count, "share": share, "ms": duration, "p": "{:.3g}".format}
 
 
+def name_of(value: Any) -> str:
+    """Return the name of a group; one without a name is said to have none."""
+    return NO_NAME if value in ("", None) else str(value)
+
+
 def unit_format(unit: str, value: Any) -> Any:
     """Return a value of a report in its unit."""
     if value is None:
@@ -212,4 +219,4 @@ def unit_format(unit: str, value: Any) -> Any:
         return _BY_UNIT.get(unit, number)(value)
     if isinstance(value, list):
         return visible(", ".join(map(str, value)))
-    return visible(value)
+    return visible(name_of(value) if value == "" else value)

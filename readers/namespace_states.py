@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from readers.progress import ConsumerProgress
-from readers.silence import DAYS, WINDOW_MS, Assessment, WindowCounts, assess
+from readers.silence import DAYS, LATEST_MS, WINDOW_MS, Assessment, WindowCounts, assess
 from readers.verdict_sql import RANGE_SETTINGS, select_verdicts
 from runtime.clickhouse import BoundParameters, ClickHouse
 from runtime.errors import StatementTimeout
@@ -59,9 +59,9 @@ class NamespaceList(BaseModel):
 
 
 class _RecentEvents(NamedTuple):
-    """Counts of windows by number of days before, and the time of the newest event in ms since 1970, 0 for none."""
+    """Counts by number of steps before the end, and the time of the newest event in ms since 1970, 0 for none."""
 
-    windows: Mapping[int, WindowCounts]
+    by_step: Mapping[int, WindowCounts]
     last_ms: int
 
 
@@ -102,27 +102,33 @@ class NamespaceStates:
         settled_ms = self._settled_ms()
         until_ms = settled_ms or int(time.time() * 1000)
         if old := _old(names, self._baselines):
-            read = await self._read(old, until_ms, range(1, DAYS + 1))
+            read = await self._read(old, until_ms, range(1, DAYS + 1), _DAY_MS)
             for name in old:
-                days = [read[name].windows.get(day, WindowCounts()) for day in range(1, DAYS + 1)]
+                days = [read[name].by_step.get(day, WindowCounts()) for day in range(1, DAYS + 1)]
                 self._baselines[name] = (time.monotonic() + BASELINE_S, days)
         begun = time.monotonic()
-        recent = await self._read(names, until_ms, range(1))
+        recent = await self._read(names, until_ms, range(1), LATEST_MS)
         quiet = [name for name in names if not recent[name].last_ms]
         last = {**{name: recent[name].last_ms for name in names}, **await self._last_stored(quiet)}
         now = time.monotonic()
         shared_until = now + max(SHARED_S, (now - begun) / MAX_BUSY_SHARE)
         for name in names:
             silence_ms = max(0, until_ms - last[name]) if settled_ms and last[name] else None
-            counts = recent[name].windows.get(0, WindowCounts())
-            assessed = assess(counts, self._baselines[name][1], silence_ms)
+            steps = [recent[name].by_step.get(step, WindowCounts()) for step in range(WINDOW_MS // LATEST_MS)]
+            counts = WindowCounts.sum_of(steps)
+            assessed = assess(counts, self._baselines[name][1], silence_ms, steps[0])
             state = _described(name, counts, assessed, last[name], until_ms)
             self._states[name] = (shared_until, state)
         _bound(self._states, names)
         _bound(self._baselines, names)
 
-    async def _read(self, names: Sequence[str], until_ms: int, days: range) -> Mapping[str, _RecentEvents]:
-        """Count the events of the windows of these numbers of days before. Events after `until_ms` are only newest."""
+    async def _read(
+        self, names: Sequence[str], until_ms: int, days: range, step_ms: int
+    ) -> Mapping[str, _RecentEvents]:
+        """Count the events of the windows of these numbers of days before, by step of time before `until_ms`.
+
+        Events after `until_ms` are only newest.
+        """
         bind = BoundParameters()
         windows = []
         for day in days:
@@ -133,7 +139,7 @@ class NamespaceStates:
         condition = f"namespace IN {bind.bind(list(names), 'Array(String)')} AND ({' OR '.join(windows)})"
         before_ms = f"({bind.bind(until_ms - 1, 'Int64')} - toUnixTimestamp64Milli(timestamp))"
         rows = await self._rows(
-            select_verdicts(condition, f"if({before_ms} < 0, -1, intDiv({before_ms}, {_DAY_MS}))"), bind
+            select_verdicts(condition, f"if({before_ms} < 0, -1, intDiv({before_ms}, {step_ms}))"), bind
         )
         counts: dict[str, dict[int, WindowCounts]] = defaultdict(dict)
         last_ms = dict.fromkeys(names, 0)

@@ -16,7 +16,16 @@ from runtime.http.openapi import error_responses
 from runtime.http.readiness import Check
 from runtime.http.service import AppContext, Stores
 from runtime.http.times import AnswerTime
-from runtime.refusals import KEPT_MINUTES, MAX_GROUPS, MINUTE_MS, OTHER, RefusalCounts, RefusalGroup, RefusalTotal
+from runtime.refusals import (
+    KEPT_MINUTES,
+    MAX_GROUPS,
+    MAX_SENDERS,
+    MINUTE_MS,
+    OTHER,
+    RefusalCounts,
+    RefusalGroup,
+    RefusalTotal,
+)
 from runtime.refusals import read_counts as read_refusals
 from schemas.event_time import from_epoch_ms
 
@@ -45,6 +54,14 @@ class RefusalSummary(BaseModel):
     message: str = Field(description="of the last one, truncated")
 
 
+class AcceptedSummary(BaseModel):
+    """Accepted events of one API key."""
+
+    key_id: str | None = Field(description=f"null: keys beyond {MAX_SENDERS} of an hour, together")
+    accepted: int
+    last: AnswerTime
+
+
 class RefusalMinute(BaseModel):
     """Counts of one minute."""
 
@@ -61,6 +78,7 @@ class RefusalReport(BaseModel):
     refused: int
     accepted: int
     groups: list[RefusalSummary]
+    accepted_by: list[AcceptedSummary] = Field(description="API keys that sent events, those with the most first")
     per_minute: list[RefusalMinute]
 
 
@@ -120,6 +138,10 @@ def _report(counts: RefusalCounts, minutes: range, now_ms: int) -> RefusalReport
         refused=sum(each.refused for each in per_minute),
         accepted=sum(each.accepted for each in per_minute),
         groups=[_summary(group, total) for group, total in groups],
+        accepted_by=[
+            AcceptedSummary(key_id=key_id or None, accepted=each.accepted, last=from_epoch_ms(each.last_ms))
+            for key_id, each in sorted(counts.senders.items(), key=lambda each: (-each[1].accepted, each[0]))
+        ],
         per_minute=per_minute,
     )
 

@@ -6,13 +6,15 @@ events still wait for a worker: windows end where every event has an outcome.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, Self
 
 from schemas.analytics.health import CHECKS
 from schemas.analytics.intervals import Z
 
 WINDOW_MS = 900_000
+LATEST_MS = 300_000
+"""Last part of the window, which tells whether an unusual share is still there."""
 DAYS = 7
 """Days of a whole baseline, a week as in the alert TallySilence."""
 MIN_EVENTS = 20
@@ -33,6 +35,11 @@ class WindowCounts(NamedTuple):
     duplicates: int = 0
     rejected: int = 0
 
+    @classmethod
+    def sum_of(cls, counts: Iterable[Self]) -> Self:
+        """Add counts."""
+        return cls(*map(sum, zip(*counts, strict=True)))
+
 
 class Assessment(NamedTuple):
     """Comparison of a namespace's last window with its baseline. None: unknown."""
@@ -46,20 +53,23 @@ class Assessment(NamedTuple):
     problems: Sequence[str]
 
 
-def assess(last: WindowCounts, days: Sequence[WindowCounts], silence_ms: int | None) -> Assessment:
+def assess(
+    last: WindowCounts, days: Sequence[WindowCounts], silence_ms: int | None, latest: WindowCounts
+) -> Assessment:
     """Compare the last window with the same one of each of the days before, yesterday's first.
 
-    `silence_ms`: time from the last event to the end of the window; None if that cannot be judged.
+    `silence_ms`: time from the last event to the end of the window; None if that cannot be judged. `latest`: the part
+    of the window in the last LATEST_MS.
     """
     known = _since_first_event(days)
-    usual = WindowCounts(*map(sum, zip(*known, strict=True))) if known else WindowCounts()
+    usual = WindowCounts.sum_of(known) if known else WindowCounts()
     expected = usual.events / len(known) if known else None
     is_quiet = expected is not None and last.events < expected / 2  # else a daily job's events were there, and ended
     is_silent = silence_ms is not None and silence_ms >= MIN_SILENCE_MS and is_quiet and _expects_events(known)
     found = [
         *(_silence(silence_ms, expected) if is_silent and silence_ms is not None and expected is not None else ()),
-        *_unusual_share("duplicates", last.duplicates, last.events, _share(usual.duplicates, usual.events)),
-        *_unusual_share("rejected", last.rejected, last.events, _share(usual.rejected, usual.events)),
+        *_unusual_share("duplicates", last, usual, latest),
+        *_unusual_share("rejected", last, usual, latest),
     ]
     return Assessment(
         None if expected is None else round(expected, 1),
@@ -88,10 +98,10 @@ def _expects_events(days: Sequence[WindowCounts]) -> bool:
 
 
 def _silence(silence_ms: int, expected: float) -> Iterator[str]:
-    minutes = silence_ms // _MINUTE_MS
+    minutes = round(silence_ms / _MINUTE_MS)
     long = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"  # noqa: PLR2004  (two hours)
     if silence_ms >= WINDOW_MS:
-        yield f"no event for {long}; {expected:,.0f} are usual in 15 min at this time"
+        yield f"no event for {long}; {expected:,.0f} were expected in the last 15 min"
     else:
         yield f"no event for {long}; {expected * silence_ms / WINDOW_MS:,.0f} were expected"
 
@@ -100,13 +110,21 @@ def _share(number: int, of: int) -> float | None:
     return number / of if of >= MIN_SUPPORT else None
 
 
-def _unusual_share(name: str, number: int, of: int, usual: float | None) -> Iterator[str]:
+def _unusual_share(
+    name: Literal["duplicates", "rejected"], last: WindowCounts, usual: WindowCounts, latest: WindowCounts
+) -> Iterator[str]:
     """Describe a share that is surely above the limit of the tracking's health, and above UNUSUAL times the usual."""
     limit = next(check.limit for check in CHECKS if check.name == name)
-    if of < MIN_SUPPORT or _lowest(number, of) <= max(limit, UNUSUAL * (usual or 0)):
+    number, expected = getattr(last, name), _share(getattr(usual, name), usual.events)
+    if last.events < MIN_SUPPORT or _lowest(number, last.events) <= max(limit, UNUSUAL * (expected or 0)):
         return
-    text = f"{100 * number / of:.0f} % {name} in the last 15 min"
-    yield f"{text}; {100 * usual:.2g} % are usual" if usual is not None else f"{text}; {100 * limit:g} % are acceptable"
+    now = f"{100 * getattr(latest, name) / latest.events:.0f} %" if latest.events else "no event"
+    text = f"{100 * number / last.events:.0f} % {name} in the last 15 min ({now} in the last 5)"
+    yield (
+        f"{text}; {100 * expected:.2g} % are usual"
+        if expected is not None
+        else f"{text}; {100 * limit:g} % are acceptable"
+    )
 
 
 def _lowest(number: int, of: int) -> float:

@@ -1,8 +1,9 @@
 """Counts of refused and accepted events in Redis: a hash for each namespace and hour, kept for a day.
 
-Fields of a hash, with MINUTE from 0 to 59 and `endpoint|key|reason|field` as GROUP: `a|MINUTE` accepted events,
-`r|MINUTE|GROUP` refused events, `f|GROUP` and `l|GROUP` the times of the first and last one in ms since 1970, `m|GROUP`
-the message of the last one, `groups` the number of groups.
+Fields of a hash, with MINUTE from 0 to 59 and `endpoint|key|reason|field` as GROUP: `a|MINUTE|KEY` accepted events of
+an API key, `t|KEY` the time of the last one in ms since 1970, `senders` the number of keys; `r|MINUTE|GROUP` refused
+events, `f|GROUP` and `l|GROUP` the times of the first and last one, `m|GROUP` the message of the last one, `groups` the
+number of groups.
 """
 
 import json
@@ -17,6 +18,8 @@ from runtime.redis import Redis
 
 MAX_GROUPS = 100
 """Maximum groups of refused events of one namespace and hour; further ones are counted as OTHER."""
+MAX_SENDERS = 100
+"""Maximum API keys by which accepted events of one namespace and hour are counted; those of further ones have none."""
 OTHER = "other"
 """Reason of refused events in groups beyond the maximum."""
 MINUTE_MS = 60_000
@@ -26,12 +29,21 @@ _TTL_MS = KEPT_MINUTES * MINUTE_MS + HOUR_MS
 _MAX_KEYS_TOGETHER = 50
 """Maximum hashes of one call, which keeps Redis for a millisecond."""
 
-# KEYS: hashes. ARGV: their lifetime in ms, the maximum of groups, and for each hash its additions as JSON.
+# KEYS: hashes. ARGV: their lifetime in ms, the maxima of groups and senders, and for each hash its additions as JSON.
 _ADD = """
 for at, key in ipairs(KEYS) do
-    local added = cjson.decode(ARGV[at + 2])
+    local added = cjson.decode(ARGV[at + 3])
     for _, each in ipairs(added.accepted) do
-        redis.call("HINCRBY", key, "a|" .. each[1], each[2])
+        local minute, count, last, sender = unpack(each)
+        if not redis.call("HGET", key, "t|" .. sender) then
+            if tonumber(redis.call("HGET", key, "senders") or 0) < tonumber(ARGV[3]) then
+                redis.call("HINCRBY", key, "senders", 1)
+            else
+                sender = ""
+            end
+        end
+        redis.call("HINCRBY", key, "a|" .. minute .. "|" .. sender, count)
+        redis.call("HSET", key, "t|" .. sender, last)
     end
     for _, each in ipairs(added.refused) do
         local minute, count, first, last, message, group, other = unpack(each)
@@ -85,11 +97,33 @@ class RefusalTotal:
 
 
 @dataclass(slots=True)
+class AcceptedTotal:
+    """Number of accepted events of an API key, and the time of the last one in ms since 1970."""
+
+    accepted: int = 0
+    last_ms: int = 0
+
+    def add(self, more: int, last_ms: int) -> None:
+        """Add events."""
+        self.accepted += more
+        self.last_ms = max(self.last_ms, last_ms)
+
+
+@dataclass(slots=True)
 class MinuteCounts:
     """Counts of one namespace and minute."""
 
-    accepted: int = 0
+    accepted: dict[str, AcceptedTotal] = field(default_factory=dict)
+    """Accepted events by API key; '' stands for keys beyond the maximum."""
     groups: dict[RefusalGroup, RefusalTotal] = field(default_factory=dict)
+
+    def add_accepted(self, key_id: str, count: int, now_ms: int) -> None:
+        """Add accepted events of an API key."""
+        found = self.accepted.get(key_id)
+        if found is None:
+            key_id = key_id if len(self.accepted) < MAX_SENDERS else ""
+            found = self.accepted.setdefault(key_id, AcceptedTotal())
+        found.add(count, now_ms)
 
 
 class NamespaceMinute(NamedTuple):
@@ -105,6 +139,8 @@ class RefusalCounts:
 
     accepted: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     """Accepted events by minute since 1970."""
+    senders: dict[str, AcceptedTotal] = field(default_factory=lambda: defaultdict(AcceptedTotal))
+    """Accepted events by API key; '' stands for keys beyond the maximum."""
     refused: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     groups: dict[RefusalGroup, RefusalTotal] = field(default_factory=dict)
 
@@ -115,8 +151,8 @@ async def add_counts(redis: Redis, key_prefix: str, counts: Mapping[NamespaceMin
     for (namespace, minute), each in counts.items():
         hour, within = divmod(minute, 60)
         added = additions.setdefault(_key(key_prefix, namespace, hour), {"accepted": [], "refused": []})
-        if each.accepted:
-            added["accepted"].append([str(within), str(each.accepted)])
+        for key_id, sent in each.accepted.items():
+            added["accepted"].append([str(within), str(sent.accepted), str(sent.last_ms), key_id])
         for group, total in each.groups.items():
             # Texts, because Lua's numbers are doubles and lose digits when they become texts.
             numbers = [str(number) for number in (within, total.refused, total.first_ms, total.last_ms)]
@@ -126,7 +162,7 @@ async def add_counts(redis: Redis, key_prefix: str, counts: Mapping[NamespaceMin
     for start in range(0, len(keys), together):
         chunk = keys[start : start + together]
         texts = [json.dumps(additions[key], ensure_ascii=False).encode(errors="replace") for key in chunk]
-        await redis.eval(_ADD, len(chunk), *chunk, str(_TTL_MS), str(MAX_GROUPS), *texts)
+        await redis.eval(_ADD, len(chunk), *chunk, str(_TTL_MS), str(MAX_GROUPS), str(MAX_SENDERS), *texts)
 
 
 async def read_counts(redis: Redis, key_prefix: str, namespace: str, first: int, last: int) -> RefusalCounts:
@@ -159,16 +195,22 @@ def _add_hour(counts: RefusalCounts, hashed: Mapping[str, bytes], start: int, mi
             continue
         if kind == "a":
             counts.accepted[minute] += int(value)
+            counts.senders[group].add(int(value), _within(minute, int(hashed.get(f"t|{group}", 0))))
         else:
             counts.refused[minute] += int(value)
             by_group[group].append((minute, int(value)))
     for group, found in by_group.items():
-        # The first one of the hour may be before the range.
-        first_ms = max(int(hashed[f"f|{group}"]), min(found)[0] * MINUTE_MS)
         message = hashed[f"m|{group}"].decode(errors="replace")
-        total = RefusalTotal(sum(count for _, count in found), first_ms, int(hashed[f"l|{group}"]), message)
+        first_ms = _within(min(found)[0], int(hashed[f"f|{group}"]))
+        last_ms = _within(max(found)[0], int(hashed[f"l|{group}"]))
+        total = RefusalTotal(sum(count for _, count in found), first_ms, last_ms, message)
         named = RefusalGroup(*group.split("|", 3))
         if named in counts.groups:
             counts.groups[named].add(total)
         else:
             counts.groups[named] = total
+
+
+def _within(minute: int, at_ms: int) -> int:
+    """Return the time nearest to `at_ms` in a minute: the first and last one of an hour may be outside of a range."""
+    return max(minute * MINUTE_MS, min(at_ms, (minute + 1) * MINUTE_MS - 1))

@@ -20,7 +20,7 @@ from runtime.settings import Settings
 
 LOG_READ_TIMEOUT_S = 5.0
 """Timeout of reading the log. After it the committed offset counts as the offset of the first waiting record."""
-MAX_NAMED = 10
+MAX_NAMED = 3
 
 
 class StuckPartition(NamedTuple):

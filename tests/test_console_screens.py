@@ -93,11 +93,14 @@ async def test_an_event_is_found_by_each_of_its_ids(viewer: Viewer) -> None:
     page = await viewer.see("/find/event", id=first)
     assert 'class="verdict v-stored"' in page
     assert re.search(r"partition \d+, offset \d+", page)
-    assert "1 duplicates of it" in page
+    assert "1 duplicate of it" in page
     assert first in await viewer.see("/find/event", id=second)
     for each in ids.values():
         assert first in await viewer.see("/find/events", id=each)
+        assert second not in await viewer.see("/find/events", id=each, verdict="stored")
     assert "No event has this id" in await viewer.see("/find/events", id="nobody")
+    assert "No rejected event has this id" in await viewer.see("/find/events", id="visit-1", verdict="rejected")
+    assert '<option value="stored" selected>' in await viewer.see("/find", id="visit-1", verdict="stored")
     await viewer.see("/find/event", 404, id="int_" + "0" * 32)
 
 
@@ -212,7 +215,7 @@ async def test_texts_of_events_stay_text(viewer: Viewer) -> None:
 async def test_every_panel_has_an_empty_state(viewer: Viewer) -> None:
     for path, text in {
         "/overview/traffic": "No event of this namespace",
-        "/overview/refusals": "refused no event",
+        "/overview/refusals": "No event of this namespace was sent over HTTP",
         "/dead-letters/groups": "none waits",
         "/dead-letters/list": "No letter",
         "/journey/sessions": "No event with a session_id",
@@ -244,7 +247,7 @@ async def test_the_overview_shows_pipeline_and_refusals(viewer: Viewer) -> None:
     await viewer.send()
     await viewer.api.post(PATH, json={"feature_id": "doc-1"})
     await viewer.until_seen("/overview/pipeline", '1</span>|1 <span class="unit">active')
-    await viewer.until_seen("/overview/refusals", "missing_field")
+    assert "Accepted from API key" in await viewer.until_seen("/overview/refusals", "missing_field")
     assert "<svg" in await viewer.until_seen("/overview/traffic", "<svg")
     assert "default" in await viewer.see("/overview/namespaces")
 

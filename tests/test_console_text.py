@@ -8,7 +8,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from console.text import NONE, duration, number, parse_time, pretty_json, share, size, time, unit_format, visible
+from console.text import (
+    NO_NAME,
+    NONE,
+    duration,
+    number,
+    parse_time,
+    pretty_json,
+    share,
+    size,
+    time,
+    unit_format,
+    visible,
+)
 
 
 class _Text(HTMLParser):
@@ -87,6 +99,7 @@ def test_values_of_reports_follow_their_units() -> None:
     assert unit_format("p", 0.04321) == "0.0432"
     assert unit_format("text", "<i>") == "&lt;i&gt;"
     assert unit_format("share", None) == NONE
+    assert unit_format("text", "") == NO_NAME
 
 
 def test_json_is_indented_without_a_loss() -> None:

@@ -19,7 +19,9 @@ from runtime.http.keys import ROOT, PageToken, hash_of
 from runtime.redis import Redis
 from runtime.refusals import (
     MAX_GROUPS,
+    MAX_SENDERS,
     OTHER,
+    AcceptedTotal,
     MinuteCounts,
     NamespaceMinute,
     RefusalGroup,
@@ -94,6 +96,9 @@ async def test_refused_and_accepted_events_are_counted_by_endpoint_reason_and_fi
     assert report["since"] <= report["groups"][0]["first"] <= report["groups"][0]["last"] <= report["until"]
     assert len(report["per_minute"]) == 60
     assert report["per_minute"][0]["minute"] == report["since"]
+    (sender,) = report["accepted_by"]
+    assert (sender["key_id"], sender["accepted"]) == (ROOT, 3)
+    assert report["since"] <= sender["last"] <= report["until"]
     for name, total in (("accepted", 3), ("refused", 8)):
         assert sum(each[name] for each in report["per_minute"]) == total
     assert (await api.get(REFUSALS, headers=IN_SHOP)).json()["groups"] == [], "nor in another namespace"
@@ -167,6 +172,7 @@ async def test_counts_of_several_processes_are_added(settings: Settings, redis: 
         minute = next(iter(await _minutes(redis, settings)))
         found = await read_counts(redis, settings.key_prefix, "default", minute - 60, minute + 60)
     assert sum(found.accepted.values()) == 10
+    assert [total.accepted for total in found.senders.values()] == [10]
     assert {group: total.refused for group, total in found.groups.items()} == {
         RefusalGroup("create", "", "unknown_field", "x" * 99 + "…"): 2,
         RefusalGroup("create", "", "bad_id", "a|b"): 2,
@@ -215,20 +221,38 @@ async def test_counts_are_the_sums_of_additions(
         await redis.delete(name)
     for number, (namespace, minute, of, count, message) in enumerate(given_events):
         now_ms = (start + minute) * 60_000 + number
-        counts = MinuteCounts(count, {of: RefusalTotal(count, now_ms, now_ms, message)})
+        accepted = {of.key_id: AcceptedTotal(count, now_ms)}
+        counts = MinuteCounts(accepted, {of: RefusalTotal(count, now_ms, now_ms, message)})
         await add_counts(redis, prefix, {NamespaceMinute(namespace, start + minute): counts})
     first, last = min(first, last), max(first, last)
     for namespace in ("a", "b:c", "{d}"):
         within = [each for each in given_events if each[0] == namespace and first <= each[1] <= last]
         found = await read_counts(redis, prefix, namespace, start + first, start + last)
-        by_group, by_minute = Counter[RefusalGroup](), Counter[int]()
+        by_group, by_minute, by_key = Counter[RefusalGroup](), Counter[int](), Counter[str]()
         for _, minute, of, count, _ in within:
             by_group[of] += count
             by_minute[start + minute] += count
+            by_key[of.key_id] += count
         assert {of: total.refused for of, total in found.groups.items()} == by_group
         assert found.accepted == found.refused == by_minute
+        assert {key_id: total.accepted for key_id, total in found.senders.items()} == by_key
+        assert all(start + first <= total.last_ms // 60_000 <= start + last for total in found.senders.values())
         for total in found.groups.values():
-            assert (start + first) * 60_000 <= total.first_ms <= total.last_ms
+            assert (start + first) * 60_000 <= total.first_ms <= total.last_ms < (start + last + 1) * 60_000
+
+
+async def test_accepted_events_of_many_keys_are_counted_together(redis: Redis) -> None:
+    prefix, now_ms = "many-senders", 60_000 * 60_000
+    for start in (0, MAX_SENDERS // 2, MAX_SENDERS):
+        counts = MinuteCounts()
+        for number in range(start, start + 2 * MAX_SENDERS):
+            counts.add_accepted(f"key-{number}", 2, now_ms + number)
+        assert len(counts.accepted) == MAX_SENDERS + 1
+        await add_counts(redis, prefix, {NamespaceMinute("n", 60_000): counts})
+    found = await read_counts(redis, prefix, "n", 60_000, 60_000)
+    assert len(found.senders) == MAX_SENDERS + 1
+    assert sum(total.accepted for total in found.senders.values()) == found.accepted[60_000] == 12 * MAX_SENDERS
+    await redis.delete(*[name async for name in redis.scan_iter(f"{prefix}:*")])
 
 
 async def test_events_of_ever_new_fields_are_counted_together(api: httpx.AsyncClient, redis: Redis, lab: Lab) -> None:

@@ -1,12 +1,21 @@
 """The rule of silence and unusual shares: never without a baseline, never about events that may still wait."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from readers.silence import DAYS, MIN_EVENTS, WindowCounts, assess
+from readers import silence
+from readers.silence import DAYS, MIN_EVENTS, Assessment, WindowCounts
 
 BUSY = WindowCounts(2_310, 46, 0)
 NONE = WindowCounts()
 MINUTE_MS = 60_000
+
+
+def assess(
+    last: WindowCounts, days: Sequence[WindowCounts], silence_ms: int | None, latest: WindowCounts = NONE
+) -> Assessment:
+    return silence.assess(last, days, silence_ms, latest)
 
 
 def test_a_busy_namespace_without_events_is_silent_after_ten_minutes() -> None:
@@ -14,7 +23,7 @@ def test_a_busy_namespace_without_events_is_silent_after_ten_minutes() -> None:
     assert (found.silent, found.expected) == (True, 2_310)
     assert found.problems == ["no event for 14 min; 2,156 were expected"]
     assert assess(NONE, [BUSY] * DAYS, 90 * MINUTE_MS).problems == [
-        "no event for 90 min; 2,310 are usual in 15 min at this time"
+        "no event for 90 min; 2,310 were expected in the last 15 min"
     ]
     assert assess(NONE, [BUSY] * DAYS, 180 * MINUTE_MS).problems[0].startswith("no event for 3 h;")
     assert not assess(WindowCounts(150), [BUSY] * DAYS, 10 * MINUTE_MS - 1).silent
@@ -59,11 +68,11 @@ def test_silence_is_not_judged_while_events_may_wait() -> None:
 
 
 def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
-    found = assess(WindowCounts(1_000, 310, 0), [BUSY] * DAYS, 0)
-    assert found.problems == ["31 % duplicates in the last 15 min; 2 % are usual"]
+    found = assess(WindowCounts(1_000, 310, 0), [BUSY] * DAYS, 0, WindowCounts(300, 3, 0))
+    assert found.problems == ["31 % duplicates in the last 15 min (1 % in the last 5); 2 % are usual"]
     assert (found.duplicate_share, found.rejected_share) == (0.31, 0)
     assert found.expected_duplicate_share == pytest.approx(46 / 2_310)
-    without_usual = ["31 % duplicates in the last 15 min; 20 % are acceptable"]
+    without_usual = ["31 % duplicates in the last 15 min (no event in the last 5); 20 % are acceptable"]
     assert assess(WindowCounts(1_000, 310), [], 0).problems == without_usual
     usual = [WindowCounts(1_000, 200)] * DAYS
     assert assess(WindowCounts(1_000, 310), usual, 0).problems == []
@@ -72,8 +81,8 @@ def test_an_unusual_share_of_duplicates_is_a_problem() -> None:
 
 
 def test_an_unusual_share_of_rejections_is_a_problem() -> None:
-    found = assess(WindowCounts(1_000, 0, 50), [BUSY] * DAYS, 0)
-    assert found.problems == ["5 % rejected in the last 15 min; 0 % are usual"]
+    found = assess(WindowCounts(1_000, 0, 50), [BUSY] * DAYS, 0, WindowCounts(100, 50, 10))
+    assert found.problems == ["5 % rejected in the last 15 min (10 % in the last 5); 0 % are usual"]
     assert assess(WindowCounts(1_000, 0, 50), [WindowCounts(1_000, 0, 40)] * DAYS, 0).problems == []
 
 

@@ -270,7 +270,7 @@ async def test_a_namespace_that_was_busy_at_this_time_of_the_day_is_silent(
         shop = found["shop"]
         assert (shop["silent"], shop["events_15m"], shop["duplicate_share"]) == (False, 150, 0.4)
         assert shop["expected_duplicate_share"] == 0
-        assert shop["problems"] == ["40 % duplicates in the last 15 min; 0 % are usual"]
+        assert shop["problems"] == ["40 % duplicates in the last 15 min (40 % in the last 5); 0 % are usual"]
         empty = found["empty"]
         assert [empty[name] for name in ("last_event", "age_ms", "expected_15m", "silent")] == [None, None, None, False]
 

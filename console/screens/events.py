@@ -6,6 +6,7 @@ from collections import Counter
 from starlette.routing import Route
 
 from console.client import segment
+from console.text import VERDICTS
 from console.view import PageValues, View, page, panel
 
 MAX_ID_CHARACTERS = 512
@@ -23,8 +24,9 @@ async def find(view: View) -> PageValues:
     """Show the page for an id."""
     wanted = id_of(view)
     is_one = bool(INTERACTION_ID.fullmatch(wanted))
-    source = view.url("/find/event" if is_one else "/find/events", id=wanted, cursor=view.query.get("cursor"))
-    return {"wanted": wanted, "source": source if wanted else "", "is_one": is_one}
+    kept = {} if is_one else {name: view.query.get(name) for name in ("cursor", "verdict")}
+    source = view.url("/find/event" if is_one else "/find/events", id=wanted, **kept)
+    return {"wanted": wanted, "source": source if wanted else "", "is_one": is_one, "verdicts": VERDICTS}
 
 
 @panel("find_event.html")
@@ -37,10 +39,10 @@ async def one_event(view: View) -> PageValues:
 @panel("find_events.html")
 async def many_events(view: View) -> PageValues:
     """Show the events of an execution, a user or a session."""
-    wanted = id_of(view)
-    found = await view.get("/v1/events", any_id=wanted, limit=PAGE, cursor=view.query.get("cursor"))
+    wanted, chosen = id_of(view), view.query.get("verdict", "")
+    found = await view.get("/v1/events", any_id=wanted, verdict=chosen, limit=PAGE, cursor=view.query.get("cursor"))
     summary = Counter(each["verdict"] for each in found["events"])
-    return {"wanted": wanted, "found": found, "summary": summary}
+    return {"wanted": wanted, "chosen": chosen, "found": found, "summary": summary}
 
 
 ROUTES = (Route("/find", find), Route("/find/event", one_event), Route("/find/events", many_events))

@@ -36,6 +36,7 @@ async def pipeline(view: View) -> PageValues:
     left = [each for each in found["workers"] if each["state"] != "active"]
     current = [each for each in found["incidents"] if each["until"] is None]
     ended = [each for each in found["incidents"] if each["until"] is not None]
+    ended.sort(key=lambda each: str(each["since"]), reverse=True)
     return {"pipeline": found, "active": active, "left": left, "current": current, "ended": ended}
 
 
@@ -66,17 +67,15 @@ async def namespaces(view: View) -> PageValues:
 
 @panel("overview_refusals.html")
 async def refusals(view: View) -> PageValues:
-    """Show events that the API refused before they reached Kafka."""
+    """Show events that were sent over HTTP: accepted by API key, and refused by reason."""
     found = await view.get("/v1/refusals", minutes=REFUSAL_MINUTES)
-    names = await key_names(view)
-    recent = sum(each["refused"] for each in found["per_minute"][-RECENT_MINUTES:])
-    return {
-        "refusals": found,
-        "chart": _refusal_chart(found),
-        "names": names,
-        "recent": recent,
-        "minutes": RECENT_MINUTES,
+    minutes = found["per_minute"][-RECENT_MINUTES:]
+    recent = {
+        "refused": sum(each["refused"] for each in minutes),
+        "since": minutes[0]["minute"],
+        "latest": max((each["last"] for each in found["groups"]), default=None),
     }
+    return {"refusals": found, "chart": _refusal_chart(found), "names": await key_names(view), "recent": recent}
 
 
 def _refusal_chart(found: Mapping[str, Any]) -> Markup:

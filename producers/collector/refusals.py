@@ -89,8 +89,9 @@ class RefusalCounter:
     def count_accepted(self, endpoint: Endpoint, namespace: str, count: int) -> None:
         """Count events that Kafka has acknowledged."""
         _accepted_of(endpoint).inc(count)
-        if (minute := self._minute(namespace, time.time())) is not None:
-            minute.accepted += count
+        now_s = time.time()
+        if (minute := self._minute(namespace, now_s)) is not None:
+            minute.add_accepted(CURRENT_KEY.get(), count, int(now_s * 1000))
 
     def count_event(self, endpoint: Endpoint, namespace: str, rejection: Rejection) -> None:
         """Count an event that the validator refuses. `rejection` is the first one."""
