@@ -1,6 +1,5 @@
-"""Dead letters over HTTP: counted, listed, shown, checked with a patch and replayed, each by its own tenant only."""
+"""Dead letters over HTTP: counted, listed, shown, and checked with a patch."""
 
-import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,26 +10,16 @@ from hypothesis import strategies as st
 
 from readers.outcomes import REJECTION_REASONS
 from runtime import kafka
-from runtime.errors import Fatal
-from runtime.http.key_store import KeyStore
 from schemas.event_time import END_MS
 from schemas.identity import mint_id
 from schemas.letter import Letter, Origin
-from schemas.wire import encode_headers
-from tally.dead_letters import letter_store, service
+from tally.dead_letters import letter_store
 from tally.dead_letters.description import MAX_PART_BYTES, MAX_VALUE_BYTES, text_of
 from tally.dead_letters.letter_outcomes import LetterPosition
 from tally.dead_letters.letter_store import MAX_KEPT, MAX_KEPT_BYTES, KeptLetters
-from tally.dead_letters.service import DeadLetterService
-from tests.chaos.traffic import LONG, NARROWED
+from tests.dead_letter_lab import BAD, DEFAULT, FIX, LETTERS, asked, put_bad, replayed
 from tests.http_lab import PATH, api_of, assert_error, with_key
-from tests.lab import Lab, Place, as_json, reading
-from tests.waiting import eventually_async
-
-LETTERS = "/v1/dead-letters"
-DEFAULT = encode_headers("default")
-BAD = as_json("doc-1", "exec-1", position="first", user_id="ada")
-FIX = {"position": 1}
+from tests.lab import Lab, as_json, reading
 
 
 @pytest.fixture
@@ -38,25 +27,6 @@ async def api(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
     """The API on this test's tables."""
     async with api_of(with_key(lab.settings, clock_skew_ms=60_000), "reader") as client:
         yield client
-
-
-async def asked(api: httpx.AsyncClient, path: str, **query: Any) -> Any:
-    answer = await api.get(f"{LETTERS}{path}", params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def replayed(api: httpx.AsyncClient, **body: Any) -> Any:
-    answer = await api.post(f"{LETTERS}/replay", json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def put_bad(lab: Lab, *values: bytes, namespace: str = "default") -> list[Place]:
-    """Put records of a namespace on the topic, and let a worker reject them."""
-    places = [await lab.put(value, headers=encode_headers(namespace)) for value in values]
-    await lab.drain()
-    return places
 
 
 async def test_letters_are_counted_by_reason_and_field(lab: Lab, api: httpx.AsyncClient) -> None:
@@ -186,75 +156,6 @@ async def test_an_invalid_patch_is_refused(lab: Lab, api: httpx.AsyncClient, bod
         assert answer.json()["error"]["details"]["validation_errors"][0]["location"][0] == "body"
 
 
-async def test_a_replay_is_a_dry_run_by_default(lab: Lab, api: httpx.AsyncClient) -> None:
-    await put_bad(lab, BAD, as_json(extra=1))
-    ends = await lab.log_ends()
-    tried = await replayed(api, patch=FIX)
-    assert (tried["dry_run"], tried["letters"], tried["would_pass"], tried["replayed"]) == (True, 2, 1, None)
-    assert (tried["still_rejected"], tried["why"], tried["more"]) == (1, {"unknown_field extra": 1}, False)
-    assert tried["replayed_as"] == []
-    assert await lab.log_ends() == ends
-
-
-async def test_a_replayed_letter_is_stored_and_its_status_follows(
-    lab: Lab, api: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    await put_bad(lab, BAD)
-    with caplog.at_level(logging.INFO, "tally.api"):
-        done = await replayed(api, reason="wrong_type", patch=FIX, dry_run=False)
-    assert (done["letters"], done["replayed"], done["still_rejected"], done["settled"]) == (1, 1, 0, 0)
-    (named,) = done["replayed_as"]
-    (logged,) = [each.getMessage() for each in caplog.records if "replayed by key" in each.getMessage()]
-    assert "'default'" in logged
-    assert "wrong_type" in logged
-    assert "ada" not in logged
-    (letter,) = (await asked(api, ""))["letters"]
-    assert named == {"origin": f"{letter['partition']}/{letter['offset']}", "interaction_id": letter["replayed_as"]}
-    assert letter["replay_status"] == "accepted"
-    await lab.drain()
-    (letter,) = (await asked(api, ""))["letters"]
-    assert letter["replay_status"] == "stored"
-    again = await replayed(api, patch=FIX, dry_run=False)
-    assert (again["letters"], again["replayed"], again["settled"]) == (1, 0, 1)
-    await api.delete(f"{PATH}/{letter['replayed_as']}")
-    assert (await asked(api, ""))["letters"][0]["replay_status"] == "deleted"
-
-
-async def test_a_replay_that_is_rejected_again_is_another_letter(lab: Lab, api: httpx.AsyncClient) -> None:
-    """The table refuses the replayed event. Its letter keeps the id of the replay, and so does a replay of that."""
-    await put_bad(lab, BAD)
-    await lab.database.command(NARROWED)
-    await replayed(api, patch={"position": 0, "metadata": LONG}, dry_run=False)
-    await lab.drain()
-    second, first = (await asked(api, ""))["letters"]
-    assert (first["replay_status"], second["replay_status"]) == ("rejected", None)
-    assert first["replayed_as"] == second["interaction_id"]
-    await lab.database.command("ALTER TABLE interactions MODIFY COLUMN metadata String")
-    done = await replayed(api, patch={"metadata": None}, dry_run=False)
-    assert (done["letters"], done["replayed"], done["settled"]) == (2, 1, 1)
-    assert [each["replay_status"] for each in (await asked(api, ""))["letters"]] == ["accepted", "accepted"]
-    await lab.drain()
-    assert [each["replay_status"] for each in (await asked(api, ""))["letters"]] == ["stored", "stored"]
-    assert await lab.count("interactions") == 1
-
-
-async def test_repeated_replays_reach_every_letter(lab: Lab) -> None:
-    """The oldest letters stay invalid: a cursor passes them."""
-    async with api_of(with_key(lab.settings, replay_letters=2), "reader") as api:
-        await put_bad(lab, *(as_json(f"doc-{n}", f"exec-{n}", extra=1) for n in range(3)))
-        await put_bad(lab, *(as_json(f"doc-{n}", f"exec-{n}", position="x") for n in range(4)))
-        sums, cursor = {"letters": 0, "replayed": 0, "still_rejected": 0}, None
-        for _ in range(4):
-            done = await replayed(api, patch=FIX, dry_run=False, **({"cursor": cursor} if cursor else {}))
-            sums = {name: count + done[name] for name, count in sums.items()}
-            cursor = done["next_cursor"]
-            assert done["more"] is (cursor is not None)
-        assert cursor is None
-        assert sums == {"letters": 7, "replayed": 4, "still_rejected": 3}
-        await lab.drain()
-        assert await lab.count("interactions") == 4
-
-
 async def test_a_deleted_event_has_no_letter(lab: Lab, api: httpx.AsyncClient) -> None:
     interaction_id = mint_id()
     ((partition, offset),) = await put_bad(lab, as_json(position="x", interaction_id=interaction_id))
@@ -275,141 +176,6 @@ async def test_a_letter_that_kafka_lost_is_reported(lab: Lab, api: httpx.AsyncCl
         assert_error(await other.get(f"{LETTERS}/{partition}/{offset}"), 404, "NotFoundError", "expired")
         done = await replayed(other, patch=FIX)
         assert (done["letters"], done["missing"], done["would_pass"]) == (1, 1, 0)
-
-
-async def test_a_tenant_reaches_only_its_own_letters(lab: Lab, api: httpx.AsyncClient) -> None:
-    ((partition, offset),) = await put_bad(lab, BAD, namespace="theirs")
-    await lab.put(b"no json", headers=encode_headers("theirs"))
-    await lab.drain()
-    unread = f"{LETTERS}/{partition}/{offset}"
-    assert (await asked(api, ""))["letters"] == []
-    assert (await asked(api, "/groups"))["total"] == 0
-    assert_error(await api.get(unread), 404, "NotFoundError")
-    assert_error(await api.post(f"{unread}/check", json={}), 404, "NotFoundError")
-    assert (await replayed(api, origins=[f"{partition}/{offset}"], patch=FIX, dry_run=False))["letters"] == 0
-    for path in (f"{unread}/check", f"{LETTERS}/replay"):
-        answer = await api.post(path, json={"as_namespace": "theirs"})
-        assert_error(answer, 403, "ForbiddenError")
-    async with api_of(with_key(lab.settings, api_namespaces=("theirs",)), "reader") as theirs:
-        assert (await theirs.post(f"{unread}/check", json={"patch": FIX})).json()["valid"] is True
-    assert_error(await api.post(f"{unread}/check", json={}), 404, "NotFoundError")
-
-
-async def test_a_kept_letter_is_shown_to_its_namespace_only(lab: Lab, api: httpx.AsyncClient) -> None:
-    ((partition, offset),) = await put_bad(lab, BAD, namespace="shop")
-    path = f"{LETTERS}/{partition}/{offset}/check"
-    assert (await api.post(path, json={}, headers={"X-Namespace": "shop"})).status_code == 200
-    assert_error(await api.post(path, json={}), 404, "NotFoundError")
-
-
-async def test_letters_of_nobody_need_the_admin_and_a_namespace(lab: Lab, api: httpx.AsyncClient) -> None:
-    place = await lab.put(b'[{"feature_id": "d"}]', headers=DEFAULT)
-    unnamed = await lab.put(as_json("doc-2", "exec-2"), headers=[("tally-namespace", b"\xff")])
-    await lab.drain()
-    assert (await asked(api, "/groups"))["total"] == 0
-    assert {each["offset"] for each in (await asked(api, "", unattributed=True))["letters"]} >= {place.offset}
-    path = f"/{unnamed.partition}/{unnamed.offset}"
-    shown = await asked(api, path, unattributed=True)
-    assert (shown["reason"], shown["problems"]) == ("bad_header", [])
-    refused = await api.post(f"{LETTERS}/replay", json={"unattributed": True})
-    assert_error(refused, 422, "ValidationError")
-    done = await replayed(api, unattributed=True, as_namespace="shop", dry_run=False)
-    assert (done["letters"], done["replayed"], done["why"]) == (2, 1, {"not_an_object ": 1})
-    await lab.drain()
-    assert await lab.rows("SELECT namespace FROM interactions") == [("shop",)]
-    statuses = [each["replay_status"] for each in (await asked(api, "", unattributed=True))["letters"]]
-    assert sorted(map(str, statuses)) == ["None", "stored"]
-
-
-async def test_scopes_are_required(lab: Lab, api: httpx.AsyncClient) -> None:
-    ((partition, offset),) = await put_bad(lab, BAD)
-    store = KeyStore(lab.database)
-    _, key = await store.create("a reader's", ("read",), ("default",))
-    reader = {"Authorization": f"Bearer {key}"}
-
-    async def counts() -> bool:
-        return (await api.get(LETTERS, headers=reader)).status_code == 200
-
-    await eventually_async(counts)
-    assert (await api.post(f"{LETTERS}/replay", json={"patch": FIX}, headers=reader)).json()["would_pass"] == 1
-    real = await api.post(f"{LETTERS}/replay", json={"patch": FIX, "dry_run": False}, headers=reader)
-    assert_error(real, 403, "ForbiddenError")
-    for path in ("", "/groups", f"/{partition}/{offset}"):
-        answer = await api.get(f"{LETTERS}{path}", params={"unattributed": True}, headers=reader)
-        assert_error(answer, 403, "ForbiddenError")
-        answer = await api.get(f"{LETTERS}{path}", headers={"Authorization": ""})
-        assert_error(answer, 401, "UnauthorizedError")
-    answer = await api.post(f"{LETTERS}/replay", json={"unattributed": True, "as_namespace": "default"}, headers=reader)
-    assert_error(answer, 403, "ForbiddenError")
-
-
-async def test_an_invalid_request_is_refused(api: httpx.AsyncClient) -> None:
-    for query in (
-        {"reason": "x"},
-        {"replayed": "maybe"},
-        {"cursor": "x"},
-        {"limit": 0},
-        {"since": "yesterday"},
-        {"a": 1},
-    ):
-        assert_error(await api.get(LETTERS, params=query), 422, "ValidationError")
-    for path in ("/a/1", f"/{2**31}/1", f"/1/{2**63}"):
-        assert_error(await api.get(f"{LETTERS}{path}"), 422, "ValidationError")
-    bodies: list[dict[str, Any]] = [
-        *({"origins": ["1"]}, {"origins": [f"{2**31}/1"]}, {"origins": []}),
-        *({"cursor": "1/2"}, {"dryrun": True}),
-    ]
-    for body in bodies:
-        assert_error(await api.post(f"{LETTERS}/replay", json=body), 422, "ValidationError")
-
-
-async def test_without_kafka_the_setting_is_named(lab: Lab) -> None:
-    ((partition, offset),) = await put_bad(lab, BAD)
-    async with api_of(with_key(lab.settings, kafka=""), "reader") as api:
-        assert len((await asked(api, ""))["letters"]) == 1
-        for answer in (
-            await api.get(f"{LETTERS}/{partition}/{offset}"),
-            await api.post(f"{LETTERS}/{partition}/{offset}/check", json={}),
-            await api.post(f"{LETTERS}/replay", json={}),
-        ):
-            assert "TALLY_KAFKA" in assert_error(answer, 503, "ServiceUnavailableError")["message"]
-
-
-async def test_reads_and_replays_are_bounded(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    ((partition, offset),) = await put_bad(lab, BAD)
-    async with api_of(with_key(lab.settings, letter_reads_in_flight=0), "reader") as api:
-        for answer in (await api.get(f"{LETTERS}/{partition}/{offset}"), await api.post(f"{LETTERS}/replay", json={})):
-            message = assert_error(answer, 503, "ServiceUnavailableError")["message"]
-            assert "TALLY_LETTER_READS_IN_FLIGHT" in message
-    async with api_of(with_key(lab.settings), "reader") as api:
-        waiting = DeadLetterService._replay
-
-        async def meanwhile(service: Any, owner: Any, request: Any) -> Any:
-            answer = await api.post(f"{LETTERS}/replay", json={"dry_run": False})
-            assert "a replay runs" in assert_error(answer, 503, "ServiceUnavailableError")["message"]
-            return await waiting(service, owner, request)
-
-        monkeypatch.setattr(DeadLetterService, "_replay", meanwhile)
-        assert (await replayed(api, patch=FIX, dry_run=False))["replayed"] == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "words"), [(TimeoutError(), "TALLY_LIST_TIMEOUT_MS"), (Fatal("refused by Kafka"), "deploy/access")]
-)
-async def test_reads_that_fail_are_explained(
-    lab: Lab, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
-) -> None:
-    ((partition, offset),) = await put_bad(lab, BAD)
-
-    async def failing(*_anything: Any) -> AsyncIterator[Letter]:
-        for letter in list[Letter]():
-            yield letter
-        raise error
-
-    for module in (letter_store, service):
-        monkeypatch.setattr(module, "read_letters", failing)
-    for answer in (await api.get(f"{LETTERS}/{partition}/{offset}"), await api.post(f"{LETTERS}/replay", json={})):
-        assert words in assert_error(answer, 503, "ServiceUnavailableError")["message"]
 
 
 @given(st.integers(0, END_MS - 1), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1))
