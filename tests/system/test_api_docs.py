@@ -120,7 +120,7 @@ print(answer["created"],"""
             "deleted",
             "dict_keys(['results', 'next_cursor'])",
             "['search-4712']",
-            "60 ['accepted', 'groups', 'per_minute', 'refused', 'since', 'until']",
+            "60 ['accepted', 'accepted_by', 'groups', 'per_minute', 'refused', 'since', 'until']",
             "wrong_type position 1 ['position'] True",
             "1 1 0 False",
             "True ok",
