@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from console.client import NO_ANSWER, ApiProblem
-from console.sessions import COOKIE, ViewerSession
+from console.sessions import ViewerSession, cookie_of
 from console.view import SIGN_IN, Console
 
 MAX_KEY_CHARACTERS = 512
@@ -15,7 +15,8 @@ _PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
 """Visible ASCII without a backslash, which browsers take for a slash. Two and more slashes name a host."""
 THEMES = ("system", "light", "dark")
 _REASONS = {
-    "ended": "Your session has ended: the API does not accept its key any more, or too much time has passed.",
+    "ended": "Your session has ended: the API does not accept its key any more, too much time has passed, or the "
+    "console was restarted without TALLY_CONSOLE_SECRETS.",
     "left": "You have signed out.",
 }
 
@@ -53,7 +54,7 @@ async def sign_in(request: Request) -> Response:
         return _page(request, 401 if problem.status == 401 else 502, f"The API answers: {problem.message}", back)  # noqa: PLR2004
     response = RedirectResponse(back, 303)
     response.set_cookie(
-        COOKIE,
+        cookie_of(request),
         console.sessions.seal(ViewerSession(key, own["namespace"])),
         max_age=console.sessions.life_s,
         httponly=True,
@@ -63,10 +64,10 @@ async def sign_in(request: Request) -> Response:
     return response
 
 
-async def sign_out(_request: Request) -> Response:
+async def sign_out(request: Request) -> Response:
     """End the session in this browser."""
     response = RedirectResponse(f"{SIGN_IN}?reason=left", 303)
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(cookie_of(request))
     return response
 
 

@@ -8,8 +8,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from starlette.requests import Request
+
+MAX_PORT_DIGITS = 5
 
 COOKIE = "tally_session"
+
+
+def cookie_of(request: Request) -> str:
+    """Return the name of the session's cookie, with the port of the address.
+
+    Browsers send a cookie to every port of a host, so consoles on one host would end each other's sessions.
+    """
+    _, colon, port = request.headers.get("host", "").rpartition(":")
+    return (
+        f"{COOKIE}_{port}" if colon and port.isascii() and port.isdigit() and len(port) <= MAX_PORT_DIGITS else COOKIE
+    )
 
 
 class ViewerSession(NamedTuple):

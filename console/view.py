@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from console.client import NO_ANSWER, ApiClient, ApiProblem
-from console.sessions import COOKIE, SessionCookies
+from console.sessions import SessionCookies, cookie_of
 from console.settings import ConsoleSettings
 
 PageValues = Mapping[str, Any]
@@ -40,7 +40,7 @@ class View:
         """Open the session. Raises SessionEndedError."""
         self.request = request
         self.console: Console = request.app.state.console
-        session = self.console.sessions.open(request.cookies.get(COOKIE))
+        session = self.console.sessions.open(request.cookies.get(cookie_of(request)))
         if session is None:
             raise SessionEndedError
         self._key = session.key
@@ -54,12 +54,22 @@ class View:
         """Query parameters of the request."""
         return self.request.query_params
 
-    async def call(self, method: str, path: str, query: PageValues | None = None, body: Any = None) -> Any:
-        """Call the API with the viewer's key. Raises ApiProblem, and SessionEndedError when the key is not valid."""
+    async def call(
+        self,
+        method: str,
+        path: str,
+        query: PageValues | None = None,
+        body: Any = None,
+        *,
+        in_namespace: bool = True,
+    ) -> Any:
+        """Call the API with the viewer's key, in the page's namespace or in the first one of the key.
+
+        Raises ApiProblem, and SessionEndedError when the key is not valid.
+        """
+        namespace = self.namespace if in_namespace else None
         try:
-            return await self.console.api.call(
-                method, path, key=self._key, namespace=self.namespace, query=query, body=body
-            )
+            return await self.console.api.call(method, path, key=self._key, namespace=namespace, query=query, body=body)
         except ApiProblem as problem:
             if problem.status == 401:  # noqa: PLR2004
                 raise SessionEndedError from None
@@ -149,7 +159,7 @@ def _sign_in_address(request: Request) -> str:
     """Return the address to sign in at, which leads back to the present page."""
     is_get = request.method == "GET"
     back = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
-    reason = "ended" if COOKIE in request.cookies else ""
+    reason = "ended" if cookie_of(request) in request.cookies else ""
     given = {"back": back if is_get and back != "/" else "", "reason": reason}
     text = urlencode({name: value for name, value in given.items() if value})
     return f"{SIGN_IN}?{text}" if text else SIGN_IN
@@ -157,12 +167,12 @@ def _sign_in_address(request: Request) -> str:
 
 def _to_sign_in(request: Request) -> Response:
     response = RedirectResponse(_sign_in_address(request), 303)
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(cookie_of(request))
     return response
 
 
 def _sign_in_by_script(request: Request) -> Response:
-    reason = "?reason=ended" if COOKIE in request.cookies else ""
+    reason = "?reason=ended" if cookie_of(request) in request.cookies else ""
     response = Response(status_code=401, headers={SIGN_IN_HEADER: f"{SIGN_IN}{reason}"})
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(cookie_of(request))
     return response

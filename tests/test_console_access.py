@@ -93,7 +93,31 @@ async def test_replicas_with_the_same_secret_share_sessions(api: httpx.AsyncClie
     async with console_client("http://t", api._transport) as replica:
         replica.cookies = browser.cookies
         assert (await replica.get("/overview/refusals")).status_code == 200
-        replica.cookies.set(COOKIE, browser.cookies[COOKIE][:-2] + "xx", domain="console.local")
+
+
+async def test_consoles_on_one_host_keep_their_sessions_apart(browser: httpx.AsyncClient) -> None:
+    """Browsers send a cookie to every port of a host."""
+    await sign_in(browser, KEY)
+    other = {"Host": "console.local:8191"}
+    panel = await browser.get("/overview/refusals", headers=other)
+    assert (panel.status_code, panel.headers["x-sign-in"]) == (401, "/sign-in"), "not `ended`: there was none"
+    answer = await browser.post("/sign-in", data={"key": KEY}, headers=other)
+    assert answer.headers["set-cookie"].startswith(f"{COOKIE}_8191=")
+    await browser.post("/sign-out", headers=other)
+    assert (await browser.get("/overview/refusals")).status_code == 200
+
+
+async def test_a_page_of_a_foreign_namespace_leads_to_the_own_ones(browser: httpx.AsyncClient) -> None:
+    await sign_in(browser, KEY)
+    assert (await browser.get("/overview/traffic?ns=foreign")).status_code == 403
+    menu = await browser.get("/account?ns=foreign")
+    assert "foreign is no namespace of this key" in menu.text
+    assert '<option value="default">' in menu.text
+
+
+async def test_the_documentation_is_that_of_the_api(browser: httpx.AsyncClient) -> None:
+    await sign_in(browser, KEY)
+    assert '<a href="http://t/docs">API documentation</a>' in (await browser.get("/")).text
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "gAAAAA" + "A" * 100, "ü"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -73,6 +74,24 @@ async def test_rate_limit_tokens_are_refilled(lab: Lab) -> None:
 
         for _ in range(5):
             await eventually_async(passes)
+
+
+async def test_headers_of_the_rate_limit_are_those_of_now(lab: Lab) -> None:
+    """Between two calls of Redis the bucket there fills up: headers tell so, and name no time in the past."""
+    settings = lab.settings.model_copy(update={"rate_limit_per_s": 1_000, "rate_limit_burst_ms": 100_000})
+    caller = Caller("k", "default", SCOPES, 0)
+    async with BestEffortRedis(settings).opened() as redis:
+        limits = RateLimits(settings, redis)
+
+        async def is_full() -> bool:
+            before_s = int(time.time())
+            headers = await limits.spend(caller)
+            if not headers:
+                return False
+            assert int(headers["X-RateLimit-Reset"]) >= before_s
+            return headers["X-RateLimit-Remaining"] == headers["X-RateLimit-Limit"] == "100000"
+
+        await eventually_async(is_full)
 
 
 async def test_too_many_requests_are_429(lab: Lab) -> None:

@@ -19,7 +19,7 @@ from runtime.settings import Settings
 LOTS_PER_BURST = 100
 
 # KEYS[1] the bucket: tokens and the time of their count. ARGV: tokens per second, maximum, wanted. Returns the tokens
-# given, those left, and the milliseconds until the next token and until the bucket is full.
+# given, and the milliseconds until the next token and until the bucket is full.
 _TAKE = """
 local rate, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call("TIME")
@@ -32,7 +32,7 @@ tokens = tokens - given
 redis.call("HSET", KEYS[1], "tokens", tostring(tokens), "at", string.format("%.3f", now))
 local full_ms = math.ceil((burst - tokens) * 1000 / rate)
 redis.call("PEXPIRE", KEYS[1], full_ms + 1000)
-return { given, math.floor(tokens), math.ceil(math.max(0, 1 - tokens) * 1000 / rate), full_ms }
+return { given, math.ceil(math.max(0, 1 - tokens) * 1000 / rate), full_ms }
 """
 
 
@@ -42,8 +42,8 @@ class _Bucket:
 
     tokens: int = 0
     """Tokens taken from Redis and not spent yet."""
-    left: int = 0
     full_at_s: float = 0.0
+    """Time when the bucket in Redis is full again, if nothing is taken, in seconds since 1970."""
     empty_until: float = 0.0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -70,12 +70,12 @@ class RateLimits:
                 if bucket.tokens <= 0 and not await self._take(caller.key_id, bucket, rate, burst):
                     return {}
         bucket.tokens -= 1
-        return _headers(burst, bucket)
+        return _headers(rate, burst, bucket)
 
     async def _take(self, key_id: str, bucket: _Bucket, rate: int, burst: int) -> bool:
         """Take a lot of tokens. Return whether Redis answered. Raises ApiError 429 when the bucket is empty."""
         if time.monotonic() < bucket.empty_until:
-            raise _too_many(burst, bucket)
+            raise _too_many(rate, burst, bucket)
 
         async def take(redis: Redis) -> Any:
             lot = math.ceil(burst / LOTS_PER_BURST)
@@ -84,24 +84,30 @@ class RateLimits:
         answer = await self._redis.ask("rate limit", take)
         if answer is None:
             return False
-        given, bucket.left, wait_ms, full_ms = answer
+        given, wait_ms, full_ms = answer
         bucket.full_at_s = time.time() + full_ms / 1000
         if not given:
             bucket.empty_until = time.monotonic() + wait_ms / 1000
-            raise _too_many(burst, bucket)
+            raise _too_many(rate, burst, bucket)
         bucket.tokens += given
         return True
 
 
-def _headers(burst: int, bucket: _Bucket) -> dict[str, str]:
+def _headers(rate: int, burst: int, bucket: _Bucket) -> dict[str, str]:
+    """Return the limit, the tokens that remain now, and when the bucket is full again.
+
+    Redis is asked once in a lot of tokens, so what the bucket there has gained since is computed.
+    """
+    now_s = time.time()
+    missing = max(0.0, bucket.full_at_s - now_s) * rate
     return {
         "X-RateLimit-Limit": str(burst),
-        "X-RateLimit-Remaining": str(bucket.left + bucket.tokens),
-        "X-RateLimit-Reset": str(math.ceil(bucket.full_at_s)),
+        "X-RateLimit-Remaining": str(max(0, min(burst, math.floor(burst - missing) + bucket.tokens))),
+        "X-RateLimit-Reset": str(math.ceil(max(now_s, bucket.full_at_s))),
     }
 
 
-def _too_many(burst: int, bucket: _Bucket) -> ApiError:
+def _too_many(rate: int, burst: int, bucket: _Bucket) -> ApiError:
     wait_s = max(1, math.ceil(bucket.empty_until - time.monotonic()))
-    headers = _headers(burst, bucket) | {"Retry-After": str(wait_s)}
+    headers = _headers(rate, burst, bucket) | {"Retry-After": str(wait_s)}
     return ApiError(429, f"too many requests with this key: retry in {wait_s} s", headers=headers)
