@@ -98,6 +98,7 @@ def set_config(
         shown.add_row(name, _text(pair.before), _text(pair.after))
     out.print(shown)
     say(f"every process knows it within {settings.learning_config_refresh_ms:,} ms (TALLY_LEARNING_CONFIG_REFRESH_MS)")
+    say("API processes now count the days that weights are learned from: figures are partial until then")
 
 
 @app.command("delete")
