@@ -28,7 +28,7 @@ OTHER_TESTS := browser containers k8s monitoring system
 
 ## make test-system [ARGS=...] tests that start processes: clusters, restarts, a slice of chaos, benchmarks, commands
 test-system: $(VENV)/.dev
-	@$(BIN)/pytest --numprocesses 3 $(TEST_OPTIONS) --dist loadfile tests/system $(ARGS)
+	@$(BIN)/pytest --numprocesses 3 $(TEST_OPTIONS) --dist loadfile --no-loadscope-reorder tests/system $(ARGS)
 
 ## make test-browser           snippet for pages and console in headless Chromium (apt-get install chromium chromium-driver)
 test-browser: $(VENV)/.browser

@@ -75,7 +75,8 @@ class Viewer:
 
     def __init__(self, site: Website) -> None:
         self._port = site.port
-        self._headers = {"Cookie": "=".join(site.cookie)}
+        # The cookie's name has the port of the address, as browsers send it.
+        self._headers = {"Host": f"127.0.0.1:{site.port}", "Cookie": "=".join(site.cookie)}
         self._connection: Connection | None = None
 
     async def get(self, path: str) -> Answer:
