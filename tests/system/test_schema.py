@@ -20,7 +20,7 @@ async def conforms(url: str, folder: Path, *options: str) -> None:
     command = (
         *("-m", "schemathesis.cli", "--config-file", str(config), "run", f"{url}/openapi.json", "--no-color"),
         *("-H", f"Authorization: {BEARER['Authorization']}", "-H", "Origin: https://a.example"),
-        *("--seed", "1", "--max-examples", "15", "--exclude-path", "/metrics", "--suppress-health-check", "all"),
+        *("--seed", "1", "--max-examples", "10", "--exclude-path", "/metrics", "--suppress-health-check", "all"),
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder

@@ -160,10 +160,9 @@ def test_a_tail_at_a_terminal_has_a_line_for_each_event(up: Running) -> None:
             assert len(line) <= 80
 
 
-@TERMS
-def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
+def test_up_at_a_terminal_ends_by_itself(tmp_path: Path) -> None:
     short = ("--for", "2", "--rate", "100", "--workers", "1", "--backfill-days", "1")
-    with at_terminal(term, tmp_path / "data", "up", *short) as terminal:
+    with at_terminal("dumb", tmp_path / "data", "up", *short) as terminal:
         assert terminal.end() == 0, terminal.output
         assert "Traceback" not in terminal.output
         assert re.search(r"simulated \d+ events in 2 s: ", terminal.output)
@@ -171,9 +170,8 @@ def test_up_at_a_terminal_ends_by_itself(tmp_path: Path, term: str) -> None:
         assert re.search(r"this run: \d\d,\d\d\d stored", terminal.output.partition("stopping")[2])
 
 
-@TERMS
-def test_ctrl_c_at_a_terminal_ends_up_in_order(tmp_path: Path, term: str) -> None:
-    with at_terminal(term, tmp_path / "data", "up", "--no-demo", "--workers", "1") as terminal:
+def test_ctrl_c_at_a_terminal_ends_up_in_order(tmp_path: Path) -> None:
+    with at_terminal("xterm-256color", tmp_path / "data", "up", "--no-demo", "--workers", "1") as terminal:
         terminal.until("events/s")
         terminal.type(CTRL_C)
         assert terminal.end() == INTERRUPTED, terminal.output
