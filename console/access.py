@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from console.client import NO_ANSWER, ApiProblem
 from console.sessions import ViewerSession, cookie_of
-from console.view import SIGN_IN, Console
+from console.view import SIGN_IN, Console, SessionEndedError, View
 
 MAX_KEY_CHARACTERS = 512
 _PATH = re.compile(r"/(?!/)[!-\[\]-~]*")
@@ -83,9 +83,12 @@ async def choose_theme(request: Request) -> Response:
 
 async def not_found(request: Request, _error: Exception) -> Response:
     """Answer a request for a page that does not exist."""
-    console: Console = request.app.state.console
-    text = console.templates.get_template("not_found.html").render(theme=request.cookies.get("tally_theme", ""))
-    return HTMLResponse(text, 404)
+    try:
+        return View(request).render("not_found.html", 404)
+    except SessionEndedError:
+        console: Console = request.app.state.console
+        page = console.templates.get_template("not_found_signed_out.html")
+        return HTMLResponse(page.render(theme=request.cookies.get("tally_theme", "")), 404)
 
 
 ROUTES = (

@@ -43,22 +43,28 @@ def round_ticks(low: float, high: float, most: int = MAX_TICKS) -> list[float]:
     return [round(index * step, digits) for index in range(first, last + 1)]
 
 
-def time_ticks(low_ms: float, high_ms: float, most: int = MAX_TICKS + 1) -> list[float]:
-    """Return times in ms, at whole steps of a clock or calendar in UTC, within `low_ms` to `high_ms`."""
-    span = max(high_ms - low_ms, 1)
-    step = next((each for each in _TIME_STEPS_MS if span / each <= most), math.ceil(span / most))
+def time_ticks(low_ms: float, high_ms: float, most: int = MAX_TICKS + 1, *, is_day: bool = False) -> list[float]:
+    """Return times in ms, at whole steps of a clock or calendar in UTC, within `low_ms` to `high_ms`.
+
+    With `is_day` no step is shorter than a day. A range of one time has that time alone.
+    """
+    if high_ms <= low_ms:
+        return [low_ms]
+    span = high_ms - low_ms
+    steps = [each for each in _TIME_STEPS_MS if each >= (_DAY_MS if is_day else 0)]
+    step = next((each for each in steps if span / each <= most), math.ceil(span / most))
     first = math.ceil(low_ms / step)
     return [index * step for index in range(first, math.floor(high_ms / step) + 1)]
 
 
-def time_label(ms: float, span_ms: float) -> str:
-    """Return a time as short as the span of its axis allows, in UTC."""
+def time_label(ms: float, span_ms: float, *, is_day: bool = False) -> str:
+    """Return a time as short as the span of its axis allows, in UTC; with its date if it is alone."""
     moment = datetime.fromtimestamp(ms / 1000, UTC)
-    if span_ms <= 10 * _MINUTE_MS:
-        return f"{moment:%H:%M:%S}"
-    if span_ms <= 2 * _DAY_MS:
-        return f"{moment:%H:%M}"
-    return f"{moment:%d %b}" if span_ms <= 400 * _DAY_MS else f"{moment:%b %Y}"
+    if is_day or span_ms > 2 * _DAY_MS:
+        return f"{moment:%d %b}" if span_ms <= 400 * _DAY_MS else f"{moment:%b %Y}"
+    if span_ms <= 0:
+        return f"{moment:%d %b %H:%M}"
+    return f"{moment:%H:%M:%S}" if span_ms <= 10 * _MINUTE_MS else f"{moment:%H:%M}"
 
 
 def bounds(values: Sequence[float | None], *, with_zero: bool) -> tuple[float, float]:

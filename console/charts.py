@@ -14,10 +14,13 @@ from console.chart_axes import Scale, bounds, round_ticks, time_label, time_tick
 from console.text import written_out
 
 WIDTH, HEIGHT = 720, 240
-LEFT, RIGHT, TOP, BOTTOM = 76, 12, 12, 28
-ROW_HEIGHT, NAME_WIDTH, LABEL_WIDTH = 26, 220, 90
-MAX_NAME_CHARACTERS = 28
-MAX_SERIES = 6
+RIGHT, TOP, BOTTOM = 12, 12, 34
+ROW_HEIGHT, NAME_WIDTH, LABEL_WIDTH = 30, 250, 120
+CHARACTER_WIDTH = 14.5
+"""Width of a character of the largest text: that of a chart on a phone."""
+NAME_CHARACTERS = {"at-wide": 36, "at-half": 24, "at-narrow": 17}
+"""Characters of a row's name that fit, by the class that the style sheet shows for the width of the chart."""
+MAX_SERIES, MAX_NARROW_LABELS = 6, 5
 
 ValueFormat = Callable[[Any], str]
 
@@ -66,13 +69,13 @@ def line_chart(
     points = [point for line in lines for point in line.points]
     if not points:
         return Markup("")
-    x = Scale(*bounds([each.x for each in points], with_zero=False), LEFT, WIDTH - RIGHT)
     ys = [value for each in points for value in (each.y, each.low, each.high)]
     ticks = round_ticks(*bounds(ys, with_zero=True))
+    x = Scale(*bounds([each.x for each in points], with_zero=False), _left_of(ticks, show), WIDTH - RIGHT)
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
     parts = [
-        *_y_axis(y, ticks, show),
-        *(_number_axis(x) if axis == "number" else _time_axis(x, is_local=axis == "time")),
+        *_y_axis(x, y, ticks, show),
+        *(_number_axis(x) if axis == "number" else _time_axis(x, is_day=axis == "day")),
     ]
     for number, line in enumerate(lines[:MAX_SERIES]):
         parts += _line(line, number, x, y, show)
@@ -116,10 +119,11 @@ def bar_chart(
     """Draw stacked bars over time; `step_ms` is the time that a bar covers from its `x` on."""
     if not bars:
         return Markup("")
-    x = Scale(min(each.x for each in bars), max(each.x for each in bars) + step_ms, LEFT, WIDTH - RIGHT)
     ticks = round_ticks(0, max(1.0, *(sum(each.parts) for each in bars)))
+    begin, end = min(each.x for each in bars), max(each.x for each in bars) + step_ms
+    x = Scale(begin, end, _left_of(ticks, show), WIDTH - RIGHT)
     y = Scale(0, ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [*_y_axis(y, ticks, show), *_time_axis(x)]
+    parts = [*_y_axis(x, y, ticks, show), *_time_axis(x)]
     for bar in bars:
         below = 0.0
         title = f"{datetime.fromtimestamp(bar.x / 1000, UTC):%Y-%m-%d %H:%M} UTC"
@@ -150,15 +154,13 @@ def row_chart(
     x = Scale(ticks[0], ticks[-1], NAME_WIDTH, WIDTH - RIGHT - 8)
     height = TOP + ROW_HEIGHT * len(rows) + BOTTOM
     parts: list[Markup] = []
-    for tick in ticks:
+    for tick, is_second in _each_second(ticks):
         parts.append(_grid_line(x.at(tick), TOP, x.at(tick), height - BOTTOM))
-        parts.append(_text(x.at(tick), height - 8, show(tick), "middle"))
+        parts.append(_axis_label(x.at(tick), height - 8, show(tick), is_second=is_second))
     for index, row in enumerate(rows):
         middle = TOP + ROW_HEIGHT * (index + 0.5)
-        name = written_out(row.name)
-        name = name if len(name) <= MAX_NAME_CHARACTERS else f"{name[: MAX_NAME_CHARACTERS - 1]}…"
         title = written_out(row.title or f"{row.name}: {show(row.value)}")
-        marks = [_text(NAME_WIDTH - 8, middle + 4, name, "end")]
+        marks = _row_name(written_out(row.name), middle)
         if row.value is not None and as_bars:
             start, end = sorted((x.at(0), x.at(row.value)))
             marks.append(
@@ -178,39 +180,78 @@ def row_chart(
     return _drawing(parts, label, height)
 
 
-def _y_axis(y: Scale, ticks: Sequence[float], show: ValueFormat) -> list[Markup]:
+def _row_name(name: str, y: float) -> list[Markup]:
+    """Draw a row's name, cut at its end to what fits beside a chart of each width."""
+    if len(name) <= min(NAME_CHARACTERS.values()):
+        return [_text(4, y, name, "start", "level")]
+    return [
+        _text(4, y, name if len(name) <= most else f"{name[: most - 1]}…", "start", f"level {width}")
+        for width, most in NAME_CHARACTERS.items()
+    ]
+
+
+def _left_of(ticks: Sequence[float], show: ValueFormat) -> float:
+    """Return where a drawing begins, to the right of the labels of its ticks."""
+    return 12 + CHARACTER_WIDTH * max(len(show(tick)) for tick in ticks)
+
+
+def _y_axis(x: Scale, y: Scale, ticks: Sequence[float], show: ValueFormat) -> list[Markup]:
     parts = []
     for tick in ticks:
-        parts.append(_grid_line(LEFT, y.at(tick), WIDTH - RIGHT, y.at(tick)))
-        parts.append(_text(LEFT - 6, y.at(tick) + 4, show(tick), "end"))
+        parts.append(_grid_line(x.start, y.at(tick), WIDTH - RIGHT, y.at(tick)))
+        parts.append(_text(x.start - 6, y.at(tick), show(tick), "end", "level"))
     return parts
 
 
-def _time_axis(x: Scale, *, is_local: bool = True) -> list[Markup]:
-    """Draw times, which the page's script shows in the viewer's zone if they are local."""
+def _time_axis(x: Scale, *, is_day: bool = False) -> list[Markup]:
+    """Draw times, which the page's script shows in the viewer's zone, or days of UTC."""
     span, parts = x.high - x.low, []
-    for tick in time_ticks(x.low, x.high):
+    for tick, is_second in _each_second(time_ticks(x.low, x.high, is_day=is_day)):
         moment = datetime.fromtimestamp(tick / 1000, UTC)
-        label = time_label(tick, span)
-        anchor = "end" if x.at(tick) > WIDTH - LABEL_WIDTH / 2 else "middle"
-        place = Markup('x="{}" y="{}" text-anchor="{}"').format(x.at(tick), HEIGHT - 8, anchor)
-        local = Markup(' data-tick="{:.0f}" data-span="{:.0f}"').format(tick, span) if is_local else ""
-        drawn = Markup("<text {}{}>{}<title>{:%Y-%m-%d %H:%M:%S} UTC</title></text>")
-        parts.append(drawn.format(place, local, label, moment))
+        local = "" if is_day else Markup(' data-tick="{:.0f}" data-span="{:.0f}"').format(tick, span)
+        title = Markup("<title>{:%Y-%m-%d %H:%M:%S} UTC</title>").format(moment)
+        label = time_label(tick, span, is_day=is_day)
+        at_start = x.at(tick) < x.start + LABEL_WIDTH / 4
+        parts.append(_axis_label(x.at(tick), HEIGHT - 8, label, local, title, is_second=is_second, at_start=at_start))
     return parts
 
 
 def _number_axis(x: Scale) -> list[Markup]:
     ticks = [tick for tick in round_ticks(x.low, x.high, 8) if x.low <= tick <= x.high]
-    return [_text(x.at(tick), HEIGHT - 8, f"{tick:g}", "middle") for tick in ticks]
+    return [
+        _axis_label(x.at(tick), HEIGHT - 8, f"{tick:g}", is_second=is_second) for tick, is_second in _each_second(ticks)
+    ]
+
+
+def _each_second(ticks: Sequence[float]) -> list[tuple[float, bool]]:
+    """Return ticks, and whether a narrow chart has no place for their labels."""
+    return [(tick, bool(number % 2) and len(ticks) > MAX_NARROW_LABELS) for number, tick in enumerate(ticks)]
+
+
+def _axis_label(
+    x: float,
+    y: float,
+    text: str,
+    attributes: str = "",
+    title: Markup | str = "",
+    *,
+    is_second: bool,
+    at_start: bool = False,
+) -> Markup:
+    """Draw a label below an axis, within the drawing; `at_start`: not below the labels to the left of the axis."""
+    anchor = "end" if x > WIDTH - LABEL_WIDTH / 2 else "start" if at_start else "middle"
+    kind = Markup(' class="second"') if is_second else ""
+    drawn = Markup('<text x="{}" y="{}" text-anchor="{}"{}{}>{}{}</text>')
+    return drawn.format(round(x, 1), round(y, 1), anchor, kind, attributes, text, title)
 
 
 def _grid_line(x1: float, y1: float, x2: float, y2: float) -> Markup:
     return Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(x1, y1, x2, y2)
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(round(x, 1), round(y, 1), anchor, text)
+def _text(x: float, y: float, text: str, anchor: str, kind: str) -> Markup:
+    drawn = Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>')
+    return drawn.format(kind, round(x, 1), round(y, 1), anchor, text)
 
 
 def _drawing(parts: Sequence[Markup], label: str, height: float) -> Markup:

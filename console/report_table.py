@@ -1,12 +1,14 @@
 """Rows of a report as a table and as a chart, and beside the rows of the range before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
 from console.charts import ChartLine, ChartRow, LinePoint, line_chart, row_chart
+from console.digits import even_numbers, even_shares, p_value
 from console.text import NONE, name_of, parse_time, unit_format
 
 MAX_CHART_ROWS = 30
@@ -22,7 +24,19 @@ class Cell(NamedTuple):
     text: Any
     interval: str = ""
     before: str = ""
-    is_number: bool = False
+    before_interval: str = ""
+    kind: Literal["number", "list", ""] = ""
+    session: str = ""
+    """Session that the value names, whose journey it leads to; empty for other values."""
+
+
+def headings(columns: Sequence[ReportRow], by: str) -> list[str]:
+    """Return the names of the columns; the one with the values of a field has the name of the field."""
+    return [by if by and _is_field(column) else column["name"] for column in columns]
+
+
+def _is_field(column: ReportRow) -> bool:
+    return (column["name"], column["unit"]) in (("period", "text"), ("value", "text"))
 
 
 def day_columns(columns: Sequence[ReportRow], rows: Sequence[ReportRow]) -> set[str]:
@@ -42,11 +56,26 @@ def table_rows(
     times = {column["name"] for column in columns if column["unit"] == "time"}
     days = day_columns(columns, rows)
     earlier = _by_key(before or (), keys, times)
-    table = []
-    for key, row in zip(_keys_of(rows, keys, times), rows, strict=True):
-        old = earlier.get(key)
-        table.append([_cell(column, row, old, is_day=column["name"] in days) for column in columns])
-    return table
+    pairs = [(row, earlier.get(key)) for key, row in zip(_keys_of(rows, keys, times), rows, strict=True)]
+    shown = [each for pair in pairs for each in pair if each is not None]
+    formats = [_day if column["name"] in days else _format_of(column, shown) for column in columns]
+    return [
+        [_cell(column, show, row, old) for column, show in zip(columns, formats, strict=True)] for row, old in pairs
+    ]
+
+
+def _format_of(column: ReportRow, rows: Sequence[ReportRow]) -> Callable[[Any], Any]:
+    """Return the format of a column's values, ends of intervals included."""
+    name, unit = column["name"], column["unit"]
+    values = (row.get(each) for row in rows for each in (name, f"{name}_low", f"{name}_high"))
+    numbers = [each for each in values if isinstance(each, int | float)]
+    if unit in ("share", "number"):
+        return even_shares(numbers) if unit == "share" else even_numbers(numbers)
+    return p_value if unit == "p" else partial(unit_format, unit)
+
+
+def _day(value: str | None) -> str:
+    return f"{value[:DATE_CHARACTERS]}\u00a0UTC".replace("-", "\u2011") if value else NONE
 
 
 def _keys_of(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> list[tuple[Any, ...]]:
@@ -64,17 +93,21 @@ def _by_key(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> 
     return dict(zip(_keys_of(rows, keys, times), rows, strict=True))
 
 
-def _cell(column: ReportRow, row: ReportRow, before: ReportRow | None, *, is_day: bool) -> Cell:
-    name, unit = column["name"], column["unit"]
-    if is_day:
-        return Cell(f"{row[name][:DATE_CHARACTERS]}\u00a0UTC".replace("-", "\u2011") if row.get(name) else NONE)
-    value, low, high = row.get(name), row.get(f"{name}_low"), row.get(f"{name}_high")
-    interval = ""
-    if low is not None and high is not None:
-        interval = f"{unit_format(unit, low)} to {unit_format(unit, high)}"
-    is_number = unit in NUMERIC_UNITS
-    old = unit_format(unit, before.get(name)) if before is not None and is_number else ""
-    return Cell(unit_format(unit, value), interval, str(old), is_number)
+def _cell(column: ReportRow, show: Callable[[Any], Any], row: ReportRow, before: ReportRow | None) -> Cell:
+    name, value = column["name"], row.get(column["name"])
+    is_number = column["unit"] in NUMERIC_UNITS
+    old, old_interval = "", ""
+    if before is not None and is_number:
+        old, old_interval = str(show(before.get(name))), _interval(name, show, before)
+    session = str(value) if name == "session" and value else ""
+    kind: Literal["number", "list", ""] = "number" if is_number else "list" if column["unit"] == "texts" else ""
+    return Cell(show(value), _interval(name, show, row), old, old_interval, kind, session)
+
+
+def _interval(name: str, show: Callable[[Any], Any], row: ReportRow) -> str:
+    """Return the interval of a value; empty if it has none."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return "" if low is None or high is None else f"{show(low)} to {show(high)}"
 
 
 def chart_of(chart: ReportRow | None, columns: Sequence[ReportRow], rows: Sequence[ReportRow]) -> Markup:

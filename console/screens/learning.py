@@ -8,8 +8,9 @@ from starlette.routing import Route
 
 from console.charts import ChartLine, LinePoint, line_chart
 from console.client import ApiProblem, segment
+from console.digits import even_numbers
 from console.forms import text_of
-from console.ranges import HOURS, ChosenRange
+from console.ranges import ChosenRange
 from console.text import number, parse_time, share
 from console.view import PageValues, View, page, panel
 
@@ -36,10 +37,11 @@ async def learning(view: View) -> PageValues:
     retriever = text_of(view.query, "retriever") or (names[0] if names else "")
     chosen = {name: text_of(view.query, name) for name in CHOICES} | {"retriever": retriever}
     given = {name: value for name, value in chosen.items() if value}
+    length = _chosen_range(view)
     return {
         "names": names,
-        "chosen": chosen | {"hours": ChosenRange.of(view.query, "168").hours},
-        "ranges": HOURS,
+        "chosen": chosen | {"hours": length.hours},
+        "ranges": length.choices(),
         "methods": METHODS,
         "judgment_methods": JUDGMENT_METHODS,
         "days": DAYS,
@@ -65,8 +67,13 @@ def _path(view: View, rest: str) -> str:
     return f"/v1/retrievers/{segment(retriever)}/{rest}"
 
 
+def _chosen_range(view: View) -> ChosenRange:
+    """Return the range of event time; the `days` of this screen are those of the weights."""
+    return ChosenRange.of({name: text_of(view.query, name) for name in ("hours", "since", "until")}, "168")
+
+
 def _range(view: View) -> Mapping[str, str]:
-    chosen = ChosenRange.of(view.query, "168")
+    chosen = _chosen_range(view)
     if chosen.problem:
         raise ApiProblem(422, chosen.problem)
     return chosen.as_query()
@@ -77,7 +84,13 @@ async def propensities(view: View) -> PageValues:
     """Show how much each position is examined."""
     method = text_of(view.query, "method") or "harvesting"
     found = await view.get(_path(view, "propensities"), method=method, **_range(view))
-    return {"found": found, "chart": curve_chart(found["curves"]), "method": METHODS.get(method, method)}
+    points = [point for curve in found["curves"] for point in curve["points"]]
+    return {
+        "found": found,
+        "chart": curve_chart(found["curves"]),
+        "method": METHODS.get(method, method),
+        "show": even_numbers(point[name] for point in points for name in ("value", "low", "high")),
+    }
 
 
 def curve_chart(curves: Sequence[Mapping[str, Any]]) -> Markup:
@@ -108,7 +121,14 @@ async def judgments(view: View) -> PageValues:
     query, method = text_of(view.query, "query"), text_of(view.query, "judged_by") or "ctr"
     limit = MAX_JUDGMENTS if query else FIRST_JUDGMENTS
     found = await view.get(_path(view, "judgments"), method=method, query=query, limit=limit, **_range(view))
-    return {"found": found, "query": query, "method": JUDGMENT_METHODS.get(method, method)}
+    rows = found["judgments"]
+    return {
+        "found": found,
+        "query": query,
+        "method": JUDGMENT_METHODS.get(method, method),
+        "show": even_numbers(row[name] for row in rows for name in ("value", "low", "high")),
+        "show_n": even_numbers(row["effective_n"] for row in rows),
+    }
 
 
 @panel("learning_weights.html")
@@ -122,12 +142,13 @@ async def weights(view: View) -> PageValues:
     except ApiProblem as problem:
         if problem.code != "unknown_config":
             raise
-        return {"found": None, "retriever": text_of(view.query, "retriever"), "chart": "", "names": []}
+        return {"found": None, "retriever": text_of(view.query, "retriever"), "names": []}
     names = _features(found["days"])
     return {
         "found": found,
         "names": names,
-        "chart": weight_chart(found["days"], names),
+        "weight_chart": weight_chart(found["days"], names),
+        "reward_chart": reward_chart(found["days"], names),
         "retriever": text_of(view.query, "retriever"),
     }
 
@@ -139,18 +160,36 @@ def _features(days: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def weight_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markup:
-    """Draw the mean of each feature by day, with its interval."""
+    """Draw the weight of each feature by day."""
+
+    def point(at: float, day: str, each: Mapping[str, Any]) -> LinePoint:
+        return LinePoint(at, each["weight"], title=f"{each['feature_uri']} {day}: {share(each['weight'])}")
+
+    return line_chart(_lines(days, names, point), label="Weight of each feature by day", show=share, axis="day")
+
+
+def reward_chart(days: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markup:
+    """Draw the mean reward of each feature by day, with its interval."""
+
+    def point(at: float, day: str, each: Mapping[str, Any]) -> LinePoint:
+        title = f"{each['feature_uri']} {day}: {_with_interval(each, 'mean', share)}"
+        return LinePoint(at, each["mean"], each["low"], each["high"], title)
+
+    return line_chart(_lines(days, names, point), label="Mean reward of each feature by day", show=share, axis="day")
+
+
+def _lines(
+    days: Sequence[Mapping[str, Any]], names: Sequence[str], point: Callable[[float, str, Mapping[str, Any]], LinePoint]
+) -> list[ChartLine]:
+    """Return a line for each feature, with a point for each of its days."""
     lines: dict[str, list[LinePoint]] = {name: [] for name in names}
     for day in days:
         moment = parse_time(day["day"])
         if moment is None:
             continue
         for each in day["features"]:
-            title = f"{each['feature_uri']} {day['day']}: {_with_interval(each, 'mean', share)}"
-            point = LinePoint(moment.timestamp() * 1000, each["mean"], each["low"], each["high"], title)
-            lines[each["feature_uri"]].append(point)
-    drawn = [ChartLine(name, points) for name, points in lines.items()]
-    return line_chart(drawn, label="Mean reward of each feature by day", show=share, axis="day")
+            lines[each["feature_uri"]].append(point(moment.timestamp() * 1000, day["day"], each))
+    return [ChartLine(name, points) for name, points in lines.items()]
 
 
 @panel("learning_interleavings.html")

@@ -12,7 +12,15 @@ export function startPanels(root = document) {
   });
 }
 
-export async function load(panel) {
+// Panels within an element with data-in-turn share a bound of the API: one is loaded after the other.
+export function load(panel) {
+  const group = panel.closest("[data-in-turn]");
+  if (!group) return loadNow(panel);
+  group.turn = (group.turn ?? Promise.resolve()).then(() => loadNow(panel));
+  return group.turn;
+}
+
+async function loadNow(panel) {
   delete panel.dataset.waits;
   const body = panel.querySelector("[data-body]") ?? panel;
   const status = panel.querySelector("[data-status]");
