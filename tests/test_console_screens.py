@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -41,6 +42,34 @@ async def test_an_event_is_found_by_each_of_its_ids(viewer: Viewer) -> None:
     assert "No rejected event has this id" in await viewer.see("/find/events", id="visit-1", verdict="rejected")
     assert '<option value="stored" selected>' in await viewer.see("/find", id="visit-1", verdict="stored")
     await viewer.see("/find/event", 404, id="int_" + "0" * 32)
+
+
+async def test_a_list_of_events_says_its_order_and_its_latest_append(viewer: Viewer) -> None:
+    """A replay has an id of the time of the rejected record: it is appended last, and not the first of the list."""
+    rejected = await viewer.put(json.dumps(EVENT | {"position": "one", "execution_id": "search-2"}).encode())
+    await viewer.until_seen("/dead-letters/groups", "Correct it")
+    await viewer.send(execution_id="search-2", feature_id="doc-7", occurred_at="2026-01-01T10:00:00Z")
+    origin = f"{rejected[0]}/{rejected[1]}"
+    form = {"origin": origin, "patch": '{"position": 1}', "action": "replay"}
+    done = await viewer.browser.post("/dead-letters/replay", data=form)
+    (new,) = set(re.findall(r"int_[0-9a-f]{32}", done.text))
+    page = await viewer.until_seen("/find/events", f"{new}.*v-stored|v-stored.*{new}", id="search-2")
+    events = (await viewer.api.get("/v1/events", params={"any_id": "search-2"})).json()["events"]
+    newest = max(each["timestamp"] for each in events)
+    assert newest != events[0]["timestamp"], "the replay would be the first of the list"
+    assert re.search(rf'the latest of them was appended <time datetime="{re.escape(newest)}"', page)
+    assert "In the order of their ids, the newest first" in page
+    assert re.search(r'event time <time datetime="2026-01-01T10:00:00.000Z"', page)
+    assert page.count("event time <time") == 1 + sum(_is_late(each) for each in events if each["position"] == 1)
+    details = await viewer.see(
+        "/find/event", id=next(e["interaction_id"] for e in events if e["verdict"] == "rejected")
+    )
+    assert "Show its dead letter</a>" in details
+
+
+def _is_late(event: dict[str, Any]) -> bool:
+    happened, appended = (datetime.fromisoformat(event[name]) for name in ("event_time", "timestamp"))
+    return (appended - happened).total_seconds() >= 1
 
 
 async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
