@@ -85,7 +85,9 @@ async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
 
     await eventually_async(is_shown)
     assert rows.count(f"/find?id={new}") == 1
-    assert "stored" in shown["summary"]
+    assert shown["counts"].keys() == {"stored", "duplicate", "rejected", "deleted", "moved"}
+    assert "new event" in shown["status"]
+    assert "of the last minutes" in (await viewer.first_look())["status"]
     refused = await viewer.browser.get("/live/events", params={"verdict": "lost"})
     assert (refused.status_code, "problem" in refused.json()) == (422, True)
 
