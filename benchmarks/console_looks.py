@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,9 +16,6 @@ RETRY_S = 3.0
 """Pause of the page after a failed look."""
 MAX_ERRORS = 5
 """Different errors that are kept."""
-_COUNTS = re.compile(r"</span>([\d,]+) (\w+)</li>")
-_SHOWN = re.compile(r"([\d,]+) of them shown")
-_SKIPPED = re.compile(r"([\d,]+) records passed")
 
 
 @dataclass
@@ -48,16 +44,10 @@ class Looks:
         if answer.status != HTTPStatus.OK:
             return None
         found = json.loads(answer.body)
-        counts = {name: _number(text) for text, name in _COUNTS.findall(found["summary"])}
-        self.counts.update(counts)
-        shown, skipped = _SHOWN.search(found["status"]), _SKIPPED.search(found["status"])
-        self.shown += _number(shown[1]) if shown else sum(counts.values())
-        self.skipped += _number(skipped[1]) if skipped else 0
+        self.counts.update(found["counts"])
+        self.shown += found["shown"]
+        self.skipped += found["skipped"]
         return str(found["cursor"])
-
-
-def _number(text: str) -> int:
-    return int(text.replace(",", ""))
 
 
 async def follow(site: Website, looks: Looks, every_s: float, *, offset_s: float = 0.0) -> None:

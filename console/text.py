@@ -14,6 +14,7 @@ VERDICTS = ("stored", "duplicate", "rejected", "deleted", "moved")
 """Outcomes of an event, in the order in which they are shown."""
 MAX_SHOWN_CHARACTERS = 200
 SHORT_ID_CHARACTERS = 20
+MAX_TITLE_CHARACTERS = 1_000
 SMALLEST_SHOWN = 1e-6
 """Smallest number that is written without an exponent."""
 MAX_INDENTED = 32
@@ -23,6 +24,7 @@ NONE = "\u2013"
 NO_NAME = "(none)"
 """Name of the events without a value, such as those of no retriever."""
 _NOT_PLAIN = re.compile(r"[^ -~\n\t]")
+_PLAIN_WORD = re.compile(r"[a-z]+[ ,:;]")
 _STEPS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 _BYTE_STEPS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -30,6 +32,17 @@ _BYTE_STEPS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 def count(value: float | None) -> str:
     """Return a count with thousands separators."""
     return NONE if value is None else f"{value:,.0f}"
+
+
+def counted(value: float | None, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: 1 letter, 2 letters. `plural` is that of a noun that takes more than an s."""
+    return f"{count(value)} {noun if value == 1 else plural or f'{noun}s'}"
+
+
+def sentence(text: Any) -> str:
+    """Return a remark of the API with a capital at its beginning, unless it begins with a name such as user_id."""
+    whole = str(text)
+    return whole[0].upper() + whole[1:] if _PLAIN_WORD.match(whole) else whole
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -102,6 +115,11 @@ def time(text: str | None) -> Markup | str:
     return Markup('<time datetime="{}" title="{}" data-local>{}</time>').format(iso(moment), shown, shown)
 
 
+def clock(text: str | None) -> Markup | str:
+    """Return a time as `time` does; the page's script leaves the date out if it is today's."""
+    return Markup(str(time(text)).replace(" data-local>", ' data-local="clock">'))  # noqa: S704  (of time)
+
+
 def ago(text: str | None) -> Markup | str:
     """Return a time element that shows how long ago a time was, with the time as its title."""
     moment = parse_time(text) if text else None
@@ -113,9 +131,24 @@ def ago(text: str | None) -> Markup | str:
     )
 
 
-def short_id(text: str) -> Markup | str:
-    """Return an id without its middle: ids sort by time, so their beginnings are alike."""
-    return visible(text if len(text) <= SHORT_ID_CHARACTERS else f"{text[:8]}…{text[-8:]}")
+def short_id(text: str, most: int = SHORT_ID_CHARACTERS) -> Markup | str:
+    """Return an id without its middle if it has more than `most` characters: beginnings of ids are often alike."""
+    end = most * 2 // 5
+    return visible(text if len(text) <= most else f"{text[:end]}…{text[-end:]}")
+
+
+def id_end(text: str) -> Markup | str:
+    """Return the last characters of an id: the beginning of an interaction id is its time."""
+    return visible(f"…{text[-8:]}" if len(text) > 8 else text)  # noqa: PLR2004
+
+
+def brief(text: Any, most: int = SHORT_ID_CHARACTERS) -> Markup | str:
+    """Return foreign text in at most `most` characters, with the text as title where it is cut."""
+    whole = "" if text is None else str(text)
+    if len(whole) <= most:
+        return visible(text)
+    title = written_out(whole[:MAX_TITLE_CHARACTERS]) + ("…" if len(whole) > MAX_TITLE_CHARACTERS else "")
+    return Markup('<span title="{}">{}<span class="cut">…</span></span>').format(title, visible(whole[: most - 1], 0))
 
 
 def visible(text: Any, most: int = MAX_SHOWN_CHARACTERS) -> Markup | str:
@@ -196,7 +229,10 @@ def _inner_values(value: Any) -> Iterable[Any]:
 
 FORMATS = {
     each.__name__: each
-    for each in (count, number, share, duration, size, rate, time, ago, visible, short_id, pretty_json)
+    for each in (
+        *(count, counted, number, share, duration, size, rate, time, clock, ago),
+        *(visible, brief, short_id, id_end, written_out, sentence, pretty_json),
+    )
 }
 """Filters of the templates by name."""
 

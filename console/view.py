@@ -126,7 +126,7 @@ def data(handler: Callable[[View], Awaitable[PageValues]]) -> RouteHandler:
         except SessionEndedError:
             return _sign_in_by_script(request)
         except ApiProblem as problem:
-            return JSONResponse({"problem": problem.message}, _status_of(problem))
+            return JSONResponse({"problem": problem.message}, status_of(problem))
 
     return endpoint
 
@@ -144,14 +144,15 @@ def _endpoint(
             except SessionEndedError:
                 return on_end(request)
             except ApiProblem as problem:
-                return view.render(on_problem, _status_of(problem), problem=problem, no_answer=NO_ANSWER)
+                return view.render(on_problem, status_of(problem), problem=problem, no_answer=NO_ANSWER)
 
         return cast("RouteHandler", endpoint)
 
     return decorate
 
 
-def _status_of(problem: ApiProblem) -> int:
+def status_of(problem: ApiProblem) -> int:
+    """Return the status of the console's own answer about a problem."""
     return 502 if problem.status == NO_ANSWER else problem.status
 
 

@@ -78,7 +78,8 @@ async def test_a_patch_that_cannot_be_sent_is_named(
     assert words in problem
     answer = await browser.post("/dead-letters/0/1/check", data={"patch": text})
     assert (answer.status_code, words in answer.text) == (200, True)
-    assert (await browser.post("/dead-letters/replay", data={"patch": text, "action": "replay"})).status_code == 200
+    form = {"reason": "wrong_type", "patch": text, "action": "replay"}
+    assert (await browser.post("/dead-letters/replay", data=form)).status_code == 200
     assert api.requests == []
 
 

@@ -3,16 +3,15 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
-import httpx
 import pytest
 
 from console.report_table import chart_of, day_columns, table_rows
-from runtime import kafka
-from schemas.wire import NAMESPACE_HEADER
 from tests.console_lab import console_client, sign_in
-from tests.http_lab import EVENT, KEY, PATH, api_of, consuming, until_keys_are_known, with_key
+from tests.console_viewer import Viewer, viewer_of
+from tests.http_lab import EVENT, KEY, PATH, api_of, until_keys_are_known, with_key
 from tests.lab import Lab
 from tests.waiting import eventually_async
 
@@ -20,69 +19,10 @@ HOSTILE = '<img src=x onerror=alert(1)>\u202egpj.exe\x00<script>alert(2)</script
 SHOWN = "&lt;img src=x onerror=alert(1)&gt;"
 
 
-class Viewer:
-    """A viewer who has signed in, beside the API, with a worker on the topic."""
-
-    def __init__(self, lab: Lab, api: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
-        self.lab = lab
-        self.api = api
-        self.browser = browser
-
-    async def send(self, **fields: Any) -> str:
-        """Send an event, and return its id once a worker has decided about it."""
-        answer = await self.api.post(PATH, json=EVENT | fields, headers={"Prefer": "wait=10"})
-        assert answer.status_code == 200, answer.text
-        return answer.headers["x-interaction-id"]
-
-    async def put(self, value: bytes, namespace: bytes = b"default") -> tuple[int, int]:
-        """Put a record on the topic as another Kafka client would, and return its place."""
-        async with kafka.producer(self.lab.settings) as producer:
-            done = await producer.send_and_wait(
-                self.lab.settings.topic, value, key=b"k", headers=[(NAMESPACE_HEADER, namespace)]
-            )
-        return done.partition, done.offset
-
-    async def see(self, path: str, status: int = 200, **query: Any) -> str:
-        """Return a page or panel as text."""
-        answer = await self.browser.get(path, params=query)
-        assert answer.status_code == status, answer.text
-        return answer.text
-
-    async def first_look(self) -> dict[str, Any]:
-        """Return the first answer of the live events, once the API has observed its consumers."""
-        found: dict[str, Any] = {}
-
-        async def is_answered() -> bool:
-            nonlocal found
-            found = (await self.browser.get("/live/events")).json()
-            return "cursor" in found
-
-        await eventually_async(is_answered)
-        return found
-
-    async def until_seen(self, path: str, pattern: str, **query: Any) -> str:
-        """Wait until a page or panel matches, and return it."""
-        found = ""
-
-        async def is_seen() -> bool:
-            nonlocal found
-            found = (await self.browser.get(path, params=query)).text
-            return re.search(pattern, found, re.DOTALL) is not None
-
-        await eventually_async(is_seen)
-        return found
-
-
 @pytest.fixture
 async def viewer(lab: Lab) -> AsyncIterator[Viewer]:
-    async with (
-        api_of(with_key(lab.settings, replay_letters=2)) as api,
-        consuming(lab.settings),
-        console_client("http://t", api._transport) as browser,
-    ):
-        await until_keys_are_known(api)
-        await sign_in(browser, KEY)
-        yield Viewer(lab, api, browser)
+    async with viewer_of(lab) as found:
+        yield found
 
 
 async def test_an_event_is_found_by_each_of_its_ids(viewer: Viewer) -> None:
@@ -104,6 +44,34 @@ async def test_an_event_is_found_by_each_of_its_ids(viewer: Viewer) -> None:
     await viewer.see("/find/event", 404, id="int_" + "0" * 32)
 
 
+async def test_a_list_of_events_says_its_order_and_its_latest_append(viewer: Viewer) -> None:
+    """A replay has an id of the time of the rejected record: it is appended last, and not the first of the list."""
+    rejected = await viewer.put(json.dumps(EVENT | {"position": "one", "execution_id": "search-2"}).encode())
+    await viewer.until_seen("/dead-letters/groups", "Correct it")
+    await viewer.send(execution_id="search-2", feature_id="doc-7", occurred_at="2026-01-01T10:00:00Z")
+    origin = f"{rejected[0]}/{rejected[1]}"
+    form = {"origin": origin, "patch": '{"position": 1}', "action": "replay"}
+    done = await viewer.browser.post("/dead-letters/replay", data=form)
+    (new,) = set(re.findall(r"int_[0-9a-f]{32}", done.text))
+    page = await viewer.until_seen("/find/events", f"{new}.*v-stored|v-stored.*{new}", id="search-2")
+    events = (await viewer.api.get("/v1/events", params={"any_id": "search-2"})).json()["events"]
+    newest = max(each["timestamp"] for each in events)
+    assert newest != events[0]["timestamp"], "the replay would be the first of the list"
+    assert re.search(rf'the latest of them was appended <time datetime="{re.escape(newest)}"', page)
+    assert "In the order of their ids, the newest first" in page
+    assert re.search(r'event time <time datetime="2026-01-01T10:00:00.000Z"', page)
+    assert page.count("event time <time") == 1 + sum(_is_late(each) for each in events if each["position"] == 1)
+    details = await viewer.see(
+        "/find/event", id=next(e["interaction_id"] for e in events if e["verdict"] == "rejected")
+    )
+    assert "Show its dead letter</a>" in details
+
+
+def _is_late(event: dict[str, Any]) -> bool:
+    happened, appended = (datetime.fromisoformat(event[name]) for name in ("event_time", "timestamp"))
+    return (appended - happened).total_seconds() >= 1
+
+
 async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
     shown = await viewer.first_look()
     new = await viewer.send(feature_id="doc-9", execution_id="search-9")
@@ -117,50 +85,11 @@ async def test_live_events_come_with_counts_and_once(viewer: Viewer) -> None:
 
     await eventually_async(is_shown)
     assert rows.count(f"/find?id={new}") == 1
-    assert "stored" in shown["summary"]
+    assert shown["counts"].keys() == {"stored", "duplicate", "rejected", "deleted", "moved"}
+    assert "new event" in shown["status"]
+    assert "of the last minutes" in (await viewer.first_look())["status"]
     refused = await viewer.browser.get("/live/events", params={"verdict": "lost"})
     assert (refused.status_code, "problem" in refused.json()) == (422, True)
-
-
-async def test_a_rejected_event_is_corrected_and_stored(viewer: Viewer) -> None:
-    partition, offset = await viewer.put(json.dumps(EVENT | {"position": "one"}).encode())
-    place = f"{partition}/{offset}"
-    groups = await viewer.until_seen("/dead-letters/groups", "wrong_type")
-    assert "Correct all 1" in groups
-    assert place in await viewer.see("/dead-letters/list")
-    letter = await viewer.see(f"/dead-letters/{place}")
-    assert "Input should be a valid integer" in letter
-    assert "&#34;position&#34;: &#34;one&#34;" in letter
-
-    async def check(patch: str) -> str:
-        return (await viewer.browser.post(f"/dead-letters/{place}/check", data={"patch": patch})).text
-
-    assert "not JSON yet" in await check('{"position":')
-    assert "JSON object" in await check("[1]")
-    assert "Still rejected" in await check('{"position": -1}')
-    assert "Valid" in await check('{"position": 1}')
-    form = {"origin": place, "patch": '{"position": 1}'}
-    tried = await viewer.browser.post("/dead-letters/replay", data=form | {"action": "dry_run"})
-    assert "Dry run: nothing was changed" in tried.text
-    done = await viewer.browser.post("/dead-letters/replay", data=form | {"action": "replay"})
-    (new,) = set(re.findall(r"int_[0-9a-f]{32}", done.text))
-    await viewer.until_seen("/find/event", "v-stored", id=new)
-    await viewer.until_seen("/dead-letters/list", "v-stored", replayed="yes")
-    assert "none waits" in await viewer.see("/dead-letters/groups")
-
-
-async def test_many_letters_are_replayed_in_steps(viewer: Viewer) -> None:
-    for number in range(3):
-        await viewer.put(json.dumps(EVENT | {"position": "one", "execution_id": f"e{number}"}).encode())
-    await viewer.until_seen("/dead-letters/groups", "Correct all 3")
-    form = {"reason": "wrong_type", "field": "position", "patch": '{"position": 1}', "action": "replay"}
-    first = await viewer.browser.post("/dead-letters/replay", data=form)
-    cursor = re.search(r'name="cursor" value="([^"]+)"', first.text)
-    assert cursor is not None
-    assert "Replay the next ones" in first.text
-    rest = await viewer.browser.post("/dead-letters/replay", data=form | {"cursor": cursor[1]})
-    assert "the next ones" not in rest.text
-    assert "none waits" in await viewer.see("/dead-letters/groups")
 
 
 async def test_an_event_without_an_outcome_is_in_flight(lab: Lab) -> None:
@@ -172,15 +101,6 @@ async def test_an_event_without_an_outcome_is_in_flight(lab: Lab) -> None:
         assert page.status_code == 200, page.text
         assert "v-accepted" in page.text
         assert "In flight" in page.text
-
-
-async def test_a_record_of_no_namespace_is_for_admins(viewer: Viewer) -> None:
-    partition, offset = await viewer.put(b"no json \xff")
-    await viewer.until_seen("/dead-letters/groups", "not_utf8", unattributed="1")
-    assert "not_utf8" not in await viewer.see("/dead-letters/groups")
-    letter = await viewer.see(f"/dead-letters/{partition}/{offset}", unattributed="1")
-    assert "in Base64" in letter
-    await viewer.see(f"/dead-letters/{partition}/{offset}", 404)
 
 
 async def test_texts_of_events_stay_text(viewer: Viewer) -> None:

@@ -11,10 +11,13 @@ from markupsafe import escape
 from console.text import (
     NO_NAME,
     NONE,
+    brief,
+    counted,
     duration,
     number,
     parse_time,
     pretty_json,
+    sentence,
     share,
     size,
     time,
@@ -83,6 +86,31 @@ def test_numbers_keep_three_digits_and_sizes_have_binary_units() -> None:
         "64.0 KiB",
         "3.0 GiB",
     ]
+
+
+def test_counts_agree_with_their_noun() -> None:
+    assert [counted(each, "letter") for each in (0, 1, 2, 1234)] == [
+        "0 letters",
+        "1 letter",
+        "2 letters",
+        "1,234 letters",
+    ]
+    assert [counted(each, "event was", "events were") for each in (1, 2)] == ["1 event was", "2 events were"]
+    assert counted(None, "event") == f"{NONE} events"
+
+
+def test_remarks_begin_with_a_capital_and_names_stay() -> None:
+    assert sentence("deleted events are not found by user_id") == "Deleted events are not found by user_id"
+    for text in ("user_id is not kept", "metadata.device is", "12 events", "Users", ""):
+        assert sentence(text) == text
+
+
+def test_a_brief_text_has_the_whole_one_as_title() -> None:
+    assert str(brief("red shoes")) == "red shoes"
+    assert brief(None) == NONE
+    assert str(brief('red "shoes" & \u202ecoats', 10)) == (
+        '<span title="red &#34;shoes&#34; &amp; \\u{202e}coats">red &#34;shoe<span class="cut">…</span></span>'
+    )
 
 
 def test_a_time_is_an_element_that_names_utc() -> None:

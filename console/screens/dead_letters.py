@@ -2,14 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from console.client import ApiProblem
+from console.client import NO_ANSWER, ApiProblem
 from console.forms import read_form, selected, text_of
-from console.view import PageValues, View, page, panel
+from console.text import pretty_json
+from console.view import PageValues, View, page, panel, status_of
 
 CONDITIONS = ("reason", "field", "message", "since", "until")
 FLAGS = ("without_field", "unattributed")
@@ -17,8 +19,11 @@ FLAGS = ("without_field", "unattributed")
 SELECTION = (*CONDITIONS, *FLAGS, "replayed")
 REPLAYED_CHOICES = {"no": "waiting", "yes": "replayed", "all": "all"}
 PAGE = 50
-ALREADY_SHOWN = 422
+SCOPES = ("read", "write", "admin")
+"""Scopes that this screen knows: write to replay, admin for records of no namespace."""
 UNATTRIBUTED = {"unattributed": "true"}
+LIMITING = ("reason", "field", "without_field", "message", "since", "until", "origin")
+"""Conditions of which a correction has at least one: all letters of a namespace are never corrected at once."""
 _PLACE = re.compile(r"[0-9]{1,10}/[0-9]{1,19}")
 
 
@@ -45,6 +50,7 @@ async def dead_letters(view: View) -> PageValues:
     """Show the page for a selection."""
     chosen = _selection(view)
     return {
+        "scopes": await _scopes(view),
         "chosen": chosen,
         "choices": REPLAYED_CHOICES,
         "groups": view.url("/dead-letters/groups", **chosen),
@@ -69,6 +75,15 @@ async def letters(view: View) -> PageValues:
     return {"found": found, "chosen": chosen, "kept": _kept(chosen)}
 
 
+async def _scopes(view: View) -> Collection[str]:
+    """Return the scopes of the viewer's key. While they are unknown, nothing is disabled: the API decides."""
+    try:
+        found = await view.get("/v1/keys/self")
+    except ApiProblem:
+        return SCOPES
+    return tuple(found["scopes"])
+
+
 def _kept(chosen: Mapping[str, str]) -> dict[str, str]:
     """Return the part of a selection that links to single letters carry."""
     return {name: value for name, value in chosen.items() if name == "unattributed"}
@@ -87,7 +102,15 @@ async def letter(view: View) -> PageValues:
     """Show one dead letter, and the form to correct it."""
     place, kept = _place(view), _kept(selected(view.query, FLAGS))
     found = await view.get(f"/v1/dead-letters/{place}", **(UNATTRIBUTED if kept else {}))
-    return {"place": place, "letter": found, "patch": view.query.get("patch", ""), "kept": kept}
+    formatted = pretty_json(found["value"] or "")
+    return {
+        "place": place,
+        "letter": found,
+        "formatted": "" if formatted == (found["value"] or "") else formatted,
+        "patch": view.query.get("patch", ""),
+        "kept": kept,
+        "scopes": await _scopes(view),
+    }
 
 
 @panel("dead_letter_check.html")
@@ -129,27 +152,33 @@ def _refuse_constant(name: str) -> float:
 
 
 @page("dead_letter_replay.html")
-async def replay(view: View) -> PageValues:
-    """Try a correction on the selected letters, or put them on the topic again. GET shows the form alone."""
+async def replay(view: View) -> PageValues | Response:
+    """Try a correction on the selected letters, or put them on the topic again. GET shows the form alone.
+
+    Without a condition it leads to the list. A refusal is shown above the form, which keeps its content.
+    """
     is_post = view.request.method == "POST"
     form = await read_form(view) if is_post else view.query
     chosen = selected(form, (*CONDITIONS, *FLAGS, "origin", "cursor"))
+    if not any(name in chosen for name in LIMITING):
+        return RedirectResponse(view.url("/dead-letters", **_kept(chosen)), 303)
     text = text_of(form, "patch", view.console.settings.form_bytes)
-    values = {"chosen": chosen, "patch": text, "problem": "", "result": None, "is_dry": True}
+    values: dict[str, Any] = {"chosen": chosen, "patch": text, "bad_patch": "", "problem": None, "result": None}
+    values |= {"is_dry": True, "waits": True, "scopes": await _scopes(view)}
     if not is_post:
         return values
-    patch, problem = read_patch(text)
+    patch, bad_patch = read_patch(text)
     is_dry = text_of(form, "action") != "replay"
-    if problem:
-        return values | {"problem": problem}
+    if bad_patch:
+        return values | {"bad_patch": bad_patch}
     try:
         result = await view.post("/v1/dead-letters/replay", _body(view, chosen, patch, is_dry=is_dry))
-    except ApiProblem as error:
-        if error.status != ALREADY_SHOWN:
-            raise
-        return values | {"problem": error.message}
-    chosen.pop("cursor", None)
-    return values | {"result": result, "is_dry": is_dry}
+    except ApiProblem as problem:
+        values |= {"problem": problem, "no_answer": NO_ANSWER}
+        return view.render("dead_letter_replay.html", status_of(problem), **values)
+    is_first = chosen.pop("cursor", None) is None  # letters of earlier requests may have stayed rejected
+    waits = not is_first or result["still_rejected"] or result["more"] or (is_dry and result["would_pass"])
+    return values | {"result": result, "is_dry": is_dry, "waits": waits}
 
 
 def _body(view: View, chosen: Mapping[str, str], patch: dict[str, Any] | None, *, is_dry: bool) -> dict[str, Any]:

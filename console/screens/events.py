@@ -6,12 +6,14 @@ from collections import Counter
 from starlette.routing import Route
 
 from console.client import segment
-from console.text import VERDICTS
+from console.text import VERDICTS, parse_time
 from console.view import PageValues, View, page, panel
 
 MAX_ID_CHARACTERS = 512
 INTERACTION_ID = re.compile(r"int_[0-9a-f]{32}")
 PAGE = 50
+SHOWN_DIFFERENCE_S = 1.0
+"""Difference of event time and append time from which both are shown in a list: its times are in seconds."""
 
 
 def id_of(view: View) -> str:
@@ -41,8 +43,19 @@ async def many_events(view: View) -> PageValues:
     """Show the events of an execution, a user or a session."""
     wanted, chosen = id_of(view), view.query.get("verdict", "")
     found = await view.get("/v1/events", any_id=wanted, verdict=chosen, limit=PAGE, cursor=view.query.get("cursor"))
-    summary = Counter(each["verdict"] for each in found["events"])
-    return {"wanted": wanted, "chosen": chosen, "found": found, "summary": summary}
+    events = found["events"]
+    for each in events:
+        each["own_time"] = each["event_time"] if _differs(each["event_time"], each["timestamp"]) else None
+    summary = Counter(each["verdict"] for each in events)
+    newest = max((each["timestamp"] for each in events), default=None)  # the list is in the order of ids
+    return {"wanted": wanted, "chosen": chosen, "found": found, "summary": summary, "newest": newest}
+
+
+def _differs(event_time: str | None, append_time: str) -> bool:
+    happened, appended = parse_time(event_time or ""), parse_time(append_time)
+    if happened is None or appended is None:
+        return False
+    return abs((appended - happened).total_seconds()) >= SHOWN_DIFFERENCE_S
 
 
 ROUTES = (Route("/find", find), Route("/find/event", one_event), Route("/find/events", many_events))

@@ -1,13 +1,16 @@
-// Live events: asks for what is new, and shows the newest rows.
+// Live events: asks for what is new, shows the newest rows, and counts all events since the page was opened.
 import { request } from "./requests.js";
-import { localise } from "./times.js";
+import { clockOf, localise } from "./times.js";
 
 const MAX_ROWS = 300, RETRY_MS = 3_000, SLOW_MS = 3_000;
+
+const grouped = (number) => number.toLocaleString("en");
+const sum = (counts) => Object.values(counts).reduce((left, right) => left + right, 0);
 
 export function startLive() {
   const screen = document.querySelector("[data-live]");
   if (!screen) return;
-  const rows = screen.querySelector("tbody"), counts = screen.querySelector("[data-counts]");
+  const rows = screen.querySelector("tbody"), totals = {};
   const status = screen.querySelector("[data-live-status]"), button = screen.querySelector("[data-pause]");
   let cursor = "", timer = 0, isPaused = false, generation = 0;
 
@@ -25,10 +28,11 @@ export function startLive() {
         status.textContent = found.problem;
         wait = Math.max(wait, RETRY_MS);
       } else {
+        if (cursor) count(found);
+        else open(found);
         cursor = found.cursor;
         add(found.rows);
         screen.querySelector("[data-none]").hidden = rows.rows.length > 0;
-        counts.innerHTML = found.summary;
         status.textContent = found.status;
       }
     } catch {
@@ -43,6 +47,23 @@ export function startLive() {
   function next() {
     if (document.hidden) document.addEventListener("visibilitychange", next, { once: true });
     else look();
+  }
+
+  // Events of the first look happened before the page was opened: they are listed, and not in the totals.
+  function open(found) {
+    const now = new Date(), before = sum(found.counts), opened = screen.querySelector("[data-opened]");
+    opened.dateTime = now.toISOString();
+    opened.textContent = clockOf(now);
+    if (before) screen.querySelector("[data-before]").textContent = `, without ${grouped(before)} of the minutes before`;
+    for (const each of screen.querySelectorAll("[data-since], [data-counts]")) each.hidden = false;
+  }
+
+  function count(found) {
+    for (const [name, events] of Object.entries({ ...found.counts, skipped: found.skipped })) {
+      totals[name] = (totals[name] ?? 0) + events;
+      screen.querySelector(`[data-count="${name}"]`).textContent = grouped(totals[name]);
+    }
+    screen.querySelector("[data-skipped]").hidden = !totals.skipped;
   }
 
   function add(text) {

@@ -7,10 +7,13 @@ const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" 
 const month = new Intl.DateTimeFormat(undefined, { month: "short", year: "numeric" });
 const MINUTE = 60_000, DAY = 86_400_000;
 
+export const clockOf = (moment) => clockWithSeconds.format(moment);
+
 export function localise(root) {
   for (const each of root.querySelectorAll("[data-zone]")) each.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   for (const each of root.querySelectorAll("time[data-local]")) {
-    each.textContent = second.format(new Date(each.dateTime));
+    const moment = new Date(each.dateTime), isToday = moment.toDateString() === new Date().toDateString();
+    each.textContent = (each.dataset.local === "clock" && isToday ? clockWithSeconds : second).format(moment);
     delete each.dataset.local;
   }
   for (const each of root.querySelectorAll("time[data-title-local]")) {

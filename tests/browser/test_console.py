@@ -94,15 +94,25 @@ async def test_a_key_without_the_scope_sees_why_on_every_screen(page: ConsolePag
 
 
 async def test_a_reader_sees_why_it_cannot_replay(page: ConsolePage, console: ConsoleSite) -> None:
-    """A key that may only read tries a correction, and the replay names the scope that it needs."""
+    """A key that may only read tries a correction, and the page names the scope that a replay needs.
+
+    A replay that the API refuses leaves what was typed.
+    """
+    await console.put(json.dumps(EVENT | {"position": "ten", "execution_id": "read only"}).encode())
     key, _ = await console.key("read")
     await page.reset()
     await page.sign_in(key)
-    await page.open("/dead-letters/replay?reason=wrong_type")
+    await page.open("/dead-letters?field=position")
+    await page.click("#groups a", "Correct it")
+    await page.type("#patch", '{"position": 0}')
     await page.click("button", "Dry run")
     await page.shown("h2", "Dry run")
+    await page.shown(".tile", "Would be valid 1")
+    await page.shown("#needs-write", "needs the scope write")
+    await page.run("document.querySelector('button[value=replay]').disabled = false")
     await page.click("button", "Replay")
     await page.shown(".problem", "write")
+    assert await page.run("return document.querySelector('#patch').value") == '{"position": 0}'
     assert await page.problems(403) == []
 
 
@@ -134,6 +144,31 @@ async def test_live_events_pause_by_key(page: ConsolePage, console: ConsoleSite)
     await page.press("p")
     await page.shown("[data-pause]", "Pause")
     await page.until("return document.querySelector(`[data-live] a[title=${arguments[0]}]`)", event)
+    assert await page.problems() == []
+
+
+async def test_live_events_are_counted_since_the_page_was_opened(page: ConsolePage, console: ConsoleSite) -> None:
+    """Counts are sums of all looks, without the events listed from before; rows with long texts fit the screen."""
+    before = await console.send(execution_id="before")
+    await page.open("/live")
+    await page.until("return document.querySelector(`[data-live] a[title=${arguments[0]}]`)", before)
+    await page.open("/live")
+    await page.shown("[data-live] [data-since]", "of the minutes before")
+    long = {"user_id": "user " * 20, "retriever_id": "retriever " * 9, "query_snapshot": {"text": "red shoes " * 20}}
+    for number in range(3):
+        await console.send(**long, execution_id=f"counted in {number} looks, in an execution with a long name")
+        stored = f"return document.querySelector('[data-count=stored]').textContent === '{number + 1}'"
+        await page.until(stored)
+    await console.send(**long, execution_id="counted in 2 looks, in an execution with a long name")
+    await page.shown("[data-counts]", "3 stored 1 duplicate 0 rejected")
+    looks = await page.run(REQUESTS)
+    await page.until(f"return ({REQUESTS.removeprefix('return ')}) > arguments[0] + 1", looks)
+    await page.shown("[data-counts]", "3 stored 1 duplicate 0 rejected")
+    await page.shown("[data-live] tbody [title^='red shoes red shoes']", "red shoes red sho…")
+    beyond = "const rows = document.querySelector('[data-rows]'); return rows.scrollWidth - rows.clientWidth"
+    assert await page.run(beyond) == 0
+    heights = "return [...document.querySelectorAll('[data-live] tbody tr')].map((each) => each.clientHeight)"
+    assert max((await page.run(heights))[1:4]) < 40, "one line each"
     assert await page.problems() == []
 
 
