@@ -151,7 +151,9 @@ def test_cells_of_a_column_have_as_many_digits() -> None:
     columns = [{"name": "key", "unit": "text"}, {"name": "mrr", "unit": "number"}]
     now = [{"key": "a", "mrr": 0.3, "mrr_low": 0.2, "mrr_high": 0.4}, {"key": "b", "mrr": 0.246}]
     before = [{"key": "a", "mrr": 0.5, "mrr_low": 0.25, "mrr_high": 0.75}]
-    first, second = (row[1] for row in table_rows(columns, ["key"], now, before))
+    since = "2026-11-29T00:00:00.000Z"
+    table = table_rows(columns, ["key"], {"since": since, "rows": now}, {"since": since, "rows": before})
+    first, second = (row[1] for row in table)
     assert (first.text, first.interval) == ("0.300", "0.200 to 0.400")
     assert (first.before, first.before_interval) == ("0.500", "0.250 to 0.750")
     assert (second.text, second.before) == ("0.246", "")
@@ -161,3 +163,19 @@ def test_only_values_of_a_field_are_named_by_it() -> None:
     columns = [{"name": "period", "unit": "time"}, {"name": "ctr", "unit": "share"}]
     assert headings(columns, "day") == ["period", "ctr"]
     assert headings([columns[0] | {"unit": "text"}, columns[1]], "user_id") == ["user_id", "ctr"]
+
+
+async def test_a_period_is_compared_with_the_one_of_the_range_before(viewer: ReportViewer) -> None:
+    """Hours without events have no row, and rows may be in another order than that of time."""
+    now = datetime.now(UTC)
+    for hours_ago, searches in ((1, 2), (3, 1), (25, 3)):
+        for number in range(searches):
+            at = (now - timedelta(hours=hours_ago)).isoformat()
+            await viewer.search(execution_id=f"{hours_ago} {number}", occurred_at=at)
+    query = {"hours": "24", "by": "hour", "compare": "1"}
+    for sort in ("", "executions", "executions:desc"):
+        rows = await viewer.see("/reports/overview/rows", **query, sort=sort)
+        compared = [row for row in rows.split("<tr>") if "before: " in row]
+        assert len(compared) == 1
+        assert f'datetime="{now - timedelta(hours=1):%Y-%m-%dT%H}:00' in compared[0]
+        assert '<td class="number">2<br><span class="small">before: 3</span></td>' in compared[0]
