@@ -83,10 +83,11 @@ class NamespaceStates:
         """Return the body of a NamespaceList. Raises ApiError 503, Unavailable."""
         chosen = namespaces[:MAX_NAMESPACES]
         with self._limit.slot():
-            async with self._lock:
-                if old := _old(chosen, self._states):
-                    await self._compute(old)
-                found = [self._states[name][1] for name in chosen]
+            if _old(chosen, self._states):
+                async with self._lock:
+                    if old := _old(chosen, self._states):
+                        await self._compute(old)
+            found = [self._states[name][1] for name in chosen]
         now_ms = int(time.time() * 1000)
         return {
             "namespaces": [_with_age(state, now_ms) for state in found],

@@ -7,19 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from readers import namespace_states, traffic, traffic_steps
-from readers.namespace_states import NamespaceStates
-from readers.progress import ConsumerProgress
 from readers.traffic import TrafficRange
 from readers.verdict_sql import select_verdicts
 from runtime.clickhouse import ClickHouse
-from runtime.http.in_flight import InFlightLimit
 from runtime.http.key_store import KeyStore
 from schemas.wire import encode_headers
 from tests.http_lab import api_of, consuming, until_all_ready, with_key
@@ -148,30 +144,6 @@ async def test_states_that_take_long_are_computed_less_often(
         statements = _recorded(monkeypatch)
         await api.get("/v1/namespaces")
     assert sum("is_deleted" in sql for sql in statements) == computed - 1
-
-
-@pytest.mark.parametrize(("pause_s", "baselines"), [(400, 1), (1_300, 2)])
-async def test_baselines_that_take_long_are_computed_less_often(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, pause_s: float, baselines: int
-) -> None:
-    """A baseline that takes a minute is kept for twenty; states that take two seconds, for forty."""
-    clock, seconds = [0.0], {True: 60.0, False: 1.0}
-    statements: list[bool] = []
-
-    async def rows(_database: ClickHouse, sql: str, *_arguments: Any, **_options: Any) -> list[Any]:
-        statements.append(is_baseline := " OR " in sql)
-        clock[0] += seconds[is_baseline]
-        return []
-
-    monkeypatch.setattr(ClickHouse, "rows", rows)
-    monkeypatch.setattr(namespace_states, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
-    limit = InFlightLimit(1, "requests", "TALLY_LISTS_IN_FLIGHT")
-    found = NamespaceStates(lab.settings, lab.database, ConsumerProgress(lab.settings), limit)
-    await found.of(["shop"])
-    clock[0] += pause_s
-    await found.of(["shop"])
-    assert sum(statements) == baselines
-    assert len(statements) - sum(statements) == 4, "of the last window, and of the last stored event"
 
 
 @pytest.mark.parametrize("minutes", [60, 1_440])
