@@ -100,7 +100,7 @@ async def test_a_range_that_is_not_among_the_choices_is_read(viewer: ReportViewe
     assert "has no events.</p>" in everything
     for hours in ("soon", "nan", "0", "-1", "900001"):
         assert "is not a number of hours" in await viewer.see("/reports/overview/rows", 422, hours=hours)
-    assert "one of hours and days" in await viewer.see("/reports/overview/rows", 422, hours="1", days="1")
+    assert "one of from, hours and days" in await viewer.see("/reports/overview/rows", 422, hours="1", days="1")
 
 
 async def test_the_hint_of_a_comparison_names_retrievers_alone(viewer: ReportViewer) -> None:
@@ -125,6 +125,19 @@ def test_lengths_in_days_are_hours() -> None:
     assert (found.hours, found.until - found.since) == ("12", timedelta(hours=12))
     assert found.choices()["12"] == "last 12 hours"
     assert ChosenRange.of({"hours": "1"}).choices() == ChosenRange.of({}).choices()
+
+
+@pytest.mark.parametrize("length", [{"hours": "168"}, {"days": "7"}])
+def test_a_length_beside_a_beginning_is_refused_as_by_the_api(length: dict[str, str]) -> None:
+    """Else a viewer who chooses a length, while the field for the beginning is filled, sees another range."""
+    assert "choose one of from, hours and days" in ChosenRange.of({"since": "2026-11-01", **length}).problem
+    assert ChosenRange.of({"until": "2026-11-01", **length}).problem == ""
+    assert ChosenRange.of({"since": "2026-11-01", "until": "2026-11-02", "hours": ""}).problem == ""
+
+
+def test_the_longest_range_in_days_can_be_chosen_again() -> None:
+    found = ChosenRange.of({"days": "40000"})
+    assert (found.problem, ChosenRange.of({"hours": found.hours}).problem) == ("", "")
 
 
 NUMBERS = st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=8)
