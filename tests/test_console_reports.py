@@ -127,6 +127,18 @@ def test_lengths_in_days_are_hours() -> None:
     assert ChosenRange.of({"hours": "1"}).choices() == ChosenRange.of({}).choices()
 
 
+async def test_the_form_of_learning_shows_what_its_panels_use(viewer: ReportViewer) -> None:
+    page = await viewer.see("/learning", retriever="dense", since="2026-11-01", until="2026-11-02", days="9")
+    assert '<option value="" selected>from … until</option>' in page
+    assert 'name="since" value="2026-11-01"' in page
+    assert 'name="until" value="2026-11-02"' in page
+    assert "<option selected>9</option>" in page
+    usual = await viewer.see("/learning", retriever="dense")
+    assert '<option value="168" selected>' in usual
+    assert "<option selected>30</option>" in usual
+    assert "from … until" not in usual
+
+
 @pytest.mark.parametrize("length", [{"hours": "168"}, {"days": "7"}])
 def test_a_length_beside_a_beginning_is_refused_as_by_the_api(length: dict[str, str]) -> None:
     """Else a viewer who chooses a length, while the field for the beginning is filled, sees another range."""
