@@ -17,7 +17,8 @@ HOURS = {
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MIN_LENGTH, MAX_HOURS, MAX_DAYS = 0.001, 900_000, 40_000
-"""Shortest range in hours or days, and longest ones, as the API accepts them."""
+"""Shortest range in hours or days, and longest ones, as the API accepts them. The longest reach back beyond 1970."""
+_ONE_OF = "choose one of from, hours and days"
 
 
 class ChosenRange(NamedTuple):
@@ -40,7 +41,8 @@ class ChosenRange(NamedTuple):
                 problem = f"{text} is not a time: write 2026-01-31 or 2026-01-31T08:00, in UTC, or with an offset"
                 return cls(now - timedelta(days=1), now, "", problem)
         if since is not None:
-            return cls(since, until or now, "")
+            problem = _ONE_OF if given["hours"] or given["days"] else ""
+            return cls(since, until or now, "", problem)
         hours, problem = _hours_of(given["hours"], given["days"], default_hours)
         end = until or now
         return cls(_earlier(end, timedelta(hours=float(hours))), end, "" if until else hours, problem)
@@ -65,7 +67,7 @@ def _hours_of(hours: str, days: str, default_hours: str) -> tuple[str, str]:
     if not hours and not days:
         return default_hours, ""
     if hours and days:
-        return default_hours, "choose one of hours and days"
+        return default_hours, _ONE_OF
     text, unit, most, factor = (hours, "hours", MAX_HOURS, 1) if hours else (days, "days", MAX_DAYS, 24)
     try:
         length = float(text)
@@ -73,7 +75,7 @@ def _hours_of(hours: str, days: str, default_hours: str) -> tuple[str, str]:
         length = math.nan
     if not MIN_LENGTH <= length <= most:
         return default_hours, f"{text} is not a number of {unit}: write one from {MIN_LENGTH} to {most:,}"
-    return f"{length * factor:.10g}", ""
+    return f"{min(length * factor, MAX_HOURS):.10g}", ""
 
 
 def _earlier(moment: datetime, length: timedelta) -> datetime:

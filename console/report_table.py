@@ -1,7 +1,7 @@
 """Rows of a report as a table and as a chart, and beside the rows of the range before."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,8 @@ from console.text import NONE, name_of, parse_time, unit_format
 MAX_CHART_ROWS = 30
 MIDNIGHT = datetime.min.time()
 DATE_CHARACTERS = len("2026-01-31")
+STEPS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+"""Lengths of periods by their name; a range as a whole is one period, whatever its length."""
 NUMERIC_UNITS = ("count", "share", "number", "ms", "position", "p")
 ReportRow = Mapping[str, Any]
 
@@ -28,6 +30,18 @@ class Cell(NamedTuple):
     kind: Literal["number", "list", ""] = ""
     session: str = ""
     """Session that the value names, whose journey it leads to; empty for other values."""
+
+
+class Periods(NamedTuple):
+    """Periods of an answer: when its range begins, and their length."""
+
+    since: str
+    step: timedelta
+
+    def number_of(self, begin: Any) -> int:
+        """Return the number of the period that begins at a time. The range begins within number 0."""
+        moment, since = parse_time(str(begin)), parse_time(self.since)
+        return 0 if moment is None or since is None else -((since - moment) // self.step)
 
 
 def headings(columns: Sequence[ReportRow], by: str) -> list[str]:
@@ -50,13 +64,25 @@ def day_columns(columns: Sequence[ReportRow], rows: Sequence[ReportRow]) -> set[
 
 
 def table_rows(
-    columns: Sequence[ReportRow], keys: Sequence[str], rows: Sequence[ReportRow], before: Sequence[ReportRow] | None
+    columns: Sequence[ReportRow],
+    keys: Sequence[str],
+    answer: ReportRow,
+    before: ReportRow | None = None,
+    by: str = "day",
 ) -> list[list[Cell]]:
-    """Return the cells of each row. Rows of the range before are matched by their keys; periods by their order."""
+    """Return the cells of each row of an answer.
+
+    Rows of the range before are matched by their keys; periods, each `by` long, by their number in the range.
+    """
+    rows, step = answer["rows"], STEPS.get(by, STEPS["day"])
     times = {column["name"] for column in columns if column["unit"] == "time"}
     days = day_columns(columns, rows)
-    earlier = _by_key(before or (), keys, times)
-    pairs = [(row, earlier.get(key)) for key, row in zip(_keys_of(rows, keys, times), rows, strict=True)]
+
+    def keys_of(each: ReportRow) -> list[tuple[Any, ...]]:
+        return _keys_of(each["rows"], keys, times, Periods(each["since"], step))
+
+    earlier = dict(zip(keys_of(before), before["rows"], strict=True)) if before else {}
+    pairs = [(row, earlier.get(key)) for key, row in zip(keys_of(answer), rows, strict=True)]
     shown = [each for pair in pairs for each in pair if each is not None]
     formats = [_day if column["name"] in days else _format_of(column, shown) for column in columns]
     return [
@@ -78,19 +104,17 @@ def _day(value: str | None) -> str:
     return f"{value[:DATE_CHARACTERS]}\u00a0UTC".replace("-", "\u2011") if value else NONE
 
 
-def _keys_of(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> list[tuple[Any, ...]]:
-    """Return the key of each row: its texts, and its place among the rows of these texts."""
-    seen: dict[tuple[str, ...], int] = {}
+def _keys_of(
+    rows: Sequence[ReportRow], keys: Sequence[str], times: set[str], periods: Periods
+) -> list[tuple[Any, ...]]:
+    """Return the key of each row: its texts and numbers of periods, and its place among the rows with these."""
+    seen: dict[tuple[Any, ...], int] = {}
     found = []
     for row in rows:
-        texts = tuple(str(row.get(name)) for name in keys if name not in times)
-        place = seen[texts] = seen.get(texts, -1) + 1
-        found.append((*texts, place))
+        key = tuple(periods.number_of(row.get(name)) if name in times else str(row.get(name)) for name in keys)
+        place = seen[key] = seen.get(key, -1) + 1
+        found.append((*key, place))
     return found
-
-
-def _by_key(rows: Sequence[ReportRow], keys: Sequence[str], times: set[str]) -> dict[tuple[Any, ...], ReportRow]:
-    return dict(zip(_keys_of(rows, keys, times), rows, strict=True))
 
 
 def _cell(column: ReportRow, show: Callable[[Any], Any], row: ReportRow, before: ReportRow | None) -> Cell:

@@ -24,9 +24,9 @@ MAX_NAMESPACES = 100
 SHARED_S = 10.0
 """Seconds for which callers share the state of a namespace."""
 MAX_BUSY_SHARE = 0.05
-"""Largest part of the time that goes into computing states: those that took long are shared for longer."""
+"""Largest part of the time that goes into states, and into baselines: those that took long are kept for longer."""
 BASELINE_S = 300.0
-"""Seconds for which a baseline is kept: it reads DAYS windows, and changes slowly."""
+"""Least seconds for which a baseline is kept: it reads DAYS windows, and changes slowly."""
 MAX_KEPT = 10_000
 _DAY_MS = 86_400_000
 _LAST_IDS = 100
@@ -83,10 +83,11 @@ class NamespaceStates:
         """Return the body of a NamespaceList. Raises ApiError 503, Unavailable."""
         chosen = namespaces[:MAX_NAMESPACES]
         with self._limit.slot():
-            async with self._lock:
-                if old := _old(chosen, self._states):
-                    await self._compute(old)
-                found = [self._states[name][1] for name in chosen]
+            if _old(chosen, self._states):
+                async with self._lock:
+                    if old := _old(chosen, self._states):
+                        await self._compute(old)
+            found = [self._states[name][1] for name in chosen]
         now_ms = int(time.time() * 1000)
         return {
             "namespaces": [_with_age(state, now_ms) for state in found],
@@ -102,16 +103,17 @@ class NamespaceStates:
         settled_ms = self._settled_ms()
         until_ms = settled_ms or int(time.time() * 1000)
         if old := _old(names, self._baselines):
+            begun = time.monotonic()
             read = await self._read(old, until_ms, range(1, DAYS + 1), _DAY_MS)
+            kept_until = _kept_until(begun, BASELINE_S)
             for name in old:
                 days = [read[name].by_step.get(day, WindowCounts()) for day in range(1, DAYS + 1)]
-                self._baselines[name] = (time.monotonic() + BASELINE_S, days)
+                self._baselines[name] = (kept_until, days)
         begun = time.monotonic()
         recent = await self._read(names, until_ms, range(1), LATEST_MS)
         quiet = [name for name in names if not recent[name].last_ms]
         last = {**{name: recent[name].last_ms for name in names}, **await self._last_stored(quiet)}
-        now = time.monotonic()
-        shared_until = now + max(SHARED_S, (now - begun) / MAX_BUSY_SHARE)
+        shared_until = _kept_until(begun, SHARED_S)
         for name in names:
             silence_ms = max(0, until_ms - last[name]) if settled_ms and last[name] else None
             steps = [recent[name].by_step.get(step, WindowCounts()) for step in range(WINDOW_MS // LATEST_MS)]
@@ -172,6 +174,12 @@ class NamespaceStates:
             return await self._database.rows(sql, bind.values, limits=self._limits)
         except StatementTimeout:
             raise unavailable("the state of namespaces takes longer than TALLY_LIST_TIMEOUT_MS") from None
+
+
+def _kept_until(begun: float, least_s: float) -> float:
+    """Return the time until which something is kept whose computation has begun at a time and ends now."""
+    now = time.monotonic()
+    return now + max(least_s, (now - begun) / MAX_BUSY_SHARE)
 
 
 def _described(name: str, counts: WindowCounts, assessed: Assessment, last_ms: int, until_ms: int) -> dict[str, Any]:

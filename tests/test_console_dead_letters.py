@@ -143,3 +143,10 @@ async def test_a_key_that_may_only_read_is_not_offered_a_replay(viewer: Viewer) 
     page = await viewer.see(letter, 403, unattributed="1")
     assert "<h1>Not allowed</h1>" in page
     assert "did not answer" not in page
+
+
+async def test_the_way_back_from_a_correction_leads_to_the_same_kind_of_letters(viewer: Viewer) -> None:
+    page = await viewer.see("/dead-letters/replay", reason="wrong_type", unattributed="1")
+    assert '<a href="/dead-letters?unattributed=1">Back to the dead letters</a>' in page
+    page = await viewer.see("/dead-letters/replay", reason="wrong_type")
+    assert '<a href="/dead-letters">Back to the dead letters</a>' in page

@@ -100,7 +100,7 @@ async def test_a_range_that_is_not_among_the_choices_is_read(viewer: ReportViewe
     assert "has no events.</p>" in everything
     for hours in ("soon", "nan", "0", "-1", "900001"):
         assert "is not a number of hours" in await viewer.see("/reports/overview/rows", 422, hours=hours)
-    assert "one of hours and days" in await viewer.see("/reports/overview/rows", 422, hours="1", days="1")
+    assert "one of from, hours and days" in await viewer.see("/reports/overview/rows", 422, hours="1", days="1")
 
 
 async def test_the_hint_of_a_comparison_names_retrievers_alone(viewer: ReportViewer) -> None:
@@ -127,6 +127,31 @@ def test_lengths_in_days_are_hours() -> None:
     assert ChosenRange.of({"hours": "1"}).choices() == ChosenRange.of({}).choices()
 
 
+async def test_the_form_of_learning_shows_what_its_panels_use(viewer: ReportViewer) -> None:
+    page = await viewer.see("/learning", retriever="dense", since="2026-11-01", until="2026-11-02", days="9")
+    assert '<option value="" selected>from … until</option>' in page
+    assert 'name="since" value="2026-11-01"' in page
+    assert 'name="until" value="2026-11-02"' in page
+    assert "<option selected>9</option>" in page
+    usual = await viewer.see("/learning", retriever="dense")
+    assert '<option value="168" selected>' in usual
+    assert "<option selected>30</option>" in usual
+    assert "from … until" not in usual
+
+
+@pytest.mark.parametrize("length", [{"hours": "168"}, {"days": "7"}])
+def test_a_length_beside_a_beginning_is_refused_as_by_the_api(length: dict[str, str]) -> None:
+    """Else a viewer who chooses a length, while the field for the beginning is filled, sees another range."""
+    assert "choose one of from, hours and days" in ChosenRange.of({"since": "2026-11-01", **length}).problem
+    assert ChosenRange.of({"until": "2026-11-01", **length}).problem == ""
+    assert ChosenRange.of({"since": "2026-11-01", "until": "2026-11-02", "hours": ""}).problem == ""
+
+
+def test_the_longest_range_in_days_can_be_chosen_again() -> None:
+    found = ChosenRange.of({"days": "40000"})
+    assert (found.problem, ChosenRange.of({"hours": found.hours}).problem) == ("", "")
+
+
 NUMBERS = st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=8)
 
 
@@ -151,7 +176,9 @@ def test_cells_of_a_column_have_as_many_digits() -> None:
     columns = [{"name": "key", "unit": "text"}, {"name": "mrr", "unit": "number"}]
     now = [{"key": "a", "mrr": 0.3, "mrr_low": 0.2, "mrr_high": 0.4}, {"key": "b", "mrr": 0.246}]
     before = [{"key": "a", "mrr": 0.5, "mrr_low": 0.25, "mrr_high": 0.75}]
-    first, second = (row[1] for row in table_rows(columns, ["key"], now, before))
+    since = "2026-11-29T00:00:00.000Z"
+    table = table_rows(columns, ["key"], {"since": since, "rows": now}, {"since": since, "rows": before})
+    first, second = (row[1] for row in table)
     assert (first.text, first.interval) == ("0.300", "0.200 to 0.400")
     assert (first.before, first.before_interval) == ("0.500", "0.250 to 0.750")
     assert (second.text, second.before) == ("0.246", "")
@@ -161,3 +188,19 @@ def test_only_values_of_a_field_are_named_by_it() -> None:
     columns = [{"name": "period", "unit": "time"}, {"name": "ctr", "unit": "share"}]
     assert headings(columns, "day") == ["period", "ctr"]
     assert headings([columns[0] | {"unit": "text"}, columns[1]], "user_id") == ["user_id", "ctr"]
+
+
+async def test_a_period_is_compared_with_the_one_of_the_range_before(viewer: ReportViewer) -> None:
+    """Hours without events have no row, and rows may be in another order than that of time."""
+    now = datetime.now(UTC)
+    for hours_ago, searches in ((1, 2), (3, 1), (25, 3)):
+        for number in range(searches):
+            at = (now - timedelta(hours=hours_ago)).isoformat()
+            await viewer.search(execution_id=f"{hours_ago} {number}", occurred_at=at)
+    query = {"hours": "24", "by": "hour", "compare": "1"}
+    for sort in ("", "executions", "executions:desc"):
+        rows = await viewer.see("/reports/overview/rows", **query, sort=sort)
+        compared = [row for row in rows.split("<tr>") if "before: " in row]
+        assert len(compared) == 1
+        assert f'datetime="{now - timedelta(hours=1):%Y-%m-%dT%H}:00' in compared[0]
+        assert '<td class="number">2<br><span class="small">before: 3</span></td>' in compared[0]

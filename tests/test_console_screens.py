@@ -179,7 +179,8 @@ def test_rows_are_compared_by_their_keys() -> None:
         {"retriever": "b", "ctr": None},
     ]
     before = [{"retriever": "b", "ctr": 0.1}]
-    table = table_rows(columns, ["retriever"], now, before)
+    since = "2026-11-29T00:00:00.000Z"
+    table = table_rows(columns, ["retriever"], {"since": since, "rows": now}, {"since": since, "rows": before})
     assert [cell.before for row in table for cell in row] == ["", "", "", "10.0 %"]
     assert table[0][1].interval == "40.0 % to 60.0 %"
 

@@ -1,8 +1,7 @@
-"""Common parts of the API: rate limits, readiness, request ids, logs, CORS and the schema."""
+"""Common parts of the API: refusals of too many requests, readiness, request ids, logs, CORS and the schema."""
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,13 +11,8 @@ from fastapi import Request
 from pydantic import SecretStr
 
 from runtime.errors import Unavailable
-from runtime.http.access import Caller
-from runtime.http.best_effort import BestEffortRedis
-from runtime.http.errors import ApiError
-from runtime.http.keys import ROOT, SCOPES, PageToken, hash_of
-from runtime.http.limits import RateLimits
+from runtime.http.keys import ROOT, PageToken, hash_of
 from runtime.http.prefer import wait_s
-from runtime.redis import Redis
 from runtime.settings import Settings
 from tally.serve import app_of
 from tests.http_lab import (
@@ -35,63 +29,6 @@ from tests.http_lab import (
 )
 from tests.lab import Lab
 from tests.waiting import eventually_async
-
-
-async def test_a_rate_limit_is_shared_by_processes(lab: Lab, redis: Redis) -> None:
-    settings = lab.settings.model_copy(update={"rate_limit_per_s": 1, "rate_limit_burst_ms": 50_000})
-    caller = Caller("k", "default", SCOPES, 0)
-    passed = 0
-    async with BestEffortRedis(settings).opened() as first, BestEffortRedis(settings).opened() as second:
-        processes = [RateLimits(settings, each) for each in (first, second)]
-
-        async def are_connected() -> bool:
-            return None not in [await each.ask("ping", lambda server: server.ping()) for each in (first, second)]
-
-        await eventually_async(are_connected)
-        with pytest.raises(ApiError) as raised:
-            for number in range(100):
-                headers = await processes[number % 2].spend(caller)
-                assert headers["X-RateLimit-Limit"] == "50"
-                passed += 1
-        assert 50 <= passed < 60, "what comes back in the meantime, too"
-        assert raised.value.status == 429
-        assert int(raised.value.headers["Retry-After"]) >= 1
-        assert raised.value.headers["X-RateLimit-Remaining"] == "0"
-        assert await processes[0].spend(caller._replace(key_id="another"))
-
-
-async def test_rate_limit_tokens_are_refilled(lab: Lab) -> None:
-    settings = lab.settings.model_copy(update={"rate_limit_per_s": 20, "rate_limit_burst_ms": 50})
-    caller = Caller("k", "default", SCOPES, 0)
-    async with BestEffortRedis(settings).opened() as redis:
-        limits = RateLimits(settings, redis)
-
-        async def passes() -> bool:
-            try:
-                return bool(await limits.spend(caller))
-            except ApiError:
-                return False
-
-        for _ in range(5):
-            await eventually_async(passes)
-
-
-async def test_headers_of_the_rate_limit_are_those_of_now(lab: Lab) -> None:
-    """Between two calls of Redis the bucket there fills up: headers tell so, and name no time in the past."""
-    settings = lab.settings.model_copy(update={"rate_limit_per_s": 1_000, "rate_limit_burst_ms": 100_000})
-    caller = Caller("k", "default", SCOPES, 0)
-    async with BestEffortRedis(settings).opened() as redis:
-        limits = RateLimits(settings, redis)
-
-        async def is_full() -> bool:
-            before_s = int(time.time())
-            headers = await limits.spend(caller)
-            if not headers:
-                return False
-            assert int(headers["X-RateLimit-Reset"]) >= before_s
-            return headers["X-RateLimit-Remaining"] == headers["X-RateLimit-Limit"] == "100000"
-
-        await eventually_async(is_full)
 
 
 async def test_too_many_requests_are_429(lab: Lab) -> None:

@@ -44,7 +44,7 @@ async def learning(view: View) -> PageValues:
         "ranges": length.choices(),
         "methods": METHODS,
         "judgment_methods": JUDGMENT_METHODS,
-        "days": DAYS,
+        "days": dict.fromkeys([*DAYS, chosen["days"] or DAYS[1]]),
         "source": {
             part: view.url(f"/learning/{part}", **given)
             for part in ("propensities", "judgments", "weights", "interleavings")

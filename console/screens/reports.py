@@ -86,7 +86,7 @@ async def report_rows(view: View) -> PageValues:
     return {
         "found": found,
         "columns": list(zip(headings(found["columns"], query.get("by", "")), found["columns"], strict=True)),
-        "rows": table_rows(found["columns"], description["keys"], found["rows"], before["rows"] if before else None),
+        "rows": table_rows(found["columns"], description["keys"], found, before, query.get("by") or "day"),
         "before": before,
         "range": {each: view.query.get(each) for each in RANGE},
         "chart": chart_of(description["chart"], found["columns"], found["rows"]),

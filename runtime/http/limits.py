@@ -109,5 +109,5 @@ def _headers(rate: int, burst: int, bucket: _Bucket) -> dict[str, str]:
 
 def _too_many(rate: int, burst: int, bucket: _Bucket) -> ApiError:
     wait_s = max(1, math.ceil(bucket.empty_until - time.monotonic()))
-    headers = _headers(rate, burst, bucket) | {"Retry-After": str(wait_s)}
+    headers = _headers(rate, burst, bucket) | {"X-RateLimit-Remaining": "0", "Retry-After": str(wait_s)}
     return ApiError(429, f"too many requests with this key: retry in {wait_s} s", headers=headers)
