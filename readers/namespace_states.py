@@ -21,12 +21,12 @@ from schemas.event_time import from_epoch_ms, iso_ms, to_epoch_ms
 from schemas.tables import INTERACTIONS
 
 MAX_NAMESPACES = 100
-SHARED_S = 10.0
-"""Seconds for which callers share the state of a namespace."""
+SHARED_S, MAX_SHARED_S = 10.0, 120.0
+"""Least and most seconds for which callers share the state of a namespace."""
 MAX_BUSY_SHARE = 0.05
-"""Largest part of the time that goes into states, and into baselines: those that took long are kept for longer."""
-BASELINE_S = 300.0
-"""Least seconds for which a baseline is kept: it reads DAYS windows, and changes slowly."""
+"""Part of the time that states, and baselines, may take: those that took long are kept for longer, within bounds."""
+BASELINE_S, MAX_BASELINE_S = 300.0, 3_600.0
+"""Least and most seconds for which a baseline is kept: it reads DAYS windows, and changes slowly."""
 MAX_KEPT = 10_000
 _DAY_MS = 86_400_000
 _LAST_IDS = 100
@@ -105,7 +105,7 @@ class NamespaceStates:
         if old := _old(names, self._baselines):
             begun = time.monotonic()
             read = await self._read(old, until_ms, range(1, DAYS + 1), _DAY_MS)
-            kept_until = _kept_until(begun, BASELINE_S)
+            kept_until = _kept_until(begun, BASELINE_S, MAX_BASELINE_S)
             for name in old:
                 days = [read[name].by_step.get(day, WindowCounts()) for day in range(1, DAYS + 1)]
                 self._baselines[name] = (kept_until, days)
@@ -113,7 +113,7 @@ class NamespaceStates:
         recent = await self._read(names, until_ms, range(1), LATEST_MS)
         quiet = [name for name in names if not recent[name].last_ms]
         last = {**{name: recent[name].last_ms for name in names}, **await self._last_stored(quiet)}
-        shared_until = _kept_until(begun, SHARED_S)
+        shared_until = _kept_until(begun, SHARED_S, MAX_SHARED_S)
         for name in names:
             silence_ms = max(0, until_ms - last[name]) if settled_ms and last[name] else None
             steps = [recent[name].by_step.get(step, WindowCounts()) for step in range(WINDOW_MS // LATEST_MS)]
@@ -176,10 +176,10 @@ class NamespaceStates:
             raise unavailable("the state of namespaces takes longer than TALLY_LIST_TIMEOUT_MS") from None
 
 
-def _kept_until(begun: float, least_s: float) -> float:
+def _kept_until(begun: float, least_s: float, most_s: float) -> float:
     """Return the time until which something is kept whose computation has begun at a time and ends now."""
     now = time.monotonic()
-    return now + max(least_s, (now - begun) / MAX_BUSY_SHARE)
+    return now + min(most_s, max(least_s, (now - begun) / MAX_BUSY_SHARE))
 
 
 def _described(name: str, counts: WindowCounts, assessed: Assessment, last_ms: int, until_ms: int) -> dict[str, Any]:

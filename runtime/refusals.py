@@ -8,7 +8,7 @@ number of groups.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 KEPT_MINUTES = 24 * 60
 _TTL_MS = KEPT_MINUTES * MINUTE_MS + HOUR_MS
-_MAX_KEYS_TOGETHER = 50
-"""Maximum hashes of one call, which keeps Redis for a millisecond."""
+_MAX_KEYS_TOGETHER, _MAX_ENTRIES_TOGETHER = 50, 250
+"""Maximum hashes, and counts in them, of one call: it keeps Redis for about a millisecond. One hash may have more."""
 
 # KEYS: hashes. ARGV: their lifetime in ms, the maxima of groups and senders, and for each hash its additions as JSON.
 _ADD = """
@@ -157,12 +157,24 @@ async def add_counts(redis: Redis, key_prefix: str, counts: Mapping[NamespaceMin
             # Texts, because Lua's numbers are doubles and lose digits when they become texts.
             numbers = [str(number) for number in (within, total.refused, total.first_ms, total.last_ms)]
             added["refused"].append([*numbers, total.message, "|".join(group), "|".join(group.other)])
-    keys = [*additions]
     together = 1 if isinstance(redis, RedisCluster) else _MAX_KEYS_TOGETHER  # its scripts use keys of one slot only
-    for start in range(0, len(keys), together):
-        chunk = keys[start : start + together]
+    for chunk in _chunks({key: sum(map(len, each.values())) for key, each in additions.items()}, together):
         texts = [json.dumps(additions[key], ensure_ascii=False).encode(errors="replace") for key in chunk]
         await redis.eval(_ADD, len(chunk), *chunk, str(_TTL_MS), str(MAX_GROUPS), str(MAX_SENDERS), *texts)
+
+
+def _chunks(sizes: Mapping[str, int], most_keys: int) -> Iterator[list[str]]:
+    """Divide keys into calls, by number and by their sizes."""
+    chunk: list[str] = []
+    entries = 0
+    for key, size in sizes.items():
+        if chunk and (len(chunk) == most_keys or entries + size > _MAX_ENTRIES_TOGETHER):
+            yield chunk
+            chunk, entries = [], 0
+        chunk.append(key)
+        entries += size
+    if chunk:
+        yield chunk
 
 
 async def read_counts(redis: Redis, key_prefix: str, namespace: str, first: int, last: int) -> RefusalCounts:
