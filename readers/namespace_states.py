@@ -87,6 +87,7 @@ class NamespaceStates:
                 async with self._lock:
                     if old := _old(chosen, self._states):
                         await self._compute(old)
+                        _bound(self._states, chosen)
             found = [self._states[name][1] for name in chosen]
         now_ms = int(time.time() * 1000)
         return {
@@ -121,7 +122,6 @@ class NamespaceStates:
             assessed = assess(counts, self._baselines[name][1], silence_ms, steps[0])
             state = _described(name, counts, assessed, last[name], until_ms)
             self._states[name] = (shared_until, state)
-        _bound(self._states, names)
         _bound(self._baselines, names)
 
     async def _read(

@@ -1,4 +1,4 @@
-"""States of namespaces: how long they are kept, and who waits for them."""
+"""States of namespaces: how long they are kept, and which callers wait for them."""
 
 import asyncio
 import time
@@ -14,29 +14,63 @@ from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from tests.lab import Lab
 
+select = ClickHouse.rows
+
+
+class Clock:
+    """Clock of the module that moves when a statement of the store is answered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[bool, float]) -> None:
+        """Use the seconds that a statement takes, by whether it is one of a baseline."""
+        self.now_s = 0.0
+        self.statements: list[bool] = []
+
+        async def rows(database: ClickHouse, sql: str, *arguments: Any, **options: Any) -> Any:
+            self.statements.append(is_baseline := " OR " in sql)
+            self.now_s += seconds[is_baseline]
+            return await select(database, sql, *arguments, **options)
+
+        monkeypatch.setattr(ClickHouse, "rows", rows)
+        monkeypatch.setattr(namespace_states, "time", SimpleNamespace(monotonic=lambda: self.now_s, time=time.time))
+
+
+def states_of(lab: Lab) -> NamespaceStates:
+    limit = InFlightLimit(2, "requests", "TALLY_LISTS_IN_FLIGHT")
+    return NamespaceStates(lab.settings, lab.database, ConsumerProgress(lab.settings), limit)
+
 
 @pytest.mark.parametrize(("pause_s", "baselines"), [(400, 1), (1_300, 2)])
 async def test_baselines_that_take_long_are_computed_less_often(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, pause_s: float, baselines: int
 ) -> None:
     """A baseline that takes a minute is kept for twenty; states that take two seconds, for forty."""
-    clock, seconds = [0.0], {True: 60.0, False: 1.0}
-    statements: list[bool] = []
-
-    async def rows(_database: ClickHouse, sql: str, *_arguments: Any, **_options: Any) -> list[Any]:
-        statements.append(is_baseline := " OR " in sql)
-        clock[0] += seconds[is_baseline]
-        return []
-
-    monkeypatch.setattr(ClickHouse, "rows", rows)
-    monkeypatch.setattr(namespace_states, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
-    limit = InFlightLimit(1, "requests", "TALLY_LISTS_IN_FLIGHT")
-    found = NamespaceStates(lab.settings, lab.database, ConsumerProgress(lab.settings), limit)
+    clock = Clock(monkeypatch, {True: 60.0, False: 1.0})
+    found = states_of(lab)
     await found.of(["shop"])
-    clock[0] += pause_s
+    clock.now_s += pause_s
     await found.of(["shop"])
-    assert sum(statements) == baselines
-    assert len(statements) - sum(statements) == 4, "of the last window, and of the last stored event"
+    assert sum(clock.statements) == baselines
+    assert len(clock.statements) - sum(clock.statements) == 4, "of the last window, and of the last stored event"
+
+
+async def test_states_are_two_minutes_old_at_most(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, {True: 1.0, False: 20.0})
+    found = states_of(lab)
+    await found.of(["shop"])
+    for pause_s, states in ((119, 2), (2, 4)):
+        clock.now_s += pause_s
+        await found.of(["shop"])
+        assert clock.statements.count(False) == states
+
+
+async def test_a_state_that_expires_while_others_are_computed_is_answered(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, {True: 500.0, False: 0.01})
+    found = states_of(lab)
+    await found.of(["shop"])
+    answer = await found.of(["shop", "other"])
+    assert [each["namespace"] for each in answer["namespaces"]] == ["shop", "other"]
 
 
 async def test_current_states_need_not_wait_for_those_of_other_namespaces(
@@ -46,13 +80,12 @@ async def test_current_states_need_not_wait_for_those_of_other_namespaces(
     is_free = asyncio.Event()
     is_free.set()
 
-    async def rows(*_arguments: Any, **_options: Any) -> list[Any]:
+    async def rows(database: ClickHouse, sql: str, *arguments: Any, **options: Any) -> Any:
         await is_free.wait()
-        return []
+        return await select(database, sql, *arguments, **options)
 
     monkeypatch.setattr(ClickHouse, "rows", rows)
-    limit = InFlightLimit(2, "requests", "TALLY_LISTS_IN_FLIGHT")
-    found = NamespaceStates(lab.settings, lab.database, ConsumerProgress(lab.settings), limit)
+    found = states_of(lab)
     await found.of(["shop"])
     is_free.clear()
     other = asyncio.create_task(found.of(["other"]))
