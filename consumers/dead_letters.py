@@ -9,11 +9,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 
 from consumers.batch import RejectedRecord
-from consumers.portions import portions
 from runtime.errors import Fatal, TallyError
 from runtime.faults.kafka import kafka_fault
 from runtime.kafka import Record
 from runtime.metrics import DEAD_LETTERS
+from runtime.portions import portions
 from runtime.retry import retrying
 from runtime.settings import Settings
 from runtime.tasks import gather_or_cancel
@@ -42,7 +42,7 @@ class DeadLetters:
         A crash may write a letter twice: readers take letters of one origin (topic, partition, offset) for one.
         """
         for some in portions(
-            rejected, lambda item: nbytes_of(item.record), max_items=LETTERS_IN_FLIGHT, max_bytes=BYTES_IN_FLIGHT
+            rejected, lambda item: nbytes_of(item.record), max_items=LETTERS_IN_FLIGHT, max_size=BYTES_IN_FLIGHT
         ):
             await gather_or_cancel(retrying("writing a dead letter", partial(self._send, item)) for item in some)
             for reason, count in Counter(item.rejection.reason for item in some).items():

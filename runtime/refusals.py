@@ -8,12 +8,13 @@ number of groups.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from redis.asyncio import RedisCluster
 
+from runtime.portions import portions
 from runtime.redis import Redis
 
 MAX_GROUPS = 100
@@ -158,23 +159,10 @@ async def add_counts(redis: Redis, key_prefix: str, counts: Mapping[NamespaceMin
             numbers = [str(number) for number in (within, total.refused, total.first_ms, total.last_ms)]
             added["refused"].append([*numbers, total.message, "|".join(group), "|".join(group.other)])
     together = 1 if isinstance(redis, RedisCluster) else _MAX_KEYS_TOGETHER  # its scripts use keys of one slot only
-    for chunk in _chunks({key: sum(map(len, each.values())) for key, each in additions.items()}, together):
+    sizes = {key: sum(map(len, each.values())) for key, each in additions.items()}
+    for chunk in portions(additions, sizes.__getitem__, max_items=together, max_size=_MAX_ENTRIES_TOGETHER):
         texts = [json.dumps(additions[key], ensure_ascii=False).encode(errors="replace") for key in chunk]
         await redis.eval(_ADD, len(chunk), *chunk, str(_TTL_MS), str(MAX_GROUPS), str(MAX_SENDERS), *texts)
-
-
-def _chunks(sizes: Mapping[str, int], most_keys: int) -> Iterator[list[str]]:
-    """Divide keys into calls, by number and by their sizes."""
-    chunk: list[str] = []
-    entries = 0
-    for key, size in sizes.items():
-        if chunk and (len(chunk) == most_keys or entries + size > _MAX_ENTRIES_TOGETHER):
-            yield chunk
-            chunk, entries = [], 0
-        chunk.append(key)
-        entries += size
-    if chunk:
-        yield chunk
 
 
 async def read_counts(redis: Redis, key_prefix: str, namespace: str, first: int, last: int) -> RefusalCounts:

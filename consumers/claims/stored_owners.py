@@ -7,9 +7,9 @@ from typing import Any
 
 from consumers.claims.owners import KnownOwner, Owner
 from consumers.events import Event
-from consumers.portions import portions
 from runtime.clickhouse import ClickHouse
 from runtime.expansions import INHERITED_OFFSET_SHIFT, Expansions
+from runtime.portions import portions
 from runtime.retry import retrying
 from runtime.settings import Settings
 from schemas.dedup import dedup_key, is_duplicate_of
@@ -114,7 +114,7 @@ def lookup_groups(events: Iterable[Event]) -> Iterator[list[Event]]:
         by_partition[event.partition].append(event)
     for together in by_partition.values():
         in_order = sorted(together, key=lambda event: event.namespace)
-        yield from portions(in_order, _parameter_bytes, max_items=EVENTS_PER_LOOKUP, max_bytes=TEXT_BYTES_PER_LOOKUP)
+        yield from portions(in_order, _parameter_bytes, max_items=EVENTS_PER_LOOKUP, max_size=TEXT_BYTES_PER_LOOKUP)
 
 
 def _parameter_bytes(event: Event) -> int:

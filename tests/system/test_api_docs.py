@@ -15,6 +15,52 @@ from tests.lab import Lab, as_json
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 DOCUMENTED_URL = "http://127.0.0.1:8080"
+PRINTED = [
+    f"True {NO_FEATURE_URI}",
+    "3 0 ['created', 'created', 'created']",
+    "execution ['no_feature_uri', 'no_retriever_id', 'no_query_text']",
+    "body.interaction_type: Field required (and 1 more errors) [['body', 'interaction_type'], ['body', 'position']]",
+    "doc-17 stored",
+    "['stored'] None",
+    "stored execution 0",
+    "True 0",
+    "True",
+    "feature_id,position",
+    '"doc-17",2',
+    '"doc-17",2',
+    "['overview', 'queries', 'positions']",
+    "True False",
+    "SELECT period, type, interactions FROM report_types",
+    "[('red shoes', 'doc-9', 0)] False",
+    "1 1 undecided",
+    "[3] None",
+    "[('new-ranker', 1)]",
+    "{'text': 0.5, 'image': 0.5} static",
+    "[('shoes', 1)]",
+    "422 retriever 'nobody' has no results in this range",
+    "True",
+    "2 {'min_interactions': {'before': 10, 'after': 5}}",
+    "5",
+    "[2, 1]",
+    "['hybrid']",
+    "True []",
+    "[]",
+    "True",
+    "deleted",
+    "dict_keys(['results', 'next_cursor'])",
+    "['search-4712']",
+    "60 ['accepted', 'accepted_by', 'groups', 'per_minute', 'refused', 'since', 'until']",
+    "wrong_type position 1 ['position'] True",
+    "1 1 0 False",
+    "True ok",
+    "60000 1 True",
+    "[('default', False, [])]",
+    "204",
+    "root None default",
+    "True True",
+    "False",
+]
+"""Lines that the Python examples of the page print."""
 
 
 def blocks(language: str) -> list[str]:
@@ -85,52 +131,7 @@ print(answer["created"],"""
         program = "\n".join(blocks("python")).replace('print(answer["created"],', stored, 1)
         done = await asyncio.to_thread(run, [sys.executable, "-"], here(program))
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines() == [
-            f"True {NO_FEATURE_URI}",
-            "3 0 ['created', 'created', 'created']",
-            "execution ['no_feature_uri', 'no_retriever_id', 'no_query_text']",
-            "body.interaction_type: Field required (and 1 more errors) "
-            "[['body', 'interaction_type'], ['body', 'position']]",
-            "doc-17 stored",
-            "['stored'] None",
-            "stored execution 0",
-            "True 0",
-            "True",
-            "feature_id,position",
-            '"doc-17",2',
-            '"doc-17",2',
-            "['overview', 'queries', 'positions']",
-            "True False",
-            "SELECT period, type, interactions FROM report_types",
-            "[('red shoes', 'doc-9', 0)] False",
-            "1 1 undecided",
-            "[3] None",
-            "[('new-ranker', 1)]",
-            "{'text': 0.5, 'image': 0.5} static",
-            "[('shoes', 1)]",
-            "422 retriever 'nobody' has no results in this range",
-            "True",
-            "2 {'min_interactions': {'before': 10, 'after': 5}}",
-            "5",
-            "[2, 1]",
-            "['hybrid']",
-            "True []",
-            "[]",
-            "True",
-            "deleted",
-            "dict_keys(['results', 'next_cursor'])",
-            "['search-4712']",
-            "60 ['accepted', 'accepted_by', 'groups', 'per_minute', 'refused', 'since', 'until']",
-            "wrong_type position 1 ['position'] True",
-            "1 1 0 False",
-            "True ok",
-            "60000 1 True",
-            "[('default', False, [])]",
-            "204",
-            "root None default",
-            "True True",
-            "False",
-        ]
+        assert done.stdout.splitlines() == PRINTED
 
 
 async def test_the_documented_error_is_returned(lab: Lab) -> None:
