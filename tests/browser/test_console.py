@@ -238,3 +238,12 @@ async def test_a_page_recovers_from_an_api_that_was_away(
     await page.shown(*content)
     assert await page.run("return window.same")
     assert await page.problems(502) == []
+
+
+async def test_a_range_from_a_time_needs_no_other_choice(page: ConsolePage) -> None:
+    await page.open("/reports/overview")
+    await page.click("details.more summary")
+    await page.type("#since", "2026-01-01")
+    await page.click("button[type=submit]", "Show")
+    await page.until("return new URLSearchParams(location.search).get('since') === '2026-01-01'")
+    await page.shown("#answer", "Intervals hold the true value")
