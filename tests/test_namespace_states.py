@@ -1,6 +1,7 @@
 """States of namespaces: how long they are kept, and which callers wait for them."""
 
 import asyncio
+import math
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -10,27 +11,25 @@ import pytest
 from readers import namespace_states
 from readers.namespace_states import NamespaceStates
 from readers.progress import ConsumerProgress
-from runtime.clickhouse import ClickHouse
 from runtime.http.in_flight import InFlightLimit
 from tests.lab import Lab
 
-select = ClickHouse.rows
-
 
 class Clock:
-    """Clock of the module that moves when a statement of the store is answered."""
+    """Clock of the module that moves with each statement of this test, not with those of others in the process."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[bool, float]) -> None:
+    def __init__(self, lab: Lab, monkeypatch: pytest.MonkeyPatch, seconds: dict[bool, float]) -> None:
         """Use the seconds that a statement takes, by whether it is one of a baseline."""
         self.now_s = 0.0
         self.statements: list[bool] = []
+        select = lab.database.rows
 
-        async def rows(database: ClickHouse, sql: str, *arguments: Any, **options: Any) -> Any:
+        async def rows(sql: str, *arguments: Any, **options: Any) -> Any:
             self.statements.append(is_baseline := " OR " in sql)
             self.now_s += seconds[is_baseline]
-            return await select(database, sql, *arguments, **options)
+            return await select(sql, *arguments, **options)
 
-        monkeypatch.setattr(ClickHouse, "rows", rows)
+        monkeypatch.setattr(lab.database, "rows", rows)
         monkeypatch.setattr(namespace_states, "time", SimpleNamespace(monotonic=lambda: self.now_s, time=time.time))
 
 
@@ -39,12 +38,26 @@ def states_of(lab: Lab) -> NamespaceStates:
     return NamespaceStates(lab.settings, lab.database, ConsumerProgress(lab.settings), limit)
 
 
+@pytest.mark.parametrize(("most", "is_computed"), [(1e-6, False), (math.inf, True)])
+async def test_states_that_take_long_are_computed_less_often(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, most: float, is_computed: bool
+) -> None:
+    monkeypatch.setattr(namespace_states, "SHARED_S", 0.0)
+    monkeypatch.setattr(namespace_states, "MAX_BUSY_SHARE", most)
+    clock = Clock(lab, monkeypatch, {True: 0.1, False: 0.1})
+    found = states_of(lab)
+    await found.of(["shop"])
+    before = len(clock.statements)
+    await found.of(["shop"])
+    assert bool(clock.statements[before:]) == is_computed
+
+
 @pytest.mark.parametrize(("pause_s", "baselines"), [(400, 1), (1_300, 2)])
 async def test_baselines_that_take_long_are_computed_less_often(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, pause_s: float, baselines: int
 ) -> None:
     """A baseline that takes a minute is kept for twenty; states that take two seconds, for forty."""
-    clock = Clock(monkeypatch, {True: 60.0, False: 1.0})
+    clock = Clock(lab, monkeypatch, {True: 60.0, False: 1.0})
     found = states_of(lab)
     await found.of(["shop"])
     clock.now_s += pause_s
@@ -54,7 +67,7 @@ async def test_baselines_that_take_long_are_computed_less_often(
 
 
 async def test_states_are_two_minutes_old_at_most(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch, {True: 1.0, False: 20.0})
+    clock = Clock(lab, monkeypatch, {True: 1.0, False: 20.0})
     found = states_of(lab)
     await found.of(["shop"])
     for pause_s, states in ((119, 2), (2, 4)):
@@ -66,7 +79,7 @@ async def test_states_are_two_minutes_old_at_most(lab: Lab, monkeypatch: pytest.
 async def test_a_state_that_expires_while_others_are_computed_is_answered(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Clock(monkeypatch, {True: 500.0, False: 0.01})
+    Clock(lab, monkeypatch, {True: 500.0, False: 0.01})
     found = states_of(lab)
     await found.of(["shop"])
     answer = await found.of(["shop", "other"])
@@ -80,11 +93,13 @@ async def test_current_states_need_not_wait_for_those_of_other_namespaces(
     is_free = asyncio.Event()
     is_free.set()
 
-    async def rows(database: ClickHouse, sql: str, *arguments: Any, **options: Any) -> Any:
-        await is_free.wait()
-        return await select(database, sql, *arguments, **options)
+    select = lab.database.rows
 
-    monkeypatch.setattr(ClickHouse, "rows", rows)
+    async def rows(sql: str, *arguments: Any, **options: Any) -> Any:
+        await is_free.wait()
+        return await select(sql, *arguments, **options)
+
+    monkeypatch.setattr(lab.database, "rows", rows)
     found = states_of(lab)
     await found.of(["shop"])
     is_free.clear()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -109,21 +108,15 @@ async def test_a_range_that_cannot_be_counted_is_refused(shared_api: httpx.Async
     assert next(iter(query)) in answer.json()["error"]["message"]
 
 
-def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that each further statement is added to."""
+async def test_viewers_share_one_computation(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     statements: list[str] = []
     rows = ClickHouse.rows
 
-    async def recorded(self: ClickHouse, sql: str, *arguments: Any, **options: Any) -> Any:
+    async def counted(self: ClickHouse, sql: str, *arguments: Any, **options: Any) -> Any:
         statements.append(sql)
         return await rows(self, sql, *arguments, **options)
 
-    monkeypatch.setattr(ClickHouse, "rows", recorded)
-    return statements
-
-
-async def test_viewers_share_one_computation(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    statements = _recorded(monkeypatch)
+    monkeypatch.setattr(ClickHouse, "rows", counted)
     for module in (traffic, namespace_states):
         monkeypatch.setattr(module, "SHARED_S", 60.0)
     async with api_of(with_key(lab.settings), "reader") as api:
@@ -131,19 +124,6 @@ async def test_viewers_share_one_computation(lab: Lab, monkeypatch: pytest.Monke
         assert sum("is_deleted" in sql for sql in statements) == 1
         await asyncio.gather(*[api.get("/v1/namespaces") for _ in range(50)])
         assert sum("is_deleted" in sql for sql in statements) == 3, "of the last window, and of the baseline"
-
-
-@pytest.mark.parametrize(("most", "computed"), [(1e-6, 1), (math.inf, 2)])
-async def test_states_that_take_long_are_computed_less_often(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, most: float, computed: int
-) -> None:
-    monkeypatch.setattr(namespace_states, "SHARED_S", 0.0)
-    monkeypatch.setattr(namespace_states, "MAX_BUSY_SHARE", most)
-    async with api_of(with_key(lab.settings), "reader") as api:
-        await api.get("/v1/namespaces")
-        statements = _recorded(monkeypatch)
-        await api.get("/v1/namespaces")
-    assert sum("is_deleted" in sql for sql in statements) == computed - 1
 
 
 @pytest.mark.parametrize("minutes", [60, 1_440])
